@@ -61,7 +61,7 @@ def exp_neg(x: float) -> float:
     # 1 - r + r^2/2 - r^3/6 + ... : the last subtraction is the only rounding that matters.
     p = 1.0 - (r - z * (even - r * odd))
     # Times 2**-k, exact: k <= 65, far from subnormals.
-    return p * np.int64((1023 - np.int64(k)) << 52).view(np.float64)
+    return p * np.int64((1023 - np.int64(k)) << 52).view(np.float64)  # type: ignore[no-any-return]
 
 
 @njit(cache=True, nogil=True, inline="always")  # type: ignore[untyped-decorator]
@@ -72,7 +72,7 @@ def message(value: int, gamma: float, sq_distance: float) -> int:
     rounding to the nearest integer (ties to even). Below 2**53 (8,192 in units of the score) the conversion is exact;
     above, it keeps 53 bits, a relative error of 2**-53 that is the same everywhere.
     """
-    return np.int64(np.rint(exp_neg(gamma * np.float64(sq_distance)) * np.float64(value)))
+    return np.int64(np.rint(exp_neg(gamma * np.float64(sq_distance)) * np.float64(value)))  # type: ignore[return-value]
 
 
 def to_fixed(difficulty: ArrayLike) -> NDArray[np.int64]:
