@@ -68,7 +68,7 @@ def complete(
     check: Callable[[Sequence[Receipt]], None],
     facts: Callable[[Sequence[Receipt]], Mapping[str, Any]] = lambda receipts: {},
 ) -> Manifest:
-    """The stage's artifact: units that are finished are taken as they are, the others run, then the manifest is written.
+    """The stage's artifact: finished units are taken as they are, the others run, then the manifest is written.
 
     Args:
         planned: identity and place.
@@ -85,21 +85,16 @@ def complete(
     if changed:
         log.info("%s: %s", stage, "; ".join(changed))
     with ThreadPoolExecutor(16) as pool:
-        receipts = dict(
-            zip(
-                (unit.key for unit in units),
-                pool.map(lambda unit: artifacts.read_receipt(folder, unit.key), units),
-                strict=True,
-            )
-        )
-    todo = [unit for unit in units if receipts[unit.key] is None]
+        found = pool.map(lambda unit: artifacts.read_receipt(folder, unit.key), units)
+        receipts = {receipt.key: receipt for receipt in found if receipt is not None}
+    todo = [unit for unit in units if unit.key not in receipts]
     finished = len(units) - len(todo)
     if finished:
         log.info("%s: %d of %d units are finished already", stage, finished, len(units))
     start = time.monotonic()
     for receipt in progress.track(executor.map(make_worker, todo, resources), stage, len(units), finished):
         receipts[receipt.key] = receipt
-    done = [receipt for unit in units if (receipt := receipts[unit.key]) is not None]
+    done = [receipts[unit.key] for unit in units]
     check(done)
     manifest = Manifest(
         stage=stage,
