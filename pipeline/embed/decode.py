@@ -62,8 +62,8 @@ class Limits:
 class Prepared:
     """A sample ready for the encoder.
 
-    `pixels` is what the transform returned, `notes` are counters to raise, `offset` and `size` its range in the tar. The
-    image's bytes are not kept.
+    `pixels` is what the transform returned, `notes` are counters to raise, `offset` and `size` its range in the tar.
+    The image's bytes are not kept.
     """
 
     key: str

@@ -73,6 +73,7 @@ class StreamSource:
         self.position = 0
 
     def take(self, count: int) -> bytes:
+        """The next `count` bytes; fewer only at the end."""
         if self._back:
             data, self._back = self._back[:count], self._back[count:]
         else:
@@ -88,12 +89,14 @@ class StreamSource:
         return data
 
     def skip(self, count: int) -> int:
+        """Passes over bytes; returns how many there were."""
         left = count
         while left and (data := self.take(min(left, _SKIP_CHUNK))):
             left -= len(data)
         return count - left
 
     def put_back(self, data: bytes) -> None:
+        """Makes bytes just taken the next ones again."""
         self._back = data + self._back
         self.position -= len(data)
 
@@ -106,16 +109,19 @@ class ViewSource:
         self.position = 0
 
     def take(self, count: int) -> bytes:
+        """The next `count` bytes; fewer only at the end."""
         data = bytes(self._view[self.position : self.position + count])
         self.position += len(data)
         return data
 
     def skip(self, count: int) -> int:
+        """Passes over bytes; returns how many there were."""
         count = min(count, len(self._view) - self.position)
         self.position += count
         return count
 
     def put_back(self, data: bytes) -> None:
+        """Makes bytes just taken the next ones again."""
         self.position -= len(data)
 
 
