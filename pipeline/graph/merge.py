@@ -50,7 +50,9 @@ def without_self(top: TopK, own_Q: Int64) -> TopK:
 
 
 @njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def _merge_into(distances_QK: Float32, positions_QK: Int64, more_distances_QK: Float32, more_positions_QK: Int64) -> None:
+def _merge_into(
+    distances_QK: Float32, positions_QK: Int64, more_distances_QK: Float32, more_positions_QK: Int64
+) -> None:
     n_queries, n_best = distances_QK.shape
     for q in range(n_queries):
         for slot in range(more_positions_QK.shape[1]):
