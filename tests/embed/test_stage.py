@@ -155,7 +155,7 @@ def test_bits_do_not_depend_on_threads_or_on_who_did_what(setting):
 
 @pytest.mark.parametrize(
     ("cut", "expected"),
-    [(0.45, [reasons.TAR_TRUNCATED]), (0.0, [reasons.TAR_EMPTY])],
+    [(0.4567, [reasons.TAR_TRUNCATED]), (0.0, [reasons.TAR_EMPTY])],
 )
 def test_damaged_tars_are_rejects_not_failures(setting, cut, expected):
     pool, folder, _, _ = setting
