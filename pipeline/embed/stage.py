@@ -73,10 +73,7 @@ class EmbedUnit:
 
 def plan(shards: Sequence[Shard], params: EmbedParams) -> list[EmbedUnit]:
     """One unit per shard, in the pool's order."""
-    return [
-        EmbedUnit(artifacts.unit_key(shard.name, params, shard.url, shard.size, shard.version), shard)
-        for shard in shards
-    ]
+    return [EmbedUnit(artifacts.unit_key(shard.name, params, shard.size, shard.version), shard) for shard in shards]
 
 
 class EmbedWorker:
