@@ -4,13 +4,14 @@ The order is canonical: it decides every tie downstream. Folders and globs come 
 numbers), braces and lists in the order given. Nothing here reads a tar.
 """
 
+import dataclasses
 import posixpath
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from pipeline import storage
+from pipeline import artifacts, storage
 from pipeline.errors import UserError
 from pipeline.inputs.braces import expand_braces
 from pipeline.storage import FileInfo
@@ -57,6 +58,11 @@ def expand_input(given: str | Sequence[str]) -> list[Shard]:
         Shard(url=file.url, name=name, size=file.size, version=file.version)
         for file, name in zip(files, names, strict=True)
     ]
+
+
+def pool_identity(shards: Sequence[Shard]) -> str:
+    """A fingerprint of the whole pool: names, places, sizes, versions and order."""
+    return artifacts.fingerprint([dataclasses.asdict(shard) for shard in shards])
 
 
 def _find(pattern: str) -> list[FileInfo]:
