@@ -48,6 +48,21 @@ def samples(dimension: int) -> pa.Schema:
     )
 
 
+RANKS = pa.schema(
+    [
+        ("difficulty", pa.float32()),
+        ("ranked", pa.bool_()),
+        ("forward_score", pa.int64()),
+        ("selection_score", pa.int64()),
+        ("suppressor", pa.int64()),
+        ("suppression", pa.int64()),
+    ]
+)
+"""The rank stage's part: one row per embedded sample, scores in fixed point 2^40.
+
+`ranked` is false for samples that the cut-off removed before the graph; their other values are 0 and -1.
+"""
+
 NEIGHBORS = pa.schema(
     [
         ("degree", pa.int32()),
