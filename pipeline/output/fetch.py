@@ -106,9 +106,7 @@ def read_samples(sources: Iterable[Source], costs: Costs | None = None) -> Itera
         yield from _read_here(group) if ahead == 0 else _read_ahead(group, ahead)
 
 
-def _grouped(
-    sources: Iterable[Source], costs: Costs | None
-) -> Iterator[tuple[int, list[tuple[Source, Costs]]]]:
+def _grouped(sources: Iterable[Source], costs: Costs | None) -> Iterator[tuple[int, list[tuple[Source, Costs]]]]:
     """Runs of neighbouring sources that are read the same way, with their costs."""
     group: list[tuple[Source, Costs]] = []
     for source in sources:

@@ -7,21 +7,18 @@ tar, and in which order, shows nowhere in the bytes. A unit's receipt is written
 """
 
 import dataclasses
-import json
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import artifacts, schemas, storage
-from pipeline.artifacts import FileRecord, Manifest, Receipt
-from pipeline.errors import BooksError, InfrastructureError, UserError
+from pipeline.artifacts import Manifest, Receipt
+from pipeline.errors import BooksError, InfrastructureError
 from pipeline.inputs.pool import Shard
-from pipeline.inputs.tar import parse_sample
-from pipeline.output import fetch, layout, subset
-from pipeline.output.tar_stream import TarStream, trainable
+from pipeline.output import layout
+from pipeline.output.shard_writer import output_facts, output_files, put_table, write_shard
 
 SAMPLES = "samples.parquet"
 DECISIONS = "decisions.parquet"
@@ -177,9 +174,7 @@ class Writer:
         """
         if isinstance(unit, DecisionsUnit):
             return self._decisions(unit)
-        pieces = (
-            (piece.part.shard.url, self._kept(piece)) for piece in unit.slices
-        )
+        pieces = ((piece.part.shard.url, self._kept(piece)) for piece in unit.slices)
         written = write_shard(self._output, unit.index, pieces)
         counters = {"written": written.rows, **written.repairs}
         return artifacts.commit_unit(
@@ -197,7 +192,9 @@ class Writer:
         samples = artifacts.read_table(self._embed, part.samples, SAMPLES, _SAMPLE_COLUMNS)
         decisions = artifacts.read_table(self._select, part.decisions, DECISIONS, [*_DECISION_COLUMNS, *more])
         if not samples["uid"].equals(decisions["uid"]):
-            raise InfrastructureError(f"{part.shard.name}: the rows of {SAMPLES} and {DECISIONS} are not the same samples")
+            raise InfrastructureError(
+                f"{part.shard.name}: the rows of {SAMPLES} and {DECISIONS} are not the same samples"
+            )
         return samples, decisions
 
     def _decisions(self, unit: DecisionsUnit) -> Receipt:
@@ -211,136 +208,9 @@ class Writer:
         return artifacts.commit_unit(self._write, unit.key, {}, counters, {"output": output_facts([record])})
 
 
-@dataclass(frozen=True)
-class WrittenShard:
-    """What `write_shard` wrote: records of the output's objects, and the uids as bytes of a subset file's rows."""
-
-    rows: int
-    files: tuple[FileRecord, ...]
-    uids: bytes
-    repairs: Mapping[str, int]
-
-
-def write_shard(output: str, index: int, pieces: Iterable[tuple[str, pa.Table]]) -> WrittenShard:
-    """Write one output tar, its stats and its table.
-
-    Args:
-        output: URL of the output folder.
-        index: number of the tar.
-        pieces: (URL of an input tar, rows to copy from it). Rows have key, uid, offset, size, offsets ascending, and
-            whatever else of `schemas.WRITTEN` is known.
-
-    Raises:
-        UserError: an input shard is gone or changed.
-        InfrastructureError: storage failed.
-    """
-    names: list[str] = []
-    tables: list[pa.Table] = []
-    repairs: Counter[str] = Counter()
-    seen: Counter[str] = Counter()
-    url = storage.join(output, layout.SHARD_FORMAT.format(index))
-    with storage.writer(url) as sink:
-        stream = TarStream(sink.write)
-        for uid, members, fixed in _samples(pieces, tables):
-            names.append(f"{uid}-{seen[uid]}")
-            seen[uid] += 1
-            repairs.update(fixed)
-            stream.add(names[-1], members)
-        stream.close()
-    tar = FileRecord(layout.SHARD_FORMAT.format(index), None, stream.size, stream.checksum)
-    table = _written_table(tables, names)
-    stats = json.dumps({"successes": len(names)}).encode()
-    files = (
-        tar,
-        put_bytes(output, layout.STATS_FORMAT.format(index), stats),
-        put_table(output, layout.TABLE_FORMAT.format(index), table),
-    )
-    uids = subset.encode(table["uid"].to_pylist()).tobytes()
-    return WrittenShard(len(names), files, uids, dict(repairs))
-
-
-def _samples(
-    pieces: Iterable[tuple[str, pa.Table]], tables: list[pa.Table]
-) -> Iterator[tuple[str, list[tuple[str, bytes | memoryview]], tuple[str, ...]]]:
-    """(uid, members to write, repairs) of every row; the tables that were read are appended to `tables`."""
-    wanted: list[tuple[str, str, str, int]] = []
-
-    def sources() -> Iterator[fetch.Source]:
-        for url, table in pieces:
-            offsets, sizes = table["offset"].to_pylist(), table["size"].to_pylist()
-            keys, uids = table["key"].to_pylist(), table["uid"].to_pylist()
-            tables.append(table)
-            wanted.extend((url, key, uid, offset) for key, uid, offset in zip(keys, uids, offsets, strict=True))
-            yield fetch.Source(url, offsets, sizes)
-
-    for position, data in enumerate(fetch.read_samples(sources())):
-        url, key, uid, offset = wanted[position]
-        yield uid, *_members(data, url, key, offset)
-
-
-def _members(
-    data: memoryview, url: str, key: str, offset: int
-) -> tuple[list[tuple[str, bytes | memoryview]], tuple[str, ...]]:
-    try:
-        members = parse_sample(data)
-    except ValueError as error:
-        raise UserError(_changed(url, key, offset, str(error))) from error
-    if not members or not members[0].name.startswith(f"{key}."):
-        found = members[0].name if members else "nothing"
-        raise UserError(_changed(url, key, offset, f"found {found}"))
-    return trainable(members)
-
-
-def _changed(url: str, key: str, offset: int, detail: str) -> str:
-    return (
-        f"{storage.redact(url)}: sample {key} is no longer at byte {offset} ({detail}); "
-        "the tar changed while the run was under way; run again to embed what is there now"
-    )
-
-
-def _written_table(tables: Sequence[pa.Table], names: Sequence[str]) -> pa.Table:
-    """The rows with their new keys, in the columns of `schemas.WRITTEN`; columns nobody knows are null."""
-    schema = schemas.WRITTEN
-    if not tables:
-        return schema.empty_table()
-    rows = pa.concat_tables(tables)
-    columns = []
-    for field in schema:
-        source = "key" if field.name == "source_key" else field.name
-        if field.name == "key":
-            columns.append(pa.chunked_array([pa.array(names, pa.string())]))
-        elif source in rows.column_names:
-            columns.append(rows[source].cast(field.type))
-        else:
-            columns.append(pa.chunked_array([pa.nulls(rows.num_rows, field.type)]))
-    return pa.Table.from_arrays(columns, schema=schema).combine_chunks()
-
-
-def put_bytes(output: str, name: str, data: bytes, rows: int | None = None) -> FileRecord:
-    """Write one small object of the output and tell its size and checksum."""
-    storage.write_bytes(storage.join(output, name), data)
-    return FileRecord(name, rows, len(data), storage.checksum(data))
-
-
-def put_table(output: str, name: str, table: pa.Table) -> FileRecord:
-    """Write one table of the output."""
-    return put_bytes(output, name, artifacts.table_bytes(table.combine_chunks()), table.num_rows)
-
-
-def output_facts(files: Iterable[FileRecord]) -> list[dict[str, object]]:
-    """File records of the output as JSON values, for a receipt's facts."""
-    return [dataclasses.asdict(file) for file in files]
-
-
-def output_files(receipt: Receipt) -> list[FileRecord]:
-    """The objects of the output folder that a unit wrote."""
-    return [FileRecord(**record) for record in receipt.facts["output"]]
-
-
 def present(output: str) -> dict[str, int]:
     """What lies in the output folder: name -> bytes."""
-    prefix = len(storage.list_prefix(output))
-    return {file.url[prefix:]: file.size for file in storage.list_files(output)}
+    return {file.url.rsplit("/", 1)[-1]: file.size for file in storage.list_files(output)}
 
 
 def is_done(receipt: Receipt | None, listed: Mapping[str, int]) -> bool:
@@ -357,6 +227,5 @@ def finished(work_dir: str, output: str, units: Sequence[Unit]) -> dict[str, Rec
     """Receipts, by unit key, of the units that need not be done again."""
     folder = storage.join(work_dir, "write")
     listed = present(output)
-    read: Callable[[str], Receipt | None] = lambda key: artifacts.read_receipt(folder, key)  # noqa: E731
-    found = {unit.key: read(unit.key) for unit in units} if listed else {}
+    found = {unit.key: artifacts.read_receipt(folder, unit.key) for unit in units} if listed else {}
     return {key: receipt for key, receipt in found.items() if receipt is not None and is_done(receipt, listed)}

@@ -9,8 +9,8 @@ extension `json-invalid`, which decoders leave alone.
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
+from pipeline.inputs.tar import RawMember
 from pipeline.inputs.tar_header import BLOCK
 from pipeline.inputs.tar_write import END_OF_ARCHIVE, member_header
 
@@ -18,16 +18,6 @@ _FLUSH = 4 * 2**20
 _ZEROS = bytes(BLOCK)
 
 Payload = bytes | memoryview
-
-
-class RawMember(Protocol):
-    """What is needed of a parsed member."""
-
-    @property
-    def extension(self) -> str: ...
-
-    @property
-    def payload(self) -> memoryview: ...
 
 
 def trainable(members: Sequence[RawMember]) -> tuple[list[tuple[str, Payload]], tuple[str, ...]]:
@@ -67,7 +57,6 @@ class TarStream:
 
     Attributes:
         size: bytes given out so far; the tar's size after `close`.
-        checksum: BLAKE2b-128 in hex, valid after `close`.
     """
 
     def __init__(self, write: Callable[[bytes], object]) -> None:
@@ -79,6 +68,7 @@ class TarStream:
 
     @property
     def checksum(self) -> str:
+        """BLAKE2b-128 of the bytes given out, in hex; the whole tar's after `close`."""
         return self._hash.hexdigest()
 
     def add(self, key: str, members: Sequence[tuple[str, Payload]]) -> None:
