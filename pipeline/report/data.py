@@ -70,6 +70,31 @@ class RunRecord:
 
 
 @dataclass(frozen=True)
+class ReportParams:
+    """What changes the page.
+
+    Attributes:
+        gallery: thumbnails of kept and of dropped samples each; 0: none.
+        sample_rows: samples whose embeddings are read, for the map, clusters and measures.
+        sample_parts: at most so many parts are read for them.
+        queries: samples that ask for their nearest neighbour in the measures.
+        map_points: points drawn.
+        clusters: at most.
+        max_pixels: larger pictures are not decoded.
+        seed: of every random choice.
+    """
+
+    gallery: int = 24
+    sample_rows: int = 10_000
+    sample_parts: int = 256
+    queries: int = 2_000
+    map_points: int = 5_000
+    clusters: int = 12
+    max_pixels: int = 100_000_000
+    seed: int = 0
+
+
+@dataclass(frozen=True)
 class Loss:
     """Samples that left the flow at one stage for one reason."""
 
@@ -119,6 +144,17 @@ class Curve:
     fraction: NDArray[np.float64]
     mean_score: NDArray[np.float64]
     coverage: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class FractionRow:
+    """The D2 curve at one fraction, as a table shows it; `here` marks the fraction nearest to the run's."""
+
+    label: str
+    samples: int
+    score: str
+    coverage: str
+    here: bool
 
 
 @dataclass(frozen=True)
@@ -195,6 +231,7 @@ class ReportData:
     galleries: tuple[Gallery, ...]
     metrics: tuple[Metric, ...]
     curves: tuple[Curve, ...]
+    fraction_rows: tuple[FractionRow, ...]
     fraction: float
     embedded: int
     sampled: int

@@ -60,7 +60,7 @@ def join_features(image_ND: NDArray[np.float16], text_ND: NDArray[np.float16], f
 
 def distances(queries_QD: Floats, points_ND: Floats) -> Floats:
     """Euclidean distances of unit vectors, float32 [Q, N]."""
-    return np.sqrt(np.maximum(2 - 2 * (queries_QD @ points_ND.T), 0))
+    return np.asarray(np.sqrt(np.maximum(2 - 2 * (queries_QD @ points_ND.T), 0)), dtype=np.float32)
 
 
 def nearest_by_fraction(
@@ -181,9 +181,7 @@ def k_means(
     return label_N, centres
 
 
-def cluster_shares(
-    label_N: NDArray[np.int64], kept_N: NDArray[np.bool_]
-) -> list[tuple[int, int, float]]:
+def cluster_shares(label_N: NDArray[np.int64], kept_N: NDArray[np.bool_]) -> list[tuple[int, int, float]]:
     """(cluster, samples, kept share) of every cluster that has any, the lowest kept share first."""
     rows = [
         (int(cluster), int((label_N == cluster).sum()), float(kept_N[label_N == cluster].mean()))

@@ -107,6 +107,12 @@ def floats(table: pa.Table, name: str) -> NDArray[np.float64]:
     return np.array(values, dtype=np.float64)
 
 
+def integers(table: pa.Table, name: str, null: int) -> NDArray[np.int64]:
+    """A column as int64 [N], exactly; nulls become `null`."""
+    values = table[name].cast(pa.int64()).combine_chunks().fill_null(null)
+    return np.array(values.to_numpy(zero_copy_only=False), dtype=np.int64)
+
+
 def bin_edges(values: NDArray[np.float64], bins: int = 40) -> NDArray[np.float64]:
     """Equal bins over the bulk of `values` (0.1 % at either end may lie outside), float64 [B + 1]."""
     finite = values[np.isfinite(values)]

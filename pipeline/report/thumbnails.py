@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 
 from pipeline import storage
 from pipeline.errors import D2PruneError
@@ -22,8 +22,20 @@ log = logging.getLogger(__name__)
 _EXTENSIONS = ("jpg", "jpeg", "png", "webp")
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 _MAX_SAMPLE_BYTES = 64 * 2**20
+# After JPEG's cheap scaling while decoding; RGBA of this size takes 100 MB in each thread.
+_MAX_DECODED_PIXELS = 25_000_000
 _SIDE = 120
-_THREADS = 8
+_THREADS = 4
+# Exif orientation -> what rights it, applied to the small picture.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 @dataclass(frozen=True)
@@ -51,7 +63,7 @@ def thumbnails(sources: Sequence[Source], max_pixels: int, budget: int) -> list[
         if spent > budget:
             found[index] = ""
     if failed := sum(not uri for uri in found):
-        log.warning("report: %d of %d pictures are left out (unreadable, or the page would be too large)", failed, spent)
+        log.warning("report: %d of %d pictures left out: unreadable, or the page is full", failed, len(found))
     return found
 
 
@@ -77,8 +89,13 @@ def data_uri(payload: bytes, max_pixels: int) -> str:
                 if image.width * image.height > max_pixels:
                     return ""
                 image.draft("RGB", (_SIDE * 2, _SIDE * 2))
-                small = ImageOps.exif_transpose(image).convert("RGBA")
+                if image.width * image.height > _MAX_DECODED_PIXELS:
+                    return ""
+                turn = image.getexif().get(ExifTags.Base.Orientation, 1)
+                small = image.convert("RGBA")
         small.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS, reducing_gap=2.0)
+        if turn in _TURNS:
+            small = small.transpose(_TURNS[turn])
         flat = Image.new("RGB", small.size, "white")
         flat.paste(small, mask=small.getchannel("A"))
         sink = io.BytesIO()
