@@ -8,9 +8,14 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from pipeline import __version__
 from pipeline.errors import D2PruneError
+
+if TYPE_CHECKING:
+    from pipeline.config import RunConfig
+    from pipeline.run import RunResult
 
 log = logging.getLogger("pipeline")
 
@@ -64,7 +69,6 @@ STAGES = ("embed", "graph", "rank", "select", "write", "report")
 def _run(arguments: argparse.Namespace) -> int:
     from pipeline.config import RunConfig
     from pipeline.run import open_executor, run
-    from pipeline.summary import print_summary
 
     overrides = list(arguments.set)
     if arguments.workers is not None:
@@ -72,8 +76,21 @@ def _run(arguments: argparse.Namespace) -> int:
     config = RunConfig.load(arguments.config, overrides)
     with open_executor(config, use_ray=not arguments.no_ray) as executor:
         result = run(config, executor, arguments.stop_after)
-    print_summary(config, result)
+    _print_summary(config, result)
     return 0
+
+
+def _print_summary(config: "RunConfig", result: "RunResult") -> None:
+    """The table at the end, on standard output; nothing for a run that stopped before `select`."""
+    from pipeline.report import summary_rows
+    from pipeline.run import run_record
+
+    if "select" not in result.manifests:
+        return
+    rows = summary_rows(run_record(config, result), result.report)
+    width = max(len(label) for label, _ in rows)
+    for label, value in rows:
+        print(f"{label:<{width}}  {value}")
 
 
 def _demo(arguments: argparse.Namespace) -> int:

@@ -8,10 +8,10 @@ its own, before it touches anything.
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pipeline import artifacts, stages, storage
 from pipeline.artifacts import Manifest, Receipt
@@ -20,6 +20,9 @@ from pipeline.errors import UserError
 from pipeline.execution import Executor, InProcess, OnRay, Resources
 from pipeline.inputs.pool import Shard, expand_input
 from pipeline.stages import Planned
+
+if TYPE_CHECKING:
+    from pipeline.report import RunRecord
 
 log = logging.getLogger(__name__)
 
@@ -32,11 +35,13 @@ class RunResult:
     """What a run made.
 
     Attributes:
+        shards: the input, in canonical order.
         manifests: the artifact of each stage that was reached.
         seconds: time spent per stage in this run; a stage that was finished before is not listed.
         report: URL of the page; None if the run stopped earlier.
     """
 
+    shards: tuple[Shard, ...]
     manifests: Mapping[str, Manifest]
     seconds: Mapping[str, float]
     report: str | None
@@ -133,11 +138,11 @@ class _Run:
     """One run under way: the plan, and the manifests so far."""
 
     def __init__(self, config: RunConfig, executor: Executor, stop_after: Stage) -> None:
-        from pipeline.output import stage as output
+        from pipeline.output import claim
 
         self.config, self.executor, self.stop_after = config, executor, stop_after
         self.plan = plan_run(config)
-        output.check_claim(config.output, self.plan.write.fingerprint)
+        claim.check(config.output, self.plan.write.fingerprint)
         self.manifests: dict[str, Manifest] = {}
         self.seconds: dict[str, float] = {}
         self.report: str | None = None
@@ -147,8 +152,7 @@ class _Run:
     def all(self) -> RunResult:
         for stage in STAGES:
             start = time.monotonic()
-            planned: Planned | None = getattr(self.plan, stage, None)
-            found = planned.find() if planned is not None and stage != "write" else None
+            found = self._found(stage)
             if found is not None:
                 log.info("%s: finished before, nothing to do", stage)
                 self.manifests[stage] = found
@@ -157,7 +161,20 @@ class _Run:
                 self.seconds[stage] = time.monotonic() - start
             if stage == self.stop_after:
                 break
-        return RunResult(self.manifests, self.seconds, self.report)
+        return self.result()
+
+    def result(self) -> RunResult:
+        return RunResult(self.plan.shards, self.manifests, self.seconds, self.report)
+
+    def _found(self, stage: Stage) -> Manifest | None:
+        """The stage's artifact, if it is whole; an output that someone has emptied since is not."""
+        if stage == "report":
+            return None
+        planned: Planned = getattr(self.plan, stage)
+        found = planned.find()
+        if stage == "write" and not storage.exists(storage.join(self.config.output, artifacts.MANIFEST)):
+            return None
+        return found
 
     def _embed(self) -> None:
         from pipeline.embed import stage
@@ -250,10 +267,72 @@ class _Run:
         )
 
     def _write(self) -> None:
-        raise NotImplementedError
+        from pipeline.output import claim, finish, stage
+
+        planned, config = self.plan.write, self.config
+        claim.claim(config.output, planned.fingerprint)
+        claim.sweep(config.output)
+        units = stage.plan(self.plan.shards, self.manifests["embed"], self.manifests["select"], planned.params)
+
+        def check(receipts: Sequence[Receipt]) -> None:
+            written = artifacts.sum_counters(receipts).get("written", 0)
+            artifacts.balance("write", self.manifests["select"].counters["kept"], {"written": written})
+
+        manifest = stages.complete(
+            planned,
+            self.executor,
+            units,
+            partial(stage.Writer, config.work_dir, config.output),
+            self.many,
+            check,
+            finished=stage.finished(config.work_dir, config.output, units),
+        )
+        finish.finish(
+            config.output,
+            config.work_dir,
+            planned.fingerprint,
+            planned.params,
+            self.plan.shards,
+            self.manifests["select"],
+            units,
+            manifest.units,
+        )
+        self.manifests["write"] = manifest
 
     def _report(self) -> None:
-        raise NotImplementedError
+        from pipeline import report
+
+        params = report.ReportParams(gallery=self.config.report.gallery, max_pixels=self.config.embed.max_pixels)
+        record = run_record(self.config, self.result())
+        url = report.page_url(record, params)
+        if not self.seconds and storage.exists(url):
+            log.info("report: finished before, nothing to do")
+            self.report = url
+        else:
+            self.report = report.write_report(record, params)
+
+
+def run_record(config: RunConfig, result: RunResult) -> "RunRecord":
+    """What the report and the summary are told of a run that reached `select`."""
+    from pipeline.output import training
+    from pipeline.report import RunRecord, Written
+
+    written = None
+    if "write" in result.manifests:
+        counters = result.manifests["write"].counters
+        shards, samples = counters["tars"], counters["written"]
+        written = Written(config.output, shards, samples, training.command(config.output, shards, samples))
+    return RunRecord(
+        work_dir=config.work_dir,
+        embed=result.manifests["embed"],
+        graph=result.manifests["graph"],
+        select=result.manifests["select"],
+        shards=result.shards,
+        written=written,
+        score_name=config.score.difficulty,
+        features=config.graph.features,
+        timings=result.seconds,
+    )
 
 
 def _first_facts(receipts: Sequence[Receipt]) -> Mapping[str, Any]:

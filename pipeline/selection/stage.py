@@ -132,7 +132,19 @@ def draw_line(folder: str, ranks: Receipt, n_parts: int, params: SelectParams) -
         table = artifacts.read_table(folder, ranks, part_name(part), ["ranked", "selection_score"])
         return table["selection_score"].to_numpy()[table["ranked"].to_numpy()]
 
-    raise NotImplementedError
+    parts = [scores(part) for part in range(n_parts)]
+    every = np.concatenate(parts)
+    m = params.size or int(len(every) * params.fraction)
+    order = np.sort(every)[::-1]
+    t = int(order[m - 1])
+    above = int((every > t).sum())
+    left = m - above
+    ties = []
+    for p in parts:
+        c = min(left, int((p == t).sum()))
+        left -= c
+        ties.append(c)
+    return Line(m, t, tuple(ties))
 
 
 @dataclass(frozen=True)
