@@ -94,3 +94,44 @@ DECISIONS = pa.schema(
 `suppressor` the canonical position, of the neighbour that sent the strongest message (null and -1 where none did).
 `reason` is `kept`, `below-budget` or `cut-off`.
 """
+
+WRITTEN = pa.schema(
+    [
+        ("uid", pa.string()),
+        ("key", pa.string()),
+        ("shard", pa.string()),
+        ("source_key", pa.string()),
+        ("offset", pa.int64()),
+        ("size", pa.int64()),
+        ("caption", pa.string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("clip_score", pa.float32()),
+        ("difficulty", pa.float32()),
+        ("forward_score", pa.float64()),
+        ("selection_score", pa.float64()),
+        ("kept", pa.bool_()),
+        ("suppressed_by", pa.string()),
+    ]
+)
+"""The table beside each output tar: one row per sample, in tar order.
+
+`key` is the sample's name in the output tar; `shard`, `source_key`, `offset` and `size` say where it came from.
+"""
+
+POOL_DECISIONS = pa.schema(
+    [
+        ("uid", pa.string()),
+        ("shard", pa.string()),
+        ("key", pa.string()),
+        ("clip_score", pa.float32()),
+        ("difficulty", pa.float32()),
+        ("forward_score", pa.float64()),
+        ("selection_score", pa.float64()),
+        ("kept", pa.bool_()),
+        ("reason", pa.string()),
+        ("suppressed_by", pa.string()),
+        ("suppression", pa.float64()),
+    ]
+)
+"""What the output tells of the whole pool, kept and dropped: one file per input shard, one row per embedded sample."""

@@ -1,0 +1,57 @@
+"""The seeded sample of the pool that the map, the clusters and the measures are made from."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.report import metrics
+from pipeline.report.pool import Pool
+from pipeline.report.tally import floats, integers
+
+_COLUMNS = ("caption", "difficulty", "forward_score", "selection_score", "selection_fixed", "kept")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """N rows of the pool in canonical order.
+
+    Attributes:
+        positions_N: int64, canonical positions.
+        points_ND: float32, unit-norm features.
+        captions: of each row.
+        difficulty_N: float64.
+        selection_N: float64; nan where a sample was not ranked.
+        rank_N: int64, the exact selection score; the lowest int64 where a sample was not ranked.
+        crowding_N: float64, what the forward pass added: high in dense regions.
+        kept_N: bool.
+    """
+
+    positions_N: NDArray[np.int64]
+    points_ND: NDArray[np.float32]
+    captions: tuple[str, ...]
+    difficulty_N: NDArray[np.float64]
+    selection_N: NDArray[np.float64]
+    rank_N: NDArray[np.int64]
+    crowding_N: NDArray[np.float64]
+    kept_N: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.positions_N)
+
+
+def read_sample(pool: Pool, features: str, size: int, max_parts: int, seed: int) -> Sample:
+    """Read a seeded sample of at most `size` rows from at most `max_parts` parts."""
+    positions_N = pool.sample(size, max_parts, seed)
+    table, image_ND, text_ND = pool.take(positions_N, _COLUMNS, embeddings=True)
+    difficulty_N, selection_N = floats(table, "difficulty"), floats(table, "selection_score")
+    return Sample(
+        positions_N=positions_N,
+        points_ND=metrics.join_features(image_ND, text_ND, features),
+        captions=tuple(caption or "" for caption in table["caption"].to_pylist()),
+        difficulty_N=difficulty_N,
+        selection_N=selection_N,
+        rank_N=integers(table, "selection_fixed", int(np.iinfo(np.int64).min)),
+        crowding_N=floats(table, "forward_score") - difficulty_N,
+        kept_N=floats(table, "kept").astype(bool),
+    )
