@@ -15,6 +15,8 @@ from pipeline.errors import UserError
         ("ViT-B-32", "", "pretrained is missing"),
         ("ViT-B-32", "opanai", "did you mean openai"),
         ("ViT-B-32", "/nowhere/weights.pt", "no such file"),
+        ("ViT-L-14", "openai", "trained with QuickGELU.*use embed.model=ViT-L-14-quickgelu"),
+        ("ViT-L-14-quickgelu", "datacomp_xl_s13b_b90k", "has no such weights"),
         ("hf-hub:a/b", "openai", "brings its own weights"),
         ("demo", "openai", "brings its own weights"),
         ("local-dir:/nowhere", None, "no such folder"),
@@ -26,8 +28,10 @@ def test_mistakes_are_named(model, pretrained, message):
 
 
 def test_named_model():
-    assert models.resolve("ViT-B/32", "openai") == models.ModelSource("ViT-B-32", "openai")
-    assert models.identity("ViT-B/32", "openai") == ("ViT-B-32", "openai")
+    tag = "datacomp_xl_s13b_b90k"
+    assert models.resolve("ViT-B/32", tag) == models.ModelSource("ViT-B-32", tag)
+    assert models.identity("ViT-B/32", tag) == ("ViT-B-32", tag)
+    assert models.resolve("ViT-B-32-quickgelu", "openai").pretrained == "openai"
 
 
 def test_folder_is_known_by_content_not_by_place(tiny_model, tmp_path):
