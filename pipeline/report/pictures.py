@@ -59,13 +59,13 @@ def show(
     }
     # In this order, so that a page that is full does without pictures of clusters, not of galleries.
     chosen = [dense, sparse, pairs, mismatched, border, *typical.values()]
-    pictures = _pictures(pool, record, np.concatenate(chosen), params.max_pixels)
+    pictures = _pictures(pool, record, np.concatenate(chosen), params.max_pixels, tally.threshold)
 
     def of(positions: Positions) -> tuple[Picture, ...]:
         return tuple(pictures[position] for position in positions.tolist())
 
     beside = tuple(
-        replace(picture, note=note, scores=(*picture.scores, ("cosine of the two", words.number(cosines[index // 2]))))
+        replace(picture, note=note, scores=(*picture.scores, ("cosine", words.number(cosines[index // 2]))))
         for index, (picture, note) in enumerate(zip(of(pairs), notes, strict=True))
     )
 
@@ -146,7 +146,9 @@ def _pairs(pool: Pool, sample: Sample, features: str, size: int) -> tuple[Positi
     return positions, notes, similarity[chosen].tolist()
 
 
-def _pictures(pool: Pool, record: RunRecord, positions: Positions, max_pixels: int) -> dict[int, Picture]:
+def _pictures(
+    pool: Pool, record: RunRecord, positions: Positions, max_pixels: int, threshold: float
+) -> dict[int, Picture]:
     """Position -> picture, each sample read once."""
     once, first = np.unique(positions, return_index=True)
     once = once[np.argsort(first)]
@@ -158,14 +160,12 @@ def _pictures(pool: Pool, record: RunRecord, positions: Positions, max_pixels: i
     ]
     images = thumbnails(sources, max_pixels, _THUMBNAIL_BUDGET)
     return {
-        position: _picture(row, record.score_name, image)
+        position: _picture(row, record.score_name, threshold, image)
         for position, row, image in zip(once.tolist(), table.to_pylist(), images, strict=True)
     }
 
 
-def _picture(row: dict[str, object], score_name: str, image: str) -> Picture:
-    reason = str(row["reason"])
-    forward, difficulty = row["forward_score"], row["difficulty"]
+def _picture(row: dict[str, object], score_name: str, threshold: float, image: str) -> Picture:
     return Picture(
         uid=gallery.shorten(str(row["uid"]), 64),
         shard=gallery.shorten(str(row["shard"]), 80),
@@ -173,13 +173,20 @@ def _picture(row: dict[str, object], score_name: str, image: str) -> Picture:
         caption=gallery.shorten(str(row["caption"] or "")),
         kept=bool(row["kept"]),
         scores=(
-            (score_name, words.number(_float(difficulty))),
-            ("forward", words.number(_float(forward))),
+            (score_name, words.number(_float(row["difficulty"]))),
+            ("forward", words.number(_float(row["forward_score"]))),
             ("selection", words.number(_float(row["selection_score"]))),
         ),
-        note="kept" if row["kept"] else f"dropped: {words.MEANINGS.get(reason, reason)}",
+        note=_note(str(row["reason"]), _float(row["forward_score"]), threshold),
         image=image,
     )
+
+
+def _note(reason: str, forward: float | None, threshold: float) -> str:
+    """What happened to a sample, and why: too low from the start, or lowered by neighbours that were picked."""
+    if reason != "below-budget" or forward is None:
+        return reason if reason == "kept" else f"dropped: {reason}"
+    return "dropped: low from the start" if forward < threshold else "dropped: neighbours stand for it"
 
 
 def _float(value: object) -> float | None:
