@@ -112,7 +112,7 @@ def _headline(record: RunRecord, tally: Tally, pool_mean: float, kept_mean: floa
         (
             "Graph recall",
             words.number(facts.get("recall")),
-            f"{words.number(facts.get('recall_low'))} to {words.number(facts.get('recall_high'))}, 95 % interval",
+            f"{words.number(facts.get('recall_low'))} to {words.number(facts.get('recall_high'))}, 95\u00a0% interval",
         ),
     ]
     if record.written:

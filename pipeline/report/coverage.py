@@ -85,7 +85,7 @@ def fraction_rows(drawn: tuple[Curve, ...], samples: int, fraction: float) -> tu
     rows = [row for row in range(len(d2.fraction)) if row % 2 or row == nearest]
     return tuple(
         FractionRow(
-            f"{d2.fraction[row]:.0%}".replace("%", " %"),
+            words.percent(float(d2.fraction[row]), 0),
             round(float(d2.fraction[row]) * samples),
             words.number(float(d2.mean_score[row])),
             words.number(float(d2.coverage[row])),

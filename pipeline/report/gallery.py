@@ -68,6 +68,20 @@ def dense_and_sparse(
     return (dense if len(dense) else order[-tenth:]), (sparse if len(sparse) else order[:tenth])
 
 
+def closest_pairs(suppression_N: NDArray[np.float64], suppressor_score_N: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Order pairs by closeness without their embeddings, closest first.
+
+    A message is exp(-gamma_r d^2) * max(t, 0), so the share of its sender's score t that it carries falls with the
+    distance d.
+
+    Args:
+        suppression_N: float64, the strongest message a sample got.
+        suppressor_score_N: float64, the selection score of the neighbour that sent it.
+    """
+    share_N = suppression_N / np.where(suppressor_score_N > 0, suppressor_score_N, np.inf)
+    return np.asarray(np.lexsort((-suppression_N, -np.round(share_N, 9))), dtype=np.int64)
+
+
 def pick_pairs(
     suppressor_N: NDArray[np.int64], similarity_N: NDArray[np.float64], suppressor_kept_N: NDArray[np.bool_], size: int
 ) -> NDArray[np.int64]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
-from pipeline.report import plots
+from pipeline.report import plots, words
 from pipeline.report.data import ReportData
 
 _FOLDER = Path(__file__).parent
@@ -26,7 +26,7 @@ def _template() -> jinja2.Template:
         lstrip_blocks=True,
     )
     environment.filters["thousands"] = lambda value: f"{value:,}"
-    environment.filters["percent"] = lambda value: f"{100 * value:.0f} %"
+    environment.filters["percent"] = lambda value: words.percent(value, 0)
     environment.globals["share_bar"] = plots.share_bar
     return environment.get_template("page.html")
 

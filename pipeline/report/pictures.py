@@ -1,6 +1,6 @@
 """Galleries and clusters: rows chosen by `gallery`, read by position, with thumbnails and words beside them."""
 
-from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +9,7 @@ from pipeline.report import gallery, metrics, words
 from pipeline.report.data import Cluster, Gallery, Picture, ReportParams, RunRecord
 from pipeline.report.pool import Pool
 from pipeline.report.sample import Sample
-from pipeline.report.tally import Tally, integers
+from pipeline.report.tally import Tally, floats
 from pipeline.report.thumbnails import Source, thumbnails
 
 _COLUMNS = (
@@ -48,7 +48,7 @@ def show(
     dense, sparse = gallery.dense_and_sparse(sample.crowding_N, sample.kept_N)
     dense = sample.positions_N[gallery.spread(dense, label_N, half, params.seed)]
     sparse = sample.positions_N[gallery.spread(sparse, label_N, half, params.seed)]
-    pairs, similarity = _pairs(pool, record.features, tally.duplicates.positions, half)
+    pairs, notes, cosines = _pairs(pool, sample, record.features, half)
     mismatched = tally.lowest_dropped.positions[:half]
     border = np.concatenate([tally.border_kept.positions[:half][::-1], tally.border_dropped.positions[:half]])
     typical = {
@@ -59,52 +59,54 @@ def show(
     }
     # In this order, so that a page that is full does without pictures of clusters, not of galleries.
     chosen = [dense, sparse, pairs, mismatched, border, *typical.values()]
-    pictures = _pictures(pool, record, np.concatenate(chosen), params.max_pixels)
+    pictures = _pictures(pool, record, np.concatenate(chosen), params.max_pixels, tally.threshold)
 
-    def noted(positions: Positions, notes: Sequence[str] | None = None) -> tuple[Picture, ...]:
-        return tuple(
-            pictures[position] if notes is None else _with_note(pictures[position], note)
-            for position, note in zip(positions.tolist(), notes or [""] * len(positions), strict=True)
-        )
+    def of(positions: Positions) -> tuple[Picture, ...]:
+        return tuple(pictures[position] for position in positions.tolist())
+
+    beside = tuple(
+        replace(picture, note=note, scores=(*picture.scores, ("cosine", words.number(cosines[index // 2]))))
+        for index, (picture, note) in enumerate(zip(of(pairs), notes, strict=True))
+    )
 
     overall = tally.kept / (tally.samples or 1)
     galleries = (
         Gallery(
             "Kept from dense regions",
             "From the most crowded tenth: each stands for many samples much like it.",
-            noted(dense),
+            of(dense),
             "Nothing was kept.",
         ),
         Gallery(
             "Kept from sparse regions",
             "From the least crowded tenth: unlike the rest of the pool, so nothing else could stand for them.",
-            noted(sparse),
+            of(sparse),
             "Nothing was kept.",
         ),
         Gallery(
             "Dropped as duplicates",
             "Each beside the neighbour that lowered its score most. The closer two samples are, the more the one "
             "picked first takes from the other.",
-            noted(pairs, similarity),
+            beside,
             "No dropped sample was suppressed by a neighbour.",
             pairs=True,
         ),
         Gallery(
             f"Dropped with the lowest {record.score_name}",
             "Picture and caption agree least here: mostly mismatched or meaningless captions.",
-            noted(mismatched),
+            of(mismatched),
             "No sample was dropped.",
         ),
         Gallery(
             "Borderline",
             "Just kept and just dropped: a slightly different fraction would change these first.",
-            noted(border),
+            of(border),
             "No sample is near the threshold.",
         ),
     )
     telling = gallery.telling_words(sample.captions, label_N)
     clusters = tuple(
-        Cluster(telling[cluster] or "no common words", count, count / len(sample), share, noted(typical[cluster]))
+        Cluster(telling[cluster] or "no common words", count, count / len(sample), share, of(typical[cluster]))
         for cluster, count, share in metrics.cluster_shares(label_N, sample.kept_N)
     )
     # One cluster says nothing that the headline does not.
@@ -119,28 +121,34 @@ def _nearest(
     return np.asarray(rows[np.argsort(-(points_ND[rows] @ centre_D), kind="stable")][:_PER_CLUSTER], dtype=np.int64)
 
 
-def _pairs(pool: Pool, features: str, candidates: Positions, size: int) -> tuple[Positions, list[str]]:
-    """Dropped samples, each followed by its suppressor, and a note for each of them."""
-    dropped, image, text = pool.take(candidates, ("suppressor", "suppression"), embeddings=True)
-    if not len(candidates) or not size:
-        return candidates[:0], []
-    suppressors = integers(dropped, "suppressor", -1)
-    by, by_image, by_text = pool.take(suppressors, ("kept",), embeddings=True)
-    one, other = (metrics.join_features(*pair, features) for pair in ((image, text), (by_image, by_text)))
-    similarity = np.einsum("nd,nd->n", one, other).astype(np.float64)
-    rows = gallery.pick_pairs(suppressors, similarity, np.array(by["kept"].to_pylist(), dtype=bool), size)
-    suppression = dropped["suppression"].to_pylist()
+def _pairs(pool: Pool, sample: Sample, features: str, size: int) -> tuple[Positions, list[str], list[float]]:
+    """Dropped samples of the sample that lie closest to their suppressor.
+
+    Returns:
+        Positions [2 P]: each sample followed by its suppressor; the note on each; the P cosines.
+    """
+    rows = np.flatnonzero(~sample.kept_N & (sample.suppressor_N >= 0) & (sample.suppression_N > 0))
+    if not len(rows) or not size:
+        return sample.positions_N[:0], [], []
+    scores, _, _ = pool.take(sample.suppressor_N[rows], ("selection_score",))
+    rows = rows[gallery.closest_pairs(sample.suppression_N[rows], floats(scores, "selection_score"))][: 8 * size]
+    suppressors = sample.suppressor_N[rows]
+    by, image, text = pool.take(suppressors, ("kept",), embeddings=True)
+    similarity = np.einsum("nd,nd->n", sample.points_ND[rows], metrics.join_features(image, text, features))
+    by_kept = floats(by, "kept").astype(bool)
+    chosen = gallery.pick_pairs(suppressors, similarity.astype(np.float64), by_kept, size)
     notes: list[str] = []
-    for row in rows.tolist():
-        notes.append(
-            f"dropped: cosine {words.number(similarity[row])} to its neighbour, which took "
-            f"{words.number(suppression[row])} off its score"
-        )
-        notes.append("the neighbour")
-    return np.stack([candidates[rows], suppressors[rows]], axis=1).reshape(-1), notes
+    for row in chosen.tolist():
+        near = similarity[row] >= metrics.NEAR_DUPLICATE
+        notes.append("dropped: near-duplicate" if near else "dropped: a neighbour was picked first")
+        notes.append("kept: its neighbour" if by_kept[row] else "dropped too: its neighbour")
+    positions = np.stack([sample.positions_N[rows[chosen]], suppressors[chosen]], axis=1).reshape(-1)
+    return positions, notes, similarity[chosen].tolist()
 
 
-def _pictures(pool: Pool, record: RunRecord, positions: Positions, max_pixels: int) -> dict[int, Picture]:
+def _pictures(
+    pool: Pool, record: RunRecord, positions: Positions, max_pixels: int, threshold: float
+) -> dict[int, Picture]:
     """Position -> picture, each sample read once."""
     once, first = np.unique(positions, return_index=True)
     once = once[np.argsort(first)]
@@ -152,14 +160,12 @@ def _pictures(pool: Pool, record: RunRecord, positions: Positions, max_pixels: i
     ]
     images = thumbnails(sources, max_pixels, _THUMBNAIL_BUDGET)
     return {
-        position: _picture(row, record.score_name, image)
+        position: _picture(row, record.score_name, threshold, image)
         for position, row, image in zip(once.tolist(), table.to_pylist(), images, strict=True)
     }
 
 
-def _picture(row: dict[str, object], score_name: str, image: str) -> Picture:
-    reason = str(row["reason"])
-    forward, difficulty = row["forward_score"], row["difficulty"]
+def _picture(row: dict[str, object], score_name: str, threshold: float, image: str) -> Picture:
     return Picture(
         uid=gallery.shorten(str(row["uid"]), 64),
         shard=gallery.shorten(str(row["shard"]), 80),
@@ -167,18 +173,21 @@ def _picture(row: dict[str, object], score_name: str, image: str) -> Picture:
         caption=gallery.shorten(str(row["caption"] or "")),
         kept=bool(row["kept"]),
         scores=(
-            (score_name, words.number(_float(difficulty))),
-            ("with neighbours", words.number(_float(forward))),
+            (score_name, words.number(_float(row["difficulty"]))),
+            ("forward", words.number(_float(row["forward_score"]))),
             ("selection", words.number(_float(row["selection_score"]))),
         ),
-        note="kept" if row["kept"] else f"dropped: {words.MEANINGS.get(reason, reason)}",
+        note=_note(str(row["reason"]), _float(row["forward_score"]), threshold),
         image=image,
     )
 
 
+def _note(reason: str, forward: float | None, threshold: float) -> str:
+    """What happened to a sample, and why: too low from the start, or lowered by neighbours that were picked."""
+    if reason != "below-budget" or forward is None:
+        return reason if reason == "kept" else f"dropped: {reason}"
+    return "dropped: low from the start" if forward < threshold else "dropped: neighbours stand for it"
+
+
 def _float(value: object) -> float | None:
     return float(value) if isinstance(value, (int, float)) else None
-
-
-def _with_note(picture: Picture, note: str) -> Picture:
-    return Picture(**{**vars(picture), "note": note}) if note else picture

@@ -9,7 +9,16 @@ from pipeline.report import metrics
 from pipeline.report.pool import Pool
 from pipeline.report.tally import floats, integers
 
-_COLUMNS = ("caption", "difficulty", "forward_score", "selection_score", "selection_fixed", "kept")
+_COLUMNS = (
+    "caption",
+    "difficulty",
+    "forward_score",
+    "selection_score",
+    "selection_fixed",
+    "kept",
+    "suppressor",
+    "suppression",
+)
 
 
 @dataclass(frozen=True)
@@ -25,6 +34,8 @@ class Sample:
         rank_N: int64, the exact selection score; the lowest int64 where a sample was not ranked.
         crowding_N: float64, what the forward pass added: high in dense regions.
         kept_N: bool.
+        suppressor_N: int64, canonical position of the neighbour that lowered the score most; -1 where none did.
+        suppression_N: float64, by how much; nan where none did.
     """
 
     positions_N: NDArray[np.int64]
@@ -35,6 +46,8 @@ class Sample:
     rank_N: NDArray[np.int64]
     crowding_N: NDArray[np.float64]
     kept_N: NDArray[np.bool_]
+    suppressor_N: NDArray[np.int64]
+    suppression_N: NDArray[np.float64]
 
     def __len__(self) -> int:
         return len(self.positions_N)
@@ -54,4 +67,6 @@ def read_sample(pool: Pool, features: str, size: int, max_parts: int, seed: int)
         rank_N=integers(table, "selection_fixed", int(np.iinfo(np.int64).min)),
         crowding_N=floats(table, "forward_score") - difficulty_N,
         kept_N=floats(table, "kept").astype(bool),
+        suppressor_N=integers(table, "suppressor", -1),
+        suppression_N=floats(table, "suppression"),
     )

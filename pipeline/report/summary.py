@@ -49,4 +49,4 @@ def summary_rows(record: RunRecord, report_url: str | None) -> list[tuple[str, s
         rows.append(("shards", storage.redact(record.written.url)))
         if record.written.train_command:
             rows.append(("train with", record.written.train_command))
-    return rows
+    return [(label, value.replace("\u00a0", " ")) for label, value in rows]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pipeline.report.data import Histogram
 
-COLUMNS = ("difficulty", "forward_score", "selection_score", "kept", "reason", "suppressor", "suppression")
+COLUMNS = ("difficulty", "selection_score", "kept", "reason")
 
 
 @dataclass
@@ -57,7 +57,6 @@ class Tally:
             for name, edges in (("difficulty", self.difficulty_edges), ("selection_score", self.selection_edges))
         }
         self.lowest_dropped = Extremes(self.size)
-        self.duplicates = Extremes(self.size)
         self.border_kept = Extremes(self.size)
         self.border_dropped = Extremes(self.size)
 
@@ -77,9 +76,6 @@ class Tally:
                 self._bins[name][side] += bin_counts(values[kept == side], edges)
         if kept.any():
             self.threshold = min(self.threshold, float(np.nanmin(selection[kept])))
-        suppressed = floats(decisions, "suppression")
-        suppressed[kept | (floats(decisions, "suppressor") < 0)] = np.nan
-        self.duplicates.add(suppressed, positions)
         self.lowest_dropped.add(np.where(kept, np.nan, -difficulty), positions)
         self.border_kept.add(np.where(kept, -selection, np.nan), positions)
         # What a cut-off removed never competed, so it is no borderline case.

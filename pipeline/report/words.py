@@ -33,8 +33,8 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def percent(value: float | None, digits: int = 1) -> str:
-    """A share in [0, 1] in per cent; a dash where there is none."""
-    return DASH if value is None or not np.isfinite(value) else f"{100 * value:.{digits}f} %"
+    """A share in [0, 1] in per cent, with a space that does not break; a dash where there is none."""
+    return DASH if value is None or not np.isfinite(value) else f"{100 * value:.{digits}f}\u00a0%"
 
 
 def duration(seconds: float) -> str:
@@ -52,7 +52,7 @@ def recall(facts: Mapping[str, Any]) -> str:
     value = number(facts["recall"])
     if facts.get("recall_low") is None or facts.get("recall_high") is None:
         return value
-    return f"{value} (95 % interval {number(facts['recall_low'])} to {number(facts['recall_high'])})"
+    return f"{value} (95\u00a0% interval {number(facts['recall_low'])} to {number(facts['recall_high'])})"
 
 
 def parameter(value: Any) -> str:
