@@ -18,6 +18,7 @@ from pipeline.errors import UserError
 from pipeline.graph.csr import Graph
 from pipeline.selection import kernel
 from pipeline.selection.fixed_point import FRACTION_BITS, LIMIT, check_gamma, to_fixed
+from pipeline.selection.rounds import dense_partitions, run_rounds, split
 
 # Starting threads costs more than it saves below this.
 _MIN_NODES_PER_THREAD = 50_000
@@ -76,12 +77,68 @@ def selection_scores(
         UserError: an invalid graph, score or gamma, or values beyond 2**22.
     """
     graph.validate()
-    s = _checked_difficulty(graph, difficulty)
     gammas = check_gamma("gamma_forward", gamma_forward), check_gamma("gamma_reverse", gamma_reverse)
+    s = _checked_difficulty(graph, difficulty)
     if partitions is not None:
-        raise UserError("partitions: not yet")
+        return _select_partitioned(graph, difficulty, gammas, partitions).selection_score
     x = forward_scores(graph, s, gammas[0], threads)
     return settle_threads(graph, x, gammas[1], threads, out=s)
+
+
+def select(
+    graph: Graph,
+    difficulty: ArrayLike,
+    gamma_forward: float = 1.0,
+    gamma_reverse: float = 1.0,
+    partitions: ArrayLike | None = None,
+    threads: int | None = None,
+) -> Selection:
+    """Like `selection_scores`, with all that is known about the run.
+
+    Args:
+        graph: see `selection_scores`.
+        difficulty: see there.
+        gamma_forward: see there.
+        gamma_reverse: see there.
+        partitions: see there.
+        threads: see there.
+
+    Raises:
+        UserError: as `selection_scores`.
+    """
+    graph.validate()
+    gammas = check_gamma("gamma_forward", gamma_forward), check_gamma("gamma_reverse", gamma_reverse)
+    s = _checked_difficulty(graph, difficulty)
+    if partitions is not None:
+        return _select_partitioned(graph, difficulty, gammas, partitions)
+    x = forward_scores(graph, s, gammas[0], threads)
+    t = settle_threads(graph, x.copy(), gammas[1], threads, out=s)
+    sender, amount = np.empty(graph.n_nodes, np.int64), np.empty(graph.n_nodes, np.int64)
+
+    def work(bounds: tuple[int, int]) -> None:
+        kernel.strongest_message(
+            graph.indptr, graph.indices, graph.sq_distances, gammas[1], _IN_ORDER, t, sender, amount, *bounds
+        )
+
+    ranges = _ranges(graph.n_nodes, threads)
+    with ThreadPoolExecutor(len(ranges)) as pool:
+        list(pool.map(work, ranges))
+    return Selection(x, t, sender, amount, rounds=1, messages=0)
+
+
+def _select_partitioned(
+    graph: Graph, difficulty: ArrayLike, gammas: tuple[float, float], partitions: ArrayLike
+) -> Selection:
+    """`select` through GraphPartition, in this process."""
+    owner, n_parts = dense_partitions(partitions, graph.n_nodes)
+    parts = split(graph, owner, n_parts, np.asarray(difficulty, np.float64), gammas)
+    history = run_rounds(parts)
+    forward, t, sender, amount = (np.empty(graph.n_nodes, np.int64) for _ in range(4))
+    for part in parts:
+        own = part.own_positions
+        forward[own], t[own] = part.forward_scores(), part.scores()
+        sender[own], amount[own] = part.strongest_messages()
+    return Selection(forward, t, sender, amount, len(history), sum(r.messages for r in history))
 
 
 def _checked_difficulty(graph: Graph, difficulty: ArrayLike) -> NDArray[np.int64]:
@@ -149,7 +206,7 @@ def settle_threads(
         head[lo:hi] = kernel.NOBODY
         finalised, overflow = kernel.settle(
             graph.indptr, graph.indices, graph.sq_distances, gamma_reverse,
-            _IN_ORDER, x, t, head, link, lo, hi, len(ranges) > 1,
+            _IN_ORDER, x, t, head, link, lo, hi, len(ranges) > 1, True, kernel.NOBODY,
         )  # fmt: skip
         return int(finalised), int(overflow)
 

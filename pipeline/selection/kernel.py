@@ -1,22 +1,24 @@
 """The kernel: forward pass and reverse pass of D2 over one block of rows, bit-exact in any order of execution.
 
-Arrays in, arrays changed in place; no files, no Ray. A block is n own nodes (0 .. n-1), with a row each, and g ghosts
-(n .. n+g-1): neighbours owned elsewhere, of which only an upper bound of the value is known. The whole graph is the
-block without ghosts. Node indices within a block are int32 where they are stored per node (a block holds fewer than
-2**31 nodes and ghosts); edge offsets are int64 everywhere.
+Arrays in, arrays changed in place; no files, no Ray. A block is n own nodes (0 .. n-1) and g ghosts (n .. n+g-1):
+neighbours owned elsewhere, of which an upper bound of t is known, later t itself. Each has a row; a ghost's row
+holds its own-node neighbours only. The whole graph is the block without ghosts. Node indices within a block are int32
+where they are stored per node (a block holds fewer than 2**31 nodes and ghosts); edge offsets are int64 everywhere.
 
-Legend: `value` int64 [n+g] is the current value x (an upper bound of it for a ghost), FINAL once the node is picked
-and its messages are sent; `score` int64 [n] receives t. All in units of 2**-40 (fixed_point.py). u *beats* v when
-(value, earlier canonical position) of u is greater.
+Legend: `value` int64 [n+g] is the current value x (what its owner says of a ghost), FINAL once the node is picked and
+its messages are sent; `score` int64 [n+g] receives t (of a ghost: t once known, FINAL until then). All in units of
+2**-40 (fixed_point.py). u *beats* v when (value, earlier canonical position) of u is greater.
 
 The reverse pass is event-driven. A node that beats all its unfinalised neighbours is final: t is its value, its
 messages go out. Any other node waits on one neighbour that beats it, and is looked at again only when that neighbour
-is final or no longer beats it. Invariant at rest: every unfinalised own node waits on an unfinalised node that beats
-it, so nothing more can be finalised here. `head` int32 [n+g] and `link` int32 [n] hold the lists: link chains the
-nodes waiting on v from head[v], and the same link chains the stack of nodes to look at, as a node is never in both.
+is final or no longer beats it. A ghost whose t is known takes part like an own node, except that its value is fixed.
+Invariant at rest: every unfinalised own node waits on an unfinalised node that beats it, so nothing more can be
+finalised here. `head` and `link` int32 [n+g] hold the lists: link chains the nodes waiting on v from head[v], and the
+same link chains the stack of nodes to look at, as a node is never in both.
 
 A value only ever falls, and whoever is read too early is read too high: a stale read can delay a node and never
-finalise it wrongly. That is why threads may share `value`, and partitions may work on old bounds.
+finalise it wrongly (proof: docs/algorithm.md). That is why threads may share `value`, and partitions may work on old
+bounds.
 """
 
 from __future__ import annotations
@@ -77,8 +79,8 @@ def _beats(value_u: int, u: int, value_v: int, v: int, position: _Int64s) -> boo
 
 
 @njit(cache=True, nogil=True, inline="always")  # type: ignore[untyped-decorator]
-def _wake_beaten(v: int, value: _Int64s, position: _Int64s, head: _Int32s, link: _Int32s, top: int) -> int:
-    """The value of v fell: move those who wait on v and are no longer beaten by it to the stack. Returns its new top."""
+def wake_beaten(v: int, value: _Int64s, position: _Int64s, head: _Int32s, link: _Int32s, top: int) -> int:
+    """The value of v fell: move those who wait on it and are no longer beaten to the stack. Returns the new top."""
     value_v = load(value, v)
     kept = NOBODY
     w = head[v]
@@ -92,6 +94,19 @@ def _wake_beaten(v: int, value: _Int64s, position: _Int64s, head: _Int32s, link:
             top = w
         w = following
     head[v] = kept
+    return top
+
+
+@njit(cache=True, nogil=True, inline="always")  # type: ignore[untyped-decorator]
+def wake_all(u: int, head: _Int32s, link: _Int32s, top: int) -> int:
+    """U is final: move all who wait on it to the stack. Returns the new top."""
+    w = head[u]
+    head[u] = NOBODY
+    while w != NOBODY:
+        following = link[w]
+        link[w] = top
+        top = w
+        w = following
     return top
 
 
@@ -130,6 +145,8 @@ def settle(
     lo: int,
     hi: int,
     shared: bool,
+    sweep: bool,
+    top: int,
 ) -> tuple[int, int]:
     """Reverse pass (paper equation (2)) over the own nodes lo <= u < hi, to rest: finalise all that can be.
 
@@ -140,66 +157,65 @@ def settle(
         gamma: gamma_reverse.
         position: int64 [n+g] canonical positions, or empty where they are the indices.
         value: int64 [n+g], updated.
-        score: int64 [n], t written where final.
+        score: int64 [n+g], t written where final.
         head: int32 [n+g], NOBODY throughout lo..hi at the start.
-        link: int32 [n], any content.
-        lo: first node.
-        hi: one past the last node.
+        link: int32 [n+g], any content.
+        lo: first node, 0 unless shared.
+        hi: one past the last node, n unless shared.
         shared: other threads settle other ranges of the same arrays. Then a node beaten from outside the range is
-            left for a later call, and rest may be missed where another thread lowered a value (`settle_threads`).
+            left for a later call, and rest may be missed where another thread lowered a value (`api.settle_threads`).
+        sweep: look at every unfinalised node of the range, none of which is in a list yet. Else only at the stack.
+        top: top of a stack of nodes to look at (chained by link), or NOBODY.
 
     Returns:
-        (nodes finalised, NO_OVERFLOW or the node whose value fell below -LIMIT).
+        (own nodes finalised, NO_OVERFLOW or the node whose value fell below -LIMIT).
     """
     n_final = 0
-    for i in range(lo, hi):
-        if value[i] == FINAL:
+    unswept = lo if sweep else hi
+    while True:
+        if top == NOBODY:
+            while unswept < hi and value[unswept] == FINAL:
+                unswept += 1
+            if unswept == hi:
+                return n_final, NO_OVERFLOW
+            link[unswept] = NOBODY
+            top = unswept
+            unswept += 1
+        u = top
+        top = link[u]
+        value_u = load(value, u)
+        blocker = _find_blocker(u, value_u, indptr, indices, value, position)
+        if blocker != NOBODY:
+            if not shared or lo <= blocker < hi:
+                link[u] = head[blocker]
+                head[blocker] = u
             continue
-        link[i] = NOBODY
-        top = i
-        while top != NOBODY:
-            u = top
-            top = link[u]
-            value_u = load(value, u)
-            blocker = _find_blocker(u, value_u, indptr, indices, value, position)
-            if blocker != NOBODY:
-                if lo <= blocker < hi:
-                    link[u] = head[blocker]
-                    head[blocker] = u
+        if shared and load(value, u) != value_u:
+            # A message came in during the look: look again.
+            link[u] = top
+            top = u
+            continue
+        score[u] = value_u
+        n_final += u < hi
+        # The clamp: a negative t sends nothing (docs/algorithm.md).
+        for e in range(indptr[u], indptr[u + 1] if value_u > 0 else indptr[u]):
+            v = indices[e]
+            # A ghost's value is what its owner says, nothing else: the owner may have counted u's message already.
+            if load(value, v) == FINAL or (not shared and v >= hi):
                 continue
-            if shared and load(value, u) != value_u:
-                # A message came in during the look: look again.
-                link[u] = top
-                top = u
-                continue
-            score[u] = value_u
-            n_final += 1
-            # The clamp: a negative t sends nothing (docs/algorithm.md).
-            for e in range(indptr[u], indptr[u + 1] if value_u > 0 else indptr[u]):
-                v = indices[e]
-                value_v = load(value, v)
-                if value_v == FINAL:
-                    continue
-                amount = message(value_u, gamma, sq_distances[e])
-                if shared:
-                    value_v = subtract(value, v, amount) - amount
-                else:
-                    value_v -= amount
-                    value[v] = value_v
-                if value_v < -LIMIT:
-                    return n_final, v
-                if lo <= v < hi and head[v] != NOBODY:
-                    top = _wake_beaten(v, value, position, head, link, top)
-            # Only now: who reads FINAL may rely on u's messages having arrived.
-            store(value, u, FINAL)
-            w = head[u]
-            head[u] = NOBODY
-            while w != NOBODY:
-                following = link[w]
-                link[w] = top
-                top = w
-                w = following
-    return n_final, NO_OVERFLOW
+            amount = message(value_u, gamma, sq_distances[e])
+            if shared:
+                value_v = subtract(value, v, amount) - amount
+            else:
+                value_v = value[v] - amount
+                value[v] = value_v
+            if value_v < -LIMIT:
+                return n_final, v
+            if lo <= v < hi and head[v] != NOBODY:
+                top = wake_beaten(v, value, position, head, link, top)
+        # Only now: who reads FINAL may rely on u's messages having arrived.
+        store(value, u, FINAL)
+        top = wake_all(u, head, link, top)
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
