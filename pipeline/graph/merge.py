@@ -1,7 +1,7 @@
 """What several searches found for the same queries, made one; and a query taken out of its own neighbours.
 
-Reads and gives `TopK`. Invariant: the K smallest pairs (d2, canonical position) of the union, whatever the order in which
-parts arrive, so that lists may be grouped into any partitions and answers may come back in any order.
+Reads and gives `TopK`. Invariant: the K smallest pairs (d2, canonical position) of the union, whatever the order in
+which parts arrive, so that lists may be grouped into any partitions and answers may come back in any order.
 """
 
 from __future__ import annotations
@@ -50,7 +50,9 @@ def without_self(top: TopK, own_Q: Int64) -> TopK:
 
 
 @njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def _merge_into(distances_QK: Float32, positions_QK: Int64, more_distances_QK: Float32, more_positions_QK: Int64) -> None:
+def _merge_into(
+    distances_QK: Float32, positions_QK: Int64, more_distances_QK: Float32, more_positions_QK: Int64
+) -> None:
     n_queries, n_best = distances_QK.shape
     for q in range(n_queries):
         for slot in range(more_positions_QK.shape[1]):
