@@ -159,9 +159,7 @@ def read_table(folder: str, receipt: Receipt, name: str, columns: Sequence[str] 
     record = next(file for file in receipt.files if file.name == name)
     data = storage.read_bytes(url)
     if storage.checksum(data) != record.checksum:
-        raise InfrastructureError(
-            f"{storage.redact(url)}: checksum differs from its receipt; delete its folder and run again"
-        )
+        raise InfrastructureError(f"{storage.redact(url)}: not what its receipt tells; delete its folder and run again")
     return pq.read_table(pa.BufferReader(data), columns=list(columns) if columns is not None else None)
 
 

@@ -48,14 +48,29 @@ def samples(dimension: int) -> pa.Schema:
     )
 
 
+RANKS = pa.schema(
+    [
+        ("difficulty", pa.float32()),
+        ("ranked", pa.bool_()),
+        ("forward_score", pa.int64()),
+        ("selection_score", pa.int64()),
+        ("suppressor", pa.int64()),
+        ("suppression", pa.int64()),
+    ]
+)
+"""The rank stage's part: one row per embedded sample, scores in fixed point 2^40; `ranked` is false for the cut-off."""
+
 NEIGHBORS = pa.schema(
     [
-        ("degree", pa.int32()),
+        ("cut_off", pa.bool_()),
         ("indices", pa.list_(pa.int64())),
         ("sq_distances", pa.list_(pa.float32())),
     ]
 )
-"""The graph stage's part: one row per sample; `indices` are canonical positions, ascending."""
+"""The graph stage's part: one row per sample; `indices` are canonical positions, ascending.
+
+`cut_off` marks the samples that the cut-off removed before the graph was built; they have no edges and are not ranked.
+"""
 
 DECISIONS = pa.schema(
     [
@@ -79,3 +94,44 @@ DECISIONS = pa.schema(
 `suppressor` the canonical position, of the neighbour that sent the strongest message (null and -1 where none did).
 `reason` is `kept`, `below-budget` or `cut-off`.
 """
+
+WRITTEN = pa.schema(
+    [
+        ("uid", pa.string()),
+        ("key", pa.string()),
+        ("shard", pa.string()),
+        ("source_key", pa.string()),
+        ("offset", pa.int64()),
+        ("size", pa.int64()),
+        ("caption", pa.string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("clip_score", pa.float32()),
+        ("difficulty", pa.float32()),
+        ("forward_score", pa.float64()),
+        ("selection_score", pa.float64()),
+        ("kept", pa.bool_()),
+        ("suppressed_by", pa.string()),
+    ]
+)
+"""The table beside each output tar: one row per sample, in tar order.
+
+`key` is the sample's name in the output tar; `shard`, `source_key`, `offset` and `size` say where it came from.
+"""
+
+POOL_DECISIONS = pa.schema(
+    [
+        ("uid", pa.string()),
+        ("shard", pa.string()),
+        ("key", pa.string()),
+        ("clip_score", pa.float32()),
+        ("difficulty", pa.float32()),
+        ("forward_score", pa.float64()),
+        ("selection_score", pa.float64()),
+        ("kept", pa.bool_()),
+        ("reason", pa.string()),
+        ("suppressed_by", pa.string()),
+        ("suppression", pa.float64()),
+    ]
+)
+"""What the output tells of the whole pool, kept and dropped: one file per input shard, one row per embedded sample."""

@@ -6,6 +6,7 @@ bucket: a person must act) and `InfrastructureError` (worth another try). No oth
 """
 
 import contextlib
+import functools
 import hashlib
 import io
 import os
@@ -13,7 +14,7 @@ import re
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -193,6 +194,39 @@ def read_range(url: str, offset: int, size: int) -> bytes:
     if len(data) != size:
         raise InfrastructureError(f"{redact(url)}: {size} bytes at {offset} expected, {len(data)} came")
     return data
+
+
+@contextlib.contextmanager
+def ranged_reader(url: str) -> Iterator[Callable[[int, int], bytes]]:
+    """`read(offset, size)` as `read_range`, for many reads of one object: a local file is opened once.
+
+    Raises:
+        FileNotFoundError: a local file does not exist; a remote object raises it at the first read.
+        InfrastructureError: from `read`, as `read_range`.
+    """
+    filesystem, path = _filesystem(url)
+    if not isinstance(filesystem, LocalFileSystem):
+        yield functools.partial(read_range, url)
+        return
+    with _translated(url):
+        handle = os.open(path, os.O_RDONLY)
+
+    def read(offset: int, size: int) -> bytes:
+        with _translated(url):
+            data = os.pread(handle, size, offset)
+        while len(data) < size:
+            # Linux moves at most 2 GiB a call.
+            with _translated(url):
+                more = os.pread(handle, size - len(data), offset + len(data))
+            if not more:
+                raise InfrastructureError(f"{redact(url)}: {size} bytes at {offset} expected, {len(data)} came")
+            data += more
+        return data
+
+    try:
+        yield read
+    finally:
+        os.close(handle)
 
 
 class _RetryingReader(io.RawIOBase):

@@ -2,7 +2,7 @@
 
 from pipeline.report.data import ReportParams, RunRecord, Shard, Written
 from pipeline.report.metrics import FlagShare, flag_share
-from pipeline.report.stage import flagged_dropped, write_report
+from pipeline.report.stage import flagged_dropped, page_url, write_report
 from pipeline.report.summary import summary_rows
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "Written",
     "flag_share",
     "flagged_dropped",
+    "page_url",
     "summary_rows",
     "write_report",
 ]

@@ -40,13 +40,18 @@ def write_report(record: RunRecord, params: ReportParams | None = None) -> str:
     page = render(collect(record, params)).encode("utf-8")
     if len(page) > MAX_BYTES:
         log.warning("report: %d bytes, more than the %d it should have; lower report.gallery", len(page), MAX_BYTES)
-    written = (storage.redact(record.written.url), record.written.shards) if record.written else None
-    identity = artifacts.fingerprint(
-        record.embed.fingerprint, record.graph.fingerprint, record.select.fingerprint, written, params
-    )
-    url = storage.join(record.work_dir, "report", identity, "report.html")
+    url = page_url(record, params)
     storage.write_bytes(url, page)
     return url
+
+
+def page_url(record: RunRecord, params: ReportParams | None = None) -> str:
+    """Where the page of a run lies, or will lie."""
+    written = (storage.redact(record.written.url), record.written.shards) if record.written else None
+    identity = artifacts.fingerprint(
+        record.embed.fingerprint, record.graph.fingerprint, record.select.fingerprint, written, params or ReportParams()
+    )
+    return storage.join(record.work_dir, "report", identity, "report.html")
 
 
 def flagged_dropped(work_dir: str, select: Manifest, flagged: Collection[str]) -> FlagShare:
