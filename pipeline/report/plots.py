@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pipeline.report.data import FlowStep, Histogram
 
 WIDTH = 400
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 28, 46
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 20, 28, 46
 
 
 def nice_ticks(low: float, high: float, wanted: int = 5) -> list[float]:
