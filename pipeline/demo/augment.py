@@ -11,7 +11,7 @@ import torch
 from pipeline.demo.clipart import Picture
 from pipeline.demo.dataset import Decoded
 
-__all__ = ["canvas", "centre_views", "random_views", "wordings", "worded"]
+__all__ = ["canvas", "centre_views", "random_views", "worded", "wordings"]
 
 
 def canvas(decoded: list[Decoded], size: int) -> tuple[torch.Tensor, torch.Tensor]:

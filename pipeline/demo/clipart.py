@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from html import unescape
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
 __all__ = ["Picture", "caption", "decode", "extra_pictures", "open_clip_art", "stem"]
