@@ -56,6 +56,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.set_defaults(command=_run)
 
+    verify = commands.add_parser("verify", help="re-read an output folder and name every fault; exit 1 if there is one")
+    verify.add_argument("output", metavar="OUTPUT", help="folder that `d2prune run` wrote")
+    verify.add_argument("--full", action="store_true", help="every tar and every sample, not a sample of them")
+    verify.set_defaults(command=_verify)
+
     demo = commands.add_parser("demo", help="filter the bundled pool, from S3 to S3, on a local Ray")
     demo.add_argument("--folder", default=".demo", help="where the bucket and the report go (default: %(default)s)")
     demo.set_defaults(command=_demo)
@@ -91,6 +96,16 @@ def _print_summary(config: "RunConfig", result: "RunResult") -> None:
     width = max(len(label) for label, _ in rows)
     for label, value in rows:
         print(f"{label:<{width}}  {value}")
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    from pipeline.output.verify import verify
+
+    faults = verify(arguments.output, full=arguments.full)
+    for fault in faults:
+        print(fault)
+    print(f"{arguments.output}: {len(faults)} faults" if faults else f"{arguments.output}: no fault found")
+    return 1 if faults else 0
 
 
 def _demo(arguments: argparse.Namespace) -> int:
