@@ -6,9 +6,6 @@ the same bits for any number of threads and any partitioning (docs/algorithm.md)
 
 from __future__ import annotations
 
-import itertools
-import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,17 +13,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from pipeline.errors import UserError
 from pipeline.graph.csr import Graph
-from pipeline.selection import kernel
-from pipeline.selection.fixed_point import FRACTION_BITS, LIMIT, check_gamma, to_fixed
+from pipeline.selection import kernel, whole_graph
+from pipeline.selection.fixed_point import check_gamma, to_fixed
 from pipeline.selection.rounds import dense_partitions, run_rounds, split
-
-# Starting threads costs more than it saves below this.
-_MIN_NODES_PER_THREAD = 50_000
-# Threads stop taking passes when one finalises less than this share of what is left; one thread does the rest. It
-# bounds the work on graphs where every node waits on the other thread (a chain laid across both).
-_MIN_SHARE_PER_PASS = 0.1
-
-_IN_ORDER = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True)
@@ -76,13 +65,10 @@ def selection_scores(
     Raises:
         UserError: an invalid graph, score or gamma, or values beyond 2**22.
     """
-    graph.validate()
-    gammas = check_gamma("gamma_forward", gamma_forward), check_gamma("gamma_reverse", gamma_reverse)
-    s = _checked_difficulty(graph, difficulty)
+    gammas = _checked(graph, gamma_forward, gamma_reverse)
     if partitions is not None:
         return _select_partitioned(graph, difficulty, gammas, partitions).selection_score
-    x = forward_scores(graph, s, gammas[0], threads)
-    return settle_threads(graph, x, gammas[1], threads, out=s)
+    return _selection_scores(graph, difficulty, gammas, threads)[1]
 
 
 def select(
@@ -106,24 +92,45 @@ def select(
     Raises:
         UserError: as `selection_scores`.
     """
-    graph.validate()
-    gammas = check_gamma("gamma_forward", gamma_forward), check_gamma("gamma_reverse", gamma_reverse)
-    s = _checked_difficulty(graph, difficulty)
+    gammas = _checked(graph, gamma_forward, gamma_reverse)
     if partitions is not None:
         return _select_partitioned(graph, difficulty, gammas, partitions)
-    x = forward_scores(graph, s, gammas[0], threads)
-    t = settle_threads(graph, x.copy(), gammas[1], threads, out=s)
-    sender, amount = np.empty(graph.n_nodes, np.int64), np.empty(graph.n_nodes, np.int64)
-
-    def work(bounds: tuple[int, int]) -> None:
-        kernel.strongest_message(
-            graph.indptr, graph.indices, graph.sq_distances, gammas[1], _IN_ORDER, t, sender, amount, *bounds
-        )
-
-    ranges = _ranges(graph.n_nodes, threads)
-    with ThreadPoolExecutor(len(ranges)) as pool:
-        list(pool.map(work, ranges))
+    x, t = _selection_scores(graph, difficulty, gammas, threads, keep_forward=True)
+    sender, amount = whole_graph.strongest_messages(graph, t, gammas[1], threads)
     return Selection(x, t, sender, amount, rounds=1, messages=0)
+
+
+def _checked(graph: Graph, gamma_forward: float, gamma_reverse: float) -> tuple[float, float]:
+    """Both gammas, after checking them and the graph."""
+    graph.validate()
+    if graph.n_nodes >= 2**31 - 1:
+        raise UserError(f"{graph.n_nodes} nodes in one graph, expected fewer than 2**31 - 1: run on partitions")
+    return check_gamma("gamma_forward", gamma_forward), check_gamma("gamma_reverse", gamma_reverse)
+
+
+def _selection_scores(
+    graph: Graph,
+    difficulty: ArrayLike,
+    gammas: tuple[float, float],
+    threads: int | None,
+    keep_forward: bool = False,
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(forward scores or an empty array, selection scores). Memory beyond the arguments: 24 bytes a node."""
+    s = _fixed_difficulty(graph, difficulty)
+    state = kernel.new_state(graph.n_nodes)
+    value = state[0]
+    whole_graph.forward_scores(graph, s, gammas[0], value, threads)
+    del s
+    x = value.copy() if keep_forward else np.empty(0, np.int64)
+    whole_graph.settle(graph, state, gammas[1], threads)
+    return x, value.copy()
+
+
+def _fixed_difficulty(graph: Graph, difficulty: ArrayLike) -> NDArray[np.int64]:
+    s = to_fixed(difficulty)
+    if len(s) != graph.n_nodes:
+        raise UserError(f"difficulty has {len(s)} scores, expected one for each of the graph's {graph.n_nodes} nodes")
+    return s
 
 
 def _select_partitioned(
@@ -131,7 +138,7 @@ def _select_partitioned(
 ) -> Selection:
     """`select` through GraphPartition, in this process."""
     owner, n_parts = dense_partitions(partitions, graph.n_nodes)
-    parts = split(graph, owner, n_parts, np.asarray(difficulty, np.float64), gammas)
+    parts = split(graph, owner, n_parts, _fixed_difficulty(graph, difficulty), gammas)
     history = run_rounds(parts)
     forward, t, sender, amount = (np.empty(graph.n_nodes, np.int64) for _ in range(4))
     for part in parts:
@@ -139,89 +146,3 @@ def _select_partitioned(
         forward[own], t[own] = part.forward_scores(), part.scores()
         sender[own], amount[own] = part.strongest_messages()
     return Selection(forward, t, sender, amount, len(history), sum(r.messages for r in history))
-
-
-def _checked_difficulty(graph: Graph, difficulty: ArrayLike) -> NDArray[np.int64]:
-    s = to_fixed(difficulty)
-    if len(s) != graph.n_nodes:
-        raise UserError(f"difficulty has {len(s)} scores, expected one for each of the graph's {graph.n_nodes} nodes")
-    if graph.n_nodes >= 2**31 - 1:
-        raise UserError(f"{graph.n_nodes} nodes in one graph, expected fewer than 2**31 - 1: use partitions")
-    return s
-
-
-def overflow_error(node: int) -> UserError:
-    """For a node value beyond +-LIMIT."""
-    limit = LIMIT >> FRACTION_BITS
-    return UserError(f"the value of node {node} leaves the range of +-{limit}: scale the difficulty scores down")
-
-
-def _ranges(n: int, threads: int | None) -> list[tuple[int, int]]:
-    """Split 0..n into one contiguous range per thread."""
-    if threads is None:
-        threads = min(len(os.sched_getaffinity(0)), max(1, n // _MIN_NODES_PER_THREAD))
-    if threads < 1:
-        raise UserError(f"threads is {threads}, expected at least 1")
-    bounds = [n * p // threads for p in range(threads + 1)]
-    return list(itertools.pairwise(bounds))
-
-
-def forward_scores(
-    graph: Graph, s: NDArray[np.int64], gamma_forward: float, threads: int | None = None
-) -> NDArray[np.int64]:
-    """Forward pass over the whole graph: x, int64 [N] (see kernel.forward)."""
-    x = np.empty(graph.n_nodes, np.int64)
-
-    def work(bounds: tuple[int, int]) -> int:
-        lo, hi = bounds
-        return int(kernel.forward(graph.indptr, graph.indices, graph.sq_distances, gamma_forward, s, x, lo, hi))
-
-    ranges = _ranges(graph.n_nodes, threads)
-    with ThreadPoolExecutor(len(ranges)) as pool:
-        overflows = [node for node in pool.map(work, ranges) if node != kernel.NO_OVERFLOW]
-    if overflows:
-        raise overflow_error(min(overflows))
-    return x
-
-
-def settle_threads(
-    graph: Graph,
-    x: NDArray[np.int64],
-    gamma_reverse: float,
-    threads: int | None = None,
-    out: NDArray[np.int64] | None = None,
-) -> NDArray[np.int64]:
-    """Reverse pass over the whole graph: t, int64 [N]. `x` is used up; `out` may be any int64 [N] to write t into.
-
-    Threads own ranges of nodes and share `x` (see kernel.settle): a pass finalises what it can, the next starts from
-    what is left, and the last, by one thread, cannot leave anything.
-    """
-    n = graph.n_nodes
-    t = np.empty(n, np.int64) if out is None else out
-    head = np.full(n, kernel.NOBODY, np.int32)
-    link = np.empty(n, np.int32)
-
-    def work(bounds: tuple[int, int]) -> tuple[int, int]:
-        lo, hi = bounds
-        head[lo:hi] = kernel.NOBODY
-        finalised, overflow = kernel.settle(
-            graph.indptr, graph.indices, graph.sq_distances, gamma_reverse,
-            _IN_ORDER, x, t, head, link, lo, hi, len(ranges) > 1, True, kernel.NOBODY,
-        )  # fmt: skip
-        return int(finalised), int(overflow)
-
-    left = n
-    ranges = _ranges(n, threads)
-    while left:
-        with ThreadPoolExecutor(len(ranges)) as pool:
-            results = list(pool.map(work, ranges))
-        overflows = [node for _, node in results if node != kernel.NO_OVERFLOW]
-        if overflows:
-            raise overflow_error(min(overflows))
-        finalised = sum(count for count, _ in results)
-        if len(ranges) == 1 and finalised < left:
-            raise AssertionError(f"{left - finalised} nodes of a valid graph could not be finalised")
-        if finalised < _MIN_SHARE_PER_PASS * left:
-            ranges = [(0, n)]
-        left -= finalised
-    return t

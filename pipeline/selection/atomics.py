@@ -1,4 +1,4 @@
-"""Atomic operations on int64 arrays and a prefetch hint, which numba does not offer on the CPU.
+"""Atomic operations on integer arrays and a prefetch hint, which numba does not offer on the CPU.
 
 The atomics let several threads settle one graph through one array of values. On x86-64 the load and the store compile
 to plain moves (the orderings only bind the compiler); on ARM they become the acquire and release instructions needed.
@@ -15,7 +15,7 @@ from numba.extending import intrinsic
 
 
 def _pointer(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-    """Address of `array[index]`, array 1-d and contiguous."""
+    """Address of `array[index]`, array 1-d."""
     array_type, array, index = signature.args[0], args[0], args[1]
     view = context.make_array(array_type)(context, builder, array)
     index = context.cast(builder, index, signature.args[1], types.intp)
@@ -43,9 +43,9 @@ def load(typing_context: Any, array: Any, index: Any) -> Any:
     """`array[index]`, acquire: what the writer did before its release store of the value read is visible."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.load_atomic(_pointer(context, builder, signature, args), "acquire", 8)
+        return builder.load_atomic(_pointer(context, builder, signature, args), "acquire", array.dtype.bitwidth // 8)
 
-    return types.int64(array, index), codegen
+    return array.dtype(array, index), codegen
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -53,8 +53,8 @@ def store(typing_context: Any, array: Any, index: Any, value: Any) -> Any:
     """`array[index] = value`, release."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        value = context.cast(builder, args[2], signature.args[2], types.int64)
-        builder.store_atomic(value, _pointer(context, builder, signature, args), "release", 8)
+        value = context.cast(builder, args[2], signature.args[2], array.dtype)
+        builder.store_atomic(value, _pointer(context, builder, signature, args), "release", array.dtype.bitwidth // 8)
         return context.get_dummy_value()
 
     return types.void(array, index, value), codegen
@@ -62,7 +62,7 @@ def store(typing_context: Any, array: Any, index: Any, value: Any) -> Any:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def subtract(typing_context: Any, array: Any, index: Any, value: Any) -> Any:
-    """`array[index] -= value` as one step; returns the value before."""
+    """`array[index] -= value` on int64 as one step; returns the value before."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         value = context.cast(builder, args[2], signature.args[2], types.int64)

@@ -9,7 +9,9 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from pipeline.selection.kernel import FINAL, wake_beaten
+from pipeline.selection.order import DONE, wake_released
+
+TOLD_ALL = np.iinfo(np.int64).min
 
 _Int64s = NDArray[np.int64]
 _Int32s = NDArray[np.int32]
@@ -61,9 +63,9 @@ def receive(
     first_ghost: int,
     position: _Int64s,
     value: _Int64s,
-    score: _Int64s,
     head: _Int32s,
     link: _Int32s,
+    known: NDArray[np.bool_],
     top: int,
 ) -> int:
     """Take in what one other partition says about its nodes; idempotent, and entries may come in any order.
@@ -77,25 +79,26 @@ def receive(
         first_ghost: local index of the sender's ghost 0.
         position: int64 [n+g].
         value: int64 [n+g], updated.
-        score: int64 [n+g]; t of a ghost once known, FINAL until then.
-        head: int32 [n+g] waiting lists.
-        link: int32 [n+g].
+        head: int32 [n+g], updated.
+        link: int32 [n+g], updated.
+        known: bool [g], whether the ghost's value is its t; updated.
         top: top of the stack of nodes to look at.
 
     Returns:
         The new top.
     """
+    n = len(value) - len(known)
     for k in range(len(slots)):
         slot = slots[k]
         is_final = slot < 0
         ghost = first_ghost + (~slot if is_final else slot)
-        if score[ghost] != FINAL:
+        if known[ghost - n]:
             continue
         if values[k] < value[ghost]:
             value[ghost] = values[k]
-            top = wake_beaten(ghost, value, position, head, link, top)
+            top = wake_released(ghost, values[k], value, position, head, link, top)
         if is_final:
-            score[ghost] = values[k]
+            known[ghost - n] = True
             link[ghost] = top
             top = ghost
     return top
@@ -103,30 +106,28 @@ def receive(
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def collect_changes(
-    export_nodes: _Int32s, lo: int, hi: int, value: _Int64s, score: _Int64s, last_sent: _Int64s
+    export_nodes: _Int32s, lo: int, hi: int, value: _Int64s, head: _Int32s, last_sent: _Int64s
 ) -> tuple[_Int32s, _Int64s]:
     """What the partition behind exports lo .. hi-1 has not been told yet, as (slots, values) for `receive`.
+
+    A node told to be at or below zero is of no interest to others any more: it sends nothing and blocks nobody.
 
     Args:
         export_nodes: int32 [x], own nodes, those known to one other partition side by side.
         lo: first export of the destination.
         hi: one past its last.
         value: int64 [n+g].
-        score: int64 [n+g].
-        last_sent: int64 [x], what the destination knows (FINAL: all); updated.
+        head: int32 [n+g].
+        last_sent: int64 [x], what the destination knows (TOLD_ALL: it needs no more); updated.
     """
-    count = 0
-    for k in range(lo, hi):
-        if value[export_nodes[k]] != last_sent[k]:
-            count += 1
-    slots, values = np.empty(count, np.int32), np.empty(count, np.int64)
+    slots, values = np.empty(hi - lo, np.int32), np.empty(hi - lo, np.int64)
     m = 0
     for k in range(lo, hi):
         u = export_nodes[k]
-        if value[u] != last_sent[k]:
-            last_sent[k] = value[u]
-            is_final = value[u] == FINAL
-            slots[m] = ~(k - lo) if is_final else k - lo
-            values[m] = score[u] if is_final else value[u]
-            m += 1
-    return slots, values
+        if last_sent[k] == TOLD_ALL or (value[u] == last_sent[k] and head[u] != DONE):
+            continue
+        slots[m] = ~(k - lo) if head[u] == DONE else k - lo
+        values[m] = value[u]
+        last_sent[k] = TOLD_ALL if head[u] == DONE or value[u] <= 0 else value[u]
+        m += 1
+    return slots[:m].copy(), values[:m].copy()

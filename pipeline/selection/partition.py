@@ -5,7 +5,8 @@ partitions, one value per destination and round, and is told what it hears as th
 
 1. `introduce()` -> each neighbour partition gets the canonical position and difficulty of the nodes it knows;
 2. `start(inbox)` -> forward pass, first settling; returns the first messages;
-3. `step(inbox)` -> take in messages, settle, return what changed; until `remaining` is 0 everywhere.
+3. `step(inbox)` -> take in messages, settle, return what changed; until `remaining` is 0 everywhere and nothing is
+   under way. Then `scores()`.
 
 Invariant: what a partition believes of a remote node is never below its t, so what it finalises is right,
 however old its information. Messages can be repeated, merged or late; none may be lost for good. So recovery
@@ -16,14 +17,14 @@ is simple: build the partition again, `restore` a state of any age (or none: `st
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import UserError
-from pipeline.selection import ghosts, kernel
-from pipeline.selection.fixed_point import FRACTION_BITS, LIMIT, to_fixed
+from pipeline.selection import ghosts, kernel, order
+from pipeline.selection.whole_graph import overflow_error
 
 _INDEX_BITS = 32
 _UNKNOWN = np.iinfo(np.int64).max  # bound of a ghost not heard of; also "nothing sent yet", as no value reaches it
@@ -52,7 +53,7 @@ class GraphPartition:
     """State of one partition.
 
     Attributes:
-        remaining: own nodes not final yet.
+        remaining: own nodes above zero that are not final yet (those at or below zero have nothing more to say).
         n_nodes: own nodes.
         n_ghosts: remote nodes known here.
         n_sent: message entries sent so far.
@@ -65,7 +66,7 @@ class GraphPartition:
         indptr: NDArray[np.int64],
         neighbors: NDArray[np.int64],
         sq_distances: NDArray[np.float32],
-        difficulty: NDArray[np.float64],
+        difficulty: NDArray[np.int64],
         gamma_forward: float = 1.0,
         gamma_reverse: float = 1.0,
     ) -> None:
@@ -77,12 +78,12 @@ class GraphPartition:
             indptr: int64 [n+1].
             neighbors: int64 [e], node ids (`node_id`) of the neighbours. The graph is symmetric as a whole.
             sq_distances: float32 [e].
-            difficulty: [n], >= 0.
+            difficulty: int64 [n], fixed point (`to_fixed`).
             gamma_forward: decay of forward messages.
             gamma_reverse: decay of reverse messages.
 
         Raises:
-            UserError: a negative or non-finite difficulty.
+            UserError: too many nodes and ghosts for one partition.
         """
         n = len(position)
         owner = neighbors >> _INDEX_BITS
@@ -106,14 +107,11 @@ class GraphPartition:
         self._export_bounds = np.append(np.searchsorted(exports, self._sources << _INDEX_BITS), len(exports))
         self._last_sent = np.full(len(exports), _UNKNOWN)
 
-        unknown = np.full(self.n_ghosts, -1)
-        self._position = np.concatenate([position, unknown])
-        self._difficulty = np.concatenate([to_fixed(difficulty), unknown])
-        self._value = np.full(n + self.n_ghosts, _UNKNOWN)
-        # A ghost of unknown t beats nobody: FINAL is below every score.
-        self._score = np.full(n + self.n_ghosts, kernel.FINAL)
-        self._head = np.full(n + self.n_ghosts, kernel.NOBODY, np.int32)
-        self._link = np.empty(n + self.n_ghosts, np.int32)
+        self._position = np.concatenate([position, np.full(self.n_ghosts, -1)])
+        self._difficulty = np.concatenate([difficulty, np.zeros(self.n_ghosts, np.int64)])
+        self._value, self._head, self._link = kernel.new_state(n + self.n_ghosts)
+        self._value[:] = _UNKNOWN
+        self._known = np.zeros(self.n_ghosts, np.bool_)
         self._forward = np.empty(0, np.int64)
         self._sweep = True
         self.remaining = n
@@ -135,6 +133,7 @@ class GraphPartition:
         """
         self._meet(inbox)
         self._value[: self.n_nodes] = self._forward
+        self.remaining = int(np.count_nonzero(self._forward > 0))
         return self.step({})
 
     def _meet(self, inbox: Mapping[int, Introduction]) -> None:
@@ -164,48 +163,55 @@ class GraphPartition:
         """
         if not inbox and not self._sweep:
             return {}
-        top = kernel.NOBODY
+        top = order.NOBODY
         for source, (slots, values) in sorted(inbox.items()):
             first = self.n_nodes + int(self._ghost_bounds[np.searchsorted(self._sources, source)])
             top = ghosts.receive(
-                slots, values, first, self._position, self._value, self._score, self._head, self._link, top
+                slots, values, first, self._position, self._value, self._head, self._link, self._known, top
             )
-        finalised, overflow = kernel.settle(
-            *self._rows, self._gammas[1], self._position,
-            self._value, self._score, self._head, self._link, 0, self.n_nodes, False, self._sweep, top,
-        )  # fmt: skip
-        self._check(overflow)
-        self._sweep = False
-        self.remaining -= finalised
+        self._settle(top)
         out = {}
         for dest, lo, hi in self._destinations():
             news = Messages(
-                *ghosts.collect_changes(self._export_nodes, lo, hi, self._value, self._score, self._last_sent)
+                *ghosts.collect_changes(self._export_nodes, lo, hi, self._value, self._head, self._last_sent)
             )
             if len(news.slots):
                 out[dest] = news
                 self.n_sent += len(news.slots)
         return out
 
+    def _settle(self, top: int) -> None:
+        n = self.n_nodes
+        queue, ends = np.empty(n if self._sweep else 0, np.int32), np.zeros(order.N_BUCKETS + 1, np.int64)
+        if self._sweep:
+            order.sort_into_buckets(self._value, self._head, 0, n, queue, ends)
+            self._sweep = False
+        settled, overflow = kernel.settle(
+            *self._rows, self._gammas[1], self._position, self._value, self._head, self._link,
+            0, n, queue, ends, top, False,
+        )  # fmt: skip
+        self._check(overflow)
+        self.remaining -= settled
+
     def resend(self, dest: int) -> Messages:
         """All that `dest` may know of this partition's nodes, for one that was restored or started again."""
         k = int(np.searchsorted(self._sources, dest))
         lo, hi = self._export_bounds[k : k + 2]
         self._last_sent[lo:hi] = _UNKNOWN
-        news = ghosts.collect_changes(self._export_nodes, lo, hi, self._value, self._score, self._last_sent)
+        news = ghosts.collect_changes(self._export_nodes, lo, hi, self._value, self._head, self._last_sent)
         self.n_sent += hi - lo
         return Messages(*news)
 
-    def state(self) -> dict[str, NDArray[np.int64]]:
-        """A checkpoint: copies of all that `restore` needs beyond the constructor's arrays, 24 bytes a node."""
+    def state(self) -> dict[str, NDArray[Any]]:
+        """A checkpoint: copies of all that `restore` needs beyond the constructor's arrays, about 20 bytes a node."""
         return {
             "position": self._position[self.n_nodes :].copy(),
             "forward": self._forward.copy(),
             "value": self._value.copy(),
-            "score": self._score.copy(),
+            "done": self._head == order.DONE,
         }
 
-    def restore(self, state: Mapping[str, NDArray[np.int64]]) -> None:
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Take over a checkpoint of this partition, of any age; its neighbours must `resend` before the next step.
 
         Raises:
@@ -218,15 +224,15 @@ class GraphPartition:
             )
         self._position[self.n_nodes :] = state["position"]
         self._forward = state["forward"].copy()
-        self._value[:], self._score[:] = state["value"], state["score"]
-        # A ghost whose turn had not come is told again by its owner; until then its t is a bound like any other.
-        ghost_scores = self._score[self.n_nodes :]
-        ghost_scores[self._value[self.n_nodes :] != kernel.FINAL] = kernel.FINAL
+        self._value[:] = state["value"]
         # Waiting lists and what was sent are not kept: a sweep rebuilds the first, and telling all again is harmless.
-        self._head[:] = kernel.NOBODY
+        # A ghost whose turn had not come is told again by its owner; until then its t is a bound like any other.
+        self._head[:] = np.where(state["done"], order.DONE, order.NOBODY)
+        self._known[:] = state["done"][self.n_nodes :]
         self._last_sent[:] = _UNKNOWN
         self._sweep = True
-        self.remaining = int(np.count_nonzero(self._value[: self.n_nodes] != kernel.FINAL))
+        own = slice(0, self.n_nodes)
+        self.remaining = int(np.count_nonzero((self._value[own] > 0) & ~state["done"][own]))
 
     @property
     def own_positions(self) -> NDArray[np.int64]:
@@ -234,8 +240,8 @@ class GraphPartition:
         return self._position[: self.n_nodes]
 
     def scores(self) -> NDArray[np.int64]:
-        """Selection scores t of the own nodes, int64 [n]; complete once `remaining` is 0."""
-        return self._score[: self.n_nodes]
+        """Selection scores t of the own nodes, int64 [n]; right once every partition is through."""
+        return self._value[: self.n_nodes].copy()
 
     def forward_scores(self) -> NDArray[np.int64]:
         """Forward scores x of the own nodes, int64 [n]; after `start`."""
@@ -246,7 +252,7 @@ class GraphPartition:
         sender, amount = np.empty(self.n_nodes, np.int64), np.empty(self.n_nodes, np.int64)
         kernel.strongest_message(
             *self._rows, self._gammas[1],
-            self._position, self._score, sender, amount, 0, self.n_nodes,
+            self._position, self._value, sender, amount, 0, self.n_nodes,
         )  # fmt: skip
         return np.where(sender < 0, -1, self._position[sender]), amount
 
@@ -257,7 +263,4 @@ class GraphPartition:
 
     def _check(self, overflow: int) -> None:
         if overflow != kernel.NO_OVERFLOW:
-            raise UserError(
-                f"the value of the node at canonical position {self._position[overflow]} leaves the range of"
-                f" +-{LIMIT >> FRACTION_BITS}: scale the difficulty scores down"
-            )
+            raise overflow_error(int(self._position[overflow]))

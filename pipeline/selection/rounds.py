@@ -22,9 +22,9 @@ _News = TypeVar("_News", Introduction, Messages)
 
 @dataclass(frozen=True)
 class Round:
-    """What one round did: `finalised` nodes, `messages` entries sent, nodes `remaining` after it."""
+    """What one round did: nodes `settled`, `messages` entries sent, nodes `remaining` after it."""
 
-    finalised: int
+    settled: int
     messages: int
     remaining: int
 
@@ -45,9 +45,9 @@ def dense_partitions(partitions: ArrayLike, n_nodes: int) -> tuple[NDArray[np.in
 
 
 def split(
-    graph: Graph, owner: NDArray[np.int64], n_parts: int, difficulty: NDArray[np.float64], gammas: tuple[float, float]
+    graph: Graph, owner: NDArray[np.int64], n_parts: int, difficulty: NDArray[np.int64], gammas: tuple[float, float]
 ) -> list[GraphPartition]:
-    """Cut a graph into `n_parts` partitions by `owner` int64 [N] (0 .. n_parts-1)."""
+    """Cut a graph into `n_parts` partitions by `owner` int64 [N] (0 .. n_parts-1); `difficulty` in fixed point."""
     nodes_by_part = np.argsort(owner, kind="stable")
     starts = np.searchsorted(owner[nodes_by_part], np.arange(n_parts + 1))
     ids = np.empty(graph.n_nodes, np.int64)
@@ -99,7 +99,7 @@ def run_rounds(parts: Sequence[GraphPartition]) -> list[Round]:
         before, remaining = remaining, sum(part.remaining for part in parts)
         sent = sum(len(news.slots) for out in outbox for news in out.values())
         history.append(Round(before - remaining, sent, remaining))
-        if remaining == 0:
+        if sent == 0 and remaining == 0:
             return history
         if sent == 0:
             raise D2PruneError(f"{remaining} nodes are left and no partition has news: the graph is not symmetric")

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import UserError
 from pipeline.selection.api import select, selection_scores
+from pipeline.selection.fixed_point import to_fixed
 from pipeline.selection.partition import GraphPartition, node_id
 from pipeline.selection.rounds import _deliver, dense_partitions, run_rounds, split
 from tests.oracles import graph_from_edges, naive_d2
@@ -35,7 +36,7 @@ def test_a_lost_partition_comes_back_from_a_checkpoint_of_any_age(problem, n_par
     graph, scores = problem
     owner, n_parts = dense_partitions([random.randrange(n_parts) for _ in range(graph.n_nodes)], graph.n_nodes)
     victim = random.randrange(n_parts)
-    parts = split(graph, owner, n_parts, scores, (1.0, 1.0))
+    parts = split(graph, owner, n_parts, to_fixed(scores), (1.0, 1.0))
     checkpoint = None
     outbox = [p.start(i) for p, i in zip(parts, _deliver([p.introduce() for p in parts]), strict=True)]
     for r in range(500):
@@ -47,7 +48,7 @@ def test_a_lost_partition_comes_back_from_a_checkpoint_of_any_age(problem, n_par
         if r == lost:
             # What was on its way to and from the victim is lost with it.
             inbox = [{s: news for s, news in i.items() if s != victim} for i in inbox]
-            fresh = split(graph, owner, n_parts, scores, (1.0, 1.0))[victim]
+            fresh = split(graph, owner, n_parts, to_fixed(scores), (1.0, 1.0))[victim]
             parts[victim] = fresh
             introductions = _deliver([p.introduce() for p in parts])[victim]
             if checkpoint is None:
@@ -71,7 +72,7 @@ def test_a_lost_partition_comes_back_from_a_checkpoint_of_any_age(problem, n_par
 def test_messages_may_come_twice_and_late(problem, random):
     graph, scores = problem
     owner, n_parts = dense_partitions([random.randrange(3) for _ in range(graph.n_nodes)], graph.n_nodes)
-    parts = split(graph, owner, n_parts, scores, (1.0, 1.0))
+    parts = split(graph, owner, n_parts, to_fixed(scores), (1.0, 1.0))
     introductions = _deliver([p.introduce() for p in parts])
     post = [
         (p.partition, dest, news)
@@ -118,8 +119,8 @@ def test_a_long_decreasing_chain_across_partitions():
 
 def test_partitions_that_disagree_about_an_edge_are_refused():
     empty, one = np.empty(0, np.int64), np.ones(1, np.float32)
-    left = GraphPartition(0, np.array([0]), np.array([0, 1]), node_id(1, np.array([0])), one, np.ones(1))
-    right = GraphPartition(1, np.array([1]), np.array([0, 0]), empty, np.empty(0, np.float32), np.ones(1))
+    left = GraphPartition(0, np.array([0]), np.array([0, 1]), node_id(1, np.array([0])), one, to_fixed([1]))
+    right = GraphPartition(1, np.array([1]), np.array([0, 0]), empty, np.empty(0, np.float32), to_fixed([1]))
     with pytest.raises(UserError, match="not symmetric between partitions 0 and 1"):
         run_rounds([left, right])
 
