@@ -162,7 +162,8 @@ def nndescent(rows: Float32, threads: int, clock: Clock) -> tuple[Float32, str]:
         with clock:
             found = build(rows, n_neighbors=n_neighbors, random_state=0, n_jobs=threads).neighbor_graph[1]
         found = found[:, 1 : K + 1] ** 2
-        return found[tuning.sample]
+        sampled: Float32 = found[tuning.sample]
+        return sampled
 
     n_neighbors = tuning.least([10, 15, 20, 30], search)
     return found, f"n_neighbors {n_neighbors}"
@@ -207,8 +208,8 @@ def main() -> None:
             own_cpu = row["cpu"] if method == "ours" else own_cpu
             costs.setdefault(method, []).append(row["cpu"])
             print(
-                f"| {n_rows:,} | {method} | {row['settings']} | {row['wall']:.1f} | {row['cpu']:.1f} | {row['recall']:.3f} "
-                f"| {row['mib']:,.0f} | {row['cpu'] / own_cpu:.1f} |",
+                f"| {n_rows:,} | {method} | {row['settings']} | {row['wall']:.1f} | {row['cpu']:.1f} "
+                f"| {row['recall']:.3f} | {row['mib']:,.0f} | {row['cpu'] / own_cpu:.1f} |",
                 flush=True,
             )
     if len(options.sizes) > 1:
