@@ -49,7 +49,7 @@ class KnnReport:
         sq_distances: float32 [N, k], inf where there is none.
         nlist: lists searched; 0 if exact.
         nprobe: lists visited by each row; 0 if exact.
-        recall: measured on rows that took no part in choosing nprobe; exactly 1 if exact.
+        recall: measured on rows that took no part in choosing nprobe; exactly 1 if exact; None if not measured.
     """
 
     graph: Graph
@@ -57,7 +57,7 @@ class KnnReport:
     sq_distances: Float32
     nlist: int
     nprobe: int
-    recall: Recall
+    recall: Recall | None
 
 
 def knn_graph(
@@ -95,6 +95,7 @@ def knn_graph_report(
     nlist: int | None = None,
     nprobe: int | None = None,
     threads: int | None = None,
+    recall_queries: int = RECALL_QUERIES,
 ) -> KnnReport:
     """Do what `knn_graph` does and tell how.
 
@@ -106,6 +107,8 @@ def knn_graph_report(
         nlist: as in `knn_graph`.
         nprobe: as in `knn_graph`.
         threads: workers; None takes the cores there are. It changes speed only.
+        recall_queries: rows of the sample that chooses nprobe, and of the other one that recall is measured on; 0: no
+            measurement, for which nprobe must be given.
 
     Returns:
         The graph, the directed neighbours, the lists used and the recall reached.
@@ -122,14 +125,14 @@ def knn_graph_report(
     lists_wanted = nprobe is not None or (target_recall is not None and n_rows >= EXACT_BELOW)
     if lists_wanted:
         top, nlist, nprobe, checked_R = _search(
-            rows_RD, groups.first_R, n_neighbors, target_recall, seed, nlist, nprobe, threads
+            rows_RD, groups.first_R, n_neighbors, target_recall, seed, nlist, nprobe, threads, recall_queries
         )
     else:
         top, nlist, nprobe = brute_force(rows_RD, _blocks(rows_RD, groups.first_R), n_neighbors + 1, threads), 0, 0
         checked_R = np.empty(0, np.int64)
     own_N = np.arange(n_rows)
     found = _of_rows(top, groups, own_N)
-    recall = Recall(1.0, 1.0, 1.0, n_rows)
+    recall = None if lists_wanted else Recall(1.0, 1.0, 1.0, n_rows)
     if len(checked_R):
         truth = brute_force(rows_RD[checked_R], _blocks(rows_RD, groups.first_R), n_neighbors + 1, threads)
         sample = groups.first_R[checked_R]
@@ -178,13 +181,14 @@ def _search(
     nlist: int | None,
     nprobe: int | None,
     threads: int,
+    recall_queries: int,
 ) -> tuple[TopK, int, int, Int64]:
     """Search inverted lists; return the nearest of R rows, nlist, nprobe, and the rows to measure recall on."""
     n_rows = len(rows_RD)
     nlist = min(nlist or default_nlist(n_rows), n_rows)
     centroids_LD = train(rows_RD[training_sample(n_rows, nlist, seed)], nlist, seed, threads=threads)
     shuffled_R = np.random.default_rng([seed, 1]).permutation(n_rows)
-    size = min(RECALL_QUERIES, max(1, n_rows // 2))
+    size = min(recall_queries, max(1, n_rows // 2))
     if nprobe is None:
         assert target_recall is not None
         sample_S = shuffled_R[:size]
