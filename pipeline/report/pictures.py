@@ -93,7 +93,9 @@ def show(
         ),
         Gallery(
             f"Dropped with the lowest {record.score_name}",
-            "Picture and caption agree least here: mostly mismatched or meaningless captions.",
+            "Picture and caption agree least here: mostly mismatched or meaningless captions."
+            if record.score_name == "clip_score"
+            else "The least wanted before neighbours had their say.",
             of(mismatched),
             "No sample was dropped.",
         ),
