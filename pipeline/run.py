@@ -18,7 +18,7 @@ from pipeline.artifacts import Manifest, Receipt
 from pipeline.config import RunConfig
 from pipeline.errors import UserError
 from pipeline.execution import Executor, InProcess, OnRay, Resources
-from pipeline.inputs.pool import Shard, expand_input
+from pipeline.inputs.pool import Shard, expand_input, pool_identity
 from pipeline.stages import Planned
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def plan_run(config: RunConfig) -> RunPlan:
     embed = plan(
         "embed",
         EmbedParams(*models.identity(*model), config.embed.precision, config.embed.batch_size, config.embed.max_pixels),
-        {shard.name: f"{shard.size}:{shard.version}" for shard in shards},
+        {"pool": pool_identity(shards)},
     )
     graph = plan(
         "graph",

@@ -5,14 +5,15 @@ Reads the unpacked packages below a root folder ("/" where they are installed); 
 demo model. Invariant: the records depend on the files alone.
 """
 
+import io
 import json
 import re
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from html import unescape
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
 __all__ = ["Picture", "caption", "decode", "extra_pictures", "open_clip_art", "stem"]
@@ -20,6 +21,7 @@ __all__ = ["Picture", "caption", "decode", "extra_pictures", "open_clip_art", "s
 _CLIPART = "usr/share/openclipart"
 _STAMPS = "usr/share/tuxpaint/stamps"
 _GEMS = "usr/share/rubygems-integration/all/gems"
+_ICONIFY = "node_modules/@iconify-json"
 _OXYGEN = "usr/share/icons/oxygen/base"
 
 _TITLE = re.compile(r"<dc:title[^>]*>(.*?)</dc:title>", re.DOTALL)
@@ -27,6 +29,10 @@ _KEYWORD = re.compile(r"<rdf:li[^>]*>(.*?)</rdf:li>", re.DOTALL)
 _SIGNED = re.compile(r"^clip ?art by .*? - ", re.IGNORECASE)
 # What the collection's tooling left among the keywords.
 _JUNK_KEYWORD = re.compile(r"^(hash|unsorted|0x[0-9a-f]+|.*\(0x.*|)$", re.IGNORECASE)
+
+# Skin tones and hair of one emoji.
+_VARIANT = re.compile(r"-(light|medium|dark)(-|$)|-skin-tone|-(red|curly|white)-hair|-bald")
+_SVG, _XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 
 # A few drawings were exported at more than 100 megapixels; they are not worth the minute they take.
 _MAX_PIXELS = 40_000_000
@@ -42,6 +48,7 @@ class Picture:
         keywords: Further words, most general last where the source orders them; may be empty.
         source: Debian package and path within the collection.
         name: Words of the file name, for titles that say nothing.
+        svg: The drawing itself where it is a member of `path` and not a file; needs ``rsvg-convert``.
     """
 
     path: Path
@@ -49,6 +56,7 @@ class Picture:
     keywords: tuple[str, ...]
     source: str
     name: str
+    svg: "str | None" = None
 
 
 def caption(picture: Picture, max_keywords: int = 5) -> str:
@@ -82,22 +90,36 @@ def open_clip_art(root: Path) -> list[Picture]:
 
 
 def extra_pictures(root: Path) -> list[Picture]:
-    """Pictures of other Debian packages, for training only: stamps, emoji in two styles, desktop icons."""
-    return [*_stamps(root), *_emoji(root), *_icons(root)]
+    """Pictures of other packages, for training only: stamps, emoji in four styles, desktop and game icons."""
+    return [*_stamps(root), *_emoji(root), *_icons(root), *_iconify(root)]
 
 
-def decode(path: Path, size: int) -> "Image.Image | None":
-    """The picture as RGBA, shrunk to at most `size` pixels on its longer side; None if it is broken or too large."""
+def decode(picture: Picture, size: int) -> "Image.Image | None":
+    """The picture as RGBA, cut to what is not transparent and shrunk to at most `size` pixels on its longer side.
+
+    Returns:
+        None if it is broken, empty or too large.
+    """
     try:
-        with Image.open(path) as image:
+        with Image.open(picture.path if picture.svg is None else _rasterised(picture.svg)) as image:
             if image.width * image.height > _MAX_PIXELS:
                 return None
-            # "RGBa" is premultiplied: shrinking plain RGBA would bleed the hidden colour of transparent pixels.
-            rgba = image.convert("RGBA").convert("RGBa")
-    except (OSError, ValueError, Image.DecompressionBombError):
+            rgba = image.convert("RGBA")
+    except (OSError, ValueError, Image.DecompressionBombError, subprocess.CalledProcessError):
         return None
+    # Many drawings were exported with the page they lie on.
+    box = rgba.getchannel("A").getbbox()
+    if box is None:
+        return None
+    # "RGBa" is premultiplied: shrinking plain RGBA would bleed the hidden colour of transparent pixels.
+    rgba = rgba.crop(box).convert("RGBa")
     rgba.thumbnail((size, size), Image.Resampling.LANCZOS, reducing_gap=3.0)
-    return rgba.convert("RGBA") if np.asarray(rgba)[..., 3].any() else None
+    return rgba.convert("RGBA")
+
+
+def _rasterised(svg: str) -> io.BytesIO:
+    command = ["rsvg-convert", "--width=128", "--height=128", "--keep-aspect-ratio"]
+    return io.BytesIO(subprocess.run(command, input=svg.encode(), capture_output=True, check=True).stdout)
 
 
 def _svg_words(svg: Path) -> tuple[str, tuple[str, ...]]:
@@ -171,3 +193,22 @@ def _icons(root: Path) -> Iterator[Picture]:
         name = _name(filename)
         if name:
             yield Picture(found[relative], name, (kind, "icon", "computer"), f"oxygen-icon-theme:{relative}", name)
+
+
+def _iconify(root: Path) -> Iterator[Picture]:
+    """Icon sets from npm, one JSON of SVG bodies each; emoji get the keywords that the gemojione index has for them."""
+    keywords: dict[str, tuple[str, ...]] = {}
+    for index in sorted((root / _GEMS).glob("gemojione-*/config/index.json")):
+        for entry in json.loads(index.read_text(encoding="utf-8")).values():
+            keywords[stem(entry["name"])] = (*entry["keywords"], entry["category"])
+    for icons in sorted((root / _ICONIFY).glob("*/icons.json")):
+        data = json.loads(icons.read_text(encoding="utf-8"))
+        for key, icon in sorted(data["icons"].items()):
+            if _VARIANT.search(key):
+                continue
+            width, height = icon.get("width", data.get("width", 16)), icon.get("height", data.get("height", 16))
+            box = f"{icon.get('left', 0)} {icon.get('top', 0)} {width} {height}"
+            svg = f'<svg xmlns="{_SVG}" xmlns:xlink="{_XLINK}" viewBox="{box}">{icon["body"]}</svg>'
+            name = key.replace("-", " ")
+            source = f"@iconify-json/{data['prefix']}:{key}"
+            yield Picture(icons, name, keywords.get(stem(name), ()), source, name, svg)

@@ -15,25 +15,28 @@ from pipeline.demo.clipart import Picture, stem
 
 __all__ = ["content_groups", "difference_hash", "near_copies", "pool_and_training"]
 
+# Larger groups of ordinary pictures would crowd the pool with one motif, so they teach.
+_MAX_ORDINARY = 20
+
 # Folders whose members were drawn as one series: only together on one side of the split. Those that map to a number
 # go to the pool, at most so many each (natural near-duplicates with one caption); the others teach.
 _SERIES: dict[str, int] = {
     "computer/buttons": 0,
-    "computer/icons/etiquette-theme": 60,
+    "computer/icons/etiquette-theme": 30,
     "computer/icons/flat-theme": 0,
-    "computer/icons/lemon-theme": 60,
+    "computer/icons/lemon-theme": 40,
     "people/smilies": 0,
-    "people/stickmen": 40,
-    "recreation/games/cards": 60,
+    "people/stickmen": 25,
+    "recreation/games/cards": 50,
     "shapes/flowchart": 0,
-    "shapes/jigsaw": 30,
-    "shapes/stars": 60,
+    "shapes/jigsaw": 15,
+    "shapes/stars": 40,
     "signs_and_symbols/flags": 0,
     "signs_and_symbols/led": 0,
     "signs_and_symbols/map_symbols": 0,
     "signs_and_symbols/weather": 0,
     "special/gradients": 0,
-    "special/patterns": 40,
+    "special/patterns": 25,
     "transportation/aiga-symbols": 0,
     "transportation/roadsigns": 40,
 }
@@ -156,7 +159,7 @@ def pool_and_training(
         if limit:
             taken.add(group)
             pool.extend(rng.permutation(members[group])[:limit].tolist())
-    free = [group for group in quota if ordinary[group]]
+    free = [group for group in quota if ordinary[group] and len(members[group]) <= _MAX_ORDINARY]
     for group in rng.permutation(free).tolist():
         if len(pool) >= pool_size:
             break

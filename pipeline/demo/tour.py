@@ -10,14 +10,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import yaml
-from rich.console import Console
-from rich.table import Table
 
 from pipeline import storage
 from pipeline.demo import POOL_DIR, s3_server
 from pipeline.errors import UserError
-from pipeline.inputs.tar import TarReader
+from pipeline.inputs.tar import Sample, TarReader
+from pipeline.report import flag_share
 
 CONFIG = {
     "input": "s3://pool/{00000000..00000006}.tar",
@@ -52,11 +52,11 @@ def tour(folder: str) -> int:
             f"S3 at {server.endpoint}; {len(shards)} shards in s3://pool\n$ d2prune run --config {config}", flush=True
         )
         code = _run([sys.executable, "-m", "pipeline.cli", "run", "--config", str(config)])
-        if code == 0:
-            _mismatches(server.folder / "filtered" / "demo")
-            print(f"\nThe buckets are folders below {root / 's3'}; look at the report:")
-            for page in sorted((server.folder / "scratch" / "demo" / "report").rglob("report.html")):
-                print(f"  {page}")
+    if code == 0:
+        _print_mismatches(root / "s3" / "filtered" / "demo")
+        print(f"\nThe server has ended; its buckets are folders below {root / 's3'}. The page to look at:")
+        for page in sorted((root / "s3" / "scratch" / "demo" / "report").rglob("report.html")):
+            print(f"  {page}")
     return code
 
 
@@ -73,3 +73,21 @@ def _run(command: list[str]) -> int:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         raise
+
+
+def _print_mismatches(output: Path) -> None:
+    """What share of the planted mismatches was dropped, beside the share of all samples."""
+    planted = set()
+    for path in sorted(POOL_DIR.glob("*.tar")):
+        with path.open("rb") as stream:
+            for sample in TarReader(stream, frozenset({"json"})):
+                if isinstance(sample, Sample) and (record := json.loads(sample.members["json"]))["planted_mismatch"]:
+                    planted.add(record["uid"])
+    decisions = pq.read_table(
+        [str(path) for path in sorted(output.glob("decisions-*.parquet"))], columns=["uid", "kept"]
+    )
+    share = flag_share(decisions["uid"].to_pylist(), decisions["kept"].to_numpy(), planted)
+    print(
+        f"\nCaptions that do not belong to their picture were planted in {share.flagged} of {share.samples} samples: "
+        f"{share.share_flagged:.1%} of those were dropped, of all samples {share.share_all:.1%}."
+    )

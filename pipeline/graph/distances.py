@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
+from llvmlite import ir  # type: ignore[import-untyped]
 from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
@@ -70,7 +70,7 @@ def sq_distance_float64(a_D: Float32, b_D: Float32) -> np.float64:
     """
     n_dims = a_D.shape[0]
     whole = n_dims - n_dims % LANES
-    total = _lane_sum(a_D, b_D, whole)
+    total: np.float64 = _lane_sum(a_D, b_D, whole)
     for i in range(whole, n_dims):
         difference = np.float64(a_D[i]) - np.float64(b_D[i])
         total += difference * difference

@@ -1,8 +1,8 @@
 """The kNN graph of embeddings in memory: the kernels of this package put together without files or workers.
 
-Reads embeddings [N, D]; gives a `Graph` and how it was made. Invariant: the graph is a function of the embeddings and the
-parameters; threads, tiles and machine leave no trace. Without a target recall, or below EXACT_BELOW rows, it is the
-exact kNN graph, ties to the lower position.
+Reads embeddings [N, D]; gives a `Graph` and how it was made. Invariant: the graph is a function of the embeddings and
+the parameters; threads, tiles and machine leave no trace. Without a target recall, or below EXACT_BELOW rows, it is
+the exact kNN graph, ties to the lower position.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """Inverted lists and the all-points search over them: each list meets all its queries at once.
 
-Reads rows grouped by list, and which queries visit which list; updates a `TopK`. Invariant: a query's result is fixed by
-the lists it visits. Lists may be grouped into partitions, and queries into batches, in any way.
+Reads rows grouped by list, and which queries visit which list; updates a `TopK`. Invariant: a query's result is fixed
+by the lists it visits. Lists may be grouped into partitions, and queries into batches, in any way.
 
-A partition is a `Lists` holding some of the pool's lists. Its own rows search first among their home lists (`home_visits`),
-which gives every query a close K-th distance; then come the visits of other lists, in this partition or, with that
-distance as the bound, in another.
+A partition is a `Lists` holding some of the pool's lists. Its own rows search first in their home lists, which gives
+every query a close K-th distance; then come the visits of other lists, in this partition or, with that distance as the
+bound, in another.
 """
 
 from __future__ import annotations

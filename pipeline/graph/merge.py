@@ -1,7 +1,7 @@
 """What several searches found for the same queries, made one; and a query taken out of its own neighbours.
 
-Reads and gives `TopK`. Invariant: the K smallest pairs (d2, canonical position) of the union, whatever the order in which
-parts arrive, so that lists may be grouped into any partitions and answers may come back in any order.
+Reads and gives `TopK`. Invariant: the K smallest pairs (d2, canonical position) of the union, whatever the order in
+which parts arrive, so that lists may be grouped into any partitions and answers may come back in any order.
 """
 
 from __future__ import annotations

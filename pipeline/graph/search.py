@@ -1,9 +1,9 @@
 """Block search: the exact nearest members of a list for a block of queries, whatever the fast products round.
 
-Reads float32 rows; keeps, for each query, its K best (squared distance, canonical position) in a `TopK`. Invariant: after
-any sequence of blocks a query holds exactly the K smallest pairs (canonical d2, canonical position) of all members it
-met, ties to the lower position. Hence the result depends on which members a query met, and on nothing else: not on
-block shapes, order, threads, precision or machine.
+Reads float32 rows; keeps, for each query, its K best (squared distance, canonical position) in a `TopK`. Invariant:
+after any sequence of blocks a query holds exactly the K smallest pairs (canonical d2, canonical position) of all
+members it met, ties to the lower position. Hence the result depends on which members a query met, and on nothing else:
+not on block shapes, order, threads, precision or machine.
 
 How: one matrix product per (queries x members) tile, then one pass over it. An element is re-ranked with the canonical
 distance unless the bound of `products` proves it worse than the query's K-th best so far. A query that comes with good
@@ -26,7 +26,7 @@ Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
 
 NO_POSITION = np.iinfo(np.int64).max
-# A tile's product stays within the second-level cache (512 x 1,024 float32 = 2 MB) and memory does not grow with a list.
+# A tile's product (512 x 1,024 float32 = 2 MB) stays near the second-level cache; memory does not grow with a list.
 TILE_QUERIES = 512
 TILE_MEMBERS = 1024
 
@@ -121,7 +121,7 @@ def search_block(queries_ND: Float32, index_Q: Int64, members: Members, top: Top
         rounded = round_rows(queries_ND, index_T, members.centre, members.precision)
         for start, stop, tile in members.tiles:
             _rank_tile(
-                multiply(rounded, tile, 0, len(index_T)),
+                multiply(rounded, tile),
                 rounded.sq_norms,
                 rounded.errors,
                 tile.sq_norms,
@@ -149,6 +149,14 @@ def _threshold(sq_bound: float, sq_norm: float, error: float, slack: float) -> n
 
 @njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def insert(distances_K: Float32, positions_K: Int64, distance: np.float32, position: int) -> None:
+    """Put a pair that beats the last into its place among K ascending pairs; the last drops out.
+
+    Args:
+        distances_K: float32 [K], changed in place.
+        positions_K: int64 [K], changed in place.
+        distance: canonical squared distance.
+        position: canonical position.
+    """
     slot = distances_K.shape[0] - 1
     while slot > 0 and (
         distance < distances_K[slot - 1] or (distance == distances_K[slot - 1] and position < positions_K[slot - 1])
@@ -176,7 +184,7 @@ def _rank_tile(
     best_distances: Float32,
     best_positions: Int64,
 ) -> None:
-    n_queries, n_members = product_QM.shape
+    n_queries, n_members = index_Q.shape[0], positions_M.shape[0]
     n_best = best_distances.shape[1]
     half_M = sq_norms_M * np.float32(0.5)
     largest = sq_norms_M.max()

@@ -4,7 +4,6 @@ The order is canonical: it decides every tie downstream. Folders and globs come 
 numbers), braces and lists in the order given. Nothing here reads a tar.
 """
 
-import dataclasses
 import posixpath
 import re
 from collections import Counter
@@ -61,8 +60,8 @@ def expand_input(given: str | Sequence[str]) -> list[Shard]:
 
 
 def pool_identity(shards: Sequence[Shard]) -> str:
-    """A fingerprint of the whole pool: names, places, sizes, versions and order."""
-    return artifacts.fingerprint([dataclasses.asdict(shard) for shard in shards])
+    """A fingerprint of the whole pool: names, sizes, versions and order. Not the places: a pool may move."""
+    return artifacts.fingerprint([(shard.name, shard.size, shard.version) for shard in shards])
 
 
 def _find(pattern: str) -> list[FileInfo]:

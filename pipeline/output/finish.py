@@ -1,7 +1,7 @@
 """The last step of an output: what speaks of the whole folder, and `manifest.json`, whose presence says it is whole.
 
 Reads receipts and the uids the units left in `work_dir`; writes `subset.npy`, `sizes.json`, `meta.json`, `train.sh`,
-and the manifest last. It holds no times and no machine names: the same pool, selection and parameters give the same bytes.
+and the manifest last. No times and no machine names: the same pool, selection and parameters give the same bytes.
 """
 
 import dataclasses

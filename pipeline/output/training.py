@@ -60,7 +60,7 @@ def warning(shards: int, workers: int, world_size: int) -> str | None:
     if shards >= readers:
         return None
     return (
-        f"{shards} shards are fewer than {workers} workers x {world_size} processes = {readers}; open_clip refuses: "
+        f"shards: {shards}, fewer than {workers} workers x {world_size} processes = {readers}; open_clip refuses that: "
         "use fewer workers, a smaller write.samples_per_shard, or --dataset-resampled"
     )
 

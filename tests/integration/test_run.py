@@ -9,7 +9,7 @@ import pytest
 from pipeline import storage
 from pipeline.demo import s3_server
 from pipeline.execution import InProcess, OnRay
-from pipeline.output.subset import read_subset
+from pipeline.output import subset
 from pipeline.output.verify import verify
 from pipeline.run import run
 from tests.integration.conftest import tree
@@ -58,8 +58,8 @@ def test_another_fraction_reuses_the_ranking_and_is_nested(configure, caplog, tm
     assert "select: fraction: 0.3 -> 0.5" in caplog.messages
     assert set(result.seconds) == {"select", "write", "report"}
     small, large = (
-        read_subset(str(tmp_path / "output" / "subset.npy")),
-        read_subset(str(tmp_path / "larger/subset.npy")),
+        subset.read(str(tmp_path / "output" / "subset.npy")),
+        subset.read(str(tmp_path / "larger/subset.npy")),
     )
     assert (len(small), len(large)) == (48, 80)
     assert np.isin(small, large).all()
