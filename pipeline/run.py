@@ -330,8 +330,10 @@ def run_record(config: RunConfig, result: RunResult) -> "RunRecord":
         shards=result.shards,
         written=written,
         score_name=config.score.difficulty,
+        score_offset=result.manifests["rank"].facts["offset"],
         features=config.graph.features,
         timings=result.seconds,
+        parameters={stage: manifest.params for stage, manifest in result.manifests.items()},
     )
 
 

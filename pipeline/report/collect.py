@@ -17,7 +17,7 @@ from pipeline.report.pictures import show
 from pipeline.report.pool import Pool
 from pipeline.report.sample import read_sample
 from pipeline.report.summary import rejects
-from pipeline.report.tally import COLUMNS, Tally, bin_edges
+from pipeline.report.tally import COLUMNS, CUT_OFF, Tally, bin_edges
 
 
 def collect(record: RunRecord, params: ReportParams) -> ReportData:
@@ -28,8 +28,10 @@ def collect(record: RunRecord, params: ReportParams) -> ReportData:
         InfrastructureError: an artifact cannot be read.
     """
     pool = Pool(record.work_dir, record.embed, record.select)
-    sample = read_sample(pool, record.features, params.sample_rows, params.sample_parts, params.seed)
-    tally = Tally(bin_edges(sample.difficulty_N), bin_edges(sample.selection_N), size=8 * max(params.gallery, 1))
+    sample = read_sample(pool, record, params)
+    tally = Tally(
+        bin_edges(sample.difficulty_N), bin_edges(sample.selection_N), max(params.gallery, 1), record.score_offset
+    )
     for start, table in pool.decisions(COLUMNS):
         tally.add(start, table)
     counters = record.embed.counters
@@ -123,7 +125,7 @@ def _headline(record: RunRecord, tally: Tally, pool_mean: float, kept_mean: floa
 def _flow(record: RunRecord, tally: Tally) -> tuple[FlowStep, ...]:
     counters = record.embed.counters
     rejected = counters.get("rejected", 0)
-    cut = tally.reasons.get("cut-off", 0)
+    cut = tally.reasons.get(CUT_OFF, 0)
     steps = [
         FlowStep("Read", counters.get("read", tally.samples + rejected)),
         FlowStep("Embedded", tally.samples, rejected, "rejected"),
@@ -148,7 +150,8 @@ def _losses(record: RunRecord, tally: Tally) -> tuple[Loss, ...]:
 
 
 def _graph(record: RunRecord) -> tuple[tuple[str, str], ...]:
-    facts = record.graph.facts
+    # Counted over units, not measured once: a graph made of parts has no single place for it.
+    facts = {**record.graph.counters, **record.graph.facts}
     names = (
         ("n_neighbors", "Neighbours per sample (k)"),
         ("edges", "Edges"),
@@ -164,6 +167,7 @@ def _timings(record: RunRecord, tally: Tally) -> tuple[tuple[str, str, str], ...
     work = {
         "embed": record.embed.counters.get("read", tally.samples),
         "graph": tally.samples,
+        "rank": tally.samples,
         "select": tally.samples,
         "write": tally.kept,
     }

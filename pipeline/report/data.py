@@ -52,6 +52,7 @@ class RunRecord:
         shards: input shards in canonical order.
         written: the output; None where the run stopped before.
         score_name: what `difficulty` was made from.
+        score_offset: what was added to the score to make `difficulty`; the page shows the score without it.
         features: what distances are measured on: `image`, `text` or `image+text`.
         timings: stage -> seconds, of this run; stages that were skipped are absent.
         parameters: stage -> name -> value; default: what the manifests recorded.
@@ -64,6 +65,7 @@ class RunRecord:
     shards: Sequence[Shard]
     written: Written | None = None
     score_name: str = "clip_score"
+    score_offset: float = 0.0
     features: str = "image+text"
     timings: Mapping[str, float] = field(default_factory=dict)
     parameters: Mapping[str, Mapping[str, object]] | None = None

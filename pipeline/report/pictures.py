@@ -9,7 +9,7 @@ from pipeline.report import gallery, metrics, words
 from pipeline.report.data import Cluster, Gallery, Picture, ReportParams, RunRecord
 from pipeline.report.pool import Pool
 from pipeline.report.sample import Sample
-from pipeline.report.tally import Tally, floats
+from pipeline.report.tally import CUT_OFF, Tally, floats
 from pipeline.report.thumbnails import Source, thumbnails
 
 _COLUMNS = (
@@ -93,7 +93,9 @@ def show(
         ),
         Gallery(
             f"Dropped with the lowest {record.score_name}",
-            "Picture and caption agree least here: mostly mismatched or meaningless captions.",
+            "Picture and caption agree least here: mostly mismatched or meaningless captions."
+            if record.score_name == "clip_score"
+            else "The least wanted before neighbours had their say.",
             of(mismatched),
             "No sample was dropped.",
         ),
@@ -160,12 +162,14 @@ def _pictures(
     ]
     images = thumbnails(sources, max_pixels, _THUMBNAIL_BUDGET)
     return {
-        position: _picture(row, record.score_name, threshold, image)
+        position: _picture(row, record, threshold, image)
         for position, row, image in zip(once.tolist(), table.to_pylist(), images, strict=True)
     }
 
 
-def _picture(row: dict[str, object], score_name: str, threshold: float, image: str) -> Picture:
+def _picture(row: dict[str, object], record: RunRecord, threshold: float, image: str) -> Picture:
+    ranked = row["reason"] != CUT_OFF
+    difficulty = _float(row["difficulty"])
     return Picture(
         uid=gallery.shorten(str(row["uid"]), 64),
         shard=gallery.shorten(str(row["shard"]), 80),
@@ -173,9 +177,9 @@ def _picture(row: dict[str, object], score_name: str, threshold: float, image: s
         caption=gallery.shorten(str(row["caption"] or "")),
         kept=bool(row["kept"]),
         scores=(
-            (score_name, words.number(_float(row["difficulty"]))),
-            ("forward", words.number(_float(row["forward_score"]))),
-            ("selection", words.number(_float(row["selection_score"]))),
+            (record.score_name, words.number(None if difficulty is None else difficulty - record.score_offset)),
+            ("forward", words.number(_float(row["forward_score"]) if ranked else None)),
+            ("selection", words.number(_float(row["selection_score"]) if ranked else None)),
         ),
         note=_note(str(row["reason"]), _float(row["forward_score"]), threshold),
         image=image,

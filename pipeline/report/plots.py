@@ -17,6 +17,8 @@ from pipeline.report.data import FlowStep, Histogram
 
 WIDTH = 400
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 20, 28, 46
+# Characters that fit under a chart; a score may have any name.
+_LABEL = 48
 
 
 def nice_ticks(low: float, high: float, wanted: int = 5) -> list[float]:
@@ -68,6 +70,9 @@ class Axes:
             parts.append(f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{bottom}" y2="{bottom + 4}"/>')
             parts.append(f'<text x="{x:.1f}" y="{bottom + 18}" text-anchor="middle">{escape(x_format(value))}</text>')
         parts.append(f'<line class="axis" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{bottom}" y2="{bottom}"/>')
+        x_label, y_label = (
+            label if len(label) <= _LABEL else label[: _LABEL - 1] + "\u2026" for label in (x_label, y_label)
+        )
         middle = (_LEFT + WIDTH - _RIGHT) / 2
         parts.append(
             f'<text class="label" x="{middle}" y="{self.height - 8}" text-anchor="middle">{escape(x_label)}</text>'

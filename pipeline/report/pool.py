@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from pipeline import artifacts, storage
 from pipeline.artifacts import Manifest
+from pipeline.columns import vectors
 from pipeline.errors import BooksError
 
 SAMPLES = "samples.parquet"
@@ -112,12 +113,6 @@ class Pool:
         if from_samples:
             samples = artifacts.read_table(self._embed_folder, self._embed.units[part], SAMPLES, from_samples)
             if embeddings:
-                image, text = (_matrix(samples[name])[rows] for name in EMBEDDINGS)
+                image, text = (vectors(samples[name])[rows] for name in EMBEDDINGS)
         merged = {name: (decided if name in decided.column_names else samples)[name].take(rows) for name in columns}
         return pa.table(merged), image, text
-
-
-def _matrix(column: pa.ChunkedArray) -> NDArray[np.float16]:
-    """A fixed-size list column as float16 [N, D]."""
-    flat = pa.concat_arrays([chunk.flatten() for chunk in column.chunks]).to_numpy(zero_copy_only=False)
-    return np.asarray(flat, dtype=np.float16).reshape(len(column), -1)

@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.report import metrics
+from pipeline.report.data import ReportParams, RunRecord
 from pipeline.report.pool import Pool
-from pipeline.report.tally import floats, integers
+from pipeline.report.tally import competing, floats, integers
 
 _COLUMNS = (
     "caption",
@@ -16,6 +17,7 @@ _COLUMNS = (
     "selection_score",
     "selection_fixed",
     "kept",
+    "reason",
     "suppressor",
     "suppression",
 )
@@ -29,7 +31,7 @@ class Sample:
         positions_N: int64, canonical positions.
         points_ND: float32, unit-norm features.
         captions: of each row.
-        difficulty_N: float64.
+        difficulty_N: float64, the score without its offset.
         selection_N: float64; nan where a sample was not ranked.
         rank_N: int64, the exact selection score; the lowest int64 where a sample was not ranked.
         crowding_N: float64, what the forward pass added: high in dense regions.
@@ -53,19 +55,20 @@ class Sample:
         return len(self.positions_N)
 
 
-def read_sample(pool: Pool, features: str, size: int, max_parts: int, seed: int) -> Sample:
-    """Read a seeded sample of at most `size` rows from at most `max_parts` parts."""
-    positions_N = pool.sample(size, max_parts, seed)
+def read_sample(pool: Pool, record: RunRecord, params: ReportParams) -> Sample:
+    """Read a seeded sample, of the size and from as many parts as `params` allows."""
+    positions_N = pool.sample(params.sample_rows, params.sample_parts, params.seed)
     table, image_ND, text_ND = pool.take(positions_N, _COLUMNS, embeddings=True)
-    difficulty_N, selection_N = floats(table, "difficulty"), floats(table, "selection_score")
+    difficulty_N, selection_N = floats(table, "difficulty"), competing(table, "selection_score")
+    lowest = int(np.iinfo(np.int64).min)
     return Sample(
         positions_N=positions_N,
-        points_ND=metrics.join_features(image_ND, text_ND, features),
+        points_ND=metrics.join_features(image_ND, text_ND, record.features),
         captions=tuple(caption or "" for caption in table["caption"].to_pylist()),
-        difficulty_N=difficulty_N,
+        difficulty_N=difficulty_N - record.score_offset,
         selection_N=selection_N,
-        rank_N=integers(table, "selection_fixed", int(np.iinfo(np.int64).min)),
-        crowding_N=floats(table, "forward_score") - difficulty_N,
+        rank_N=np.where(np.isnan(selection_N), lowest, integers(table, "selection_fixed", lowest)),
+        crowding_N=competing(table, "forward_score") - difficulty_N,
         kept_N=floats(table, "kept").astype(bool),
         suppressor_N=integers(table, "suppressor", -1),
         suppression_N=floats(table, "suppression"),

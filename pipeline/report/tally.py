@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline.report.data import Histogram
 
+CUT_OFF = "cut-off"
 COLUMNS = ("difficulty", "selection_score", "kept", "reason")
 
 
@@ -41,11 +43,13 @@ class Tally:
         difficulty_edges: float64 [B + 1].
         selection_edges: float64 [B + 1].
         size: how many candidates of each kind to keep.
+        offset: taken off the stored difficulty, to count in the score's own unit.
     """
 
     difficulty_edges: NDArray[np.float64]
     selection_edges: NDArray[np.float64]
     size: int
+    offset: float = 0.0
 
     def __post_init__(self) -> None:
         self.samples = self.kept = 0
@@ -64,7 +68,8 @@ class Tally:
         """Count one part whose first row has the canonical position `start`."""
         positions = start + np.arange(decisions.num_rows, dtype=np.int64)
         kept = floats(decisions, "kept").astype(bool)
-        difficulty, selection = floats(decisions, "difficulty"), floats(decisions, "selection_score")
+        difficulty = floats(decisions, "difficulty") - self.offset
+        selection = competing(decisions, "selection_score")
         self.samples += len(kept)
         self.kept += int(kept.sum())
         self.reasons.update(decisions["reason"].to_pylist())
@@ -78,9 +83,7 @@ class Tally:
             self.threshold = min(self.threshold, float(np.nanmin(selection[kept])))
         self.lowest_dropped.add(np.where(kept, np.nan, -difficulty), positions)
         self.border_kept.add(np.where(kept, -selection, np.nan), positions)
-        # What a cut-off removed never competed, so it is no borderline case.
-        competed = np.asarray(decisions["reason"].to_pylist(), dtype=object) != "cut-off"
-        self.border_dropped.add(np.where(kept | ~competed, np.nan, selection), positions)
+        self.border_dropped.add(np.where(kept, np.nan, selection), positions)
 
     def histogram(self, name: str) -> Histogram:
         """Kept and dropped counts of `difficulty` or `selection_score`."""
@@ -101,6 +104,13 @@ def floats(table: pa.Table, name: str) -> NDArray[np.float64]:
     column = table[name].cast(pa.float64()) if not pa.types.is_boolean(table[name].type) else table[name]
     values = column.to_numpy(zero_copy_only=False) if isinstance(column, pa.Array) else column.to_numpy()
     return np.array(values, dtype=np.float64)
+
+
+def competing(table: pa.Table, name: str) -> NDArray[np.float64]:
+    """A score as float64 [N], nan for samples that a cut-off removed: they never competed, whatever is stored."""
+    values = floats(table, name)
+    values[pc.equal(table["reason"], CUT_OFF).to_numpy()] = np.nan
+    return values
 
 
 def integers(table: pa.Table, name: str, null: int) -> NDArray[np.int64]:
