@@ -1,0 +1,40 @@
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help
+help: ## Show what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# The stamp is newer than both files while the environment holds what they ask for.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+.PHONY: install
+install: $(VENV)/.installed ## Set up .venv with everything that development needs
+
+.PHONY: demo
+demo: install ## Filter the bundled pool, from S3 to S3, on a local Ray
+	$(BIN)/d2prune demo
+
+.PHONY: test
+test: install ## Run every test that needs no GPU
+	$(BIN)/python -m pytest
+
+.PHONY: check
+check: install ## Lint, format check and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+.PHONY: constraints
+constraints: install ## Pin what is installed now in constraints.txt
+	$(BIN)/python -m pip list --format freeze --exclude-editable --disable-pip-version-check \
+		| grep -v -E '^(pip|setuptools|wheel|d2prune)==' | sed 's/+cpu//' >constraints.txt
+
+.PHONY: clean
+clean: ## Remove what the other targets made, .venv included
+	rm -rf $(VENV) .demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,197 @@
+"""The one configuration model: what a user writes in `run.yaml`, checked before anything starts.
+
+Every section is a small pydantic model; unknown keys fail with the nearest known name. Stages do not see this model:
+each gets its own frozen params (only what changes the result), so `ray` never enters a fingerprint.
+"""
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from pipeline.errors import UserError
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class EmbedConfig(_Section):
+    """How images and captions become embeddings."""
+
+    model: str = Field(description="an open_clip architecture, `hf-hub:` name, or `demo` (for trying out only)")
+    pretrained: str | None = Field(
+        default=None, description="a tag open_clip knows for the model, or a checkpoint's path"
+    )
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        default="auto", description="auto: bf16 on a GPU that has it, fp32 on a CPU"
+    )
+    max_pixels: int = Field(default=100_000_000, gt=0, description="larger images are rejected before decoding")
+    max_reject_rate: float = Field(default=0.2, ge=0, le=1, description="a run that rejects a larger share fails")
+    batch_size: int = Field(default=64, gt=0, description="samples per forward pass")
+
+
+class ScoreConfig(_Section):
+    """What makes a sample wanted, before the graph has its say."""
+
+    difficulty: str = Field(default="clip_score", description="the score to start from; higher = more wanted")
+    offset: float | Literal["auto"] = Field(
+        default="auto", description="added before clamping at 0; auto: minus the pool's lowest score"
+    )
+
+
+class GraphConfig(_Section):
+    """The nearest-neighbour graph that messages travel on."""
+
+    features: Literal["image", "text", "image+text"] = Field(
+        default="image+text", description="what distance is measured on"
+    )
+    n_neighbors: int = Field(default=5, ge=1, le=1024, description="k: neighbours per sample before symmetrising")
+    target_recall: float | None = Field(default=0.95, gt=0, le=1, description="recall@k to reach; null: exact search")
+    nlist: int | None = Field(default=None, gt=0, description="number of IVF lists; default from the pool's size")
+    nprobe: int | None = Field(default=None, gt=0, description="lists searched per sample; default from target_recall")
+    seed: int = Field(default=0, ge=0, description="of the k-means sample and of the recall samples")
+
+
+class SelectConfig(_Section):
+    """How messages weigh and how much is kept. Give one of fraction, size, min_score."""
+
+    fraction: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        default=None, description="share of the embedded samples"
+    )
+    size: Annotated[int, Field(gt=0)] | None = Field(default=None, description="number of samples")
+    min_score: float | None = Field(default=None, description="lowest selection score to keep")
+    drop_score: str | None = Field(default=None, description="score whose lowest share is cut off before the graph")
+    drop_fraction: float = Field(default=0.0, ge=0, lt=1, description="beta: the share that is cut off")
+    gamma_forward: float = Field(default=1.0, ge=0, description="gamma_f: kernel width of the forward pass")
+    gamma_reverse: float = Field(default=1.0, ge=0, description="gamma_r: kernel width of the reverse pass")
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> "SelectConfig":
+        given = [name for name in ("fraction", "size", "min_score") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"expected exactly one of fraction, size, min_score; got {', '.join(given) or 'none'}")
+        if (self.drop_score is None) != (self.drop_fraction == 0):
+            raise ValueError("expected drop_score and drop_fraction together")
+        return self
+
+
+class WriteConfig(_Section):
+    """The shape of the output."""
+
+    samples_per_shard: int = Field(default=10_000, gt=0, description="samples in each output tar but the last")
+
+
+class ReportConfig(_Section):
+    """The HTML report."""
+
+    gallery: int = Field(default=24, ge=0, le=200, description="thumbnails shown of kept and of dropped samples each")
+
+
+class RayConfig(_Section):
+    """Where the work runs; never changes the result."""
+
+    address: str | None = Field(default=None, description="a running cluster; default: a local Ray for this run")
+    workers: int | None = Field(
+        default=None, gt=0, description="workers side by side; default: the cluster's cores or GPUs"
+    )
+    num_gpus: float = Field(default=0, ge=0, description="GPUs per embed worker")
+
+
+class RunConfig(_Section):
+    """A whole run."""
+
+    input: str | list[str] = Field(description="tars: a folder, a glob, braces, or a list of them")
+    work_dir: str = Field(description="where artifacts lie; keep it to resume and to try other fractions")
+    output: str = Field(description="where the filtered shards go; one folder per selection")
+    embed: EmbedConfig
+    score: ScoreConfig = ScoreConfig()
+    graph: GraphConfig = GraphConfig()
+    select: SelectConfig
+    write: WriteConfig = WriteConfig()
+    report: ReportConfig = ReportConfig()
+    ray: RayConfig = RayConfig()
+
+    @classmethod
+    def load(cls, path: str | Path, overrides: Sequence[str] = ()) -> "RunConfig":
+        """Read a YAML file and apply `a.b=c` overrides.
+
+        Raises:
+            UserError: one line naming the file, the key, its value and what was expected.
+        """
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{path}: the configuration cannot be read: {error}") from error
+        try:
+            values = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+        if not isinstance(values, dict):
+            raise UserError(f"{path}: expected keys such as input, work_dir and output; got {type(values).__name__}")
+        for override in overrides:
+            _apply(values, override)
+        return cls.parse(values, str(path))
+
+    @classmethod
+    def parse(cls, values: dict[str, Any], source: str) -> "RunConfig":
+        """Check plain values; `source` is named in the error.
+
+        Raises:
+            UserError: as `load`.
+        """
+        try:
+            return cls.model_validate(values)
+        except pydantic.ValidationError as error:
+            raise UserError(f"{source}: {_explain(error, cls)}") from error
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    """Set `a.b=c` in nested dicts; the value is read as YAML."""
+    path, equals, text = override.partition("=")
+    names = path.split(".")
+    if not equals or not all(names):
+        raise UserError(f"--set {override}: expected KEY=VALUE, as in select.fraction=0.3")
+    target = values
+    for name in names[:-1]:
+        inner = target.setdefault(name, {})
+        if not isinstance(inner, dict):
+            raise UserError(f"--set {override}: {name} is not a section")
+        target = inner
+    try:
+        target[names[-1]] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"--set {override}: the value is not YAML: {' '.join(str(error).split())}") from error
+
+
+def _explain(error: pydantic.ValidationError, model: type[BaseModel]) -> str:
+    """The first faults in one line, with the nearest known name for an unknown key."""
+    lines = []
+    for fault in error.errors()[:3]:
+        names = [str(part) for part in fault["loc"]]
+        path = ".".join(names)
+        if fault["type"] == "extra_forbidden":
+            known = _known_names(model, names[:-1])
+            close = difflib.get_close_matches(names[-1], known, n=1, cutoff=0.5)
+            hint = f"did you mean {'.'.join([*names[:-1], close[0]])}?" if close else f"known here: {', '.join(known)}"
+            lines.append(f"unknown key {path}; {hint}")
+        elif fault["type"] == "missing":
+            lines.append(f"{path} is missing")
+        else:
+            message = fault["msg"].removeprefix("Value error, ")
+            shown = "" if isinstance(fault["input"], dict) else f" = {fault['input']!r}"
+            lines.append(f"{path or 'configuration'}{shown}: {message[0].lower()}{message[1:]}")
+    return "; ".join(dict.fromkeys(lines))
+
+
+def _known_names(model: type[BaseModel], path: Sequence[str]) -> list[str]:
+    for name in path:
+        annotation = model.model_fields[name].annotation if name in model.model_fields else None
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        model = annotation
+    return list(model.model_fields)

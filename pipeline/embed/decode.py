@@ -1,0 +1,237 @@
+"""One sample's bytes -> pixels for the model, caption and uid; or the reason why not. Pure functions, safe in threads.
+
+Pixels are those of open_clip's own data loader: Pillow decodes, converts to RGB, then the model's own transform runs.
+So EXIF orientation is not applied, transparency is dropped (not blended), 16-bit gray is clipped, CMYK is converted by
+Pillow without a profile, and of an animation the first frame counts: what training with open_clip would see.
+"""
+
+import hashlib
+import io
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image, UnidentifiedImageError
+
+from pipeline.inputs import reasons
+from pipeline.inputs.tar import Sample
+
+IMAGE_EXTENSIONS = ("jpg", "png", "jpeg", "webp")
+"""In open_clip's order of preference, where a sample has several."""
+
+CAPTION_EXTENSION = "txt"
+JSON_EXTENSION = "json"
+WANTED_EXTENSIONS = frozenset({*IMAGE_EXTENSIONS, CAPTION_EXTENSION, JSON_EXTENSION})
+
+# What the web serves under these extensions. Pillow would try everything else it knows too, PostScript among it.
+# Loaded here, not at the first picture, since threads would race; older Pillows lack AVIF.
+Image.init()
+_FORMATS = tuple(name for name in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF") if name in Image.OPEN)
+_UID = re.compile(r"[0-9a-f]{32}", re.IGNORECASE)
+
+CAPTION_REPLACED = "caption-replaced"
+"""Counter: captions that were not UTF-8 and were decoded with replacement characters."""
+UID_FROM_HASH = "uid-from-hash"
+"""Counter: samples without a valid uid in their json."""
+JSON_BROKEN = "json-broken"
+"""Counter: json members that could not be parsed, or were too large to load."""
+
+
+class Rejected(Exception):
+    """This sample cannot be embedded; `reason` is from `pipeline.inputs.reasons`."""
+
+    def __init__(self, reason: str, detail: str):
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What is refused before it costs memory.
+
+    `max_pixels` bounds width times height of the image, and of what the model's resize makes of it (`image_size` is the
+    side the shorter edge is resized to: an image of 10 x 100,000 pixels would become 224 x 2,240,000).
+    """
+
+    max_pixels: int
+    image_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A sample ready for the encoder.
+
+    `pixels` is what the transform returned, `notes` are counters to raise, `offset` and `size` its range in the tar.
+    The image's bytes are not kept.
+    """
+
+    key: str
+    offset: int
+    size: int
+    uid: str
+    caption: str
+    width: int
+    height: int
+    pixels: Any
+    notes: tuple[str, ...]
+
+
+def prepare(sample: Sample, transform: Callable[[Image.Image], Any], limits: Limits) -> Prepared | Rejected:
+    """Decodes one sample.
+
+    Args:
+        sample: with its image, caption and json members loaded.
+        transform: the model's own preprocessing, from an RGB image.
+        limits: see `Limits`.
+
+    Returns:
+        The sample, or why it is rejected. Captions are looked at first: they cost nothing.
+    """
+    try:
+        caption_bytes = _caption_member(sample)
+        image_bytes = _image_member(sample)
+        caption, replaced = decode_caption(caption_bytes)
+        image = decode_image(image_bytes, limits)
+        try:
+            pixels = transform(image)
+        except (ValueError, OSError) as error:
+            raise Rejected(reasons.IMAGE_UNDECODABLE, f"preprocessing: {_line(error)}") from error
+    except Rejected as rejected:
+        return rejected
+    uid, notes = sample_uid(sample.members.get(JSON_EXTENSION), image_bytes, caption_bytes)
+    if JSON_EXTENSION in sample.too_large:
+        notes = (*notes, JSON_BROKEN)
+    if replaced:
+        notes = (*notes, CAPTION_REPLACED)
+    return Prepared(
+        key=sample.key,
+        offset=sample.offset,
+        size=sample.size,
+        uid=uid,
+        caption=caption,
+        width=image.width,
+        height=image.height,
+        pixels=pixels,
+        notes=notes,
+    )
+
+
+def decode_image(data: bytes, limits: Limits) -> Image.Image:
+    """Decodes to 8-bit RGB.
+
+    Raises:
+        Rejected: too many pixels by the header (nothing is decoded then), truncated, or not an image.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            width, height = image.size
+            if width * height > limits.max_pixels:
+                raise Rejected(reasons.IMAGE_TOO_LARGE, f"{width} x {height} pixels, limit {limits.max_pixels}")
+            resized = limits.image_size**2 * max(width, height) // max(min(width, height), 1)
+            if resized > limits.max_pixels:
+                raise Rejected(
+                    reasons.IMAGE_TOO_LARGE,
+                    f"{width} x {height} is so narrow that resizing gives {resized} pixels, limit {limits.max_pixels}",
+                )
+            return image.convert("RGB")
+    except Rejected:
+        raise
+    except Image.DecompressionBombError as error:
+        raise Rejected(reasons.IMAGE_TOO_LARGE, _line(error)) from error
+    except UnidentifiedImageError as error:
+        reason = reasons.IMAGE_TRUNCATED if _lacks_its_end(data) else reasons.IMAGE_UNDECODABLE
+        raise Rejected(reason, f"{len(data)} bytes that start with {data[:12]!r}") from error
+    except MemoryError:
+        raise
+    except Exception as error:
+        # Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error, IndexError and more on bad bytes.
+        truncated = "truncated" in str(error).lower() or _lacks_its_end(data)
+        raise Rejected(reasons.IMAGE_TRUNCATED if truncated else reasons.IMAGE_UNDECODABLE, _line(error)) from error
+
+
+def decode_caption(data: bytes) -> tuple[str, bool]:
+    """Decodes UTF-8 and strips white space and a byte order mark.
+
+    Returns:
+        The caption, and whether bytes had to be replaced.
+
+    Raises:
+        Rejected: nothing is left.
+    """
+    try:
+        text, replaced = data.decode("utf-8"), False
+    except UnicodeDecodeError:
+        text, replaced = data.decode("utf-8", "replace"), True
+    text = text.removeprefix("\ufeff").strip()
+    if not text:
+        raise Rejected(reasons.CAPTION_EMPTY, f"{len(data)} bytes of white space" if data else "0 bytes")
+    return text, replaced
+
+
+def sample_uid(json_bytes: bytes | None, image_bytes: bytes, caption_bytes: bytes) -> tuple[str, tuple[str, ...]]:
+    """The sample's name to the outside.
+
+    Returns:
+        The json's `uid` if it is 32 hex digits (lower-cased), else `hashed_uid`; and the counters to raise.
+    """
+    notes: tuple[str, ...] = ()
+    if json_bytes is not None:
+        try:
+            record = json.loads(json_bytes)
+        except (ValueError, RecursionError):
+            notes = (JSON_BROKEN,)
+        else:
+            uid = record.get("uid") if isinstance(record, dict) else None
+            if isinstance(uid, str) and _UID.fullmatch(uid):
+                return uid.lower(), ()
+    return hashed_uid(image_bytes, caption_bytes), (*notes, UID_FROM_HASH)
+
+
+def hashed_uid(image_bytes: bytes, caption_bytes: bytes) -> str:
+    """BLAKE2b-128 over the image's length (8 bytes, little-endian), its bytes and the caption's bytes, in hex."""
+    digest = hashlib.blake2b(len(image_bytes).to_bytes(8, "little"), digest_size=16)
+    digest.update(image_bytes)
+    digest.update(caption_bytes)
+    return digest.hexdigest()
+
+
+def _caption_member(sample: Sample) -> bytes:
+    if CAPTION_EXTENSION in sample.too_large:
+        raise Rejected(reasons.CAPTION_TOO_LARGE, f"{sample.too_large[CAPTION_EXTENSION]} bytes")
+    if CAPTION_EXTENSION not in sample.members:
+        raise Rejected(reasons.CAPTION_MISSING, _listing(sample))
+    return sample.members[CAPTION_EXTENSION]
+
+
+def _image_member(sample: Sample) -> bytes:
+    for extension in IMAGE_EXTENSIONS:
+        if extension in sample.too_large:
+            raise Rejected(reasons.IMAGE_TOO_LARGE, f"{sample.too_large[extension]} bytes")
+        if extension in sample.members:
+            return sample.members[extension]
+    raise Rejected(reasons.IMAGE_MISSING, _listing(sample))
+
+
+def _listing(sample: Sample) -> str:
+    shown = ", ".join(sample.extensions[:8])
+    return f"members: {shown}" + (", ..." if len(sample.extensions) > 8 else "")
+
+
+def _lacks_its_end(data: bytes) -> bool:
+    """Whether the bytes start as JPEG, PNG, WebP or GIF and lack the format's end mark, or the length it states."""
+    if data.startswith(b"\xff\xd8\xff"):
+        return b"\xff\xd9" not in data
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return b"IEND" not in data
+    if data.startswith(b"RIFF") and (data[8:12] == b"WEBP" or len(data) < 12):
+        return len(data) < 12 or int.from_bytes(data[4:8], "little") + 8 > len(data)
+    if data.startswith(b"GIF8"):
+        return not data.rstrip(b"\0").endswith(b";")
+    return False
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]

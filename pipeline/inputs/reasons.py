@@ -1,0 +1,53 @@
+"""Why a sample was read but not embedded: the closed vocabulary of the `reason` column of the rejects table.
+
+Each reject row stands for one sample that the books count as read; `detail` says what was found.
+"""
+
+IMAGE_MISSING = "image-missing"
+"""The sample has no member with an image extension (jpg, jpeg, png, webp)."""
+
+IMAGE_TRUNCATED = "image-truncated"
+"""The image starts as a known format and ends too early."""
+
+IMAGE_UNDECODABLE = "image-undecodable"
+"""The bytes are not an image we read (SVG, HTML, junk), or the decoder refuses them."""
+
+IMAGE_TOO_LARGE = "image-too-large"
+"""The image member exceeds the byte limit, or its header announces more pixels than `max_pixels`; it was not decoded.
+
+Also used where the image is so narrow that the model's own resize would exceed `max_pixels`.
+"""
+
+CAPTION_MISSING = "caption-missing"
+"""The sample has no txt member."""
+
+CAPTION_EMPTY = "caption-empty"
+"""The caption is nothing but white space."""
+
+CAPTION_TOO_LARGE = "caption-too-large"
+"""The txt member exceeds the byte limit; it was not loaded."""
+
+TAR_TRUNCATED = "tar-truncated"
+"""The tar ends inside this sample. `key` is empty where the cut left no name to read."""
+
+TAR_CORRUPT = "tar-corrupt"
+"""A stretch of bytes that is no valid tar header was skipped. One row per stretch, however many samples it held."""
+
+TAR_EMPTY = "tar-empty"
+"""The file has no bytes at all: no tar program writes that, so an upload most likely failed."""
+
+ALL = frozenset(
+    {
+        IMAGE_MISSING,
+        IMAGE_TRUNCATED,
+        IMAGE_UNDECODABLE,
+        IMAGE_TOO_LARGE,
+        CAPTION_MISSING,
+        CAPTION_EMPTY,
+        CAPTION_TOO_LARGE,
+        TAR_TRUNCATED,
+        TAR_CORRUPT,
+        TAR_EMPTY,
+    }
+)
+"""Every reason that may appear in a rejects table."""

@@ -1,0 +1,1 @@
+"""From decisions to shards that train as they are: subset file, tars with the samples' own bytes, books, checks."""

@@ -1,0 +1,64 @@
+"""One output folder, one run: the claim is the first object written there, and the last word on whose data it is.
+
+A killed run leaves its claim and can go on; another run, or other parameters, are refused before anything is touched.
+"""
+
+import json
+
+from pipeline import storage
+from pipeline.errors import UserError
+from pipeline.output import layout
+
+
+def claim(output: str, identity: str) -> None:
+    """Make `output` this run's, or find that it is already.
+
+    Args:
+        output: URL of the output folder.
+        identity: fingerprint of everything that decides the output's content.
+
+    Raises:
+        UserError: as `check`.
+    """
+    if not check(output, identity):
+        storage.write_bytes(storage.join(output, layout.CLAIM), json.dumps({"identity": identity}).encode())
+
+
+def check(output: str, identity: str) -> bool:
+    """Whether `output` is claimed by this run already; False: it is empty. Touches nothing.
+
+    Args:
+        output: URL of the output folder.
+        identity: fingerprint of everything that decides the output's content.
+
+    Raises:
+        UserError: the folder holds another run's data, or files that no run wrote.
+    """
+    url = storage.join(output, layout.CLAIM)
+    shown = storage.redact(output)
+    try:
+        text = storage.read_bytes(url)
+    except FileNotFoundError:
+        found = storage.list_files(output)
+        if found:
+            name = storage.redact(found[0].url).rsplit("/", 1)[-1]
+            raise UserError(
+                f"output {shown} is not empty and no run of d2prune claims it "
+                f"({name} and {len(found) - 1} more); expected an empty folder"
+            ) from None
+        return False
+    try:
+        holder = str(json.loads(text)["identity"])
+    except (ValueError, KeyError, TypeError):
+        holder = "unreadable"
+    if holder != identity:
+        raise UserError(
+            f"output {shown} holds another run's data (its claim is {holder[:12]}, this run is {identity[:12]}); "
+            "give each selection a folder of its own"
+        )
+    return True
+
+
+def sweep(output: str) -> None:
+    """Remove what a killed writer of this run left under temporary names; only after `claim`."""
+    storage.sweep_temporaries(output)

@@ -1,0 +1,210 @@
+"""The last step of an output: what speaks of the whole folder, and `manifest.json`, whose presence says it is whole.
+
+Reads receipts and the uids the units left in `work_dir`; writes `subset.npy`, `sizes.json`, `meta.json`, `train.sh`,
+and the manifest last. No times and no machine names: the same pool, selection and parameters give the same bytes.
+"""
+
+import dataclasses
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pipeline import artifacts, storage
+from pipeline.artifacts import FileRecord, Manifest, Receipt
+from pipeline.errors import BooksError, InfrastructureError, UserError
+from pipeline.inputs.pool import Shard
+from pipeline.output import layout, subset, training
+from pipeline.output.shard_writer import output_files, put_bytes
+from pipeline.output.stage import UIDS, DecisionsUnit, TarUnit, Unit, WriteParams
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+"""Raised whenever an output folder changes meaning."""
+
+
+@dataclass(frozen=True)
+class InputShard:
+    """An input tar as the manifest names it: `name` is what tables say in `shard`."""
+
+    url: str
+    name: str
+    size: int
+
+
+@dataclass(frozen=True)
+class OutputManifest:
+    """The books of an output folder.
+
+    Attributes:
+        identity: fingerprint of all that decides its content; the claim's too.
+        params: how it was made.
+        counts: `pool` (samples to choose from), `selected`, `written`, `shards`, and repairs.
+        inputs: the pool's tars in canonical order.
+        files: every other object of the folder, by name.
+    """
+
+    identity: str
+    params: Mapping[str, Any]
+    counts: Mapping[str, int]
+    inputs: tuple[InputShard, ...]
+    files: tuple[FileRecord, ...]
+    format: int = FORMAT
+
+    def rows(self, name: str) -> int | None:
+        """Rows of the table `name`, None where there is no such file."""
+        return next((file.rows for file in self.files if file.name == name), None)
+
+
+def finish(
+    output: str,
+    work_dir: str,
+    identity: str,
+    params: WriteParams,
+    shards: Sequence[Shard],
+    select: Manifest,
+    units: Sequence[Unit],
+    receipts: Sequence[Receipt],
+) -> OutputManifest:
+    """Close the output of a run.
+
+    Args:
+        output: URL of the output folder, claimed by `identity`.
+        work_dir: the run's; the units' receipts are in its `write`.
+        identity: as claimed.
+        params: what the units were planned with.
+        shards: the pool in canonical order.
+        select: the select artifact.
+        units: as planned.
+        receipts: one per unit, in the order of `units`.
+
+    Raises:
+        BooksError: written is not selected, or the decisions do not list the whole pool.
+    """
+    tars = [receipt for unit, receipt in zip(units, receipts, strict=True) if isinstance(unit, TarUnit)]
+    lists = [receipt for unit, receipt in zip(units, receipts, strict=True) if isinstance(unit, DecisionsUnit)]
+    selected = sum(unit.counters["kept"] for unit in select.units)
+    pool = sum(unit.rows("decisions.parquet") for unit in select.units)
+    listed = artifacts.sum_counters(lists)
+    artifacts.balance("write: decisions", pool, {"listed": listed.get("listed", 0)})
+    artifacts.balance("write: kept decisions", selected, {"listed as kept": listed.get("listed_kept", 0)})
+    return close(
+        output=output,
+        work_dir=work_dir,
+        identity=identity,
+        params=dataclasses.asdict(params),
+        samples_per_shard=params.samples_per_shard,
+        pool=pool,
+        selected=selected,
+        shards=shards,
+        tars=tars,
+        others=[file for receipt in lists for file in output_files(receipt)],
+    )
+
+
+def close(
+    *,
+    output: str,
+    work_dir: str,
+    identity: str,
+    params: Mapping[str, Any],
+    samples_per_shard: int,
+    pool: int,
+    selected: int,
+    shards: Sequence[Shard],
+    tars: Sequence[Receipt],
+    others: Sequence[FileRecord],
+) -> OutputManifest:
+    """Balance the books of the tars and write what speaks of all of them.
+
+    Args:
+        output: URL of the output folder.
+        work_dir: where the units' receipts are, in `write`.
+        identity: as claimed.
+        params: to record.
+        samples_per_shard: samples in each tar but the last.
+        pool: samples there were to choose from.
+        selected: samples that must have been written.
+        shards: the pool's tars in canonical order.
+        tars: receipts of the output tars, in order.
+        others: files of the output already written beside them.
+
+    Raises:
+        BooksError: the tars do not hold what was selected.
+    """
+    counters = artifacts.sum_counters(tars)
+    written = counters.pop("written", 0)
+    artifacts.balance("write", selected, {"written": written})
+    counts = [receipt.counters["written"] for receipt in tars]
+    if any(count != samples_per_shard for count in counts[:-1]):
+        raise BooksError(f"write: a tar before the last does not hold {samples_per_shard} samples: {counts}")
+    sizes = {layout.SHARD_FORMAT.format(i): count for i, count in enumerate(counts)}
+    meta = {
+        "output_shard_count": len(tars),
+        "output_shard_format": layout.SHARD_FORMAT,
+        "output_shard_stats_format": layout.STATS_FORMAT,
+        "shard_size": samples_per_shard,
+        "processed_count": pool,
+        "output_count": written,
+    }
+    small = training.warning(len(tars), training.DEFAULT_WORKERS, 1) if tars else None
+    if small:
+        log.warning("output %s: %s", storage.redact(output), small)
+    size, checksum = subset.write(storage.join(output, layout.SUBSET), lambda: _uids(work_dir, tars))
+    files = [
+        *(file for receipt in tars for file in output_files(receipt)),
+        *others,
+        FileRecord(layout.SUBSET, written, size, checksum),
+        put_bytes(output, layout.SIZES, _json(sizes)),
+        put_bytes(output, layout.META, _json(meta)),
+        put_bytes(output, layout.TRAIN, training.script(output, len(tars), written).encode()),
+    ]
+    manifest = OutputManifest(
+        identity=identity,
+        params=params,
+        counts={"pool": pool, "selected": selected, "written": written, "shards": len(tars), **counters},
+        inputs=tuple(InputShard(storage.redact(shard.url), shard.name, shard.size) for shard in shards),
+        files=tuple(sorted(files, key=lambda file: file.name)),
+    )
+    put_bytes(output, layout.MANIFEST, _json(dataclasses.asdict(manifest)))
+    return manifest
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True, indent=1, default=dict).encode() + b"\n"
+
+
+def _uids(work_dir: str, tars: Sequence[Receipt]) -> Iterator[subset.UidArray]:
+    folder = storage.join(work_dir, "write")
+    for receipt in tars:
+        url = artifacts.unit_url(folder, receipt.key, UIDS)
+        data = storage.read_bytes(url)
+        if storage.checksum(data) != receipt.files[0].checksum:
+            raise InfrastructureError(f"{storage.redact(url)}: not what its receipt tells; delete its folder")
+        yield np.frombuffer(data, dtype=subset.DTYPE)
+
+
+def read_manifest(output: str) -> OutputManifest | None:
+    """The manifest of an output folder, None where it is not whole.
+
+    Raises:
+        UserError: there is one that this version cannot read.
+    """
+    url = storage.join(output, layout.MANIFEST)
+    try:
+        data = storage.read_bytes(url)
+    except FileNotFoundError:
+        return None
+    try:
+        record = json.loads(data)
+        if record["format"] != FORMAT:
+            raise UserError(f"{storage.redact(url)}: format {record['format']}, this version reads {FORMAT}")
+        record["inputs"] = tuple(InputShard(**shard) for shard in record["inputs"])
+        record["files"] = tuple(FileRecord(**file) for file in record["files"])
+        return OutputManifest(**record)
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{storage.redact(url)}: not the manifest of an output folder: {error}") from error

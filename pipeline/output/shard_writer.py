@@ -1,0 +1,147 @@
+"""One output tar with its stats and its table: rows that say where samples lie -> objects under their final names.
+
+Reads byte ranges of input tars, writes `{:08d}.tar`, `{:08d}_stats.json` and `{:08d}.parquet`. The bytes depend on the
+rows and the samples alone. A sample's key in the tar is `{uid}-{j}`, j counting the same uid in this tar, as DataComp's
+resharder names them.
+"""
+
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from pipeline import artifacts, schemas, storage
+from pipeline.artifacts import FileRecord, Receipt
+from pipeline.errors import UserError
+from pipeline.inputs.tar import parse_sample
+from pipeline.output import fetch, layout, subset
+from pipeline.output.tar_stream import TarStream, trainable
+
+
+@dataclass(frozen=True)
+class WrittenShard:
+    """What `write_shard` wrote: records of the output's objects, and the uids as bytes of a subset file's rows."""
+
+    rows: int
+    files: tuple[FileRecord, ...]
+    uids: bytes
+    repairs: Mapping[str, int]
+
+
+def write_shard(output: str, index: int, pieces: Iterable[tuple[str, pa.Table]]) -> WrittenShard:
+    """Write one output tar, its stats and its table.
+
+    Args:
+        output: URL of the output folder.
+        index: number of the tar.
+        pieces: (URL of an input tar, rows to copy from it). Rows have key, uid, offset, size, offsets ascending, and
+            whatever else of `schemas.WRITTEN` is known.
+
+    Raises:
+        UserError: an input shard is gone or changed.
+        InfrastructureError: storage failed.
+    """
+    names: list[str] = []
+    tables: list[pa.Table] = []
+    repairs: Counter[str] = Counter()
+    seen: Counter[str] = Counter()
+    url = storage.join(output, layout.SHARD_FORMAT.format(index))
+    with storage.writer(url) as sink:
+        stream = TarStream(sink.write)
+        for uid, members, fixed in _samples(pieces, tables):
+            names.append(f"{uid}-{seen[uid]}")
+            seen[uid] += 1
+            repairs.update(fixed)
+            stream.add(names[-1], members)
+        stream.close()
+    tar = FileRecord(layout.SHARD_FORMAT.format(index), None, stream.size, stream.checksum)
+    table = _written_table(tables, names)
+    stats = json.dumps({"successes": len(names)}).encode()
+    files = (
+        tar,
+        put_bytes(output, layout.STATS_FORMAT.format(index), stats),
+        put_table(output, layout.TABLE_FORMAT.format(index), table),
+    )
+    uids = subset.encode(table["uid"].to_pylist()).tobytes()
+    return WrittenShard(len(names), files, uids, dict(repairs))
+
+
+def _samples(
+    pieces: Iterable[tuple[str, pa.Table]], tables: list[pa.Table]
+) -> Iterator[tuple[str, list[tuple[str, bytes | memoryview]], tuple[str, ...]]]:
+    """(uid, members to write, repairs) of every row; the tables that were read are appended to `tables`."""
+    wanted: list[tuple[str, str, str, int]] = []
+
+    def sources() -> Iterator[fetch.Source]:
+        for url, table in pieces:
+            offsets, sizes = table["offset"].to_pylist(), table["size"].to_pylist()
+            keys, uids = table["key"].to_pylist(), table["uid"].to_pylist()
+            tables.append(table)
+            wanted.extend((url, key, uid, offset) for key, uid, offset in zip(keys, uids, offsets, strict=True))
+            yield fetch.Source(url, offsets, sizes)
+
+    for position, data in enumerate(fetch.read_samples(sources())):
+        url, key, uid, offset = wanted[position]
+        yield uid, *_members(data, url, key, offset)
+
+
+def _members(
+    data: memoryview, url: str, key: str, offset: int
+) -> tuple[list[tuple[str, bytes | memoryview]], tuple[str, ...]]:
+    try:
+        members = parse_sample(data)
+    except ValueError as error:
+        raise UserError(_changed(url, key, offset, str(error))) from error
+    if not members or not members[0].name.startswith(f"{key}."):
+        found = members[0].name if members else "nothing"
+        raise UserError(_changed(url, key, offset, f"found {found}"))
+    return trainable(members)
+
+
+def _changed(url: str, key: str, offset: int, detail: str) -> str:
+    return (
+        f"{storage.redact(url)}: sample {key} is no longer at byte {offset} ({detail}); "
+        "the tar changed while the run was under way; run again to embed what is there now"
+    )
+
+
+def _written_table(tables: Sequence[pa.Table], names: Sequence[str]) -> pa.Table:
+    """The rows with their new keys, in the columns of `schemas.WRITTEN`; columns nobody knows are null."""
+    schema = schemas.WRITTEN
+    if not tables:
+        return schema.empty_table()
+    rows = pa.concat_tables(tables)
+    columns = []
+    for field in schema:
+        source = "key" if field.name == "source_key" else field.name
+        if field.name == "key":
+            columns.append(pa.chunked_array([pa.array(names, pa.string())]))
+        elif source in rows.column_names:
+            columns.append(rows[source].cast(field.type))
+        else:
+            columns.append(pa.chunked_array([pa.nulls(rows.num_rows, field.type)]))
+    return pa.Table.from_arrays(columns, schema=schema).combine_chunks()
+
+
+def put_bytes(output: str, name: str, data: bytes, rows: int | None = None) -> FileRecord:
+    """Write one small object of the output and tell its size and checksum."""
+    storage.write_bytes(storage.join(output, name), data)
+    return FileRecord(name, rows, len(data), storage.checksum(data))
+
+
+def put_table(output: str, name: str, table: pa.Table) -> FileRecord:
+    """Write one table of the output."""
+    return put_bytes(output, name, artifacts.table_bytes(table.combine_chunks()), table.num_rows)
+
+
+def output_facts(files: Iterable[FileRecord]) -> list[dict[str, object]]:
+    """File records of the output as JSON values, for a receipt's facts."""
+    return [dataclasses.asdict(file) for file in files]
+
+
+def output_files(receipt: Receipt) -> list[FileRecord]:
+    """The objects of the output folder that a unit wrote."""
+    return [FileRecord(**record) for record in receipt.facts["output"]]

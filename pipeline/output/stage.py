@@ -1,0 +1,231 @@
+"""The write stage: kept samples -> numbered output tars, each with its stats and table; and the pool's decisions.
+
+Reads the embed artifact (byte ranges), the select artifact (decisions) and the input tars. Writes, per output tar i of
+at most `samples_per_shard` samples: `{i:08d}.tar`, `{i:08d}_stats.json`, `{i:08d}.parquet`; per input shard p:
+`decisions-{p:08d}.parquet`. The invariant: kept samples in canonical order fill the tars densely, so who writes which
+tar, and in which order, shows nowhere in the bytes. A unit's receipt is written after its objects.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline import artifacts, schemas, storage
+from pipeline.artifacts import Manifest, Receipt
+from pipeline.errors import BooksError, InfrastructureError
+from pipeline.inputs.pool import Shard
+from pipeline.output import layout
+from pipeline.output.shard_writer import output_facts, output_files, put_table, write_shard
+
+SAMPLES = "samples.parquet"
+DECISIONS = "decisions.parquet"
+UIDS = "uids.npy"
+
+_SAMPLE_COLUMNS = ("shard", "key", "uid", "offset", "size", "caption", "width", "height", "clip_score")
+_DECISION_COLUMNS = ("uid", "difficulty", "forward_score", "selection_score", "kept", "suppressed_by")
+
+
+@dataclass(frozen=True)
+class WriteParams:
+    """What decides the output beyond the selection.
+
+    Attributes:
+        samples_per_shard: samples in each output tar but the last.
+    """
+
+    samples_per_shard: int = 10_000
+
+
+@dataclass(frozen=True)
+class Part:
+    """One input shard with its rows in the embed and select artifacts (receipts without counters and facts)."""
+
+    index: int
+    shard: Shard
+    samples: Receipt
+    decisions: Receipt
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Kept rows [start, stop) of a part, counted among its kept rows."""
+
+    part: Part
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class TarUnit:
+    """One output tar."""
+
+    key: str
+    index: int
+    slices: tuple[Slice, ...]
+
+
+@dataclass(frozen=True)
+class DecisionsUnit:
+    """The decisions of one input shard, for the output."""
+
+    key: str
+    part: Part
+
+
+Unit = TarUnit | DecisionsUnit
+
+
+def plan(shards: Sequence[Shard], embed: Manifest, select: Manifest, params: WriteParams) -> list[Unit]:
+    """All units: the output tars in order, then the decisions of each input shard.
+
+    Args:
+        shards: the pool in canonical order, aligned with `embed.units` and `select.units`.
+        embed: the embed artifact.
+        select: the select artifact; each unit's counter `kept` is the number of its kept rows.
+        params: see `WriteParams`.
+
+    Raises:
+        BooksError: the three lists are not aligned.
+    """
+    if not len(shards) == len(embed.units) == len(select.units):
+        raise BooksError(
+            f"write: {len(shards)} shards, {len(embed.units)} embedded and {len(select.units)} selected parts"
+        )
+    parts = [
+        Part(i, shard, _bare(samples), _bare(decisions))
+        for i, (shard, samples, decisions) in enumerate(zip(shards, embed.units, select.units, strict=True))
+    ]
+    kept = [unit.counters["kept"] for unit in select.units]
+    units: list[Unit] = []
+    for index, ranges in enumerate(assign(kept, params.samples_per_shard)):
+        slices = tuple(Slice(parts[i], start, stop) for i, start, stop in ranges)
+        identity = [(*_content(piece.part), piece.start, piece.stop) for piece in slices]
+        units.append(TarUnit(artifacts.unit_key(f"{index:08d}", "tar", identity), index, slices))
+    units.extend(
+        DecisionsUnit(artifacts.unit_key(f"decisions-{part.index:08d}", "decisions", _content(part)), part)
+        for part in parts
+    )
+    return units
+
+
+def assign(kept: Sequence[int], samples_per_shard: int) -> list[list[tuple[int, int, int]]]:
+    """Fill output shards densely from parts in order.
+
+    Args:
+        kept: kept rows of each part.
+        samples_per_shard: rows of each output shard but the last.
+
+    Returns:
+        Per output shard its pieces (part, start, stop), counted among the part's kept rows; no empty piece or shard.
+    """
+    shards: list[list[tuple[int, int, int]]] = []
+    room = 0
+    for part, count in enumerate(kept):
+        start = 0
+        while start < count:
+            if room == 0:
+                shards.append([])
+                room = samples_per_shard
+            stop = min(count, start + room)
+            shards[-1].append((part, start, stop))
+            room -= stop - start
+            start = stop
+    return shards
+
+
+def _bare(receipt: Receipt) -> Receipt:
+    """Without what the worker does not need: units travel, and there may be a million."""
+    return dataclasses.replace(receipt, counters={}, facts={})
+
+
+def _content(part: Part) -> tuple[str, str, str, str]:
+    """What decides the bytes a part gives: the object and both tables."""
+    checksums = [
+        next(file.checksum for file in receipt.files if file.name == name)
+        for receipt, name in ((part.samples, SAMPLES), (part.decisions, DECISIONS))
+    ]
+    return storage.redact(part.shard.url), part.shard.version, checksums[0], checksums[1]
+
+
+class Writer:
+    """Writes one unit at a time. Memory: the tables of one input shard and at most 64 MiB of samples."""
+
+    def __init__(self, work_dir: str, output: str) -> None:
+        """Name the places.
+
+        Args:
+            work_dir: the run's; `embed` and `select` are read there and `write` gets the receipts.
+            output: the output folder, already claimed.
+        """
+        self._embed = storage.join(work_dir, "embed")
+        self._select = storage.join(work_dir, "select")
+        self._write = storage.join(work_dir, "write")
+        self._output = output
+
+    def __call__(self, unit: Unit) -> Receipt:
+        """Write the unit's objects, then its receipt.
+
+        Raises:
+            UserError: an input shard is gone or changed.
+            InfrastructureError: storage failed, or an artifact is not the one planned on.
+        """
+        if isinstance(unit, DecisionsUnit):
+            return self._decisions(unit)
+        pieces = ((piece.part.shard.url, self._kept(piece)) for piece in unit.slices)
+        written = write_shard(self._output, unit.index, pieces)
+        counters = {"tars": 1, "written": written.rows, **written.repairs}
+        return artifacts.commit_unit(
+            self._write, unit.key, {UIDS: written.uids}, counters, {"output": output_facts(written.files)}
+        )
+
+    def _kept(self, piece: Slice) -> pa.Table:
+        samples, decisions = self._tables(piece.part)
+        joined = samples
+        for name in _DECISION_COLUMNS[1:]:
+            joined = joined.append_column(name, decisions[name])
+        return joined.filter(decisions["kept"]).slice(piece.start, piece.stop - piece.start)
+
+    def _tables(self, part: Part, more: Sequence[str] = ()) -> tuple[pa.Table, pa.Table]:
+        samples = artifacts.read_table(self._embed, part.samples, SAMPLES, _SAMPLE_COLUMNS)
+        decisions = artifacts.read_table(self._select, part.decisions, DECISIONS, [*_DECISION_COLUMNS, *more])
+        if not samples["uid"].equals(decisions["uid"]):
+            raise InfrastructureError(
+                f"{part.shard.name}: the rows of {SAMPLES} and {DECISIONS} are not the same samples"
+            )
+        return samples, decisions
+
+    def _decisions(self, unit: DecisionsUnit) -> Receipt:
+        samples, decisions = self._tables(unit.part, ("reason", "suppression"))
+        columns = [
+            (decisions if name in decisions.column_names else samples)[name] for name in schemas.POOL_DECISIONS.names
+        ]
+        table = pa.Table.from_arrays(columns, schema=schemas.POOL_DECISIONS)
+        record = put_table(self._output, layout.DECISIONS_FORMAT.format(unit.part.index), table)
+        counters = {"listed": table.num_rows, "listed_kept": pc.sum(decisions["kept"]).as_py() or 0}
+        return artifacts.commit_unit(self._write, unit.key, {}, counters, {"output": output_facts([record])})
+
+
+def present(output: str) -> dict[str, int]:
+    """What lies in the output folder: name -> bytes."""
+    return {file.url.rsplit("/", 1)[-1]: file.size for file in storage.list_files(output)}
+
+
+def is_done(receipt: Receipt | None, listed: Mapping[str, int]) -> bool:
+    """Whether a unit need not be done again.
+
+    Args:
+        receipt: the unit's, None where it has none.
+        listed: `present(output)`, taken after the claim.
+    """
+    return receipt is not None and all(listed.get(file.name) == file.size for file in output_files(receipt))
+
+
+def finished(work_dir: str, output: str, units: Sequence[Unit]) -> dict[str, Receipt]:
+    """Receipts, by unit key, of the units that need not be done again."""
+    folder = storage.join(work_dir, "write")
+    listed = present(output)
+    found = {unit.key: artifacts.read_receipt(folder, unit.key) for unit in units} if listed else {}
+    return {key: receipt for key, receipt in found.items() if receipt is not None and is_done(receipt, listed)}

@@ -1,0 +1,97 @@
+"""Samples -> the bytes of a WebDataset tar, streamed: size and checksum are known at the end without a second look.
+
+Payloads go through untouched. Two kinds of members would make a trainer drop the whole sample in silence, because
+WebDataset's decoder raises on them: a `txt` that is not UTF-8 and a `json` that does not parse. The first is written
+repaired (as the model saw it) with the original bytes beside it as `txt-original`; the second keeps its bytes under the
+extension `json-invalid`, which decoders leave alone.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+
+from pipeline.inputs.tar import RawMember
+from pipeline.inputs.tar_header import BLOCK
+from pipeline.inputs.tar_write import END_OF_ARCHIVE, member_header
+
+_FLUSH = 4 * 2**20
+_ZEROS = bytes(BLOCK)
+
+Payload = bytes | memoryview
+
+
+def trainable(members: Sequence[RawMember]) -> tuple[list[tuple[str, Payload]], tuple[str, ...]]:
+    """What to write of a sample's members, so that WebDataset can decode it.
+
+    Args:
+        members: of one sample, in tar order.
+
+    Returns:
+        (extension, payload) in tar order, and the names of repairs: `caption_repaired`, `json_set_aside`.
+    """
+    written: list[tuple[str, Payload]] = []
+    repairs: list[str] = []
+    for member in members:
+        if member.extension == "txt":
+            raw = bytes(member.payload)
+            try:
+                raw.decode()
+            except UnicodeDecodeError:
+                repairs.append("caption_repaired")
+                written.append(("txt", raw.decode(errors="replace").encode()))
+                written.append(("txt-original", member.payload))
+                continue
+        elif member.extension == "json":
+            try:
+                json.loads(bytes(member.payload))
+            except (ValueError, RecursionError):
+                repairs.append("json_set_aside")
+                written.append(("json-invalid", member.payload))
+                continue
+        written.append((member.extension, member.payload))
+    return written, tuple(repairs)
+
+
+class TarStream:
+    """Turns members into tar bytes, in blocks of about 4 MiB.
+
+    Attributes:
+        size: bytes given out so far; the tar's size after `close`.
+    """
+
+    def __init__(self, write: Callable[[bytes], object]) -> None:
+        self._write = write
+        self._hash = hashlib.blake2b(digest_size=16)
+        self._parts: list[Payload] = []
+        self._pending = 0
+        self.size = 0
+
+    @property
+    def checksum(self) -> str:
+        """BLAKE2b-128 of the bytes given out, in hex; the whole tar's after `close`."""
+        return self._hash.hexdigest()
+
+    def add(self, key: str, members: Sequence[tuple[str, Payload]]) -> None:
+        """Append one sample: `members` are (extension, payload), named `key.extension`."""
+        parts = self._parts
+        for extension, payload in members:
+            size = len(payload)
+            header = member_header(f"{key}.{extension}", size)
+            tail = -size % BLOCK
+            parts += (header, payload, _ZEROS[:tail])
+            self._pending += len(header) + size + tail
+        if self._pending >= _FLUSH:
+            self._flush()
+
+    def close(self) -> None:
+        """Append the end-of-archive mark and give out what is left."""
+        self._parts.append(END_OF_ARCHIVE)
+        self._flush()
+
+    def _flush(self) -> None:
+        data = b"".join(self._parts)
+        self._parts.clear()
+        self._pending = 0
+        self._hash.update(data)
+        self._write(data)
+        self.size += len(data)

@@ -1,0 +1,124 @@
+"""How to train on an output folder: the open_clip command, and the script `train.sh` that runs it.
+
+open_clip (3.x, `open_clip_train`) wants the shards as a brace range, their samples as a number (it reads `sizes.json`
+of local folders only), and at least one shard per data-loader worker of every process. DataComp's train.py wants the
+folder.
+"""
+
+import shlex
+
+from pipeline import storage
+from pipeline.output import layout
+
+DEFAULT_WORKERS = 4
+
+
+def train_data(output: str, shards: int) -> str:
+    """The `--train-data` argument for an output folder.
+
+    Args:
+        output: URL of the folder.
+        shards: number of tars, at least 1.
+    """
+    url = storage.redact(storage.join(output, layout.brace_range(shards)))
+    if url.startswith("s3://"):
+        return f"pipe:aws s3 cp {url} -"
+    if url.startswith(("gs://", "gcs://")):
+        return f"pipe:gcloud storage cat {url}"
+    return url.removeprefix("file://")
+
+
+def command(output: str, shards: int, samples: int, workers: int | None = None, model: str = "ViT-B-32") -> str:
+    """The open_clip command that trains on the folder, quoted for a shell.
+
+    Args:
+        output: URL of the folder.
+        shards: number of tars.
+        samples: number of samples in them.
+        workers: data-loader workers; default 4, or fewer where there are fewer shards.
+        model: the architecture to train.
+    """
+    arguments = [
+        "--dataset-type=webdataset",
+        f"--train-data={train_data(output, shards)}",
+        f"--train-num-samples={samples}",
+        f"--workers={min(DEFAULT_WORKERS, shards) if workers is None else workers}",
+        f"--model={model}",
+    ]
+    return "python -m open_clip_train.main " + " ".join(shlex.quote(argument) for argument in arguments)
+
+
+def warning(shards: int, workers: int, world_size: int) -> str | None:
+    """What is wrong with so many shards for so many readers; None if nothing is.
+
+    Args:
+        shards: number of tars.
+        workers: data-loader workers of each process.
+        world_size: training processes.
+    """
+    readers = workers * world_size
+    if shards >= readers:
+        return None
+    return (
+        f"shards: {shards}, fewer than {workers} workers x {world_size} processes = {readers}; open_clip refuses that: "
+        "use fewer workers, a smaller write.samples_per_shard, or --dataset-resampled"
+    )
+
+
+def script(output: str, shards: int, samples: int) -> str:
+    """The text of `train.sh`: runs as it is, passes its arguments on to open_clip.
+
+    Args:
+        output: URL of the folder; a local one is found from the script's own place, so that it may be moved.
+        shards: number of tars.
+        samples: number of samples in them.
+    """
+    if shards == 0:
+        return "#!/bin/sh\necho 'no sample was kept: nothing to train on' >&2\nexit 1\n"
+    if storage.is_local(output):
+        folder = '$(CDPATH= cd -- "$(dirname -- "$0")" && pwd)'
+        data = f'"$FOLDER/"{shlex.quote(layout.brace_range(shards))}'
+    else:
+        folder = shlex.quote(storage.redact(output.rstrip("/")))
+        data = shlex.quote(train_data(output, shards))
+    return _SCRIPT.format(shards=shards, samples=samples, folder=folder, data=data, workers=DEFAULT_WORKERS)
+
+
+_SCRIPT = """\
+#!/bin/sh
+# Trains CLIP on the {samples} samples in the {shards} shards of this folder, with open_clip:
+#     pip install 'open_clip_torch[training]'
+#     sh train.sh --batch-size 256 --lr 5e-4 --epochs 32
+# All arguments go to open_clip. MODEL, WORKERS (data-loader workers of each process) and WORLD_SIZE (processes, one a
+# GPU) may be set in the environment.
+#
+# With DataComp's own program, from its checkout:
+#     python train.py --scale small --data_dir FOLDER --output_dir RUNS --exp_name NAME
+set -eu
+FOLDER={folder}
+DATA={data}
+SHARDS={shards}
+SAMPLES={samples}
+MODEL="${{MODEL:-ViT-B-32}}"
+WORKERS="${{WORKERS:-{workers}}}"
+WORLD_SIZE="${{WORLD_SIZE:-1}}"
+
+if [ "$SHARDS" -lt "$((WORKERS * WORLD_SIZE))" ]; then
+    echo "warning: $SHARDS shards are fewer than $WORKERS workers x $WORLD_SIZE processes, which open_clip refuses" >&2
+    if [ "$SHARDS" -ge "$WORLD_SIZE" ]; then
+        WORKERS="$((SHARDS / WORLD_SIZE))"
+        echo "warning: going on with WORKERS=$WORKERS" >&2
+    else
+        set -- --dataset-resampled "$@"
+        echo "warning: going on with --dataset-resampled (sampling with replacement)" >&2
+    fi
+fi
+
+echo "training on $FOLDER: $SAMPLES samples in $SHARDS shards" >&2
+set -- -m open_clip_train.main --dataset-type webdataset --train-data "$DATA" --train-num-samples "$SAMPLES" \\
+    --workers "$WORKERS" --model "$MODEL" "$@"
+if [ "$WORLD_SIZE" -gt 1 ]; then
+    exec "${{PYTHON:-python}}" -m torch.distributed.run --nproc_per_node "$WORLD_SIZE" "$@"
+fi
+exec "${{PYTHON:-python}}" "$@"
+"""

@@ -1,0 +1,223 @@
+"""Re-read an output folder and name every fault: the books against the objects, the samples against their sources.
+
+Reads the manifest, then everything it tells of: numbering, sizes, checksums, counts, uids against the subset file, each
+output sample against the bytes of its input tar, and each tar through open_clip's own data loader. Nothing is written.
+Tars are checked independently, so an executor may spread them.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline import storage
+from pipeline.artifacts import FileRecord
+from pipeline.errors import UserError
+from pipeline.execution import Executor, InProcess, Resources
+from pipeline.output import layout, subset
+from pipeline.output.finish import OutputManifest, read_manifest
+from pipeline.output.verify_tar import TarCheck, TarChecker
+
+SAMPLED_TARS = 4
+SAMPLED_SAMPLES = 200
+
+
+@dataclass(frozen=True)
+class Depth:
+    """How much is re-read.
+
+    Attributes:
+        tars: tars whose bytes are checked, None for all; first and last are always among them.
+        samples: samples of each such tar that are compared with their source, None for all.
+        loader: whether the tars go through open_clip's data loader too, which decodes every image.
+        seed: of the choice of tars and samples.
+    """
+
+    tars: int | None = SAMPLED_TARS
+    samples: int | None = SAMPLED_SAMPLES
+    loader: bool = True
+    seed: int = 0
+
+
+FULL = Depth(tars=None, samples=None)
+
+
+def verify(
+    output: str,
+    full: bool = False,
+    depth: Depth | None = None,
+    executor: Executor | None = None,
+    resources: Resources | None = None,
+) -> list[str]:
+    """Check an output folder.
+
+    Args:
+        output: URL of the folder.
+        full: check all of it; otherwise every table, and a sample of the tars.
+        depth: what to check instead of the two choices `full` gives.
+        executor: spreads the tars; default this process.
+        resources: of one worker, and how many.
+
+    Returns:
+        The faults, one line each; empty where all is well.
+
+    Raises:
+        UserError: the folder is not there, or its manifest cannot be read.
+        InfrastructureError: the storage cannot be reached.
+    """
+    depth = depth or (FULL if full else Depth())
+    manifest = read_manifest(output)
+    if manifest is None:
+        if not storage.is_folder(output):
+            raise UserError(f"output {storage.redact(output)}: not found")
+        return [f"{layout.MANIFEST}: missing; the run that writes this folder has not finished"]
+    faults = _objects(output, manifest)
+    if faults:
+        return faults
+    tables = _Tables(output, manifest)
+    faults += _numbers(output, manifest, tables.tar_rows)
+    faults += tables.read()
+    checks = _chosen(manifest, depth)
+    run = executor or InProcess()
+    checker = _MakeChecker(output, manifest, depth)
+    by_tar = {check.index: found for check, found in run.map(checker, checks, resources or Resources())}
+    for check in checks:
+        faults += by_tar[check.index]
+    return faults
+
+
+@dataclass(frozen=True)
+class _MakeChecker:
+    """Builds the worker where it runs."""
+
+    output: str
+    manifest: OutputManifest
+    depth: Depth
+
+    def __call__(self) -> TarChecker:
+        urls = {shard.name: shard.url for shard in self.manifest.inputs}
+        return TarChecker(self.output, urls, self.depth.samples, self.depth.loader, self.depth.seed)
+
+
+def _objects(output: str, manifest: OutputManifest) -> list[str]:
+    """Names and sizes: all that is told of is there, and nothing else is."""
+    root = [file.url for file in storage.list_files(output)]
+    sizes = {file.url.rsplit("/", 1)[-1]: file.size for file in storage.list_files(output)}
+    faults = []
+    for file in manifest.files:
+        if file.name not in sizes:
+            faults.append(f"{file.name}: missing")
+        elif sizes[file.name] != file.size:
+            faults.append(f"{file.name}: {sizes[file.name]} bytes, the manifest tells {file.size}")
+    known = {file.name for file in manifest.files} | {layout.MANIFEST, layout.CLAIM}
+    faults += [f"{name}: not in the manifest" for name in sorted(sizes.keys() - known)]
+    if len(root) != len(sizes):
+        faults.append(f"{len(root) - len(sizes)} files lie in folders below; the folder must be flat")
+    return faults
+
+
+def _numbers(output: str, manifest: OutputManifest, rows: Sequence[int]) -> list[str]:
+    """Numbering without gaps, and counts that agree wherever they are told."""
+    faults = []
+    count = len(rows)
+    tars = [file.name for file in manifest.files if file.name.endswith(".tar")]
+    expected = [layout.SHARD_FORMAT.format(i) for i in range(manifest.counts["shards"])]
+    if tars != expected:
+        odd = sorted(set(tars) ^ set(expected))
+        faults.append(f"numbering: expected {len(expected)} tars from 0 without gaps; wrong: {', '.join(odd[:5])}")
+    told: list[tuple[str, Any, Any]] = [
+        ("sum of the tables' rows", sum(rows), manifest.counts["written"]),
+        ("selected", manifest.counts["selected"], manifest.counts["written"]),
+        (f"{layout.META}: output_shard_count", _json(output, layout.META).get("output_shard_count"), count),
+        (f"{layout.META}: output_shard_format", _json(output, layout.META).get("output_shard_format"), "{:08d}.tar"),
+        (layout.SIZES, _json(output, layout.SIZES), {layout.SHARD_FORMAT.format(i): n for i, n in enumerate(rows)}),
+    ]
+    for index, number in enumerate(rows):
+        name = layout.STATS_FORMAT.format(index)
+        told.append((f"{name}: successes", _json(output, name).get("successes"), number))
+    faults += [f"{what}: {found}, expected {right}" for what, found, right in told if found != right]
+    return faults
+
+
+def _json(output: str, name: str) -> dict[str, Any]:
+    try:
+        value = json.loads(storage.read_bytes(storage.join(output, name)))
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+class _Tables:
+    """The tables of an output: rows by the manifest, uids by the files themselves."""
+
+    def __init__(self, output: str, manifest: OutputManifest) -> None:
+        self._output, self._manifest = output, manifest
+        names = [layout.TABLE_FORMAT.format(i) for i in range(manifest.counts["shards"])]
+        self._written = [file for name in names for file in manifest.files if file.name == name]
+        self._decisions = [file for file in manifest.files if file.name.startswith("decisions-")]
+        self.tar_rows = [file.rows or 0 for file in self._written]
+
+    def read(self) -> list[str]:
+        """Checksums of the tables and of the subset file, and that all tell of the same samples."""
+        faults: list[str] = []
+        written = [self._uids(file, faults, kept_only=False) for file in self._written]
+        rows = np.concatenate([np.zeros(0, subset.DTYPE), *written])
+        rows = rows[subset.order(rows)]
+        record = next((file for file in self._manifest.files if file.name == layout.SUBSET), None)
+        if record is None:
+            return [*faults, f"{layout.SUBSET}: not in the manifest"]
+        data = storage.read_bytes(storage.join(self._output, layout.SUBSET))
+        if storage.checksum(data) != record.checksum:
+            faults.append(f"{layout.SUBSET}: its checksum is not the manifest's")
+        listed = subset.read(storage.join(self._output, layout.SUBSET))
+        if not np.array_equal(rows, listed):
+            faults.append(f"{layout.SUBSET}: {_difference(listed, rows)}")
+        if self._decisions:
+            kept = np.concatenate([self._uids(file, faults, kept_only=True) for file in self._decisions])
+            if not np.array_equal(kept[subset.order(kept)], rows):
+                faults.append(f"decisions: {_difference(kept, rows)}")
+            told = sum(file.rows or 0 for file in self._decisions)
+            if told != self._manifest.counts["pool"]:
+                faults.append(f"decisions: {told} rows, the pool has {self._manifest.counts['pool']}")
+        return faults
+
+    def _uids(self, file: FileRecord, faults: list[str], kept_only: bool) -> subset.UidArray:
+        data = storage.read_bytes(storage.join(self._output, file.name))
+        if storage.checksum(data) != file.checksum:
+            faults.append(f"{file.name}: its checksum is not the manifest's")
+        try:
+            table = pq.read_table(pa.BufferReader(data), columns=["uid", "kept"])
+            if table.num_rows != file.rows:
+                faults.append(f"{file.name}: {table.num_rows} rows, the manifest tells {file.rows}")
+            uids = table.filter(table["kept"])["uid"] if kept_only else table["uid"]
+            return subset.encode(uids.to_pylist())
+        except (pa.ArrowException, OSError, ValueError) as error:
+            faults.append(f"{file.name}: cannot be read: {' '.join(str(error).split())}")
+            return np.zeros(0, subset.DTYPE)
+
+
+def _difference(found: subset.UidArray, written: subset.UidArray) -> str:
+    """Two multisets of uids in a few words."""
+    ours, theirs = set(subset.decode(found)), set(subset.decode(written))
+    examples = sorted(ours ^ theirs)[:3]
+    return (
+        f"{len(found)} uids, {len(written)} samples were written; "
+        f"{len(ours - theirs)} uids were not written, {len(theirs - ours)} written ones are not listed"
+        + (f", e.g. {', '.join(examples)}" if examples else "")
+    )
+
+
+def _chosen(manifest: OutputManifest, depth: Depth) -> list[TarCheck]:
+    """The tars to check: all, or first, last and some between."""
+    records = {file.name: file for file in manifest.files}
+    count = manifest.counts["shards"]
+    wanted: Sequence[int] = range(count)
+    if depth.tars is not None and depth.tars < count:
+        between = np.random.default_rng(depth.seed).permutation(np.arange(1, max(count - 1, 1)))
+        wanted = sorted({0, count - 1, *between[: max(depth.tars - 2, 0)].tolist()})
+    names = [(index, layout.SHARD_FORMAT.format(index)) for index in wanted]
+    return [TarCheck(index, records[name]) for index, name in names if name in records]

@@ -1,0 +1,137 @@
+"""Every table this project writes, as explicit pyarrow schemas. See docs/artifacts.md.
+
+Rows of one part are in canonical order; parts are in the order of the input shards. A sample's canonical position is
+(rows of all earlier parts) + (its row): it breaks every tie and never changes with the number of workers.
+"""
+
+import pyarrow as pa
+
+SCHEMA_VERSION = 1
+"""Raised whenever a stored table or manifest changes meaning; part of every fingerprint."""
+
+REJECTS = pa.schema(
+    [
+        ("shard", pa.string()),
+        ("key", pa.string()),
+        ("reason", pa.string()),
+        ("detail", pa.string()),
+    ]
+)
+"""Samples that were read but not embedded: one row each, `reason` from `pipeline.inputs.reasons`."""
+
+
+def samples(dimension: int) -> pa.Schema:
+    """The embed stage's part: one row per embedded sample, in tar order.
+
+    Args:
+        dimension: width D of the model's joint embedding.
+
+    Returns:
+        uid (32 lower-case hex digits), image_emb and text_emb (float16 [D], unit norm), clip_score (float32 cosine of
+        the unrounded embeddings), offset and size (bytes of the whole sample in its tar, headers and padding included).
+    """
+    embedding = pa.list_(pa.float16(), dimension)
+    return pa.schema(
+        [
+            ("shard", pa.string()),
+            ("key", pa.string()),
+            ("uid", pa.string()),
+            ("image_emb", embedding),
+            ("text_emb", embedding),
+            ("clip_score", pa.float32()),
+            ("caption", pa.string()),
+            ("width", pa.int32()),
+            ("height", pa.int32()),
+            ("offset", pa.int64()),
+            ("size", pa.int64()),
+        ]
+    )
+
+
+RANKS = pa.schema(
+    [
+        ("difficulty", pa.float32()),
+        ("ranked", pa.bool_()),
+        ("forward_score", pa.int64()),
+        ("selection_score", pa.int64()),
+        ("suppressor", pa.int64()),
+        ("suppression", pa.int64()),
+    ]
+)
+"""The rank stage's part: one row per embedded sample, scores in fixed point 2^40; `ranked` is false for the cut-off."""
+
+NEIGHBORS = pa.schema(
+    [
+        ("cut_off", pa.bool_()),
+        ("indices", pa.list_(pa.int64())),
+        ("sq_distances", pa.list_(pa.float32())),
+    ]
+)
+"""The graph stage's part: one row per sample; `indices` are canonical positions, ascending.
+
+`cut_off` marks the samples that the cut-off removed before the graph was built; they have no edges and are not ranked.
+"""
+
+DECISIONS = pa.schema(
+    [
+        ("uid", pa.string()),
+        ("shard", pa.string()),
+        ("key", pa.string()),
+        ("difficulty", pa.float32()),
+        ("forward_score", pa.float64()),
+        ("selection_score", pa.float64()),
+        ("selection_fixed", pa.int64()),
+        ("kept", pa.bool_()),
+        ("reason", pa.string()),
+        ("suppressed_by", pa.string()),
+        ("suppressor", pa.int64()),
+        ("suppression", pa.float64()),
+    ]
+)
+"""The select stage's part: one row per embedded sample, row-aligned with the embed stage's part.
+
+`selection_fixed` is the exact score (fixed point 2^40); the floats are for people. `suppressed_by` is the uid, and
+`suppressor` the canonical position, of the neighbour that sent the strongest message (null and -1 where none did).
+`reason` is `kept`, `below-budget` or `cut-off`.
+"""
+
+WRITTEN = pa.schema(
+    [
+        ("uid", pa.string()),
+        ("key", pa.string()),
+        ("shard", pa.string()),
+        ("source_key", pa.string()),
+        ("offset", pa.int64()),
+        ("size", pa.int64()),
+        ("caption", pa.string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("clip_score", pa.float32()),
+        ("difficulty", pa.float32()),
+        ("forward_score", pa.float64()),
+        ("selection_score", pa.float64()),
+        ("kept", pa.bool_()),
+        ("suppressed_by", pa.string()),
+    ]
+)
+"""The table beside each output tar: one row per sample, in tar order.
+
+`key` is the sample's name in the output tar; `shard`, `source_key`, `offset` and `size` say where it came from.
+"""
+
+POOL_DECISIONS = pa.schema(
+    [
+        ("uid", pa.string()),
+        ("shard", pa.string()),
+        ("key", pa.string()),
+        ("clip_score", pa.float32()),
+        ("difficulty", pa.float32()),
+        ("forward_score", pa.float64()),
+        ("selection_score", pa.float64()),
+        ("kept", pa.bool_()),
+        ("reason", pa.string()),
+        ("suppressed_by", pa.string()),
+        ("suppression", pa.float64()),
+    ]
+)
+"""What the output tells of the whole pool, kept and dropped: one file per input shard, one row per embedded sample."""

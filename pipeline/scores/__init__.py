@@ -1,0 +1,1 @@
+"""Difficulty scores: what makes a sample wanted before the graph has its say. Higher = more wanted, always."""

@@ -1,0 +1,117 @@
+"""What every stage shares: find what is finished, run the rest, balance the books, write the manifest.
+
+A stage is frozen params, a plan (units) and a worker; see docs/architecture.md. This file holds the order in which they
+are put together, once.
+"""
+
+import dataclasses
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from pipeline import artifacts, progress, storage
+from pipeline.artifacts import Manifest, Receipt
+from pipeline.execution import Executor, Resources
+
+log = logging.getLogger(__name__)
+
+
+class Unit(Protocol):
+    """One unit of work: picklable, with a key that is also its content's identity."""
+
+    @property
+    def key(self) -> str:
+        """Names the unit's folder."""
+        ...
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A stage's artifact before it exists: all of it is known when the run starts.
+
+    Attributes:
+        stage: its name, also that of its folder.
+        folder: `work_dir/<stage>`.
+        params: what changes the result, a frozen dataclass.
+        inputs: name -> fingerprint of what it is made from.
+    """
+
+    stage: str
+    folder: str
+    params: Any
+    inputs: Mapping[str, str]
+
+    @property
+    def fingerprint(self) -> str:
+        """Identity of the artifact."""
+        return artifacts.fingerprint(self.stage, self.params, dict(self.inputs))
+
+    def find(self) -> Manifest | None:
+        """The artifact, where a run has finished it."""
+        return artifacts.read_manifest(self.folder, self.fingerprint)
+
+
+def plan(work_dir: str, stage: str, params: Any, inputs: Mapping[str, str]) -> Planned:
+    """The artifact of `stage` in `work_dir`."""
+    return Planned(stage, storage.join(work_dir, stage), params, inputs)
+
+
+def complete(
+    planned: Planned,
+    executor: Executor,
+    units: Sequence[Unit],
+    make_worker: Callable[[], Callable[[Any], Receipt]],
+    resources: Resources,
+    check: Callable[[Sequence[Receipt]], None],
+    facts: Callable[[Sequence[Receipt]], Mapping[str, Any]] = lambda receipts: {},
+    finished: Mapping[str, Receipt] | None = None,
+) -> Manifest:
+    """The stage's artifact: finished units are taken as they are, the others run, then the manifest is written.
+
+    Args:
+        planned: identity and place.
+        executor: runs the units.
+        units: in canonical order.
+        make_worker: builds a worker; picklable.
+        resources: of one worker, and how many.
+        check: raises BooksError unless the receipts balance.
+        facts: what to record of the whole artifact.
+        finished: receipts by unit key, where having a receipt is not enough to be finished.
+    """
+    stage, folder = planned.stage, planned.folder
+    params = dataclasses.asdict(planned.params)
+    changed = artifacts.changed_params(folder, params)
+    if changed:
+        log.info("%s: %s", stage, "; ".join(changed))
+    receipts = dict(finished) if finished is not None else _receipts(folder, units)
+    todo = [unit for unit in units if unit.key not in receipts]
+    n_finished = len(units) - len(todo)
+    if n_finished:
+        log.info("%s: %d of %d units are finished already", stage, n_finished, len(units))
+    start = time.monotonic()
+    for receipt in progress.track(executor.map(make_worker, todo, resources), stage, len(units), n_finished):
+        receipts[receipt.key] = receipt
+    done = [receipts[unit.key] for unit in units]
+    check(done)
+    manifest = Manifest(
+        stage=stage,
+        fingerprint=planned.fingerprint,
+        params=params,
+        inputs=dict(planned.inputs),
+        units=tuple(done),
+        counters=artifacts.sum_counters(done),
+        facts=dict(facts(done)),
+    )
+    artifacts.commit_manifest(folder, manifest)
+    log.info("%s: done in %.1f s", stage, time.monotonic() - start)
+    return manifest
+
+
+def _receipts(folder: str, units: Sequence[Unit]) -> dict[str, Receipt]:
+    """The receipts that exist, by key."""
+    with ThreadPoolExecutor(16) as pool:
+        found = pool.map(lambda unit: artifacts.read_receipt(folder, unit.key), units)
+        return {receipt.key: receipt for receipt in found if receipt is not None}

@@ -1,0 +1,62 @@
+"""The loopback S3 server: it serves, it checks keys, and it goes away."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import s3fs
+
+from pipeline import storage
+from pipeline.demo import s3_server
+from pipeline.errors import UserError
+
+
+def alive(pid: int) -> bool:
+    status = Path(f"/proc/{pid}/stat")
+    return status.exists() and status.read_text().rsplit(")", 1)[1].split()[0] != "Z"
+
+
+def test_round_trip_ranges_and_wrong_keys(tmp_path, monkeypatch):
+    with s3_server.serve(tmp_path / "served") as server, s3_server.environment(server):
+        url = storage.join(server.make_bucket("pool"), "a", "b.bin")
+        storage.write_bytes(url, bytes(range(200)))
+        assert storage.read_bytes(url) == bytes(range(200))
+        assert storage.read_range(url, 3, 4) == bytes([3, 4, 5, 6])
+        assert [file.url for file in storage.list_files("s3://pool")] == [url]
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+        s3fs.S3FileSystem.clear_instance_cache()
+        with pytest.raises(UserError):
+            storage.read_bytes(url)
+        s3fs.S3FileSystem.clear_instance_cache()
+        pid = server.pid
+    assert not alive(pid)
+    assert "AWS_ENDPOINT_URL" not in os.environ
+
+
+def test_stops_when_the_block_raises(tmp_path):
+    with pytest.raises(RuntimeError), s3_server.serve(tmp_path) as server:
+        raise RuntimeError
+    assert not alive(server.pid)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the death signal is Linux's")
+def test_ends_with_a_killed_owner(tmp_path):
+    script = (
+        "import sys, time\nfrom pipeline.demo import s3_server\n"
+        "with s3_server.serve(sys.argv[1]) as server:\n    print(server.pid, flush=True)\n    time.sleep(60)\n"
+    )
+    root = Path(s3_server.__file__).parents[2]
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=root) as owner:
+        pid = int(owner.stdout.readline())
+        assert alive(pid)
+        owner.send_signal(signal.SIGKILL)
+        owner.wait()
+    deadline = time.monotonic() + 5
+    while alive(pid) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not alive(pid)

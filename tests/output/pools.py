@@ -1,0 +1,187 @@
+"""Pools for these tests, the artifacts a run would have made of them, and the naive writer to compare with."""
+
+import hashlib
+import io
+import json
+import tarfile
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from pipeline import artifacts, schemas, storage
+from pipeline.artifacts import Manifest
+from pipeline.inputs.pool import Shard
+from pipeline.inputs.tar import Sample, TarReader
+from pipeline.output import stage
+
+DIMENSION = 4
+
+
+def uid_of(text):
+    return hashlib.md5(text.encode()).hexdigest()
+
+
+def jpeg(seed, side=16):
+    pixels = np.random.default_rng(seed).integers(0, 255, (side, side, 3), dtype=np.uint8)
+    sink = io.BytesIO()
+    Image.fromarray(pixels).save(sink, "JPEG")
+    return sink.getvalue()
+
+
+@dataclass(frozen=True)
+class Made:
+    """A sample as it was put in: key in the tar, uid, members as (extension as spelled, payload)."""
+
+    key: str
+    uid: str
+    members: tuple[tuple[str, bytes], ...]
+
+
+def sample(key, uid=None, number=0, caption=None, image="jpg", text="txt", meta="json"):
+    uid = uid or uid_of(key + str(number))
+    caption = f"a drawing of {key}, number {number}" if caption is None else caption
+    caption = caption if isinstance(caption, bytes) else caption.encode()
+    members = ((image, jpeg(number)), (text, caption), (meta, json.dumps({"uid": uid, "key": key}).encode()))
+    return Made(key, uid, members)
+
+
+def write_tar(path, samples, format=tarfile.PAX_FORMAT):
+    with tarfile.open(path, "w", format=format) as tar:
+        for made in samples:
+            for extension, payload in made.members:
+                header = tarfile.TarInfo(f"{made.key}.{extension}")
+                header.size, header.mtime, header.uname = len(payload), 1_700_000_000, "someone"
+                tar.addfile(header, io.BytesIO(payload))
+
+
+def plain_pool(shards=3, per_shard=20):
+    return [[sample(f"{s:05d}{i:04d}", number=100 * s + i) for i in range(per_shard)] for s in range(shards)]
+
+
+@dataclass
+class Pool:
+    """A pool in storage with its embed and select artifacts."""
+
+    url: str
+    work_dir: str
+    shards: list
+    embed: Manifest
+    select: Manifest
+    made: list
+    kept: list
+
+    def units(self, samples_per_shard):
+        return stage.plan(self.shards, self.embed, self.select, stage.WriteParams(samples_per_shard))
+
+
+def put_pool(folder, made, format=tarfile.PAX_FORMAT, url=None):
+    """Write the tars locally, or through a local file to `url`."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    shards = []
+    for index, samples in enumerate(made):
+        path = folder / f"{index:08d}.tar"
+        write_tar(path, samples, format)
+        place = str(path)
+        if url is not None:
+            place = storage.join(url, path.name)
+            storage.write_bytes(place, path.read_bytes())
+        info = storage.info(place)
+        shards.append(Shard(info.url, f"{index:08d}", info.size, info.version))
+    return shards
+
+
+def build(folder, made, kept, format=tarfile.PAX_FORMAT, url=None, work_dir=None):
+    """A pool and its artifacts.
+
+    Args:
+        folder: a local folder for both.
+        made: per shard its samples.
+        kept: per shard a bool per sample.
+    """
+    shards = put_pool(Path(folder) / "pool", made, format, url)
+    work_dir = work_dir or str(Path(folder) / "work")
+    embedded, selected = [], []
+    for shard, samples, keep in zip(shards, made, kept, strict=True):
+        with storage.open_read(shard.url) as stream:
+            found = [item for item in TarReader(stream) if isinstance(item, Sample)]
+        assert [item.key for item in found] == [item.key for item in samples]
+        count = len(samples)
+        table = pa.table(
+            {
+                "shard": [shard.name] * count,
+                "key": [item.key for item in samples],
+                "uid": [item.uid for item in samples],
+                "image_emb": pa.array([[0.5] * DIMENSION] * count, pa.list_(pa.float16(), DIMENSION)),
+                "text_emb": pa.array([[0.5] * DIMENSION] * count, pa.list_(pa.float16(), DIMENSION)),
+                "clip_score": np.linspace(0, 1, count, dtype=np.float32),
+                "caption": ["caption"] * count,
+                "width": [16] * count,
+                "height": [16] * count,
+                "offset": [item.offset for item in found],
+                "size": [item.size for item in found],
+            }
+        ).cast(schemas.samples(DIMENSION))
+        key = artifacts.unit_key(shard.name, shard.version)
+        embedded.append(
+            artifacts.commit_unit(storage.join(work_dir, "embed"), key, {stage.SAMPLES: table}, {"embedded": count})
+        )
+        decisions = pa.table(
+            {
+                "uid": table["uid"],
+                "shard": table["shard"],
+                "key": table["key"],
+                "difficulty": table["clip_score"],
+                "forward_score": np.linspace(1, 2, count),
+                "selection_score": np.linspace(1, 2, count),
+                "selection_fixed": np.arange(count),
+                "kept": list(keep),
+                "reason": ["kept" if flag else "below-budget" for flag in keep],
+                "suppressed_by": pa.array([None] * count, pa.string()),
+                "suppressor": np.full(count, -1),
+                "suppression": np.zeros(count),
+            }
+        ).cast(schemas.DECISIONS)
+        selected.append(
+            artifacts.commit_unit(
+                storage.join(work_dir, "select"), key, {stage.DECISIONS: decisions}, {"kept": sum(map(bool, keep))}
+            )
+        )
+    embed = Manifest("embed", "e" * 32, {}, {}, tuple(embedded), artifacts.sum_counters(embedded))
+    select = Manifest("select", "5" * 32, {}, {}, tuple(selected), artifacts.sum_counters(selected))
+    return Pool(url or str(Path(folder) / "pool"), work_dir, shards, embed, select, made, kept)
+
+
+def naive(made, kept, samples_per_shard):
+    """What must be in the output: per tar a list of (member name, payload), by the plainest loop."""
+    chosen = [
+        item for shard, keep in zip(made, kept, strict=True) for item, flag in zip(shard, keep, strict=True) if flag
+    ]
+    tars = []
+    for start in range(0, len(chosen), samples_per_shard):
+        members, seen = [], Counter()
+        for item in chosen[start : start + samples_per_shard]:
+            name = f"{item.uid}-{seen[item.uid]}"
+            seen[item.uid] += 1
+            members.extend((f"{name}.{extension.lower()}", payload) for extension, payload in item.members)
+        tars.append(members)
+    return tars
+
+
+def read_tars(folder):
+    """The members of every output tar as tarfile reads them: per tar a list of (member name, payload)."""
+    tars = []
+    for path in sorted(Path(folder).glob("*.tar")):
+        with tarfile.open(path) as tar:
+            tars.append([(header.name, tar.extractfile(header).read()) for header in tar])
+    return tars
+
+
+def tree(folder):
+    """Every file below a folder: relative name -> bytes."""
+    root = Path(folder)
+    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}

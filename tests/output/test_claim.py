@@ -1,0 +1,33 @@
+"""Whose output folder is it."""
+
+import pytest
+
+from pipeline.errors import UserError
+from pipeline.output import claim
+from tests.output.pools import tree
+
+
+def test_claims_an_empty_folder_and_finds_its_own(tmp_path):
+    out = str(tmp_path / "out")
+    claim.claim(out, "a" * 32)
+    (tmp_path / "out" / "00000000.tar").write_bytes(b"x")
+    claim.claim(out, "a" * 32)
+
+
+@pytest.mark.parametrize("names", [["00000000.tar"], [".d2prune-run.json"]])
+def test_refuses_what_is_not_its_own_and_touches_nothing(tmp_path, names):
+    for name in names:
+        (tmp_path / name).write_bytes(b"{}")
+    before = tree(tmp_path)
+    with pytest.raises(UserError) as caught:
+        claim.claim(str(tmp_path), "a" * 32)
+    assert "\n" not in str(caught.value) and str(tmp_path) in str(caught.value)
+    assert tree(tmp_path) == before
+
+
+def test_refuses_another_run(tmp_path):
+    claim.claim(str(tmp_path), "a" * 32)
+    before = tree(tmp_path)
+    with pytest.raises(UserError, match="another run's data"):
+        claim.claim(str(tmp_path), "b" * 32)
+    assert tree(tmp_path) == before

@@ -1,0 +1,210 @@
+"""The write stage against a naive tarfile loop, and its promises: dense, deterministic, resumable, nothing lost."""
+
+import json
+import tarfile
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.errors import BooksError, UserError
+from pipeline.inputs.tar_write import MODIFIED
+from pipeline.output import fetch, stage, subset
+from tests.output.pools import Made, build, jpeg, naive, plain_pool, read_tars, sample, tree, uid_of
+from tests.output.runs import write
+
+
+def every(made, step=2):
+    counter = iter(range(10**6))
+    return [[next(counter) % step == 0 for _ in shard] for shard in made]
+
+
+def odd_pool():
+    """Faulty and unusual samples that survive embedding."""
+    twin = uid_of("twin")
+    long = "folder/" + "x" * 120
+    first = [
+        sample("a/b/0001", number=1),
+        sample("ünïcödé-名前", number=2),
+        sample(long, number=3),
+        sample("upper", number=4, image="JPG", text="TXT", meta="Json"),
+        sample("twin-1", uid=twin, number=5),
+        sample("twin-2", uid=twin, number=6),
+        Made("no-json", uid_of("no-json"), (("png", jpeg(7)), ("txt", b"without json"))),
+        Made("many", uid_of("many"), (("jpg", jpeg(8)), ("txt", b"x"), ("json", b"{}"), ("cls", b"7"))),
+        sample("last", number=9),
+    ]
+    # The last key of one shard is the first of the next.
+    return [first, [sample("last", number=10), sample("twin-3", uid=twin, number=11)], []]
+
+
+@pytest.mark.parametrize("samples_per_shard", [1, 3, 7, 1000])
+def test_equals_the_naive_loop(tmp_path, samples_per_shard):
+    made = plain_pool()
+    pool = build(tmp_path, made, every(made))
+    manifest, _ = write(pool, str(tmp_path / "out"), samples_per_shard)
+    expected = naive(made, pool.kept, samples_per_shard)
+    assert read_tars(tmp_path / "out") == expected
+    assert manifest.counts["written"] == manifest.counts["selected"] == 30
+    assert manifest.counts["shards"] == len(expected)
+    assert manifest.counts["pool"] == 60
+
+
+@pytest.mark.parametrize("format", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
+def test_unusual_samples_go_through_untouched(tmp_path, format):
+    made = odd_pool()
+    kept = [[True] * len(shard) for shard in made]
+    pool = build(tmp_path, made, kept, format)
+    write(pool, str(tmp_path / "out"), 6)
+    assert read_tars(tmp_path / "out") == naive(made, kept, 6)
+    names = [name for tar in read_tars(tmp_path / "out") for name, _ in tar]
+    assert f"{uid_of('twin')}-1.jpg" in names
+
+
+def test_headers_hold_nothing_of_the_source(tmp_path):
+    made = plain_pool(1, 4)
+    write(build(tmp_path, made, every(made, 1)), str(tmp_path / "out"))
+    with tarfile.open(tmp_path / "out" / "00000000.tar") as tar:
+        for header in tar:
+            assert (header.mtime, header.uid, header.gid, header.mode) == (MODIFIED, 0, 0, 0o644)
+            assert (header.uname, header.gname) == ("", "")
+
+
+def test_beside_the_tars(tmp_path):
+    made = plain_pool()
+    pool = build(tmp_path, made, every(made))
+    manifest, _ = write(pool, str(tmp_path / "out"), 7)
+    out = tmp_path / "out"
+    assert sorted(path.name for path in out.iterdir()) == sorted(
+        [".d2prune-run.json", "manifest.json", *(file.name for file in manifest.files)]
+    )
+    assert [json.loads((out / f"{i:08d}_stats.json").read_text())["successes"] for i in range(5)] == [7, 7, 7, 7, 2]
+    assert json.loads((out / "sizes.json").read_text()) == {f"{i:08d}.tar": n for i, n in enumerate([7, 7, 7, 7, 2])}
+    meta = json.loads((out / "meta.json").read_text())
+    assert (meta["output_shard_count"], meta["output_shard_format"]) == (5, "{:08d}.tar")
+    rows = [row for i in range(5) for row in pq.read_table(out / f"{i:08d}.parquet").to_pylist()]
+    chosen = [
+        item for shard, keep in zip(made, pool.kept, strict=True) for item, k in zip(shard, keep, strict=True) if k
+    ]
+    assert [row["uid"] for row in rows] == [item.uid for item in chosen]
+    assert [row["source_key"] for row in rows] == [item.key for item in chosen]
+    assert all(row["key"].startswith(row["uid"]) and row["kept"] and row["clip_score"] is not None for row in rows)
+    listed = [row for i in range(3) for row in pq.read_table(out / f"decisions-{i:08d}.parquet").to_pylist()]
+    assert [row["uid"] for row in listed] == [item.uid for shard in made for item in shard]
+    assert [row["kept"] for row in listed] == [flag for keep in pool.kept for flag in keep]
+    assert subset.decode(subset.read(str(out / "subset.npy"))) == sorted(item.uid for item in chosen)
+    assert np.load(out / "subset.npy").dtype == np.dtype("u8,u8")
+
+
+def test_manifest_tells_sizes_and_checksums(tmp_path):
+    import hashlib
+
+    made = plain_pool()
+    manifest, _ = write(build(tmp_path, made, every(made)), str(tmp_path / "out"))
+    for file in manifest.files:
+        data = (tmp_path / "out" / file.name).read_bytes()
+        assert (file.size, file.checksum) == (len(data), hashlib.blake2b(data, digest_size=16).hexdigest())
+
+
+def test_bytes_do_not_depend_on_order_or_place(tmp_path):
+    made = odd_pool()
+    pool = build(tmp_path, made, every(made))
+    write(pool, str(tmp_path / "one"), 3)
+    # Same work_dir, another folder: receipts tell of objects that are not there.
+    write(pool, str(tmp_path / "two"), 3, order=lambda units: units[::-1])
+    assert tree(tmp_path / "one") == tree(tmp_path / "two")
+
+
+def test_what_trainers_cannot_decode_is_set_aside(tmp_path):
+    broken = Made("0", uid_of("0"), (("jpg", jpeg(1)), ("txt", b"caf\xe9"), ("json", b"{not json")))
+    pool = build(tmp_path, [[broken, sample("1")]], [[True, True]])
+    manifest, _ = write(pool, str(tmp_path / "out"))
+    ((*head, _, _, _),) = read_tars(tmp_path / "out")
+    name = f"{broken.uid}-0"
+    assert head == [
+        (f"{name}.jpg", jpeg(1)),
+        (f"{name}.txt", "caf\ufffd".encode()),
+        (f"{name}.txt-original", b"caf\xe9"),
+        (f"{name}.json-invalid", b"{not json"),
+    ]
+    assert (manifest.counts["caption_repaired"], manifest.counts["json_set_aside"]) == (1, 1)
+
+
+def test_finished_units_are_not_redone(tmp_path):
+    made = plain_pool()
+    pool = build(tmp_path, made, every(made))
+    out = tmp_path / "out"
+    write(pool, str(out))
+    before = tree(out)
+    assert write(pool, str(out))[1] == []
+    (out / "00000002.tar").unlink()
+    (out / "00000003.parquet").write_bytes(b"short")
+    (out / ".tmp-d2prune-left").write_bytes(b"x")
+    _, done = write(pool, str(out))
+    assert [key[:8] for key in done] == ["00000002", "00000003"]
+    assert tree(out) == before
+
+
+def test_nothing_kept(tmp_path):
+    made = plain_pool(2, 3)
+    manifest, _ = write(build(tmp_path, made, every(made, 10**6)), str(tmp_path / "some"))
+    assert manifest.counts["written"] == 1
+    manifest, _ = write(build(tmp_path / "b", made, [[False] * 3] * 2), str(tmp_path / "none"))
+    assert (manifest.counts["written"], manifest.counts["shards"]) == (0, 0)
+    assert subset.read(str(tmp_path / "none" / "subset.npy")).shape == (0,)
+
+
+def test_books_that_do_not_balance_leave_no_manifest(tmp_path):
+    made = plain_pool(1, 5)
+    pool = build(tmp_path, made, every(made, 1))
+    pool.select.units[0].counters["kept"] = 4
+    with pytest.raises(BooksError):
+        write(pool, str(tmp_path / "out"), 7)
+    assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+def test_a_changed_or_missing_input_is_named(tmp_path):
+    made = plain_pool(1, 5)
+    pool = build(tmp_path, made, every(made, 1))
+    path = tmp_path / "pool" / "00000000.tar"
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b"000000003.jpg", b"000000007.jpg"))
+    with pytest.raises(UserError, match="000000003 is no longer at byte"):
+        write(pool, str(tmp_path / "out"))
+    path.unlink()
+    with pytest.raises(UserError, match=r"00000000\.tar: was in the pool and is gone"):
+        write(pool, str(tmp_path / "out"))
+    assert not list((tmp_path / "out").glob("*.tar"))
+    assert not list((tmp_path / "out").glob(".tmp*"))
+
+
+@given(st.lists(st.integers(0, 12), max_size=8), st.integers(1, 9))
+def test_assign_fills_densely(kept, samples_per_shard):
+    shards = stage.assign(kept, samples_per_shard)
+    flat = [(part, row) for shard in shards for part, start, stop in shard for row in range(start, stop)]
+    assert flat == [(part, row) for part, count in enumerate(kept) for row in range(count)]
+    counts = [sum(stop - start for _, start, stop in shard) for shard in shards]
+    assert all(count == samples_per_shard for count in counts[:-1])
+    assert all(start < stop for shard in shards for _, start, stop in shard)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 50), st.integers(1, 40)), max_size=20),
+    st.integers(0, 60),
+    st.integers(1, 200),
+)
+def test_plan_reads_covers_each_sample_once(steps, gap, block):
+    offsets, sizes, position = [], [], 0
+    for skip, size in steps:
+        position += skip
+        offsets.append(position)
+        sizes.append(size)
+        position += size
+    reads = fetch.plan_reads(offsets, sizes, gap, block)
+    assert [i for read in reads for i in range(read.first, read.last)] == list(range(len(steps)))
+    for read in reads:
+        assert read.offset == offsets[read.first]
+        assert read.offset + read.size == offsets[read.last - 1] + sizes[read.last - 1]
+        assert read.size <= block or read.last - read.first == 1

@@ -1,0 +1,76 @@
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pytest
+
+from pipeline import artifacts, storage
+from pipeline.artifacts import Manifest
+from pipeline.errors import BooksError, InfrastructureError
+
+
+@dataclass(frozen=True)
+class Params:
+    n_neighbors: int = 5
+    features: str = "image"
+
+
+def _manifest(folder, params, fingerprint="f"):
+    return artifacts.commit_manifest(
+        folder, Manifest("graph", fingerprint, vars(params) | {}, {"embed": "e"}, (), {"read": 1}, {"recall": 0.97})
+    )
+
+
+def test_a_receipt_comes_back_as_it_was_written(tmp_path):
+    table = pa.table({"a": [1, 2, 3]})
+    receipt = artifacts.commit_unit(
+        str(tmp_path), "unit", {"t.parquet": table, "b.bin": b"xyz"}, {"read": 3}, {"r": 0.5}
+    )
+    assert artifacts.read_receipt(str(tmp_path), "unit") == receipt
+    assert receipt.rows("t.parquet") == 3
+    assert artifacts.read_table(str(tmp_path), receipt, "t.parquet").equals(table)
+    assert artifacts.read_receipt(str(tmp_path), "other") is None
+
+
+def test_a_table_that_differs_from_its_receipt_is_refused(tmp_path):
+    receipt = artifacts.commit_unit(str(tmp_path), "unit", {"t.parquet": pa.table({"a": [1]})})
+    storage.write_bytes(artifacts.unit_url(str(tmp_path), "unit", "t.parquet"), b"other")
+    with pytest.raises(InfrastructureError, match="not what its receipt tells"):
+        artifacts.read_table(str(tmp_path), receipt, "t.parquet")
+
+
+def test_keys_and_fingerprints_follow_their_identity():
+    assert artifacts.unit_key("a b/c.tar", Params()).startswith("a_b_c.tar-")
+    assert artifacts.unit_key("x", Params()) == artifacts.unit_key("x", Params())
+    assert artifacts.unit_key("x", Params()) != artifacts.unit_key("x", Params(n_neighbors=6))
+    assert artifacts.unit_key("x/y", 1) != artifacts.unit_key("x_y", 1)
+    with pytest.raises(TypeError):
+        artifacts.fingerprint(object())
+    with pytest.raises(ValueError):
+        artifacts.fingerprint(float("nan"))
+
+
+def test_a_manifest_is_found_by_its_fingerprint_only(tmp_path):
+    written = _manifest(str(tmp_path), Params())
+    assert artifacts.read_manifest(str(tmp_path), "f") == written
+    assert artifacts.read_manifest(str(tmp_path), "g") is None
+    storage.write_bytes(
+        artifacts.manifest_url(str(tmp_path), "g"), storage.read_bytes(artifacts.manifest_url(str(tmp_path), "f"))
+    )
+    with pytest.raises(InfrastructureError, match="holds artifact f, expected g"):
+        artifacts.read_manifest(str(tmp_path), "g")
+
+
+def test_changed_params_names_the_fewest_changes(tmp_path):
+    assert artifacts.changed_params(str(tmp_path), vars(Params())) is None
+    _manifest(str(tmp_path), Params(n_neighbors=5, features="text"), "f1")
+    _manifest(str(tmp_path), Params(n_neighbors=9), "f2")
+    assert artifacts.changed_params(str(tmp_path), vars(Params(n_neighbors=5))) in (
+        ["n_neighbors: 9 -> 5"],
+        ["features: text -> image"],
+    )
+
+
+def test_books_must_balance():
+    artifacts.balance("embed", 5, {"embedded": 3, "rejected": 2})
+    with pytest.raises(BooksError, match="5 read, but embedded 3 \\+ rejected 1 = 4"):
+        artifacts.balance("embed", 5, {"embedded": 3, "rejected": 1})

@@ -1,0 +1,64 @@
+import pytest
+import yaml
+
+from pipeline.config import RunConfig
+from pipeline.errors import UserError
+
+MINIMAL = {
+    "input": "s3://pool/{0..3}.tar",
+    "work_dir": "w",
+    "output": "o",
+    "embed": {"model": "demo"},
+    "select": {"fraction": 0.3},
+}
+
+
+@pytest.fixture
+def write(tmp_path):
+    def _write(values):
+        path = tmp_path / "run.yaml"
+        path.write_text(yaml.safe_dump(values))
+        return path
+
+    return _write
+
+
+def test_defaults_and_overrides(write):
+    config = RunConfig.load(write(MINIMAL), ["select.fraction=0.5", "graph.n_neighbors=7", "graph.target_recall=null"])
+    assert (config.select.fraction, config.graph.n_neighbors, config.graph.target_recall) == (0.5, 7, None)
+    assert config.score.difficulty == "clip_score"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("select.fracton=0.3", "unknown key select.fracton; did you mean select.fraction?"),
+        ("grahp.n_neighbors=3", "unknown key grahp; did you mean graph?"),
+        ("graph.zzzz=3", "unknown key graph.zzzz; known here: features, n_neighbors"),
+        ("select.fraction=0", "select.fraction = 0: input should be greater than 0"),
+        ("select.fraction=1.5", "select.fraction = 1.5: input should be less than or equal to 1"),
+        ("select.fraction=.nan", "select.fraction = nan"),
+        ("select.size=10", "select: expected exactly one of fraction, size, min_score; got fraction, size"),
+        ("graph.features=colour", "graph.features = 'colour': input should be 'image', 'text' or 'image+text'"),
+        ("fraction", "--set fraction: expected KEY=VALUE"),
+        ("input.x=1", "--set input.x=1: input is not a section"),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_it(write, override, message):
+    with pytest.raises(UserError) as caught:
+        RunConfig.load(write(MINIMAL), [override])
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_keys_and_unreadable_files(write, tmp_path):
+    with pytest.raises(UserError, match=r"run\.yaml: output is missing; embed is missing"):
+        RunConfig.load(write({"input": "x", "work_dir": "w", "select": {"fraction": 0.1}}))
+    with pytest.raises(UserError, match="cannot be read"):
+        RunConfig.load(tmp_path / "none.yaml")
+    (tmp_path / "run.yaml").write_text("a: [")
+    with pytest.raises(UserError, match="not YAML"):
+        RunConfig.load(tmp_path / "run.yaml")
+    (tmp_path / "run.yaml").write_text("- a")
+    with pytest.raises(UserError, match="expected keys"):
+        RunConfig.load(tmp_path / "run.yaml")

@@ -1,0 +1,108 @@
+"""Both executors keep the same promises; Ray's runs on a real local cluster."""
+
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import BooksError, InfrastructureError, UserError
+from pipeline.execution import InProcess, OnRay, Resources
+
+
+@dataclass(frozen=True)
+class Unit:
+    key: str
+    number: int
+
+
+@dataclass
+class Squares:
+    """Squares numbers; misbehaves on demand, and remembers in a folder that it did."""
+
+    folder: str
+    mischief: str = ""
+
+    def __call__(self, unit: Unit) -> tuple[str, int]:
+        mark = Path(self.folder, unit.key)
+        first = not mark.exists()
+        mark.touch()
+        if unit.number == 3 and self.mischief == "die-once" and first:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if unit.number == 3 and self.mischief == "store-fails-once" and first:
+            raise InfrastructureError("store is away")
+        if unit.number == 3 and self.mischief == "store-fails":
+            raise InfrastructureError("store is away")
+        if unit.number == 3 and self.mischief == "user":
+            raise UserError("x.tar: no such key")
+        if unit.number == 3 and self.mischief == "books":
+            raise BooksError("2 read, 1 written")
+        return unit.key, unit.number**2
+
+
+@dataclass(frozen=True)
+class Make:
+    folder: str
+    mischief: str = ""
+
+    def __call__(self) -> Squares:
+        return Squares(self.folder, self.mischief)
+
+
+@pytest.fixture(scope="module")
+def on_ray():
+    executor = OnRay(num_cpus=2)
+    yield executor
+    executor.close()
+
+
+@pytest.fixture(params=["in process", "ray"])
+def executor(request):
+    return InProcess() if request.param == "in process" else request.getfixturevalue("on_ray")
+
+
+UNITS = [Unit(f"u{number}", number) for number in range(7)]
+EXPECTED = {f"u{number}": number**2 for number in range(7)}
+TWO = Resources(workers=2)
+
+
+@pytest.fixture(autouse=True)
+def _no_long_pauses(monkeypatch):
+    monkeypatch.setattr("pipeline.execution._BACKOFF_S", 0.01)
+
+
+@pytest.mark.parametrize("mischief", ["", "store-fails-once"])
+def test_every_unit_gives_its_result_once(executor, tmp_path, mischief):
+    results = list(executor.map(Make(str(tmp_path), mischief), UNITS, TWO))
+    assert len(results) == 7 and dict(results) == EXPECTED
+
+
+def test_a_killed_worker_costs_its_unit_only(on_ray, tmp_path):
+    assert dict(on_ray.map(Make(str(tmp_path), "die-once"), UNITS, TWO)) == EXPECTED
+
+
+def test_no_units_no_workers(executor, tmp_path):
+    assert list(executor.map(Make(str(tmp_path)), [], TWO)) == []
+
+
+def test_a_store_that_stays_away_fails_the_run_and_names_the_unit(executor, tmp_path):
+    with pytest.raises(InfrastructureError, match="unit u3: store is away"):
+        list(executor.map(Make(str(tmp_path), "store-fails"), UNITS, TWO))
+
+
+@pytest.mark.parametrize(
+    ("mischief", "error", "text"), [("user", UserError, "x.tar"), ("books", BooksError, "unit u3")]
+)
+def test_faults_that_would_come_again_are_not_tried_again(executor, tmp_path, mischief, error, text):
+    with pytest.raises(error, match=text):
+        list(executor.map(Make(str(tmp_path), mischief), UNITS, TWO))
+
+
+def test_a_unit_that_kills_every_worker_fails_the_run(on_ray, tmp_path):
+    class Poison:
+        def __call__(self, unit):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with pytest.raises(InfrastructureError, match="unit u0: worker lost"):
+        list(on_ray.map(Poison, UNITS[:1], TWO))
