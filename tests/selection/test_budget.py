@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import UserError
@@ -17,6 +17,7 @@ def by_definition(t, m):
     return sorted(range(len(t)), key=lambda i: (-t[i], i))[:m]
 
 
+@settings(deadline=None)
 @given(T, st.data())
 def test_top_is_by_falling_score_then_position_and_nested(t, data):
     m = data.draw(st.integers(0, len(t)))
@@ -26,6 +27,7 @@ def test_top_is_by_falling_score_then_position_and_nested(t, data):
     assert got[: m // 2].tolist() == smaller.tolist()
 
 
+@settings(deadline=None)
 @given(T, st.data(), st.sampled_from([4, 8, 16]))
 def test_radix_select_over_parts_equals_a_global_sort(t, data, bits):
     m = data.draw(st.integers(1, len(t)))
@@ -46,6 +48,7 @@ def test_radix_select_over_parts_equals_a_global_sort(t, data, bits):
     assert np.flatnonzero(np.concatenate(kept)).tolist() == sorted(by_definition(t, m))
 
 
+@settings(deadline=None)
 @given(T, st.data())
 def test_group_quotas_are_exact_and_take_the_best_of_each_group(t, data):
     n = len(t)

@@ -1,32 +1,15 @@
 """`d2_prune` end to end on small pools."""
 
 import doctest
-import sys
-import types
 
 import numpy as np
 import pytest
 
 from pipeline.errors import UserError
+from pipeline.graph.knn import knn_graph
 from pipeline.selection import coreset
 from pipeline.selection.coreset import DROPPED, d2_prune
-from tests.oracles import graph_from_edges, naive_d2
-
-
-def brute_force(embeddings, n_neighbors, target_recall=None):
-    x = np.asarray(embeddings, np.float64)
-    d = ((x[:, None] - x[None]) ** 2).sum(-1)
-    np.fill_diagonal(d, np.inf)
-    near = np.argsort(d, axis=1, kind="stable")[:, : min(n_neighbors, len(x) - 1)]
-    edges = {(min(i, j), max(i, j)): np.float32(d[i, j]) for i in range(len(x)) for j in near[i].tolist()}
-    return graph_from_edges(len(x), edges)
-
-
-@pytest.fixture(autouse=True)
-def small_search(monkeypatch):
-    module = types.ModuleType("pipeline.graph.knn")
-    module.knn_graph = brute_force
-    monkeypatch.setitem(sys.modules, "pipeline.graph.knn", module)
+from tests.oracles import naive_d2
 
 
 @pytest.fixture
@@ -45,7 +28,7 @@ def test_the_worked_example_runs():
 def test_it_is_the_greedy_of_the_paper(pool):
     x, difficulty = pool
     got = d2_prune(x, difficulty, fraction=0.3, n_neighbors=5, gamma_forward=1.0, gamma_reverse=0.5)
-    _, t, order, suppressed_by, _ = naive_d2(brute_force(x, 5), difficulty, 1.0, 0.5)
+    _, t, order, suppressed_by, _ = naive_d2(knn_graph(x, 5), difficulty, 1.0, 0.5)
     assert got.selection_score.tolist() == t
     assert got.suppressed_by.tolist() == suppressed_by
     assert got.indices.tolist() == sorted(range(120), key=lambda i: (-t[i], i))[:36]
