@@ -106,28 +106,34 @@ def receive(
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def collect_changes(
-    export_nodes: _Int32s, lo: int, hi: int, value: _Int64s, head: _Int32s, last_sent: _Int64s
-) -> tuple[_Int32s, _Int64s]:
-    """What the partition behind exports lo .. hi-1 has not been told yet, as (slots, values) for `receive`.
+    export_nodes: _Int32s, bounds: _Int64s, value: _Int64s, head: _Int32s, last_sent: _Int64s
+) -> tuple[_Int32s, _Int64s, _Int64s]:
+    """What other partitions have not been told yet, as (slots, values) for `receive`, one destination after another.
 
     A node told to be at or below zero is of no interest to others any more: it sends nothing and blocks nobody.
 
     Args:
         export_nodes: int32 [x], own nodes, those known to one other partition side by side.
-        lo: first export of the destination.
-        hi: one past its last.
+        bounds: int64 [d+1], where the exports to each of d destinations begin.
         value: int64 [n+g].
         head: int32 [n+g].
         last_sent: int64 [x], what the destination knows (TOLD_ALL: it needs no more); updated.
+
+    Returns:
+        slots int32 [M], values int64 [M], and int64 [d+1], where the news for each destination begin.
     """
-    slots, values = np.empty(hi - lo, np.int32), np.empty(hi - lo, np.int64)
+    slots, values = np.empty(len(export_nodes), np.int32), np.empty(len(export_nodes), np.int64)
+    starts = np.zeros(len(bounds), np.int64)
     m = 0
-    for k in range(lo, hi):
-        u = export_nodes[k]
-        if last_sent[k] == TOLD_ALL or (value[u] == last_sent[k] and head[u] != DONE):
-            continue
-        slots[m] = ~(k - lo) if head[u] == DONE else k - lo
-        values[m] = value[u]
-        last_sent[k] = TOLD_ALL if head[u] == DONE or value[u] <= 0 else value[u]
-        m += 1
-    return slots[:m].copy(), values[:m].copy()
+    for dest in range(len(bounds) - 1):
+        for k in range(bounds[dest], bounds[dest + 1]):
+            u = export_nodes[k]
+            if last_sent[k] == TOLD_ALL or (value[u] == last_sent[k] and head[u] != DONE):
+                continue
+            slot = k - bounds[dest]
+            slots[m] = ~slot if head[u] == DONE else slot
+            values[m] = value[u]
+            last_sent[k] = TOLD_ALL if head[u] == DONE or value[u] <= 0 else value[u]
+            m += 1
+        starts[dest + 1] = m
+    return slots[:m].copy(), values[:m].copy(), starts

@@ -170,15 +170,14 @@ class GraphPartition:
                 slots, values, first, self._position, self._value, self._head, self._link, self._known, top
             )
         self._settle(top)
-        out = {}
-        for dest, lo, hi in self._destinations():
-            news = Messages(
-                *ghosts.collect_changes(self._export_nodes, lo, hi, self._value, self._head, self._last_sent)
-            )
-            if len(news.slots):
-                out[dest] = news
-                self.n_sent += len(news.slots)
-        return out
+        slots, values, starts = ghosts.collect_changes(
+            self._export_nodes, self._export_bounds, self._value, self._head, self._last_sent
+        )
+        self.n_sent += len(slots)
+        return {
+            int(self._sources[k]): Messages(slots[starts[k] : starts[k + 1]], values[starts[k] : starts[k + 1]])
+            for k in np.flatnonzero(np.diff(starts))
+        }
 
     def _settle(self, top: int) -> None:
         n = self.n_nodes
@@ -198,9 +197,11 @@ class GraphPartition:
         k = int(np.searchsorted(self._sources, dest))
         lo, hi = self._export_bounds[k : k + 2]
         self._last_sent[lo:hi] = _UNKNOWN
-        news = ghosts.collect_changes(self._export_nodes, lo, hi, self._value, self._head, self._last_sent)
-        self.n_sent += hi - lo
-        return Messages(*news)
+        slots, values, _ = ghosts.collect_changes(
+            self._export_nodes[lo:hi], np.array([0, hi - lo]), self._value, self._head, self._last_sent[lo:hi]
+        )
+        self.n_sent += len(slots)
+        return Messages(slots, values)
 
     def state(self) -> dict[str, NDArray[Any]]:
         """A checkpoint: copies of all that `restore` needs beyond the constructor's arrays, about 20 bytes a node."""
