@@ -59,8 +59,17 @@ class S3Server:
         }
 
     def make_bucket(self, name: str) -> str:
-        """Create a bucket unless it is there, and return its URL."""
-        (self.folder / name).mkdir(exist_ok=True)
+        """Create a bucket unless it is there, and return its URL.
+
+        Through the server: it remembers listings for minutes and would not see a folder made behind its back.
+        """
+        from s3fs import S3FileSystem
+
+        filesystem = S3FileSystem(
+            key=self.access_key, secret=self.secret_key, endpoint_url=self.endpoint, skip_instance_cache=True
+        )
+        if not filesystem.exists(name):
+            filesystem.mkdir(name)
         return f"s3://{name}"
 
 
@@ -141,8 +150,7 @@ def _start(root: Path, access_key: str, secret: str, log: Path | str | None) -> 
         for _ in range(_TRIES):
             port = _free_port()
             process = subprocess.Popen(
-                # The etag of a local file would need its whole hash at each listing; modification times tell as much.
-                [rclone, "serve", "s3", "--addr", f"127.0.0.1:{port}", "--vfs-cache-mode", "off", str(root)],
+                [rclone, "serve", "s3", "--addr", f"127.0.0.1:{port}", str(root)],
                 env=surroundings | settings,
                 stdin=subprocess.DEVNULL,
                 stdout=sink,
