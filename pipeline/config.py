@@ -65,6 +65,8 @@ class SelectConfig(_Section):
     )
     size: Annotated[int, Field(gt=0)] | None = Field(default=None, description="number of samples")
     min_score: float | None = Field(default=None, description="lowest selection score to keep")
+    drop_score: str | None = Field(default=None, description="score whose lowest share is cut off before the graph")
+    drop_fraction: float = Field(default=0.0, ge=0, lt=1, description="beta: the share that is cut off")
     gamma_forward: float = Field(default=1.0, ge=0, description="gamma_f: kernel width of the forward pass")
     gamma_reverse: float = Field(default=1.0, ge=0, description="gamma_r: kernel width of the reverse pass")
 
@@ -73,6 +75,8 @@ class SelectConfig(_Section):
         given = [name for name in ("fraction", "size", "min_score") if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(f"expected exactly one of fraction, size, min_score; got {', '.join(given) or 'none'}")
+        if (self.drop_score is None) != (self.drop_fraction == 0):
+            raise ValueError("expected drop_score and drop_fraction together")
         return self
 
 

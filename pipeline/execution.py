@@ -58,6 +58,14 @@ class Executor(Protocol):
         """
         ...
 
+    def cpus(self) -> int:
+        """Cores that units may use together."""
+        ...
+
+    def cpus_per_node(self) -> int:
+        """Cores of the largest machine."""
+        ...
+
     def close(self) -> None:
         """Stop what this executor started."""
         ...
@@ -101,6 +109,14 @@ class InProcess:
                 except D2PruneError as error:
                     raise _named(error, unit) from error
             yield result
+
+    def cpus(self) -> int:
+        """See `Executor.cpus`."""
+        return os.cpu_count() or 1
+
+    def cpus_per_node(self) -> int:
+        """See `Executor.cpus_per_node`."""
+        return self.cpus()
 
     def close(self) -> None:
         """Nothing to stop."""
@@ -209,6 +225,15 @@ class OnRay:
         finally:
             for actor in actors:
                 ray.kill(actor)
+
+    def cpus(self) -> int:
+        """See `Executor.cpus`."""
+        return max(1, int(self._ray.cluster_resources().get("CPU", 1)))
+
+    def cpus_per_node(self) -> int:
+        """See `Executor.cpus_per_node`."""
+        nodes = [node["Resources"].get("CPU", 0) for node in self._ray.nodes() if node["Alive"]]
+        return max(1, int(max(nodes, default=1)))
 
     def close(self) -> None:
         """Shut a local Ray down, or leave the cluster."""

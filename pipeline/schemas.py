@@ -58,19 +58,19 @@ RANKS = pa.schema(
         ("suppression", pa.int64()),
     ]
 )
-"""The rank stage's part: one row per embedded sample, scores in fixed point 2^40.
-
-`ranked` is false for samples that the cut-off removed before the graph; their other values are 0 and -1.
-"""
+"""The rank stage's part: one row per embedded sample, scores in fixed point 2^40; `ranked` is false for the cut-off."""
 
 NEIGHBORS = pa.schema(
     [
-        ("degree", pa.int32()),
+        ("cut_off", pa.bool_()),
         ("indices", pa.list_(pa.int64())),
         ("sq_distances", pa.list_(pa.float32())),
     ]
 )
-"""The graph stage's part: one row per sample; `indices` are canonical positions, ascending."""
+"""The graph stage's part: one row per sample; `indices` are canonical positions, ascending.
+
+`cut_off` marks the samples that the cut-off removed before the graph was built; they have no edges and are not ranked.
+"""
 
 DECISIONS = pa.schema(
     [

@@ -67,6 +67,7 @@ def complete(
     resources: Resources,
     check: Callable[[Sequence[Receipt]], None],
     facts: Callable[[Sequence[Receipt]], Mapping[str, Any]] = lambda receipts: {},
+    finished: Mapping[str, Receipt] | None = None,
 ) -> Manifest:
     """The stage's artifact: finished units are taken as they are, the others run, then the manifest is written.
 
@@ -78,21 +79,20 @@ def complete(
         resources: of one worker, and how many.
         check: raises BooksError unless the receipts balance.
         facts: what to record of the whole artifact.
+        finished: receipts by unit key, where having a receipt is not enough to be finished.
     """
     stage, folder = planned.stage, planned.folder
     params = dataclasses.asdict(planned.params)
     changed = artifacts.changed_params(folder, params)
     if changed:
         log.info("%s: %s", stage, "; ".join(changed))
-    with ThreadPoolExecutor(16) as pool:
-        found = pool.map(lambda unit: artifacts.read_receipt(folder, unit.key), units)
-        receipts = {receipt.key: receipt for receipt in found if receipt is not None}
+    receipts = dict(finished) if finished is not None else _receipts(folder, units)
     todo = [unit for unit in units if unit.key not in receipts]
-    finished = len(units) - len(todo)
-    if finished:
-        log.info("%s: %d of %d units are finished already", stage, finished, len(units))
+    n_finished = len(units) - len(todo)
+    if n_finished:
+        log.info("%s: %d of %d units are finished already", stage, n_finished, len(units))
     start = time.monotonic()
-    for receipt in progress.track(executor.map(make_worker, todo, resources), stage, len(units), finished):
+    for receipt in progress.track(executor.map(make_worker, todo, resources), stage, len(units), n_finished):
         receipts[receipt.key] = receipt
     done = [receipts[unit.key] for unit in units]
     check(done)
@@ -108,3 +108,10 @@ def complete(
     artifacts.commit_manifest(folder, manifest)
     log.info("%s: done in %.1f s", stage, time.monotonic() - start)
     return manifest
+
+
+def _receipts(folder: str, units: Sequence[Unit]) -> dict[str, Receipt]:
+    """The receipts that exist, by key."""
+    with ThreadPoolExecutor(16) as pool:
+        found = pool.map(lambda unit: artifacts.read_receipt(folder, unit.key), units)
+        return {receipt.key: receipt for receipt in found if receipt is not None}

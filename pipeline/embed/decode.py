@@ -26,7 +26,9 @@ JSON_EXTENSION = "json"
 WANTED_EXTENSIONS = frozenset({*IMAGE_EXTENSIONS, CAPTION_EXTENSION, JSON_EXTENSION})
 
 # What the web serves under these extensions. Pillow would try everything else it knows too, PostScript among it.
-_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+# Loaded here, not at the first picture, since threads would race; older Pillows lack AVIF.
+Image.init()
+_FORMATS = tuple(name for name in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF") if name in Image.OPEN)
 _UID = re.compile(r"[0-9a-f]{32}", re.IGNORECASE)
 
 CAPTION_REPLACED = "caption-replaced"

@@ -155,7 +155,16 @@ def _named(model: str, pretrained: str | None) -> ModelSource:
             f"embed.pretrained is missing: {model} without it would have random weights; "
             f"give a checkpoint's path{' or one of ' + ', '.join(tags) if tags else ''}"
         )
-    if open_clip.get_pretrained_cfg(name, pretrained):
+    known_weights = open_clip.get_pretrained_cfg(name, pretrained)
+    if known_weights:
+        # open_clip warns and goes on, with embeddings that are slightly wrong throughout.
+        wanted = bool(known_weights.get("quick_gelu", False))
+        twin = f"{name}-quickgelu" if wanted else name.removesuffix("-quickgelu")
+        if wanted != bool(open_clip.get_model_config(name).get("quick_gelu", False)) and twin in known and twin != name:
+            raise UserError(
+                f"embed.model = {model}: the weights {pretrained} were trained {'with' if wanted else 'without'} "
+                f"QuickGELU, an activation this architecture {'lacks' if wanted else 'has'}; use embed.model={twin}"
+            )
         return ModelSource(name, pretrained)
     if os.path.isfile(pretrained):
         return ModelSource(name, os.path.abspath(pretrained))

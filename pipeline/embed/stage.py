@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
-import numpy as np
 import pyarrow as pa
 from PIL import Image
 
 from pipeline import artifacts, schemas, storage
 from pipeline.artifacts import Receipt
+from pipeline.columns import vector_column
 from pipeline.embed import models
 from pipeline.embed.clip import ClipEncoder
 from pipeline.embed.decode import WANTED_EXTENSIONS, Limits, Prepared, Rejected, prepare
@@ -73,10 +73,7 @@ class EmbedUnit:
 
 def plan(shards: Sequence[Shard], params: EmbedParams) -> list[EmbedUnit]:
     """One unit per shard, in the pool's order."""
-    return [
-        EmbedUnit(artifacts.unit_key(shard.name, params, shard.url, shard.size, shard.version), shard)
-        for shard in shards
-    ]
+    return [EmbedUnit(artifacts.unit_key(shard.name, params, shard.size, shard.version), shard) for shard in shards]
 
 
 class EmbedWorker:
@@ -204,8 +201,8 @@ class _Part:
             "shard": [self.shard] * len(batch),
             "key": [item.key for item in batch],
             "uid": [item.uid for item in batch],
-            "image_emb": self._vectors(image_ND),
-            "text_emb": self._vectors(text_ND),
+            "image_emb": vector_column(image_ND),
+            "text_emb": vector_column(text_ND),
             "clip_score": clip_score_N,
             "caption": [item.caption for item in batch],
             "width": [item.width for item in batch],
@@ -214,10 +211,6 @@ class _Part:
             "size": [item.size for item in batch],
         }
         self.tables.append(pa.table(columns, schema=schemas.samples(self.dimension)))
-
-    def _vectors(self, values_ND: Any) -> pa.Array:
-        flat = pa.array(np.ascontiguousarray(values_ND).reshape(-1), pa.float16())
-        return pa.FixedSizeListArray.from_arrays(flat, self.dimension)
 
     def commit(self, folder: str, key: str, precision: str) -> Receipt:
         books = {name: self.counters[name] for name in (EMBEDDED, REJECTED)}
@@ -228,7 +221,8 @@ class _Part:
             SAMPLES: samples,
             REJECTS: pa.Table.from_pylist(self.rejects, schema=schemas.REJECTS),
         }
-        counters = {name: count for name, count in sorted(self.counters.items()) if count or name in (READ, *books)}
+        others = {name: count for name, count in sorted(self.counters.items()) if count}
+        counters = {READ: self.counters[READ], **books, **others}
         facts = {"dimension": self.dimension, "precision": precision}
         return artifacts.commit_unit(folder, key, files, counters, facts)
 

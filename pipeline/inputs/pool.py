@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from pipeline import storage
+from pipeline import artifacts, storage
 from pipeline.errors import UserError
 from pipeline.inputs.braces import expand_braces
 from pipeline.storage import FileInfo
@@ -57,6 +57,11 @@ def expand_input(given: str | Sequence[str]) -> list[Shard]:
         Shard(url=file.url, name=name, size=file.size, version=file.version)
         for file, name in zip(files, names, strict=True)
     ]
+
+
+def pool_identity(shards: Sequence[Shard]) -> str:
+    """A fingerprint of the whole pool: names, sizes, versions and order. Not the places: a pool may move."""
+    return artifacts.fingerprint([(shard.name, shard.size, shard.version) for shard in shards])
 
 
 def _find(pattern: str) -> list[FileInfo]:

@@ -45,6 +45,10 @@ def number(field: bytes) -> int:
     Raises:
         ValueError: the field is neither.
     """
+    try:
+        return int(field.rstrip(b"\0 ") or b"0", 8)
+    except ValueError:
+        pass
     if field and field[0] in (0x80, 0xFF):
         value = int.from_bytes(field[1:], "big")
         return value if field[0] == 0x80 else value - (1 << (8 * (len(field) - 1)))

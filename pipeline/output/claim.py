@@ -18,7 +18,21 @@ def claim(output: str, identity: str) -> None:
         identity: fingerprint of everything that decides the output's content.
 
     Raises:
-        UserError: the folder holds another run's data, or files that no run wrote. Nothing was touched.
+        UserError: as `check`.
+    """
+    if not check(output, identity):
+        storage.write_bytes(storage.join(output, layout.CLAIM), json.dumps({"identity": identity}).encode())
+
+
+def check(output: str, identity: str) -> bool:
+    """Whether `output` is claimed by this run already; False: it is empty. Touches nothing.
+
+    Args:
+        output: URL of the output folder.
+        identity: fingerprint of everything that decides the output's content.
+
+    Raises:
+        UserError: the folder holds another run's data, or files that no run wrote.
     """
     url = storage.join(output, layout.CLAIM)
     shown = storage.redact(output)
@@ -32,8 +46,7 @@ def claim(output: str, identity: str) -> None:
                 f"output {shown} is not empty and no run of d2prune claims it "
                 f"({name} and {len(found) - 1} more); expected an empty folder"
             ) from None
-        storage.write_bytes(url, json.dumps({"identity": identity}).encode())
-        return
+        return False
     try:
         holder = str(json.loads(text)["identity"])
     except (ValueError, KeyError, TypeError):
@@ -43,6 +56,7 @@ def claim(output: str, identity: str) -> None:
             f"output {shown} holds another run's data (its claim is {holder[:12]}, this run is {identity[:12]}); "
             "give each selection a folder of its own"
         )
+    return True
 
 
 def sweep(output: str) -> None:

@@ -176,7 +176,7 @@ class Writer:
             return self._decisions(unit)
         pieces = ((piece.part.shard.url, self._kept(piece)) for piece in unit.slices)
         written = write_shard(self._output, unit.index, pieces)
-        counters = {"written": written.rows, **written.repairs}
+        counters = {"tars": 1, "written": written.rows, **written.repairs}
         return artifacts.commit_unit(
             self._write, unit.key, {UIDS: written.uids}, counters, {"output": output_facts(written.files)}
         )

@@ -294,3 +294,36 @@ def test_short_reads_of_the_stream():
 
     data = make_tar([("a.jpg", b"x" * 5000), ("a.txt", b"t")])
     assert list(TarReader(Dribble(data))) == list(TarReader(io.BytesIO(data)))
+
+
+def test_memory_is_bounded_whatever_the_size():
+    import tracemalloc
+
+    class Endless(io.RawIOBase):
+        """20 members of 50 MB that exist nowhere."""
+
+        def __init__(self):
+            self.chunks = self.make()
+            self.rest = b""
+
+        def make(self):
+            for i in range(20):
+                info = tarfile.TarInfo(f"{i}.jpg")
+                info.size = 50 << 20
+                yield info.tobuf()
+                for _ in range(50):
+                    yield bytes(1 << 20)
+
+        def read(self, size=-1):
+            self.rest = self.rest or next(self.chunks, b"")
+            data, self.rest = self.rest[:size], self.rest[size:]
+            return data
+
+    tracemalloc.start()
+    try:
+        reader = TarReader(Endless(), max_member_bytes=1 << 20)
+        assert [e.too_large for e in reader] == [{"jpg": 50 << 20}] * 20
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
+    assert reader.bytes_read == 20 * (512 + (50 << 20))

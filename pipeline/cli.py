@@ -1,0 +1,118 @@
+"""The `d2prune` command: a thin skin over `pipeline.run`.
+
+Exit codes: 0 done; 1 a run failed and can be resumed by the same command; 2 a mistake of the user's, told in one line;
+3 another run is at work; 130 interrupted.
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from pipeline import __version__
+from pipeline.errors import D2PruneError
+
+if TYPE_CHECKING:
+    from pipeline.config import RunConfig
+    from pipeline.run import RunResult
+
+log = logging.getLogger("pipeline")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    arguments = _parser().parse_args(argv)
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True
+    )
+    logging.getLogger("pipeline").setLevel(logging.INFO)
+    for noisy in ("botocore", "aiobotocore", "s3fs", "fsspec", "root"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    try:
+        return int(arguments.command(arguments))
+    except D2PruneError as error:
+        print(f"d2prune: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("d2prune: interrupted; the same command resumes", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="d2prune", description="Choose which image-text pairs to train CLIP on.")
+    parser.add_argument("--version", action="version", version=f"d2prune {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="filter a pool", description="Filter a pool; the same command resumes.")
+    run.add_argument("--config", required=True, metavar="FILE", help="run.yaml; see docs/configuration.md")
+    run.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override, e.g. select.fraction=0.3"
+    )
+    run.add_argument("--workers", type=int, metavar="N", help="the same as --set ray.workers=N")
+    run.add_argument("--no-ray", action="store_true", help="one worker, in this process")
+    run.add_argument(
+        "--stop-after", metavar="STAGE", choices=STAGES, default="report", help=f"one of {', '.join(STAGES)}"
+    )
+    run.set_defaults(command=_run)
+
+    verify = commands.add_parser("verify", help="re-read an output folder and name every fault; exit 1 if there is one")
+    verify.add_argument("output", metavar="OUTPUT", help="folder that `d2prune run` wrote")
+    verify.add_argument("--full", action="store_true", help="every tar and every sample, not a sample of them")
+    verify.set_defaults(command=_verify)
+
+    demo = commands.add_parser("demo", help="filter the bundled pool, from S3 to S3, on a local Ray")
+    demo.add_argument("--folder", default=".demo", help="where the bucket and the report go (default: %(default)s)")
+    demo.set_defaults(command=_demo)
+    return parser
+
+
+# As pipeline.run.STAGES, which a test compares: importing it here would cost a second at every `--help`.
+STAGES = ("embed", "graph", "rank", "select", "write", "report")
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from pipeline.config import RunConfig
+    from pipeline.run import open_executor, run
+
+    overrides = list(arguments.set)
+    if arguments.workers is not None:
+        overrides.append(f"ray.workers={arguments.workers}")
+    config = RunConfig.load(arguments.config, overrides)
+    with open_executor(config, use_ray=not arguments.no_ray) as executor:
+        result = run(config, executor, arguments.stop_after)
+    _print_summary(config, result)
+    return 0
+
+
+def _print_summary(config: "RunConfig", result: "RunResult") -> None:
+    """The table at the end, on standard output; nothing for a run that stopped before `select`."""
+    from pipeline.report import summary_rows
+    from pipeline.run import run_record
+
+    if "select" not in result.manifests:
+        return
+    rows = summary_rows(run_record(config, result), result.report)
+    width = max(len(label) for label, _ in rows)
+    for label, value in rows:
+        print(f"{label:<{width}}  {value}")
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    from pipeline.output.verify import verify
+
+    faults = verify(arguments.output, full=arguments.full)
+    for fault in faults:
+        print(fault)
+    print(f"{arguments.output}: {len(faults)} faults" if faults else f"{arguments.output}: no fault found")
+    return 1 if faults else 0
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from pipeline.demo.tour import tour
+
+    return tour(arguments.folder)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

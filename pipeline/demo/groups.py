@@ -1,0 +1,180 @@
+"""Content groups of clip art, and which of them are the pool.
+
+Pure functions of pictures and thumbnails. Invariant: pictures that are copies, near-copies or members of one series
+share a group, and a group is either in the pool's reach or in the training set's, never in both.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Hashable, Iterable
+
+import numpy as np
+from PIL import Image
+
+from pipeline.demo.clipart import Picture, stem
+
+__all__ = ["content_groups", "difference_hash", "near_copies", "pool_and_training"]
+
+# Larger groups of ordinary pictures would crowd the pool with one motif, so they teach.
+_MAX_ORDINARY = 20
+
+# Folders whose members were drawn as one series: only together on one side of the split. Those that map to a number
+# go to the pool, at most so many each (natural near-duplicates with one caption); the others teach.
+_SERIES: dict[str, int] = {
+    "computer/buttons": 0,
+    "computer/icons/etiquette-theme": 30,
+    "computer/icons/flat-theme": 0,
+    "computer/icons/lemon-theme": 40,
+    "people/smilies": 0,
+    "people/stickmen": 25,
+    "recreation/games/cards": 50,
+    "shapes/flowchart": 0,
+    "shapes/jigsaw": 15,
+    "shapes/stars": 40,
+    "signs_and_symbols/flags": 0,
+    "signs_and_symbols/led": 0,
+    "signs_and_symbols/map_symbols": 0,
+    "signs_and_symbols/weather": 0,
+    "special/gradients": 0,
+    "special/patterns": 25,
+    "transportation/aiga-symbols": 0,
+    "transportation/roadsigns": 40,
+}
+
+_HASH_BITS = 128
+# Bits by which the hashes of near-copies differ at most; found by looking at pairs.
+_NEAR_BITS = 8
+# A hash with fewer ones or zeros is that of an almost plain picture and says nothing.
+_MIN_TEXTURE_BITS = 16
+
+
+def difference_hash(image: Image.Image) -> np.ndarray:
+    """128 bits of a picture: whether grey rises from left to right and from top to bottom on a 9 x 9 grid.
+
+    Args:
+        image: RGBA; seen on white.
+
+    Returns:
+        uint8 array [16], packed bits.
+    """
+    white = Image.new("RGBA", image.size, "white")
+    grey = Image.alpha_composite(white, image).convert("L")
+    grid = np.asarray(grey.resize((9, 9), Image.Resampling.BOX), dtype=np.int16)
+    # A step of 2 keeps the rounding of the exporter out of the plain areas.
+    across = grid[:8, 1:] > grid[:8, :-1] + 2
+    down = grid[1:, :8] > grid[:-1, :8] + 2
+    return np.packbits(np.concatenate([across.ravel(), down.ravel()]))
+
+
+def near_copies(hashes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Pairs of near-copies.
+
+    Args:
+        hashes: uint8 [N, 16].
+        others: uint8 [M, 16].
+
+    Returns:
+        int64 [P, 2]: row in `hashes`, row in `others`.
+    """
+    ones = np.bitwise_count(hashes).sum(1)
+    textured = (ones >= _MIN_TEXTURE_BITS) & (ones <= _HASH_BITS - _MIN_TEXTURE_BITS)
+    pairs = []
+    for row in range(len(hashes)):
+        distance = np.bitwise_count(others ^ hashes[row]).sum(1)
+        near = np.flatnonzero(distance <= (_NEAR_BITS if textured[row] else 0))
+        pairs.append(np.stack([np.full_like(near, row), near], axis=1))
+    return np.concatenate(pairs) if pairs else np.zeros((0, 2), np.int64)
+
+
+def content_groups(pictures: list[Picture], hashes: np.ndarray) -> np.ndarray:
+    """Number the content groups of Open Clip Art.
+
+    Two pictures share a group if they lie in one series folder, or have titles or (in one folder) file names that
+    agree without digits and punctuation, or are copies; and so on transitively. A series keeps to itself: its titles
+    ("star", "france") would chain it to half the collection. Near-copies chain likewise, so they are not joined here
+    but kept out of the training set by :func:`pool_and_training`.
+
+    Args:
+        pictures: N pictures, sorted.
+        hashes: their difference hashes, uint8 [N, 16].
+
+    Returns:
+        int64 [N]; a group's number is the row of its first member.
+    """
+    parent = np.arange(len(pictures))
+
+    def find(row: int) -> int:
+        while parent[row] != row:
+            parent[row] = parent[parent[row]]
+            row = int(parent[row])
+        return row
+
+    def union(rows: Iterable[int]) -> None:
+        roots = sorted({find(int(row)) for row in rows})
+        for root in roots[1:]:
+            parent[root] = roots[0]
+
+    alike: dict[Hashable, list[int]] = defaultdict(list)
+    for row, picture in enumerate(pictures):
+        if series := _series(picture):
+            alike["series", series].append(row)
+            continue
+        folder, _, filename = _relative(picture).rpartition("/")
+        alike["hash", hashes[row].tobytes()].append(row)
+        for key in ("title", stem(picture.title)), (folder, stem(re.split(r"\d", filename)[0])):
+            if key[1]:
+                alike[key].append(row)
+    for rows in alike.values():
+        union(rows)
+    return np.array([find(row) for row in range(len(pictures))])
+
+
+def pool_and_training(
+    pictures: list[Picture], hashes: np.ndarray, groups: np.ndarray, pool_size: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Split Open Clip Art by content group.
+
+    Args:
+        pictures: N pictures.
+        hashes: uint8 [N, 16].
+        groups: int64 [N], from :func:`content_groups`.
+        pool_size: pictures the pool shall have.
+        rng: decides which ordinary groups go to the pool.
+
+    Returns:
+        Rows of the pool, `pool_size` of them, sorted; rows free for training, sorted. The rest of the pool's groups
+        is in neither, nor is a near-copy of a picture of the pool.
+    """
+    quota = {int(groups[row]): 0 for row in range(len(pictures))}
+    ordinary = dict.fromkeys(quota, True)
+    for row, picture in enumerate(pictures):
+        if series := _series(picture):
+            group = int(groups[row])
+            ordinary[group] = False
+            quota[group] += _SERIES[series] if quota[group] == 0 else 0
+    members = {group: np.flatnonzero(groups == group) for group in quota}
+    pool: list[int] = []
+    taken = set()
+    for group, limit in quota.items():
+        if limit:
+            taken.add(group)
+            pool.extend(rng.permutation(members[group])[:limit].tolist())
+    free = [group for group in quota if ordinary[group] and len(members[group]) <= _MAX_ORDINARY]
+    for group in rng.permutation(free).tolist():
+        if len(pool) >= pool_size:
+            break
+        taken.add(group)
+        pool.extend(rng.permutation(members[group])[: pool_size - len(pool)].tolist())
+    training = np.flatnonzero(~np.isin(groups, sorted(taken)))
+    copies = training[near_copies(hashes[training], hashes[pool])[:, 0]]
+    training = np.setdiff1d(training, copies)
+    return np.array(sorted(pool)), training
+
+
+def _relative(picture: Picture) -> str:
+    return picture.source.partition(":")[2]
+
+
+def _series(picture: Picture) -> "str | None":
+    relative = _relative(picture)
+    return next((folder for folder in _SERIES if relative.startswith(folder + "/")), None)

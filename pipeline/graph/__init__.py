@@ -1,0 +1,1 @@
+"""The kNN graph: its container, and how it is built and measured."""

@@ -1,0 +1,95 @@
+"""What the choice did to the pool, measured on a sample: coverage and diversity, and both against the fraction kept."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.report import metrics, words
+from pipeline.report.data import Curve, FractionRow, Metric
+from pipeline.report.sample import Sample
+
+_FRACTIONS = np.arange(1, 21) / 20
+
+
+def measures(sample: Sample, queries: int, seed: int) -> list[Metric]:
+    """Coverage and diversity of the sample, of its kept part and of a random part of the same size."""
+    rng = np.random.default_rng(seed)
+    everything = np.arange(len(sample))
+    kept = np.flatnonzero(sample.kept_N)
+    chance = np.sort(rng.permutation(len(sample))[: len(kept)])
+    asking = np.sort(rng.permutation(len(sample))[:queries])
+    if not len(kept):
+        return []
+
+    def coverage(members: NDArray[np.int64]) -> str:
+        order = np.concatenate([members, np.setdiff1d(everything, members)])
+        near = metrics.nearest_by_fraction(sample.points_ND, asking, order, np.array([len(members)]))
+        return words.number(float(near[0]))
+
+    columns = []
+    for members in (everything, kept, chance):
+        points = sample.points_ND[members]
+        near = metrics.nearest_other(points, np.sort(rng.permutation(len(members))[:queries]))
+        near = near[np.isfinite(near)]
+        columns.append(
+            (
+                coverage(members),
+                words.number(float(near.mean()) if len(near) else None),
+                words.percent(metrics.near_duplicate_share(near)),
+                words.number(metrics.effective_directions(points), 1),
+            )
+        )
+    meanings = (
+        ("Coverage gap", "mean distance from any sample to the nearest kept one; lower: less of the pool is lost"),
+        ("Spacing", "mean distance between a sample and its nearest other one; higher: less repetition"),
+        ("Near-duplicates", f"share whose nearest other sample has a cosine of {metrics.NEAR_DUPLICATE} or more"),
+        ("Diversity", "effective number of directions (Vendi score); higher: more varied"),
+    )
+    return [
+        Metric(name, meaning, columns[0][row], columns[1][row], columns[2][row])
+        for row, (name, meaning) in enumerate(meanings)
+    ]
+
+
+def curves(sample: Sample, score_name: str, queries: int, seed: int) -> tuple[Curve, ...]:
+    """Mean difficulty and coverage at 5 %, 10 %, ..., in the order of D2, of the score alone, and at random."""
+    if len(sample) < 2:
+        return ()
+    rng = np.random.default_rng(seed)
+    asking = np.sort(rng.permutation(len(sample))[:queries])
+    sizes = np.maximum(np.rint(_FRACTIONS * len(sample)).astype(np.int64), 1)
+    sizes, first = np.unique(sizes, return_index=True)
+    difficulty = np.nan_to_num(sample.difficulty_N)
+    orders = {
+        "D2 (this run's ranking)": np.argsort(~sample.rank_N, kind="stable"),
+        f"highest {score_name} first": np.argsort(-difficulty, kind="stable"),
+        "random": rng.permutation(len(sample)),
+    }
+    return tuple(
+        Curve(
+            label,
+            _FRACTIONS[first],
+            np.cumsum(difficulty[order])[sizes - 1] / sizes,
+            metrics.nearest_by_fraction(sample.points_ND, asking, order.astype(np.int64), sizes),
+        )
+        for label, order in orders.items()
+    )
+
+
+def fraction_rows(drawn: tuple[Curve, ...], samples: int, fraction: float) -> tuple[FractionRow, ...]:
+    """The D2 curve (the first) as a table, for a pool of `samples`."""
+    if not drawn:
+        return ()
+    d2 = drawn[0]
+    nearest = int(np.abs(d2.fraction - fraction).argmin())
+    # Every other step, and the one this run is nearest to.
+    rows = [row for row in range(len(d2.fraction)) if row % 2 or row == nearest]
+    return tuple(
+        FractionRow(
+            words.percent(float(d2.fraction[row]), 0),
+            round(float(d2.fraction[row]) * samples),
+            words.number(float(d2.mean_score[row])),
+            words.number(float(d2.coverage[row])),
+            row == nearest,
+        )
+        for row in rows
+    )

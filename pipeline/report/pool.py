@@ -1,0 +1,118 @@
+"""Reads the row-aligned parts of the embed and select artifacts: by part, by a seeded sample, by canonical position.
+
+Memory holds one part and what is asked for. A canonical position is the rows of all earlier parts plus the row.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from pipeline import artifacts, storage
+from pipeline.artifacts import Manifest
+from pipeline.columns import vectors
+from pipeline.errors import BooksError
+
+SAMPLES = "samples.parquet"
+DECISIONS = "decisions.parquet"
+EMBEDDINGS = ("image_emb", "text_emb")
+
+
+class Pool:
+    """The embedded samples of a run with the decision on each.
+
+    Args:
+        work_dir: where the artifacts lie.
+        embed: manifest of the embed artifact.
+        select: manifest of the select artifact.
+
+    Raises:
+        BooksError: the artifacts are not row-aligned, so they belong to different runs.
+    """
+
+    def __init__(self, work_dir: str, embed: Manifest, select: Manifest):
+        self._embed, self._select = embed, select
+        self._embed_folder = storage.join(work_dir, embed.stage)
+        self._select_folder = storage.join(work_dir, select.stage)
+        self.rows_P = np.array([unit.rows(SAMPLES) for unit in embed.units], dtype=np.int64)
+        decided = [unit.rows(DECISIONS) for unit in select.units]
+        if decided != self.rows_P.tolist():
+            raise BooksError(
+                f"report: select {select.fingerprint} decides on {sum(decided)} rows in {len(decided)} parts, but "
+                f"embed {embed.fingerprint} has {self.rows_P.sum()} in {len(self.rows_P)}"
+            )
+        self._starts_P = np.concatenate([[0], np.cumsum(self.rows_P)])
+
+    def __len__(self) -> int:
+        return int(self._starts_P[-1])
+
+    def decisions(self, columns: Sequence[str]) -> Iterator[tuple[int, pa.Table]]:
+        """Each part's decisions with the canonical position of its first row; empty parts are left out."""
+        for part, unit in enumerate(self._select.units):
+            if self.rows_P[part]:
+                table = artifacts.read_table(self._select_folder, unit, DECISIONS, columns)
+                yield int(self._starts_P[part]), table
+
+    def sample(self, size: int, max_parts: int, seed: int) -> NDArray[np.int64]:
+        """Seeded, ascending canonical positions of at most `size` samples, from at most `max_parts` parts.
+
+        Parts are limited because embeddings are read whole: a report on a billion samples must not read them all.
+        """
+        rng = np.random.default_rng(seed)
+        parts = np.flatnonzero(self.rows_P)
+        if len(parts) > max_parts:
+            parts = np.sort(rng.choice(parts, max_parts, replace=False))
+        ends = np.cumsum(self.rows_P[parts])
+        total = int(ends[-1]) if len(ends) else 0
+        chosen = np.arange(total) if total <= size else np.sort(rng.choice(total, size, replace=False, shuffle=False))
+        within = np.searchsorted(ends, chosen, side="right")
+        starts = ends - self.rows_P[parts]
+        return np.asarray(self._starts_P[parts][within] + chosen - starts[within], dtype=np.int64)
+
+    def part_of(self, positions_N: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The part (= input shard) that holds each canonical position."""
+        return np.asarray(np.searchsorted(self._starts_P, positions_N, side="right") - 1, dtype=np.int64)
+
+    def take(
+        self, positions_N: NDArray[np.int64], columns: Sequence[str], embeddings: bool = False
+    ) -> tuple[pa.Table, NDArray[np.float16], NDArray[np.float16]]:
+        """Rows at canonical positions, in the order given; a position may come more than once.
+
+        Args:
+            positions_N: int64 [N].
+            columns: columns of the samples or decisions tables, embeddings excepted.
+            embeddings: whether to read the embeddings too.
+
+        Returns:
+            The table [N], and float16 [N, D] image and text embeddings ([N, 0] unless asked for).
+        """
+        parts_N = self.part_of(positions_N)
+        order_N = np.argsort(parts_N, kind="stable")
+        tables, images, texts = [], [], []
+        for part in np.unique(parts_N):
+            rows = positions_N[order_N][parts_N[order_N] == part] - self._starts_P[part]
+            table, image, text = self._rows(int(part), rows, columns, embeddings)
+            tables.append(table)
+            images.append(image)
+            texts.append(text)
+        if not tables:
+            empty = np.zeros((0, 0), np.float16)
+            return pa.table({name: [] for name in columns}), empty, empty
+        back_N = np.argsort(order_N, kind="stable")
+        return pa.concat_tables(tables).take(back_N), np.concatenate(images)[back_N], np.concatenate(texts)[back_N]
+
+    def _rows(
+        self, part: int, rows: NDArray[np.int64], columns: Sequence[str], embeddings: bool
+    ) -> tuple[pa.Table, NDArray[np.float16], NDArray[np.float16]]:
+        decided = artifacts.read_table(self._select_folder, self._select.units[part], DECISIONS)
+        # `shard`, `key` and `uid` are in both tables; the decisions' are as good.
+        from_samples = [name for name in columns if name not in decided.column_names]
+        from_samples += EMBEDDINGS if embeddings else ()
+        image = text = np.zeros((len(rows), 0), np.float16)
+        if from_samples:
+            samples = artifacts.read_table(self._embed_folder, self._embed.units[part], SAMPLES, from_samples)
+            if embeddings:
+                image, text = (vectors(samples[name])[rows] for name in EMBEDDINGS)
+        merged = {name: (decided if name in decided.column_names else samples)[name].take(rows) for name in columns}
+        return pa.table(merged), image, text

@@ -1,0 +1,342 @@
+"""A whole run: embed -> graph -> rank -> select -> write -> report, each finished stage skipped.
+
+All identities are known before anything starts: an artifact's fingerprint follows from its parameters and from those of
+the artifacts it is made from. So a run can tell what is finished, what has to be done, and whether the output folder is
+its own, before it touches anything.
+"""
+
+import contextlib
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from pipeline import artifacts, stages, storage
+from pipeline.artifacts import Manifest, Receipt
+from pipeline.config import RunConfig
+from pipeline.errors import UserError
+from pipeline.execution import Executor, InProcess, OnRay, Resources
+from pipeline.inputs.pool import Shard, expand_input, pool_identity
+from pipeline.stages import Planned
+
+if TYPE_CHECKING:
+    from pipeline.report import RunRecord
+
+log = logging.getLogger(__name__)
+
+Stage = Literal["embed", "graph", "rank", "select", "write", "report"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run made.
+
+    Attributes:
+        shards: the input, in canonical order.
+        manifests: the artifact of each stage that was reached.
+        seconds: time spent per stage in this run; a stage that was finished before is not listed.
+        report: URL of the page; None if the run stopped earlier.
+    """
+
+    shards: tuple[Shard, ...]
+    manifests: Mapping[str, Manifest]
+    seconds: Mapping[str, float]
+    report: str | None
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """Every artifact of a run, planned."""
+
+    shards: tuple[Shard, ...]
+    model: tuple[str, str | None]
+    embed: Planned
+    graph: Planned
+    rank: Planned
+    select: Planned
+    write: Planned
+
+
+def plan_run(config: RunConfig) -> RunPlan:
+    """Look at the input and name every artifact; nothing is written.
+
+    Raises:
+        UserError: the input or the model is missing.
+    """
+    from pipeline.embed import models
+    from pipeline.embed.stage import EmbedParams
+    from pipeline.graph.stage import GraphParams
+    from pipeline.output.stage import WriteParams
+    from pipeline.selection.stage import RankParams, SelectParams
+
+    shards = tuple(expand_input(config.input))
+    model = models.absolute(config.embed.model, config.embed.pretrained)
+    plan = partial(stages.plan, config.work_dir)
+    embed = plan(
+        "embed",
+        EmbedParams(*models.identity(*model), config.embed.precision, config.embed.batch_size, config.embed.max_pixels),
+        {"pool": pool_identity(shards)},
+    )
+    graph = plan(
+        "graph",
+        GraphParams(
+            **config.graph.model_dump(),
+            drop_score=config.select.drop_score,
+            drop_fraction=config.select.drop_fraction,
+        ),
+        {"embed": embed.fingerprint},
+    )
+    rank = plan(
+        "rank",
+        RankParams(
+            difficulty=config.score.difficulty,
+            offset=config.score.offset,
+            gamma_forward=config.select.gamma_forward,
+            gamma_reverse=config.select.gamma_reverse,
+        ),
+        {"graph": graph.fingerprint},
+    )
+    budget = SelectParams(config.select.fraction, config.select.size, config.select.min_score)
+    select = plan("select", budget, {"rank": rank.fingerprint})
+    write = plan("write", WriteParams(**config.write.model_dump()), {"select": select.fingerprint})
+    return RunPlan(shards, model, embed, graph, rank, select, write)
+
+
+@contextlib.contextmanager
+def open_executor(config: RunConfig, use_ray: bool = True) -> Iterator[Executor]:
+    """The executor that the configuration asks for, closed at the end."""
+    executor: Executor = OnRay(config.ray.address, config.ray.workers) if use_ray else InProcess()
+    try:
+        yield executor
+    finally:
+        executor.close()
+
+
+def run(config: RunConfig, executor: Executor | None = None, stop_after: Stage = "report") -> RunResult:
+    """Run everything that is not finished yet, up to and with `stop_after`.
+
+    Args:
+        config: the run.
+        executor: where units run; default: what `config.ray` says.
+        stop_after: the last stage to do.
+
+    Raises:
+        UserError: the input, the model or an option is wrong, or the output folder holds another run's data.
+        BooksError: a stage lost or invented a sample.
+        InfrastructureError: storage or workers failed for longer than retries bear; run the same again.
+    """
+    if executor is None:
+        with open_executor(config) as opened:
+            return run(config, opened, stop_after)
+    return _Run(config, executor, stop_after).all()
+
+
+class _Run:
+    """One run under way: the plan, and the manifests so far."""
+
+    def __init__(self, config: RunConfig, executor: Executor, stop_after: Stage) -> None:
+        from pipeline.output import claim
+
+        self.config, self.executor, self.stop_after = config, executor, stop_after
+        self.plan = plan_run(config)
+        claim.check(config.output, self.plan.write.fingerprint)
+        self.manifests: dict[str, Manifest] = {}
+        self.seconds: dict[str, float] = {}
+        self.report: str | None = None
+        self.many = Resources(workers=config.ray.workers or executor.cpus())
+        self.one = Resources(workers=1, num_cpus=executor.cpus_per_node())
+
+    def all(self) -> RunResult:
+        for stage in STAGES:
+            start = time.monotonic()
+            found = self._found(stage)
+            if found is not None:
+                log.info("%s: finished before, nothing to do", stage)
+                self.manifests[stage] = found
+            else:
+                getattr(self, f"_{stage}")()
+                self.seconds[stage] = time.monotonic() - start
+            if stage == self.stop_after:
+                break
+        return self.result()
+
+    def result(self) -> RunResult:
+        return RunResult(self.plan.shards, self.manifests, self.seconds, self.report)
+
+    def _found(self, stage: Stage) -> Manifest | None:
+        """The stage's artifact, if it is whole; an output that someone has emptied since is not."""
+        if stage == "report":
+            return None
+        planned: Planned = getattr(self.plan, stage)
+        found = planned.find()
+        if stage == "write" and not storage.exists(storage.join(self.config.output, artifacts.MANIFEST)):
+            return None
+        return found
+
+    def _embed(self) -> None:
+        from pipeline.embed import stage
+
+        planned, config = self.plan.embed, self.config.embed
+
+        def check(receipts: Sequence[Receipt]) -> None:
+            counters = artifacts.sum_counters(receipts)
+            books = {name: counters[name] for name in (stage.EMBEDDED, stage.REJECTED)}
+            artifacts.balance("embed", counters[stage.READ], books)
+            stage.check_reject_rate(counters, config.max_reject_rate)
+            if not counters[stage.EMBEDDED]:
+                raise UserError(f"input: none of {counters[stage.READ]} samples could be embedded")
+
+        self.manifests["embed"] = stages.complete(
+            planned,
+            self.executor,
+            stage.plan(self.plan.shards, planned.params),
+            partial(stage.EmbedWorker, planned.folder, planned.params, *self.plan.model),
+            Resources(self.many.workers, 1, self.config.ray.num_gpus),
+            check,
+        )
+
+    def _graph(self) -> None:
+        from pipeline.graph import stage
+
+        planned, embed = self.plan.graph, self.manifests["embed"]
+
+        def check(receipts: Sequence[Receipt]) -> None:
+            artifacts.balance("graph", embed.counters["embedded"], {"nodes": receipts[0].counters["nodes"]})
+
+        self.manifests["graph"] = stages.complete(
+            planned,
+            self.executor,
+            stage.plan(embed.fingerprint, embed.units, planned.params),
+            partial(stage.GraphWorker, self.plan.embed.folder, planned.folder, planned.params),
+            self.one,
+            check,
+            _first_facts,
+        )
+
+    def _rank(self) -> None:
+        from pipeline.selection import stage
+
+        planned, embed, graph = self.plan.rank, self.manifests["embed"], self.manifests["graph"]
+
+        def check(receipts: Sequence[Receipt]) -> None:
+            counters = receipts[0].counters
+            artifacts.balance(
+                "rank",
+                embed.counters["embedded"],
+                {"ranked": counters["ranked"], "cut off": graph.counters["cut_off"]},
+            )
+
+        self.manifests["rank"] = stages.complete(
+            planned,
+            self.executor,
+            stage.plan_rank(embed.units, graph.units[0], planned.params),
+            partial(stage.RankWorker, self.plan.embed.folder, self.plan.graph.folder, planned.folder, planned.params),
+            self.one,
+            check,
+            _first_facts,
+        )
+
+    def _select(self) -> None:
+        from pipeline.selection import stage
+
+        planned, embed, rank = self.plan.select, self.manifests["embed"], self.manifests["rank"]
+        line = stage.draw_line(self.plan.rank.folder, rank.units[0], len(embed.units), planned.params)
+
+        def check(receipts: Sequence[Receipt]) -> None:
+            counters = artifacts.sum_counters(receipts)
+            artifacts.balance("select", line.budget, {"kept": counters["kept"]})
+            artifacts.balance(
+                "select",
+                embed.counters["embedded"],
+                {name: counters[name] for name in ("kept", "below_budget", "cut_off")},
+            )
+
+        self.manifests["select"] = stages.complete(
+            planned,
+            self.executor,
+            stage.plan_select(rank.units[0], line),
+            partial(
+                stage.SelectWorker, self.plan.embed.folder, self.plan.rank.folder, planned.folder, tuple(embed.units)
+            ),
+            self.many,
+            check,
+            lambda receipts: {"budget": line.budget},
+        )
+
+    def _write(self) -> None:
+        from pipeline.output import claim, finish, stage
+
+        planned, config = self.plan.write, self.config
+        claim.claim(config.output, planned.fingerprint)
+        claim.sweep(config.output)
+        units = stage.plan(self.plan.shards, self.manifests["embed"], self.manifests["select"], planned.params)
+
+        def check(receipts: Sequence[Receipt]) -> None:
+            written = artifacts.sum_counters(receipts).get("written", 0)
+            artifacts.balance("write", self.manifests["select"].counters["kept"], {"written": written})
+
+        manifest = stages.complete(
+            planned,
+            self.executor,
+            units,
+            partial(stage.Writer, config.work_dir, config.output),
+            self.many,
+            check,
+            finished=stage.finished(config.work_dir, config.output, units),
+        )
+        finish.finish(
+            config.output,
+            config.work_dir,
+            planned.fingerprint,
+            planned.params,
+            self.plan.shards,
+            self.manifests["select"],
+            units,
+            manifest.units,
+        )
+        self.manifests["write"] = manifest
+
+    def _report(self) -> None:
+        from pipeline import report
+
+        params = report.ReportParams(gallery=self.config.report.gallery, max_pixels=self.config.embed.max_pixels)
+        record = run_record(self.config, self.result())
+        url = report.page_url(record, params)
+        if not self.seconds and storage.exists(url):
+            log.info("report: finished before, nothing to do")
+            self.report = url
+        else:
+            self.report = report.write_report(record, params)
+
+
+def run_record(config: RunConfig, result: RunResult) -> "RunRecord":
+    """What the report and the summary are told of a run that reached `select`."""
+    from pipeline.output import training
+    from pipeline.report import RunRecord, Written
+
+    written = None
+    if "write" in result.manifests:
+        counters = result.manifests["write"].counters
+        shards, samples = counters["tars"], counters["written"]
+        written = Written(config.output, shards, samples, training.command(config.output, shards, samples))
+    return RunRecord(
+        work_dir=config.work_dir,
+        embed=result.manifests["embed"],
+        graph=result.manifests["graph"],
+        select=result.manifests["select"],
+        shards=result.shards,
+        written=written,
+        score_name=config.score.difficulty,
+        score_offset=result.manifests["rank"].facts["offset"],
+        features=config.graph.features,
+        timings=result.seconds,
+        parameters={stage: manifest.params for stage, manifest in result.manifests.items()},
+    )
+
+
+def _first_facts(receipts: Sequence[Receipt]) -> Mapping[str, Any]:
+    """Facts of a stage whose only unit is the whole pool."""
+    return receipts[0].facts

@@ -1,0 +1,266 @@
+"""One partition of the pool: it owns nodes, knows bounds of its neighbours elsewhere, and settles what it can.
+
+The same class serves the loop in this process (rounds.py) and Ray actors. It exchanges small arrays with other
+partitions, one value per destination and round, and is told what it hears as the same values per source:
+
+1. `introduce()` -> each neighbour partition gets the canonical position and difficulty of the nodes it knows;
+2. `start(inbox)` -> forward pass, first settling; returns the first messages;
+3. `step(inbox)` -> take in messages, settle, return what changed; until `remaining` is 0 everywhere and nothing is
+   under way. Then `scores()`.
+
+Invariant: what a partition believes of a remote node is never below its t, so what it finalises is right,
+however old its information. Messages can be repeated, merged or late; none may be lost for good. So recovery
+is simple: build the partition again, `restore` a state of any age (or none: `start` again), and let its neighbours
+`resend`; nobody else goes back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import UserError
+from pipeline.selection import ghosts, kernel, order
+from pipeline.selection.whole_graph import overflow_error
+
+_INDEX_BITS = 32
+_UNKNOWN = np.iinfo(np.int64).max  # bound of a ghost not heard of; also "nothing sent yet", as no value reaches it
+
+
+class Introduction(NamedTuple):
+    """What a partition tells another, once, about the nodes the other has as ghosts, in the order of their slots."""
+
+    position: NDArray[np.int64]
+    difficulty: NDArray[np.int64]
+
+
+class Messages(NamedTuple):
+    """What changed, 12 bytes an entry: slot k >= 0 is a new bound of the k-th ghost, ~k its final value."""
+
+    slots: NDArray[np.int32]
+    values: NDArray[np.int64]
+
+
+def node_id(partition: int, index: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The id of a node within a run: its partition in the upper 32 bits, its index there in the lower."""
+    return (np.int64(partition) << _INDEX_BITS) | np.asarray(index, np.int64)
+
+
+class GraphPartition:
+    """State of one partition.
+
+    Attributes:
+        remaining: own nodes above zero that are not final yet (those at or below zero have nothing more to say).
+        n_nodes: own nodes.
+        n_ghosts: remote nodes known here.
+        n_sent: message entries sent so far.
+    """
+
+    def __init__(
+        self,
+        partition: int,
+        position: NDArray[np.int64],
+        indptr: NDArray[np.int64],
+        neighbors: NDArray[np.int64],
+        sq_distances: NDArray[np.float32],
+        difficulty: NDArray[np.int64],
+        gamma_forward: float = 1.0,
+        gamma_reverse: float = 1.0,
+    ) -> None:
+        """Lay out ghosts and exports; nothing is exchanged.
+
+        Args:
+            partition: number of this partition, 0 <= partition < 2**31.
+            position: int64 [n], canonical positions of the own nodes, unique in the whole pool; they break ties.
+            indptr: int64 [n+1].
+            neighbors: int64 [e], node ids (`node_id`) of the neighbours. The graph is symmetric as a whole.
+            sq_distances: float32 [e].
+            difficulty: int64 [n], fixed point (`to_fixed`).
+            gamma_forward: decay of forward messages.
+            gamma_reverse: decay of reverse messages.
+
+        Raises:
+            UserError: too many nodes and ghosts for one partition.
+        """
+        n = len(position)
+        owner = neighbors >> _INDEX_BITS
+        remote = owner != partition
+        ghost_ids, ghost_of_edge = np.unique(neighbors[remote], return_inverse=True)
+        if n + len(ghost_ids) >= 2**31 - 1:
+            raise UserError(f"partition {partition}: {n} nodes and {len(ghost_ids)} ghosts, expected fewer than 2**31")
+        self.partition = partition
+        self.n_nodes, self.n_ghosts = n, len(ghost_ids)
+        self._gammas = gamma_forward, gamma_reverse
+        indices = (neighbors & (2**_INDEX_BITS - 1)).astype(np.int32)
+        indices[remote] = n + ghost_of_edge
+        self._rows = ghosts.append_ghost_rows(indptr, indices, sq_distances, self.n_ghosts)
+        # Ghosts are sorted by (owner, index there). The owner lists its exports to us in the same order, because the
+        # graph is symmetric: both sides derive the slots without a word.
+        self._sources, starts = np.unique(ghost_ids >> _INDEX_BITS, return_index=True)
+        self._ghost_bounds = np.append(starts, len(ghost_ids))
+        row_of_edge = np.repeat(np.arange(n), np.diff(indptr))
+        exports = np.unique((owner[remote] << _INDEX_BITS) | row_of_edge[remote])
+        self._export_nodes = (exports & (2**_INDEX_BITS - 1)).astype(np.int32)
+        self._export_bounds = np.append(np.searchsorted(exports, self._sources << _INDEX_BITS), len(exports))
+        self._last_sent = np.full(len(exports), _UNKNOWN)
+
+        self._position = np.concatenate([position, np.full(self.n_ghosts, -1)])
+        self._difficulty = np.concatenate([difficulty, np.zeros(self.n_ghosts, np.int64)])
+        self._value, self._head, self._link = kernel.new_state(n + self.n_ghosts)
+        self._value[:] = _UNKNOWN
+        self._known = np.zeros(self.n_ghosts, np.bool_)
+        self._forward = np.empty(0, np.int64)
+        self._sweep = True
+        self.remaining = n
+        self.n_sent = 0
+
+    def introduce(self) -> dict[int, Introduction]:
+        """What each neighbour partition needs before it can start."""
+        out = {}
+        for dest, lo, hi in self._destinations():
+            nodes = self._export_nodes[lo:hi]
+            out[dest] = Introduction(self._position[nodes], self._difficulty[nodes])
+        return out
+
+    def start(self, inbox: Mapping[int, Introduction]) -> dict[int, Messages]:
+        """Forward pass and first settling, given the introductions of all neighbour partitions.
+
+        Raises:
+            UserError: a neighbour is missing or knows of other edges (the graph is not symmetric), or overflow.
+        """
+        self._meet(inbox)
+        self._value[: self.n_nodes] = self._forward
+        self.remaining = int(np.count_nonzero(self._forward > 0))
+        return self.step({})
+
+    def _meet(self, inbox: Mapping[int, Introduction]) -> None:
+        for k, source in enumerate(self._sources.tolist()):
+            lo, hi = self.n_nodes + self._ghost_bounds[k : k + 2]
+            met = len(inbox[source].position) if source in inbox else 0
+            if met != hi - lo:
+                raise UserError(
+                    f"graph: not symmetric between partitions {self.partition} and {source}: {hi - lo} nodes of"
+                    f" {source} have neighbours in {self.partition} by its own rows, {met} by those of {source}"
+                )
+            self._position[lo:hi], self._difficulty[lo:hi] = inbox[source]
+        self._forward = np.empty(self.n_nodes, np.int64)
+        overflow = kernel.forward(
+            *self._rows, self._gammas[0],
+            self._difficulty, self._forward, 0, self.n_nodes,
+        )  # fmt: skip
+        self._check(overflow)
+
+    def step(self, inbox: Mapping[int, Messages]) -> dict[int, Messages]:
+        """Take in messages by source, finalise all that can be, and return what changed by destination.
+
+        Destinations without news are left out.
+
+        Raises:
+            UserError: a value left the range of fixed point.
+        """
+        if not inbox and not self._sweep:
+            return {}
+        top = order.NOBODY
+        for source, (slots, values) in sorted(inbox.items()):
+            first = self.n_nodes + int(self._ghost_bounds[np.searchsorted(self._sources, source)])
+            top = ghosts.receive(
+                slots, values, first, self._position, self._value, self._head, self._link, self._known, top
+            )
+        self._settle(top)
+        out = {}
+        for dest, lo, hi in self._destinations():
+            news = Messages(
+                *ghosts.collect_changes(self._export_nodes, lo, hi, self._value, self._head, self._last_sent)
+            )
+            if len(news.slots):
+                out[dest] = news
+                self.n_sent += len(news.slots)
+        return out
+
+    def _settle(self, top: int) -> None:
+        n = self.n_nodes
+        queue, ends = np.empty(n if self._sweep else 0, np.int32), np.zeros(order.N_BUCKETS + 1, np.int64)
+        if self._sweep:
+            order.sort_into_buckets(self._value, self._head, 0, n, queue, ends)
+            self._sweep = False
+        settled, overflow = kernel.settle(
+            *self._rows, self._gammas[1], self._position, self._value, self._head, self._link,
+            0, n, queue, ends, top, False,
+        )  # fmt: skip
+        self._check(overflow)
+        self.remaining -= settled
+
+    def resend(self, dest: int) -> Messages:
+        """All that `dest` may know of this partition's nodes, for one that was restored or started again."""
+        k = int(np.searchsorted(self._sources, dest))
+        lo, hi = self._export_bounds[k : k + 2]
+        self._last_sent[lo:hi] = _UNKNOWN
+        news = ghosts.collect_changes(self._export_nodes, lo, hi, self._value, self._head, self._last_sent)
+        self.n_sent += hi - lo
+        return Messages(*news)
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """A checkpoint: copies of all that `restore` needs beyond the constructor's arrays, about 20 bytes a node."""
+        return {
+            "position": self._position[self.n_nodes :].copy(),
+            "forward": self._forward.copy(),
+            "value": self._value.copy(),
+            "done": self._head == order.DONE,
+        }
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Take over a checkpoint of this partition, of any age; its neighbours must `resend` before the next step.
+
+        Raises:
+            UserError: the state is of a partition of another size.
+        """
+        if len(state["value"]) != len(self._value) or len(state["forward"]) != self.n_nodes:
+            raise UserError(
+                f"partition {self.partition}: the checkpoint holds {len(state['forward'])} nodes and"
+                f" {len(state['value']) - len(state['forward'])} ghosts, expected {self.n_nodes} and {self.n_ghosts}"
+            )
+        self._position[self.n_nodes :] = state["position"]
+        self._forward = state["forward"].copy()
+        self._value[:] = state["value"]
+        # Waiting lists and what was sent are not kept: a sweep rebuilds the first, and telling all again is harmless.
+        # A ghost whose turn had not come is told again by its owner; until then its t is a bound like any other.
+        self._head[:] = np.where(state["done"], order.DONE, order.NOBODY)
+        self._known[:] = state["done"][self.n_nodes :]
+        self._last_sent[:] = _UNKNOWN
+        self._sweep = True
+        own = slice(0, self.n_nodes)
+        self.remaining = int(np.count_nonzero((self._value[own] > 0) & ~state["done"][own]))
+
+    @property
+    def own_positions(self) -> NDArray[np.int64]:
+        """Canonical positions of the own nodes, int64 [n], in the order of every result."""
+        return self._position[: self.n_nodes]
+
+    def scores(self) -> NDArray[np.int64]:
+        """Selection scores t of the own nodes, int64 [n]; right once every partition is through."""
+        return self._value[: self.n_nodes].copy()
+
+    def forward_scores(self) -> NDArray[np.int64]:
+        """Forward scores x of the own nodes, int64 [n]; after `start`."""
+        return self._forward
+
+    def strongest_messages(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(canonical position of the node whose message was the largest or -1, that message), int64 [n] each."""
+        sender, amount = np.empty(self.n_nodes, np.int64), np.empty(self.n_nodes, np.int64)
+        kernel.strongest_message(
+            *self._rows, self._gammas[1],
+            self._position, self._value, sender, amount, 0, self.n_nodes,
+        )  # fmt: skip
+        return np.where(sender < 0, -1, self._position[sender]), amount
+
+    def _destinations(self) -> list[tuple[int, int, int]]:
+        """(partition, first export, one past its last); the graph is symmetric, so sources are destinations."""
+        bounds = self._export_bounds.tolist()
+        return list(zip(self._sources.tolist(), bounds[:-1], bounds[1:], strict=True))
+
+    def _check(self, overflow: int) -> None:
+        if overflow != kernel.NO_OVERFLOW:
+            raise overflow_error(int(self._position[overflow]))

@@ -1,0 +1,60 @@
+import shutil
+
+import pytest
+
+from pipeline.embed import models
+from pipeline.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("model", "pretrained", "message"),
+    [
+        ("ViT-B-23", "openai", "did you mean ViT-B-32.*list them with python"),
+        ("vit-l-14", "openai", "did you mean ViT-L-14"),
+        ("ViT-B-32", None, "pretrained is missing.*random weights.*openai"),
+        ("ViT-B-32", "", "pretrained is missing"),
+        ("ViT-B-32", "opanai", "did you mean openai"),
+        ("ViT-B-32", "/nowhere/weights.pt", "no such file"),
+        ("ViT-L-14", "openai", "trained with QuickGELU.*use embed.model=ViT-L-14-quickgelu"),
+        ("ViT-L-14-quickgelu", "datacomp_xl_s13b_b90k", "has no such weights"),
+        ("hf-hub:a/b", "openai", "brings its own weights"),
+        ("demo", "openai", "brings its own weights"),
+        ("local-dir:/nowhere", None, "no such folder"),
+    ],
+)
+def test_mistakes_are_named(model, pretrained, message):
+    with pytest.raises(UserError, match=message):
+        models.resolve(model, pretrained)
+
+
+def test_named_model():
+    tag = "datacomp_xl_s13b_b90k"
+    assert models.resolve("ViT-B/32", tag) == models.ModelSource("ViT-B-32", tag)
+    assert models.identity("ViT-B/32", tag) == ("ViT-B-32", tag)
+    assert models.resolve("ViT-B-32-quickgelu", "openai").pretrained == "openai"
+
+
+def test_folder_is_known_by_content_not_by_place(tiny_model, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(tiny_model, copy)
+    before = models.identity(str(tiny_model), None)
+    assert before == models.identity(str(copy), None)
+    assert "tiny-clip sha256:" in before[0] and before[1].startswith("sha256:")
+    data = bytearray((copy / "weights.safetensors").read_bytes())
+    data[-1] ^= 1
+    (copy / "weights.safetensors").write_bytes(data)
+    assert models.identity(str(copy), None) != before
+
+
+def test_folder_needs_one_config_and_one_checkpoint(tmp_path):
+    with pytest.raises(UserError, match="found 0 and 0"):
+        models.resolve(str(tmp_path), None)
+
+
+def test_checkpoint_file_of_a_named_architecture(tiny_model, tmp_path, monkeypatch):
+    models.import_open_clip().add_model_config(tiny_model / "tiny-clip.json")
+    monkeypatch.chdir(tiny_model)
+    source = models.resolve("tiny-clip", "weights.safetensors")
+    assert source.pretrained == str(tiny_model / "weights.safetensors")
+    assert models.identity("tiny-clip", "weights.safetensors")[1].startswith("sha256:")
+    assert models.absolute("tiny-clip", "weights.safetensors") == ("tiny-clip", source.pretrained)

@@ -1,0 +1,276 @@
+"""A pool with every fault: the books balance, reasons are right, good samples survive, bits never depend on workers."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pyarrow.compute as pc
+import pytest
+
+from pipeline import artifacts, schemas
+from pipeline.columns import vectors
+from pipeline.embed import models, stage
+from pipeline.embed.clip import ClipEncoder
+from pipeline.errors import InfrastructureError, UserError
+from pipeline.inputs import reasons
+from pipeline.inputs.pool import Shard, expand_input
+from pipeline.inputs.tar import parse_sample
+from tests.embed.pictures import encoded, picture, write_tar
+
+PNG = encoded(picture(0))
+UID = "0123456789abcdef" * 2
+
+
+def uid_json(uid):
+    return json.dumps({"uid": uid}).encode()
+
+
+def good(key, seed):
+    return [(f"{key}.jpg", encoded(picture(seed), "JPEG")), (f"{key}.txt", b"picture %d" % seed)]
+
+
+FAULTY = [
+    *good("good-1", 1),
+    ("no-image.txt", b"a"),
+    ("no-caption.jpg", PNG),
+    ("empty-caption.jpg", PNG),
+    ("empty-caption.txt", b" \n"),
+    ("truncated.jpg", encoded(picture(5), "JPEG")[:-200]),
+    ("truncated.txt", b"a"),
+    ("junk.png", b"<svg/>"),
+    ("junk.txt", b"a"),
+    ("bomb.png", encoded(picture(0, 300, 300))),
+    ("bomb.txt", b"a"),
+    ("heavy.jpg", b"\xff\xd8\xff" + bytes(50_000)),
+    ("heavy.txt", b"a"),
+    ("latin.PNG", PNG),
+    ("latin.TXT", b"caf\xe9"),
+    ("broken-json.webp", encoded(picture(6), "WEBP")),
+    ("broken-json.txt", b"a"),
+    ("broken-json.json", b"{"),
+    ("folder/ünïcode.jpeg", PNG),
+    ("folder/ünïcode.txt", "über".encode()),
+    ("folder/ünïcode.json", uid_json(UID.upper())),
+    ("twin.jpg", PNG),
+    ("twin.txt", b"a"),
+    ("twin.json", uid_json(UID)),
+    *good("good-2", 2),
+]
+EMBEDDED = ["good-1", "latin", "broken-json", "folder/ünïcode", "twin", "good-2"]
+REASONS = {
+    "no-image": reasons.IMAGE_MISSING,
+    "no-caption": reasons.CAPTION_MISSING,
+    "empty-caption": reasons.CAPTION_EMPTY,
+    "truncated": reasons.IMAGE_TRUNCATED,
+    "junk": reasons.IMAGE_UNDECODABLE,
+    "bomb": reasons.IMAGE_TOO_LARGE,
+    "heavy": reasons.IMAGE_TOO_LARGE,
+}
+
+
+@pytest.fixture
+def setting(tiny_model, tmp_path):
+    """(pool folder, stage folder, params, make_worker)."""
+    model, pretrained = models.identity(str(tiny_model), None)
+    params = stage.EmbedParams(model, pretrained, batch_size=4, max_pixels=50_000, max_member_bytes=40_000)
+    pool = tmp_path / "pool"
+    pool.mkdir()
+
+    def make_worker(params=params, folder="embed", **options):
+        return stage.EmbedWorker(str(tmp_path / folder), params, str(tiny_model), None, device="cpu", **options)
+
+    return pool, str(tmp_path / "embed"), params, make_worker
+
+
+def run(setting, pool_url=None):
+    pool, _, params, make_worker = setting
+    units = stage.plan(expand_input(pool_url or str(pool)), params)
+    worker = make_worker()
+    return [(unit, worker(unit)) for unit in units]
+
+
+def tables(folder, receipt):
+    return (artifacts.read_table(folder, receipt, name) for name in (stage.SAMPLES, stage.REJECTS))
+
+
+def test_every_fault(setting):
+    pool, folder, _, _ = setting
+    path = write_tar(pool / "0.tar", FAULTY)
+    ((_, receipt),) = run(setting)
+    samples, rejects = tables(folder, receipt)
+    assert samples.schema.equals(schemas.samples(24)) and rejects.schema.equals(schemas.REJECTS)
+    assert samples["key"].to_pylist() == EMBEDDED
+    assert dict(zip(rejects["key"].to_pylist(), rejects["reason"].to_pylist(), strict=True)) == REASONS
+    assert set(samples["shard"].to_pylist()) == set(rejects["shard"].to_pylist()) == {"0"}
+    assert receipt.counters == {
+        "read": 13,
+        "embedded": 6,
+        "rejected": 7,
+        **{f"rejected.{reason}": list(REASONS.values()).count(reason) for reason in REASONS.values()},
+        "caption-replaced": 1,
+        "json-broken": 1,
+        "uid-from-hash": 4,
+        "uid-duplicate": 1,
+    }
+    assert receipt.facts == {"dimension": 24, "precision": "fp32"}
+    assert samples["caption"].to_pylist()[1] == "caf\ufffd"
+    assert samples["uid"].to_pylist()[3:5] == [UID, UID]
+    assert pc.all(pc.match_substring_regex(samples["uid"], "^[0-9a-f]{32}$")).as_py()
+    data = open(path, "rb").read()
+    for row in samples.select(["key", "offset", "size", "caption"]).to_pylist():
+        members = parse_sample(data[row["offset"] : row["offset"] + row["size"]])
+        assert {m.name.rpartition(".")[0] for m in members} == {row["key"]}
+
+
+def test_embeddings_equal_batches_of_good_samples(setting, tiny_model):
+    pool, folder, _, _ = setting
+    write_tar(pool / "0.tar", [("bad.txt", b""), *(m for i in range(10) for m in good(f"{i}", i))])
+    ((_, receipt),) = run(setting)
+    samples, _ = tables(folder, receipt)
+    encoder = ClipEncoder(models.resolve(str(tiny_model), None), device="cpu")
+    import io
+
+    from PIL import Image
+
+    pixels = [encoder.transform(Image.open(io.BytesIO(good("", i)[0][1]))) for i in range(10)]
+    captions = [f"picture {i}" for i in range(10)]
+    found = [encoder.encode(pixels[at : at + 4], captions[at : at + 4]) for at in (0, 4, 8)]
+    for name, attribute in (("image_emb", "image_ND"), ("text_emb", "text_ND")):
+        expected = np.concatenate([getattr(part, attribute) for part in found])
+        assert vectors(samples[name]).tobytes() == expected.tobytes()
+    expected = np.concatenate([part.clip_score_N for part in found])
+    assert samples["clip_score"].to_numpy().tobytes() == expected.tobytes()
+
+
+def test_bits_do_not_depend_on_threads_or_on_who_did_what(setting):
+    pool, _, params, make_worker = setting
+    for shard in range(3):
+        write_tar(pool / f"{shard}.tar", [m for i in range(7) for m in good(f"{i}", 10 * shard + i)])
+    units = stage.plan(expand_input(str(pool)), params)
+    first = [make_worker(decode_threads=1)(unit) for unit in units]
+    worker = make_worker(folder="again", decode_threads=4)
+    second = [worker(unit) for unit in reversed(units)]
+    assert first == second[::-1]
+
+
+@pytest.mark.parametrize(
+    ("cut", "expected"),
+    [(0.4567, [reasons.TAR_TRUNCATED]), (0.0, [reasons.TAR_EMPTY])],
+)
+def test_damaged_tars_are_rejects_not_failures(setting, cut, expected):
+    pool, folder, _, _ = setting
+    path = write_tar(pool / "0.tar", [m for i in range(5) for m in good(f"{i}", i)])
+    data = open(path, "rb").read()
+    open(path, "wb").write(data[: int(len(data) * cut)])
+    ((_, receipt),) = run(setting)
+    samples, rejects = tables(folder, receipt)
+    assert rejects["reason"].to_pylist() == expected
+    assert samples["key"].to_pylist() == [str(i) for i in range(samples.num_rows)]
+    assert receipt.counters["tar-without-end-mark"] == 1
+    assert (samples.num_rows > 0) == (cut > 0)
+
+
+def test_tar_of_nothing(setting):
+    pool, folder, _, _ = setting
+    write_tar(pool / "0.tar", [])
+    ((_, receipt),) = run(setting)
+    samples, rejects = tables(folder, receipt)
+    assert samples.num_rows == rejects.num_rows == 0
+    assert receipt.counters == {"read": 0, "embedded": 0, "rejected": 0}
+
+
+def test_keys_follow_content_and_params(setting):
+    pool, _, params, _ = setting
+    path = write_tar(pool / "0.tar", good("a", 1))
+    write_tar(pool / "1.tar", good("a", 1))
+
+    def keys(params=params):
+        return [unit.key for unit in stage.plan(expand_input(str(pool)), params)]
+
+    before = keys()
+    assert before == keys() and len(set(before)) == 2
+    assert not set(keys(dataclasses.replace(params, batch_size=5))) & set(before)
+    assert not set(keys(dataclasses.replace(params, pretrained="sha256:other"))) & set(before)
+    write_tar(path, good("a", 2))
+    assert keys()[0] != before[0] and keys()[1] == before[1]
+
+
+def test_shard_that_vanished(setting):
+    pool, _, params, make_worker = setting
+    path = write_tar(pool / "0.tar", good("a", 1))
+    (unit,) = stage.plan(expand_input(path), params)
+    (pool / "0.tar").unlink()
+    with pytest.raises(UserError, match=r"0\.tar.*was there when this run began"):
+        make_worker()(unit)
+
+
+def test_shard_of_another_length_than_listed(setting):
+    pool, _, params, make_worker = setting
+    path = write_tar(pool / "0.tar", good("a", 1))
+    (shard,) = expand_input(path)
+    (unit,) = stage.plan([dataclasses.replace(shard, size=shard.size + 512)], params)
+    with pytest.raises(InfrastructureError, match="were listed"):
+        make_worker()(unit)
+
+
+def test_storage_faults_pass_through(setting, monkeypatch):
+    pool, _, params, make_worker = setting
+    write_tar(pool / "0.tar", good("a", 1))
+    (unit,) = stage.plan(expand_input(str(pool)), params)
+
+    class Broken:
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            return None
+
+        def read(self, size):
+            raise InfrastructureError("connection reset")
+
+    monkeypatch.setattr(stage.storage, "open_read", lambda url: Broken())
+    with pytest.raises(InfrastructureError, match="connection reset"):
+        make_worker()(unit)
+
+
+def test_worker_refuses_another_model_than_planned(setting):
+    _, _, params, make_worker = setting
+    with pytest.raises(UserError, match="planned was"):
+        make_worker(dataclasses.replace(params, pretrained="sha256:0"))
+
+
+def test_reject_rate():
+    counters = {"read": 10, "rejected": 3, "rejected.image-missing": 1, "rejected.caption-empty": 2}
+    stage.check_reject_rate(counters, 0.3)
+    stage.check_reject_rate({"read": 0}, 0.0)
+    with pytest.raises(UserError, match=r"3 of 10 .*30\.0%; 2 caption-empty, 1 image-missing"):
+        stage.check_reject_rate(counters, 0.29)
+
+
+def test_decoding_ahead_is_bounded(monkeypatch):
+    from concurrent.futures import ThreadPoolExecutor
+
+    from pipeline.inputs.tar import Sample
+
+    monkeypatch.setattr(stage, "_AHEAD_BYTES", 100)
+    taken = []
+
+    def events(sizes):
+        for size in sizes:
+            taken.append(size)
+            yield Sample(str(len(taken)), 0, 0, {"jpg": bytes(size)}, {}, ("jpg",))
+
+    with ThreadPoolExecutor(2) as pool:
+        results = stage._in_order(lambda event: event.key, events([40] * 10), pool, ahead=8)
+        assert next(results) == "1" and len(taken) == 3
+        assert list(results) == [str(i) for i in range(2, 11)]
+        taken.clear()
+        results = stage._in_order(lambda event: event.key, events([1] * 20), pool, ahead=8)
+        assert next(results) == "1" and len(taken) == 9
+
+
+def test_units_travel():
+    import pickle
+
+    unit = stage.EmbedUnit("k", Shard("u", "n", 1, "v"))
+    assert pickle.loads(pickle.dumps(unit)) == unit

@@ -1,0 +1,108 @@
+"""knn_graph is the exact kNN graph where it says so, and the visited lists' graph elsewhere."""
+
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.errors import UserError
+from pipeline.graph import knn
+from pipeline.graph.knn import knn_graph, knn_graph_report
+from tests.oracles_knn import edges_of, knn_edges, unit_rows
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    n_rows=st.integers(1, 40),
+    n_dims=st.sampled_from([1, 2, 3, 17]),
+    n_neighbors=st.integers(1, 6),
+    lattice=st.booleans(),
+    dtype=st.sampled_from([np.float16, np.float32]),
+    nlist=st.sampled_from([None, 1, 3, 50]),
+)
+def test_exact_with_ties_and_nprobe_of_all_lists_equals_brute_force(
+    seed, n_rows, n_dims, n_neighbors, lattice, dtype, nlist
+):
+    rng = np.random.default_rng(seed)
+    rows = rng.integers(-1, 2, (n_rows, n_dims)) if lattice else rng.normal(size=(n_rows, n_dims))
+    rows = rows.astype(dtype)
+    rows[~rows.any(axis=1)] = 1
+    graph = knn_graph(rows, n_neighbors, nlist=nlist, nprobe=None if nlist is None else 50)
+    graph.validate()
+    assert edges_of(graph) == knn_edges(unit_rows(rows), n_neighbors)
+
+
+def clustered(n_rows, n_dims=32, seed=0):
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(size=(n_rows // 50, n_dims))
+    return (centres[rng.integers(0, len(centres), n_rows)] + 0.7 * rng.normal(size=(n_rows, n_dims))).astype(np.float16)
+
+
+def test_the_target_is_reached_and_the_measured_recall_is_true(monkeypatch):
+    monkeypatch.setattr(knn, "EXACT_BELOW", 1000)
+    rows = clustered(6000)
+    report = knn_graph_report(rows, 5, target_recall=0.95)
+    report.graph.validate()
+    exact = knn_graph_report(rows, 5)
+    assert exact.recall.value == 1 and exact.nlist == 0
+    true_recall = (report.sq_distances <= exact.sq_distances[:, -1:]).sum() / report.sq_distances.size
+    assert true_recall >= 0.95
+    assert report.recall.low <= true_recall <= report.recall.high
+    assert report.nprobe < report.nlist / 2
+
+
+def test_threads_leave_no_trace():
+    rows = clustered(3000)
+    one, three = (knn_graph_report(rows, 5, nlist=40, nprobe=4, threads=threads).graph for threads in (1, 3))
+    assert one.indices.tobytes() == three.indices.tobytes()
+    assert one.sq_distances.tobytes() == three.sq_distances.tobytes()
+
+
+def test_small_pools_are_exact_whatever_the_target():
+    rows = clustered(300)
+    report = knn_graph_report(rows, 3, target_recall=0.5)
+    assert report.nlist == 0
+    assert edges_of(report.graph) == edges_of(knn_graph(rows, 3))
+
+
+@pytest.mark.parametrize("options", [{}, {"nlist": 50, "nprobe": 3}])
+def test_a_pool_of_identical_rows_costs_no_quadratic_time(options):
+    # Without collapsing, 60,000 identical rows need 3.6e9 distances: minutes.
+    rows = np.concatenate([np.ones((60_000, 8)), np.eye(8)]).astype(np.float16)
+    knn_graph(rows[-200:], 2)
+    start = time.process_time()
+    graph = knn_graph(rows, 3, **options)
+    assert time.process_time() - start < 20
+    graph.validate()
+    assert graph.indices[graph.indptr[50_000] : graph.indptr[50_001]].tolist() == [0, 1, 2]
+
+
+def test_all_identical():
+    graph = knn_graph(np.ones((6, 4), np.float32), 2)
+    assert edges_of(graph) == knn_edges(np.ones((6, 4), np.float32), 2)
+
+
+@pytest.mark.parametrize("options", [{}, {"nprobe": 1}, {"target_recall": 0.9}])
+def test_one_row_has_no_neighbours(options):
+    graph = knn_graph(np.ones((1, 4), np.float16), 5, **options)
+    assert graph.indptr.tolist() == [0, 0] and graph.n_edges == 0
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "message"),
+    [
+        (np.zeros((0, 4), np.float32), {}, "0 rows"),
+        (np.ones((3, 4), np.float32), {"n_neighbors": 0}, "n_neighbors: got 0"),
+        (np.ones((3, 4), np.float32), {"target_recall": 1.5}, "target_recall: got 1.5"),
+        (np.ones((3, 4), np.float32), {"nprobe": 0}, "nprobe: got 0"),
+        (np.ones((3, 4), np.float32), {"nprobe": 1, "target_recall": 0.9}, "not both"),
+        (np.array([[1, 1], [0, 0]], np.float32), {}, "row 1 is all zeros"),
+        (np.array([[1, 1], [1, np.nan]], np.float32), {}, "row 1 has NaN"),
+    ],
+)
+def test_clear_errors(rows, options, message):
+    with pytest.raises(UserError, match=message):
+        knn_graph(rows, **options)

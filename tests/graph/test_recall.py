@@ -1,0 +1,45 @@
+"""Recall is counted by distance, its interval covers the truth, and nprobe is the smallest that suffices."""
+
+import numpy as np
+
+from pipeline.graph.recall import brute_force, choose_nprobe, measure
+from tests.graph.test_search import pairs_of
+from tests.oracles_knn import sorted_pairs
+
+
+def test_brute_force_over_any_blocks():
+    rows = np.random.default_rng(0).integers(0, 3, (70, 5)).astype(np.float32)
+    expected = [p[:6] for p in sorted_pairs(rows[:9], rows, range(70))]
+    for size in (1, 17, 70):
+        blocks = ((rows[s : s + size], np.arange(s, min(s + size, 70))) for s in range(0, 70, size))
+        assert pairs_of(brute_force(rows[:9].copy(), blocks, 6, threads=2)) == expected
+
+
+def test_a_tie_at_the_right_distance_counts():
+    true = np.array([[1, 2, 2], [1, 1, np.inf]], np.float32)
+    assert measure(np.array([[1, 2, 2], [1, 1, np.inf]], np.float32), true).value == 1
+    assert measure(np.array([[1, 2, 3], [1, np.inf, np.inf]], np.float32), true).value == 3 / 5
+
+
+def test_the_interval_covers_the_truth_about_95_times_in_100():
+    rng = np.random.default_rng(0)
+    true = np.zeros((200, 5), np.float32)
+    covered = 0
+    for _ in range(300):
+        # Hits of one query come together: a plain binomial interval would be too narrow and cover about 80 %.
+        good = rng.random(200) < 0.9
+        found = np.where(good[:, None], 0, 1).astype(np.float32) * np.ones((1, 5), np.float32)
+        recall = measure(found, true)
+        covered += recall.low <= 0.9 <= recall.high
+    assert 0.91 <= covered / 300 <= 0.99
+
+
+def test_nprobe_is_the_smallest_that_reaches_the_target():
+    rng = np.random.default_rng(0)
+    probed = np.stack([rng.permutation(20) for _ in range(2000)])
+    ranks = rng.integers(0, 10, (2000, 4))
+    lists = np.take_along_axis(probed, ranks, axis=1)
+    assert choose_nprobe(lists, probed, 0.85) == 9
+    assert choose_nprobe(lists, probed, 1.0) == 10
+    assert choose_nprobe(lists, probed[:, :5], 0.85) is None
+    assert choose_nprobe(np.full((5, 2), -1), probed[:5], 0.95) == 1

@@ -1,0 +1,55 @@
+"""Directed lists become the undirected graph, whoever owns which rows."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from pipeline.graph.search import NO_POSITION
+from pipeline.graph.symmetrise import rows_of_edges, symmetrise
+from tests.oracles_knn import edges_of
+
+
+def directed(seed, n_nodes=60, n_neighbors=4):
+    rng = np.random.default_rng(seed)
+    weights = rng.random((n_nodes, n_nodes)).astype(np.float32)
+    weights = np.minimum(weights, weights.T)
+    neighbours = np.stack([rng.permutation(np.delete(np.arange(n_nodes), i))[:n_neighbors] for i in range(n_nodes)])
+    distances = np.take_along_axis(weights, neighbours, axis=1)
+    missing = rng.random(neighbours.shape) < 0.2
+    neighbours[missing], distances[missing] = NO_POSITION, np.inf
+    return neighbours, distances
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_an_edge_if_either_end_has_the_other(seed):
+    neighbours, distances = directed(seed)
+    graph = symmetrise(neighbours, distances)
+    graph.validate()
+    expected = {}
+    for i, k in np.argwhere(neighbours != NO_POSITION):
+        expected[i, neighbours[i, k]] = expected[neighbours[i, k], i] = distances[i, k]
+    assert edges_of(graph) == expected
+
+
+@pytest.mark.parametrize("cuts", [[0, 60], [0, 13, 60], [0, 0, 7, 20, 33, 60]])
+def test_owners_of_ranges_build_the_rows_of_the_whole(cuts):
+    neighbours, distances = directed(1)
+    whole = symmetrise(neighbours, distances)
+    i, k = np.nonzero(neighbours != NO_POSITION)
+    j, d = neighbours[i, k], distances[i, k]
+    order = np.random.default_rng(2).permutation(2 * len(i))
+    sources, targets, both = np.concatenate([i, j])[order], np.concatenate([j, i])[order], np.tile(d, 2)[order]
+    for start, stop in pairwise(cuts):
+        mine = (sources >= start) & (sources < stop)
+        part = rows_of_edges(sources[mine], targets[mine], both[mine], start, stop)
+        low, high = whole.indptr[start], whole.indptr[stop]
+        assert (part.indptr == whole.indptr[start : stop + 1] - low).all()
+        assert (part.indices == whole.indices[low:high]).all()
+        assert (part.sq_distances == whole.sq_distances[low:high]).all()
+
+
+def test_no_neighbours_at_all():
+    graph = symmetrise(np.full((3, 2), NO_POSITION), np.full((3, 2), np.inf, np.float32))
+    graph.validate()
+    assert graph.n_nodes == 3 and graph.n_edges == 0

@@ -1,0 +1,82 @@
+"""A pool with every fault, through the whole pipeline: books balance, reasons are right, good samples come out."""
+
+import tarfile
+from collections import Counter
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import webdataset
+
+from pipeline.errors import UserError
+from pipeline.execution import InProcess
+from pipeline.inputs import reasons
+from pipeline.output.verify import verify
+from pipeline.run import run
+from tests.embed.pictures import encoded, picture, write_tar
+from tests.embed.test_stage import EMBEDDED, FAULTY, REASONS
+from tests.integration.conftest import write_pool
+
+LONG = "folder/" + "long" * 40
+
+
+@pytest.fixture
+def faulty_pool(tmp_path):
+    folder = write_pool(tmp_path / "pool", shards=2, samples=20)
+    write_tar(folder / "00000002.tar", FAULTY)
+    # The same keys as the shard before, and one that no ustar header can hold.
+    image = encoded(picture(7), "JPEG")
+    write_tar(folder / "00000003.tar", [*FAULTY[:2], (f"{LONG}.jpg", image), (f"{LONG}.txt", b"long")])
+    whole = (folder / "00000001.tar").read_bytes()
+    (folder / "00000004.tar").write_bytes(whole[: len(whole) // 2])
+    (folder / "00000005.tar").write_bytes(b"")
+    return folder
+
+
+def test_every_fault_is_booked_and_every_good_sample_comes_out(configure, faulty_pool):
+    config = configure(
+        input=str(faulty_pool), select__fraction=1.0, embed__max_pixels=50_000, embed__max_reject_rate=0.5
+    )
+    result = run(config, InProcess())
+    counters = result.manifests["embed"].counters
+    assert counters["read"] == counters["embedded"] + counters["rejected"]
+    expected = Counter(REASONS.values()) + Counter([reasons.TAR_TRUNCATED, reasons.TAR_EMPTY])
+    # The heavy file of the list is under the default byte limit: here it is a JPEG that is none.
+    expected[reasons.IMAGE_TOO_LARGE] -= 1
+    found = Counter({name.removeprefix("rejected."): n for name, n in counters.items() if name.startswith("rejected.")})
+    assert sum(found.values()) == sum(expected.values()) + 1
+    for reason in (reasons.CAPTION_EMPTY, reasons.CAPTION_MISSING, reasons.IMAGE_MISSING, reasons.TAR_TRUNCATED):
+        assert found[reason] == expected[reason]
+    assert verify(config.output, full=True) == []
+
+    decisions = pq.read_table([str(path) for path in sorted(Path(config.output).glob("decisions-*.parquet"))])
+    assert decisions.num_rows == counters["embedded"] == result.manifests["select"].counters["kept"]
+    source = Counter(zip(decisions["shard"].to_pylist(), decisions["key"].to_pylist(), strict=True))
+    assert max(source.values()) == 1
+    assert {key for shard, key in source if shard == "00000002"} == set(EMBEDDED)
+    assert ("00000003", LONG) in source and ("00000003", EMBEDDED[0]) in source
+
+
+def test_payloads_come_out_byte_for_byte(configure, faulty_pool):
+    config = configure(input=str(faulty_pool), select__fraction=1.0, embed__max_reject_rate=0.5)
+    result = run(config, InProcess())
+    before: Counter[bytes] = Counter()
+    for path in sorted(faulty_pool.glob("*.tar")):
+        if path.stat().st_size and path.name != "00000004.tar":
+            with tarfile.open(path) as tar:
+                before.update(tar.extractfile(member).read() for member in tar if member.isfile())
+    tars = sorted(str(path) for path in Path(config.output).glob("*.tar"))
+    samples = list(webdataset.WebDataset(tars, shardshuffle=False, empty_check=False))
+    assert len(samples) == len({sample["__key__"] + sample["__url__"] for sample in samples})
+    payloads = [value for sample in samples for name, value in sample.items() if not name.startswith("__")]
+    # The one change: a caption that is not UTF-8 would stop a trainer.
+    assert [payload for payload in payloads if payload not in before] == [b"caf\xe9".decode(errors="replace").encode()]
+    assert result.manifests["write"].counters["caption_repaired"] == 1
+
+
+def test_too_many_rejects_fail_the_run_and_name_the_reasons(configure, faulty_pool, tmp_path):
+    with pytest.raises(UserError, match=r"rejected \(.*caption-missing.*embed\.max_reject_rate is 5\.0%"):
+        run(configure(input=str(faulty_pool), embed__max_reject_rate=0.05), InProcess())
+    assert not (tmp_path / "output").exists()
+    result = run(configure(input=str(faulty_pool), embed__max_reject_rate=0.5), InProcess(), stop_after="embed")
+    assert result.manifests["embed"].counters["rejected"] > 0

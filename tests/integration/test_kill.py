@@ -1,0 +1,61 @@
+"""`kill -9` of the driver, again and again at different moments: the same command ends with the same bytes."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline.execution import InProcess
+from pipeline.run import run
+from tests.integration.conftest import tree
+
+ROOT = Path(__file__).resolve().parents[2]
+TIMEOUT_S = 120.0
+MOMENTS = {
+    "a unit was embedded": "work/embed/units/*/receipt.json",
+    "everything was embedded": "work/embed/*/manifest.json",
+    "the graph stands": "work/graph/*/manifest.json",
+    "the budget is drawn": "work/select/*/manifest.json",
+    "a tar was written": "output/*.tar",
+}
+
+
+def start(config_file: Path, *options: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "pipeline.cli", "run", "--config", str(config_file), *options]
+    return subprocess.Popen(command, cwd=ROOT, start_new_session=True, stderr=subprocess.PIPE)
+
+
+def kill_when(process: subprocess.Popen[bytes], folder: Path, pattern: str) -> bool:
+    """Kill the driver alone as soon as a file appears; whether it was still running."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while time.monotonic() < deadline:
+        if any(folder.glob(pattern)):
+            os.kill(process.pid, signal.SIGKILL)
+            process.communicate()
+            return process.returncode == -signal.SIGKILL
+        if process.poll() is not None:
+            break
+        time.sleep(0.002)
+    raise AssertionError(f"{pattern} never appeared: {process.communicate()[1].decode()[-2000:]}")
+
+
+@pytest.mark.parametrize("options", [("--workers", "2"), ("--no-ray",)], ids=["ray", "no-ray"])
+def test_killed_at_five_moments(configure, settings, tmp_path, options):
+    undisturbed = configure(work_dir=str(tmp_path / "calm" / "work"), output=str(tmp_path / "calm" / "output"))
+    run(undisturbed, InProcess())
+    folder = tmp_path / "killed"
+    config_file = tmp_path / "killed.yaml"
+    config_file.write_text(
+        yaml.safe_dump(settings | {"work_dir": str(folder / "work"), "output": str(folder / "output")})
+    )
+    kills = sum(kill_when(start(config_file, *options), folder, pattern) for pattern in MOMENTS.values())
+    assert kills == len(MOMENTS)
+    last = start(config_file, *options)
+    _, errors = last.communicate(timeout=TIMEOUT_S)
+    assert last.returncode == 0, errors.decode()
+    assert tree(folder / "output") == tree(tmp_path / "calm" / "output")

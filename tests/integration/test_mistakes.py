@@ -1,0 +1,75 @@
+"""What a user gets wrong: one line, exit code 2, nothing written and nothing touched."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline.cli import STAGES as CLI_STAGES
+from pipeline.cli import main
+from pipeline.execution import InProcess
+from pipeline.run import STAGES, run
+from tests.integration.conftest import tree
+
+
+def test_the_command_knows_every_stage():
+    assert CLI_STAGES == STAGES
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"input": "/no/such/folder"}, "/no/such/folder"),
+        ({"input": "{folder}/*.tarr"}, ".tarr"),
+        ({"input": "{folder}/{{00000000..00000009}}.tar"}, "00000004.tar"),
+        ({"input": "s3://no-such-bucket-here/x.tar"}, "s3://no-such-bucket-here/x.tar"),
+        ({"embed": {"model": "VIT-B-32", "pretrained": "openai"}}, "ViT-B-32"),
+        ({"embed": {"model": "ViT-B-32", "pretrained": "opnai"}}, "openai"),
+        ({"embed": {"model": "ViT-B-32"}}, "pretrained"),
+        ({"select": {"fraction": 1.2}}, "select.fraction = 1.2"),
+        ({"select": {"fracton": 0.2}}, "did you mean select.fraction?"),
+        ({"score": {"difficulty": "beauty"}}, "'beauty'"),
+        ({"select": {"size": 10_000}}, "10000"),
+    ],
+)
+def test_one_line_and_exit_code_2(settings, pool, tmp_path, capsys, monkeypatch, change, line):
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "y")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    if isinstance(change.get("input"), str):
+        change = {"input": change["input"].format(folder=pool)}
+    config_file = tmp_path / "run.yaml"
+    config_file.write_text(yaml.safe_dump(settings | change))
+    code = main(["run", "--config", str(config_file), "--no-ray"])
+    shown = [text for text in capsys.readouterr().err.splitlines() if text.startswith("d2prune: ")]
+    assert len(shown) == 1 and line in shown[0]
+    if not str(change.get("input", "")).startswith("s3:"):
+        assert code == 2
+    assert not (tmp_path / "output").exists()
+
+
+def test_an_output_of_another_run_is_refused_before_any_work(configure, settings, tmp_path, capsys):
+    run(configure(), InProcess())
+    before = tree(tmp_path)
+    config_file = Path(tmp_path, "..", f"{tmp_path.name}.yaml")
+    config_file.write_text(yaml.safe_dump(settings | {"select": {"fraction": 0.2}, "graph": {"n_neighbors": 3}}))
+    assert main(["run", "--config", str(config_file), "--no-ray"]) == 2
+    assert "holds another run's data" in capsys.readouterr().err
+    assert tree(tmp_path) == before
+
+
+def test_the_installed_command_works_from_anywhere(tmp_path):
+    result = subprocess.run(
+        [Path(sys.executable).parent / "d2prune", "run", "--config", "none.yaml"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 2
+    assert (
+        result.stderr
+        == "d2prune: none.yaml: the configuration cannot be read: [Errno 2] No such file or directory: 'none.yaml'\n"
+    )

@@ -1,0 +1,111 @@
+"""Whole runs: the same bytes wherever they run, nothing done twice, one ranking for every fraction."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline import storage
+from pipeline.demo import s3_server
+from pipeline.execution import InProcess, OnRay
+from pipeline.output import subset
+from pipeline.output.verify import verify
+from pipeline.run import run
+from tests.integration.conftest import tree
+
+
+@pytest.fixture(scope="module")
+def on_ray():
+    executor = OnRay(num_cpus=2)
+    yield executor
+    executor.close()
+
+
+def test_one_process_and_two_ray_workers_write_the_same_bytes(configure, tmp_path, on_ray):
+    here = configure(work_dir=str(tmp_path / "w1"), output=str(tmp_path / "o1"))
+    there = configure(work_dir=str(tmp_path / "w2"), output=str(tmp_path / "o2"), ray__workers=2)
+    result = run(here, InProcess())
+    run(there, on_ray)
+    assert tree(tmp_path / "o1") == tree(tmp_path / "o2")
+    assert result.manifests["embed"].counters == {"embedded": 160, "read": 160, "rejected": 0}
+    assert result.manifests["select"].counters["kept"] == 48
+    assert len(list(Path(here.output).glob("*.tar"))) == 5
+    assert verify(here.output, full=True) == []
+
+
+def test_a_second_run_does_nothing_and_says_so(configure, caplog):
+    config = configure()
+    caplog.set_level(logging.INFO, "pipeline")
+    run(config, InProcess())
+    before = tree(config.work_dir) | tree(config.output)
+    caplog.clear()
+    result = run(config, InProcess())
+    for stage in ("embed", "graph", "rank", "select", "write"):
+        assert f"{stage}: finished before, nothing to do" in caplog.messages
+    assert tree(config.work_dir) | tree(config.output) == before
+    assert set(result.seconds) <= {"report"}
+
+
+def test_another_fraction_reuses_the_ranking_and_is_nested(configure, caplog, tmp_path):
+    caplog.set_level(logging.INFO, "pipeline")
+    run(configure(), InProcess())
+    caplog.clear()
+    larger = configure(select__fraction=0.5, output=str(tmp_path / "larger"))
+    result = run(larger, InProcess())
+    for stage in ("embed", "graph", "rank"):
+        assert f"{stage}: finished before, nothing to do" in caplog.messages
+    assert "select: fraction: 0.3 -> 0.5" in caplog.messages
+    assert set(result.seconds) == {"select", "write", "report"}
+    small, large = (
+        subset.read(str(tmp_path / "output" / "subset.npy")),
+        subset.read(str(tmp_path / "larger/subset.npy")),
+    )
+    assert (len(small), len(large)) == (48, 80)
+    assert np.isin(small, large).all()
+
+
+def test_another_k_rebuilds_the_graph_only(configure, caplog):
+    caplog.set_level(logging.INFO, "pipeline")
+    run(configure(), InProcess(), stop_after="rank")
+    caplog.clear()
+    result = run(configure(graph__n_neighbors=6), InProcess(), stop_after="rank")
+    assert "embed: finished before, nothing to do" in caplog.messages
+    assert "graph: n_neighbors: 4 -> 6" in caplog.messages
+    assert set(result.seconds) == {"graph", "rank"}
+
+
+def test_a_grown_pool_embeds_only_the_new_shard(configure, pool, caplog):
+    caplog.set_level(logging.INFO, "pipeline")
+    shards = [str(path) for path in sorted(pool.glob("*.tar"))]
+    run(configure(input=shards[:3]), InProcess(), stop_after="embed")
+    caplog.clear()
+    run(configure(input=shards), InProcess(), stop_after="embed")
+    assert "embed: 3 of 4 units are finished already" in caplog.messages
+
+
+def test_the_cut_off_takes_the_lowest_scores_out_of_the_graph(configure):
+    config = configure(select__drop_score="clip_score", select__drop_fraction=0.25)
+    result = run(config, InProcess(), stop_after="select")
+    assert result.manifests["graph"].counters["cut_off"] == 40
+    assert result.manifests["select"].counters == {"below_budget": 72, "cut_off": 40, "kept": 48}
+
+
+def test_from_s3_to_s3(configure, pool, tmp_path):
+    local = configure()
+    run(local, InProcess())
+    with s3_server.serve(tmp_path / "s3") as server, s3_server.environment(server):
+        for bucket in ("pool", "scratch", "filtered"):
+            server.make_bucket(bucket)
+        for path in pool.glob("*.tar"):
+            storage.write_bytes(f"s3://pool/{path.name}", path.read_bytes())
+        remote = configure(
+            input="s3://pool/{00000000..00000003}.tar", work_dir="s3://scratch/run", output="s3://filtered/run"
+        )
+        run(remote, InProcess())
+        assert verify(remote.output, full=True) == []
+    mine, theirs = tree(local.output), tree(server.folder / "filtered" / "run")
+    assert mine.keys() == theirs.keys()
+    for name in mine:
+        if name.endswith((".tar", ".npy", "_stats.json", "sizes.json")):
+            assert mine[name] == theirs[name], name

@@ -1,0 +1,93 @@
+"""Naive references: quadratic, in plain Python, obviously right. Nothing here is fast."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+# --------------------------------------------------------------------------------------------------------------------
+# D2 Pruning
+# --------------------------------------------------------------------------------------------------------------------
+
+SCALE = 1 << 40
+
+
+def naive_exp_neg(x: float) -> float:
+    """exp(-x) by the documented steps in Python floats (which never fuse or reorder anything)."""
+    if x > 45.0:
+        return 0.0
+    k = round(x * 1.4426950408889634)
+    r = (x - k * 6.93147180369123816490e-01) - k * 1.90821492927058770002e-10
+    z = r * r
+    c = [1 / math.factorial(i) for i in range(14)]
+    even = c[12]
+    for i in (10, 8, 6, 4, 2):
+        even = c[i] + z * even
+    odd = c[13]
+    for i in (11, 9, 7, 5, 3):
+        odd = c[i] + z * odd
+    return math.ldexp(1.0 - (r - z * (even - r * odd)), -k)
+
+
+def neighbours(graph):
+    """[{j: squared distance}] for each node."""
+    return [
+        {int(j): float(d) for j, d in zip(graph.indices[a:b], graph.sq_distances[a:b], strict=True)}
+        for a, b in zip(graph.indptr[:-1], graph.indptr[1:], strict=True)
+    ]
+
+
+def naive_d2(graph, difficulty, gamma_forward=1.0, gamma_reverse=1.0):
+    """Global greedy in exact integers: (forward, t, pick order, suppressed_by, suppression), lists of Python ints."""
+    near = neighbours(graph)
+    n = len(near)
+    s = [round(float(v) * SCALE) for v in difficulty]
+    x = [
+        s[i] + sum(round(naive_exp_neg(gamma_forward * d) * float(s[j])) for j, d in near[i].items()) for i in range(n)
+    ]
+    forward, t, order = list(x), [0] * n, []
+    suppressed_by, suppression = [-1] * n, [0] * n
+    left = set(range(n))
+    while left:
+        i = min(left, key=lambda u: (-x[u], u))
+        left.remove(i)
+        t[i] = x[i]
+        order.append(i)
+        for j, d in near[i].items():
+            if j in left:
+                message = round(naive_exp_neg(gamma_reverse * d) * float(max(t[i], 0)))
+                x[j] -= message
+                if message > suppression[j] or (message == suppression[j] > 0 and i < suppressed_by[j]):
+                    suppressed_by[j], suppression[j] = i, message
+    return forward, t, order, suppressed_by, suppression
+
+
+def paper_picks(graph, difficulty, m, gamma_forward=1.0, gamma_reverse=1.0):
+    """The paper's definition (section 3, equations 1 to 3) in floats, without a clamp: m picks, and their values."""
+    near = neighbours(graph)
+    n = len(near)
+    x = [
+        difficulty[i] + sum(math.exp(-gamma_forward * d) * difficulty[j] for j, d in near[i].items()) for i in range(n)
+    ]
+    picks, values = [], []
+    for _ in range(m):
+        i = max((u for u in range(n) if u not in picks), key=lambda u: x[u])
+        picks.append(i)
+        values.append(x[i])
+        for j, d in near[i].items():
+            x[j] -= math.exp(-gamma_reverse * d) * x[i]
+    return picks, values
+
+
+def graph_from_edges(n, edges):
+    """A Graph from {(i, j): squared distance}, i < j."""
+    from pipeline.graph.csr import Graph
+
+    rows = [{} for _ in range(n)]
+    for (i, j), d in edges.items():
+        rows[i][j] = rows[j][i] = d
+    indptr = np.cumsum([0] + [len(r) for r in rows]).astype(np.int64)
+    indices = np.array([j for r in rows for j in sorted(r)], np.int64)
+    distances = np.array([r[j] for r in rows for j in sorted(r)], np.float32)
+    return Graph(indptr, indices, distances)

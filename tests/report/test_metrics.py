@@ -1,0 +1,97 @@
+import numpy as np
+import pytest
+
+from pipeline.report import metrics
+from tests.report.synthetic import unit
+
+
+def points(count, dimension=6, seed=0):
+    return unit(np.random.default_rng(seed).normal(size=(count, dimension))).astype(np.float32)
+
+
+@pytest.mark.parametrize("block", [7, 16_000_000])
+def test_coverage_equals_brute_force(block, monkeypatch):
+    monkeypatch.setattr(metrics, "_BLOCK_ELEMENTS", block * 60)
+    pool = points(60)
+    order = np.random.default_rng(1).permutation(60)
+    queries = np.array([0, 3, 17, 59, 20, 21, 22, 23, 24])
+    sizes = np.array([1, 5, 30, 60])
+    found = metrics.nearest_by_fraction(pool, queries, order, sizes)
+    naive = []
+    for size in sizes:
+        kept = order[:size]
+        gaps = [0.0 if q in kept else min(np.linalg.norm(pool[q] - pool[k]) for k in kept) for q in queries]
+        naive.append(np.mean(gaps))
+    np.testing.assert_allclose(found, naive, atol=1e-3)
+    assert found[-1] == 0
+    assert (np.diff(found) <= 0).all()
+
+
+def test_nearest_other_equals_brute_force():
+    pool = points(40)
+    pool[7] = pool[3]
+    found = metrics.nearest_other(pool, np.arange(40))
+    for i in range(40):
+        assert found[i] == pytest.approx(min(np.linalg.norm(pool[i] - pool[j]) for j in range(40) if j != i), abs=1e-3)
+    assert metrics.near_duplicate_share(found) == pytest.approx(2 / 40)
+
+
+def test_nearest_other_of_a_single_point_is_infinite():
+    assert np.isinf(metrics.nearest_other(points(1), np.array([0]))).all()
+
+
+def test_effective_directions_at_its_ends():
+    assert metrics.effective_directions(np.tile(points(1), (9, 1))) == pytest.approx(1)
+    assert metrics.effective_directions(np.eye(5, dtype=np.float32)) == pytest.approx(5)
+    assert np.isnan(metrics.effective_directions(points(0)))
+
+
+def test_pca_finds_the_long_axis_and_fixes_its_sign():
+    rng = np.random.default_rng(0)
+    cloud = rng.normal(size=(200, 5)).astype(np.float32) * np.array([0.1, 3, 0.1, 1, 0.1], dtype=np.float32)
+    mapped, shares = metrics.pca_map(cloud)
+    assert abs(np.corrcoef(mapped[:, 0], cloud[:, 1])[0, 1]) > 0.99
+    assert np.corrcoef(mapped[:, 0], cloud[:, 1])[0, 1] > 0
+    assert shares[0] > shares[1] > 0.05
+    assert sum(shares) <= 1
+    assert metrics.pca_map(points(1))[0].shape == (1, 2)
+
+
+def test_k_means_finds_separate_groups_and_repeats_itself():
+    centres = np.eye(4, 6)
+    truth = np.arange(80) % 4
+    pool = unit(centres[truth] + np.random.default_rng(0).normal(size=(80, 6)) * 0.05).astype(np.float32)
+    label, found = metrics.k_means(pool, 4, seed=0)
+    assert len(found) == 4
+    for group in range(4):
+        assert len(set(label[truth == group])) == 1
+    assert len(set(label.tolist())) == 4
+    again, _ = metrics.k_means(pool, 4, seed=0)
+    assert np.array_equal(label, again)
+
+
+def test_k_means_of_equal_points_is_one_cluster():
+    label, _ = metrics.k_means(np.tile(points(1), (10, 1)), 4, seed=0)
+    assert set(label.tolist()) == {0}
+
+
+def test_cluster_shares_are_counts():
+    label = np.array([0, 0, 2, 2, 2, 0])
+    kept = np.array([True, True, False, True, False, False])
+    assert metrics.cluster_shares(label, kept) == [(2, 3, pytest.approx(1 / 3)), (0, 3, pytest.approx(2 / 3))]
+
+
+def test_flag_share():
+    share = metrics.flag_share(["a", "b", "c", "d"], np.array([True, False, False, True]), {"b", "d", "elsewhere"})
+    assert (share.flagged, share.flagged_dropped, share.samples, share.dropped) == (2, 1, 4, 2)
+    assert share.share_flagged == 0.5
+    assert share.share_all == 0.5
+    assert np.isnan(metrics.flag_share([], np.zeros(0, bool), {"a"}).share_flagged)
+
+
+@pytest.mark.parametrize(("features", "width"), [("image", 3), ("text", 3), ("image+text", 6)])
+def test_features_are_unit_vectors(features, width):
+    image, text = points(5, 3).astype(np.float16), points(5, 3, seed=1).astype(np.float16)
+    joined = metrics.join_features(image, text, features)
+    assert joined.shape == (5, width)
+    np.testing.assert_allclose(np.linalg.norm(joined, axis=1), 1, atol=1e-6)

@@ -1,0 +1,75 @@
+import re
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from pipeline.report import plots
+from pipeline.report.data import FlowStep, Histogram
+
+
+def texts(markup):
+    return [node.text for node in ElementTree.fromstring(str(markup)).iter() if node.text]
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 1), (-3.2, 17.9), (0, 12_800_000), (0.2, 0.21), (5, 5), (-1e-9, 1e-9)])
+def test_ticks_are_inside_and_few(low, high):
+    ticks = plots.nice_ticks(low, high)
+    assert 1 <= len(ticks) <= 6
+    assert all(low - 1e-12 <= tick <= high + 1e-12 for tick in ticks)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(0, "0"), (0.25, "0.25"), (-2, "\u22122"), (1200, "1.2k"), (12_800_000, "12.8M"), (2e9, "2G")],
+)
+def test_short(value, expected):
+    assert plots.short(value) == expected
+
+
+def test_bars_are_as_high_as_counts():
+    data = Histogram(np.array([0.0, 1.0, 2.0]), np.array([10, 0]), np.array([10, 5]))
+    root = ElementTree.fromstring(str(plots.histogram(data, "name", "score (no unit)", 0.5)))
+    bars = {
+        node.get("class"): [
+            float(low) - float(high) for low, high in re.findall(r"M[\d.]+ ([\d.]+)V([\d.]+)H", node.get("d"))
+        ]
+        for node in root.iter("path")
+    }
+    assert bars["fill dropped"][0] == pytest.approx(bars["fill kept"][0], abs=0.2)
+    assert bars["fill dropped"][1] == pytest.approx(bars["fill kept"][0] / 2, abs=0.2)
+    assert "10 kept and 15 dropped" in root.get("aria-label")
+    assert {"samples", "score (no unit)"} <= set(texts(plots.histogram(data, "name", "score (no unit)")))
+
+
+def test_labels_are_escaped():
+    label = '"><script>alert(1)</script>&'
+    data = Histogram(np.array([0.0, 1.0]), np.array([1]), np.array([0]))
+    curve = ("a" + label, np.array([0.5, 1.0]), np.array([0.1, 0.2]))
+    for markup in (
+        plots.histogram(data, label, label, 0.5),
+        plots.flow([FlowStep(label, 3), FlowStep(label, 2, 1, label)]),
+        plots.lines([curve], label, label, label, 0.3),
+        plots.scatter(
+            np.random.default_rng(0).normal(size=(9, 2)).astype(np.float32), np.ones(9, bool), "kept", (label, label)
+        ),
+    ):
+        assert "<script" not in markup
+        assert ElementTree.fromstring(str(markup)).get("role") == "img"
+
+
+def test_charts_of_nothing_do_not_fail():
+    nothing = np.zeros(2, np.int64)
+    assert "0 kept and 0 dropped" in plots.histogram(Histogram(np.array([0.0, 1, 2]), nothing, nothing), "n", "x")
+    plots.flow([FlowStep("Read", 0), FlowStep("Kept", 0)])
+    plots.scatter(np.zeros((3, 2), np.float32), np.zeros(3, bool), "kept", ("a", "b"))
+    plots.lines([("a", np.array([1.0]), np.array([0.0]))], "n", "x", "y", 1.0)
+
+
+def test_every_point_is_drawn_inside():
+    points = np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)
+    shown = np.arange(50) % 2 == 0
+    root = ElementTree.fromstring(str(plots.scatter(points, shown, "dropped", ("a", "b"))))
+    drawn = {node.get("class"): re.findall(r"M([\d.]+) ([\d.]+)h0", node.get("d")) for node in root.iter("path")}
+    assert {name: len(dots) for name, dots in drawn.items()} == {"dots other": 25, "dots dropped": 25}
+    assert all(52 <= float(x) <= 400 and 0 <= float(y) <= 330 for dots in drawn.values() for x, y in dots)

@@ -1,0 +1,41 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from pipeline.errors import BooksError
+from pipeline.report.pool import Pool
+
+
+def test_take_keeps_order_and_repeats(run):
+    pool = Pool(run.work_dir, run.embed, run.select)
+    positions = np.array([129, 0, 41, 0, 40, 39])
+    table, image, text = pool.take(positions, ("uid", "caption", "kept"), embeddings=True)
+    assert [int(uid, 16) for uid in table["uid"].to_pylist()] == positions.tolist()
+    assert [int(caption.split()[-1]) for caption in table["caption"].to_pylist()] == positions.tolist()
+    assert image.shape == text.shape == (6, 12)
+    assert np.array_equal(image[1], image[3])
+    assert not np.array_equal(image[0], image[1])
+
+
+def test_an_empty_part_holds_no_position(run):
+    pool = Pool(run.work_dir, run.embed, run.select)
+    assert pool.rows_P.tolist() == [40, 0, 40, 40, 10]
+    assert pool.part_of(np.array([0, 39, 40, 80, 129])).tolist() == [0, 0, 2, 3, 4]
+    assert [start for start, _ in pool.decisions(["kept"])] == [0, 40, 80, 120]
+
+
+@pytest.mark.parametrize(("size", "parts", "count"), [(1000, 99, 130), (20, 99, 20), (1000, 1, None), (0, 9, 0)])
+def test_samples_are_distinct_ascending_and_repeatable(run, size, parts, count):
+    pool = Pool(run.work_dir, run.embed, run.select)
+    found = pool.sample(size, parts, seed=3)
+    assert np.array_equal(found, pool.sample(size, parts, seed=3))
+    assert (np.diff(found) > 0).all()
+    assert len(set(pool.part_of(found).tolist())) <= parts
+    assert count is None or len(found) == count
+
+
+def test_artifacts_of_different_runs_are_refused(run):
+    other = dataclasses.replace(run.select, units=run.select.units[:-1])
+    with pytest.raises(BooksError, match="120 rows in 4 parts"):
+        Pool(run.work_dir, run.embed, other)

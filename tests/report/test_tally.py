@@ -1,0 +1,80 @@
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from pipeline.report.tally import Extremes, Tally, bin_counts, bin_edges
+
+
+def decisions(count, seed=0):
+    rng = np.random.default_rng(seed)
+    selection = rng.normal(size=count).round(1)
+    reason = np.where(rng.random(count) < 0.1, "cut-off", np.where(selection > 0.5, "kept", "below-budget"))
+    return pa.table(
+        {
+            "difficulty": rng.random(count).astype(np.float32),
+            "selection_score": selection,
+            "kept": reason == "kept",
+            "reason": reason,
+        }
+    )
+
+
+def tally_of(table, cuts, size=5, offset=0.0):
+    tally = Tally(np.linspace(-0.5, 1, 11), np.linspace(-1, 1, 9), size, offset)
+    for start, stop in zip([0, *cuts], [*cuts, table.num_rows], strict=True):
+        tally.add(start, table.slice(start, stop - start))
+    return tally
+
+
+@pytest.mark.parametrize("cuts", [[], [1], [50, 50, 120], list(range(10, 200, 10))])
+def test_counts_equal_naive_ones_however_the_pool_is_cut(cuts):
+    table = decisions(200)
+    tally = tally_of(table, cuts)
+    rows = table.to_pylist()
+    kept = [row for row in rows if row["kept"]]
+    assert (tally.samples, tally.kept) == (200, len(kept))
+    assert tally.reasons["below-budget"] == sum(row["reason"] == "below-budget" for row in rows)
+    assert tally.threshold == min(row["selection_score"] for row in kept)
+    pool_mean, kept_mean = tally.mean_difficulty()
+    assert pool_mean == pytest.approx(np.mean([row["difficulty"] for row in rows]))
+    assert kept_mean == pytest.approx(np.mean([row["difficulty"] for row in kept]))
+    dropped = [(i, row) for i, row in enumerate(rows) if not row["kept"]]
+    lowest = sorted(dropped, key=lambda item: (item[1]["difficulty"], item[0]))[:5]
+    assert tally.lowest_dropped.positions.tolist() == [i for i, _ in lowest]
+    competed = [(i, row) for i, row in dropped if row["reason"] != "cut-off"]
+    border = sorted(competed, key=lambda item: (-item[1]["selection_score"], item[0]))[:5]
+    assert tally.border_dropped.positions.tolist() == [i for i, _ in border]
+
+
+def test_histograms_hold_every_sample_that_competed():
+    table = decisions(300)
+    tally = tally_of(table, [100])
+    difficulty, selection = tally.histogram("difficulty"), tally.histogram("selection_score")
+    assert difficulty.kept.sum() == selection.kept.sum() == tally.kept
+    assert difficulty.dropped.sum() == 300 - tally.kept
+    assert selection.dropped.sum() == 300 - tally.kept - tally.reasons["cut-off"]
+
+
+def test_the_offset_is_taken_off():
+    table = decisions(50)
+    plain, shifted = tally_of(table, []).mean_difficulty()[0], tally_of(table, [], offset=0.3).mean_difficulty()[0]
+    assert shifted == pytest.approx(plain - 0.3)
+
+
+def test_outliers_count_in_the_outer_bins_and_nan_nowhere():
+    edges = np.array([0.0, 1.0, 2.0])
+    assert bin_counts(np.array([-5, 0, 0.5, 1, 2, 99, np.nan]), edges).tolist() == [3, 3]
+
+
+@pytest.mark.parametrize("values", [[], [np.nan], [3.0], [3.0, 3.0], [-1, 0, 5]])
+def test_edges_ascend_whatever_the_values(values):
+    edges = bin_edges(np.array(values, dtype=np.float64))
+    assert len(edges) == 41
+    assert (np.diff(edges) > 0).all()
+
+
+def test_extremes_break_ties_by_position():
+    extremes = Extremes(2)
+    extremes.add(np.array([1.0, 2.0]), np.array([8, 9]))
+    extremes.add(np.array([2.0, np.nan, 2.0]), np.array([3, 4, 5]))
+    assert extremes.positions.tolist() == [3, 5]
