@@ -63,13 +63,18 @@ class S3Server:
 
         Through the server: it remembers listings for minutes and would not see a folder made behind its back.
         """
-        from s3fs import S3FileSystem
+        # Not through pipeline.storage: it has no business with making buckets.
+        from botocore.session import get_session
 
-        filesystem = S3FileSystem(
-            key=self.access_key, secret=self.secret_key, endpoint_url=self.endpoint, skip_instance_cache=True
+        client = get_session().create_client(
+            "s3",
+            region_name="us-east-1",
+            endpoint_url=self.endpoint,
+            aws_access_key_id=self.access_key,
+            aws_secret_access_key=self.secret_key,
         )
-        if not filesystem.exists(name):
-            filesystem.mkdir(name)
+        if name not in [bucket["Name"] for bucket in client.list_buckets()["Buckets"]]:
+            client.create_bucket(Bucket=name)
         return f"s3://{name}"
 
 
