@@ -9,6 +9,7 @@ import contextlib
 import functools
 import hashlib
 import io
+import mmap
 import os
 import re
 import shutil
@@ -227,6 +228,29 @@ def ranged_reader(url: str) -> Iterator[Callable[[int, int], bytes]]:
         yield read
     finally:
         os.close(handle)
+
+
+@contextlib.contextmanager
+def mapped_or_stream(url: str) -> Iterator[memoryview | IO[bytes]]:
+    """A local file as a view of its mapped bytes, which costs only the pages that are looked at; else `open_read`.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    filesystem, path = _filesystem(url)
+    if not isinstance(filesystem, LocalFileSystem):
+        with open_read(url) as stream:
+            yield stream
+        return
+    with _translated(url), open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        # An empty file cannot be mapped.
+        mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else None
+    if mapping is None:
+        yield memoryview(b"")
+        return
+    # Not closed: views of it may live on, and the map goes with the last of them.
+    yield memoryview(mapping)
 
 
 class _RetryingReader(io.RawIOBase):
