@@ -26,7 +26,7 @@ Int64 = NDArray[np.int64]
 # 100,000 x 512, 632 lists: 40 rows a list and 8 rounds need 13 probes for recall 0.95, 4 rounds 14, faiss's default
 # (256 and 10) 12, for 7 to 15 times the training. Lists are scanned once, so long training does not pay.
 TRAINING_ROWS_PER_LIST = 32
-ITERATIONS = 5
+ITERATIONS = 4
 FLAT_LISTS = 65_536
 UPPER_PROBES = 32
 

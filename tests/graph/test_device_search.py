@@ -1,4 +1,4 @@
-"""The accelerator search gives the CPU kernel's bits; run on torch's CPU device here, and on CUDA where there is one."""
+"""The accelerator search gives the CPU kernel's bits; run on torch's CPU device, and on CUDA where there is one."""
 
 import numpy as np
 import pytest
