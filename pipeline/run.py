@@ -223,11 +223,8 @@ class _Run:
 
         def check(receipts: Sequence[Receipt]) -> None:
             counters = receipts[0].counters
-            artifacts.balance(
-                "rank",
-                embed.counters["embedded"],
-                {"ranked": counters["ranked"], "cut off": graph.counters["cut_off"]},
-            )
+            books = {name: counters[name] for name in ("ranked", "cut_off")}
+            artifacts.balance("rank", embed.counters["embedded"], books)
 
         self.manifests["rank"] = stages.complete(
             planned,

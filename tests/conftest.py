@@ -1,6 +1,7 @@
-"""A tiny CLIP with random weights that were saved to a file."""
+"""What many tests need: a tiny CLIP with random weights that were saved to a file, and logging put back in order."""
 
 import json
+import logging
 
 import pytest
 
@@ -27,3 +28,13 @@ def tiny_model(tmp_path_factory):
     torch.manual_seed(0)
     safetensors.torch.save_file(open_clip.create_model("tiny-clip").state_dict(), folder / "weights.safetensors")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _log_handlers_as_before():
+    """The command line points logging at a stream that pytest closes."""
+    root = logging.getLogger()
+    before, level = list(root.handlers), root.level
+    yield
+    root.handlers[:] = before
+    root.setLevel(level)

@@ -64,20 +64,25 @@ def naive_d2(graph, difficulty, gamma_forward=1.0, gamma_reverse=1.0):
 
 
 def paper_picks(graph, difficulty, m, gamma_forward=1.0, gamma_reverse=1.0):
-    """The paper's definition (section 3, equations 1 to 3) in floats, without a clamp: m picks, and their values."""
+    """The paper's definition (equations 1 and 2) in floats, without a clamp.
+
+    Returns m picks, their values, and by how much each led the next best at that moment.
+    """
     near = neighbours(graph)
     n = len(near)
     x = [
         difficulty[i] + sum(math.exp(-gamma_forward * d) * difficulty[j] for j, d in near[i].items()) for i in range(n)
     ]
-    picks, values = [], []
+    picks, values, leads = [], [], []
     for _ in range(m):
-        i = max((u for u in range(n) if u not in picks), key=lambda u: x[u])
+        left = sorted((u for u in range(n) if u not in picks), key=lambda u: -x[u])
+        i = left[0]
         picks.append(i)
         values.append(x[i])
+        leads.append(x[i] - x[left[1]] if len(left) > 1 else math.inf)
         for j, d in near[i].items():
             x[j] -= math.exp(-gamma_reverse * d) * x[i]
-    return picks, values
+    return picks, values, leads
 
 
 def graph_from_edges(n, edges):

@@ -12,9 +12,11 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from pipeline.atomics import prefetch
 from pipeline.errors import UserError
 
 _OK, _OUT_OF_RANGE, _SELF_EDGE, _UNSORTED, _BAD_DISTANCE, _NO_TWIN, _OTHER_DISTANCE = range(7)
+_AHEAD = 16
 
 
 @dataclass(frozen=True)
@@ -86,9 +88,17 @@ def _first_fault(
     exactly the order they are stored. `cursor[j]` (int64 [N], starts as indptr[:-1]) is the next unclaimed one.
     """
     n = len(indptr) - 1
+    last = len(indices) - 1
     for i in range(n):
         previous = -1
         for e in range(indptr[i], indptr[i + 1]):
+            # In a pool in random order every twin is a cache miss, found by way of another: ask for both ahead of need.
+            prefetch(cursor, indices[min(e + 2 * _AHEAD, last)])
+            ahead = indices[min(e + _AHEAD, last)]
+            if 0 <= ahead < n:
+                prefetch(indices, cursor[ahead])
+                prefetch(sq_distances, cursor[ahead])
+                prefetch(indptr, ahead + 1)
             j = indices[e]
             if j < 0 or j >= n:
                 return _OUT_OF_RANGE, i, j

@@ -13,12 +13,13 @@ import pyarrow as pa
 
 from pipeline import artifacts, columns
 from pipeline.artifacts import Receipt
+from pipeline.errors import UserError
 from pipeline.graph.csr import Graph
 from pipeline.graph.features import FeatureKind, features
 from pipeline.graph.knn import knn_graph_report
 from pipeline.graph.tables import part_name, to_table
 from pipeline.scores.column import read_score
-from pipeline.selection.budget import keep_after_cut_off
+from pipeline.selection.budget import drop_mask
 
 
 @dataclass(frozen=True)
@@ -81,15 +82,23 @@ class GraphWorker:
             stop = start + receipt.rows("samples.parquet")
             files[part_name(part)] = to_table(graph, cut_off_N, start, stop)
             start = stop
-        facts = {
+        facts: dict[str, float] = {
             "n_neighbors": params.n_neighbors,
             "nlist": result.nlist,
             "nprobe": result.nprobe,
-            "recall": result.recall.value,
-            "recall_low": result.recall.low,
-            "recall_high": result.recall.high,
-            "recall_queries": result.recall.n_queries,
         }
+        if (recall := result.recall) is not None:
+            facts |= {
+                "recall": recall.value,
+                "recall_low": recall.low,
+                "recall_high": recall.high,
+                "recall_queries": recall.n_queries,
+            }
+            if params.target_recall is not None and recall.high < params.target_recall:
+                raise UserError(
+                    f"graph.target_recall {params.target_recall}: measured {recall.value:.4f} (95 %: {recall.low:.4f} "
+                    f"to {recall.high:.4f}) with nprobe {result.nprobe} of {result.nlist}; give a larger graph.nprobe"
+                )
         counters = {"nodes": graph.n_nodes, "edges": graph.n_edges // 2, "cut_off": int(cut_off_N.sum())}
         return artifacts.commit_unit(self.folder, unit.key, files, counters, facts)
 
@@ -98,7 +107,7 @@ class GraphWorker:
         if self.params.drop_score is None:
             return np.zeros(n_rows, bool)
         score_N = read_score(self.embed_folder, parts, self.params.drop_score, "select.drop_score")
-        return ~keep_after_cut_off(score_N, self.params.drop_fraction)
+        return drop_mask(score_N, self.params.drop_fraction)
 
 
 def _features(folder: str, parts: Sequence[Receipt], kind: FeatureKind) -> npt.NDArray[np.float32]:

@@ -27,7 +27,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from pipeline.selection.atomics import load, prefetch, store, subtract
+from pipeline.atomics import load, prefetch, store, subtract
 from pipeline.selection.fixed_point import LIMIT, message
 from pipeline.selection.order import DONE, N_BUCKETS, NOBODY, beats, blocks, next_batch, wake_all, wake_released
 

@@ -13,7 +13,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from pipeline.selection.atomics import load, prefetch
+from pipeline.atomics import load, prefetch
 
 NOBODY = -1  # end of a list
 DONE = -2  # head of a node that is final and whose messages are sent

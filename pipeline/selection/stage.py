@@ -5,7 +5,7 @@ of it and why. Both write one part per input shard, row-aligned with the embed a
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,9 +15,19 @@ import pyarrow as pa
 
 from pipeline import artifacts, schemas
 from pipeline.artifacts import Receipt
+from pipeline.errors import UserError
 from pipeline.graph.tables import part_name, read_graph
 from pipeline.scores.column import read_score, shift
 from pipeline.selection.api import select
+from pipeline.selection.budget import (
+    Threshold,
+    count_ties,
+    histogram,
+    kept_in_part,
+    select_threshold,
+    size_of_fraction,
+    threshold_of_score,
+)
 from pipeline.selection.fixed_point import to_float
 
 Int64s = npt.NDArray[np.int64]
@@ -86,9 +96,8 @@ class RankWorker:
             rows = receipt.rows("samples.parquet")
             files[part_name(part)] = ranks.slice(start, rows)
             start += rows
-        return artifacts.commit_unit(
-            self.folder, unit.key, files, {"ranked": int((~cut_off_N).sum())}, {"offset": offset}
-        )
+        counters = {"ranked": int((~cut_off_N).sum()), "cut_off": int(cut_off_N.sum())}
+        return artifacts.commit_unit(self.folder, unit.key, files, counters, {"offset": offset})
 
 
 @dataclass(frozen=True)
@@ -106,13 +115,13 @@ class Line:
 
     Attributes:
         budget: samples to keep.
-        threshold: selection score, fixed point; those above it are kept.
-        ties: of those at the threshold, how many each part keeps: its first ones.
+        threshold: the cut, over all parts.
+        ties_before: int [P], how many samples at the threshold lie before each part.
     """
 
     budget: int
-    threshold: int
-    ties: tuple[int, ...]
+    threshold: Threshold
+    ties_before: tuple[int, ...]
 
 
 def draw_line(folder: str, ranks: Receipt, n_parts: int, params: SelectParams) -> Line:
@@ -122,29 +131,34 @@ def draw_line(folder: str, ranks: Receipt, n_parts: int, params: SelectParams) -
         folder: `work_dir/rank`.
         ranks: the rank artifact's unit.
         n_parts: input shards.
-        params: the budget.
+        params: the budget; a fraction is of all embedded samples, those that the cut-off removed included.
 
     Raises:
-        UserError: more samples are asked for than there are.
+        UserError: more samples are asked for than are ranked.
     """
 
-    def scores(part: int) -> Int64s:
-        table = artifacts.read_table(folder, ranks, part_name(part), ["ranked", "selection_score"])
-        return table["selection_score"].to_numpy()[table["ranked"].to_numpy()]
+    def scores() -> Iterator[Int64s]:
+        for part in range(n_parts):
+            table = artifacts.read_table(folder, ranks, part_name(part), ["ranked", "selection_score"])
+            yield table["selection_score"].to_numpy()[table["ranked"].to_numpy()]
 
-    parts = [scores(part) for part in range(n_parts)]
-    every = np.concatenate(parts)
-    m = params.size or int(len(every) * params.fraction)
-    order = np.sort(every)[::-1]
-    t = int(order[m - 1])
-    above = int((every > t).sum())
-    left = m - above
-    ties = []
-    for p in parts:
-        c = min(left, int((p == t).sum()))
-        left -= c
-        ties.append(c)
-    return Line(m, t, tuple(ties))
+    if params.min_score is not None:
+        threshold = threshold_of_score(params.min_score)
+        budget = sum(int((score_M > threshold.score).sum()) for score_M in scores())
+    else:
+        ranked, cut_off = ranks.counters["ranked"], ranks.counters["cut_off"]
+        budget = params.size or size_of_fraction(ranked + cut_off, params.fraction or 1.0)
+        if budget > ranked:
+            option = "select.size" if params.size else f"select.fraction {params.fraction}, that is"
+            raise UserError(f"{option} {budget} samples, but only {ranked} are ranked ({cut_off} were cut off)")
+        threshold = select_threshold(
+            lambda prefix, known, bits: np.sum(
+                [histogram(score_M, prefix, known, bits) for score_M in scores()], axis=0
+            ),
+            budget,
+        )
+    ties = [count_ties(score_M, threshold) for score_M in scores()]
+    return Line(budget, threshold, tuple(np.cumsum([0, *ties[:-1]]).tolist()))
 
 
 @dataclass(frozen=True)
@@ -154,8 +168,8 @@ class SelectUnit:
     key: str
     part: int
     ranks: Receipt
-    threshold: int
-    ties: int
+    threshold: Threshold
+    ties_before: int
 
 
 def plan_select(ranks: Receipt, line: Line) -> list[SelectUnit]:
@@ -164,7 +178,7 @@ def plan_select(ranks: Receipt, line: Line) -> list[SelectUnit]:
         SelectUnit(
             artifacts.unit_key(f"{part:08d}", ranks.key, line.threshold, ties), part, ranks, line.threshold, ties
         )
-        for part, ties in enumerate(line.ties)
+        for part, ties in enumerate(line.ties_before)
     ]
 
 
@@ -182,8 +196,8 @@ class SelectWorker:
         ranks = artifacts.read_table(self._rank_folder, unit.ranks, part_name(unit.part))
         samples = artifacts.read_table(self._embed_folder, self._parts[unit.part], "samples.parquet", ["shard", "key"])
         score_N, ranked_N = ranks["selection_score"].to_numpy(), ranks["ranked"].to_numpy()
-        kept_N = ranked_N & (score_N > unit.threshold)
-        kept_N[np.flatnonzero(ranked_N & (score_N == unit.threshold))[: unit.ties]] = True
+        kept_N = np.zeros(len(score_N), bool)
+        kept_N[ranked_N] = kept_in_part(score_N[ranked_N], unit.threshold, unit.ties_before)
         reason_N = np.where(kept_N, "kept", np.where(ranked_N, "below-budget", "cut-off"))
         suppressor_N = ranks["suppressor"].to_numpy()
         table = pa.table(

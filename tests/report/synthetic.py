@@ -107,9 +107,17 @@ def write_tar(path: Path, rows: list[tuple[str, Item]]) -> list[tuple[int, int]]
 
 
 def build_run(
-    folder: Path, pool: list[Item], per_shard: int = 40, fraction: float = 0.3, empty_shard: bool = True
+    folder: Path,
+    pool: list[Item],
+    per_shard: int = 40,
+    fraction: float = 0.3,
+    empty_shard: bool = True,
+    cut_off: int = 0,
 ) -> RunRecord:
-    """Tars, artifacts and manifests of a run over `pool`; one more shard has nothing but rejects."""
+    """Tars, artifacts and manifests of a run over `pool`; one more shard has nothing but rejects.
+
+    The first `cut_off` samples are marked as removed by a cut-off, with scores that would have won.
+    """
     work = folder / "work"
     (folder / "in").mkdir(parents=True)
     image = np.array([item.image_emb for item in pool]).astype(np.float16)
@@ -119,8 +127,11 @@ def build_run(
     points = unit(np.concatenate([image, text], axis=1).astype(np.float64))
     found = naive_d2(points, difficulty, 5, 1.0)
     order = np.lexsort((np.arange(len(pool)), -found["t"]))
+    found["t"][:cut_off], found["by"][:cut_off] = 99, -1
+    order = order[order >= cut_off]
     kept = np.zeros(len(pool), bool)
     kept[order[: round(fraction * len(pool))]] = True
+    became = np.where(kept, "kept", np.where(np.arange(len(pool)) < cut_off, "cut-off", "below-budget"))
     uids = [f"{index:032x}" for index in range(len(pool))]
 
     starts = list(range(0, len(pool), per_shard))
@@ -180,7 +191,7 @@ def build_run(
                 "selection_score": found["t"][start:end],
                 "selection_fixed": np.rint(found["t"][start:end] * 2**40).astype(np.int64),
                 "kept": kept[start:end],
-                "reason": ["kept" if k else "below-budget" for k in kept[start:end]],
+                "reason": became[start:end].tolist(),
                 "suppressed_by": [uids[b] if b >= 0 else None for b in by],
                 "suppressor": by.astype(np.int64),
                 "suppression": [m if b >= 0 else None for m, b in zip(found["message"][start:end], by, strict=True)],

@@ -219,6 +219,40 @@ def test_small_pools_and_extreme_fractions(tmp_path, count, fraction):
     assert "nan" not in "".join(Page(page).texts).lower().split()
 
 
+def test_what_a_cut_off_removed_is_counted_but_never_ranked(tmp_path):
+    run = build_run(tmp_path, items(100), cut_off=20)
+    data = collect(run, ReportParams(gallery=20))
+    assert [(step.label, step.count, step.lost) for step in data.flow[2:4]] == [
+        ("Past the cut-off", 80, 20),
+        ("Kept", 30, 50),
+    ]
+    assert {(loss.reason, loss.count) for loss in data.losses if loss.stage == "select"} == {
+        ("below-budget", 50),
+        ("cut-off", 20),
+    }
+    assert data.selection.edges[-1] < 99
+    assert data.selection.dropped.sum() == 50
+    removed = {f"{index:032x}" for index in range(20)}
+    dense, sparse, duplicates, _, border = data.galleries
+    shown = {picture.uid for gallery in (dense, sparse, border) for picture in gallery.pictures}
+    assert not shown & removed
+    assert not {picture.uid for picture in duplicates.pictures[::2]} & removed
+    # The D2 curve at the run's own fraction is the kept set, so nothing that was cut off comes before it.
+    kept = [row["difficulty"] for row in decided(run) if row["kept"]]
+    assert data.curves[0].mean_score[5] == pytest.approx(np.mean(kept), rel=1e-5)
+
+
+def test_scores_are_shown_without_their_offset(run):
+    shifted = collect(dataclasses.replace(run, score_offset=0.25), ReportParams())
+    plain = collect(run, ReportParams())
+    assert float(shifted.headline[2][1]) == pytest.approx(float(plain.headline[2][1]) - 0.25, abs=2e-3)
+    np.testing.assert_allclose(shifted.difficulty.edges, plain.difficulty.edges - 0.25)
+    assert np.array_equal(shifted.difficulty.kept, plain.difficulty.kept)
+    np.testing.assert_allclose(shifted.curves[0].mean_score, plain.curves[0].mean_score - 0.25)
+    uids = [[picture.uid for picture in gallery.pictures] for gallery in plain.galleries]
+    assert [[picture.uid for picture in gallery.pictures] for gallery in shifted.galleries] == uids
+
+
 def test_no_galleries_when_none_are_wanted(run):
     page = read(write_report(run, ReportParams(gallery=0)))
     assert "<img" not in page

@@ -1,11 +1,15 @@
 """One block: the kernel equals the naive greedy, bit for bit, on any graph and any number of threads."""
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from pipeline.errors import UserError
 from pipeline.selection.api import selection_scores
-from tests.oracles import naive_d2
-from tests.selection.graphs import GAMMAS, problems
+from pipeline.selection.budget import top
+from tests.oracles import graph_from_edges, naive_d2, paper_picks
+from tests.selection.graphs import GAMMAS, graphs, problems
 
 
 @given(problems(), GAMMAS, GAMMAS)
@@ -24,3 +28,51 @@ def test_threads_do_not_change_a_bit(problem, gamma):
     one = selection_scores(graph, scores, gamma, gamma, threads=1)
     for threads in (2, 3):
         assert (selection_scores(graph, scores, gamma, gamma, threads=threads) == one).all()
+
+
+@given(graphs(), st.randoms(use_true_random=False), st.sampled_from([0.1, 1.0]))
+@settings(max_examples=200, deadline=None)
+def test_the_paper_picks_the_same_while_values_are_positive(graph, random, gamma):
+    scores = [1 + random.randrange(1, 10**6) / 10**6 for _ in range(graph.n_nodes)]
+    picks, values, leads = paper_picks(graph, scores, graph.n_nodes, gamma, gamma)
+    # Up to the first value that is not positive, or a lead so small that floats and fixed point may differ.
+    m = next((k for k in range(len(picks)) if values[k] <= 1e-6 or leads[k] <= 1e-6), len(picks))
+    t = selection_scores(graph, scores, gamma, gamma)
+    assert top(t, m).tolist() == picks[:m]
+    assert np.allclose(t[picks[:m]] / 2**40, values[:m], atol=1e-9)
+
+
+def test_a_random_larger_graph_equals_the_greedy():
+    rng = np.random.default_rng(5)
+    n = 600
+    pairs = rng.integers(0, n, (3000, 2))
+    edges = {(min(i, j), max(i, j)): (i + j) % 40 / 20 for i, j in pairs.tolist() if i != j}
+    edges |= {(0, j): 0.5 for j in range(1, 300)}  # a hub
+    graph = graph_from_edges(n, edges)
+    scores = rng.integers(0, 50, n) / 50
+    t = naive_d2(graph, scores)[1]
+    for threads in (1, 2, 5):
+        assert selection_scores(graph, scores, threads=threads).tolist() == t
+
+
+def test_a_chain_laid_across_threads_ends():
+    n = 20_000
+    order = np.random.default_rng(1).permutation(n)
+    edges = {(min(a, b), max(a, b)): 12.0 for a, b in zip(order[:-1].tolist(), order[1:].tolist(), strict=True)}
+    graph = graph_from_edges(n, edges)
+    scores = np.empty(n)
+    scores[order] = np.linspace(3, 1, n)
+    one = selection_scores(graph, scores, threads=1)
+    assert (selection_scores(graph, scores, threads=2) == one).all()
+    assert (np.diff(one[order]) < 0).mean() > 0.9
+
+
+def test_what_does_not_fit_is_refused():
+    graph = graph_from_edges(2, {(0, 1): 1.0})
+    with pytest.raises(UserError, match="difficulty has 3 scores"):
+        selection_scores(graph, [1, 1, 1])
+    with pytest.raises(UserError, match="threads is 0"):
+        selection_scores(graph, [1, 1], threads=0)
+    with pytest.raises(UserError, match=r"difficulty\[1\]"):
+        selection_scores(graph, [1, -1])
+    assert selection_scores(graph_from_edges(0, {}), []).tolist() == []

@@ -1,0 +1,71 @@
+"""`d2_prune` end to end on small pools."""
+
+import doctest
+
+import numpy as np
+import pytest
+
+from pipeline.errors import UserError
+from pipeline.graph.knn import knn_graph
+from pipeline.selection import coreset
+from pipeline.selection.coreset import DROPPED, d2_prune
+from tests.oracles import naive_d2
+
+
+@pytest.fixture
+def pool():
+    rng = np.random.default_rng(3)
+    centres = rng.normal(size=(8, 6))
+    x = (centres[rng.integers(0, 8, 120)] + 0.2 * rng.normal(size=(120, 6))).astype(np.float32)
+    return x / np.linalg.norm(x, axis=1, keepdims=True), rng.random(120)
+
+
+def test_the_worked_example_runs():
+    failures, tests = doctest.testmod(coreset)
+    assert (failures, tests > 3) == (0, True)
+
+
+def test_it_is_the_greedy_of_the_paper(pool):
+    x, difficulty = pool
+    got = d2_prune(x, difficulty, fraction=0.3, n_neighbors=5, gamma_forward=1.0, gamma_reverse=0.5)
+    _, t, order, suppressed_by, _ = naive_d2(knn_graph(x, 5), difficulty, 1.0, 0.5)
+    assert got.selection_score.tolist() == t
+    assert got.suppressed_by.tolist() == suppressed_by
+    assert got.indices.tolist() == sorted(range(120), key=lambda i: (-t[i], i))[:36]
+    assert set(got.indices.tolist()) == set(order[:36])
+
+
+def test_smaller_fractions_are_prefixes(pool):
+    x, difficulty = pool
+    large = d2_prune(x, difficulty, fraction=0.5).indices
+    for fraction in (0.1, 0.25):
+        small = d2_prune(x, difficulty, fraction=fraction).indices
+        assert (large[: len(small)] == small).all()
+
+
+def test_groups_and_cut_off(pool):
+    x, difficulty = pool
+    labels = np.arange(120) % 3
+    aum = np.arange(120)[::-1]
+    got = d2_prune(x, difficulty, fraction=0.5, groups=labels, drop_score=aum, drop_fraction=0.25)
+    assert len(got.indices) == 60
+    assert got.indices.max() < 90  # the last 30 have the lowest margin
+    assert np.bincount(labels[got.indices]).tolist() == [20, 20, 20]
+    assert (got.selection_score[90:] == DROPPED).all() and (got.selection_score[:90] > DROPPED).all()
+    alone = d2_prune(x[:90], difficulty[:90], fraction=0.5)
+    assert (alone.selection_score == got.selection_score[:90]).all()
+    assert (alone.suppressed_by == got.suppressed_by[:90]).all()
+
+
+def test_wrong_input_is_one_clear_line(pool):
+    x, difficulty = pool
+    with pytest.raises(UserError, match="embeddings"):
+        d2_prune(x[0], difficulty)
+    with pytest.raises(UserError, match="difficulty has shape"):
+        d2_prune(x, difficulty[:5])
+    with pytest.raises(UserError, match="groups has shape"):
+        d2_prune(x, difficulty, groups=[1])
+    with pytest.raises(UserError, match="no drop_score"):
+        d2_prune(x, difficulty, drop_fraction=0.1)
+    with pytest.raises(UserError, match="leaves only 12"):
+        d2_prune(x, difficulty, fraction=0.3, drop_score=difficulty, drop_fraction=0.9)

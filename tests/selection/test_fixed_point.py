@@ -1,0 +1,93 @@
+"""The arithmetic: the same bits as plain Python floats, close to the true exp, and clear limits."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numba import njit
+
+from pipeline.errors import UserError
+from pipeline.graph.csr import Graph
+from pipeline.selection.api import selection_scores
+from pipeline.selection.fixed_point import SCALE, exp_neg, message, to_fixed, to_float
+from tests.oracles import graph_from_edges, naive_exp_neg
+
+
+@njit
+def exp_of_each(x):
+    out = np.empty_like(x)
+    for i in range(len(x)):
+        out[i] = exp_neg(x[i])
+    return out
+
+
+@njit
+def one_message(value, gamma, sq_distance):
+    return message(value, gamma, sq_distance)
+
+
+def test_exp_is_that_of_plain_floats_and_within_one_ulp():
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.uniform(0, 1, 20_000), rng.uniform(0, 45, 20_000), np.arange(46.0), [0.0, 5e-324, 1e-17]])
+    got = exp_of_each(x)  # a loop the compiler may vectorise
+    assert got.tolist() == [naive_exp_neg(v) for v in x.tolist()]
+    true = np.exp(-x.astype(np.longdouble))
+    assert (abs(got - true) <= np.spacing(got)).all()
+    assert exp_of_each(np.array([0.0, -0.0, 45.1, 1e300, np.inf])).tolist() == [1.0, 1.0, 0.0, 0.0, 0.0]
+    assert (np.diff(exp_of_each(np.sort(rng.uniform(0, 45, 100_000)))) <= 0).all()
+
+
+@given(st.integers(0, 2**62), st.sampled_from([0.0, 0.1, 1.0, 3.0]), st.floats(0, 2.0**99, width=32))
+@settings(deadline=None)  # the first call compiles
+def test_message_is_one_rounding_of_one_product(value, gamma, sq_distance):
+    got = one_message(value, gamma, np.float32(sq_distance))
+    assert got == round(naive_exp_neg(gamma * sq_distance) * float(value))
+    assert 0 <= got <= float(value)
+
+
+def test_the_largest_value_times_the_first_zero_weight_rounds_to_zero():
+    assert math.exp(-45.0) * 2**62 < 0.5
+
+
+def test_scores_are_rounded_to_the_nearest_and_back():
+    s = np.array([0, 1, 0.25, 2**21, 1e-13], np.float64)
+    assert to_fixed(s).tolist() == [0, 1 << 40, 1 << 38, 1 << 61, 0]
+    assert to_float(to_fixed(s))[:4].tolist() == s[:4].tolist()
+    assert to_fixed(np.float16([0.5])).tolist() == [1 << 39]
+    assert to_fixed([True, False]).tolist() == [1 << 40, 0]
+    assert SCALE == 2.0**40
+
+
+@pytest.mark.parametrize("bad", [-1e-9, math.nan, math.inf, 2.0**22])
+def test_scores_out_of_range_are_named(bad):
+    with pytest.raises(UserError, match=r"difficulty\[1\]"):
+        to_fixed([0.5, bad])
+
+
+def test_what_is_not_a_list_of_numbers_is_refused():
+    for bad in ([[1.0]], ["a"], [1j]):
+        with pytest.raises(UserError, match="1-d array of real numbers"):
+            to_fixed(bad)
+
+
+def test_overflow_is_an_error_in_both_passes_and_on_partitions():
+    star = graph_from_edges(9, {(0, j): 0.0 for j in range(1, 9)})
+    big = np.full(9, 2.0**21)
+    for partitions in (None, [0] * 9, range(9)):
+        with pytest.raises(UserError, match="value of node 0 leaves the range"):
+            selection_scores(star, big, partitions=partitions)
+        # Forward messages that vanish, reverse messages in full: seven heavy nodes sink node 0 below -2**22.
+        far = Graph(star.indptr, star.indices, np.full(16, 60.0, np.float32))
+        with pytest.raises(UserError, match="value of node 0 leaves the range"):
+            selection_scores(far, [0.0] + [2.0**21.9] * 8, 1.0, 0.0, partitions=partitions)
+
+
+@pytest.mark.parametrize("gamma", [-1.0, math.nan, math.inf])
+def test_bad_gammas_are_refused(gamma):
+    graph = graph_from_edges(2, {(0, 1): 1.0})
+    with pytest.raises(UserError, match="gamma_forward"):
+        selection_scores(graph, [1, 1], gamma_forward=gamma)
+    with pytest.raises(UserError, match="gamma_reverse"):
+        selection_scores(graph, [1, 1], gamma_reverse=gamma)
