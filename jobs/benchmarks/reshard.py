@@ -6,7 +6,8 @@ Makes a pool of random payloads (nothing here decodes an image), then times in t
 - a plain webdataset loop that keeps samples by uid;
 - d2prune with the byte ranges known (the write stage of a run), and stand-alone (indexing the tars first).
 
-With `--s3` the same, one round, from and to an S3 server on loopback, beside its own get and put limits. Prints a markdown table:
+With `--s3` the same, one round, from and to an S3 server on loopback, beside its own get and put limits. Prints a
+markdown page:
 `python jobs/benchmarks/reshard.py --folder /tmp/bench --gigabytes 2 --s3 > docs/results-reshard.md`
 """
 
