@@ -131,7 +131,7 @@ def worded(words: tuple[tuple[str, ...], tuple[str, ...]], rng: np.random.Genera
     title = titles[0] if len(titles) == 1 or rng.random() < 0.7 else titles[1]
     if not keywords or rng.random() < 0.25:
         return title
-    count = int(rng.integers(1, min(len(keywords), 6) + 1))
+    count = int(rng.integers(1, min(len(keywords), 7) + 1))
     chosen = [keywords[index] for index in rng.permutation(len(keywords))[:count]]
     if rng.random() < 0.5:
         chosen = [word for word in keywords if word in chosen]

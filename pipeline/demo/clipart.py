@@ -59,12 +59,12 @@ class Picture:
     svg: "str | None" = None
 
 
-def caption(picture: Picture, max_keywords: int = 5) -> str:
-    """The picture's caption: its title, then at most `max_keywords` keywords that the title does not hold already."""
+def caption(picture: Picture, max_keywords: int = 6) -> str:
+    """The picture's caption: its title, then at most `max_keywords` keywords that it does not hold already."""
     words = [picture.title]
     seen = picture.title.lower()
     for keyword in picture.keywords:
-        if keyword.lower() not in seen:
+        if keyword.lower().removesuffix("s") not in seen:
             words.append(keyword)
             seen += " " + keyword.lower()
     return ", ".join(words[: max_keywords + 1])
@@ -85,6 +85,8 @@ def open_clip_art(root: Path) -> list[Picture]:
         if not png.is_file():
             continue
         title, keywords = _svg_words(svg)
+        # The folder is the collection's own category, for many files the only general word they have.
+        keywords += tuple(part.replace("_", " ") for part in reversed(relative.parts[:-1]) if part != "unsorted")
         pictures.append(Picture(png, title, keywords, f"openclipart-png:{relative.as_posix()}", _name(relative.name)))
     return pictures
 

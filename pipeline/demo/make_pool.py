@@ -1,9 +1,10 @@
 """Write the bundled pool: ``python -m pipeline.demo.make_pool --root / --out pipeline/demo/pool``.
 
 Reads Debian's ``openclipart-png`` and ``openclipart-svg``; writes WebDataset tars ``{:08d}.tar`` whose samples are
-``{key}.jpg|png|webp``, ``{key}.txt`` and ``{key}.json`` (``uid``, ``title``, ``source``, ``planted_mismatch``, and
-``planted_fault`` where there is one). Captions and near-duplicates are as the collection has them, but a seeded share
-of the captions is swapped for that of an unrelated picture, and a few samples carry a fault that crawled pools have.
+``{key}.jpg|png|webp``, ``{key}.txt`` and ``{key}.json`` (``uid``; ``title``; ``source``; ``group``, equal for pictures
+of one content group; ``planted_mismatch``; ``planted_fault`` where there is one). Captions and near-duplicates are as
+the collection has them, but a seeded share of the captions is swapped for that of an unrelated picture, and a few
+samples carry a fault that crawled pools have.
 Invariant: the same packages and seed give the same samples, in the same order.
 """
 
@@ -50,7 +51,7 @@ class Sample:
     image: bytes
     extension: str
     text: "str | None"
-    record: dict[str, str | bool]
+    record: dict[str, str | int | bool]
 
 
 def shuffled(groups: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -93,10 +94,11 @@ def make_samples(pool: Pictures, seed: int = SEED) -> list[Sample]:
     planted = set(mismatched.tolist())
     samples = []
     for row, picture in enumerate(pool.pictures):
-        record: dict[str, str | bool] = {
+        record: dict[str, str | int | bool] = {
             "uid": hashlib.sha256(picture.source.encode()).hexdigest()[:32],
             "title": picture.title,
             "source": picture.source,
+            "group": int(pool.groups[row]),
             "planted_mismatch": row in planted,
         }
         if row in faults:

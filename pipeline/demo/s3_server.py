@@ -59,8 +59,22 @@ class S3Server:
         }
 
     def make_bucket(self, name: str) -> str:
-        """Create a bucket unless it is there, and return its URL."""
-        (self.folder / name).mkdir(exist_ok=True)
+        """Create a bucket unless it is there, and return its URL.
+
+        Through the server: it remembers listings for minutes and would not see a folder made behind its back.
+        """
+        # Not through pipeline.storage: it has no business with making buckets.
+        from botocore.session import get_session
+
+        client = get_session().create_client(
+            "s3",
+            region_name="us-east-1",
+            endpoint_url=self.endpoint,
+            aws_access_key_id=self.access_key,
+            aws_secret_access_key=self.secret_key,
+        )
+        if name not in [bucket["Name"] for bucket in client.list_buckets()["Buckets"]]:
+            client.create_bucket(Bucket=name)
         return f"s3://{name}"
 
 
@@ -141,8 +155,7 @@ def _start(root: Path, access_key: str, secret: str, log: Path | str | None) -> 
         for _ in range(_TRIES):
             port = _free_port()
             process = subprocess.Popen(
-                # The etag of a local file would need its whole hash at each listing; modification times tell as much.
-                [rclone, "serve", "s3", "--addr", f"127.0.0.1:{port}", "--vfs-cache-mode", "off", str(root)],
+                [rclone, "serve", "s3", "--addr", f"127.0.0.1:{port}", str(root)],
                 env=surroundings | settings,
                 stdin=subprocess.DEVNULL,
                 stdout=sink,

@@ -26,7 +26,7 @@ CONFIG = {
     "embed": {"model": "demo"},
     "graph": {"features": "image+text", "n_neighbors": 5},
     "select": {"fraction": 0.3, "gamma_forward": 1.0, "gamma_reverse": 1.0},
-    "write": {"samples_per_shard": 200},
+    "write": {"samples_per_shard": 100},
     "ray": {"workers": 2},
 }
 _STOP_S = 20.0

@@ -6,6 +6,7 @@ Invariant: no picture of the pool, of its content groups, and no near-copy of on
 """
 
 import argparse
+import hashlib
 import json
 import logging
 import math
@@ -44,6 +45,8 @@ CONFIG: dict[str, Any] = {
 _CANVAS = 88
 _MAX_LOGIT_SCALE = math.log(50.0)
 
+# open_clip ships no types.
+Model = Any
 Nouns = list[tuple[str, tuple[str, ...]]]
 
 _log = logging.getLogger("pipeline.demo.train_model")
@@ -64,7 +67,7 @@ class TrainParams:
         seed: of everything.
     """
 
-    epochs: int = 36
+    epochs: int = 29
     batch_size: int = 256
     extra_share: float = 0.55
     noun_batch_size: int = 64
@@ -103,7 +106,7 @@ def contrastive_loss(image: torch.Tensor, text: torch.Tensor, scale: torch.Tenso
     return loss / 2
 
 
-def train(training: Pictures, nouns: Nouns, pool: Pictures, params: TrainParams) -> nn.Module:
+def train(training: Pictures, nouns: Nouns, pool: Pictures, params: TrainParams) -> Model:
     """Train from random weights.
 
     Args:
@@ -153,22 +156,22 @@ def train(training: Pictures, nouns: Nouns, pool: Pictures, params: TrainParams)
     return model.eval()
 
 
-def evaluate(model: nn.Module, pool: Pictures, rng: np.random.Generator) -> float:
+def evaluate(model: Model, pool: Pictures, rng: np.random.Generator) -> float:
     """AUC of right captions against those of another content group, over all pictures of the pool."""
     model.eval()
     squares, shares = canvas(pool.decoded, _CANVAS)
     tokens = _tokens([caption(picture) for picture in pool.pictures])
     with torch.inference_mode():
         views = _normalised(centre_views(squares, shares, _image_size()))
-        image = torch.cat([model.encode_image(part, normalize=True) for part in views.split(256)])
-        text = torch.cat([model.encode_text(part, normalize=True) for part in tokens.split(256)])
+        image = torch.cat([model.encode_image(part, normalize=True) for part in torch.split(views, 256)])
+        text = torch.cat([model.encode_text(part, normalize=True) for part in torch.split(tokens, 256)])
         matched = (image * text).sum(1).numpy()
         wrong = np.concatenate([(image * text[shuffled(pool.groups, rng)]).sum(1).numpy() for _ in range(5)])
     return auc(matched, wrong)
 
 
 def _step(
-    model: nn.Module,
+    model: Model,
     optimizer: torch.optim.Optimizer,
     captioned: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
     described: tuple[torch.Tensor, float],
@@ -187,7 +190,7 @@ def _step(
     captions_loss = contrastive_loss(image, text[: len(tokens)], scale, same)
     loss = captions_loss + weight * contrastive_loss(noun, meaning, scale, same_noun)
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
     with torch.no_grad():
@@ -199,7 +202,7 @@ def _equal_rows(tokens: torch.Tensor) -> torch.Tensor:
     return (tokens[:, None] == tokens[None]).all(2)
 
 
-def _optimizer(model: nn.Module, params: TrainParams) -> torch.optim.Optimizer:
+def _optimizer(model: Model, params: TrainParams) -> torch.optim.Optimizer:
     decayed = [p for p in model.parameters() if p.ndim > 1]
     plain = [p for p in model.parameters() if p.ndim <= 1]
     return torch.optim.AdamW(
@@ -230,7 +233,8 @@ def _normalised(views: torch.Tensor) -> torch.Tensor:
 
 
 def _tokens(captions: list[str]) -> torch.Tensor:
-    return _TOKENIZER(captions)
+    tokens: torch.Tensor = _TOKENIZER(captions)
+    return tokens
 
 
 _TOKENIZER = open_clip.SimpleTokenizer(context_length=CONFIG["text_cfg"]["context_length"])
@@ -267,6 +271,9 @@ def main() -> None:
         "training_pictures": len(training.pictures),
         "training_sources": _sources(training),
         "held_out_pictures": len(pool.pictures),
+        "held_out_sources_sha256": hashlib.sha256(
+            "\n".join(sorted(picture.source for picture in pool.pictures)).encode()
+        ).hexdigest(),
         "held_out_auc": round(value, 4),
         "minutes": round((time.monotonic() - start) / 60, 1),
         "threads": args.threads,

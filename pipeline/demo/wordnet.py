@@ -41,7 +41,8 @@ def noun_descriptions(root: Path) -> list[tuple[str, tuple[str, ...]]]:
                 drawable.append(offset)
     pairs = []
     for offset in drawable:
-        chain, step = [], offset
+        chain: list[str] = []
+        step = offset
         while parents[step] and len(chain) < 3:
             step = parents[step][0]
             chain.append(words[step][0])

@@ -46,7 +46,8 @@ class TarReader:
     """Iterates over `Sample`s and `Fault`s of one tar, in file order.
 
     Args:
-        stream: binary stream, read front to back; not closed here.
+        stream: binary stream, read front to back, not closed here; or the whole file as a view (a mapped local file),
+            where passing over a member costs nothing.
         extensions: lower-case extensions to load; None loads all. Other members still belong to their sample's range.
         max_member_bytes: members above are skipped over and named in `Sample.too_large`.
 
@@ -55,14 +56,14 @@ class TarReader:
         end_mark: whether the file ends in zero blocks. A tar cut between two members shows in nothing else.
     """
 
-    stream: IO[bytes]
+    stream: IO[bytes] | memoryview
     extensions: frozenset[str] | None = None
     max_member_bytes: int = DEFAULT_MAX_MEMBER_BYTES
     bytes_read: int = field(default=0, init=False)
     end_mark: bool = field(default=False, init=False)
 
     def __iter__(self) -> Iterator[Sample | Fault]:
-        source = StreamSource(self.stream)
+        source = ViewSource(self.stream) if isinstance(self.stream, memoryview) else StreamSource(self.stream)
         wanted = self.extensions
         walker = Walker(source, _everything if wanted is None else wanted.__contains__, self.max_member_bytes)
         group: list[Member] = []

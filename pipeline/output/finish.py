@@ -18,8 +18,8 @@ from pipeline.artifacts import FileRecord, Manifest, Receipt
 from pipeline.errors import BooksError, InfrastructureError, UserError
 from pipeline.inputs.pool import Shard
 from pipeline.output import layout, subset, training
-from pipeline.output.shard_writer import output_files, put_bytes
-from pipeline.output.stage import UIDS, DecisionsUnit, TarUnit, Unit, WriteParams
+from pipeline.output.shard_writer import UIDS, output_files, put_bytes
+from pipeline.output.stage import DecisionsUnit, TarUnit, Unit, WriteParams
 
 log = logging.getLogger(__name__)
 
@@ -118,6 +118,7 @@ def close(
     shards: Sequence[Shard],
     tars: Sequence[Receipt],
     others: Sequence[FileRecord],
+    more_counts: Mapping[str, int] | None = None,
 ) -> OutputManifest:
     """Balance the books of the tars and write what speaks of all of them.
 
@@ -132,12 +133,14 @@ def close(
         shards: the pool's tars in canonical order.
         tars: receipts of the output tars, in order.
         others: files of the output already written beside them.
+        more_counts: to record with the counts.
 
     Raises:
         BooksError: the tars do not hold what was selected.
     """
     counters = artifacts.sum_counters(tars)
     written = counters.pop("written", 0)
+    counters.pop("tars", None)
     artifacts.balance("write", selected, {"written": written})
     counts = [receipt.counters["written"] for receipt in tars]
     if any(count != samples_per_shard for count in counts[:-1]):
@@ -166,7 +169,8 @@ def close(
     manifest = OutputManifest(
         identity=identity,
         params=params,
-        counts={"pool": pool, "selected": selected, "written": written, "shards": len(tars), **counters},
+        counts={"pool": pool, "selected": selected, "written": written, "shards": len(tars), **counters}
+        | dict(more_counts or {}),
         inputs=tuple(InputShard(storage.redact(shard.url), shard.name, shard.size) for shard in shards),
         files=tuple(sorted(files, key=lambda file: file.name)),
     )

@@ -20,6 +20,9 @@ from pipeline.inputs.tar import parse_sample
 from pipeline.output import fetch, layout, subset
 from pipeline.output.tar_stream import TarStream, trainable
 
+UIDS = "uids.npy"
+"""A unit's file: the rows of a subset file, without its header."""
+
 
 @dataclass(frozen=True)
 class WrittenShard:
@@ -49,8 +52,7 @@ def write_shard(output: str, index: int, pieces: Iterable[tuple[str, pa.Table]])
     repairs: Counter[str] = Counter()
     seen: Counter[str] = Counter()
     url = storage.join(output, layout.SHARD_FORMAT.format(index))
-    with storage.writer(url) as sink:
-        stream = TarStream(sink.write)
+    with storage.writer(url) as sink, TarStream(sink.write) as stream:
         for uid, members, fixed in _samples(pieces, tables):
             names.append(f"{uid}-{seen[uid]}")
             seen[uid] += 1
@@ -135,6 +137,18 @@ def put_bytes(output: str, name: str, data: bytes, rows: int | None = None) -> F
 def put_table(output: str, name: str, table: pa.Table) -> FileRecord:
     """Write one table of the output."""
     return put_bytes(output, name, artifacts.table_bytes(table.combine_chunks()), table.num_rows)
+
+
+def commit_shard(folder: str, key: str, written: WrittenShard) -> Receipt:
+    """The receipt of a tar that was written, with its uids for the subset file.
+
+    Args:
+        folder: where receipts go, `work_dir/write`.
+        key: the unit's.
+        written: what `write_shard` gave.
+    """
+    counters = {"tars": 1, "written": written.rows, **written.repairs}
+    return artifacts.commit_unit(folder, key, {UIDS: written.uids}, counters, {"output": output_facts(written.files)})
 
 
 def output_facts(files: Iterable[FileRecord]) -> list[dict[str, object]]:

@@ -8,21 +8,21 @@ tar, and in which order, shows nowhere in the bytes. A unit's receipt is written
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import artifacts, schemas, storage
+from pipeline import artifacts, schemas, stages, storage
 from pipeline.artifacts import Manifest, Receipt
 from pipeline.errors import BooksError, InfrastructureError
 from pipeline.inputs.pool import Shard
 from pipeline.output import layout
-from pipeline.output.shard_writer import output_facts, output_files, put_table, write_shard
+from pipeline.output.shard_writer import commit_shard, output_facts, output_files, put_table, write_shard
 
 SAMPLES = "samples.parquet"
 DECISIONS = "decisions.parquet"
-UIDS = "uids.npy"
 
 _SAMPLE_COLUMNS = ("shard", "key", "uid", "offset", "size", "caption", "width", "height", "clip_score")
 _DECISION_COLUMNS = ("uid", "difficulty", "forward_score", "selection_score", "kept", "suppressed_by")
@@ -176,10 +176,7 @@ class Writer:
             return self._decisions(unit)
         pieces = ((piece.part.shard.url, self._kept(piece)) for piece in unit.slices)
         written = write_shard(self._output, unit.index, pieces)
-        counters = {"tars": 1, "written": written.rows, **written.repairs}
-        return artifacts.commit_unit(
-            self._write, unit.key, {UIDS: written.uids}, counters, {"output": output_facts(written.files)}
-        )
+        return commit_shard(self._write, unit.key, written)
 
     def _kept(self, piece: Slice) -> pa.Table:
         samples, decisions = self._tables(piece.part)
@@ -223,9 +220,12 @@ def is_done(receipt: Receipt | None, listed: Mapping[str, int]) -> bool:
     return receipt is not None and all(listed.get(file.name) == file.size for file in output_files(receipt))
 
 
-def finished(work_dir: str, output: str, units: Sequence[Unit]) -> dict[str, Receipt]:
+def finished(work_dir: str, output: str, units: Sequence[stages.Unit]) -> dict[str, Receipt]:
     """Receipts, by unit key, of the units that need not be done again."""
     folder = storage.join(work_dir, "write")
     listed = present(output)
-    found = {unit.key: artifacts.read_receipt(folder, unit.key) for unit in units} if listed else {}
-    return {key: receipt for key, receipt in found.items() if receipt is not None and is_done(receipt, listed)}
+    if not listed:
+        return {}
+    with ThreadPoolExecutor(16) as pool:
+        found = pool.map(lambda unit: artifacts.read_receipt(folder, unit.key), units)
+        return {receipt.key: receipt for receipt in found if receipt is not None and is_done(receipt, listed)}

@@ -80,6 +80,13 @@ def is_sorted(rows: UidArray) -> bool:
     return bool(np.all((high[:-1] < high[1:]) | ((high[:-1] == high[1:]) & (low[:-1] <= low[1:]))))
 
 
+def to_bytes(rows: UidArray) -> bytes:
+    """The subset file of these rows, sorted."""
+    sink = io.BytesIO()
+    np.save(sink, rows[order(rows)], allow_pickle=False)
+    return sink.getvalue()
+
+
 def write(url: str, parts: Callable[[], Iterable[UidArray]], rows_per_pass: int = ROWS_PER_PASS) -> tuple[int, str]:
     """Write a subset file atomically; the same rows in any order and any parts give the same bytes.
 

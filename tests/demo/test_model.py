@@ -1,0 +1,96 @@
+import hashlib
+import io
+import json
+
+import numpy as np
+import pytest
+import torch
+import webdataset
+from PIL import Image
+
+from pipeline.demo import MODEL_DIR, MODEL_NAME, MODEL_WEIGHTS, POOL_DIR
+from pipeline.demo.make_pool import shuffled
+from pipeline.demo.train_model import auc
+from pipeline.embed.torchvision_shim import install
+
+install()
+
+import open_clip  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def samples():
+    """The pool's samples that carry no fault, with their image on white as open_clip will see it."""
+    tars = sorted(str(path) for path in POOL_DIR.glob("*.tar"))
+    found = []
+    for sample in webdataset.WebDataset(tars, shardshuffle=False, empty_check=False):
+        record = json.loads(sample["json"])
+        if "planted_fault" in record:
+            continue
+        (data,) = [sample[name] for name in ("jpg", "png", "webp") if name in sample]
+        found.append((record, Image.open(io.BytesIO(data)).convert("RGB"), sample["txt"].decode()))
+    return found
+
+
+@pytest.fixture(scope="module")
+def embedded(samples):
+    open_clip.add_model_config(MODEL_DIR)
+    model, _, preprocess = open_clip.create_model_and_transforms(MODEL_NAME, pretrained=str(MODEL_WEIGHTS))
+    tokens = open_clip.get_tokenizer(MODEL_NAME)([text for _, _, text in samples])
+    images = torch.stack([preprocess(image) for _, image, _ in samples])
+    model.eval()
+    with torch.inference_mode():
+        image = torch.cat([model.encode_image(part, normalize=True) for part in images.split(256)])
+        text = torch.cat([model.encode_text(part, normalize=True) for part in tokens.split(256)])
+    return image.numpy(), text.numpy()
+
+
+def test_model_is_small():
+    assert sum(path.stat().st_size for path in MODEL_DIR.iterdir()) <= 10_000_000
+
+
+@pytest.fixture(scope="module")
+def held_out_auc(samples, embedded):
+    """Of right captions against those of another content group, on images as the pool has them."""
+    image, text = embedded
+    right = np.array([not record["planted_mismatch"] for record, _, _ in samples])
+    groups = np.array([record["group"] for record, _, _ in samples])[right]
+    image, text = image[right], text[right]
+    rng = np.random.default_rng(0)
+    wrong = [(image * text[shuffled(groups, rng)]).sum(1) for _ in range(5)]
+    return auc((image * text).sum(1), np.concatenate(wrong))
+
+
+@pytest.mark.xfail(strict=True, reason="the model falls short of its target; pipeline/demo/README.md says by how much")
+def test_auc_reaches_the_target(held_out_auc):
+    assert held_out_auc >= 0.80
+
+
+def test_auc_is_what_the_training_run_measured(held_out_auc):
+    facts = json.loads((MODEL_DIR / "training.json").read_text())
+    assert held_out_auc >= 0.70
+    # The run measures on all true captions and on uncompressed pixels.
+    assert held_out_auc == pytest.approx(facts["held_out_auc"], abs=0.02)
+
+
+def test_auc_of_right_captions_against_planted_mismatches(samples, embedded):
+    image, text = embedded
+    score = (image * text).sum(1)
+    planted = np.array([record["planted_mismatch"] for record, _, _ in samples])
+    assert auc(score[~planted], score[planted]) >= 0.68
+
+
+def test_the_model_was_held_out_from_exactly_this_pool():
+    tars = sorted(str(path) for path in POOL_DIR.glob("*.tar"))
+    pool = webdataset.WebDataset(tars, shardshuffle=False, empty_check=False)
+    sources = [json.loads(sample["json"])["source"] for sample in pool]
+    digest = hashlib.sha256("\n".join(sorted(sources)).encode()).hexdigest()
+    assert json.loads((MODEL_DIR / "training.json").read_text())["held_out_sources_sha256"] == digest
+
+
+@pytest.mark.parametrize(
+    ("matched", "wrong", "expected"),
+    [([2.0, 3.0], [0.0, 1.0], 1.0), ([0.0], [1.0], 0.0), ([1.0], [1.0], 0.5), ([0.0, 2.0], [1.0], 0.5)],
+)
+def test_auc_counts_pairs(matched, wrong, expected):
+    assert auc(np.array(matched), np.array(wrong)) == expected

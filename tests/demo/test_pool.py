@@ -1,0 +1,97 @@
+import hashlib
+import io
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+import webdataset
+from PIL import Image
+
+from pipeline.demo import POOL_DIR
+from pipeline.demo.dataset import POOL_SIZE
+from pipeline.demo.make_pool import FAULTS, MISMATCH_SHARE, shuffled
+
+IMAGES = ("jpg", "png", "webp")
+
+
+@pytest.fixture(scope="module")
+def samples():
+    tars = sorted(str(path) for path in POOL_DIR.glob("*.tar"))
+    found = list(webdataset.WebDataset(tars, shardshuffle=False, empty_check=False))
+    return [sample | {"record": json.loads(sample["json"])} for sample in found]
+
+
+def image_of(sample):
+    (extension,) = [name for name in IMAGES if name in sample]
+    return extension, sample[extension]
+
+
+def test_tars_are_numbered_without_gaps_and_small():
+    tars = sorted(POOL_DIR.iterdir())
+    assert [path.name for path in tars] == [f"{index:08d}.tar" for index in range(len(tars))]
+    assert 6 <= len(tars) <= 8
+    assert sum(path.stat().st_size for path in tars) <= 8_000_000
+
+
+def test_every_sample_has_an_image_a_record_and_its_own_uid(samples):
+    assert len(samples) == POOL_SIZE
+    assert len({sample["__key__"] for sample in samples}) == POOL_SIZE
+    for sample in samples:
+        record = sample["record"]
+        assert image_of(sample)
+        assert record["uid"] == hashlib.sha256(record["source"].encode()).hexdigest()[:32]
+        assert record["title"]
+        assert record["source"].startswith("openclipart-png:")
+        assert isinstance(record["planted_mismatch"], bool)
+    assert len({sample["record"]["uid"] for sample in samples}) == POOL_SIZE
+
+
+def test_images_decode_and_are_small_except_the_planted_faults(samples):
+    formats = Counter()
+    for sample in samples:
+        extension, data = image_of(sample)
+        formats[extension] += 1
+        if sample["record"].get("planted_fault") == "truncated_image":
+            with pytest.raises(OSError):
+                Image.open(io.BytesIO(data)).load()
+            continue
+        with Image.open(io.BytesIO(data)) as image:
+            image.load()
+            assert max(image.size) <= 128
+            assert image.format == {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}[extension]
+    assert all(formats[extension] >= 100 for extension in IMAGES)
+
+
+def test_captions_are_there_except_the_planted_faults(samples):
+    for sample in samples:
+        fault = sample["record"].get("planted_fault")
+        assert ("txt" in sample) == (fault != "missing_caption")
+        if fault is None:
+            assert sample["txt"].decode().strip()
+        if fault == "empty_caption":
+            assert sample["txt"] == b""
+    faults = Counter(sample["record"].get("planted_fault") for sample in samples)
+    assert {fault: faults[fault] for fault in FAULTS} == dict.fromkeys(FAULTS, 2)
+
+
+def test_the_planted_mismatches_and_only_they_lost_their_title(samples):
+    planted = [sample for sample in samples if sample["record"]["planted_mismatch"]]
+    assert len(planted) == round(MISMATCH_SHARE * POOL_SIZE)
+    for sample in samples:
+        record = sample["record"]
+        if "planted_fault" not in record and not record["planted_mismatch"]:
+            assert sample["txt"].decode().startswith(record["title"])
+    assert not any(sample["txt"].decode().startswith(sample["record"]["title"] + ",") for sample in planted)
+    # The captions only changed places.
+    titles = Counter(sample["record"]["title"] for sample in planted)
+    captions = [sample["txt"].decode() for sample in planted]
+    assert all(any(text.startswith(title) for text in captions) for title in titles)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_shuffled_is_a_permutation_across_groups(seed):
+    groups = np.array([0] * 9 + [1] * 5 + list(range(2, 8)))
+    order = shuffled(groups, np.random.default_rng(seed))
+    assert sorted(order) == list(range(len(groups)))
+    assert not (groups[order] == groups).any()

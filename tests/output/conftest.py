@@ -1,0 +1,21 @@
+"""A real S3 server for this package's tests."""
+
+import pytest
+import s3fs
+
+from pipeline.demo import s3_server
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    with s3_server.serve(tmp_path_factory.mktemp("s3")) as running:
+        yield running
+
+
+@pytest.fixture
+def s3(server):
+    """The server, with this process' environment pointing at it for the length of a test."""
+    with s3_server.environment(server):
+        s3fs.S3FileSystem.clear_instance_cache()
+        yield server
+    s3fs.S3FileSystem.clear_instance_cache()

@@ -1,0 +1,58 @@
+"""From and to a real S3 server: the same bytes as on a disk, and errors in one line."""
+
+import random
+
+import pytest
+import s3fs
+
+from pipeline import storage
+from pipeline.errors import UserError
+from pipeline.output import fetch, verify
+from tests.output.pools import build, naive, plain_pool, read_tars, tree
+from tests.output.runs import write
+
+ALIKE = (".d2prune-run.json", "meta.json", "sizes.json", "subset.npy")
+
+
+@pytest.mark.parametrize("step", [2, 9])
+def test_same_bytes_as_locally(tmp_path, s3, step):
+    bucket = s3.make_bucket(f"same{step}")
+    made = plain_pool(3, 30)
+    kept = [[(i * 7 + n) % step == 0 for i in range(30)] for n in range(3)]
+    write(build(tmp_path / "local", made, kept), str(tmp_path / "out"))
+    remote = build(tmp_path / "remote", made, kept, url=f"{bucket}/pool", work_dir=f"{bucket}/work")
+    write(remote, f"{bucket}/out")
+    here, there = tree(tmp_path / "out"), tree(s3.folder / f"same{step}" / "out")
+    assert here.keys() == there.keys()
+    same = [name for name in here if name in ALIKE or name[0].isdigit() or name.startswith("decisions")]
+    assert len(same) == len(here) - 2
+    assert all(here[name] == there[name] for name in same)
+    assert read_tars(s3.folder / f"same{step}" / "out") == naive(made, kept, 7)
+    assert verify.verify(f"{bucket}/out", full=True) == []
+    assert write(remote, f"{bucket}/out")[1] == []
+
+
+def test_reads_ahead_give_what_single_reads_give(tmp_path, s3):
+    url = f"{s3.make_bucket('ahead')}/x.bin"
+    data = random.Random(0).randbytes(300_000)
+    storage.write_bytes(url, data)
+    starts = sorted(random.Random(1).sample(range(290_000), 200))
+    sizes = [(start * 31) % 9_000 + 1 for start in starts]
+    source = fetch.Source(url, starts, sizes)
+    for costs in (fetch.Costs(0, 1, 3), fetch.Costs(2_000, 20_000, 8), fetch.Costs(10**6, 10**6, 1), None):
+        got = [bytes(view) for view in fetch.read_samples([source, source], costs)]
+        assert got == [data[start : start + size] for start, size in zip(starts, sizes, strict=True)] * 2
+
+
+def test_wrong_key_and_missing_bucket_are_the_users(tmp_path, s3, monkeypatch):
+    made = plain_pool(1, 3)
+    pool = build(tmp_path, made, [[True] * 3])
+    with pytest.raises((UserError, FileNotFoundError)) as caught:
+        write(pool, "s3://no-such-bucket/out")
+    assert "no-such-bucket" in str(caught.value) and "\n" not in str(caught.value)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    s3fs.S3FileSystem.clear_instance_cache()
+    with pytest.raises(UserError):
+        write(pool, f"{s3.make_bucket('denied')}/out")
+    s3fs.S3FileSystem.clear_instance_cache()
+    assert not list((s3.folder / "denied").iterdir())
