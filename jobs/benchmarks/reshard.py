@@ -66,11 +66,11 @@ def make_pool(folder: Path, size: int, seed: int = 0) -> list[str]:
     return uids
 
 
-def cat(pool: Path, out: Path, share: int) -> None:
-    """Read the pool once and write `share` bytes of it."""
+def cat(pool: Path, out: Path, kept: Path) -> None:
+    """Read the pool once, and copy what is kept, which lies ready in tars of its own."""
     out.mkdir()
     subprocess.run(f"cat {pool}/*.tar > /dev/null", shell=True, check=True)
-    subprocess.run(f"cat {pool}/*.tar | head -c {share} | cat > {out}/kept", shell=True, check=True)
+    subprocess.run(f"cat {kept}/*.tar > {out}/kept", shell=True, check=True)
 
 
 def webdataset_loop(pool: Path, out: Path, wanted: frozenset[str]) -> None:
@@ -125,9 +125,12 @@ def local(pool: Path, folder: Path, chosen: list[str], repeats: int) -> tuple[di
     clean()
     resharding.reshard(str(pool), subset_url, str(out), work_dir=work)
     share = sum(path.stat().st_size for path in out.glob("*.tar"))
+    kept = folder / "kept"
+    shutil.rmtree(kept, ignore_errors=True)
+    out.rename(kept)
     wanted = frozenset(chosen)
     tasks: dict[str, Callable[[], object]] = {
-        "`cat`: pool read once, kept share written": lambda: cat(pool, out, share),
+        "`cat`: pool read once, kept share written": lambda: cat(pool, out, kept),
         "plain webdataset loop": lambda: webdataset_loop(pool, out, wanted),
         "d2prune, byte ranges known": lambda: resharding.reshard(str(pool), subset_url, str(out), work_dir=work),
         "d2prune, stand-alone": lambda: resharding.reshard(str(pool), subset_url, str(out)),
