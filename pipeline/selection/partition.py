@@ -44,9 +44,9 @@ class Messages(NamedTuple):
     values: NDArray[np.int64]
 
 
-def node_id(partition: int, index: NDArray[np.int64]) -> NDArray[np.int64]:
+def node_id(partition: int | NDArray[np.int64], index: NDArray[np.int64]) -> NDArray[np.int64]:
     """The id of a node within a run: its partition in the upper 32 bits, its index there in the lower."""
-    return (np.int64(partition) << _INDEX_BITS) | np.asarray(index, np.int64)
+    return (np.asarray(partition, np.int64) << _INDEX_BITS) | np.asarray(index, np.int64)
 
 
 class GraphPartition:
@@ -188,6 +188,11 @@ class GraphPartition:
         )  # fmt: skip
         self._check(overflow)
         self.remaining -= settled
+
+    @property
+    def neighbours(self) -> list[int]:
+        """Partitions that share an edge with this one."""
+        return [int(source) for source in self._sources]
 
     def resend(self, dest: int) -> Messages:
         """All that `dest` may know of this partition's nodes, for one that was restored or started again."""

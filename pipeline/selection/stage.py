@@ -1,24 +1,20 @@
-"""The rank and select stages: scores on a graph -> a ranking of the whole pool -> what fits the budget.
+"""The select stage: the ranking of the pool -> what fits the budget, and of each sample what became of it and why.
 
-`rank` runs forward and reverse pass once, for every budget; `select` draws the line and says of each sample what became
-of it and why. Both write one part per input shard, row-aligned with the embed artifact's.
+Reads the rank artifact, writes `decisions.parquet` (schemas.DECISIONS) per input shard, row-aligned with embed's parts.
 """
 
 import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline import artifacts, schemas
-from pipeline.artifacts import Receipt
+from pipeline.artifacts import Manifest, Receipt
 from pipeline.errors import UserError
-from pipeline.graph.tables import part_name, read_graph
-from pipeline.scores.column import read_score, shift
-from pipeline.selection.api import select
 from pipeline.selection.budget import (
     Threshold,
     count_ties,
@@ -29,75 +25,9 @@ from pipeline.selection.budget import (
     threshold_of_score,
 )
 from pipeline.selection.fixed_point import to_float
+from pipeline.selection.ranking import RANKS
 
 Int64s = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class RankParams:
-    """What decides the ranking, given graph and embeddings."""
-
-    difficulty: str
-    offset: float | Literal["auto"]
-    gamma_forward: float
-    gamma_reverse: float
-
-
-@dataclass(frozen=True)
-class RankUnit:
-    """The whole pool."""
-
-    key: str
-    parts: tuple[Receipt, ...]
-    graph: Receipt
-
-
-def plan_rank(parts: Sequence[Receipt], graph: Receipt, params: RankParams) -> list[RankUnit]:
-    """One unit: all parts together."""
-    return [RankUnit(artifacts.unit_key("rank", params, graph.key), tuple(parts), graph)]
-
-
-@dataclass(frozen=True)
-class RankWorker:
-    """Runs D2's two passes over a graph that fits one machine's memory."""
-
-    embed_folder: str
-    graph_folder: str
-    folder: str
-    params: RankParams
-
-    def __call__(self, unit: RankUnit) -> Receipt:
-        """Rank the pool and commit the scores.
-
-        Raises:
-            UserError: the score named by `score.difficulty` is missing, not finite, or too large.
-        """
-        score_N = read_score(self.embed_folder, unit.parts, self.params.difficulty, "score.difficulty")
-        offset = self.params.offset
-        if offset == "auto":
-            offset = -float(score_N.min()) if len(score_N) else 0.0
-        difficulty_N = shift(score_N, offset)
-        graph, cut_off_N = read_graph(self.graph_folder, unit.graph, len(unit.parts))
-        scores = select(graph, difficulty_N, self.params.gamma_forward, self.params.gamma_reverse)
-        ranks = pa.table(
-            [
-                difficulty_N,
-                ~cut_off_N,
-                scores.forward_score,
-                scores.selection_score,
-                scores.suppressed_by,
-                scores.suppression,
-            ],
-            schema=schemas.RANKS,
-        )
-        files: dict[str, pa.Table | bytes] = {}
-        start = 0
-        for part, receipt in enumerate(unit.parts):
-            rows = receipt.rows("samples.parquet")
-            files[part_name(part)] = ranks.slice(start, rows)
-            start += rows
-        counters = {"ranked": int((~cut_off_N).sum()), "cut_off": int(cut_off_N.sum())}
-        return artifacts.commit_unit(self.folder, unit.key, files, counters, {"offset": offset})
 
 
 @dataclass(frozen=True)
@@ -124,13 +54,12 @@ class Line:
     ties_before: tuple[int, ...]
 
 
-def draw_line(folder: str, ranks: Receipt, n_parts: int, params: SelectParams) -> Line:
+def draw_line(folder: str, ranks: Manifest, params: SelectParams) -> Line:
     """Find the exact line, part by part: a few rounds of histograms, never a sort of the pool.
 
     Args:
         folder: `work_dir/rank`.
-        ranks: the rank artifact's unit.
-        n_parts: input shards.
+        ranks: the rank artifact.
         params: the budget; a fraction is of all embedded samples, those that the cut-off removed included.
 
     Raises:
@@ -138,8 +67,8 @@ def draw_line(folder: str, ranks: Receipt, n_parts: int, params: SelectParams) -
     """
 
     def scores() -> Iterator[Int64s]:
-        for part in range(n_parts):
-            table = artifacts.read_table(folder, ranks, part_name(part), ["ranked", "selection_score"])
+        for receipt in ranks.units:
+            table = artifacts.read_table(folder, receipt, RANKS, ["ranked", "selection_score"])
             yield table["selection_score"].to_numpy()[table["ranked"].to_numpy()]
 
     if params.min_score is not None:
@@ -172,13 +101,13 @@ class SelectUnit:
     ties_before: int
 
 
-def plan_select(ranks: Receipt, line: Line) -> list[SelectUnit]:
-    """One unit per input shard."""
+def plan_select(ranks: Sequence[Receipt], line: Line) -> list[SelectUnit]:
+    """One unit per input shard; `ranks` are the rank artifact's."""
     return [
         SelectUnit(
-            artifacts.unit_key(f"{part:08d}", ranks.key, line.threshold, ties), part, ranks, line.threshold, ties
+            artifacts.unit_key(f"{part:08d}", receipt.key, line.threshold, ties), part, receipt, line.threshold, ties
         )
-        for part, ties in enumerate(line.ties_before)
+        for part, (receipt, ties) in enumerate(zip(ranks, line.ties_before, strict=True))
     ]
 
 
@@ -193,7 +122,7 @@ class SelectWorker:
 
     def __call__(self, unit: SelectUnit) -> Receipt:
         """Decide and commit one part."""
-        ranks = artifacts.read_table(self._rank_folder, unit.ranks, part_name(unit.part))
+        ranks = artifacts.read_table(self._rank_folder, unit.ranks, RANKS)
         samples = artifacts.read_table(self._embed_folder, self._parts[unit.part], "samples.parquet", ["shard", "key"])
         score_N, ranked_N = ranks["selection_score"].to_numpy(), ranks["ranked"].to_numpy()
         kept_N = np.zeros(len(score_N), bool)

@@ -1,125 +1,16 @@
-"""Runs units of work on workers: a pool of Ray actors, or one worker in this process with the same semantics.
-
-A worker is whatever `make_worker()` returns: a callable from unit to result, built where it runs, so that models and
-compiled kernels are loaded once per worker. Units are independent, so a unit may run again after a crash: its result is
-committed atomically and is the same. Retried, with back-off: `InfrastructureError` and workers that die. Not retried:
-anything else a unit raises, since it would be raised again. Ray appears in this file and in `jobs/` only.
-"""
+"""Ray actors as workers and as members of groups; the only module that imports Ray."""
 
 import collections
 import logging
 import os
-import random
-import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 from pipeline.errors import D2PruneError, InfrastructureError, UserError
+from pipeline.execution.contract import ATTEMPTS, Inboxes, Resources, ResultT, UnitT, name_of, named, pause
 
 log = logging.getLogger(__name__)
-
-UnitT = TypeVar("UnitT")
-ResultT = TypeVar("ResultT")
-
-ATTEMPTS = 4
-_BACKOFF_S = 0.5
-
-
-@dataclass(frozen=True)
-class Resources:
-    """What one worker of a stage takes. Never part of a fingerprint.
-
-    Attributes:
-        workers: how many work side by side.
-        num_cpus: cores each holds.
-        num_gpus: GPUs each holds; fractions share one.
-    """
-
-    workers: int = 1
-    num_cpus: float = 1
-    num_gpus: float = 0
-
-
-class Executor(Protocol):
-    """Runs units; see the module's text for what is retried."""
-
-    def map(
-        self,
-        make_worker: Callable[[], Callable[[UnitT], ResultT]],
-        units: Sequence[UnitT],
-        resources: Resources,
-    ) -> Iterator[ResultT]:
-        """Yield the result of each unit as it finishes, in any order.
-
-        Raises:
-            D2PruneError: a unit failed for good; the message names it.
-        """
-        ...
-
-    def cpus(self) -> int:
-        """Cores that units may use together."""
-        ...
-
-    def cpus_per_node(self) -> int:
-        """Cores of the largest machine."""
-        ...
-
-    def close(self) -> None:
-        """Stop what this executor started."""
-        ...
-
-
-def _name(unit: Any) -> str:
-    return str(getattr(unit, "key", unit))
-
-
-def _named(error: D2PruneError, unit: Any) -> D2PruneError:
-    """The same error with the unit's name in front; a user's mistake already names its file."""
-    return error if isinstance(error, UserError) else type(error)(f"unit {_name(unit)}: {error}")
-
-
-def _pause(attempt: int) -> None:
-    time.sleep(_BACKOFF_S * 2**attempt * (0.5 + random.random() / 2))
-
-
-class InProcess:
-    """One worker, in this process: where Ray is not installed, in notebooks, in most tests."""
-
-    def map(
-        self,
-        make_worker: Callable[[], Callable[[UnitT], ResultT]],
-        units: Sequence[UnitT],
-        resources: Resources,
-    ) -> Iterator[ResultT]:
-        """See `Executor.map`; `resources` is not used."""
-        worker = make_worker() if units else None
-        for unit in units:
-            assert worker is not None
-            for attempt in range(ATTEMPTS):
-                try:
-                    result = worker(unit)
-                    break
-                except InfrastructureError as error:
-                    if attempt + 1 == ATTEMPTS:
-                        raise _named(error, unit) from error
-                    log.warning("unit %s failed (%s); trying again", _name(unit), error)
-                    _pause(attempt)
-                except D2PruneError as error:
-                    raise _named(error, unit) from error
-            yield result
-
-    def cpus(self) -> int:
-        """See `Executor.cpus`."""
-        return os.cpu_count() or 1
-
-    def cpus_per_node(self) -> int:
-        """See `Executor.cpus_per_node`."""
-        return self.cpus()
-
-    def close(self) -> None:
-        """Nothing to stop."""
 
 
 class _Host:
@@ -159,7 +50,7 @@ class OnRay:
             # Makes the node's address 127.0.0.1, so that no listener of a local Ray faces the network.
             os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
             # Workers must import the package this driver runs, installed or not.
-            here = str(Path(__file__).resolve().parent.parent)
+            here = str(Path(__file__).resolve().parents[2])
             os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))
         try:
             import ray
@@ -214,17 +105,21 @@ class OnRay:
                         unfinished -= 1
                         yield result
                     elif isinstance(result, InfrastructureError) and attempt + 1 < ATTEMPTS:
-                        log.warning("unit %s failed (%s); trying again", _name(unit), result)
-                        _pause(attempt)
+                        log.warning("unit %s failed (%s); trying again", name_of(unit), result)
+                        pause(attempt)
                         waiting.appendleft((unit, attempt + 1))
                     else:
-                        raise _named(result, unit)
+                        raise named(result, unit)
                 if waiting:
                     unit, attempt = waiting.popleft()
                     running[actor.run.remote(unit)] = (actor, unit, attempt)
         finally:
             for actor in actors:
                 ray.kill(actor)
+
+    def group(self, make_member: Callable[[int], Any], size: int, resources: Resources) -> "RayGroup":
+        """See `Executor.group`."""
+        return RayGroup(self._ray, make_member, size, resources)
 
     def cpus(self) -> int:
         """See `Executor.cpus`."""
@@ -239,3 +134,104 @@ class OnRay:
         """Shut a local Ray down, or leave the cluster."""
         if self._started:
             self._ray.shutdown()
+
+
+class _Member:
+    """The Ray actor's body: one member of a group, unbuilt at first and after a restart."""
+
+    def __init__(self, make_member: Callable[[int], Any], index: int) -> None:
+        self._make_member, self._index = make_member, index
+        self._member: Any = None
+
+    def build(self) -> tuple[str, Any]:
+        try:
+            self._member = self._make_member(self._index)
+            return "done", self._member.ready()
+        except D2PruneError as error:
+            return "error", error
+
+    def call(self, method: str) -> tuple[str, Any]:
+        if self._member is None:
+            return "lost", None
+        try:
+            return "done", getattr(self._member, method)()
+        except D2PruneError as error:
+            return "error", error
+
+    def exchange(self, method: str, letters: dict[int, list[Any]], arguments: tuple[Any, ...]) -> tuple[str, Any]:
+        """Fetch the letters, run the method, and keep what it sends in this node's object store."""
+        import ray
+
+        if self._member is None:
+            return "lost", None
+        inbox, unreachable = {}, []
+        for source, (reference,) in letters.items():
+            try:
+                inbox[source] = ray.get(reference)
+            except ray.exceptions.RayError:
+                unreachable.append(source)
+        try:
+            outbox = getattr(self._member, method)(inbox, *arguments)
+        except D2PruneError as error:
+            return "error", error
+        return "done", ({destination: [ray.put(message)] for destination, message in outbox.items()}, unreachable)
+
+
+class RayGroup:
+    """Members on Ray actors; messages go from one's node to the other's through the object store."""
+
+    def __init__(self, ray: Any, make_member: Callable[[int], Any], size: int, resources: Resources) -> None:
+        self.size = size
+        self._ray = ray
+        actor = ray.remote(num_cpus=resources.num_cpus, num_gpus=resources.num_gpus, max_restarts=-1)(_Member)
+        self._actors = [actor.remote(make_member, index) for index in range(size)]
+
+    def build(self, members: Sequence[int]) -> dict[int, Any]:
+        """See `Group.build`."""
+        return self._results({index: self._actors[index].build.remote() for index in members})
+
+    def call(self, method: str, members: Sequence[int]) -> dict[int, Any]:
+        """See `Group.call`."""
+        return self._results({index: self._actors[index].call.remote(method) for index in members})
+
+    def exchange(
+        self, method: str, members: Sequence[int], inboxes: Inboxes, *arguments: Any
+    ) -> tuple[Inboxes, set[int]]:
+        """See `Group.exchange`."""
+        pending = {
+            index: self._actors[index].exchange.remote(method, inboxes.get(index, {}), arguments) for index in members
+        }
+        results = self._results(pending)
+        lost = set(members) - results.keys()
+        outgoing: Inboxes = {}
+        for source, (outbox, unreachable) in results.items():
+            lost.update(unreachable)
+            for destination, letter in outbox.items():
+                outgoing.setdefault(destination, {})[source] = letter
+        return outgoing, lost
+
+    def actor(self, member: int) -> Any:
+        """The member's actor, for whoever wants to kill one."""
+        return self._actors[member]
+
+    def close(self) -> None:
+        """See `Group.close`."""
+        for actor in self._actors:
+            self._ray.kill(actor)
+
+    def _results(self, pending: dict[int, Any]) -> dict[int, Any]:
+        """What came back, without the members that are lost."""
+        results = {}
+        for index, reference in pending.items():
+            try:
+                state, value = self._ray.get(reference)
+            except self._ray.exceptions.RayTaskError:
+                raise
+            except self._ray.exceptions.RayError as error:
+                log.warning("member %d is lost (%s)", index, " ".join(str(error).split())[:200])
+                continue
+            if state == "error":
+                raise value
+            if state == "done":
+                results[index] = value
+        return results
