@@ -13,13 +13,21 @@ from pipeline.execution.contract import ATTEMPTS, Inboxes, Resources, ResultT, U
 log = logging.getLogger(__name__)
 
 
+def _fetch(boxed: list[Any]) -> Any:
+    """What a reference stands for; boxed, Ray hands the reference itself to an actor."""
+    import ray
+
+    return ray.get(boxed[0])
+
+
 class _Host:
     """The Ray actor's body: builds the worker at the first unit and hands errors back as values.
 
-    As values, an error keeps its own type and text; raised through Ray it would arrive as a traceback.
+    As values, an error keeps its own type and text; raised through Ray it would arrive as a traceback. `make_worker` is
+    fetched when it is needed: if it cannot be unpickled here, that is a unit's error and not a worker that dies.
     """
 
-    def __init__(self, make_worker: Callable[[], Callable[[Any], Any]]) -> None:
+    def __init__(self, make_worker: list[Any]) -> None:
         self._make_worker = make_worker
         self._worker: Callable[[Any], Any] | None = None
 
@@ -29,7 +37,7 @@ class _Host:
     def run(self, unit: Any) -> tuple[bool, Any]:
         try:
             if self._worker is None:
-                self._worker = self._make_worker()
+                self._worker = _fetch(self._make_worker)()
             return True, self._worker(unit)
         except D2PruneError as error:
             return False, error
@@ -85,7 +93,8 @@ class OnRay:
         waiting = collections.deque((unit, 0) for unit in units)
         options = {"num_cpus": resources.num_cpus, "num_gpus": resources.num_gpus, "max_restarts": -1}
         host = ray.remote(**options)(_Host)
-        actors = [host.remote(make_worker) for _ in range(min(resources.workers, len(units)))]
+        shared = [ray.put(make_worker)]
+        actors = [host.remote(shared) for _ in range(min(resources.workers, len(units)))]
         running: dict[Any, tuple[Any, UnitT | None, int]] = {actor.ready.remote(): (actor, None, 0) for actor in actors}
         unfinished = len(units)
         try:
@@ -139,13 +148,13 @@ class OnRay:
 class _Member:
     """The Ray actor's body: one member of a group, unbuilt at first and after a restart."""
 
-    def __init__(self, make_member: Callable[[int], Any], index: int) -> None:
+    def __init__(self, make_member: list[Any], index: int) -> None:
         self._make_member, self._index = make_member, index
         self._member: Any = None
 
     def build(self) -> tuple[str, Any]:
         try:
-            self._member = self._make_member(self._index)
+            self._member = _fetch(self._make_member)(self._index)
             return "done", self._member.ready()
         except D2PruneError as error:
             return "error", error
@@ -184,7 +193,8 @@ class RayGroup:
         self.size = size
         self._ray = ray
         actor = ray.remote(num_cpus=resources.num_cpus, num_gpus=resources.num_gpus, max_restarts=-1)(_Member)
-        self._actors = [actor.remote(make_member, index) for index in range(size)]
+        shared = [ray.put(make_member)]
+        self._actors = [actor.remote(shared, index) for index in range(size)]
 
     def build(self, members: Sequence[int]) -> dict[int, Any]:
         """See `Group.build`."""

@@ -31,7 +31,7 @@ def to_table(graph: Graph, cut_off_N: npt.NDArray[np.bool_], start: int, stop: i
 
 
 def read_graph(folder: str, receipt: Receipt, parts: Sequence[int]) -> tuple[Graph, npt.NDArray[np.bool_]]:
-    """The rows of some parts (indices are canonical positions), and which of these nodes the cut-off removed, bool [N]."""
+    """The rows of some parts (indices are canonical positions), and which of these the cut-off removed, bool [N]."""
     table = pa.concat_tables(artifacts.read_table(folder, receipt, part_name(part)) for part in parts)
     degrees = [chunk.value_lengths().to_numpy() for chunk in table["indices"].chunks]
     graph = Graph(

@@ -11,7 +11,7 @@ from pipeline.cli import STAGES as CLI_STAGES
 from pipeline.cli import main
 from pipeline.execution import InProcess
 from pipeline.run import STAGES, run
-from tests.integration.conftest import tree
+from tests.pools import tree
 
 
 def test_the_command_knows_every_stage():

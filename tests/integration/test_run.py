@@ -12,7 +12,7 @@ from pipeline.execution import InProcess, OnRay
 from pipeline.output import subset
 from pipeline.output.verify import verify
 from pipeline.run import run
-from tests.integration.conftest import tree
+from tests.pools import tree
 
 
 @pytest.fixture(scope="module")
