@@ -66,7 +66,7 @@ class TarStream:
 
     def __init__(self, write: Callable[[bytes], object]) -> None:
         self._write = write
-        self._hash = hashlib.blake2b(digest_size=16)
+        self._hash = hashlib.sha256()
         self._parts: list[Payload] = []
         self._pending = 0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="d2prune-tar")
@@ -81,7 +81,7 @@ class TarStream:
 
     @property
     def checksum(self) -> str:
-        """BLAKE2b-128 of the whole tar in hex; valid after `close`."""
+        """SHA-256 of the whole tar in hex; valid after `close`."""
         return self._hash.hexdigest()
 
     def add(self, key: str, members: Sequence[tuple[str, Payload]]) -> None:
