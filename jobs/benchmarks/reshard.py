@@ -8,7 +8,7 @@ Makes a pool of random payloads (nothing here decodes an image), then times in t
 
 With `--s3` the same, one round, from and to an S3 server on loopback, beside its own get and put limits. Prints a
 markdown page:
-`python jobs/benchmarks/reshard.py --folder /tmp/bench --gigabytes 2 --s3 > docs/results-reshard.md`
+`python jobs/benchmarks/reshard.py --folder /tmp/bench --gigabytes 2 --s3`
 """
 
 import argparse
