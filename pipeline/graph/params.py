@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from pipeline.graph.features import FeatureKind
-from pipeline.graph.knn import EXACT_BELOW
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class Layout:
         threads: of a worker that searches.
     """
 
-    whole_below: int = EXACT_BELOW
+    whole_below: int = 100_000
     partitions: int | None = None
     buckets: int | None = None
     batch_rows: int = 65_536

@@ -41,7 +41,8 @@ def group_lists(centroids_LD: Float32, sizes_L: Int64, n_partitions: int) -> Int
         lists = lists[np.argsort(lean, kind="stable")]
         left = count // 2
         rows = np.cumsum(sizes_L[lists] + 1)
-        cut = int(np.searchsorted(rows, rows[-1] * left / count))
+        middles = rows - (sizes_L[lists] + 1) / 2
+        cut = int(np.searchsorted(middles, rows[-1] * left / count))
         cut = min(max(cut, left), len(lists) - (count - left))
         pending += [(lists[:cut], first, left), (lists[cut:], first + left, count - left)]
     return partition_L

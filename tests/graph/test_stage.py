@@ -126,6 +126,9 @@ def test_what_was_done_before_a_failure_is_not_done_again(tmp_path, step):
 def test_workers_on_ray_and_a_worker_killed_in_the_search(tmp_path):
     rows = clustered(1200, copies=0.2)
     parts = embed(tmp_path / "embed", rows)
+    # Each step starts workers of its own, which takes seconds: those before the search run here.
+    with pytest.raises(InfrastructureError, match="killed"):
+        build(tmp_path, parts, PARAMS, SHARDED, Failing("search", 0))
     executor = OnRay(num_cpus=2)
     try:
         built = build(tmp_path, parts, PARAMS, SHARDED, _Killing(executor, tmp_path / "killed"), Resources(2))

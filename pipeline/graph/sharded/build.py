@@ -40,7 +40,8 @@ def build(
         check_recall: told of recall, nprobe and nlist before the last step; raises if it is too low.
 
     Returns:
-        The job with all that became known; one receipt per part, in canonical order, with a NEIGHBORS table; and the facts of the artifact.
+        The job with all that became known; one receipt per part, in canonical order, with a NEIGHBORS table; and the
+        facts of the artifact.
 
     Raises:
         UserError: an embedding without direction, or from `check_recall`.
