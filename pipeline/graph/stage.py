@@ -67,7 +67,7 @@ def build(job: Job, executor: Executor, one: Resources, many: Resources) -> tupl
     if params.drop_score is not None:
         n_rows -= math.floor(n_rows * Fraction(repr(float(params.drop_fraction))))
     if wants_lists(n_rows, params.target_recall, params.nprobe) and n_rows >= job.layout.whole_below:
-        job, receipts, facts = sharded.build(job, executor, many, partial(_check_recall, params))
+        job, receipts, facts = sharded.build(job, executor, one, many, partial(_check_recall, params))
     else:
         (unit,) = units(job, "whole", 1)
         done = stages.run_units("graph", job.folder, executor, [unit], partial(StepWorker, job, whole), one)

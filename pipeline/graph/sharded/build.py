@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -29,14 +30,15 @@ _SMALL_PARTITION, _MANY_PARTITIONS, _LARGE_PARTITION = 2**27, 64, 2**31
 
 
 def build(
-    job: Job, executor: Executor, resources: Resources, check_recall: Callable[[Recall, int, int], None]
+    job: Job, executor: Executor, one: Resources, many: Resources, check_recall: Callable[[Recall, int, int], None]
 ) -> tuple[Job, list[Receipt], dict[str, Any]]:
     """Build the graph.
 
     Args:
         job: as known at the start.
         executor: runs the units.
-        resources: of one worker, and how many.
+        one: of the worker that trains the quantiser: it has a machine to itself.
+        many: of all others.
         check_recall: told of recall, nprobe and nlist before the last step; raises if it is too low.
 
     Returns:
@@ -50,8 +52,10 @@ def build(
     def step(function: Callable[[Job, int], Receipt], count: int) -> list[Receipt]:
         name = function.__name__
         units = pool.units(job, name, count)
-        worker = partial(StepWorker, job, function)
-        found = stages.run_units(f"graph: {name}", job.folder, executor, units, worker, resources)
+        alone = function in (quantiser, layout)
+        threads = max(job.layout.threads, int(one.num_cpus)) if alone else job.layout.threads
+        worker = partial(StepWorker, job.with_layout(layout=replace(job.layout, threads=threads)), function)
+        found = stages.run_units(f"graph: {name}", job.folder, executor, units, worker, one if alone else many)
         return [found[unit.key] for unit in units]
 
     n_parts = len(job.parts)

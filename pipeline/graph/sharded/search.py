@@ -141,14 +141,15 @@ class _Members:
 
 
 def _batches(visitors: _Visitors, partition: int, batch_rows: int) -> Iterator[exchange.Records]:
-    """All who visit a partition, at least `batch_rows` at a time; a part's rows are not split."""
+    """All who visit a partition, between one and two times `batch_rows` at a time."""
     waiting: list[exchange.Records] = []
     for destination in (2 * partition, 2 * partition + 1):
         for records in visitors.of(destination):
-            waiting.append(records)
-            if sum(map(len, waiting)) >= batch_rows:
-                yield np.concatenate(waiting)
-                waiting = []
+            for start in range(0, len(records), batch_rows):
+                waiting.append(records[start : start + batch_rows])
+                if sum(map(len, waiting)) >= batch_rows:
+                    yield np.concatenate(waiting)
+                    waiting = []
     if waiting:
         yield np.concatenate(waiting)
 
