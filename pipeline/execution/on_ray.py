@@ -70,7 +70,8 @@ class OnRay:
         local = address is None and "RAY_ADDRESS" not in os.environ
         try:
             ray.init(
-                address=address,
+                # "local", lest Ray joins whatever cluster `ray start` once left on this machine.
+                address="local" if local else address,
                 num_cpus=num_cpus if local else None,
                 include_dashboard=False if local else None,
                 logging_level=logging.ERROR,
