@@ -25,7 +25,7 @@ from pipeline.selection.budget import (
     size_of_fraction,
     threshold_of_score,
 )
-from pipeline.selection.fixed_point import to_float
+from pipeline.selection.fixed_point import SCALE, to_float
 from pipeline.selection.ranking import RANKS
 
 Int64s = npt.NDArray[np.int64]
@@ -103,7 +103,11 @@ def draw_line(
 
     if params.min_score is not None:
         threshold = threshold_of_score(params.min_score)
-        return Line(sum(int((score_M > threshold.score).sum()) for score_M in scores()), (cut("", threshold),))
+        budget = sum(int((score_M > threshold.score).sum()) for score_M in scores())
+        if not budget:
+            best = max((int(score_M.max()) for score_M in scores() if len(score_M)), default=0) / SCALE
+            raise UserError(f"select.min_score {params.min_score} keeps no sample: the highest score is {best:.6g}")
+        return Line(budget, (cut("", threshold),))
     budget = params.size or size_of_fraction(ranked + cut_off, params.fraction or 1.0)
     if budget > ranked:
         option = "select.size" if params.size else f"select.fraction {params.fraction}, that is"
