@@ -82,6 +82,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     reshard.set_defaults(command=_reshard)
 
+    models = commands.add_parser("models", help="list the models that can be named in embed.model and embed.pretrained")
+    models.set_defaults(command=_models)
+
     demo = commands.add_parser("demo", help="filter the bundled pool, from S3 to S3, on a local Ray")
     demo.add_argument("--folder", default=".demo", help="where the bucket and the report go (default: %(default)s)")
     demo.set_defaults(command=_demo)
@@ -152,6 +155,13 @@ def _reshard(arguments: argparse.Namespace) -> int:
     print(f"{arguments.output}: {counts['written']} samples in {counts['shards']} tars, {counts['missing']} not found")
     if counts["shards"]:
         print(training.command(arguments.output, counts["shards"], counts["written"]))
+    return 0
+
+
+def _models(_: argparse.Namespace) -> int:
+    from pipeline.embed.models import print_models
+
+    print_models()
     return 0
 
 

@@ -78,7 +78,13 @@ def plan_run(config: RunConfig) -> RunPlan:
     plan = partial(stages.plan, config.work_dir)
     embed = plan(
         "embed",
-        EmbedParams(*models.identity(*model), config.embed.precision, config.embed.batch_size, config.embed.max_pixels),
+        EmbedParams(
+            *models.identity(*model),
+            precision=config.embed.precision,
+            batch_size=config.embed.batch_size,
+            max_pixels=config.embed.max_pixels,
+            fields=tuple(sorted(config.embed.fields.items())),
+        ),
         {"pool": pool_identity(shards)},
     )
     graph = plan(
@@ -100,7 +106,7 @@ def plan_run(config: RunConfig) -> RunPlan:
         ),
         {"graph": graph.fingerprint},
     )
-    budget = SelectParams(config.select.fraction, config.select.size, config.select.min_score)
+    budget = SelectParams(config.select.fraction, config.select.size, config.select.min_score, config.select.groups)
     select = plan("select", budget, {"rank": rank.fingerprint})
     write = plan("write", WriteParams(**config.write.model_dump()), {"select": select.fingerprint})
     return RunPlan(shards, model, embed, graph, rank, select, write)
@@ -239,7 +245,7 @@ class _Run:
         from pipeline.selection import stage
 
         planned, embed, rank = self.plan.select, self.manifests["embed"], self.manifests["rank"]
-        line = stage.draw_line(self.plan.rank.folder, rank, planned.params)
+        line = stage.draw_line(self.plan.rank.folder, rank, self.plan.embed.folder, embed.units, planned.params)
 
         def check(receipts: Sequence[Receipt]) -> None:
             counters = artifacts.sum_counters(receipts)
@@ -253,7 +259,7 @@ class _Run:
         self.manifests["select"] = stages.complete(
             planned,
             self.executor,
-            stage.plan_select(rank.units, line),
+            stage.plan_select(rank.units, line, planned.params),
             partial(
                 stage.SelectWorker, self.plan.embed.folder, self.plan.rank.folder, planned.folder, tuple(embed.units)
             ),

@@ -51,7 +51,8 @@ def write_pool(folder: Path, shards: int = 4, samples: int = 40) -> Path:
                 uid = f"{int(rng.integers(2**62)):016x}{shard:08x}{index:08x}"
                 add(tar, f"{key}.jpg", draw(shape, colour, int(rng.integers(2**31))))
                 add(tar, f"{key}.txt", f"a {colour} {shape}".encode())
-                add(tar, f"{key}.json", json.dumps({"uid": uid}).encode())
+                record = {"uid": uid, "colour": colour, "beauty": int(rng.integers(0, 100)) / 10}
+                add(tar, f"{key}.json", json.dumps(record).encode())
     return folder
 
 

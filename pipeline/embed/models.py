@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 DEMO = "demo"
 HUB_PREFIX = "hf-hub:"
 LOCAL_DIR_PREFIX = "local-dir:"
-LIST_MODELS = 'python -c "import pipeline.embed.models as m; m.print_models()"'
+LIST_MODELS = "d2prune models"
 """What a user runs to see the names; error messages say so."""
 
 _CHECKPOINTS = (".safetensors", ".pt", ".pth", ".bin")

@@ -27,17 +27,16 @@ class _Host:
     fetched when it is needed: if it cannot be unpickled here, that is a unit's error and not a worker that dies.
     """
 
-    def __init__(self, make_worker: list[Any]) -> None:
-        self._make_worker = make_worker
+    def __init__(self) -> None:
         self._worker: Callable[[Any], Any] | None = None
 
     def ready(self) -> bool:
         return True
 
-    def run(self, unit: Any) -> tuple[bool, Any]:
+    def run(self, make_worker: list[Any], unit: Any) -> tuple[bool, Any]:
         try:
             if self._worker is None:
-                self._worker = _fetch(self._make_worker)()
+                self._worker = _fetch(make_worker)()
             return True, self._worker(unit)
         except D2PruneError as error:
             return False, error
@@ -71,7 +70,8 @@ class OnRay:
         local = address is None and "RAY_ADDRESS" not in os.environ
         try:
             ray.init(
-                address=address,
+                # "local", lest Ray joins whatever cluster `ray start` once left on this machine.
+                address="local" if local else address,
                 num_cpus=num_cpus if local else None,
                 include_dashboard=False if local else None,
                 logging_level=logging.ERROR,
@@ -94,7 +94,7 @@ class OnRay:
         options = {"num_cpus": resources.num_cpus, "num_gpus": resources.num_gpus, "max_restarts": -1}
         host = ray.remote(**options)(_Host)
         shared = [ray.put(make_worker)]
-        actors = [host.remote(shared) for _ in range(min(resources.workers, len(units)))]
+        actors = [host.remote() for _ in range(min(resources.workers, len(units)))]
         running: dict[Any, tuple[Any, UnitT | None, int]] = {actor.ready.remote(): (actor, None, 0) for actor in actors}
         unfinished = len(units)
         try:
@@ -121,7 +121,7 @@ class OnRay:
                         raise named(result, unit)
                 if waiting:
                     unit, attempt = waiting.popleft()
-                    running[actor.run.remote(unit)] = (actor, unit, attempt)
+                    running[actor.run.remote(shared, unit)] = (actor, unit, attempt)
         finally:
             for actor in actors:
                 ray.kill(actor)
@@ -148,13 +148,12 @@ class OnRay:
 class _Member:
     """The Ray actor's body: one member of a group, unbuilt at first and after a restart."""
 
-    def __init__(self, make_member: list[Any], index: int) -> None:
-        self._make_member, self._index = make_member, index
+    def __init__(self) -> None:
         self._member: Any = None
 
-    def build(self) -> tuple[str, Any]:
+    def build(self, make_member: list[Any], index: int) -> tuple[str, Any]:
         try:
-            self._member = _fetch(self._make_member)(self._index)
+            self._member = _fetch(make_member)(index)
             return "done", self._member.ready()
         except D2PruneError as error:
             return "error", error
@@ -193,12 +192,12 @@ class RayGroup:
         self.size = size
         self._ray = ray
         actor = ray.remote(num_cpus=resources.num_cpus, num_gpus=resources.num_gpus, max_restarts=-1)(_Member)
-        shared = [ray.put(make_member)]
-        self._actors = [actor.remote(shared, index) for index in range(size)]
+        self._make_member = [ray.put(make_member)]
+        self._actors = [actor.remote() for _ in range(size)]
 
     def build(self, members: Sequence[int]) -> dict[int, Any]:
         """See `Group.build`."""
-        return self._results({index: self._actors[index].build.remote() for index in members})
+        return self._results({index: self._actors[index].build.remote(self._make_member, index) for index in members})
 
     def call(self, method: str, members: Sequence[int]) -> dict[int, Any]:
         """See `Group.call`."""

@@ -2,8 +2,8 @@
 
 Reads float32 rows; gives float32 centroids [L, D] (trained once, saved as an artifact) and lists by ascending
 (canonical d2, list number). Invariant: both are defined by canonical distances, so they depend neither on the batch,
-nor on threads, BLAS or instruction set. faiss's k-means and quantisers do: their float32 products round differently on
-another CPU or for another batch shape, and one row that changes its list changes the graph.
+nor on threads, BLAS or instruction set. faiss's k-means and quantisers do: their float32 products may round differently
+on another CPU or for another batch shape, and one row that changes its list changes the graph.
 """
 
 from __future__ import annotations

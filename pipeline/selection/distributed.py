@@ -6,6 +6,7 @@ its neighbours tell it again what they know, and the result is the same, bit for
 """
 
 import logging
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -20,6 +21,7 @@ CHECKPOINT_EVERY = 4
 """Rounds between checkpoints: a run has some 15 to 30 rounds, and losing a member costs it at most so many."""
 
 _MAX_LOSSES = 100
+_SAY_EVERY_S = 10.0
 
 
 class Member(Protocol):
@@ -78,7 +80,7 @@ def settle(group: Group, finish: str, checkpoint_every: int = CHECKPOINT_EVERY) 
     everyone = range(group.size)
     inboxes: Inboxes = {}
     lost: set[int] = set(everyone)
-    losses, rounds = 0, 0
+    losses, rounds, said = 0, 0, time.monotonic()
     while True:
         if lost:
             losses += len(lost) if rounds else 0
@@ -91,7 +93,9 @@ def settle(group: Group, finish: str, checkpoint_every: int = CHECKPOINT_EVERY) 
             continue
         remaining, sent = sum(p.remaining for p in progress.values()), sum(p.sent for p in progress.values())
         nodes = sum(p.nodes for p in progress.values())
-        log.debug("rank: round %d: %d of %d nodes to go, %d messages so far", rounds, remaining, nodes, sent)
+        if time.monotonic() - said > _SAY_EVERY_S:
+            log.info("rank: round %d: %d of %d nodes to go, %d messages so far", rounds, remaining, nodes, sent)
+            said = time.monotonic()
         if not any(inboxes.values()):
             if remaining:
                 raise D2PruneError(f"{remaining} nodes are left and no partition has news: the graph is not symmetric")

@@ -9,7 +9,7 @@ from pipeline.errors import UserError
 @pytest.mark.parametrize(
     ("model", "pretrained", "message"),
     [
-        ("ViT-B-23", "openai", "did you mean ViT-B-32.*list them with python"),
+        ("ViT-B-23", "openai", "did you mean ViT-B-32.*list them with d2prune models"),
         ("vit-l-14", "openai", "did you mean ViT-L-14"),
         ("ViT-B-32", None, "pretrained is missing.*random weights.*openai"),
         ("ViT-B-32", "", "pretrained is missing"),
