@@ -1,4 +1,4 @@
-"""Peak memory and time of the sharded graph stage, step by step, at several sizes of pool and numbers of partitions.
+"""Peak memory and CPU time of the sharded graph stage, step by step, at several sizes of pool and numbers of partitions.
 
 Reads nothing; writes artifacts to a temporary folder; prints a markdown table. Each step runs its units one after the
 other in a fresh process, as one worker of a cluster would, so the peak is that of one worker. What a worker holds
@@ -10,7 +10,6 @@ before it does anything (libraries, compiled kernels) is in the first column of 
 import argparse
 import resource
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -30,9 +29,10 @@ PART_ROWS = 10_000
 STEPS = ("distinct", "copies", "quantiser", "truth", "layout", "assign", "search", "merge", "neighbors")
 
 
-def peak_mib() -> float:
-    """Return the most memory this process has held."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def usage() -> tuple[float, float]:
+    """Return the most MiB this process has held, and the CPU seconds it has used."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_maxrss / 1024, used.ru_utime + used.ru_stime
 
 
 def make_parts(folder: str, n_rows: int, n_dims: int) -> list[Receipt]:
@@ -51,7 +51,7 @@ def make_parts(folder: str, n_rows: int, n_dims: int) -> list[Receipt]:
 
 
 class FreshProcesses:
-    """An executor: one fresh process per step; keeps the seconds and the peak memory of each."""
+    """An executor: one fresh process per step; keeps the CPU seconds and the peak memory of each."""
 
     def __init__(self) -> None:
         """Nothing was measured yet."""
@@ -67,13 +67,12 @@ class FreshProcesses:
             return
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
             worker = process.submit(make_worker).result()
-            idle = process.submit(peak_mib).result()
-            start = time.perf_counter()
+            idle_mib, before = process.submit(usage).result()
             yield from process.map(worker, units)
             step = units[0].key.split("-")[0]
-            self.seconds[step] = time.perf_counter() - start
-            self.mib[step] = process.submit(peak_mib).result()
-            self.idle_mib = max(self.idle_mib, idle)
+            self.mib[step], after = process.submit(usage).result()
+            self.seconds[step] = after - before
+            self.idle_mib = max(self.idle_mib, idle_mib)
 
     def group(self, *_: Any) -> Any:
         """Not needed here."""
@@ -109,16 +108,23 @@ def main() -> None:
             layout = Layout(whole_below=0, partitions=partitions, batch_rows=options.batch)
             job = stage.plan(embed, parts, "benchmark", str(Path(folder) / "graph"), params, layout)
             executor = FreshProcesses()
-            _, _, facts = stage.build(job, executor, Resources(), Resources())
+            job, _, facts = stage.build(job, executor, Resources(), Resources())
+            searched = [job.receipt("search", partition).counters for partition in range(partitions)]
             written = sum(path.stat().st_size for path in Path(folder).rglob("*.bin")) / 2**20
         reached = f"{facts['nprobe']} of {facts['nlist']}, {facts['recall']:.3f}"
         for what, idle, values in (
             ("MiB", f"{executor.idle_mib:.0f}", executor.mib),
-            ("s", "", executor.seconds),
+            ("CPU s", "", executor.seconds),
         ):
             cells = " | ".join(f"{values[step]:.{0 if what == 'MiB' else 1}f}" for step in STEPS)
             print(f"| {n_rows:,} | {partitions} | {what} | {idle} | {cells} | {reached} |", flush=True)
-        print(f"<!-- {written:,.0f} MiB exchanged; driver's peak {peak_mib():.0f} MiB -->", flush=True)
+        largest = {name: max(counters[name] for counters in searched) for name in ("members", "queries")}
+        visits = sum(counters["queries"] for counters in searched) / n_rows
+        print(
+            f"<!-- largest partition: {largest['members']:,} members, {largest['queries']:,} queries; a row visits "
+            f"{visits:.2f} partitions; {written:,.0f} MiB exchanged; driver's peak {usage()[0]:.0f} MiB -->",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":
