@@ -36,13 +36,12 @@ def pack(records_R: Records, destinations_R: Int64, n_destinations: int) -> byte
     order_R = np.argsort(destinations_R, kind="stable")
     bounds = np.zeros(n_destinations + 1, np.int64)
     np.cumsum(np.bincount(destinations_R, minlength=n_destinations), out=bounds[1:])
-    body = records_R[order_R].tobytes()
+    body = records_R[order_R].view(np.uint8).data
     index = np.zeros(n_destinations + 1, _ENTRY)
     index["start"] = 8 + index.nbytes + bounds * records_R.dtype.itemsize
-    view = memoryview(body)
     for number in range(n_destinations):
         low, high = (int(bounds[number + side]) * records_R.dtype.itemsize for side in (0, 1))
-        index["crc"][number] = zlib.crc32(view[low:high])
+        index["crc"][number] = zlib.crc32(body[low:high])
     return b"".join([np.int64(n_destinations).tobytes(), index.tobytes(), body])
 
 
