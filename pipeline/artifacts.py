@@ -157,7 +157,10 @@ def read_table(folder: str, receipt: Receipt, name: str, columns: Sequence[str] 
     """
     url = unit_url(folder, receipt.key, name)
     record = next(file for file in receipt.files if file.name == name)
-    data = storage.read_bytes(url)
+    try:
+        data = storage.read_bytes(url)
+    except FileNotFoundError as error:
+        raise InfrastructureError(f"{error}, though its receipt is there; delete its folder and run again") from error
     if storage.checksum(data) != record.checksum:
         raise InfrastructureError(f"{storage.redact(url)}: not what its receipt tells; delete its folder and run again")
     return pq.read_table(pa.BufferReader(data), columns=list(columns) if columns is not None else None)

@@ -61,6 +61,27 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("--full", action="store_true", help="every tar and every sample, not a sample of them")
     verify.set_defaults(command=_verify)
 
+    reshard = commands.add_parser(
+        "reshard",
+        help="copy the samples a subset file names into new tars",
+        description="Copy the samples a subset file (.npy, ours or DataComp's) names into new tars; the same command "
+        "resumes where --work-dir is given.",
+    )
+    reshard.add_argument("--subset", required=True, metavar="FILE", help="subset file")
+    reshard.add_argument(
+        "--input", required=True, nargs="+", metavar="URL", help="tars: folders, globs, names with braces"
+    )
+    reshard.add_argument("--output", required=True, metavar="URL", help="an empty folder")
+    reshard.add_argument(
+        "--samples-per-shard", type=int, default=10_000, metavar="N", help="in each tar but the last (%(default)s)"
+    )
+    reshard.add_argument("--shuffle", type=int, metavar="SEED", help="deal samples to tars at random, by this seed")
+    reshard.add_argument("--work-dir", metavar="URL", help="keeps indexes and receipts; default: a temporary folder")
+    reshard.add_argument(
+        "--workers", type=int, default=1, metavar="N", help="more than 1 start a local Ray (%(default)s)"
+    )
+    reshard.set_defaults(command=_reshard)
+
     demo = commands.add_parser("demo", help="filter the bundled pool, from S3 to S3, on a local Ray")
     demo.add_argument("--folder", default=".demo", help="where the bucket and the report go (default: %(default)s)")
     demo.set_defaults(command=_demo)
@@ -106,6 +127,32 @@ def _verify(arguments: argparse.Namespace) -> int:
         print(fault)
     print(f"{arguments.output}: {len(faults)} faults" if faults else f"{arguments.output}: no fault found")
     return 1 if faults else 0
+
+
+def _reshard(arguments: argparse.Namespace) -> int:
+    from pipeline.execution import InProcess, OnRay, Resources
+    from pipeline.output import training
+    from pipeline.output.resharding import ReshardParams, reshard
+
+    params = ReshardParams(arguments.samples_per_shard, arguments.shuffle)
+    executor = OnRay(None, arguments.workers) if arguments.workers > 1 else InProcess()
+    try:
+        manifest = reshard(
+            arguments.input,
+            arguments.subset,
+            arguments.output,
+            params,
+            arguments.work_dir,
+            executor,
+            Resources(workers=max(arguments.workers, 1)),
+        )
+    finally:
+        executor.close()
+    counts = manifest.counts
+    print(f"{arguments.output}: {counts['written']} samples in {counts['shards']} tars, {counts['missing']} not found")
+    if counts["shards"]:
+        print(training.command(arguments.output, counts["shards"], counts["written"]))
+    return 0
 
 
 def _demo(arguments: argparse.Namespace) -> int:

@@ -11,8 +11,9 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from pipeline import schemas
 from pipeline.errors import UserError
 
 
@@ -32,13 +33,26 @@ class EmbedConfig(_Section):
     )
     max_pixels: int = Field(default=100_000_000, gt=0, description="larger images are rejected before decoding")
     max_reject_rate: float = Field(default=0.2, ge=0, le=1, description="a run that rejects a larger share fails")
+    fields: dict[str, Literal["number", "text"]] = Field(
+        default={}, description="json values to carry along, as scores or groups, e.g. {aesthetic: number, lang: text}"
+    )
     batch_size: int = Field(default=64, gt=0, description="samples per forward pass")
+
+    @field_validator("fields")
+    @classmethod
+    def _new_names(cls, fields: dict[str, str]) -> dict[str, str]:
+        taken = fields.keys() & set(schemas.samples(1).names)
+        if taken:
+            raise ValueError(f"expected names that no column has yet; {', '.join(sorted(taken))} is taken")
+        return fields
 
 
 class ScoreConfig(_Section):
     """What makes a sample wanted, before the graph has its say."""
 
-    difficulty: str = Field(default="clip_score", description="the score to start from; higher = more wanted")
+    difficulty: str = Field(
+        default="clip_score", description="clip_score or a number of embed.fields; higher = more wanted"
+    )
     offset: float | Literal["auto"] = Field(
         default="auto", description="added before clamping at 0; auto: minus the pool's lowest score"
     )
@@ -65,6 +79,7 @@ class SelectConfig(_Section):
     )
     size: Annotated[int, Field(gt=0)] | None = Field(default=None, description="number of samples")
     min_score: float | None = Field(default=None, description="lowest selection score to keep")
+    groups: str | None = Field(default=None, description="a text of embed.fields, or shard: each group gets its share")
     drop_score: str | None = Field(default=None, description="score whose lowest share is cut off before the graph")
     drop_fraction: float = Field(default=0.0, ge=0, lt=1, description="beta: the share that is cut off")
     gamma_forward: float = Field(default=1.0, ge=0, description="gamma_f: kernel width of the forward pass")
@@ -77,6 +92,8 @@ class SelectConfig(_Section):
             raise ValueError(f"expected exactly one of fraction, size, min_score; got {', '.join(given) or 'none'}")
         if (self.drop_score is None) != (self.drop_fraction == 0):
             raise ValueError("expected drop_score and drop_fraction together")
+        if self.groups is not None and self.min_score is not None:
+            raise ValueError("groups share a fraction or size, not min_score")
         return self
 
 

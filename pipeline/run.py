@@ -70,14 +70,21 @@ def plan_run(config: RunConfig) -> RunPlan:
     from pipeline.embed.stage import EmbedParams
     from pipeline.graph.stage import GraphParams
     from pipeline.output.stage import WriteParams
-    from pipeline.selection.stage import RankParams, SelectParams
+    from pipeline.selection.ranking import RankParams
+    from pipeline.selection.stage import SelectParams
 
     shards = tuple(expand_input(config.input))
     model = models.absolute(config.embed.model, config.embed.pretrained)
     plan = partial(stages.plan, config.work_dir)
     embed = plan(
         "embed",
-        EmbedParams(*models.identity(*model), config.embed.precision, config.embed.batch_size, config.embed.max_pixels),
+        EmbedParams(
+            *models.identity(*model),
+            precision=config.embed.precision,
+            batch_size=config.embed.batch_size,
+            max_pixels=config.embed.max_pixels,
+            fields=tuple(sorted(config.embed.fields.items())),
+        ),
         {"pool": pool_identity(shards)},
     )
     graph = plan(
@@ -99,7 +106,7 @@ def plan_run(config: RunConfig) -> RunPlan:
         ),
         {"graph": graph.fingerprint},
     )
-    budget = SelectParams(config.select.fraction, config.select.size, config.select.min_score)
+    budget = SelectParams(config.select.fraction, config.select.size, config.select.min_score, config.select.groups)
     select = plan("select", budget, {"rank": rank.fingerprint})
     write = plan("write", WriteParams(**config.write.model_dump()), {"select": select.fingerprint})
     return RunPlan(shards, model, embed, graph, rank, select, write)
@@ -159,6 +166,7 @@ class _Run:
             else:
                 getattr(self, f"_{stage}")()
                 self.seconds[stage] = time.monotonic() - start
+                log.info("%s: done in %.1f s", stage, self.seconds[stage])
             if stage == self.stop_after:
                 break
         return self.result()
@@ -217,30 +225,26 @@ class _Run:
         )
 
     def _rank(self) -> None:
-        from pipeline.selection import stage
+        from pipeline.selection import ranking
 
         planned, embed, graph = self.plan.rank, self.manifests["embed"], self.manifests["graph"]
+        stages.announce(planned)
+        pool = ranking.Pool(self.plan.embed.folder, embed.units, self.plan.graph.folder, graph.units[0], planned.folder)
+        offset = ranking.resolve_offset(pool, planned.params)
+        receipts = ranking.rank(pool, planned.params, offset, self.executor, self.many)
 
         def check(receipts: Sequence[Receipt]) -> None:
-            counters = receipts[0].counters
+            counters = artifacts.sum_counters(receipts)
             books = {name: counters[name] for name in ("ranked", "cut_off")}
             artifacts.balance("rank", embed.counters["embedded"], books)
 
-        self.manifests["rank"] = stages.complete(
-            planned,
-            self.executor,
-            stage.plan_rank(embed.units, graph.units[0], planned.params),
-            partial(stage.RankWorker, self.plan.embed.folder, self.plan.graph.folder, planned.folder, planned.params),
-            self.one,
-            check,
-            _first_facts,
-        )
+        self.manifests["rank"] = stages.commit(planned, receipts, check, lambda receipts: {"offset": offset})
 
     def _select(self) -> None:
         from pipeline.selection import stage
 
         planned, embed, rank = self.plan.select, self.manifests["embed"], self.manifests["rank"]
-        line = stage.draw_line(self.plan.rank.folder, rank.units[0], len(embed.units), planned.params)
+        line = stage.draw_line(self.plan.rank.folder, rank, self.plan.embed.folder, embed.units, planned.params)
 
         def check(receipts: Sequence[Receipt]) -> None:
             counters = artifacts.sum_counters(receipts)
@@ -254,7 +258,7 @@ class _Run:
         self.manifests["select"] = stages.complete(
             planned,
             self.executor,
-            stage.plan_select(rank.units[0], line),
+            stage.plan_select(rank.units, line, planned.params),
             partial(
                 stage.SelectWorker, self.plan.embed.folder, self.plan.rank.folder, planned.folder, tuple(embed.units)
             ),

@@ -4,6 +4,8 @@ Rows of one part are in canonical order; parts are in the order of the input sha
 (rows of all earlier parts) + (its row): it breaks every tie and never changes with the number of workers.
 """
 
+from collections.abc import Sequence
+
 import pyarrow as pa
 
 SCHEMA_VERSION = 1
@@ -20,11 +22,12 @@ REJECTS = pa.schema(
 """Samples that were read but not embedded: one row each, `reason` from `pipeline.inputs.reasons`."""
 
 
-def samples(dimension: int) -> pa.Schema:
+def samples(dimension: int, fields: Sequence[tuple[str, str]] = ()) -> pa.Schema:
     """The embed stage's part: one row per embedded sample, in tar order.
 
     Args:
         dimension: width D of the model's joint embedding.
+        fields: columns carried along from the json, (name, `number` or `text`).
 
     Returns:
         uid (32 lower-case hex digits), image_emb and text_emb (float16 [D], unit norm), clip_score (float32 cosine of
@@ -44,6 +47,7 @@ def samples(dimension: int) -> pa.Schema:
             ("height", pa.int32()),
             ("offset", pa.int64()),
             ("size", pa.int64()),
+            *((name, pa.float64() if kind == "number" else pa.string()) for name, kind in fields),
         ]
     )
 

@@ -6,7 +6,6 @@ are put together, once.
 
 import dataclasses
 import logging
-import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -82,32 +81,42 @@ def complete(
         finished: receipts by unit key, where having a receipt is not enough to be finished.
     """
     stage, folder = planned.stage, planned.folder
-    params = dataclasses.asdict(planned.params)
-    changed = artifacts.changed_params(folder, params)
-    if changed:
-        log.info("%s: %s", stage, "; ".join(changed))
+    announce(planned)
     receipts = dict(finished) if finished is not None else _receipts(folder, units)
     todo = [unit for unit in units if unit.key not in receipts]
     n_finished = len(units) - len(todo)
     if n_finished:
         log.info("%s: %d of %d units are finished already", stage, n_finished, len(units))
-    start = time.monotonic()
     for receipt in progress.track(executor.map(make_worker, todo, resources), stage, len(units), n_finished):
         receipts[receipt.key] = receipt
-    done = [receipts[unit.key] for unit in units]
-    check(done)
+    return commit(planned, [receipts[unit.key] for unit in units], check, facts)
+
+
+def announce(planned: Planned) -> None:
+    """Log which parameters differ from the nearest artifact that already exists."""
+    changed = artifacts.changed_params(planned.folder, dataclasses.asdict(planned.params))
+    if changed:
+        log.info("%s: %s", planned.stage, "; ".join(changed))
+
+
+def commit(
+    planned: Planned,
+    receipts: Sequence[Receipt],
+    check: Callable[[Sequence[Receipt]], None],
+    facts: Callable[[Sequence[Receipt]], Mapping[str, Any]] = lambda receipts: {},
+) -> Manifest:
+    """Balance the books of finished units and write the manifest; arguments as of `complete`."""
+    check(receipts)
     manifest = Manifest(
-        stage=stage,
+        stage=planned.stage,
         fingerprint=planned.fingerprint,
-        params=params,
+        params=dataclasses.asdict(planned.params),
         inputs=dict(planned.inputs),
-        units=tuple(done),
-        counters=artifacts.sum_counters(done),
-        facts=dict(facts(done)),
+        units=tuple(receipts),
+        counters=artifacts.sum_counters(receipts),
+        facts=dict(facts(receipts)),
     )
-    artifacts.commit_manifest(folder, manifest)
-    log.info("%s: done in %.1f s", stage, time.monotonic() - start)
-    return manifest
+    return artifacts.commit_manifest(planned.folder, manifest)
 
 
 def _receipts(folder: str, units: Sequence[Unit]) -> dict[str, Receipt]:

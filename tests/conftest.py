@@ -1,11 +1,14 @@
-"""What many tests need: a tiny CLIP with random weights that were saved to a file, and logging put back in order."""
+"""What many tests need: a tiny CLIP with random weights, a small pool, a run over it; and logging put back in order."""
 
 import json
 import logging
 
 import pytest
+import yaml
 
+from pipeline.config import RunConfig
 from pipeline.embed import models
+from tests.pools import write_pool
 
 CONFIG = {
     "embed_dim": 24,
@@ -38,3 +41,48 @@ def _log_handlers_as_before():
     yield
     root.handlers[:] = before
     root.setLevel(level)
+
+
+@pytest.fixture(scope="session")
+def pool(tmp_path_factory):
+    return write_pool(tmp_path_factory.mktemp("pool"))
+
+
+@pytest.fixture
+def settings(pool, tiny_model, tmp_path):
+    """Plain values of a run's configuration; change them before `RunConfig.parse`."""
+    return {
+        "input": str(pool),
+        "work_dir": str(tmp_path / "work"),
+        "output": str(tmp_path / "output"),
+        "embed": {"model": str(tiny_model), "batch_size": 16},
+        "graph": {"n_neighbors": 4},
+        "select": {"fraction": 0.3},
+        "write": {"samples_per_shard": 10},
+        "report": {"gallery": 4},
+    }
+
+
+@pytest.fixture
+def configure(settings):
+    """The configuration, with `section__key=value` changes."""
+
+    def _configure(**changes: object) -> RunConfig:
+        values = {name: dict(value) if isinstance(value, dict) else value for name, value in settings.items()}
+        for name, value in changes.items():
+            section, _, key = name.partition("__")
+            if key:
+                values.setdefault(section, {})[key] = value
+            else:
+                values[name] = value
+        return RunConfig.parse(values, "test")
+
+    return _configure
+
+
+@pytest.fixture
+def config_file(settings, tmp_path):
+    """The same as a file, for the command line."""
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    return path

@@ -40,6 +40,8 @@ def test_defaults_and_overrides(write):
         ("select.fraction=.nan", "select.fraction = nan"),
         ("select.size=10", "select: expected exactly one of fraction, size, min_score; got fraction, size"),
         ("graph.features=colour", "graph.features = 'colour': input should be 'image', 'text' or 'image+text'"),
+        ("embed.fields={uid: text}", "embed.fields: expected names that no column has yet; uid"),
+        ("embed.fields={lang: word}", "embed.fields.lang = 'word': input should be 'number' or 'text'"),
         ("fraction", "--set fraction: expected KEY=VALUE"),
         ("input.x=1", "--set input.x=1: input is not a section"),
     ],

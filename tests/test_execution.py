@@ -69,7 +69,7 @@ TWO = Resources(workers=2)
 
 @pytest.fixture(autouse=True)
 def _no_long_pauses(monkeypatch):
-    monkeypatch.setattr("pipeline.execution._BACKOFF_S", 0.01)
+    monkeypatch.setattr("pipeline.execution.contract.BACKOFF_S", 0.01)
 
 
 @pytest.mark.parametrize("mischief", ["", "store-fails-once"])

@@ -31,7 +31,9 @@ from numpy.typing import NDArray
 
 from pipeline.graph.knn import knn_graph_report
 from pipeline.graph.parallel import available_cores
+from pipeline.graph.quantiser import Quantiser, default_nlist, train, training_sample
 from pipeline.graph.recall import brute_force, measure
+from pipeline.graph.search import TopK
 
 Float32 = NDArray[np.float32]
 K, TARGET, SAMPLE = 5, 0.95, 1_000
@@ -63,10 +65,10 @@ def pool(n_rows: int, n_dims: int = 512, seed: int = 0) -> Float32:
     return out
 
 
-def truth_of(rows: Float32, sample: NDArray[np.int64]) -> Float32:
-    """Return the squared distances of the K nearest others of a sample, exactly."""
+def truth_of(rows: Float32, sample: NDArray[np.int64]) -> TopK:
+    """Return the K + 1 nearest of a sample, itself first, exactly."""
     blocks = ((rows[s : s + 8192], np.arange(s, min(s + 8192, len(rows)))) for s in range(0, len(rows), 8192))
-    return brute_force(rows[sample], blocks, K + 1, available_cores()).sq_distances[:, 1:]
+    return brute_force(rows[sample], blocks, K + 1, available_cores())
 
 
 class Clock:
@@ -89,7 +91,8 @@ class Tuning:
 
     def __init__(self, rows: Float32) -> None:
         self.sample = np.random.default_rng(1).permutation(len(rows))[:SAMPLE]
-        self.truth = truth_of(rows, self.sample)
+        truth = truth_of(rows, self.sample)
+        self.truth, self.neighbours = truth.sq_distances[:, 1:], truth.positions[:, 1:]
 
     def least(self, values: Sequence[int], search: Callable[[int], Float32]) -> int:
         """Return the first value whose squared distances reach the target."""
@@ -101,12 +104,17 @@ class Tuning:
 
 
 def ours(rows: Float32, threads: int, clock: Clock) -> tuple[Float32, str]:
-    """Build the graph with the nprobe that `target_recall` chose, which is on the safe side of the target."""
+    """Train, assign, search and symmetrise: all of `knn_graph` but the measurement of recall."""
     knn_graph_report(rows[:2000], K, nlist=20, nprobe=3, threads=threads)  # compile
-    tuned = knn_graph_report(rows, K, target_recall=TARGET, threads=threads)
+    nlist, tuning = default_nlist(len(rows)), Tuning(rows)
+    quantiser = Quantiser(train(rows[training_sample(len(rows), nlist, 0)], nlist, 0, threads=threads))
+    true_lists = quantiser.nearest(rows[tuning.neighbours.ravel()], 1, threads).positions.reshape(-1, K)
+    probed = quantiser.nearest(rows[tuning.sample], 64, threads).positions
+    recall = (true_lists[:, :, None] == probed[:, None, :]).mean(axis=(0, 1)).cumsum()
+    nprobe = int(np.searchsorted(recall, TARGET)) + 1
     with clock:
-        report = knn_graph_report(rows, K, nlist=tuned.nlist, nprobe=tuned.nprobe, threads=threads, recall_queries=0)
-    return report.sq_distances, f"nlist {tuned.nlist}, nprobe {tuned.nprobe}"
+        report = knn_graph_report(rows, K, nlist=nlist, nprobe=nprobe, threads=threads, recall_queries=0)
+    return report.sq_distances, f"nlist {nlist}, nprobe {nprobe}"
 
 
 def ivfflat(rows: Float32, threads: int, clock: Clock) -> tuple[Float32, str]:
@@ -177,7 +185,7 @@ def run_one(method: str, n_rows: int, threads: int) -> None:
     rows, clock = pool(n_rows), Clock()
     found, settings = METHODS[method](rows, threads, clock)
     check = np.random.default_rng(1).permutation(n_rows)[SAMPLE : 2 * SAMPLE]
-    recall = measure(found[check] - ROUNDING, truth_of(rows, check)).value
+    recall = measure(found[check] - ROUNDING, truth_of(rows, check).sq_distances[:, 1:]).value
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(json.dumps({"wall": clock.wall, "cpu": clock.cpu, "recall": recall, "settings": settings, "mib": peak}))
 

@@ -8,10 +8,11 @@ Pillow without a profile, and of an animation the first frame counts: what train
 import hashlib
 import io
 import json
+import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from PIL import Image, UnidentifiedImageError
 
@@ -30,6 +31,8 @@ WANTED_EXTENSIONS = frozenset({*IMAGE_EXTENSIONS, CAPTION_EXTENSION, JSON_EXTENS
 Image.init()
 _FORMATS = tuple(name for name in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF") if name in Image.OPEN)
 _UID = re.compile(r"[0-9a-f]{32}", re.IGNORECASE)
+
+FieldKind = Literal["number", "text"]
 
 CAPTION_REPLACED = "caption-replaced"
 """Counter: captions that were not UTF-8 and were decoded with replacement characters."""
@@ -64,7 +67,8 @@ class Limits:
 class Prepared:
     """A sample ready for the encoder.
 
-    `pixels` is what the transform returned, `notes` are counters to raise, `offset` and `size` its range in the tar.
+    `pixels` is what the transform returned, `notes` are counters to raise, `offset` and `size` its range in the tar,
+    `fields` the values of the json that were asked for.
     The image's bytes are not kept.
     """
 
@@ -77,15 +81,22 @@ class Prepared:
     height: int
     pixels: Any
     notes: tuple[str, ...]
+    fields: tuple[float | str, ...] = ()
 
 
-def prepare(sample: Sample, transform: Callable[[Image.Image], Any], limits: Limits) -> Prepared | Rejected:
+def prepare(
+    sample: Sample,
+    transform: Callable[[Image.Image], Any],
+    limits: Limits,
+    fields: Sequence[tuple[str, FieldKind]] = (),
+) -> Prepared | Rejected:
     """Decodes one sample.
 
     Args:
         sample: with its image, caption and json members loaded.
         transform: the model's own preprocessing, from an RGB image.
         limits: see `Limits`.
+        fields: names and kinds of json values to carry along.
 
     Returns:
         The sample, or why it is rejected. Captions are looked at first: they cost nothing.
@@ -94,6 +105,8 @@ def prepare(sample: Sample, transform: Callable[[Image.Image], Any], limits: Lim
         caption_bytes = _caption_member(sample)
         image_bytes = _image_member(sample)
         caption, replaced = decode_caption(caption_bytes)
+        record, notes = parse_json(sample.members.get(JSON_EXTENSION))
+        values = tuple(field_value(record, name, kind) for name, kind in fields)
         image = decode_image(image_bytes, limits)
         try:
             pixels = transform(image)
@@ -101,7 +114,8 @@ def prepare(sample: Sample, transform: Callable[[Image.Image], Any], limits: Lim
             raise Rejected(reasons.IMAGE_UNDECODABLE, f"preprocessing: {_line(error)}") from error
     except Rejected as rejected:
         return rejected
-    uid, notes = sample_uid(sample.members.get(JSON_EXTENSION), image_bytes, caption_bytes)
+    uid, more = _uid_of(record, image_bytes, caption_bytes)
+    notes = (*notes, *more)
     if JSON_EXTENSION in sample.too_large:
         notes = (*notes, JSON_BROKEN)
     if replaced:
@@ -116,6 +130,7 @@ def prepare(sample: Sample, transform: Callable[[Image.Image], Any], limits: Lim
         height=image.height,
         pixels=pixels,
         notes=notes,
+        fields=values,
     )
 
 
@@ -171,23 +186,47 @@ def decode_caption(data: bytes) -> tuple[str, bool]:
     return text, replaced
 
 
+def parse_json(data: bytes | None) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The json member as a dict (empty where it is missing, broken or another kind of value), and counters to raise."""
+    if data is None:
+        return {}, ()
+    try:
+        record = json.loads(data)
+    except (ValueError, RecursionError):
+        return {}, (JSON_BROKEN,)
+    return (record if isinstance(record, dict) else {}), ()
+
+
 def sample_uid(json_bytes: bytes | None, image_bytes: bytes, caption_bytes: bytes) -> tuple[str, tuple[str, ...]]:
     """The sample's name to the outside.
 
     Returns:
         The json's `uid` if it is 32 hex digits (lower-cased), else `hashed_uid`; and the counters to raise.
     """
-    notes: tuple[str, ...] = ()
-    if json_bytes is not None:
-        try:
-            record = json.loads(json_bytes)
-        except (ValueError, RecursionError):
-            notes = (JSON_BROKEN,)
-        else:
-            uid = record.get("uid") if isinstance(record, dict) else None
-            if isinstance(uid, str) and _UID.fullmatch(uid):
-                return uid.lower(), ()
-    return hashed_uid(image_bytes, caption_bytes), (*notes, UID_FROM_HASH)
+    record, notes = parse_json(json_bytes)
+    uid, more = _uid_of(record, image_bytes, caption_bytes)
+    return uid, (*notes, *more)
+
+
+def _uid_of(record: dict[str, Any], image_bytes: bytes, caption_bytes: bytes) -> tuple[str, tuple[str, ...]]:
+    uid = record.get("uid")
+    if isinstance(uid, str) and _UID.fullmatch(uid):
+        return uid.lower(), ()
+    return hashed_uid(image_bytes, caption_bytes), (UID_FROM_HASH,)
+
+
+def field_value(record: dict[str, Any], name: str, kind: FieldKind) -> float | str:
+    """A value of the json as the kind that was declared; a text that is missing is empty.
+
+    Raises:
+        Rejected: a number is missing, or is none.
+    """
+    value = record.get(name)
+    if kind == "text":
+        return "" if value is None else str(value)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise Rejected(reasons.FIELD_MISSING, f"{name} is {str(value)[:50]}, expected a number")
+    return float(value)
 
 
 def hashed_uid(image_bytes: bytes, caption_bytes: bytes) -> str:

@@ -21,7 +21,7 @@ from pipeline.artifacts import Receipt
 from pipeline.columns import vector_column
 from pipeline.embed import models
 from pipeline.embed.clip import ClipEncoder
-from pipeline.embed.decode import WANTED_EXTENSIONS, Limits, Prepared, Rejected, prepare
+from pipeline.embed.decode import WANTED_EXTENSIONS, FieldKind, Limits, Prepared, Rejected, prepare
 from pipeline.errors import InfrastructureError, UserError
 from pipeline.inputs.pool import Shard
 from pipeline.inputs.tar import DEFAULT_MAX_MEMBER_BYTES, Fault, Sample, TarReader
@@ -53,6 +53,7 @@ class EmbedParams:
         batch_size: samples per forward pass: a matrix product of another shape may round differently.
         max_pixels: see `decode.Limits`.
         max_member_bytes: images, captions and json above are not loaded.
+        fields: json values to carry along as columns, (name, kind).
     """
 
     model: str
@@ -61,6 +62,7 @@ class EmbedParams:
     batch_size: int = 64
     max_pixels: int = 100_000_000
     max_member_bytes: int = DEFAULT_MAX_MEMBER_BYTES
+    fields: tuple[tuple[str, FieldKind], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -119,9 +121,9 @@ class EmbedWorker:
             BooksError: a sample is neither embedded nor rejected.
         """
         shard, params = unit.shard, self._params
-        part = _Part(shard.name, self._encoder.dimension)
+        part = _Part(shard.name, schemas.samples(self._encoder.dimension, params.fields))
         limits = Limits(params.max_pixels, self._encoder.image_size)
-        work = partial(_attend, transform=self._encoder.transform, limits=limits)
+        work = partial(_attend, transform=self._encoder.transform, limits=limits, fields=params.fields)
         batch: list[Prepared] = []
         try:
             with (
@@ -175,7 +177,7 @@ class _Part:
     """Rows and books of one shard while it is read."""
 
     shard: str
-    dimension: int
+    schema: pa.Schema
     counters: Counter[str] = field(default_factory=Counter)
     tables: list[pa.Table] = field(default_factory=list)
     rejects: list[dict[str, str]] = field(default_factory=list)
@@ -210,31 +212,37 @@ class _Part:
             "offset": [item.offset for item in batch],
             "size": [item.size for item in batch],
         }
-        self.tables.append(pa.table(columns, schema=schemas.samples(self.dimension)))
+        carried = self.schema.names[len(columns) :]
+        columns |= {name: [item.fields[i] for item in batch] for i, name in enumerate(carried)}
+        self.tables.append(pa.table(columns, schema=self.schema))
 
     def commit(self, folder: str, key: str, precision: str) -> Receipt:
         books = {name: self.counters[name] for name in (EMBEDDED, REJECTED)}
         artifacts.balance(f"embed {self.shard}", self.counters[READ], books)
-        schema = schemas.samples(self.dimension)
-        samples = pa.concat_tables(self.tables).combine_chunks() if self.tables else schema.empty_table()
+        samples = pa.concat_tables(self.tables).combine_chunks() if self.tables else self.schema.empty_table()
         files: dict[str, pa.Table | bytes] = {
             SAMPLES: samples,
             REJECTS: pa.Table.from_pylist(self.rejects, schema=schemas.REJECTS),
         }
         others = {name: count for name, count in sorted(self.counters.items()) if count}
         counters = {READ: self.counters[READ], **books, **others}
-        facts = {"dimension": self.dimension, "precision": precision}
+        facts = {"dimension": self.schema.field("image_emb").type.list_size, "precision": precision}
         return artifacts.commit_unit(folder, key, files, counters, facts)
 
 
 _Reject = tuple[str, str, str]
 
 
-def _attend(event: Sample | Fault, transform: Callable[[Image.Image], Any], limits: Limits) -> Prepared | _Reject:
+def _attend(
+    event: Sample | Fault,
+    transform: Callable[[Image.Image], Any],
+    limits: Limits,
+    fields: Sequence[tuple[str, FieldKind]],
+) -> Prepared | _Reject:
     """What becomes of one thing read from the tar: a sample ready to encode, or (key, reason, detail)."""
     if isinstance(event, Fault):
         return event.key, event.reason, event.detail
-    found = prepare(event, transform, limits)
+    found = prepare(event, transform, limits, fields)
     return (event.key, found.reason, found.detail) if isinstance(found, Rejected) else found
 
 

@@ -22,7 +22,7 @@ from pipeline.graph.features import unit_rows
 from pipeline.graph.lists import Lists, search_lists, visits_of
 from pipeline.graph.merge import without_self
 from pipeline.graph.parallel import available_cores, parallel_ranges
-from pipeline.graph.quantiser import default_nlist, nearest_lists, train, training_sample
+from pipeline.graph.quantiser import Quantiser, default_nlist, probes_of, train, training_sample
 from pipeline.graph.recall import Recall, brute_force, choose_nprobe, measure
 from pipeline.graph.search import NO_POSITION, TopK
 from pipeline.graph.symmetrise import symmetrise
@@ -186,45 +186,44 @@ def _search(
     """Search inverted lists; return the nearest of R rows, nlist, nprobe, and the rows to measure recall on."""
     n_rows = len(rows_RD)
     nlist = min(nlist or default_nlist(n_rows), n_rows)
-    centroids_LD = train(rows_RD[training_sample(n_rows, nlist, seed)], nlist, seed, threads=threads)
+    quantiser = Quantiser(train(rows_RD[training_sample(n_rows, nlist, seed)], nlist, seed, threads=threads))
     shuffled_R = np.random.default_rng([seed, 1]).permutation(n_rows)
     size = min(recall_queries, max(1, n_rows // 2))
     if nprobe is None:
         assert target_recall is not None
         sample_S = shuffled_R[:size]
-        nprobe = _tune(rows_RD, sample_S, centroids_LD, n_neighbors, target_recall, threads)
+        nprobe = _tune(rows_RD, sample_S, quantiser, n_neighbors, target_recall, threads)
         log.info("nlist %d, nprobe %d for recall %.3f", nlist, nprobe, target_recall)
     nprobe = min(nprobe, nlist)
-    probes_RP = _probes(centroids_LD, rows_RD, nprobe, threads)
+    probes_RP = _probes(quantiser, rows_RD, nprobe, threads)
     return (
-        search_in_memory(rows_RD, positions_R, centroids_LD, probes_RP, n_neighbors + 1, threads),
+        search_in_memory(rows_RD, positions_R, quantiser.centroids, probes_RP, n_neighbors + 1, threads),
         nlist,
         nprobe,
         np.sort(shuffled_R[size : 2 * size]),
     )
 
 
-def _probes(centroids_LD: Float32, rows_RD: Float32, nprobe: int, threads: int) -> Int32:
-    nlist = len(centroids_LD)
+def _probes(quantiser: Quantiser, rows_RD: Float32, nprobe: int, threads: int) -> Int32:
+    nlist = len(quantiser.centroids)
     if nprobe < nlist:
-        return nearest_lists(centroids_LD, rows_RD, nprobe, threads).positions.astype(np.int32)
-    home_R = nearest_lists(centroids_LD, rows_RD, 1, threads).positions
+        return probes_of(quantiser.nearest(rows_RD, nprobe, threads))
+    home_R = quantiser.nearest(rows_RD, 1, threads).positions
     return ((home_R + np.arange(nlist)) % nlist).astype(np.int32)
 
 
 def _tune(
-    rows_RD: Float32, sample_S: Int64, centroids_LD: Float32, n_neighbors: int, target_recall: float, threads: int
+    rows_RD: Float32, sample_S: Int64, quantiser: Quantiser, n_neighbors: int, target_recall: float, threads: int
 ) -> int:
-    n_rows, nlist = len(rows_RD), len(centroids_LD)
+    n_rows, nlist = len(rows_RD), len(quantiser.centroids)
     truth = brute_force(rows_RD[sample_S], _blocks(rows_RD, np.arange(n_rows)), n_neighbors + 1, threads)
     true_SK = without_self(truth, sample_S).positions
     exists_SK = true_SK != NO_POSITION
-    homes = nearest_lists(centroids_LD, rows_RD[true_SK[exists_SK]], 1, threads).positions[:, 0]
     true_lists_SK = np.full(true_SK.shape, -1, np.int64)
-    true_lists_SK[exists_SK] = homes
+    true_lists_SK[exists_SK] = quantiser.nearest(rows_RD[true_SK[exists_SK]], 1, threads).positions[:, 0]
     n_probes = min(_FIRST_PROBES, nlist)
     while n_probes < nlist:
-        probed = nearest_lists(centroids_LD, rows_RD[sample_S], n_probes, threads).positions
+        probed = quantiser.nearest(rows_RD[sample_S], n_probes, threads).positions
         nprobe = choose_nprobe(true_lists_SK, probed, target_recall)
         if nprobe is not None:
             return nprobe

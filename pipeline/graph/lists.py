@@ -10,6 +10,7 @@ bound, in another.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,10 @@ from pipeline.graph.search import Members, TopK, search_block
 Float32 = NDArray[np.float32]
 Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
+
+
+BlockSearch = Callable[[Float32, Int64, Float32, Int64, Float32, TopK], None]
+"""(queries_QD, the block's rows of it, members_MD, their positions, centre_D, state): does what `search_block` does."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,16 @@ def visits_of(probes_QP: Int32, n_lists: int, first_query: int = 0) -> Visits:
     return Visits(indptr, _invert(probes_QP, indptr, first_query))
 
 
-def search_lists(lists: Lists, queries_QD: Float32, visits: Visits, top: TopK) -> None:
+def search_on_cpu(
+    queries_QD: Float32, index_B: Int64, rows_MD: Float32, positions_M: Int64, centre_D: Float32, top: TopK
+) -> None:
+    """Search one block on the calling thread; see `search.search_block`."""
+    search_block(queries_QD, index_B, Members.prepare(rows_MD, positions_M, centre_D), top)
+
+
+def search_lists(
+    lists: Lists, queries_QD: Float32, visits: Visits, top: TopK, search: BlockSearch = search_on_cpu
+) -> None:
     """Let queries meet the members of the lists they visit.
 
     Args:
@@ -78,6 +92,7 @@ def search_lists(lists: Lists, queries_QD: Float32, visits: Visits, top: TopK) -
         queries_QD: float32 [Q, D], contiguous.
         visits: of the same L lists.
         top: state of the Q queries, changed in place.
+        search: searches one block; which one changes speed only.
     """
     for number in range(len(lists.indptr) - 1):
         start, stop = lists.indptr[number], lists.indptr[number + 1]
@@ -85,7 +100,7 @@ def search_lists(lists: Lists, queries_QD: Float32, visits: Visits, top: TopK) -
         if start == stop or len(visiting) == 0:
             continue
         rows_MD, positions_M = lists.rows[start:stop], lists.positions[start:stop]
-        search_block(queries_QD, visiting, Members.prepare(rows_MD, positions_M, lists.centroids[number]), top)
+        search(queries_QD, visiting, rows_MD, positions_M, lists.centroids[number], top)
 
 
 @njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]

@@ -87,7 +87,7 @@ def round_rows(rows_ND: Float32, index_R: Int64, centre_D: Float32, precision: P
     return Rounded(values, sq_norms, errors)
 
 
-def multiply(a: Rounded, b: Rounded) -> Float32:
+def multiply(a: Rounded, b: Rounded) -> NDArray[np.uint16] | Float32:
     """Return the products of all rows of `a` with all rows of `b`, on the calling thread.
 
     Args:
@@ -95,12 +95,15 @@ def multiply(a: Rounded, b: Rounded) -> Float32:
         b: M rounded rows, rounded the same way.
 
     Returns:
-        float32 [>= Q, >= M]; what is past them belongs to the padding.
+        float32, or bits of bfloat16, [>= Q, >= M]; what is past them belongs to the padding.
     """
     left, right = torch.from_numpy(a.values), torch.from_numpy(b.values)
     if a.values.dtype == np.uint16:
         left, right = left.view(torch.bfloat16), right.view(torch.bfloat16)
-    product: Float32 = torch.mm(left, right.T).float().numpy()
+        # Widening to float32 is left to the reader: as a pass of its own it took a tenth of the product's time.
+        bits: NDArray[np.uint16] = torch.mm(left, right.T).view(torch.uint16).numpy()
+        return bits
+    product: Float32 = torch.mm(left, right.T).numpy()
     return product
 
 
@@ -119,12 +122,13 @@ def _keeps_bound(precision: Precision) -> bool:
     rng = np.random.default_rng(0)
     rows_ND = rng.normal(size=(96, 700)).astype(np.float32) / np.float32(26)
     rounded = round_rows(rows_ND, np.arange(96), np.zeros(700, np.float32), precision)
-    bits = rounded.values.astype(np.uint32) << 16
-    values = (bits.view(np.float32) if precision == "bfloat16" else rounded.values).astype(np.float64)
-    truth = values @ values.T
+    values, product = rounded.values, multiply(rounded, rounded)
+    if precision == "bfloat16":
+        values, product = ((bits.astype(np.uint32) << 16).view(np.float32) for bits in (values, product))
+    truth = values.astype(np.float64) @ values.T
     sums = (rounded.sq_norms[:, None] + rounded.sq_norms[None, :]) / 2
     allowed = output_error(precision) * np.abs(truth) + accumulation(700) * sums
-    return bool((np.abs(multiply(rounded, rounded) - truth) <= allowed).all())
+    return bool((np.abs(product - truth) <= allowed).all())
 
 
 def output_error(precision: Precision) -> float:

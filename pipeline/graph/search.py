@@ -26,8 +26,9 @@ Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
 
 NO_POSITION = np.iinfo(np.int64).max
-# A tile's product (512 x 1,024 float32 = 2 MB) stays near the second-level cache; memory does not grow with a list.
-TILE_QUERIES = 512
+# A tile's product (1,024 x 1,024 bfloat16 = 2 MB) stays near the second-level cache; memory does not grow with a list.
+TILE_QUERIES = 1024
+_STRIP = 64
 TILE_MEMBERS = 1024
 
 
@@ -122,6 +123,7 @@ def search_block(queries_ND: Float32, index_Q: Int64, members: Members, top: Top
         for start, stop, tile in members.tiles:
             _rank_tile(
                 multiply(rounded, tile),
+                members.precision == "bfloat16",
                 rounded.sq_norms,
                 rounded.errors,
                 tile.sq_norms,
@@ -169,8 +171,55 @@ def insert(distances_K: Float32, positions_K: Int64, distance: np.float32, posit
 
 
 @njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _widen_and_count(
+    source_M: NDArray[np.uint16] | Float32,
+    are_bits: bool,
+    output: np.float32,
+    half_M: Float32,
+    threshold: np.float32,
+    product_M: Float32,
+) -> int:
+    """Fill `product_M` with float32 products; return how many members the bound cannot exclude."""
+    passing = 0
+    if are_bits:
+        for m in range(product_M.shape[0]):
+            product = np.uint32(np.uint32(source_M[m]) << np.uint32(16)).view(np.float32)
+            product_M[m] = product
+            passing += product + output * abs(product) - half_M[m] >= threshold
+    else:
+        for m in range(product_M.shape[0]):
+            product = np.float32(source_M[m])
+            product_M[m] = product
+            passing += product + output * abs(product) - half_M[m] >= threshold
+    return passing
+
+
+@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _keep_largest(product_M: Float32, output: np.float32, half_M: Float32, likely_K: Float32) -> None:
+    """Fill `likely_K` with the K largest lower bounds, ascending; -inf where there are fewer."""
+    likely_K[:] = -np.inf
+    n_best, n_members = likely_K.shape[0], product_M.shape[0]
+    for start in range(0, n_members, _STRIP):
+        stop = min(start + _STRIP, n_members)
+        larger = 0
+        for m in range(start, stop):
+            larger += product_M[m] - output * abs(product_M[m]) - half_M[m] > likely_K[0]
+        if larger == 0:
+            continue
+        for m in range(start, stop):
+            value = product_M[m] - output * abs(product_M[m]) - half_M[m]
+            if value > likely_K[0]:
+                slot = 0
+                while slot < n_best - 1 and value > likely_K[slot + 1]:
+                    likely_K[slot] = likely_K[slot + 1]
+                    slot += 1
+                likely_K[slot] = value
+
+
+@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def _rank_tile(
-    product_QM: Float32,
+    product_QM: NDArray[np.uint16] | Float32,
+    are_bits: bool,
     sq_norms_Q: Float32,
     errors_Q: Float32,
     sq_norms_M: Float32,
@@ -189,6 +238,7 @@ def _rank_tile(
     half_M = sq_norms_M * np.float32(0.5)
     largest = sq_norms_M.max()
     likely_K = np.empty(n_best, np.float32)
+    product_M = np.empty(n_members, np.float32)
     for r in range(n_queries):
         row = index_Q[r]
         distances_K, positions_K = best_distances[row], best_positions[row]
@@ -196,23 +246,12 @@ def _rank_tile(
         slack = relative * (np.float64(sq_norms_Q[r]) + largest)
         bound = distances_K[n_best - 1]
         threshold = _threshold(bound, sq_norms_Q[r], error, slack)
-        product_M = product_QM[r]
-        passing = 0
-        for m in range(n_members):
-            passing += product_M[m] + output * abs(product_M[m]) - half_M[m] >= threshold
+        passing = _widen_and_count(product_QM[r], are_bits, output, half_M, threshold, product_M)
         if passing == 0:
             continue
         if passing > n_best:
             # The K-th largest lower bound of the products caps the K-th distance before any is computed.
-            likely_K[:] = -np.inf
-            for m in range(n_members):
-                value = product_M[m] - output * abs(product_M[m]) - half_M[m]
-                if value > likely_K[0]:
-                    slot = 0
-                    while slot < n_best - 1 and value > likely_K[slot + 1]:
-                        likely_K[slot] = likely_K[slot + 1]
-                        slot += 1
-                    likely_K[slot] = value
+            _keep_largest(product_M, output, half_M, likely_K)
             sq_image = max(sq_norms_Q[r] - 2.0 * likely_K[0] + 2.0 * slack, 0.0)
             cap = (np.sqrt(sq_image) + error) ** 2 * (1.0 + 2.0**-20)
             if cap < bound:

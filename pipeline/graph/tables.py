@@ -1,5 +1,7 @@
 """The graph artifact's tables: rows of the compressed sparse graph, one file per input shard."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -28,9 +30,9 @@ def to_table(graph: Graph, cut_off_N: npt.NDArray[np.bool_], start: int, stop: i
     )
 
 
-def read_graph(folder: str, receipt: Receipt, n_parts: int) -> tuple[Graph, npt.NDArray[np.bool_]]:
-    """The whole graph, and which of its nodes (bool [N]) the cut-off removed."""
-    table = pa.concat_tables(artifacts.read_table(folder, receipt, part_name(part)) for part in range(n_parts))
+def read_graph(folder: str, receipt: Receipt, parts: Sequence[int]) -> tuple[Graph, npt.NDArray[np.bool_]]:
+    """The rows of some parts (indices are canonical positions), and which of these the cut-off removed, bool [N]."""
+    table = pa.concat_tables(artifacts.read_table(folder, receipt, part_name(part)) for part in parts)
     degrees = [chunk.value_lengths().to_numpy() for chunk in table["indices"].chunks]
     graph = Graph(
         np.cumsum(np.concatenate([[0], *degrees]), dtype=np.int64),

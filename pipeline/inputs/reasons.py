@@ -27,6 +27,9 @@ CAPTION_EMPTY = "caption-empty"
 CAPTION_TOO_LARGE = "caption-too-large"
 """The txt member exceeds the byte limit; it was not loaded."""
 
+FIELD_MISSING = "field-missing"
+"""The json has no number under a name that `embed.fields` declares as one."""
+
 TAR_TRUNCATED = "tar-truncated"
 """The tar ends inside this sample. `key` is empty where the cut left no name to read."""
 
@@ -45,6 +48,7 @@ ALL = frozenset(
         CAPTION_MISSING,
         CAPTION_EMPTY,
         CAPTION_TOO_LARGE,
+        FIELD_MISSING,
         TAR_TRUNCATED,
         TAR_CORRUPT,
         TAR_EMPTY,

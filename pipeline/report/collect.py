@@ -193,7 +193,7 @@ def _parameters(record: RunRecord) -> tuple[tuple[str, tuple[tuple[str, str], ..
 
 def _versions() -> tuple[tuple[str, str], ...]:
     found = [("d2prune", __version__), ("python", platform.python_version())]
-    for name in ("numpy", "pyarrow", "faiss-cpu", "faiss-gpu", "torch", "open_clip_torch", "ray", "pillow"):
+    for name in ("numpy", "pyarrow", "numba", "torch", "open_clip_torch", "ray", "pillow"):
         try:
             found.append((name, metadata.version(name)))
         except metadata.PackageNotFoundError:

@@ -22,7 +22,9 @@ def read_score(embed_folder: str, parts: Sequence[Receipt], name: str, option: s
         try:
             column = artifacts.read_table(embed_folder, receipt, "samples.parquet", [name])[name]
         except (KeyError, pa.ArrowInvalid) as error:
-            raise UserError(f"{option}: no score is called {name!r}; known: clip_score") from error
+            raise UserError(
+                f"{option}: no score is called {name!r}; expected clip_score or a number of embed.fields"
+            ) from error
         if not pa.types.is_floating(column.type) and not pa.types.is_integer(column.type):
             raise UserError(f"{option}: {name!r} is {column.type}, expected a number")
         score_M = column.to_numpy().astype(np.float32)

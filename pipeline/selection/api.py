@@ -68,7 +68,7 @@ def selection_scores(
     gammas = _checked(graph, gamma_forward, gamma_reverse)
     if partitions is not None:
         return _select_partitioned(graph, difficulty, gammas, partitions).selection_score
-    return _selection_scores(graph, difficulty, gammas, threads)[1]
+    return compute_scores(graph, difficulty, gammas, threads)[1]
 
 
 def select(
@@ -95,7 +95,7 @@ def select(
     gammas = _checked(graph, gamma_forward, gamma_reverse)
     if partitions is not None:
         return _select_partitioned(graph, difficulty, gammas, partitions)
-    x, t = _selection_scores(graph, difficulty, gammas, threads, keep_forward=True)
+    x, t = compute_scores(graph, difficulty, gammas, threads, keep_forward=True)
     sender, amount = whole_graph.strongest_messages(graph, t, gammas[1], threads)
     return Selection(x, t, sender, amount, rounds=1, messages=0)
 
@@ -108,14 +108,14 @@ def _checked(graph: Graph, gamma_forward: float, gamma_reverse: float) -> tuple[
     return check_gamma("gamma_forward", gamma_forward), check_gamma("gamma_reverse", gamma_reverse)
 
 
-def _selection_scores(
+def compute_scores(
     graph: Graph,
     difficulty: ArrayLike,
     gammas: tuple[float, float],
     threads: int | None,
     keep_forward: bool = False,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(forward scores or an empty array, selection scores). Memory beyond the arguments: 24 bytes a node."""
+    """(forward scores or an empty array, selection scores) of a valid graph; 24 bytes a node beyond the arguments."""
     s = _fixed_difficulty(graph, difficulty)
     state = kernel.new_state(graph.n_nodes)
     value = state[0]

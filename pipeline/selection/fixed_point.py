@@ -96,7 +96,11 @@ def to_fixed(difficulty: ArrayLike) -> NDArray[np.int64]:
             f"difficulty[{i}] is {s_N[i]}, expected a finite number, 0 <= score < {limit:.0f}"
             " (shift or scale the scores; see score.offset)"
         )
-    return np.rint(s_N * SCALE).astype(np.int64)
+    # In place: at 1e10 scores every temporary array counts.
+    del good
+    np.multiply(s_N, SCALE, out=s_N)
+    np.rint(s_N, out=s_N)
+    return s_N.astype(np.int64)
 
 
 def to_float(fixed: NDArray[np.int64]) -> NDArray[Any]:

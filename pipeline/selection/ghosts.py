@@ -19,41 +19,47 @@ _Float32s = NDArray[np.float32]
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def append_ghost_rows(
-    indptr: _Int64s, indices: _Int32s, sq_distances: _Float32s, n_ghosts: int
+def local_rows(
+    indptr: _Int64s,
+    neighbors: _Int64s,
+    sq_distances: _Float32s,
+    cut: _Int64s,
+    row_of_cut: _Int64s,
+    ghost_of_cut: _Int64s,
+    n_ghosts: int,
 ) -> tuple[_Int64s, _Int32s, _Float32s]:
-    """The block's CSR with a row for each ghost, as far as its neighbours are own nodes.
+    """The block's CSR in local indices, with a row for each ghost as far as its neighbours are own nodes.
 
     Args:
         indptr: int64 [n+1].
-        indices: int32 [e], local: own nodes below n, ghosts from n.
+        neighbors: int64 [e], node ids, whose lower 32 bits are the index within the owner.
         sq_distances: float32 [e].
+        cut: int64 [c], ascending: which of the e edges lead to a ghost.
+        row_of_cut: int64 [c], the own node of each.
+        ghost_of_cut: int64 [c], the ghost of each, below g.
         n_ghosts: g.
 
     Returns:
-        indptr int64 [n+g+1], indices int32 [e+c], squared distances float32 [e+c], with c cut edges.
+        indptr int64 [n+g+1], indices int32 [e+c], squared distances float32 [e+c].
     """
-    n, e = len(indptr) - 1, len(indices)
+    n, e = len(indptr) - 1, len(neighbors)
     full_indptr = np.zeros(n + n_ghosts + 1, np.int64)
+    indices, distances = np.empty(e + len(cut), np.int32), np.empty(e + len(cut), np.float32)
     for k in range(e):
-        if indices[k] >= n:
-            full_indptr[indices[k] + 1] += 1
+        indices[k] = np.int32(neighbors[k] & 0x7FFFFFFF)
+    for k in range(len(cut)):
+        indices[cut[k]] = n + ghost_of_cut[k]
+        full_indptr[n + ghost_of_cut[k] + 1] += 1
+    distances[:e] = sq_distances
     full_indptr[: n + 1] = indptr
     for ghost in range(n, n + n_ghosts):
         full_indptr[ghost + 1] += full_indptr[ghost]
     cursor = full_indptr[n:-1].copy()
-    neighbours = np.empty(full_indptr[-1], np.int32)
-    distances = np.empty(full_indptr[-1], np.float32)
-    neighbours[:e] = indices
-    distances[:e] = sq_distances
-    for u in range(n):
-        for k in range(indptr[u], indptr[u + 1]):
-            ghost = indices[k] - n
-            if ghost >= 0:
-                neighbours[cursor[ghost]] = u
-                distances[cursor[ghost]] = sq_distances[k]
-                cursor[ghost] += 1
-    return full_indptr, neighbours, distances
+    for k in range(len(cut)):
+        slot = cursor[ghost_of_cut[k]]
+        indices[slot], distances[slot] = row_of_cut[k], sq_distances[cut[k]]
+        cursor[ghost_of_cut[k]] += 1
+    return full_indptr, indices, distances
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
@@ -106,28 +112,34 @@ def receive(
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def collect_changes(
-    export_nodes: _Int32s, lo: int, hi: int, value: _Int64s, head: _Int32s, last_sent: _Int64s
-) -> tuple[_Int32s, _Int64s]:
-    """What the partition behind exports lo .. hi-1 has not been told yet, as (slots, values) for `receive`.
+    export_nodes: _Int32s, bounds: _Int64s, value: _Int64s, head: _Int32s, last_sent: _Int64s
+) -> tuple[_Int32s, _Int64s, _Int64s]:
+    """What other partitions have not been told yet, as (slots, values) for `receive`, one destination after another.
 
     A node told to be at or below zero is of no interest to others any more: it sends nothing and blocks nobody.
 
     Args:
         export_nodes: int32 [x], own nodes, those known to one other partition side by side.
-        lo: first export of the destination.
-        hi: one past its last.
+        bounds: int64 [d+1], where the exports to each of d destinations begin.
         value: int64 [n+g].
         head: int32 [n+g].
         last_sent: int64 [x], what the destination knows (TOLD_ALL: it needs no more); updated.
+
+    Returns:
+        slots int32 [M], values int64 [M], and int64 [d+1], where the news for each destination begin.
     """
-    slots, values = np.empty(hi - lo, np.int32), np.empty(hi - lo, np.int64)
+    slots, values = np.empty(len(export_nodes), np.int32), np.empty(len(export_nodes), np.int64)
+    starts = np.zeros(len(bounds), np.int64)
     m = 0
-    for k in range(lo, hi):
-        u = export_nodes[k]
-        if last_sent[k] == TOLD_ALL or (value[u] == last_sent[k] and head[u] != DONE):
-            continue
-        slots[m] = ~(k - lo) if head[u] == DONE else k - lo
-        values[m] = value[u]
-        last_sent[k] = TOLD_ALL if head[u] == DONE or value[u] <= 0 else value[u]
-        m += 1
-    return slots[:m].copy(), values[:m].copy()
+    for dest in range(len(bounds) - 1):
+        for k in range(bounds[dest], bounds[dest + 1]):
+            u = export_nodes[k]
+            if last_sent[k] == TOLD_ALL or (value[u] == last_sent[k] and head[u] != DONE):
+                continue
+            slot = k - bounds[dest]
+            slots[m] = ~slot if head[u] == DONE else slot
+            values[m] = value[u]
+            last_sent[k] = TOLD_ALL if head[u] == DONE or value[u] <= 0 else value[u]
+            m += 1
+        starts[dest + 1] = m
+    return slots[:m].copy(), values[:m].copy(), starts

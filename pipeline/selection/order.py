@@ -2,7 +2,7 @@
 
 The first is the definition of the algorithm; the second is only a matter of speed. Looking at nodes roughly from the
 highest value down (4,096 logarithmic buckets, a node whose value fell meanwhile moves to its new bucket) makes most
-looks succeed: 0.3 looks a node, against 3.5 in index order.
+looks succeed. With none spent on nodes at or below zero, that is 0.3 looks a node, against 3.5 for all in index order.
 
 Legend as in kernel.py.
 """
@@ -56,7 +56,7 @@ def sort_into_buckets(value: _Int64s, head: _Int32s, lo: int, hi: int, queue: _I
     """Counting sort of the unfinalised nodes lo <= i < hi with a value > 0 by bucket, ascending index within.
 
     Args:
-        value: int64 [n+g].
+        value: int64 [n+g]; each is read once, as another thread may be lowering it.
         head: int32 [n+g].
         lo: first node.
         hi: one past the last node.
@@ -67,15 +67,18 @@ def sort_into_buckets(value: _Int64s, head: _Int32s, lo: int, hi: int, queue: _I
         Number of nodes queued.
     """
     ends[:] = 0
+    bucket_of = np.full(hi - lo, N_BUCKETS, np.uint16)
     for i in range(lo, hi):
-        if value[i] > 0 and head[i] != DONE:
-            ends[_bucket(value[i]) + 1] += 1
+        x = load(value, i)
+        if x > 0 and head[i] != DONE:
+            bucket_of[i - lo] = _bucket(x)
+            ends[bucket_of[i - lo] + 1] += 1
     for b in range(N_BUCKETS):
         ends[b + 1] += ends[b]
     total = int(ends[N_BUCKETS])
     for i in range(lo, hi):
-        if value[i] > 0 and head[i] != DONE:
-            b = _bucket(value[i])
+        b = bucket_of[i - lo]
+        if b < N_BUCKETS:
             queue[ends[b]] = i
             ends[b] += 1
     return total

@@ -44,9 +44,9 @@ class Messages(NamedTuple):
     values: NDArray[np.int64]
 
 
-def node_id(partition: int, index: NDArray[np.int64]) -> NDArray[np.int64]:
+def node_id(partition: int | NDArray[np.int64], index: NDArray[np.int64]) -> NDArray[np.int64]:
     """The id of a node within a run: its partition in the upper 32 bits, its index there in the lower."""
-    return (np.int64(partition) << _INDEX_BITS) | np.asarray(index, np.int64)
+    return (np.asarray(partition, np.int64) << _INDEX_BITS) | np.asarray(index, np.int64)
 
 
 class GraphPartition:
@@ -86,23 +86,20 @@ class GraphPartition:
             UserError: too many nodes and ghosts for one partition.
         """
         n = len(position)
-        owner = neighbors >> _INDEX_BITS
-        remote = owner != partition
-        ghost_ids, ghost_of_edge = np.unique(neighbors[remote], return_inverse=True)
+        cut = np.flatnonzero((neighbors >> _INDEX_BITS) != partition)
+        ghost_ids, ghost_of_cut = np.unique(neighbors[cut], return_inverse=True)
+        row_of_cut = np.searchsorted(indptr, cut, side="right") - 1
         if n + len(ghost_ids) >= 2**31 - 1:
             raise UserError(f"partition {partition}: {n} nodes and {len(ghost_ids)} ghosts, expected fewer than 2**31")
         self.partition = partition
         self.n_nodes, self.n_ghosts = n, len(ghost_ids)
         self._gammas = gamma_forward, gamma_reverse
-        indices = (neighbors & (2**_INDEX_BITS - 1)).astype(np.int32)
-        indices[remote] = n + ghost_of_edge
-        self._rows = ghosts.append_ghost_rows(indptr, indices, sq_distances, self.n_ghosts)
+        self._rows = ghosts.local_rows(indptr, neighbors, sq_distances, cut, row_of_cut, ghost_of_cut, self.n_ghosts)
         # Ghosts are sorted by (owner, index there). The owner lists its exports to us in the same order, because the
         # graph is symmetric: both sides derive the slots without a word.
         self._sources, starts = np.unique(ghost_ids >> _INDEX_BITS, return_index=True)
         self._ghost_bounds = np.append(starts, len(ghost_ids))
-        row_of_edge = np.repeat(np.arange(n), np.diff(indptr))
-        exports = np.unique((owner[remote] << _INDEX_BITS) | row_of_edge[remote])
+        exports = np.unique((neighbors[cut] >> _INDEX_BITS << _INDEX_BITS) | row_of_cut)
         self._export_nodes = (exports & (2**_INDEX_BITS - 1)).astype(np.int32)
         self._export_bounds = np.append(np.searchsorted(exports, self._sources << _INDEX_BITS), len(exports))
         self._last_sent = np.full(len(exports), _UNKNOWN)
@@ -170,15 +167,14 @@ class GraphPartition:
                 slots, values, first, self._position, self._value, self._head, self._link, self._known, top
             )
         self._settle(top)
-        out = {}
-        for dest, lo, hi in self._destinations():
-            news = Messages(
-                *ghosts.collect_changes(self._export_nodes, lo, hi, self._value, self._head, self._last_sent)
-            )
-            if len(news.slots):
-                out[dest] = news
-                self.n_sent += len(news.slots)
-        return out
+        slots, values, starts = ghosts.collect_changes(
+            self._export_nodes, self._export_bounds, self._value, self._head, self._last_sent
+        )
+        self.n_sent += len(slots)
+        return {
+            int(self._sources[k]): Messages(slots[starts[k] : starts[k + 1]], values[starts[k] : starts[k + 1]])
+            for k in np.flatnonzero(np.diff(starts))
+        }
 
     def _settle(self, top: int) -> None:
         n = self.n_nodes
@@ -193,14 +189,21 @@ class GraphPartition:
         self._check(overflow)
         self.remaining -= settled
 
+    @property
+    def neighbours(self) -> list[int]:
+        """Partitions that share an edge with this one."""
+        return [int(source) for source in self._sources]
+
     def resend(self, dest: int) -> Messages:
         """All that `dest` may know of this partition's nodes, for one that was restored or started again."""
         k = int(np.searchsorted(self._sources, dest))
         lo, hi = self._export_bounds[k : k + 2]
         self._last_sent[lo:hi] = _UNKNOWN
-        news = ghosts.collect_changes(self._export_nodes, lo, hi, self._value, self._head, self._last_sent)
-        self.n_sent += hi - lo
-        return Messages(*news)
+        slots, values, _ = ghosts.collect_changes(
+            self._export_nodes[lo:hi], np.array([0, hi - lo]), self._value, self._head, self._last_sent[lo:hi]
+        )
+        self.n_sent += len(slots)
+        return Messages(slots, values)
 
     def state(self) -> dict[str, NDArray[Any]]:
         """A checkpoint: copies of all that `restore` needs beyond the constructor's arrays, about 20 bytes a node."""

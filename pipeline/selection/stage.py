@@ -1,185 +1,159 @@
-"""The rank and select stages: scores on a graph -> a ranking of the whole pool -> what fits the budget.
+"""The select stage: the ranking of the pool -> what fits the budget, and of each sample what became of it and why.
 
-`rank` runs forward and reverse pass once, for every budget; `select` draws the line and says of each sample what became
-of it and why. Both write one part per input shard, row-aligned with the embed artifact's.
+Reads the rank artifact, writes `decisions.parquet` (schemas.DECISIONS) per input shard, row-aligned with embed's parts.
 """
 
 import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline import artifacts, schemas
-from pipeline.artifacts import Receipt
+from pipeline.artifacts import Manifest, Receipt
 from pipeline.errors import UserError
-from pipeline.graph.tables import part_name, read_graph
-from pipeline.scores.column import read_score, shift
-from pipeline.selection.api import select
 from pipeline.selection.budget import (
     Threshold,
     count_ties,
     histogram,
     kept_in_part,
+    quotas,
     select_threshold,
     size_of_fraction,
     threshold_of_score,
 )
-from pipeline.selection.fixed_point import to_float
+from pipeline.selection.fixed_point import SCALE, to_float
+from pipeline.selection.ranking import RANKS
 
 Int64s = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class RankParams:
-    """What decides the ranking, given graph and embeddings."""
-
-    difficulty: str
-    offset: float | Literal["auto"]
-    gamma_forward: float
-    gamma_reverse: float
-
-
-@dataclass(frozen=True)
-class RankUnit:
-    """The whole pool."""
-
-    key: str
-    parts: tuple[Receipt, ...]
-    graph: Receipt
-
-
-def plan_rank(parts: Sequence[Receipt], graph: Receipt, params: RankParams) -> list[RankUnit]:
-    """One unit: all parts together."""
-    return [RankUnit(artifacts.unit_key("rank", params, graph.key), tuple(parts), graph)]
-
-
-@dataclass(frozen=True)
-class RankWorker:
-    """Runs D2's two passes over a graph that fits one machine's memory."""
-
-    embed_folder: str
-    graph_folder: str
-    folder: str
-    params: RankParams
-
-    def __call__(self, unit: RankUnit) -> Receipt:
-        """Rank the pool and commit the scores.
-
-        Raises:
-            UserError: the score named by `score.difficulty` is missing, not finite, or too large.
-        """
-        score_N = read_score(self.embed_folder, unit.parts, self.params.difficulty, "score.difficulty")
-        offset = self.params.offset
-        if offset == "auto":
-            offset = -float(score_N.min()) if len(score_N) else 0.0
-        difficulty_N = shift(score_N, offset)
-        graph, cut_off_N = read_graph(self.graph_folder, unit.graph, len(unit.parts))
-        scores = select(graph, difficulty_N, self.params.gamma_forward, self.params.gamma_reverse)
-        ranks = pa.table(
-            [
-                difficulty_N,
-                ~cut_off_N,
-                scores.forward_score,
-                scores.selection_score,
-                scores.suppressed_by,
-                scores.suppression,
-            ],
-            schema=schemas.RANKS,
-        )
-        files: dict[str, pa.Table | bytes] = {}
-        start = 0
-        for part, receipt in enumerate(unit.parts):
-            rows = receipt.rows("samples.parquet")
-            files[part_name(part)] = ranks.slice(start, rows)
-            start += rows
-        counters = {"ranked": int((~cut_off_N).sum()), "cut_off": int(cut_off_N.sum())}
-        return artifacts.commit_unit(self.folder, unit.key, files, counters, {"offset": offset})
-
-
-@dataclass(frozen=True)
 class SelectParams:
-    """The budget: exactly one is given. Units as in `config.SelectConfig`."""
+    """The budget: one of the first three is given. Units as in `config.SelectConfig`."""
 
     fraction: float | None
     size: int | None
     min_score: float | None
+    groups: str | None
 
 
 @dataclass(frozen=True)
-class Line:
-    """Where the budget draws the line through the ranking.
+class Cut:
+    """Where the budget draws the line through one group.
 
     Attributes:
-        budget: samples to keep.
+        group: its label; "" where the pool is one group.
         threshold: the cut, over all parts.
-        ties_before: int [P], how many samples at the threshold lie before each part.
+        ties_before: int [P], how many of its samples at the threshold lie before each part.
     """
 
-    budget: int
+    group: str
     threshold: Threshold
     ties_before: tuple[int, ...]
 
 
-def draw_line(folder: str, ranks: Receipt, n_parts: int, params: SelectParams) -> Line:
-    """Find the exact line, part by part: a few rounds of histograms, never a sort of the pool.
+@dataclass(frozen=True)
+class Line:
+    """Where the budget draws the line: `budget` samples are kept, cut group by group."""
+
+    budget: int
+    cuts: tuple[Cut, ...]
+
+
+def draw_line(
+    rank_folder: str, ranks: Manifest, embed_folder: str, parts: Sequence[Receipt], params: SelectParams
+) -> Line:
+    """Find the exact line: a few rounds of histograms over the parts, never a sort of the pool.
+
+    Groups get their share of the ranked samples by largest remainder; their labels are held in memory.
 
     Args:
-        folder: `work_dir/rank`.
-        ranks: the rank artifact's unit.
-        n_parts: input shards.
+        rank_folder: `work_dir/rank`.
+        ranks: the rank artifact.
+        embed_folder: `work_dir/embed`.
+        parts: the embed artifact's units.
         params: the budget; a fraction is of all embedded samples, those that the cut-off removed included.
 
     Raises:
-        UserError: more samples are asked for than are ranked.
+        UserError: more samples are asked for than are ranked, or there is no such column.
     """
+    ranked, cut_off = ranks.counters["ranked"], ranks.counters["cut_off"]
 
-    def scores() -> Iterator[Int64s]:
-        for part in range(n_parts):
-            table = artifacts.read_table(folder, ranks, part_name(part), ["ranked", "selection_score"])
-            yield table["selection_score"].to_numpy()[table["ranked"].to_numpy()]
+    def scores(group: str = "") -> Iterator[Int64s]:
+        for i, receipt in enumerate(ranks.units):
+            table = artifacts.read_table(rank_folder, receipt, RANKS, ["ranked", "selection_score"])
+            member_M = table["ranked"].to_numpy()
+            if params.groups is not None:
+                member_M = member_M & (labels[i] == group)
+            yield table["selection_score"].to_numpy()[member_M]
+
+    def cut(group: str, threshold: Threshold) -> Cut:
+        ties = [count_ties(score_M, threshold) for score_M in scores(group)]
+        return Cut(group, threshold, tuple(np.cumsum([0, *ties[:-1]]).tolist()))
+
+    def highest(group: str, m: int) -> Cut:
+        def counts(prefix: int, known: int, bits: int) -> Int64s:
+            return np.asarray(sum(histogram(score_M, prefix, known, bits) for score_M in scores(group)), np.int64)
+
+        return cut(group, select_threshold(counts, m))
 
     if params.min_score is not None:
         threshold = threshold_of_score(params.min_score)
         budget = sum(int((score_M > threshold.score).sum()) for score_M in scores())
-    else:
-        ranked, cut_off = ranks.counters["ranked"], ranks.counters["cut_off"]
-        budget = params.size or size_of_fraction(ranked + cut_off, params.fraction or 1.0)
-        if budget > ranked:
-            option = "select.size" if params.size else f"select.fraction {params.fraction}, that is"
-            raise UserError(f"{option} {budget} samples, but only {ranked} are ranked ({cut_off} were cut off)")
-        threshold = select_threshold(
-            lambda prefix, known, bits: np.sum(
-                [histogram(score_M, prefix, known, bits) for score_M in scores()], axis=0
-            ),
-            budget,
-        )
-    ties = [count_ties(score_M, threshold) for score_M in scores()]
-    return Line(budget, threshold, tuple(np.cumsum([0, *ties[:-1]]).tolist()))
+        if not budget:
+            best = max((int(score_M.max()) for score_M in scores() if len(score_M)), default=0) / SCALE
+            raise UserError(f"select.min_score {params.min_score} keeps no sample: the highest score is {best:.6g}")
+        return Line(budget, (cut("", threshold),))
+    budget = params.size or size_of_fraction(ranked + cut_off, params.fraction or 1.0)
+    if budget > ranked:
+        option = "select.size" if params.size else f"select.fraction {params.fraction}, that is"
+        raise UserError(f"{option} {budget} samples, but only {ranked} are ranked ({cut_off} were cut off)")
+    if params.groups is None:
+        return Line(budget, (highest("", budget),))
+    labels = [read_labels(embed_folder, part, params.groups) for part in parts]
+    names = np.unique(np.concatenate(labels)).tolist()
+    shares = quotas([sum(len(score_M) for score_M in scores(name)) for name in names], budget)
+    return Line(budget, tuple(highest(name, share) for name, share in zip(names, shares, strict=True) if share))
+
+
+def read_labels(embed_folder: str, part: Receipt, name: str) -> npt.NDArray[np.str_]:
+    """The groups of a part's samples, str [N].
+
+    Raises:
+        UserError: there is no such column of text.
+    """
+    try:
+        column = artifacts.read_table(embed_folder, part, "samples.parquet", [name])[name]
+    except (KeyError, pa.ArrowInvalid) as error:
+        raise UserError(f"select.groups: {name!r} is no column; expected shard or a text of embed.fields") from error
+    if not pa.types.is_string(column.type):
+        raise UserError(f"select.groups: {name!r} is {column.type}, expected a text")
+    return np.asarray(column.to_pylist(), np.str_)
 
 
 @dataclass(frozen=True)
 class SelectUnit:
-    """One input shard's decisions."""
+    """One input shard's decisions; `cuts` with the ties before this part only."""
 
     key: str
     part: int
     ranks: Receipt
-    threshold: Threshold
-    ties_before: int
+    cuts: tuple[Cut, ...]
+    groups: str | None
 
 
-def plan_select(ranks: Receipt, line: Line) -> list[SelectUnit]:
-    """One unit per input shard."""
-    return [
-        SelectUnit(
-            artifacts.unit_key(f"{part:08d}", ranks.key, line.threshold, ties), part, ranks, line.threshold, ties
-        )
-        for part, ties in enumerate(line.ties_before)
-    ]
+def plan_select(ranks: Sequence[Receipt], line: Line, params: SelectParams) -> list[SelectUnit]:
+    """One unit per input shard; `ranks` are the rank artifact's."""
+    units = []
+    for part, receipt in enumerate(ranks):
+        cuts = tuple(Cut(cut.group, cut.threshold, (cut.ties_before[part],)) for cut in line.cuts)
+        key = artifacts.unit_key(f"{part:08d}", receipt.key, cuts, params.groups)
+        units.append(SelectUnit(key, part, receipt, cuts, params.groups))
+    return units
 
 
 class SelectWorker:
@@ -193,11 +167,15 @@ class SelectWorker:
 
     def __call__(self, unit: SelectUnit) -> Receipt:
         """Decide and commit one part."""
-        ranks = artifacts.read_table(self._rank_folder, unit.ranks, part_name(unit.part))
+        ranks = artifacts.read_table(self._rank_folder, unit.ranks, RANKS)
         samples = artifacts.read_table(self._embed_folder, self._parts[unit.part], "samples.parquet", ["shard", "key"])
         score_N, ranked_N = ranks["selection_score"].to_numpy(), ranks["ranked"].to_numpy()
         kept_N = np.zeros(len(score_N), bool)
-        kept_N[ranked_N] = kept_in_part(score_N[ranked_N], unit.threshold, unit.ties_before)
+        if unit.groups is not None:
+            label_N = read_labels(self._embed_folder, self._parts[unit.part], unit.groups)
+        for cut in unit.cuts:
+            member_N = ranked_N if unit.groups is None else ranked_N & (label_N == cut.group)
+            kept_N[member_N] = kept_in_part(score_N[member_N], cut.threshold, *cut.ties_before)
         reason_N = np.where(kept_N, "kept", np.where(ranked_N, "below-budget", "cut-off"))
         suppressor_N = ranks["suppressor"].to_numpy()
         table = pa.table(

@@ -26,6 +26,10 @@ _MIN_NODES_PER_THREAD = 50_000
 # bounds the work on graphs where every node waits on the other thread (a chain laid across both).
 _MIN_SHARE_PER_PASS = 0.1
 
+# Node records of a block: 256 KiB, within a core's second-level cache.
+_BLOCK = 1 << 14
+_SAMPLED_EDGES = 10_000
+
 _IN_ORDER = np.empty(0, np.int64)
 _T = TypeVar("_T")
 
@@ -87,25 +91,27 @@ def settle(
     """
     n = graph.n_nodes
     value, head, link = state
-    queue = np.empty(n, np.int32)
-    ends = {}
-
-    def prepare(lo: int, hi: int) -> int:
-        own = head[lo:hi]
-        own[own != order.DONE] = order.NOBODY
-        ends[lo] = np.empty(order.N_BUCKETS + 1, np.int64)
-        return int(order.sort_into_buckets(value, head, lo, hi, queue[lo:hi], ends[lo]))
+    block = _block_size(graph)
 
     def work(lo: int, hi: int) -> tuple[int, int]:
-        settled, overflow = kernel.settle(
-            graph.indptr, graph.indices, graph.sq_distances, gamma_reverse, _IN_ORDER,
-            value, head, link, lo, hi, queue[lo:hi], ends[lo], order.NOBODY, len(ranges) > 1,
-        )  # fmt: skip
-        return int(settled), int(overflow)
+        own = head[lo:hi]
+        own[own != order.DONE] = order.NOBODY
+        queue, ends = np.empty(min(block, hi - lo), np.int32), np.empty(order.N_BUCKETS + 1, np.int64)
+        total = 0
+        for first in range(lo, hi, block):
+            queued = order.sort_into_buckets(value, head, first, min(first + block, hi), queue, ends)
+            settled, overflow = kernel.settle(
+                graph.indptr, graph.indices, graph.sq_distances, gamma_reverse, _IN_ORDER,
+                value, head, link, lo, hi, queue[:queued], ends, order.NOBODY, len(ranges) > 1,
+            )  # fmt: skip
+            total += int(settled)
+            if overflow != kernel.NO_OVERFLOW:
+                return total, int(overflow)
+        return total, kernel.NO_OVERFLOW
 
+    left = int(np.count_nonzero(value > 0))
     ranges = _ranges(n, threads)
-    # All sort before any settles: the sort reads every value twice and wants it the same.
-    while left := sum(_in_threads(prepare, ranges)):
+    while left:
         results = _in_threads(work, ranges)
         _check_overflow([overflow for _, overflow in results])
         settled = sum(count for count, _ in results)
@@ -113,6 +119,19 @@ def settle(
             raise D2PruneError(f"{left - settled} nodes could not be finalised: the graph is not symmetric")
         if settled < _MIN_SHARE_PER_PASS * left:
             ranges = [(0, n)]
+        left -= settled
+
+
+def _block_size(graph: Graph) -> int:
+    """How many nodes to sort by value at a time.
+
+    Where most neighbours lie near in memory, blocks that fit the cache: twice as fast at 2 million nodes, though the
+    order between blocks is not by value. Else all nodes at once: fewest looks.
+    """
+    edges = np.linspace(0, max(0, graph.n_edges - 1), min(_SAMPLED_EDGES, graph.n_edges)).astype(np.int64)
+    rows = np.searchsorted(graph.indptr, edges, side="right") - 1
+    near = np.abs(graph.indices[edges] - rows) < _BLOCK // 4
+    return _BLOCK if len(edges) and near.mean() > 0.75 else max(1, graph.n_nodes)
 
 
 def strongest_messages(

@@ -274,3 +274,17 @@ def test_units_travel():
 
     unit = stage.EmbedUnit("k", Shard("u", "n", 1, "v"))
     assert pickle.loads(pickle.dumps(unit)) == unit
+
+
+def test_fields_of_the_json_become_columns_and_a_missing_number_is_a_reject(setting):
+    pool, folder, params, make_worker = setting
+    members = [*good("a", 1), ("a.json", b'{"score": 2, "lang": "de"}'), *good("b", 2), ("b.json", b'{"score": "x"}')]
+    write_tar(pool / "0.tar", [*members, *good("c", 3), ("c.json", b'{"score": 0.5}')])
+    params = dataclasses.replace(params, fields=(("lang", "text"), ("score", "number")))
+    (unit,) = stage.plan(expand_input(str(pool)), params)
+    samples, rejects = tables(folder, make_worker(params)(unit))
+    assert samples.select(["key", "lang", "score"]).to_pylist() == [
+        {"key": "a", "lang": "de", "score": 2.0},
+        {"key": "c", "lang": "", "score": 0.5},
+    ]
+    assert [(row["key"], row["reason"]) for row in rejects.to_pylist()] == [("b", reasons.FIELD_MISSING)]

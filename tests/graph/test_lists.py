@@ -5,7 +5,7 @@ import pytest
 
 from pipeline.graph.lists import Lists, Visits, search_lists, visits_of
 from pipeline.graph.merge import merge
-from pipeline.graph.quantiser import nearest_lists, train
+from pipeline.graph.quantiser import Quantiser, train
 from pipeline.graph.search import TopK
 from tests.graph.test_search import pairs_of
 from tests.oracles_knn import sorted_pairs
@@ -25,7 +25,7 @@ def searched(rows, n_partitions, seed):
     """What a cluster does: each partition holds some lists; rows search at home, then travel once with their bound."""
     n_rows = len(rows)
     centroids = train(rows, NLIST, seed=0)
-    probes = nearest_lists(centroids, rows, NPROBE).positions
+    probes = Quantiser(centroids).nearest(rows, NPROBE).positions
     rng = np.random.default_rng(seed)
     owner_L = rng.permutation(np.arange(NLIST) % n_partitions)
     partitions = []

@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.errors import UserError
 from pipeline.graph import quantiser
-from pipeline.graph.quantiser import default_nlist, nearest_lists, train, training_sample
+from pipeline.graph.quantiser import Quantiser, default_nlist, probes_of, train, training_sample
 from tests.graph.test_search import pairs_of
 from tests.oracles_knn import sorted_pairs
 
@@ -32,15 +32,15 @@ def test_lists_by_distance_then_number():
     rng = np.random.default_rng(0)
     centroids = rng.integers(0, 3, (30, 4)).astype(np.float32)
     rows = rng.integers(0, 3, (40, 4)).astype(np.float32)
-    assert pairs_of(nearest_lists(centroids, rows, 7)) == [p[:7] for p in sorted_pairs(rows, centroids, range(30))]
+    assert pairs_of(Quantiser(centroids).nearest(rows, 7)) == [p[:7] for p in sorted_pairs(rows, centroids, range(30))]
 
 
 def test_an_assignment_does_not_depend_on_its_batch():
     rng = np.random.default_rng(0)
     rows, centroids = rng.normal(size=(200, 32)).astype(np.float32), rng.normal(size=(50, 32)).astype(np.float32)
-    whole = nearest_lists(centroids, rows, 5, threads=2).positions
+    whole = Quantiser(centroids).nearest(rows, 5, threads=2).positions
     for size in (1, 13, 64):
-        parts = [nearest_lists(centroids, rows[s : s + size].copy(), 5).positions for s in range(0, 200, size)]
+        parts = [Quantiser(centroids).nearest(rows[s : s + size].copy(), 5).positions for s in range(0, 200, size)]
         assert (np.concatenate(parts) == whole).all()
 
 
@@ -64,15 +64,46 @@ def test_every_round_serves_the_rows_better():
     rng = np.random.default_rng(0)
     means = rng.normal(size=(12, 10)) * 20
     rows = (means[np.arange(600) % 12] + rng.normal(size=(600, 10))).astype(np.float32)
-    costs = [nearest_lists(train(rows, 24, 0, n), rows, 1).sq_distances.mean(dtype=float) for n in range(5)]
+    costs = [Quantiser(train(rows, 24, 0, n)).nearest(rows, 1).sq_distances.mean(dtype=float) for n in range(5)]
     assert all(later <= earlier for earlier, later in pairwise(costs))
     assert costs[-1] < costs[0] / 1.5
+
+
+def two_levels():
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(60, 16)) * 2
+    rows = (centres[rng.integers(0, 60, 4000)] + rng.normal(size=(4000, 16))).astype(np.float32)
+    return rows[:900], rows
+
+
+def test_two_levels_agree_with_one_nearly_always_and_never_depend_on_the_batch(monkeypatch):
+    monkeypatch.setattr(quantiser, "UPPER_PROBES", 8)
+    centroids, rows = two_levels()
+    flat, deep = Quantiser(centroids).nearest(rows, 4), Quantiser(centroids, flat_lists=100).nearest(rows, 4, threads=2)
+    assert (flat.positions[:, 0] == deep.positions[:, 0]).mean() > 0.98
+    again = [Quantiser(centroids, flat_lists=100).nearest(rows[s : s + 77].copy(), 4) for s in range(0, 4000, 77)]
+    assert np.concatenate([part.positions for part in again]).tobytes() == deep.positions.tobytes()
+
+
+def test_two_levels_with_all_upper_lists_equal_one(monkeypatch):
+    monkeypatch.setattr(quantiser, "UPPER_PROBES", 1000)
+    centroids, rows = two_levels()
+    flat, deep = Quantiser(centroids).nearest(rows, 4), Quantiser(centroids, flat_lists=100).nearest(rows, 4)
+    assert deep.positions.tobytes() == flat.positions.tobytes()
+
+
+def test_lists_not_found_are_marked(monkeypatch):
+    monkeypatch.setattr(quantiser, "UPPER_PROBES", 1)
+    centroids, rows = two_levels()
+    probes = probes_of(Quantiser(centroids, flat_lists=100).nearest(rows, 200))
+    assert (probes[:, 0] >= 0).all() and (probes[:, -1] == -1).any()
+    assert (np.diff((probes < 0).astype(int), axis=1) >= 0).all()
 
 
 def test_identical_rows_leave_lists_empty_not_undefined():
     centroids = train(np.ones((50, 3), np.float32), 5, seed=0)
     assert np.isfinite(centroids).all()
-    assert set(nearest_lists(centroids, np.ones((4, 3), np.float32), 1).positions.ravel()) == {0}
+    assert set(Quantiser(centroids).nearest(np.ones((4, 3), np.float32), 1).positions.ravel()) == {0}
 
 
 def test_fewer_rows_than_lists_is_refused():

@@ -15,7 +15,7 @@ from pipeline.output.verify import verify
 from pipeline.run import run
 from tests.embed.pictures import encoded, picture, write_tar
 from tests.embed.test_stage import EMBEDDED, FAULTY, REASONS
-from tests.integration.conftest import write_pool
+from tests.pools import write_pool
 
 LONG = "folder/" + "long" * 40
 

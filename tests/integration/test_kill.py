@@ -12,7 +12,7 @@ import yaml
 
 from pipeline.execution import InProcess
 from pipeline.run import run
-from tests.integration.conftest import tree
+from tests.pools import tree
 
 ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT_S = 120.0

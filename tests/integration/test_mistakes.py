@@ -11,7 +11,7 @@ from pipeline.cli import STAGES as CLI_STAGES
 from pipeline.cli import main
 from pipeline.execution import InProcess
 from pipeline.run import STAGES, run
-from tests.integration.conftest import tree
+from tests.pools import tree
 
 
 def test_the_command_knows_every_stage():
@@ -31,7 +31,10 @@ def test_the_command_knows_every_stage():
         ({"select": {"fraction": 1.2}}, "select.fraction = 1.2"),
         ({"select": {"fracton": 0.2}}, "did you mean select.fraction?"),
         ({"score": {"difficulty": "beauty"}}, "'beauty'"),
-        ({"select": {"size": 10_000}}, "10000"),
+        ({"select": {"size": 10_000}}, "select.size 10000 samples, but only 160 are ranked"),
+        ({"select": {"min_score": 1e6}}, "select.min_score 1000000.0 keeps no sample: the highest score is"),
+        ({"select": {"fraction": 0.3, "groups": "colour"}}, "select.groups: 'colour' is no column"),
+        ({"graph": {"nprobe": 5, "nlist": 2}}, "nprobe"),
     ],
 )
 def test_one_line_and_exit_code_2(settings, pool, tmp_path, capsys, monkeypatch, change, line):

@@ -4,15 +4,16 @@ import logging
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from pipeline import storage
+from pipeline import artifacts, storage
 from pipeline.demo import s3_server
 from pipeline.execution import InProcess, OnRay
 from pipeline.output import subset
 from pipeline.output.verify import verify
 from pipeline.run import run
-from tests.integration.conftest import tree
+from tests.pools import tree
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +90,33 @@ def test_the_cut_off_takes_the_lowest_scores_out_of_the_graph(configure):
     result = run(config, InProcess(), stop_after="select")
     assert result.manifests["graph"].counters["cut_off"] == 40
     assert result.manifests["select"].counters == {"below_budget": 72, "cut_off": 40, "kept": 48}
+
+
+def test_groups_get_their_share_and_a_field_of_the_json_is_the_difficulty(configure):
+    config = configure(
+        embed__fields={"colour": "text", "beauty": "number"}, score={"difficulty": "beauty"}, select__groups="colour"
+    )
+    result = run(config, InProcess())
+    embed = [
+        artifacts.read_table(f"{config.work_dir}/embed", unit, "samples.parquet")
+        for unit in result.manifests["embed"].units
+    ]
+    decisions = [
+        artifacts.read_table(f"{config.work_dir}/select", unit, "decisions.parquet")
+        for unit in result.manifests["select"].units
+    ]
+    samples, decided = pa.concat_tables(embed), pa.concat_tables(decisions)
+    lowest = min(samples["beauty"].to_pylist())
+    np.testing.assert_allclose(decided["difficulty"].to_numpy(), samples["beauty"].to_numpy() - lowest, rtol=1e-6)
+    colours, kept = np.array(samples["colour"].to_pylist()), decided["kept"].to_numpy()
+    scores = decided["selection_fixed"].to_numpy()
+    names, sizes = np.unique(colours, return_counts=True)
+    assert kept.sum() == 48 and len(names) == 4
+    for name, size in zip(names, sizes, strict=True):
+        share = kept[colours == name].sum()
+        assert abs(share - 0.3 * size) < 1
+        order = np.argsort(-scores[colours == name], kind="stable")
+        assert set(np.flatnonzero(kept[colours == name])) == set(order[:share])
 
 
 def test_from_s3_to_s3(configure, pool, tmp_path):

@@ -165,3 +165,18 @@ def test_selection_equals_dealing_one_by_one(entries, parts):
         if uid in holders:
             expected += [holders[uid][i % len(holders[uid])] for i in range(count)]
     assert list(zip(found["part"].to_pylist(), map(int, found["key"].to_pylist()), strict=True)) == sorted(expected)
+
+
+def test_the_command_with_two_workers_gives_the_same_bytes(tmp_path, capsys):
+    from pipeline.cli import main
+
+    made = plain_pool()
+    put_pool(tmp_path / "pool", made)
+    url = subset_file(tmp_path, [item.uid for shard in made for item in shard[::2]])
+    command = ["reshard", "--subset", url, "--input", str(tmp_path / "pool"), "--samples-per-shard", "4"]
+    for workers in "12":
+        assert main([*command, "--output", str(tmp_path / workers), "--workers", workers]) == 0
+    assert "30 samples in 8 tars, 0 not found" in capsys.readouterr().out
+    assert tree(tmp_path / "1") == tree(tmp_path / "2")
+    assert main([*command, "--output", str(tmp_path / "pool")]) == 2
+    assert "is not empty" in capsys.readouterr().err

@@ -76,3 +76,16 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(UserError, match=r"difficulty\[1\]"):
         selection_scores(graph, [1, -1])
     assert selection_scores(graph_from_edges(0, {}), []).tolist() == []
+
+
+def test_blocks_sorted_one_after_another_give_the_same():
+    # Neighbours near in memory and more nodes than a block: the whole graph is settled block by block.
+    rng = np.random.default_rng(11)
+    n = 40_000
+    near = np.sort((np.arange(n)[:, None] + rng.integers(1, 40, (n, 3))) % n, axis=1)
+    edges = {(min(i, j), max(i, j)): (i * 7 + j) % 11 / 8 for i, row in enumerate(near.tolist()) for j in row if i != j}
+    graph = graph_from_edges(n, edges)
+    scores = rng.integers(0, 30, n) / 30
+    one = selection_scores(graph, scores, threads=1)
+    assert (selection_scores(graph, scores, threads=3) == one).all()
+    assert (selection_scores(graph, scores, partitions=rng.integers(0, 2, n)) == one).all()

@@ -1,4 +1,4 @@
-"""A small pool with natural near-duplicates, and the configuration of a run over it."""
+"""Small pools of made-up pictures, and what a folder holds."""
 
 import io
 import json
@@ -6,11 +6,7 @@ import tarfile
 from pathlib import Path
 
 import numpy as np
-import pytest
-import yaml
 from PIL import Image, ImageDraw
-
-from pipeline.config import RunConfig
 
 SHAPES = ("circle", "square", "bar", "cross")
 COLOURS = {"red": (220, 40, 40), "green": (40, 160, 60), "blue": (50, 80, 210), "yellow": (230, 200, 40)}
@@ -55,53 +51,9 @@ def write_pool(folder: Path, shards: int = 4, samples: int = 40) -> Path:
                 uid = f"{int(rng.integers(2**62)):016x}{shard:08x}{index:08x}"
                 add(tar, f"{key}.jpg", draw(shape, colour, int(rng.integers(2**31))))
                 add(tar, f"{key}.txt", f"a {colour} {shape}".encode())
-                add(tar, f"{key}.json", json.dumps({"uid": uid}).encode())
+                record = {"uid": uid, "colour": colour, "beauty": int(rng.integers(0, 100)) / 10}
+                add(tar, f"{key}.json", json.dumps(record).encode())
     return folder
-
-
-@pytest.fixture(scope="session")
-def pool(tmp_path_factory):
-    return write_pool(tmp_path_factory.mktemp("pool"))
-
-
-@pytest.fixture
-def settings(pool, tiny_model, tmp_path):
-    """Plain values of a run's configuration; change them before `RunConfig.parse`."""
-    return {
-        "input": str(pool),
-        "work_dir": str(tmp_path / "work"),
-        "output": str(tmp_path / "output"),
-        "embed": {"model": str(tiny_model), "batch_size": 16},
-        "graph": {"n_neighbors": 4},
-        "select": {"fraction": 0.3},
-        "write": {"samples_per_shard": 10},
-        "report": {"gallery": 4},
-    }
-
-
-@pytest.fixture
-def configure(settings):
-    """The configuration, with `section__key=value` changes."""
-
-    def _configure(**changes: object) -> RunConfig:
-        values = {name: dict(value) if isinstance(value, dict) else value for name, value in settings.items()}
-        for name, value in changes.items():
-            section, _, key = name.partition("__")
-            if key:
-                values.setdefault(section, {})[key] = value
-            else:
-                values[name] = value
-        return RunConfig.parse(values, "test")
-
-    return _configure
-
-
-@pytest.fixture
-def config_file(settings, tmp_path):
-    """The same as a file, for the command line."""
-    path = tmp_path / "run.yaml"
-    path.write_text(yaml.safe_dump(settings))
-    return path
 
 
 def tree(folder: Path | str) -> dict[str, bytes]:

@@ -1,0 +1,16 @@
+"""Runs work on workers: on Ray actors, or in this process with the same semantics.
+
+Two ways to work. `map`: independent units on a pool of workers. `group`: members that keep state and send each other
+messages in rounds.
+
+A worker is whatever `make_worker()` returns: a callable from unit to result, built where it runs, so that models and
+compiled kernels are loaded once per worker. Units are independent, so a unit may run again after a crash: its result is
+committed atomically and is the same. Retried, with back-off: `InfrastructureError` and workers that die. Not retried:
+anything else a unit raises, since it would be raised again. Ray appears in `on_ray.py` and in `jobs/` only.
+"""
+
+from pipeline.execution.contract import Executor, Group, Inboxes, Resources
+from pipeline.execution.in_process import InProcess
+from pipeline.execution.on_ray import OnRay
+
+__all__ = ["Executor", "Group", "InProcess", "Inboxes", "OnRay", "Resources"]

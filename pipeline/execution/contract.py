@@ -1,0 +1,119 @@
+"""What every executor promises: independent units on a pool, and groups of members that exchange messages."""
+
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from pipeline.errors import D2PruneError, UserError
+
+UnitT = TypeVar("UnitT")
+ResultT = TypeVar("ResultT")
+
+ATTEMPTS = 4
+BACKOFF_S = 0.5
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one worker of a stage takes. Never part of a fingerprint.
+
+    Attributes:
+        workers: how many work side by side.
+        num_cpus: cores each holds.
+        num_gpus: GPUs each holds; fractions share one.
+    """
+
+    workers: int = 1
+    num_cpus: float = 1
+    num_gpus: float = 0
+
+
+class Executor(Protocol):
+    """Runs units; see the module's text for what is retried."""
+
+    def map(
+        self,
+        make_worker: Callable[[], Callable[[UnitT], ResultT]],
+        units: Sequence[UnitT],
+        resources: Resources,
+    ) -> Iterator[ResultT]:
+        """Yield the result of each unit as it finishes, in any order.
+
+        Raises:
+            D2PruneError: a unit failed for good; the message names it.
+        """
+        ...
+
+    def group(self, make_member: Callable[[int], Any], size: int, resources: Resources) -> "Group":
+        """Members 0 .. size-1, none of them built yet; `make_member(index)` builds one where it lives."""
+        ...
+
+    def cpus(self) -> int:
+        """Cores that units may use together."""
+        ...
+
+    def cpus_per_node(self) -> int:
+        """Cores of the largest machine."""
+        ...
+
+    def close(self) -> None:
+        """Stop what this executor started."""
+        ...
+
+
+class Group(Protocol):
+    """Members with state. A member that is lost (or not built yet) is told of, never silently replaced.
+
+    A method called by `exchange` takes `inbox` (source -> message) and returns `outbox` (destination -> message).
+    Messages stay where they were made until their destination fetches them; they never pass through the driver.
+    """
+
+    size: int
+
+    def build(self, members: Sequence[int]) -> dict[int, Any]:
+        """Build members, anew where they were lost, and return what each one's `ready` says; the lost are left out."""
+        ...
+
+    def call(self, method: str, members: Sequence[int]) -> dict[int, Any]:
+        """Results by member; the lost are left out.
+
+        Raises:
+            D2PruneError: whatever a member raised.
+        """
+        ...
+
+    def exchange(
+        self, method: str, members: Sequence[int], inboxes: "Inboxes", *arguments: Any
+    ) -> tuple["Inboxes", set[int]]:
+        """Run one round: each member gets its inbox; what they send is returned by destination.
+
+        Returns:
+            The next inboxes (opaque messages), and the members that are lost. A message that can no longer be fetched
+            makes its source count as lost.
+        """
+        ...
+
+    def close(self) -> None:
+        """End the members."""
+        ...
+
+
+Inboxes = dict[int, dict[int, Any]]
+"""destination -> source -> message; what a message is, only its group knows."""
+
+
+def name_of(unit: Any) -> str:
+    """What messages call a unit."""
+    return str(getattr(unit, "key", unit))
+
+
+def named(error: D2PruneError, unit: Any) -> D2PruneError:
+    """The same error with the unit's name in front; a user's mistake already names its file."""
+    return error if isinstance(error, UserError) else type(error)(f"unit {name_of(unit)}: {error}")
+
+
+def pause(attempt: int) -> None:
+    """Wait before the next try: exponential, with jitter."""
+    time.sleep(BACKOFF_S * 2**attempt * (0.5 + random.random() / 2))

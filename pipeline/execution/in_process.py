@@ -1,0 +1,92 @@
+"""One worker, in this process: where Ray is not installed, in notebooks, in most tests."""
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from pipeline.errors import D2PruneError, InfrastructureError
+from pipeline.execution.contract import ATTEMPTS, Inboxes, Resources, ResultT, UnitT, name_of, named, pause
+
+log = logging.getLogger(__name__)
+
+
+class InProcess:
+    """One worker, in this process: where Ray is not installed, in notebooks, in most tests."""
+
+    def map(
+        self,
+        make_worker: Callable[[], Callable[[UnitT], ResultT]],
+        units: Sequence[UnitT],
+        resources: Resources,
+    ) -> Iterator[ResultT]:
+        """See `Executor.map`; `resources` is not used."""
+        worker = make_worker() if units else None
+        for unit in units:
+            assert worker is not None
+            for attempt in range(ATTEMPTS):
+                try:
+                    result = worker(unit)
+                    break
+                except InfrastructureError as error:
+                    if attempt + 1 == ATTEMPTS:
+                        raise named(error, unit) from error
+                    log.warning("unit %s failed (%s); trying again", name_of(unit), error)
+                    pause(attempt)
+                except D2PruneError as error:
+                    raise named(error, unit) from error
+            yield result
+
+    def group(self, make_member: Callable[[int], Any], size: int, resources: Resources) -> "InProcessGroup":
+        """See `Executor.group`; `resources` is not used."""
+        return InProcessGroup(make_member, size)
+
+    def cpus(self) -> int:
+        """See `Executor.cpus`."""
+        return os.cpu_count() or 1
+
+    def cpus_per_node(self) -> int:
+        """See `Executor.cpus_per_node`."""
+        return self.cpus()
+
+    def close(self) -> None:
+        """Nothing to stop."""
+
+
+class InProcessGroup:
+    """Members in this process; a test may `lose` one to see what a group's user does about it."""
+
+    def __init__(self, make_member: Callable[[int], Any], size: int) -> None:
+        self.size = size
+        self._make_member = make_member
+        self._members: dict[int, Any] = {}
+
+    def build(self, members: Sequence[int]) -> dict[int, Any]:
+        """See `Group.build`."""
+        for index in members:
+            self._members[index] = self._make_member(index)
+        return self.call("ready", members)
+
+    def call(self, method: str, members: Sequence[int]) -> dict[int, Any]:
+        """See `Group.call`."""
+        return {index: getattr(self._members[index], method)() for index in members if index in self._members}
+
+    def exchange(
+        self, method: str, members: Sequence[int], inboxes: Inboxes, *arguments: Any
+    ) -> tuple[Inboxes, set[int]]:
+        """See `Group.exchange`."""
+        outgoing: Inboxes = {}
+        for index in members:
+            if index in self._members:
+                outbox = getattr(self._members[index], method)(inboxes.get(index, {}), *arguments)
+                for destination, message in outbox.items():
+                    outgoing.setdefault(destination, {})[index] = message
+        return outgoing, {index for index in members if index not in self._members}
+
+    def lose(self, member: int) -> None:
+        """Forget a member, as if its machine had vanished."""
+        self._members.pop(member, None)
+
+    def close(self) -> None:
+        """See `Group.close`."""
+        self._members.clear()

@@ -1,0 +1,246 @@
+"""Ray actors as workers and as members of groups; the only module that imports Ray."""
+
+import collections
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import D2PruneError, InfrastructureError, UserError
+from pipeline.execution.contract import ATTEMPTS, Inboxes, Resources, ResultT, UnitT, name_of, named, pause
+
+log = logging.getLogger(__name__)
+
+
+def _fetch(boxed: list[Any]) -> Any:
+    """What a reference stands for; boxed, Ray hands the reference itself to an actor."""
+    import ray
+
+    return ray.get(boxed[0])
+
+
+class _Host:
+    """The Ray actor's body: builds the worker at the first unit and hands errors back as values.
+
+    As values, an error keeps its own type and text; raised through Ray it would arrive as a traceback. `make_worker` is
+    fetched when it is needed: if it cannot be unpickled here, that is a unit's error and not a worker that dies.
+    """
+
+    def __init__(self) -> None:
+        self._worker: Callable[[Any], Any] | None = None
+
+    def ready(self) -> bool:
+        return True
+
+    def run(self, make_worker: list[Any], unit: Any) -> tuple[bool, Any]:
+        try:
+            if self._worker is None:
+                self._worker = _fetch(make_worker)()
+            return True, self._worker(unit)
+        except D2PruneError as error:
+            return False, error
+
+
+class OnRay:
+    """A pool of actors on a Ray cluster; starts a local one on loopback unless an address is given."""
+
+    def __init__(self, address: str | None = None, num_cpus: int | None = None) -> None:
+        """Connect or start.
+
+        Args:
+            address: `auto`, `ray://host:port`, ...; None starts a local Ray that ends with this process.
+            num_cpus: logical cores of a local Ray; default those of the machine.
+        """
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        if address is None and "RAY_ADDRESS" not in os.environ:
+            # Makes the node's address 127.0.0.1, so that no listener of a local Ray faces the network.
+            os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+            # Workers must import the package this driver runs, installed or not.
+            here = str(Path(__file__).resolve().parents[2])
+            os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))
+        try:
+            import ray
+        except ImportError as error:
+            raise UserError(f"ray cannot be imported ({error}); install it or pass --no-ray") from error
+        self._ray = ray
+        self._started = not ray.is_initialized()
+        if not self._started:
+            return
+        local = address is None and "RAY_ADDRESS" not in os.environ
+        try:
+            ray.init(
+                # "local", lest Ray joins whatever cluster `ray start` once left on this machine.
+                address="local" if local else address,
+                num_cpus=num_cpus if local else None,
+                include_dashboard=False if local else None,
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+            )
+        except (ConnectionError, ValueError) as error:
+            raise UserError(
+                f"ray.address {address!r}: no cluster answers there: {' '.join(str(error).split())}"
+            ) from error
+
+    def map(
+        self,
+        make_worker: Callable[[], Callable[[UnitT], ResultT]],
+        units: Sequence[UnitT],
+        resources: Resources,
+    ) -> Iterator[ResultT]:
+        """See `Executor.map`: one unit in flight per actor; an actor joins when its node has room for it."""
+        ray = self._ray
+        waiting = collections.deque((unit, 0) for unit in units)
+        options = {"num_cpus": resources.num_cpus, "num_gpus": resources.num_gpus, "max_restarts": -1}
+        host = ray.remote(**options)(_Host)
+        shared = [ray.put(make_worker)]
+        actors = [host.remote() for _ in range(min(resources.workers, len(units)))]
+        running: dict[Any, tuple[Any, UnitT | None, int]] = {actor.ready.remote(): (actor, None, 0) for actor in actors}
+        unfinished = len(units)
+        try:
+            while unfinished:
+                (reference,), _ = ray.wait(list(running), num_returns=1)
+                actor, unit, attempt = running.pop(reference)
+                try:
+                    outcome = ray.get(reference)
+                except ray.exceptions.RayTaskError:
+                    # A defect in a worker: its own traceback is the best message.
+                    raise
+                except ray.exceptions.RayError as error:
+                    outcome = (False, InfrastructureError(f"worker lost: {' '.join(str(error).split())[:300]}"))
+                if unit is not None:
+                    done, result = outcome
+                    if done:
+                        unfinished -= 1
+                        yield result
+                    elif isinstance(result, InfrastructureError) and attempt + 1 < ATTEMPTS:
+                        log.warning("unit %s failed (%s); trying again", name_of(unit), result)
+                        pause(attempt)
+                        waiting.appendleft((unit, attempt + 1))
+                    else:
+                        raise named(result, unit)
+                if waiting:
+                    unit, attempt = waiting.popleft()
+                    running[actor.run.remote(shared, unit)] = (actor, unit, attempt)
+        finally:
+            for actor in actors:
+                ray.kill(actor)
+
+    def group(self, make_member: Callable[[int], Any], size: int, resources: Resources) -> "RayGroup":
+        """See `Executor.group`."""
+        return RayGroup(self._ray, make_member, size, resources)
+
+    def cpus(self) -> int:
+        """See `Executor.cpus`."""
+        return max(1, int(self._ray.cluster_resources().get("CPU", 1)))
+
+    def cpus_per_node(self) -> int:
+        """See `Executor.cpus_per_node`."""
+        nodes = [node["Resources"].get("CPU", 0) for node in self._ray.nodes() if node["Alive"]]
+        return max(1, int(max(nodes, default=1)))
+
+    def close(self) -> None:
+        """Shut a local Ray down, or leave the cluster."""
+        if self._started:
+            self._ray.shutdown()
+
+
+class _Member:
+    """The Ray actor's body: one member of a group, unbuilt at first and after a restart."""
+
+    def __init__(self) -> None:
+        self._member: Any = None
+
+    def build(self, make_member: list[Any], index: int) -> tuple[str, Any]:
+        try:
+            self._member = _fetch(make_member)(index)
+            return "done", self._member.ready()
+        except D2PruneError as error:
+            return "error", error
+
+    def call(self, method: str) -> tuple[str, Any]:
+        if self._member is None:
+            return "lost", None
+        try:
+            return "done", getattr(self._member, method)()
+        except D2PruneError as error:
+            return "error", error
+
+    def exchange(self, method: str, letters: dict[int, list[Any]], arguments: tuple[Any, ...]) -> tuple[str, Any]:
+        """Fetch the letters, run the method, and keep what it sends in this node's object store."""
+        import ray
+
+        if self._member is None:
+            return "lost", None
+        inbox, unreachable = {}, []
+        for source, (reference,) in letters.items():
+            try:
+                inbox[source] = ray.get(reference)
+            except ray.exceptions.RayError:
+                unreachable.append(source)
+        try:
+            outbox = getattr(self._member, method)(inbox, *arguments)
+        except D2PruneError as error:
+            return "error", error
+        return "done", ({destination: [ray.put(message)] for destination, message in outbox.items()}, unreachable)
+
+
+class RayGroup:
+    """Members on Ray actors; messages go from one's node to the other's through the object store."""
+
+    def __init__(self, ray: Any, make_member: Callable[[int], Any], size: int, resources: Resources) -> None:
+        self.size = size
+        self._ray = ray
+        actor = ray.remote(num_cpus=resources.num_cpus, num_gpus=resources.num_gpus, max_restarts=-1)(_Member)
+        self._make_member = [ray.put(make_member)]
+        self._actors = [actor.remote() for _ in range(size)]
+
+    def build(self, members: Sequence[int]) -> dict[int, Any]:
+        """See `Group.build`."""
+        return self._results({index: self._actors[index].build.remote(self._make_member, index) for index in members})
+
+    def call(self, method: str, members: Sequence[int]) -> dict[int, Any]:
+        """See `Group.call`."""
+        return self._results({index: self._actors[index].call.remote(method) for index in members})
+
+    def exchange(
+        self, method: str, members: Sequence[int], inboxes: Inboxes, *arguments: Any
+    ) -> tuple[Inboxes, set[int]]:
+        """See `Group.exchange`."""
+        pending = {
+            index: self._actors[index].exchange.remote(method, inboxes.get(index, {}), arguments) for index in members
+        }
+        results = self._results(pending)
+        lost = set(members) - results.keys()
+        outgoing: Inboxes = {}
+        for source, (outbox, unreachable) in results.items():
+            lost.update(unreachable)
+            for destination, letter in outbox.items():
+                outgoing.setdefault(destination, {})[source] = letter
+        return outgoing, lost
+
+    def actor(self, member: int) -> Any:
+        """The member's actor, for whoever wants to kill one."""
+        return self._actors[member]
+
+    def close(self) -> None:
+        """See `Group.close`."""
+        for actor in self._actors:
+            self._ray.kill(actor)
+
+    def _results(self, pending: dict[int, Any]) -> dict[int, Any]:
+        """What came back, without the members that are lost."""
+        results = {}
+        for index, reference in pending.items():
+            try:
+                state, value = self._ray.get(reference)
+            except self._ray.exceptions.RayTaskError:
+                raise
+            except self._ray.exceptions.RayError as error:
+                log.warning("member %d is lost (%s)", index, " ".join(str(error).split())[:200])
+                continue
+            if state == "error":
+                raise value
+            if state == "done":
+                results[index] = value
+        return results

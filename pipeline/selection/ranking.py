@@ -1,0 +1,221 @@
+"""The rank stage: difficulty scores on the graph -> one selection score per sample, good for every budget.
+
+Reads the embed artifact's scores and the graph artifact, writes `ranks.parquet` (schemas.RANKS) per input shard,
+row-aligned with embed's parts. Partition p owns a run of input shards, so it reads its own parts and no others; how
+many partitions there are shows nowhere in the result.
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline import artifacts, schemas, storage
+from pipeline.artifacts import Receipt
+from pipeline.execution import Executor, Resources
+from pipeline.graph.tables import read_graph
+from pipeline.scores.column import read_score, shift
+from pipeline.selection.distributed import Progress, settle
+from pipeline.selection.fixed_point import check_gamma, to_fixed
+from pipeline.selection.partition import GraphPartition, Introduction, Messages, node_id
+
+RANKS = "ranks.parquet"
+SAMPLES = "samples.parquet"
+SCORE_OPTION = "score.difficulty"
+
+
+@dataclass(frozen=True)
+class RankParams:
+    """What decides the ranking, given graph and embeddings."""
+
+    difficulty: str
+    offset: float | Literal["auto"]
+    gamma_forward: float
+    gamma_reverse: float
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Where the artifacts of a pool lie.
+
+    Attributes:
+        embed_folder: `work_dir/embed`.
+        parts: embed's units, in canonical order.
+        graph_folder: `work_dir/graph`.
+        graph: the graph artifact's unit.
+        folder: `work_dir/rank`.
+    """
+
+    embed_folder: str
+    parts: tuple[Receipt, ...]
+    graph_folder: str
+    graph: Receipt
+    folder: str
+
+
+def resolve_offset(pool: Pool, params: RankParams) -> float:
+    """What is added to the score: as given, or minus the pool's lowest.
+
+    Raises:
+        UserError: there is no such score, or a value is not finite.
+    """
+    if params.offset != "auto":
+        return params.offset
+    lowest = [read_score(pool.embed_folder, [part], params.difficulty, SCORE_OPTION) for part in pool.parts]
+    return -float(min(score_M.min() for score_M in lowest if len(score_M)))
+
+
+def rank(pool: Pool, params: RankParams, offset: float, executor: Executor, resources: Resources) -> list[Receipt]:
+    """Rank the pool on up to `resources.workers` partitions.
+
+    Returns:
+        One receipt per input shard, in canonical order.
+
+    Raises:
+        UserError: a score or gamma that is out of range.
+        InfrastructureError: partitions are lost again and again.
+    """
+    bounds = share_parts([receipt.rows(SAMPLES) for receipt in pool.parts], resources.workers)
+    job = RankJob(pool, params, offset, tuple(bounds))
+    group = executor.group(partial(RankMember, job), len(bounds) - 1, resources)
+    try:
+        receipts = settle(group, finish="finish")
+    finally:
+        group.close()
+    storage.delete([file.url for file in storage.list_files(job.checkpoints)])
+    return [receipt for member in receipts for receipt in member]
+
+
+def share_parts(rows: Sequence[int], n_partitions: int) -> list[int]:
+    """Cut parts into at most `n_partitions` runs of about equal rows.
+
+    Args:
+        rows: of each part, P of them, P >= 1.
+        n_partitions: at least 1.
+
+    Returns:
+        Ascending bounds from 0 to P: partition p owns parts bounds[p] to bounds[p + 1] - 1, at least one.
+    """
+    ends = np.cumsum(rows)
+    targets = ends[-1] * np.arange(1, n_partitions) / n_partitions
+    cuts = np.searchsorted(ends, targets, side="left") + 1
+    return sorted({0, *cuts.tolist(), len(rows)})
+
+
+@dataclass(frozen=True)
+class RankJob:
+    """One ranking: what its members share.
+
+    Attributes:
+        pool: where everything lies.
+        params: of the stage.
+        offset: resolved.
+        bounds: partition p owns parts bounds[p] to bounds[p + 1] - 1.
+    """
+
+    pool: Pool
+    params: RankParams
+    offset: float
+    bounds: tuple[int, ...]
+
+    @property
+    def checkpoints(self) -> str:
+        """Folder of the members' checkpoints."""
+        identity = artifacts.fingerprint(self.params, self.offset, self.pool.graph.key, self.bounds)
+        return storage.join(self.pool.folder, "checkpoints", identity)
+
+
+class RankMember:
+    """One partition: reads its parts, takes part in the rounds, commits its parts' ranks. See `distributed.Member`."""
+
+    def __init__(self, job: RankJob, index: int) -> None:
+        """Read the partition, and its last checkpoint if there is one."""
+        self._job, pool, params = job, job.pool, job.params
+        self._parts = range(job.bounds[index], job.bounds[index + 1])
+        receipts = [pool.parts[part] for part in self._parts]
+        starts = np.cumsum([0, *(receipt.rows(SAMPLES) for receipt in pool.parts)])[list(job.bounds)]
+        graph, self._cut_off_N = read_graph(pool.graph_folder, pool.graph, self._parts)
+        self._difficulty_N = shift(read_score(pool.embed_folder, receipts, params.difficulty, SCORE_OPTION), job.offset)
+        owner_E = np.searchsorted(starts, graph.indices, side="right") - 1
+        self._partition = GraphPartition(
+            index,
+            np.arange(starts[index], starts[index + 1]),
+            graph.indptr,
+            node_id(owner_E, graph.indices - starts[owner_E]),
+            graph.sq_distances,
+            to_fixed(self._difficulty_N),
+            check_gamma("select.gamma_forward", params.gamma_forward),
+            check_gamma("select.gamma_reverse", params.gamma_reverse),
+        )
+        self._checkpoint = storage.join(job.checkpoints, f"{index:06d}.npz")
+        self._restored = self._restore()
+
+    def ready(self) -> bool:
+        """See `Member.ready`."""
+        return self._restored
+
+    def introduce(self, inbox: Mapping[int, Any], destinations: tuple[int, ...]) -> dict[int, Introduction]:
+        """See `Member.introduce`."""
+        return {to: message for to, message in self._partition.introduce().items() if to in destinations}
+
+    def start(self, inbox: Mapping[int, Introduction]) -> dict[int, Messages]:
+        """See `Member.start`."""
+        return self._partition.start(inbox)
+
+    def step(self, inbox: Mapping[int, Messages]) -> dict[int, Messages]:
+        """See `Member.step`."""
+        return self._partition.step(inbox)
+
+    def resend(self, inbox: Mapping[int, Any], destinations: tuple[int, ...]) -> dict[int, Messages]:
+        """See `Member.resend`."""
+        return {to: self._partition.resend(to) for to in self._partition.neighbours if to in destinations}
+
+    def progress(self) -> Progress:
+        """See `Member.progress`."""
+        partition = self._partition
+        return Progress(partition.n_nodes, partition.remaining, partition.n_sent)
+
+    def checkpoint(self) -> None:
+        """See `Member.checkpoint`."""
+        sink = io.BytesIO()
+        np.savez(sink, allow_pickle=False, **self._partition.state())
+        storage.write_bytes(self._checkpoint, sink.getvalue())
+
+    def _restore(self) -> bool:
+        try:
+            data = storage.read_bytes(self._checkpoint)
+        except FileNotFoundError:
+            return False
+        with np.load(io.BytesIO(data), allow_pickle=False) as state:
+            self._partition.restore(dict(state))
+        return True
+
+    def finish(self) -> list[Receipt]:
+        """Commit the ranks of the partition's parts."""
+        suppressor_N, suppression_N = self._partition.strongest_messages()
+        ranks = pa.table(
+            [
+                self._difficulty_N,
+                ~self._cut_off_N,
+                self._partition.forward_scores(),
+                self._partition.scores(),
+                suppressor_N,
+                suppression_N,
+            ],
+            schema=schemas.RANKS,
+        )
+        receipts = []
+        start = 0
+        for part in self._parts:
+            rows = self._job.pool.parts[part].rows(SAMPLES)
+            cut_off = int(self._cut_off_N[start : start + rows].sum())
+            key = artifacts.unit_key(f"{part:08d}", self._job.params, self._job.offset, self._job.pool.graph.key)
+            counters = {"ranked": rows - cut_off, "cut_off": cut_off}
+            table = ranks.slice(start, rows)
+            receipts.append(artifacts.commit_unit(self._job.pool.folder, key, {RANKS: table}, counters))
+            start += rows
+        return receipts

@@ -1,0 +1,176 @@
+"""Ranking on a group of members: the same bits whatever their number and whoever is lost in whichever round."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar
+
+import numpy as np
+import pytest
+
+from pipeline.errors import D2PruneError
+from pipeline.execution import InProcess, OnRay, Resources
+from pipeline.graph.csr import Graph
+from pipeline.selection.api import select
+from pipeline.selection.distributed import Progress, settle
+from pipeline.selection.fixed_point import to_fixed
+from pipeline.selection.partition import GraphPartition, node_id
+from tests.oracles import graph_from_edges
+
+N = 300
+
+
+@dataclass(frozen=True)
+class Job:
+    graph: Graph
+    difficulty: np.ndarray
+    starts: tuple[int, ...]
+    keep_state: bool
+
+
+class PartitionMember:
+    """A member over arrays in memory; its checkpoint, if any, is in a dict that outlives it."""
+
+    saved: ClassVar[dict] = {}
+
+    def __init__(self, job, index):
+        low, high = job.starts[index : index + 2]
+        first, last = job.graph.indptr[[low, high]]
+        starts = np.asarray(job.starts)
+        owner = np.searchsorted(starts, job.graph.indices[first:last], side="right") - 1
+        self.index, self.keep_state = index, job.keep_state
+        self.partition = GraphPartition(
+            index,
+            np.arange(low, high),
+            job.graph.indptr[low : high + 1] - first,
+            node_id(owner, job.graph.indices[first:last] - starts[owner]),
+            job.graph.sq_distances[first:last],
+            to_fixed(job.difficulty[low:high]),
+        )
+        self.restored = index in self.saved
+        if self.restored:
+            self.partition.restore(self.saved[index])
+
+    def ready(self):
+        return self.restored
+
+    def introduce(self, inbox, destinations):
+        return {to: message for to, message in self.partition.introduce().items() if to in destinations}
+
+    def start(self, inbox):
+        return self.partition.start(inbox)
+
+    def step(self, inbox):
+        return self.partition.step(inbox)
+
+    def resend(self, inbox, destinations):
+        return {to: self.partition.resend(to) for to in self.partition.neighbours if to in destinations}
+
+    def progress(self):
+        return Progress(self.partition.n_nodes, self.partition.remaining, self.partition.n_sent)
+
+    def checkpoint(self):
+        if self.keep_state:
+            self.saved[self.index] = self.partition.state()
+
+    def finish(self):
+        return (self.partition.forward_scores(), self.partition.scores(), *self.partition.strongest_messages())
+
+
+class Losing:
+    """A group that loses members before given calls of `exchange`."""
+
+    def __init__(self, group, losses):
+        self.group, self.losses, self.size, self.calls = group, losses, group.size, 0
+
+    def build(self, members):
+        return self.group.build(members)
+
+    def call(self, method, members):
+        return self.group.call(method, members)
+
+    def exchange(self, method, members, inboxes, *arguments):
+        for member in self.losses.get(self.calls, ()):
+            self.group.lose(member)
+        self.calls += 1
+        return self.group.exchange(method, members, inboxes, *arguments)
+
+    def close(self):
+        self.group.close()
+
+
+def job(size, keep_state=False, seed=0):
+    rng = np.random.default_rng(seed)
+    pairs = {tuple(sorted(pair)) for pair in rng.integers(0, N, (900, 2)).tolist() if pair[0] != pair[1]}
+    graph = graph_from_edges(N, {pair: float(rng.integers(0, 4)) / 2 for pair in sorted(pairs)})
+    starts = tuple(np.linspace(0, N, size + 1).astype(int).tolist())
+    # Few distinct values: ties between partitions in every round.
+    return Job(graph, rng.integers(0, 8, N) / 4, starts, keep_state)
+
+
+def whole(job):
+    found = select(job.graph, job.difficulty)
+    return found.forward_score, found.selection_score, found.suppressed_by, found.suppression
+
+
+def assert_equal(results, expected):
+    for column, values in zip(zip(*results, strict=True), expected, strict=True):
+        np.testing.assert_array_equal(np.concatenate(column), values)
+
+
+@pytest.fixture(autouse=True)
+def _no_checkpoints_of_others():
+    PartitionMember.saved.clear()
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 50])
+def test_any_number_of_members_gives_the_bits_of_one_kernel(size):
+    given = job(size)
+    assert_equal(settle(InProcess().group(partial(PartitionMember, given), size, Resources()), "finish"), whole(given))
+
+
+@pytest.mark.parametrize("keep_state", [False, True], ids=["from nothing", "from a checkpoint"])
+@pytest.mark.parametrize("call", range(0, 14))
+def test_members_lost_before_any_exchange_change_nothing(call, keep_state):
+    given = job(6, keep_state, seed=call)
+    group = Losing(InProcess().group(partial(PartitionMember, given), 6, Resources()), {call: [2, 5]})
+    assert_equal(settle(group, "finish", checkpoint_every=2), whole(given))
+
+
+def test_one_member_lost_after_another_changes_nothing():
+    given = job(5, keep_state=True, seed=3)
+    losses = {call: [call % 5] for call in range(1, 40, 2)}
+    group = Losing(InProcess().group(partial(PartitionMember, given), 5, Resources()), losses)
+    assert_equal(settle(group, "finish", checkpoint_every=1), whole(given))
+
+
+def test_a_graph_that_is_not_symmetric_is_an_error_not_an_endless_loop():
+    given = job(2)
+    graph = given.graph
+    row_E = np.repeat(np.arange(N), np.diff(graph.indptr))
+    row = row_E[(row_E < N // 2) & (graph.indices >= N // 2)][0]
+    stays_E = (row_E != row) | (graph.indices < N // 2)
+    indptr = np.searchsorted(row_E[stays_E], np.arange(N + 1))
+    bad = Job(Graph(indptr, graph.indices[stays_E], graph.sq_distances[stays_E]), given.difficulty, given.starts, False)
+    with pytest.raises(D2PruneError, match="not symmetric"):
+        settle(InProcess().group(partial(PartitionMember, bad), 2, Resources()), "finish")
+
+
+def test_a_killed_actor_changes_nothing():
+    given = job(4, seed=9)
+    executor = OnRay(num_cpus=4)
+    try:
+        group = executor.group(partial(PartitionMember, given), 4, Resources(num_cpus=1))
+
+        class Killing(Losing):
+            def exchange(self, method, members, inboxes, *arguments):
+                if self.calls in self.losses:
+                    executor._ray.kill(self.group.actor(1), no_restart=False)
+                self.calls += 1
+                return self.group.exchange(method, members, inboxes, *arguments)
+
+        killing = Killing(group, {0: (), 3: (), 4: ()})
+        assert_equal(settle(killing, "finish"), whole(given))
+        assert killing.calls > 5
+        group.close()
+    finally:
+        executor.close()
