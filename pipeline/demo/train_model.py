@@ -119,9 +119,9 @@ def auc(matched: np.ndarray, shuffled: np.ndarray) -> float:
 
     Args:
         matched: scores of right captions [N].
-        shuffled: scores of wrong captions [M].
+        shuffled: scores of wrong captions, of any shape.
     """
-    ordered = np.sort(shuffled)
+    ordered = np.sort(shuffled, axis=None)
     below = np.searchsorted(ordered, matched, side="left") + np.searchsorted(ordered, matched, side="right")
     return float(below.mean() / 2 / len(ordered))
 
