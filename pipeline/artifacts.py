@@ -149,8 +149,8 @@ def _receipt(record: dict[str, Any]) -> Receipt:
     )
 
 
-def read_table(folder: str, receipt: Receipt, name: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """A unit's table, checked against its receipt.
+def read_file(folder: str, receipt: Receipt, name: str) -> bytes:
+    """A unit's file, checked against its receipt.
 
     Raises:
         InfrastructureError: the file is not the one the receipt tells of.
@@ -163,6 +163,12 @@ def read_table(folder: str, receipt: Receipt, name: str, columns: Sequence[str] 
         raise InfrastructureError(f"{error}, though its receipt is there; delete its folder and run again") from error
     if storage.checksum(data) != record.checksum:
         raise InfrastructureError(f"{storage.redact(url)}: not what its receipt tells; delete its folder and run again")
+    return data
+
+
+def read_table(folder: str, receipt: Receipt, name: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """A unit's table, checked against its receipt; raises what `read_file` does."""
+    data = read_file(folder, receipt, name)
     return pq.read_table(pa.BufferReader(data), columns=list(columns) if columns is not None else None)
 
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from pipeline import artifacts, stages, storage
 from pipeline.artifacts import Manifest, Receipt
@@ -68,7 +68,7 @@ def plan_run(config: RunConfig) -> RunPlan:
     """
     from pipeline.embed import models
     from pipeline.embed.stage import EmbedParams
-    from pipeline.graph.stage import GraphParams
+    from pipeline.graph.params import GraphParams
     from pipeline.output.stage import WriteParams
     from pipeline.selection.ranking import RankParams
     from pipeline.selection.stage import SelectParams
@@ -208,28 +208,29 @@ class _Run:
 
     def _graph(self) -> None:
         from pipeline.graph import stage
+        from pipeline.graph.params import Layout
+        from pipeline.graph.sharded.build import clean
 
         planned, embed = self.plan.graph, self.manifests["embed"]
+        stages.announce(planned)
+        # A worker on Ray is one of many on its machine; in this process it is the only one.
+        layout = Layout(threads=self.executor.cpus() if isinstance(self.executor, InProcess) else 1)
+        job = stage.plan(self.plan.embed.folder, embed.units, embed.fingerprint, planned.folder, planned.params, layout)
+        job, receipts, facts = stage.build(job, self.executor, self.one, self.many)
 
         def check(receipts: Sequence[Receipt]) -> None:
-            artifacts.balance("graph", embed.counters["embedded"], {"nodes": receipts[0].counters["nodes"]})
+            nodes = artifacts.sum_counters(receipts)["nodes"]
+            artifacts.balance("graph", embed.counters["embedded"], {"nodes": nodes})
 
-        self.manifests["graph"] = stages.complete(
-            planned,
-            self.executor,
-            stage.plan(embed.fingerprint, embed.units, planned.params),
-            partial(stage.GraphWorker, self.plan.embed.folder, planned.folder, planned.params),
-            self.one,
-            check,
-            _first_facts,
-        )
+        self.manifests["graph"] = stages.commit(planned, receipts, check, lambda receipts: facts)
+        clean(job)
 
     def _rank(self) -> None:
         from pipeline.selection import ranking
 
         planned, embed, graph = self.plan.rank, self.manifests["embed"], self.manifests["graph"]
         stages.announce(planned)
-        pool = ranking.Pool(self.plan.embed.folder, embed.units, self.plan.graph.folder, graph.units[0], planned.folder)
+        pool = ranking.Pool(self.plan.embed.folder, embed.units, self.plan.graph.folder, graph.units, planned.folder)
         offset = ranking.resolve_offset(pool, planned.params)
         receipts = ranking.rank(pool, planned.params, offset, self.executor, self.many)
 
@@ -336,8 +337,3 @@ def run_record(config: RunConfig, result: RunResult) -> "RunRecord":
         timings=result.seconds,
         parameters={stage: manifest.params for stage, manifest in result.manifests.items()},
     )
-
-
-def _first_facts(receipts: Sequence[Receipt]) -> Mapping[str, Any]:
-    """Facts of a stage whose only unit is the whole pool."""
-    return receipts[0].facts

@@ -80,16 +80,39 @@ def complete(
         facts: what to record of the whole artifact.
         finished: receipts by unit key, where having a receipt is not enough to be finished.
     """
-    stage, folder = planned.stage, planned.folder
     announce(planned)
+    receipts = run_units(planned.stage, planned.folder, executor, units, make_worker, resources, finished)
+    return commit(planned, [receipts[unit.key] for unit in units], check, facts)
+
+
+def run_units(
+    label: str,
+    folder: str,
+    executor: Executor,
+    units: Sequence[Unit],
+    make_worker: Callable[[], Callable[[Any], Receipt]],
+    resources: Resources,
+    finished: Mapping[str, Receipt] | None = None,
+) -> dict[str, Receipt]:
+    """Run the units that have no receipt yet, and return those of all by key.
+
+    Args:
+        label: what the log calls them.
+        folder: of the stage.
+        executor: as of `complete`, like the rest.
+        units: in any order.
+        make_worker: builds a worker; picklable.
+        resources: of one worker, and how many.
+        finished: receipts by unit key, where having a receipt is not enough to be finished.
+    """
     receipts = dict(finished) if finished is not None else _receipts(folder, units)
     todo = [unit for unit in units if unit.key not in receipts]
     n_finished = len(units) - len(todo)
     if n_finished:
-        log.info("%s: %d of %d units are finished already", stage, n_finished, len(units))
-    for receipt in progress.track(executor.map(make_worker, todo, resources), stage, len(units), n_finished):
+        log.info("%s: %d of %d units are finished already", label, n_finished, len(units))
+    for receipt in progress.track(executor.map(make_worker, todo, resources), label, len(units), n_finished):
         receipts[receipt.key] = receipt
-    return commit(planned, [receipts[unit.key] for unit in units], check, facts)
+    return receipts
 
 
 def announce(planned: Planned) -> None:

@@ -23,7 +23,7 @@ from pipeline.graph.lists import Lists, search_lists, visits_of
 from pipeline.graph.merge import without_self
 from pipeline.graph.parallel import available_cores, parallel_ranges
 from pipeline.graph.quantiser import Quantiser, default_nlist, probes_of, train, training_sample
-from pipeline.graph.recall import Recall, brute_force, choose_nprobe, measure
+from pipeline.graph.recall import Recall, brute_force, choose_nprobe, measure, samples
 from pipeline.graph.search import NO_POSITION, TopK
 from pipeline.graph.symmetrise import symmetrise
 
@@ -122,7 +122,7 @@ def knn_graph_report(
     n_rows = len(rows_ND)
     groups = collapse(rows_ND)
     rows_RD = rows_ND if len(groups.first_R) == n_rows else rows_ND[groups.first_R]
-    lists_wanted = nprobe is not None or (target_recall is not None and n_rows >= EXACT_BELOW)
+    lists_wanted = wants_lists(n_rows, target_recall, nprobe)
     if lists_wanted:
         top, nlist, nprobe, checked_R = _search(
             rows_RD, groups.first_R, n_neighbors, target_recall, seed, nlist, nprobe, threads, recall_queries
@@ -141,6 +141,11 @@ def knn_graph_report(
         log.info("recall@%d %.4f (95%%: %.4f to %.4f)", n_neighbors, recall.value, recall.low, recall.high)
     graph = symmetrise(found.positions, found.sq_distances)
     return KnnReport(graph, found.positions, found.sq_distances, nlist, nprobe, recall)
+
+
+def wants_lists(n_rows: int, target_recall: float | None, nprobe: int | None) -> bool:
+    """Return whether a pool is searched in lists; otherwise it is compared as a whole."""
+    return nprobe is not None or (target_recall is not None and n_rows >= EXACT_BELOW)
 
 
 def _check(
@@ -187,24 +192,33 @@ def _search(
     n_rows = len(rows_RD)
     nlist = min(nlist or default_nlist(n_rows), n_rows)
     quantiser = Quantiser(train(rows_RD[training_sample(n_rows, nlist, seed)], nlist, seed, threads=threads))
-    shuffled_R = np.random.default_rng([seed, 1]).permutation(n_rows)
-    size = min(recall_queries, max(1, n_rows // 2))
+    sample_S, checked_R = samples(n_rows, recall_queries, seed)
     if nprobe is None:
         assert target_recall is not None
-        sample_S = shuffled_R[:size]
         nprobe = _tune(rows_RD, sample_S, quantiser, n_neighbors, target_recall, threads)
         log.info("nlist %d, nprobe %d for recall %.3f", nlist, nprobe, target_recall)
     nprobe = min(nprobe, nlist)
-    probes_RP = _probes(quantiser, rows_RD, nprobe, threads)
+    probes_RP = probes(quantiser, rows_RD, nprobe, threads)
     return (
         search_in_memory(rows_RD, positions_R, quantiser.centroids, probes_RP, n_neighbors + 1, threads),
         nlist,
         nprobe,
-        np.sort(shuffled_R[size : 2 * size]),
+        checked_R,
     )
 
 
-def _probes(quantiser: Quantiser, rows_RD: Float32, nprobe: int, threads: int) -> Int32:
+def probes(quantiser: Quantiser, rows_RD: Float32, nprobe: int, threads: int) -> Int32:
+    """Return the lists each row visits, home first.
+
+    Args:
+        quantiser: L lists.
+        rows_RD: float32 [R, D], contiguous.
+        nprobe: P <= L.
+        threads: workers; changes speed only.
+
+    Returns:
+        int32 [R, P], -1 where no list was found; in no order past the first if P = L.
+    """
     nlist = len(quantiser.centroids)
     if nprobe < nlist:
         return probes_of(quantiser.nearest(rows_RD, nprobe, threads))
@@ -215,15 +229,31 @@ def _probes(quantiser: Quantiser, rows_RD: Float32, nprobe: int, threads: int) -
 def _tune(
     rows_RD: Float32, sample_S: Int64, quantiser: Quantiser, n_neighbors: int, target_recall: float, threads: int
 ) -> int:
-    n_rows, nlist = len(rows_RD), len(quantiser.centroids)
+    n_rows = len(rows_RD)
     truth = brute_force(rows_RD[sample_S], _blocks(rows_RD, np.arange(n_rows)), n_neighbors + 1, threads)
     true_SK = without_self(truth, sample_S).positions
     exists_SK = true_SK != NO_POSITION
     true_lists_SK = np.full(true_SK.shape, -1, np.int64)
     true_lists_SK[exists_SK] = quantiser.nearest(rows_RD[true_SK[exists_SK]], 1, threads).positions[:, 0]
+    return tuned_nprobe(quantiser, rows_RD[sample_S], true_lists_SK, target_recall, threads)
+
+
+def tuned_nprobe(
+    quantiser: Quantiser, rows_SD: Float32, true_lists_SK: Int64, target_recall: float, threads: int
+) -> int:
+    """Return the smallest nprobe that reaches the target on a sample with confidence, at most all lists.
+
+    Args:
+        quantiser: L lists.
+        rows_SD: float32 [S, D], the sample.
+        true_lists_SK: int64 [S, K], home list of each true neighbour; -1 where there is none.
+        target_recall: in (0, 1].
+        threads: workers; changes speed only.
+    """
+    nlist = len(quantiser.centroids)
     n_probes = min(_FIRST_PROBES, nlist)
     while n_probes < nlist:
-        probed = quantiser.nearest(rows_RD[sample_S], n_probes, threads).positions
+        probed = quantiser.nearest(rows_SD, n_probes, threads).positions
         nprobe = choose_nprobe(true_lists_SK, probed, target_recall)
         if nprobe is not None:
             return nprobe

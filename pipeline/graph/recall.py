@@ -39,6 +39,22 @@ class Recall:
     n_queries: int
 
 
+def samples(n_rows: int, size: int, seed: int) -> tuple[Int64, Int64]:
+    """Return two disjoint samples of a pool: one to choose nprobe with, one to measure the recall reached.
+
+    Args:
+        n_rows: N.
+        size: of each, at most; no more than half of the pool.
+        seed: any int >= 0.
+
+    Returns:
+        int64 [S] in random order; int64 [S], ascending, fewer or none where the pool is too small.
+    """
+    size = min(size, max(1, n_rows // 2))
+    chosen = np.random.default_rng([seed, 1]).choice(n_rows, min(2 * size, n_rows), replace=False)
+    return chosen[:size], np.sort(chosen[size:])
+
+
 def brute_force(
     queries_QD: Float32, blocks: Iterable[tuple[Float32, Int64]], n_neighbors: int, threads: int = 1
 ) -> TopK:

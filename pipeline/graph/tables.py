@@ -1,4 +1,4 @@
-"""The graph artifact's tables: rows of the compressed sparse graph, one file per input shard."""
+"""The graph artifact's tables: rows of the compressed sparse graph, one unit per input shard."""
 
 from collections.abc import Sequence
 
@@ -10,29 +10,24 @@ from pipeline import artifacts, columns, schemas
 from pipeline.artifacts import Receipt
 from pipeline.graph.csr import Graph
 
-
-def part_name(part: int) -> str:
-    """The file of input shard `part` in artifacts with one unit for the whole pool."""
-    return f"{part:08d}.parquet"
+NEIGHBORS = "neighbors.parquet"
 
 
-def to_table(graph: Graph, cut_off_N: npt.NDArray[np.bool_], start: int, stop: int) -> pa.Table:
-    """Rows `start` to `stop` of the graph as schemas.NEIGHBORS."""
-    low, high = graph.indptr[start], graph.indptr[stop]
-    indptr = graph.indptr[start : stop + 1] - low
+def to_table(graph: Graph, cut_off_N: npt.NDArray[np.bool_]) -> pa.Table:
+    """Rows of the graph, indices canonical, as schemas.NEIGHBORS."""
     return pa.table(
         [
-            pa.array(cut_off_N[start:stop]),
-            columns.ragged_column(indptr, graph.indices[low:high]),
-            columns.ragged_column(indptr, graph.sq_distances[low:high]),
+            pa.array(cut_off_N),
+            columns.ragged_column(graph.indptr, graph.indices),
+            columns.ragged_column(graph.indptr, graph.sq_distances),
         ],
         schema=schemas.NEIGHBORS,
     )
 
 
-def read_graph(folder: str, receipt: Receipt, parts: Sequence[int]) -> tuple[Graph, npt.NDArray[np.bool_]]:
+def read_graph(folder: str, parts: Sequence[Receipt]) -> tuple[Graph, npt.NDArray[np.bool_]]:
     """The rows of some parts (indices are canonical positions), and which of these the cut-off removed, bool [N]."""
-    table = pa.concat_tables(artifacts.read_table(folder, receipt, part_name(part)) for part in parts)
+    table = pa.concat_tables(artifacts.read_table(folder, receipt, NEIGHBORS) for receipt in parts)
     degrees = [chunk.value_lengths().to_numpy() for chunk in table["indices"].chunks]
     graph = Graph(
         np.cumsum(np.concatenate([[0], *degrees]), dtype=np.int64),

@@ -46,15 +46,20 @@ class Pool:
         embed_folder: `work_dir/embed`.
         parts: embed's units, in canonical order.
         graph_folder: `work_dir/graph`.
-        graph: the graph artifact's unit.
+        graph: the graph artifact's units, one per part.
         folder: `work_dir/rank`.
     """
 
     embed_folder: str
     parts: tuple[Receipt, ...]
     graph_folder: str
-    graph: Receipt
+    graph: tuple[Receipt, ...]
     folder: str
+
+    @property
+    def graph_identity(self) -> str:
+        """What the graph is made from: each unit's key holds it, as the whole pool decides every part's neighbours."""
+        return self.graph[0].key
 
 
 def resolve_offset(pool: Pool, params: RankParams) -> float:
@@ -125,7 +130,7 @@ class RankJob:
     @property
     def checkpoints(self) -> str:
         """Folder of the members' checkpoints."""
-        identity = artifacts.fingerprint(self.params, self.offset, self.pool.graph.key, self.bounds)
+        identity = artifacts.fingerprint(self.params, self.offset, self.pool.graph_identity, self.bounds)
         return storage.join(self.pool.folder, "checkpoints", identity)
 
 
@@ -138,7 +143,7 @@ class RankMember:
         self._parts = range(job.bounds[index], job.bounds[index + 1])
         receipts = [pool.parts[part] for part in self._parts]
         starts = np.cumsum([0, *(receipt.rows(SAMPLES) for receipt in pool.parts)])[list(job.bounds)]
-        graph, self._cut_off_N = read_graph(pool.graph_folder, pool.graph, self._parts)
+        graph, self._cut_off_N = read_graph(pool.graph_folder, [pool.graph[part] for part in self._parts])
         self._difficulty_N = shift(read_score(pool.embed_folder, receipts, params.difficulty, SCORE_OPTION), job.offset)
         owner_E = np.searchsorted(starts, graph.indices, side="right") - 1
         self._partition = GraphPartition(
@@ -213,7 +218,7 @@ class RankMember:
         for part in self._parts:
             rows = self._job.pool.parts[part].rows(SAMPLES)
             cut_off = int(self._cut_off_N[start : start + rows].sum())
-            key = artifacts.unit_key(f"{part:08d}", self._job.params, self._job.offset, self._job.pool.graph.key)
+            key = artifacts.unit_key(f"{part:08d}", self._job.params, self._job.offset, self._job.pool.graph_identity)
             counters = {"ranked": rows - cut_off, "cut_off": cut_off}
             table = ranks.slice(start, rows)
             receipts.append(artifacts.commit_unit(self._job.pool.folder, key, {RANKS: table}, counters))

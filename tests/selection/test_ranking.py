@@ -34,7 +34,7 @@ def test_lost_members_come_back_from_their_files(configure, tmp_path):
     folder = str(tmp_path / "rank-again")
     params = plan_run(config).rank.params
     embed, graph = result.manifests["embed"], result.manifests["graph"]
-    artifacts_of = Pool(f"{config.work_dir}/embed", embed.units, f"{config.work_dir}/graph", graph.units[0], folder)
+    artifacts_of = Pool(f"{config.work_dir}/embed", embed.units, f"{config.work_dir}/graph", graph.units, folder)
     offset = resolve_offset(artifacts_of, params)
     assert offset == result.manifests["rank"].facts["offset"]
     job = RankJob(artifacts_of, params, offset, (0, 1, 2, 3, 4))
@@ -55,7 +55,7 @@ def test_checkpoints_are_swept(configure, tmp_path):
         f"{config.work_dir}/embed",
         manifests["embed"].units,
         f"{config.work_dir}/graph",
-        manifests["graph"].units[0],
+        manifests["graph"].units,
         str(tmp_path / "r"),
     )
     one = rank(given, params, 0.5, InProcess(), Resources(workers=1))

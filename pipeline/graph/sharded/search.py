@@ -1,0 +1,175 @@
+"""Steps `assign` and `search`: rows travel to the partitions whose lists they visit, and the lists meet their visitors.
+
+A partition's destination 2 s takes the rows whose home list is in it, 2 s + 1 those that only visit. Rows travel as
+they are stored (float16) and are normalised where they arrive: a row's bits depend on that row alone, so both ends
+agree. A worker that searches holds its partition's members as stored, and one batch of queries in float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.artifacts import Receipt
+from pipeline.graph import exchange
+from pipeline.graph.duplicates import Groups, expand
+from pipeline.graph.knn import probes
+from pipeline.graph.lists import search_on_cpu, visits_of
+from pipeline.graph.parallel import parallel_ranges
+from pipeline.graph.quantiser import Quantiser
+from pipeline.graph.search import TopK
+from pipeline.graph.sharded.pool import (
+    GROUP_MEMBER,
+    MEMBERS_OF_GROUPS,
+    Job,
+    features_of,
+    groups_of,
+    members_of_groups,
+    read_part,
+)
+from pipeline.graph.sharded.quantise import CENTROIDS, NPROBE, PARTITIONS
+
+Float32 = NDArray[np.float32]
+Int32 = NDArray[np.int32]
+Int64 = NDArray[np.int64]
+
+VISITORS = "visitors.bin"
+CANDIDATES = "candidates.bin"
+
+
+def visitor_type(nprobe: int, width: int, dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """A row on its way to a partition; `probes` are lists, home first, -1 for those that lie elsewhere."""
+    return np.dtype(
+        [("position", "<i8"), ("is_member", "?"), ("probes", "<i4", (nprobe,)), ("raw", dtype.str, (width,))]
+    )
+
+
+def candidate_type(n_best: int) -> np.dtype[Any]:
+    """The K nearest that a partition knows for a query."""
+    return np.dtype([("query", "<i8"), ("sq_distances", "<f4", (n_best,)), ("positions", "<i8", (n_best,))])
+
+
+def assign(job: Job, part: int) -> Receipt:
+    """Send each distinct row of a part to the partitions it visits."""
+    rows = read_part(job, part)
+    lists = Quantiser(job.array("quantiser", 0, CENTROIDS))
+    partition_L = job.array("layout", 0, PARTITIONS)
+    nprobe = job.receipt("layout").facts[NPROBE]
+    probes_QP = probes(lists, rows.rows, nprobe, job.layout.threads)
+    partition_QP = np.where(probes_QP >= 0, partition_L[probes_QP], -1)
+    n_rows = len(probes_QP)
+    pairs = np.unique((partition_QP * np.int64(n_rows) + np.arange(n_rows)[:, None])[probes_QP >= 0])
+    to_V, query_V = np.divmod(pairs, max(1, n_rows))
+    records = np.empty(len(pairs), visitor_type(nprobe, rows.raw.shape[1], rows.raw.dtype))
+    records["position"] = rows.positions[query_V]
+    records["probes"] = np.where(partition_QP[query_V] == to_V[:, None], probes_QP[query_V], -1)
+    is_home_V = partition_QP[query_V, 0] == to_V
+    records["is_member"] = is_home_V & rows.is_member[query_V]
+    records["raw"] = rows.raw[query_V]
+
+    groups = members_of_groups(job, part)
+    home_G = partition_QP[np.searchsorted(rows.positions, groups["representative"]), 0].astype(np.int64)
+    files = {
+        VISITORS: exchange.pack(records, 2 * to_V + ~is_home_V, 2 * job.partitions),
+        MEMBERS_OF_GROUPS: exchange.pack(groups, home_G, job.partitions),
+    }
+    facts = {"width": rows.raw.shape[1], "dtype": rows.raw.dtype.str, NPROBE: nprobe}
+    return job.commit("assign", part, files, facts=facts)
+
+
+def search(job: Job, partition: int) -> Receipt:
+    """Search a partition's lists for all who visit them."""
+    facts = job.receipt("assign", 0).facts
+    visitors = _Visitors(job, visitor_type(facts[NPROBE], facts["width"], np.dtype(facts["dtype"])))
+    members = _Members(job, partition, visitors)
+    groups = exchange.concatenated(job.urls("assign", len(job.parts), MEMBERS_OF_GROUPS), GROUP_MEMBER, partition)
+    grouped = groups_of(members.positions, groups)
+    batches = _batches(visitors, partition, job.layout.batch_rows)
+    found = [_search_batch(job, members, grouped, batch) for batch in batches]
+    candidates = np.concatenate([np.empty(0, candidate_type(job.n_best)), *found])
+    part_C = np.searchsorted(job.starts, candidates["query"], side="right") - 1
+    files = {CANDIDATES: exchange.pack(candidates, part_C, len(job.parts))}
+    counters = {"members": len(members.positions), "queries": len(candidates)}
+    return job.commit("search", partition, files, counters)
+
+
+class _Visitors:
+    """The rows that all parts sent to a destination, part by part."""
+
+    def __init__(self, job: Job, dtype: np.dtype[Any]) -> None:
+        self.dtype, self._urls = dtype, job.urls("assign", len(job.parts), VISITORS)
+
+    def of(self, destination: int) -> Iterator[exchange.Records]:
+        return exchange.read_all(self._urls, self.dtype, destination)
+
+
+class _Members:
+    """A partition's members as they are stored, ordered by list; a list becomes float32 when it is searched."""
+
+    def __init__(self, job: Job, partition: int, visitors: _Visitors) -> None:
+        self._job = job
+        partition_L = job.array("layout", 0, PARTITIONS)
+        numbers = np.flatnonzero(partition_L == partition)
+        self.centroids: Float32 = job.array("quantiser", 0, CENTROIDS)[numbers]
+        self.local = np.full(len(partition_L) + 1, -1, np.int32)  # the last entry is that of list -1: none
+        self.local[numbers] = np.arange(len(numbers))
+        homes, positions, raws = [], [], [np.empty((0, visitors.dtype["raw"].shape[0]), visitors.dtype["raw"].base)]
+        for records in visitors.of(2 * partition):
+            chosen = records[records["is_member"]]
+            homes.append(self.local[chosen["probes"][:, 0]])
+            positions.append(chosen["position"])
+            raws.append(chosen["raw"])
+        home_M = np.concatenate(homes)
+        order_M = np.argsort(home_M, kind="stable")
+        self.positions: Int64 = np.concatenate(positions)[order_M]
+        raw = np.concatenate(raws)
+        raws.clear()
+        self._raw = raw[order_M]
+        self._indptr = np.searchsorted(home_M[order_M], np.arange(len(numbers) + 1))
+
+    def meet(self, queries_QD: Float32, probes_QP: Int32, first_query: int, top: TopK) -> None:
+        """Let queries meet the lists they visit; `probes_QP` in this partition's numbers, -1 for none."""
+        visits = visits_of(probes_QP, len(self.centroids), first_query)
+        for number in np.flatnonzero(np.diff(visits.indptr) * np.diff(self._indptr)):
+            start, stop = self._indptr[number], self._indptr[number + 1]
+            visiting = visits.queries[visits.indptr[number] : visits.indptr[number + 1]]
+            rows_MD = features_of(self._job, self._raw[start:stop])
+            search_on_cpu(queries_QD, visiting, rows_MD, self.positions[start:stop], self.centroids[number], top)
+
+
+def _batches(visitors: _Visitors, partition: int, batch_rows: int) -> Iterator[exchange.Records]:
+    """All who visit a partition, between one and two times `batch_rows` at a time."""
+    waiting: list[exchange.Records] = []
+    for destination in (2 * partition, 2 * partition + 1):
+        for records in visitors.of(destination):
+            for start in range(0, len(records), batch_rows):
+                waiting.append(records[start : start + batch_rows])
+                if sum(map(len, waiting)) >= batch_rows:
+                    yield np.concatenate(waiting)
+                    waiting = []
+    if waiting:
+        yield np.concatenate(waiting)
+
+
+def _search_batch(
+    job: Job, members: _Members, grouped: tuple[Groups, Int64], batch: exchange.Records
+) -> exchange.Records:
+    """CANDIDATES of a batch of queries: the nearest rows, those that a representative stands for included."""
+    probes_QP = members.local[batch["probes"]]
+    queries_QD = features_of(job, batch["raw"])
+    top = TopK.empty(len(batch), job.n_best)
+
+    def work(start: int, stop: int) -> None:
+        # The home list first: it gives a close K-th distance, with which most of the others is excluded.
+        members.meet(queries_QD, probes_QP[start:stop, :1], start, top)
+        members.meet(queries_QD, probes_QP[start:stop, 1:], start, top)
+
+    parallel_ranges(work, len(batch), job.layout.threads, chunk=max(1, len(batch)))
+    expanded = expand(top, *grouped)
+    out = np.empty(len(batch), candidate_type(job.n_best))
+    out["query"] = batch["position"]
+    out["sq_distances"], out["positions"] = expanded.sq_distances, expanded.positions
+    return out

@@ -1,0 +1,76 @@
+"""Embed artifacts of invented embeddings, and the graph that one machine's memory gives."""
+
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline import artifacts, columns
+from pipeline.execution import Resources
+from pipeline.graph import stage
+from pipeline.graph.csr import Graph
+from pipeline.graph.knn import knn_graph_report
+from pipeline.graph.params import GraphParams
+from pipeline.graph.sharded.build import facts_of
+from pipeline.graph.tables import read_graph
+
+PARAMS = GraphParams("image", 4, None, None, 3, 0, None, 0.0)
+ONE = Resources()
+
+
+def clustered(n_rows, n_dims=12, seed=0, copies=0.0):
+    """Float16 rows in clusters; a share of them are copies of others."""
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(size=(max(1, n_rows // 40), n_dims))
+    rows = (centres[rng.integers(0, len(centres), n_rows)] + 0.6 * rng.normal(size=(n_rows, n_dims))).astype(np.float16)
+    copied = rng.random(n_rows) < copies
+    # From a few rows only, so that groups of many copies span all parts.
+    rows[copied] = rows[rng.integers(0, max(1, n_rows // 50), copied.sum())]
+    return rows
+
+
+def embed(folder, image, text=None, n_parts=5, score=None):
+    """Commit an embed artifact with parts of unequal size, one of them empty; returns its receipts."""
+    n_rows = len(image)
+    cuts = np.sort(np.random.default_rng(7).integers(0, n_rows + 1, n_parts - 2))
+    bounds = [0, *cuts.tolist(), cuts[0] if n_parts > 2 else 0, n_rows]
+    bounds.sort()
+    receipts = []
+    for part, (start, stop) in enumerate(itertools.pairwise(bounds)):
+        table = {"image_emb": columns.vector_column(image[start:stop])}
+        if text is not None:
+            table["text_emb"] = columns.vector_column(text[start:stop])
+        if score is not None:
+            table["aum"] = score[start:stop]
+        receipts.append(artifacts.commit_unit(str(folder), f"part-{part}", {"samples.parquet": pa.table(table)}))
+    return receipts
+
+
+def build(work_dir, parts, params, layout, executor, many=ONE):
+    """The graph stage on its own: job, receipts, facts."""
+    work_dir = Path(work_dir)
+    job = stage.plan(str(work_dir / "embed"), parts, "e" * 32, str(work_dir / "graph"), params, layout)
+    return stage.build(job, executor, ONE, many)
+
+
+def same_bytes(job, receipts, facts, expected_graph, expected_facts):
+    """Assert that a stage's result is a graph of memory, every bit of it."""
+    graph, _ = read_graph(job.folder, receipts)
+    graph.validate()
+    for name in ("indptr", "indices", "sq_distances"):
+        assert getattr(graph, name).tobytes() == getattr(expected_graph, name).tobytes(), name
+    assert json.dumps(facts) == json.dumps(expected_facts)
+
+
+def in_memory(rows, params, kept=None):
+    """Graph and facts by `knn_graph_report` on the kept rows, spread over all."""
+    kept = np.arange(len(rows)) if kept is None else kept
+    report = knn_graph_report(
+        rows[kept], params.n_neighbors, params.target_recall, params.seed, params.nlist, params.nprobe
+    )
+    degree = np.zeros(len(rows), np.int64)
+    degree[kept] = np.diff(report.graph.indptr)
+    graph = Graph(np.concatenate([[0], np.cumsum(degree)]), kept[report.graph.indices], report.graph.sq_distances)
+    return graph, facts_of(params.n_neighbors, report.nlist, report.nprobe, report.recall)

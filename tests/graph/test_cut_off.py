@@ -1,0 +1,26 @@
+"""The streamed cut-off drops the samples that `drop_mask` drops."""
+
+import itertools
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from pipeline import artifacts
+from pipeline.graph.cut_off import find_cut_off
+from pipeline.selection.budget import drop_mask
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.1, 0.34, 0.9])
+@pytest.mark.parametrize("seed", range(4))
+def test_equals_drop_mask(tmp_path, fraction, seed):
+    rng = np.random.default_rng(seed)
+    score = rng.choice(np.array([-1.5, -0.0, 0.0, 1e-40, 0.25, 3.0], np.float32), 50)
+    bounds = [0, 13, 13, 20, 50]
+    parts = [
+        artifacts.commit_unit(str(tmp_path), f"p{i}", {"samples.parquet": pa.table({"aum": score[start:stop]})})
+        for i, (start, stop) in enumerate(itertools.pairwise(bounds))
+    ]
+    cut_off = find_cut_off(str(tmp_path), parts, "aum", fraction)
+    masks = [cut_off.of_part(str(tmp_path), i, part) for i, part in enumerate(parts)]
+    assert np.concatenate(masks).tolist() == drop_mask(score, fraction).tolist()

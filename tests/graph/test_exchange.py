@@ -1,0 +1,35 @@
+"""A destination reads its records, in the order they were given, and a changed byte does not pass."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline import storage
+from pipeline.errors import InfrastructureError
+from pipeline.graph import exchange
+
+RECORD = np.dtype([("number", "<i8"), ("small", "<f2", (3,))])
+
+
+@settings(deadline=None, max_examples=40)
+@given(destinations=st.lists(st.integers(0, 4)), n=st.integers(5, 7))
+def test_each_destination_reads_its_own(tmp_path_factory, destinations, n):
+    records = np.zeros(len(destinations), RECORD)
+    records["number"] = np.arange(len(destinations))
+    url = str(tmp_path_factory.mktemp("exchange") / "file")
+    storage.write_bytes(url, exchange.pack(records, np.array(destinations, np.int64), n))
+    for destination in range(n):
+        expected = [number for number, to in enumerate(destinations) if to == destination]
+        assert exchange.read(url, RECORD, destination)["number"].tolist() == expected
+        assert exchange.concatenated([url, url], RECORD, destination)["number"].tolist() == 2 * expected
+
+
+def test_a_changed_byte_is_noticed(tmp_path):
+    url = str(tmp_path / "file")
+    data = bytearray(exchange.pack(np.ones(4, RECORD), np.array([0, 0, 1, 1]), 2))
+    data[-1] ^= 1
+    storage.write_bytes(url, bytes(data))
+    assert len(exchange.read(url, RECORD, 0)) == 2
+    with pytest.raises(InfrastructureError, match="records 1 are not what was written"):
+        exchange.read(url, RECORD, 1)
