@@ -1,4 +1,4 @@
-"""Peak memory and CPU time of the sharded graph stage, step by step, at several sizes of pool and numbers of partitions.
+"""Peak memory and CPU time of the sharded graph stage, step by step, at several sizes and numbers of partitions.
 
 Reads nothing; writes artifacts to a temporary folder; prints a markdown table. Each step runs its units one after the
 other in a fresh process, as one worker of a cluster would, so the peak is that of one worker. What a worker holds
