@@ -214,7 +214,7 @@ class _Run:
         planned, embed = self.plan.graph, self.manifests["embed"]
         stages.announce(planned)
         # A worker on Ray is one of many on its machine; in this process it is the only one.
-        layout = Layout(threads=self.executor.cpus() if isinstance(self.executor, InProcess) else 1)
+        layout = Layout(threads=self.executor.cpus_per_node() if isinstance(self.executor, InProcess) else 1)
         job = stage.plan(self.plan.embed.folder, embed.units, embed.fingerprint, planned.folder, planned.params, layout)
         job, receipts, facts = stage.build(job, self.executor, self.one, self.many)
 

@@ -11,7 +11,7 @@ import torch
 from pipeline.demo.clipart import Picture
 from pipeline.demo.dataset import Decoded
 
-__all__ = ["canvas", "centre_views", "random_views", "worded", "wordings"]
+__all__ = ["canvas", "random_views", "whole_views", "worded", "wordings"]
 
 
 def canvas(decoded: list[Decoded], size: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -58,7 +58,7 @@ def random_views(squares: torch.Tensor, shares: torch.Tensor, size: int, generat
 
     # From the whole letterboxed picture (1) down to the largest square inside it, then a crop of that.
     inner = shares.min(1).values
-    side = (inner + (1 - inner) * uniform(0, 1) ** 2) * uniform(0.75, 1.08)
+    side = (inner + (1 - inner) * uniform(0, 1) ** 0.5) * uniform(0.75, 1.08)
     stretch = torch.exp(uniform(-0.15, 0.15))
     turn = uniform(-0.2, 0.2)
     flip = 1 - 2 * (uniform(0, 1) < 0.3).float()
@@ -83,20 +83,17 @@ def random_views(squares: torch.Tensor, shares: torch.Tensor, size: int, generat
     return ((colour - 0.5) * uniform(0.8, 1.1, 1, 1, 1) + 0.5 + uniform(-0.06, 0.06, 1, 1, 1)).clamp(0, 1)
 
 
-def centre_views(squares: torch.Tensor, shares: torch.Tensor, size: int) -> torch.Tensor:
-    """What open_clip's default preprocessing sees of a picture on white: the largest centred square.
+def whole_views(squares: torch.Tensor, size: int) -> torch.Tensor:
+    """What open_clip's default preprocessing sees of a picture of the pool, which is a white square.
 
     Args:
         squares: uint8 [N, 4, S, S].
-        shares: float32 [N, 2].
         size: side V of the views.
 
     Returns:
         float32 [N, 3, V, V] in 0..1.
     """
-    inner = shares.min(1).values
-    theta = torch.zeros(len(squares), 2, 3)
-    theta[:, 0, 0] = theta[:, 1, 1] = inner
+    theta = torch.eye(2, 3).expand(len(squares), 2, 3)
     views = _sample(squares, theta, size)
     return views[:, :3] + (1 - views[:, 3:])
 

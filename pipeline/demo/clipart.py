@@ -1,4 +1,4 @@
-"""Read captioned pictures from Debian's clip art, stamp, emoji and icon packages.
+"""Read captioned pictures from Debian's clip art and from emoji and icon packages.
 
 Reads the unpacked packages below a root folder ("/" where they are installed); writes nothing. Gives
 :class:`Picture` records in sorted order, and decodes them. Open Clip Art is the pool; the other sources only teach the
@@ -13,20 +13,32 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from html import unescape
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
-__all__ = ["Picture", "caption", "decode", "extra_pictures", "open_clip_art", "stem"]
+__all__ = ["Picture", "caption", "decode", "extra_pictures", "open_clip_art", "stem", "unfit"]
 
 _CLIPART = "usr/share/openclipart"
-_STAMPS = "usr/share/tuxpaint/stamps"
 _GEMS = "usr/share/rubygems-integration/all/gems"
 _ICONIFY = "node_modules/@iconify-json"
-_OXYGEN = "usr/share/icons/oxygen/base"
 
 _TITLE = re.compile(r"<dc:title[^>]*>(.*?)</dc:title>", re.DOTALL)
 _KEYWORD = re.compile(r"<rdf:li[^>]*>(.*?)</rdf:li>", re.DOTALL)
 _SIGNED = re.compile(r"^clip ?art by .*? - ", re.IGNORECASE)
+# Symbols of hate, violence, nudity, other people's characters, and a series that shows an exporter's error message:
+# whole words, "*" for any ending. Written by looking at all of the pool.
+_UNFIT_WORDS = (
+    *("swastika*", "hakenkreuz*", "sunwheel*", "zonnerad*", "schwarze sonne", "black sun", "wolfsangel", "totenkopf"),
+    *("lauburu", "nazi*", "neonazi*", "hitler*", "ss", "reich*", "wehrmacht", "fascis*", "mussolini", "kkk", "ku klux"),
+    *("white power", "celtic cross", "confedera*", "dixie", "mississippi", "historic south africa", "brozo"),
+    *("gallows", "little boy at*", "fat man at*", "atomic bomb", "what have you done"),
+    *("nude*", "naked", "sex", "sexy", "sexual*", "erot*", "porn*", "stripper*", "striptease", "genital*", "penis*"),
+    *("vagina*", "babe", "condom", "condoms", "fetish*", "bondage", "prostitut*", "rape", "pimp", "female silhouette"),
+    *("eris", "mermaid*", "daedalus*"),
+    *("my lovely baby", "domo kun", "saku robot", "stylized yoga"),
+)
+_UNFIT = re.compile(rf"\b({'|'.join(_UNFIT_WORDS)})\b".replace("*", r"\w*"))
 # What the collection's tooling left among the keywords.
 _JUNK_KEYWORD = re.compile(r"^(hash|unsorted|0x[0-9a-f]+|.*\(0x.*|)$", re.IGNORECASE)
 
@@ -76,7 +88,7 @@ def stem(text: str) -> str:
 
 
 def open_clip_art(root: Path) -> list[Picture]:
-    """All of ``openclipart-png``, with the title and keywords of its twin in ``openclipart-svg``, sorted by path."""
+    """What is fit of ``openclipart-png``, sorted by path, each with the words of its twin in ``openclipart-svg``."""
     pictures = []
     base = root / _CLIPART
     for svg in sorted((base / "svg").rglob("*.svg")):
@@ -87,13 +99,21 @@ def open_clip_art(root: Path) -> list[Picture]:
         title, keywords = _svg_words(svg)
         # The folder is the collection's own category, for many files the only general word they have.
         keywords += tuple(part.replace("_", " ") for part in reversed(relative.parts[:-1]) if part != "unsorted")
-        pictures.append(Picture(png, title, keywords, f"openclipart-png:{relative.as_posix()}", _name(relative.name)))
+        picture = Picture(png, title, keywords, f"openclipart-png:{relative.as_posix()}", _name(relative.name))
+        if not unfit(picture):
+            pictures.append(picture)
     return pictures
 
 
 def extra_pictures(root: Path) -> list[Picture]:
-    """Pictures of other packages, for training only: stamps, emoji in four styles, desktop and game icons."""
-    return [*_stamps(root), *_emoji(root), *_icons(root), *_iconify(root)]
+    """Pictures of other packages, for training only: emoji in three styles, and game icons."""
+    return [picture for picture in (*_noto(root), *_iconify(root)) if not unfit(picture)]
+
+
+def unfit(picture: Picture) -> bool:
+    """Whether a word of the title, the keywords or the path is on the list of what has no place in a demo."""
+    words = " ".join([picture.title, *picture.keywords, picture.source, picture.name])
+    return _UNFIT.search(re.sub(r"[\W_]+", " ", words).lower()) is not None
 
 
 def decode(picture: Picture, size: int) -> "Image.Image | None":
@@ -145,25 +165,8 @@ def _name(filename: str) -> str:
     return re.sub(r"[\W\d_]+", " ", words).strip().lower()
 
 
-def _stamps(root: Path) -> Iterator[Picture]:
-    base = root / _STAMPS
-    for text in sorted(base.rglob("*.txt")):
-        # SVG stamps would need a rasteriser; most stamps are PNG.
-        png = text.with_suffix(".png")
-        if not png.is_file():
-            continue
-        title = text.read_text(encoding="utf-8", errors="replace").partition("\n")[0].strip()
-        relative = text.relative_to(base).with_suffix("")
-        if title:
-            folders = tuple(part.lower() for part in reversed(relative.parts[:-1]))
-            yield Picture(png, title, folders, f"tuxpaint-stamps-default:{relative.as_posix()}", _name(relative.name))
-
-
-def _emoji(root: Path) -> Iterator[Picture]:
-    styles = (
-        ("ruby-gemojione", "gemojione-*/assets/png", lambda code: f"{code}.png"),
-        ("ruby-tanuki-emoji", "tanuki_emoji-*/app/assets/images/tanuki_emoji", _noto_name),
-    )
+def _noto(root: Path) -> Iterator[Picture]:
+    """Noto emoji, under the names and keywords that the gemojione index has for them."""
     gems = root / _GEMS
     for index in sorted(gems.glob("gemojione-*/config/index.json")):
         entries = json.loads(index.read_text(encoding="utf-8"))
@@ -172,29 +175,17 @@ def _emoji(root: Path) -> Iterator[Picture]:
             # Five skin tones of one drawing are one picture.
             if re.search(r"_tone[1-5]", key):
                 continue
-            keywords = (*entry["keywords"], entry["category"])
-            for package, pattern, filename in styles:
-                for folder in sorted(gems.glob(pattern)):
-                    png = folder / filename(entry["unicode"])
-                    if png.is_file():
-                        yield Picture(png, entry["name"], keywords, f"{package}:{key}", key.replace("_", " "))
+            keywords = _fit_keywords(entry)
+            for folder in sorted(gems.glob("tanuki_emoji-*/app/assets/images/tanuki_emoji")):
+                png = folder / f"emoji_u{entry['unicode'].lower().replace('-', '_')}.png"
+                if png.is_file():
+                    source = f"ruby-tanuki-emoji:{key}"
+                    yield Picture(png, entry["name"], keywords, source, key.replace("_", " "))
 
 
-def _noto_name(code: str) -> str:
-    return f"emoji_u{code.lower().replace('-', '_')}.png"
-
-
-def _icons(root: Path) -> Iterator[Picture]:
-    base = root / _OXYGEN
-    found: dict[str, Path] = {}
-    for size in (48, 64, 256, 128):
-        for png in sorted((base / f"{size}x{size}").rglob("*.png")):
-            found[f"{png.parent.name}/{png.stem}"] = png
-    for relative in sorted(found):
-        kind, _, filename = relative.partition("/")
-        name = _name(filename)
-        if name:
-            yield Picture(found[relative], name, (kind, "icon", "computer"), f"oxygen-icon-theme:{relative}", name)
+def _fit_keywords(entry: dict[str, Any]) -> tuple[str, ...]:
+    """An emoji's keywords; the index says "sex" of bananas, so here it is the unfit word that goes, not the picture."""
+    return tuple(word for word in (*entry["keywords"], entry["category"]) if not _UNFIT.search(word.lower()))
 
 
 def _iconify(root: Path) -> Iterator[Picture]:
@@ -202,7 +193,7 @@ def _iconify(root: Path) -> Iterator[Picture]:
     keywords: dict[str, tuple[str, ...]] = {}
     for index in sorted((root / _GEMS).glob("gemojione-*/config/index.json")):
         for entry in json.loads(index.read_text(encoding="utf-8")).values():
-            keywords[stem(entry["name"])] = (*entry["keywords"], entry["category"])
+            keywords[stem(entry["name"])] = _fit_keywords(entry)
     for icons in sorted((root / _ICONIFY).glob("*/icons.json")):
         data = json.loads(icons.read_text(encoding="utf-8"))
         for key, icon in sorted(data["icons"].items()):

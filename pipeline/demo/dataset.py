@@ -83,9 +83,7 @@ def load(root: Path, size: int, with_extra: bool = True, seed: int = SEED) -> tu
     decoded = [found[row] for row in rows]
     hashes = np.stack([one.hash for one in decoded])
     art_groups = content_groups(pictures[:n_art], hashes[:n_art])
-    pool, training = pool_and_training(
-        pictures[:n_art], hashes[:n_art], art_groups, POOL_SIZE, np.random.default_rng(seed)
-    )
+    pool, training = pool_and_training(pictures[:n_art], hashes[:n_art], art_groups, POOL_SIZE, seed)
     # Extra pictures are a group each: the training loss already knows equal captions.
     everything = Pictures(pictures, decoded, np.concatenate([art_groups, np.arange(n_art, len(pictures))]))
     copies = near_copies(hashes[n_art:], hashes[pool])[:, 0] + n_art

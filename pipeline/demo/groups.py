@@ -1,9 +1,10 @@
 """Content groups of clip art, and which of them are the pool.
 
-Pure functions of pictures and thumbnails. Invariant: pictures that are copies, near-copies or members of one series
-share a group, and a group is either in the pool's reach or in the training set's, never in both.
+Pure functions of pictures and thumbnails. Invariant: pictures of one title, copies and numbered copies share a group;
+a group is either in the pool's reach or in the training set's, never in both; nor is a near-copy in both.
 """
 
+import hashlib
 import re
 from collections import defaultdict
 from collections.abc import Hashable, Iterable
@@ -15,31 +16,10 @@ from pipeline.demo.clipart import Picture, stem
 
 __all__ = ["content_groups", "difference_hash", "near_copies", "pool_and_training"]
 
-# Larger groups of ordinary pictures would crowd the pool with one motif, so they teach.
-_MAX_ORDINARY = 20
-
-# Folders whose members were drawn as one series: only together on one side of the split. Those that map to a number
-# go to the pool, at most so many each (natural near-duplicates with one caption); the others teach.
-_SERIES: dict[str, int] = {
-    "computer/buttons": 0,
-    "computer/icons/etiquette-theme": 30,
-    "computer/icons/flat-theme": 0,
-    "computer/icons/lemon-theme": 40,
-    "people/smilies": 0,
-    "people/stickmen": 25,
-    "recreation/games/cards": 50,
-    "shapes/flowchart": 0,
-    "shapes/jigsaw": 15,
-    "shapes/stars": 40,
-    "signs_and_symbols/flags": 0,
-    "signs_and_symbols/led": 0,
-    "signs_and_symbols/map_symbols": 0,
-    "signs_and_symbols/weather": 0,
-    "special/gradients": 0,
-    "special/patterns": 25,
-    "transportation/aiga-symbols": 0,
-    "transportation/roadsigns": 40,
-}
+# A few titles stand for hundreds of pictures ("Gramastar", "Part of the Flat Icon Collection"): such groups only teach,
+# and of any other group the pool takes no more than keep it from crowding with one motif.
+_MAX_DRAWN = 250
+_MAX_TAKEN = 40
 
 _HASH_BITS = 128
 # Bits by which the hashes of near-copies differ at most; found by looking at pairs.
@@ -89,10 +69,10 @@ def near_copies(hashes: np.ndarray, others: np.ndarray) -> np.ndarray:
 def content_groups(pictures: list[Picture], hashes: np.ndarray) -> np.ndarray:
     """Number the content groups of Open Clip Art.
 
-    Two pictures share a group if they lie in one series folder, or have titles or (in one folder) file names that
-    agree without digits and punctuation, or are copies; and so on transitively. A series keeps to itself: its titles
-    ("star", "france") would chain it to half the collection. Near-copies chain likewise, so they are not joined here
-    but kept out of the training set by :func:`pool_and_training`.
+    Two pictures share a group if their titles agree without case, digits and punctuation, or their file names within
+    one folder do up to the first digit (numbered copies), or their hashes are equal; and so on transitively.
+    Near-copies would chain to half the collection, so they are not joined here but kept out of the training set by
+    :func:`pool_and_training`. Members of a series (flags, icons of a theme) have different titles and may part.
 
     Args:
         pictures: N pictures, sorted.
@@ -116,9 +96,6 @@ def content_groups(pictures: list[Picture], hashes: np.ndarray) -> np.ndarray:
 
     alike: dict[Hashable, list[int]] = defaultdict(list)
     for row, picture in enumerate(pictures):
-        if series := _series(picture):
-            alike["series", series].append(row)
-            continue
         folder, _, filename = _relative(picture).rpartition("/")
         alike["hash", hashes[row].tobytes()].append(row)
         for key in ("title", stem(picture.title)), (folder, stem(re.split(r"\d", filename)[0])):
@@ -130,42 +107,35 @@ def content_groups(pictures: list[Picture], hashes: np.ndarray) -> np.ndarray:
 
 
 def pool_and_training(
-    pictures: list[Picture], hashes: np.ndarray, groups: np.ndarray, pool_size: int, rng: np.random.Generator
+    pictures: list[Picture], hashes: np.ndarray, groups: np.ndarray, pool_size: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Split Open Clip Art by content group.
+
+    Chance comes from a hash of the seed and a source, so that a picture more or less in the collection changes the
+    pool by that picture.
 
     Args:
         pictures: N pictures.
         hashes: uint8 [N, 16].
         groups: int64 [N], from :func:`content_groups`.
         pool_size: pictures the pool shall have.
-        rng: decides which ordinary groups go to the pool.
+        seed: decides which groups go to the pool.
 
     Returns:
         Rows of the pool, `pool_size` of them, sorted; rows free for training, sorted. The rest of the pool's groups
         is in neither, nor is a near-copy of a picture of the pool.
     """
-    quota = {int(groups[row]): 0 for row in range(len(pictures))}
-    ordinary = dict.fromkeys(quota, True)
-    for row, picture in enumerate(pictures):
-        if series := _series(picture):
-            group = int(groups[row])
-            ordinary[group] = False
-            quota[group] += _SERIES[series] if quota[group] == 0 else 0
-    members = {group: np.flatnonzero(groups == group) for group in quota}
+    names, counts = np.unique(groups, return_counts=True)
     pool: list[int] = []
-    taken = set()
-    for group, limit in quota.items():
-        if limit:
-            taken.add(group)
-            pool.extend(rng.permutation(members[group])[:limit].tolist())
-    free = [group for group in quota if ordinary[group] and len(members[group]) <= _MAX_ORDINARY]
-    for group in rng.permutation(free).tolist():
+    taken = []
+    chance = [hashlib.sha256(f"{seed} {picture.source}".encode()).digest() for picture in pictures]
+    for group in sorted(names[counts <= _MAX_DRAWN].tolist(), key=chance.__getitem__):
         if len(pool) >= pool_size:
             break
-        taken.add(group)
-        pool.extend(rng.permutation(members[group])[: pool_size - len(pool)].tolist())
-    training = np.flatnonzero(~np.isin(groups, sorted(taken)))
+        taken.append(group)
+        members = sorted(np.flatnonzero(groups == group).tolist(), key=chance.__getitem__)
+        pool.extend(members[: min(_MAX_TAKEN, pool_size - len(pool))])
+    training = np.flatnonzero(~np.isin(groups, taken))
     copies = training[near_copies(hashes[training], hashes[pool])[:, 0]]
     training = np.setdiff1d(training, copies)
     return np.array(sorted(pool)), training
@@ -173,8 +143,3 @@ def pool_and_training(
 
 def _relative(picture: Picture) -> str:
     return picture.source.partition(":")[2]
-
-
-def _series(picture: Picture) -> "str | None":
-    relative = _relative(picture)
-    return next((folder for folder in _SERIES if relative.startswith(folder + "/")), None)

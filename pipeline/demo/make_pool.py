@@ -128,9 +128,11 @@ def write_pool(samples: list[Sample], folder: Path, shards: int = _SHARDS) -> in
 
 
 def _encode(decoded: Decoded, rng: np.random.Generator) -> tuple[bytes, str]:
-    """The picture on white: PNG if it has few colours, else mostly JPEG; one in ten WebP."""
+    """The picture on a white square, of which CLIP's centre crop cuts nothing off: JPEG, some PNG, some WebP."""
     rgba = Image.fromarray(decoded.pixels, "RGBA")
-    image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    side = max(rgba.size)
+    image = Image.new("RGB", (side, side), "white")
+    image.paste(rgba, ((side - rgba.width) // 2, (side - rgba.height) // 2), rgba)
     webp = rng.random() < 0.1
     png = rng.random() < 0.3
     buffer = io.BytesIO()

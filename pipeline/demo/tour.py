@@ -20,11 +20,13 @@ from pipeline.inputs.tar import Sample, TarReader
 from pipeline.report import flag_share
 
 CONFIG = {
-    "input": "s3://pool/{00000000..00000006}.tar",
+    "input": "s3://pool/{00000000..00000005}.tar",
     "work_dir": "s3://scratch/demo",
     "output": "s3://filtered/demo",
     "embed": {"model": "demo"},
-    "graph": {"features": "image+text", "n_neighbors": 5},
+    # The paper's setting for DataComp: one neighbour, the CLIP score plus this offset, both gammas 1, keep 30 %.
+    "score": {"difficulty": "clip_score", "offset": 0.115},
+    "graph": {"features": "image+text", "n_neighbors": 1},
     "select": {"fraction": 0.3, "gamma_forward": 1.0, "gamma_reverse": 1.0},
     "write": {"samples_per_shard": 100},
     "ray": {"workers": 2},

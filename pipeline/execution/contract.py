@@ -51,7 +51,7 @@ class Executor(Protocol):
         ...
 
     def cpus(self) -> int:
-        """Cores that units may use together."""
+        """How many units of one core may run side by side."""
         ...
 
     def cpus_per_node(self) -> int:

@@ -42,12 +42,12 @@ class InProcess:
         return InProcessGroup(make_member, size)
 
     def cpus(self) -> int:
-        """See `Executor.cpus`."""
-        return os.cpu_count() or 1
+        """See `Executor.cpus`: one worker, so one unit at a time."""
+        return 1
 
     def cpus_per_node(self) -> int:
         """See `Executor.cpus_per_node`."""
-        return self.cpus()
+        return os.cpu_count() or 1
 
     def close(self) -> None:
         """Nothing to stop."""

@@ -50,15 +50,27 @@ def test_model_is_small():
 
 
 @pytest.fixture(scope="module")
-def held_out_auc(samples, embedded):
-    """Of right captions against those of another content group, on images as the pool has them."""
+def held_out(samples, embedded):
+    """Scores of right captions [N] and of those of another content group [5, N], and the size of each one's group."""
     image, text = embedded
     right = np.array([not record["planted_mismatch"] for record, _, _ in samples])
-    groups = np.array([record["group"] for record, _, _ in samples])[right]
-    image, text = image[right], text[right]
+    groups = np.array([record["group"] for record, _, _ in samples])
+    sizes = (groups[:, None] == groups).sum(1)[right]
+    image, text, groups = image[right], text[right], groups[right]
     rng = np.random.default_rng(0)
     wrong = [(image * text[shuffled(groups, rng)]).sum(1) for _ in range(5)]
-    return auc((image * text).sum(1), np.concatenate(wrong))
+    return (image * text).sum(1), np.stack(wrong), sizes
+
+
+@pytest.fixture(scope="module")
+def held_out_auc(held_out):
+    matched, wrong, _ = held_out
+    return auc(matched, wrong)
+
+
+def test_auc_reaches_the_target_on_what_is_no_series_of_one_title(held_out):
+    matched, wrong, sizes = held_out
+    assert auc(matched[sizes < 10], wrong[:, sizes < 10]) >= 0.80
 
 
 @pytest.mark.xfail(strict=True, reason="the model falls short of its target; pipeline/demo/README.md says by how much")
@@ -68,7 +80,7 @@ def test_auc_reaches_the_target(held_out_auc):
 
 def test_auc_is_what_the_training_run_measured(held_out_auc):
     facts = json.loads((MODEL_DIR / "training.json").read_text())
-    assert held_out_auc >= 0.70
+    assert held_out_auc >= 0.76
     # The run measures on all true captions and on uncompressed pixels.
     assert held_out_auc == pytest.approx(facts["held_out_auc"], abs=0.02)
 
@@ -77,7 +89,7 @@ def test_auc_of_right_captions_against_planted_mismatches(samples, embedded):
     image, text = embedded
     score = (image * text).sum(1)
     planted = np.array([record["planted_mismatch"] for record, _, _ in samples])
-    assert auc(score[~planted], score[planted]) >= 0.68
+    assert auc(score[~planted], score[planted]) >= 0.73
 
 
 def test_the_model_was_held_out_from_exactly_this_pool():

@@ -2,6 +2,7 @@ import hashlib
 import io
 import json
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import webdataset
 from PIL import Image
 
 from pipeline.demo import POOL_DIR
+from pipeline.demo.clipart import Picture, unfit
 from pipeline.demo.dataset import POOL_SIZE
 from pipeline.demo.make_pool import FAULTS, MISMATCH_SHARE, shuffled
 
@@ -58,7 +60,7 @@ def test_images_decode_and_are_small_except_the_planted_faults(samples):
             continue
         with Image.open(io.BytesIO(data)) as image:
             image.load()
-            assert max(image.size) <= 128
+            assert image.width == image.height <= 128
             assert image.format == {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}[extension]
     assert all(formats[extension] >= 100 for extension in IMAGES)
 
@@ -87,6 +89,18 @@ def test_the_planted_mismatches_and_only_they_lost_their_title(samples):
     titles = Counter(sample["record"]["title"] for sample in planted)
     captions = [sample["txt"].decode() for sample in planted]
     assert all(any(text.startswith(title) for text in captions) for title in titles)
+
+
+def test_nothing_on_the_list_of_what_has_no_place_in_a_demo(samples):
+    for sample in samples:
+        record, text = sample["record"], sample.get("txt", b"").decode()
+        assert not unfit(Picture(Path(), record["title"], (text,), record["source"], ""))
+
+
+def test_no_motif_crowds_the_pool(samples):
+    groups = Counter(sample["record"]["group"] for sample in samples)
+    assert max(groups.values()) <= 40
+    assert len(groups) >= 700
 
 
 @pytest.mark.parametrize("seed", range(5))
