@@ -67,8 +67,17 @@ class GraphConfig(_Section):
     n_neighbors: int = Field(default=5, ge=1, le=1024, description="k: neighbours per sample before symmetrising")
     target_recall: float | None = Field(default=0.95, gt=0, le=1, description="recall@k to reach; null: exact search")
     nlist: int | None = Field(default=None, gt=0, description="number of IVF lists; default from the pool's size")
-    nprobe: int | None = Field(default=None, gt=0, description="lists searched per sample; default from target_recall")
+    nprobe: int | None = Field(default=None, gt=0, description="lists searched per sample, instead of target_recall")
     seed: int = Field(default=0, ge=0, description="of the k-means sample and of the recall samples")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nprobe_replaces_the_target(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("nprobe") is not None:
+            if values.get("target_recall") is not None:
+                raise ValueError("expected target_recall or nprobe, not both")
+            return {**values, "target_recall": None}
+        return values
 
 
 class SelectConfig(_Section):

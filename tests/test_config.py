@@ -27,6 +27,7 @@ def test_defaults_and_overrides(write):
     config = RunConfig.load(write(MINIMAL), ["select.fraction=0.5", "graph.n_neighbors=7", "graph.target_recall=null"])
     assert (config.select.fraction, config.graph.n_neighbors, config.graph.target_recall) == (0.5, 7, None)
     assert config.score.difficulty == "clip_score"
+    assert RunConfig.load(write(MINIMAL), ["graph.nprobe=3"]).graph.target_recall is None
 
 
 @pytest.mark.parametrize(
@@ -40,6 +41,7 @@ def test_defaults_and_overrides(write):
         ("select.fraction=.nan", "select.fraction = nan"),
         ("select.size=10", "select: expected exactly one of fraction, size, min_score; got fraction, size"),
         ("graph.features=colour", "graph.features = 'colour': input should be 'image', 'text' or 'image+text'"),
+        ("graph={nprobe: 3, target_recall: 0.9}", "graph: expected target_recall or nprobe, not both"),
         ("embed.fields={uid: text}", "embed.fields: expected names that no column has yet; uid"),
         ("embed.fields={lang: word}", "embed.fields.lang = 'word': input should be 'number' or 'text'"),
         ("fraction", "--set fraction: expected KEY=VALUE"),

@@ -1,6 +1,8 @@
 """Whole runs: the same bytes wherever they run, nothing done twice, one ranking for every fraction."""
 
+import json
 import logging
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 from pipeline import artifacts, storage
 from pipeline.demo import s3_server
 from pipeline.execution import InProcess, OnRay
+from pipeline.graph.params import Layout
 from pipeline.output import subset
 from pipeline.output.verify import verify
 from pipeline.run import run
@@ -33,6 +36,17 @@ def test_one_process_and_two_ray_workers_write_the_same_bytes(configure, tmp_pat
     assert result.manifests["select"].counters["kept"] == 48
     assert len(list(Path(here.output).glob("*.tar"))) == 5
     assert verify(here.output, full=True) == []
+
+
+def test_a_graph_in_shards_writes_the_same_bytes(configure, tmp_path, monkeypatch):
+    lists = {"graph__nlist": 6, "graph__nprobe": 3}
+    run(configure(work_dir=str(tmp_path / "w1"), output=str(tmp_path / "o1"), **lists), InProcess())
+    monkeypatch.setattr("pipeline.graph.params.Layout", partial(Layout, whole_below=1, partitions=3))
+    run(configure(work_dir=str(tmp_path / "w2"), output=str(tmp_path / "o2"), ray__workers=2, **lists), InProcess())
+    assert tree(tmp_path / "o1") == tree(tmp_path / "o2")
+    assert list(Path(tmp_path, "w1", "graph").glob("*/manifest.json"))
+    one, other = (next(Path(tmp_path, folder, "graph").glob("*/manifest.json")) for folder in ("w1", "w2"))
+    assert json.loads(one.read_text())["units"] == json.loads(other.read_text())["units"]
 
 
 def test_a_second_run_does_nothing_and_says_so(configure, caplog):
