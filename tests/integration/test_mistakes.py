@@ -34,7 +34,7 @@ def test_the_command_knows_every_stage():
         ({"select": {"size": 10_000}}, "select.size 10000 samples, but only 160 are ranked"),
         ({"select": {"min_score": 1e6}}, "select.min_score 1000000.0 keeps no sample: the highest score is"),
         ({"select": {"fraction": 0.3, "groups": "colour"}}, "select.groups: 'colour' is no column"),
-        ({"graph": {"nprobe": 5, "nlist": 2}}, "nprobe"),
+        ({"graph": {"nprobe": 5, "target_recall": 0.9}}, "expected target_recall or nprobe, not both"),
     ],
 )
 def test_one_line_and_exit_code_2(settings, pool, tmp_path, capsys, monkeypatch, change, line):
