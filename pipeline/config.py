@@ -41,7 +41,7 @@ class EmbedConfig(_Section):
     @field_validator("fields")
     @classmethod
     def _new_names(cls, fields: dict[str, str]) -> dict[str, str]:
-        taken = fields.keys() & set(schemas.samples(1).names)
+        taken = fields.keys() & {*schemas.samples().names, *schemas.embeddings(1).names}
         if taken:
             raise ValueError(f"expected names that no column has yet; {', '.join(sorted(taken))} is taken")
         return fields

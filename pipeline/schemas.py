@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raised whenever a stored table or manifest changes meaning; part of every fingerprint."""
 
 REJECTS = pa.schema(
@@ -22,25 +22,36 @@ REJECTS = pa.schema(
 """Samples that were read but not embedded: one row each, `reason` from `pipeline.inputs.reasons`."""
 
 
-def samples(dimension: int, fields: Sequence[tuple[str, str]] = ()) -> pa.Schema:
-    """The embed stage's part: one row per embedded sample, in tar order.
+def embeddings(dimension: int) -> pa.Schema:
+    """The vectors of the embed stage's part, row-aligned with its samples.
+
+    They lie in a file of their own because they are nearly all of the bytes and only the graph reads them all.
 
     Args:
         dimension: width D of the model's joint embedding.
+
+    Returns:
+        image_emb and text_emb (float16 [D], unit norm).
+    """
+    embedding = pa.list_(pa.float16(), dimension)
+    return pa.schema([("image_emb", embedding), ("text_emb", embedding)])
+
+
+def samples(fields: Sequence[tuple[str, str]] = ()) -> pa.Schema:
+    """The embed stage's part: one row per embedded sample, in tar order.
+
+    Args:
         fields: columns carried along from the json, (name, `number` or `text`).
 
     Returns:
-        uid (32 lower-case hex digits), image_emb and text_emb (float16 [D], unit norm), clip_score (float32 cosine of
-        the unrounded embeddings), offset and size (bytes of the whole sample in its tar, headers and padding included).
+        uid (32 lower-case hex digits), clip_score (float32 cosine of the unrounded embeddings), offset and size (bytes
+        of the whole sample in its tar, headers and padding included).
     """
-    embedding = pa.list_(pa.float16(), dimension)
     return pa.schema(
         [
             ("shard", pa.string()),
             ("key", pa.string()),
             ("uid", pa.string()),
-            ("image_emb", embedding),
-            ("text_emb", embedding),
             ("clip_score", pa.float32()),
             ("caption", pa.string()),
             ("width", pa.int32()),

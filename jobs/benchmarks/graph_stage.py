@@ -44,7 +44,7 @@ def make_parts(folder: str, n_rows: int, n_dims: int) -> list[Receipt]:
         artifacts.commit_unit(
             folder,
             f"{start:08d}",
-            {"samples.parquet": pa.table({"image_emb": columns.vector_column(rows[start : start + PART_ROWS])})},
+            {"embeddings.parquet": pa.table({"image_emb": columns.vector_column(rows[start : start + PART_ROWS])})},
         )
         for start in range(0, n_rows, PART_ROWS)
     ]

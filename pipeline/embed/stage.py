@@ -1,8 +1,9 @@
 """The embed stage: one input shard -> one part of samples and one of rejects, in tar order.
 
-Reads tars (`inputs.pool.Shard`), writes `samples.parquet` (`schemas.samples`) and `rejects.parquet`
-(`schemas.REJECTS`) per shard. Invariants: samples read = embedded + rejected; batches never cross shards, so the bits
-do not depend on which worker took which shard; memory holds the samples decoded ahead and the rows of one shard.
+Reads tars (`inputs.pool.Shard`), writes `samples.parquet` (`schemas.samples`), `embeddings.parquet`
+(`schemas.embeddings`) and `rejects.parquet` (`schemas.REJECTS`) per shard. Invariants: samples read = embedded +
+rejected; batches never cross shards, so the bits do not depend on which worker took which shard; memory holds the
+samples decoded ahead and the rows of one shard.
 """
 
 import warnings
@@ -27,6 +28,7 @@ from pipeline.inputs.pool import Shard
 from pipeline.inputs.tar import DEFAULT_MAX_MEMBER_BYTES, Fault, Sample, TarReader
 
 SAMPLES = "samples.parquet"
+EMBEDDINGS = "embeddings.parquet"
 REJECTS = "rejects.parquet"
 
 READ = "read"
@@ -121,7 +123,7 @@ class EmbedWorker:
             BooksError: a sample is neither embedded nor rejected.
         """
         shard, params = unit.shard, self._params
-        part = _Part(shard.name, schemas.samples(self._encoder.dimension, params.fields))
+        part = _Part(shard.name, schemas.samples(params.fields), schemas.embeddings(self._encoder.dimension))
         limits = Limits(params.max_pixels, self._encoder.image_size)
         work = partial(_attend, transform=self._encoder.transform, limits=limits, fields=params.fields)
         batch: list[Prepared] = []
@@ -177,9 +179,11 @@ class _Part:
     """Rows and books of one shard while it is read."""
 
     shard: str
-    schema: pa.Schema
+    samples: pa.Schema
+    embeddings: pa.Schema
     counters: Counter[str] = field(default_factory=Counter)
-    tables: list[pa.Table] = field(default_factory=list)
+    sample_tables: list[pa.Table] = field(default_factory=list)
+    embedding_tables: list[pa.Table] = field(default_factory=list)
     rejects: list[dict[str, str]] = field(default_factory=list)
     uids: set[str] = field(default_factory=set)
 
@@ -203,8 +207,6 @@ class _Part:
             "shard": [self.shard] * len(batch),
             "key": [item.key for item in batch],
             "uid": [item.uid for item in batch],
-            "image_emb": vector_column(image_ND),
-            "text_emb": vector_column(text_ND),
             "clip_score": clip_score_N,
             "caption": [item.caption for item in batch],
             "width": [item.width for item in batch],
@@ -212,22 +214,28 @@ class _Part:
             "offset": [item.offset for item in batch],
             "size": [item.size for item in batch],
         }
-        carried = self.schema.names[len(columns) :]
+        carried = self.samples.names[len(columns) :]
         columns |= {name: [item.fields[i] for item in batch] for i, name in enumerate(carried)}
-        self.tables.append(pa.table(columns, schema=self.schema))
+        self.sample_tables.append(pa.table(columns, schema=self.samples))
+        vectors = [vector_column(image_ND), vector_column(text_ND)]
+        self.embedding_tables.append(pa.Table.from_arrays(vectors, schema=self.embeddings))
 
     def commit(self, folder: str, key: str, precision: str) -> Receipt:
         books = {name: self.counters[name] for name in (EMBEDDED, REJECTED)}
         artifacts.balance(f"embed {self.shard}", self.counters[READ], books)
-        samples = pa.concat_tables(self.tables).combine_chunks() if self.tables else self.schema.empty_table()
         files: dict[str, pa.Table | bytes] = {
-            SAMPLES: samples,
+            SAMPLES: _whole(self.sample_tables, self.samples),
+            EMBEDDINGS: _whole(self.embedding_tables, self.embeddings),
             REJECTS: pa.Table.from_pylist(self.rejects, schema=schemas.REJECTS),
         }
         others = {name: count for name, count in sorted(self.counters.items()) if count}
         counters = {READ: self.counters[READ], **books, **others}
-        facts = {"dimension": self.schema.field("image_emb").type.list_size, "precision": precision}
+        facts = {"dimension": self.embeddings.field("image_emb").type.list_size, "precision": precision}
         return artifacts.commit_unit(folder, key, files, counters, facts)
+
+
+def _whole(tables: Sequence[pa.Table], schema: pa.Schema) -> pa.Table:
+    return pa.concat_tables(tables).combine_chunks() if tables else schema.empty_table()
 
 
 _Reject = tuple[str, str, str]
@@ -268,6 +276,8 @@ def _in_order(
 
 def _quiet_pillow(max_pixels: int) -> None:
     """Leaves size limits to `decode.Limits`, and keeps Pillow's remarks on bad EXIF out of the log."""
-    Image.MAX_IMAGE_PIXELS = max_pixels
+    if Image.MAX_IMAGE_PIXELS is not None:
+        # Never lowered: the limit is the process's, and others in it may want more than this pool's.
+        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_pixels)
     warnings.filterwarnings("ignore", module="PIL")
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)

@@ -15,8 +15,8 @@ from pipeline.columns import vectors
 from pipeline.errors import BooksError
 
 SAMPLES = "samples.parquet"
+EMBEDDINGS = "embeddings.parquet"
 DECISIONS = "decisions.parquet"
-EMBEDDINGS = ("image_emb", "text_emb")
 
 
 class Pool:
@@ -108,11 +108,11 @@ class Pool:
         decided = artifacts.read_table(self._select_folder, self._select.units[part], DECISIONS)
         # `shard`, `key` and `uid` are in both tables; the decisions' are as good.
         from_samples = [name for name in columns if name not in decided.column_names]
-        from_samples += EMBEDDINGS if embeddings else ()
         image = text = np.zeros((len(rows), 0), np.float16)
         if from_samples:
             samples = artifacts.read_table(self._embed_folder, self._embed.units[part], SAMPLES, from_samples)
-            if embeddings:
-                image, text = (vectors(samples[name])[rows] for name in EMBEDDINGS)
+        if embeddings:
+            both = artifacts.read_table(self._embed_folder, self._embed.units[part], EMBEDDINGS)
+            image, text = (vectors(both[name])[rows] for name in ("image_emb", "text_emb"))
         merged = {name: (decided if name in decided.column_names else samples)[name].take(rows) for name in columns}
         return pa.table(merged), image, text

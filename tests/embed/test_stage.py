@@ -90,15 +90,16 @@ def run(setting, pool_url=None):
 
 
 def tables(folder, receipt):
-    return (artifacts.read_table(folder, receipt, name) for name in (stage.SAMPLES, stage.REJECTS))
+    return (artifacts.read_table(folder, receipt, name) for name in (stage.SAMPLES, stage.REJECTS, stage.EMBEDDINGS))
 
 
 def test_every_fault(setting):
     pool, folder, _, _ = setting
     path = write_tar(pool / "0.tar", FAULTY)
     ((_, receipt),) = run(setting)
-    samples, rejects = tables(folder, receipt)
-    assert samples.schema.equals(schemas.samples(24)) and rejects.schema.equals(schemas.REJECTS)
+    samples, rejects, embeddings = tables(folder, receipt)
+    assert samples.schema.equals(schemas.samples()) and embeddings.schema.equals(schemas.embeddings(24))
+    assert rejects.schema.equals(schemas.REJECTS)
     assert samples["key"].to_pylist() == EMBEDDED
     assert dict(zip(rejects["key"].to_pylist(), rejects["reason"].to_pylist(), strict=True)) == REASONS
     assert set(samples["shard"].to_pylist()) == set(rejects["shard"].to_pylist()) == {"0"}
@@ -126,7 +127,7 @@ def test_embeddings_equal_batches_of_good_samples(setting, tiny_model):
     pool, folder, _, _ = setting
     write_tar(pool / "0.tar", [("bad.txt", b""), *(m for i in range(10) for m in good(f"{i}", i))])
     ((_, receipt),) = run(setting)
-    samples, _ = tables(folder, receipt)
+    samples, _, embeddings = tables(folder, receipt)
     encoder = ClipEncoder(models.resolve(str(tiny_model), None), device="cpu")
     import io
 
@@ -137,7 +138,7 @@ def test_embeddings_equal_batches_of_good_samples(setting, tiny_model):
     found = [encoder.encode(pixels[at : at + 4], captions[at : at + 4]) for at in (0, 4, 8)]
     for name, attribute in (("image_emb", "image_ND"), ("text_emb", "text_ND")):
         expected = np.concatenate([getattr(part, attribute) for part in found])
-        assert vectors(samples[name]).tobytes() == expected.tobytes()
+        assert vectors(embeddings[name]).tobytes() == expected.tobytes()
     expected = np.concatenate([part.clip_score_N for part in found])
     assert samples["clip_score"].to_numpy().tobytes() == expected.tobytes()
 
@@ -163,7 +164,7 @@ def test_damaged_tars_are_rejects_not_failures(setting, cut, expected):
     data = open(path, "rb").read()
     open(path, "wb").write(data[: int(len(data) * cut)])
     ((_, receipt),) = run(setting)
-    samples, rejects = tables(folder, receipt)
+    samples, rejects, _ = tables(folder, receipt)
     assert rejects["reason"].to_pylist() == expected
     assert samples["key"].to_pylist() == [str(i) for i in range(samples.num_rows)]
     assert receipt.counters["tar-without-end-mark"] == 1
@@ -174,7 +175,7 @@ def test_tar_of_nothing(setting):
     pool, folder, _, _ = setting
     write_tar(pool / "0.tar", [])
     ((_, receipt),) = run(setting)
-    samples, rejects = tables(folder, receipt)
+    samples, rejects, _ = tables(folder, receipt)
     assert samples.num_rows == rejects.num_rows == 0
     assert receipt.counters == {"read": 0, "embedded": 0, "rejected": 0}
 
@@ -282,7 +283,7 @@ def test_fields_of_the_json_become_columns_and_a_missing_number_is_a_reject(sett
     write_tar(pool / "0.tar", [*members, *good("c", 3), ("c.json", b'{"score": 0.5}')])
     params = dataclasses.replace(params, fields=(("lang", "text"), ("score", "number")))
     (unit,) = stage.plan(expand_input(str(pool)), params)
-    samples, rejects = tables(folder, make_worker(params)(unit))
+    samples, rejects, _ = tables(folder, make_worker(params)(unit))
     assert samples.select(["key", "lang", "score"]).to_pylist() == [
         {"key": "a", "lang": "de", "score": 2.0},
         {"key": "c", "lang": "", "score": 0.5},

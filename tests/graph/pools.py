@@ -42,9 +42,10 @@ def embed(folder, image, text=None, n_parts=5, score=None):
         table = {"image_emb": columns.vector_column(image[start:stop])}
         if text is not None:
             table["text_emb"] = columns.vector_column(text[start:stop])
+        files = {"embeddings.parquet": pa.table(table)}
         if score is not None:
-            table["aum"] = score[start:stop]
-        receipts.append(artifacts.commit_unit(str(folder), f"part-{part}", {"samples.parquet": pa.table(table)}))
+            files["samples.parquet"] = pa.table({"aum": score[start:stop]})
+        receipts.append(artifacts.commit_unit(str(folder), f"part-{part}", files))
     return receipts
 
 

@@ -18,8 +18,6 @@ from pipeline.inputs.pool import Shard
 from pipeline.inputs.tar import Sample, TarReader
 from pipeline.output import stage
 
-DIMENSION = 4
-
 
 def uid_of(text):
     return hashlib.md5(text.encode()).hexdigest()
@@ -116,8 +114,6 @@ def build(folder, made, kept, format=tarfile.PAX_FORMAT, url=None, work_dir=None
                 "shard": [shard.name] * count,
                 "key": [item.key for item in samples],
                 "uid": [item.uid for item in samples],
-                "image_emb": pa.array([[0.5] * DIMENSION] * count, pa.list_(pa.float16(), DIMENSION)),
-                "text_emb": pa.array([[0.5] * DIMENSION] * count, pa.list_(pa.float16(), DIMENSION)),
                 "clip_score": np.linspace(0, 1, count, dtype=np.float32),
                 "caption": ["caption"] * count,
                 "width": [16] * count,
@@ -125,7 +121,7 @@ def build(folder, made, kept, format=tarfile.PAX_FORMAT, url=None, work_dir=None
                 "offset": [item.offset for item in found],
                 "size": [item.size for item in found],
             }
-        ).cast(schemas.samples(DIMENSION))
+        ).cast(schemas.samples())
         key = artifacts.unit_key(shard.name, shard.version)
         embedded.append(
             artifacts.commit_unit(storage.join(work_dir, "embed"), key, {stage.SAMPLES: table}, {"embedded": count})

@@ -151,8 +151,6 @@ def build_run(
                 "shard": [name] * rows,
                 "key": keys,
                 "uid": uids[start:end],
-                "image_emb": list(image[start:end]),
-                "text_emb": list(text[start:end]),
                 "clip_score": score[start:end],
                 "caption": [item.caption for item in pool[start:end]],
                 "width": [48] * rows,
@@ -160,7 +158,11 @@ def build_run(
                 "offset": [offset for offset, _ in ranges],
                 "size": [size for _, size in ranges],
             },
-            schema=schemas.samples(image.shape[1]),
+            schema=schemas.samples(),
+        )
+        embeddings = pa.table(
+            {"image_emb": list(image[start:end]), "text_emb": list(text[start:end])},
+            schema=schemas.embeddings(image.shape[1]),
         )
         reasons = ["caption-empty", "image-truncated", "caption-empty"] if not rows else ["image-missing"]
         rejects = pa.table(
@@ -177,7 +179,10 @@ def build_run(
             counters[f"rejected.{reason}"] = counters.get(f"rejected.{reason}", 0) + 1
         embed_units.append(
             artifacts.commit_unit(
-                str(work / "embed"), f"u{number}", {"samples.parquet": samples, "rejects.parquet": rejects}, counters
+                str(work / "embed"),
+                f"u{number}",
+                {"samples.parquet": samples, "embeddings.parquet": embeddings, "rejects.parquet": rejects},
+                counters,
             )
         )
         by = found["by"][start:end]

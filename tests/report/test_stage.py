@@ -92,7 +92,7 @@ def test_coverage_curve_equals_brute_force(run):
     data = collect(run, ReportParams())
     points = []
     for unit in run.embed.units:
-        for row in artifacts.read_table(f"{run.work_dir}/embed", unit, "samples.parquet").to_pylist():
+        for row in artifacts.read_table(f"{run.work_dir}/embed", unit, "embeddings.parquet").to_pylist():
             joined = np.concatenate([row["image_emb"], row["text_emb"]]).astype(np.float64)
             points.append(joined / np.linalg.norm(joined))
     points = np.array(points)

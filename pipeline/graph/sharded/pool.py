@@ -23,7 +23,7 @@ from pipeline.graph.params import GraphParams, Layout
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
 
-SAMPLES = "samples.parquet"
+EMBEDDINGS = "embeddings.parquet"
 LOCAL_GROUPS = "groups.npy"
 COPIES = "copies.bin"
 MEMBERS_OF_GROUPS = "groups.bin"
@@ -70,7 +70,7 @@ class Job:
     @property
     def starts(self) -> Int64:
         """int64 [P+1], canonical position of each part's first row."""
-        return np.cumsum([0, *(receipt.rows(SAMPLES) for receipt in self.parts)])
+        return np.cumsum([0, *(receipt.rows(EMBEDDINGS) for receipt in self.parts)])
 
     def key(self, step: str, index: int = 0) -> str:
         """The unit's key: of all that decides its bytes, the layout only where it does."""
@@ -150,7 +150,7 @@ class StepWorker:
 def read_raw(job: Job, part: int) -> NDArray[Any]:
     """A part's embeddings as they are stored, [N, D], or [N, 2 D] for both sides."""
     names = [f"{name}_emb" for name in ("image", "text") if name in job.params.features.split("+")]
-    table = artifacts.read_table(job.embed_folder, job.parts[part], SAMPLES, names)
+    table = artifacts.read_table(job.embed_folder, job.parts[part], EMBEDDINGS, names)
     return np.concatenate([columns.vectors(table[name]) for name in names], axis=1)
 
 
