@@ -7,9 +7,14 @@ BIN := $(VENV)/bin
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-# The stamp is newer than both files while the environment holds what they ask for.
+# The stamp is newer than both files while the environment holds what they ask for. PyPI's torch for Linux brings
+# gigabytes of CUDA; where there is no NVIDIA driver, PyTorch's CPU build comes first, if its index can be reached.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
+	@test "$$(uname)" != Linux -o -e /proc/driver/nvidia || for package in torch torchvision; do \
+		$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --retries 1 --timeout 15 --no-deps \
+			--index-url https://download.pytorch.org/whl/cpu --constraint constraints.txt $$package || true; \
+	done
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
