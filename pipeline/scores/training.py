@@ -35,7 +35,7 @@ def softmax(logits: ArrayLike) -> Float32:
     """
     z = np.asarray(logits, np.float64)
     exp = np.exp(z - z.max(axis=-1, keepdims=True))
-    return _float32((exp / exp.sum(axis=-1, keepdims=True)))
+    return _float32(exp / exp.sum(axis=-1, keepdims=True))
 
 
 def el2n(probabilities: ArrayLike, labels: ArrayLike) -> Float32:
