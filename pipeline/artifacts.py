@@ -93,7 +93,16 @@ def unit_key(name: str, *identity: Any) -> str:
 def table_bytes(table: pa.Table) -> bytes:
     """The table as parquet; the same rows give the same bytes."""
     sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd", write_statistics=True, row_group_size=100_000)
+    # Vectors hardly compress, and a dictionary of them only costs.
+    vectors = table.num_columns > 0 and all(pa.types.is_fixed_size_binary(field.type) for field in table.schema)
+    pq.write_table(
+        table,
+        sink,
+        compression="none" if vectors else "zstd",
+        use_dictionary=not vectors,
+        write_statistics=not vectors,
+        row_group_size=100_000,
+    )
     return sink.getvalue()
 
 
