@@ -111,6 +111,19 @@ def _parser() -> argparse.ArgumentParser:
     runs.add_argument("--yes", action="store_true", help="with --prune: delete")
     runs.set_defaults(command=_runs)
 
+    explain = commands.add_parser(
+        "explain",
+        help="say why samples were kept or dropped",
+        description="Say of samples what became of them and why: scores, neighbours, who suppressed them, whom they "
+        "suppressed.",
+    )
+    explain.add_argument("work_dir", metavar="WORK_DIR", help="work_dir of a run that reached `select`")
+    explain.add_argument(
+        "names", nargs="+", metavar="UID", help="a uid or the beginning of one; a sample's key; shard/key"
+    )
+    explain.add_argument("--run", metavar="FINGERPRINT", help="which selection, by its beginning; default: the newest")
+    explain.set_defaults(command=_explain)
+
     models = commands.add_parser("models", help="list the models that can be named in embed.model and embed.pretrained")
     models.set_defaults(command=_models)
 
@@ -195,6 +208,13 @@ def _runs(arguments: argparse.Namespace) -> int:
     else:
         print_runs(work_dir)
     return 0
+
+
+def _explain(arguments: argparse.Namespace) -> int:
+    from pipeline.explore.finished import open_run
+    from pipeline.explore.terminal import print_explanations
+
+    return print_explanations(open_run(arguments.work_dir, arguments.run), arguments.names)
 
 
 def _models(_: argparse.Namespace) -> int:

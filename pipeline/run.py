@@ -20,6 +20,7 @@ from pipeline.artifacts import Manifest, Receipt
 from pipeline.config import RunConfig
 from pipeline.errors import UserError
 from pipeline.execution import Executor, Guarded, InProcess, OnRay, Resources
+from pipeline.explore import sources
 from pipeline.inputs.pool import Shard, expand_input, pool_identity
 from pipeline.stages import Planned
 
@@ -205,6 +206,8 @@ class _Run:
                 getattr(self, f"_{stage}")()
                 self.seconds[stage] = time.monotonic() - start
                 log.info("%s: done in %.1f s", stage, self.seconds[stage])
+            if stage == "embed":
+                sources.record(self.config.work_dir, self.plan.embed.fingerprint, self.plan.shards)
             if stage == "write":
                 self._publish()
             if stage == self.stop_after:
