@@ -5,6 +5,7 @@ each gets its own frozen params (only what changes the result), so `ray` never e
 """
 
 import difflib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -138,7 +139,10 @@ class RunConfig(_Section):
 
     input: str | list[str] = Field(description="tars: a folder, a glob, braces, or a list of them")
     work_dir: str = Field(description="where artifacts lie; keep it to resume and to try other fractions")
-    output: str = Field(description="where the filtered shards go; one folder per selection")
+    output: str = Field(
+        description="where the filtered shards go; one folder per selection. `s3://b/out/{run_id}`: each run makes its "
+        "own folder there, and `latest.json` beside them names the newest"
+    )
     embed: EmbedConfig
     score: ScoreConfig = ScoreConfig()
     graph: GraphConfig = GraphConfig()
@@ -160,6 +164,13 @@ class RunConfig(_Section):
                 except UserError as error:
                     raise ValueError(str(error)) from error
         return self
+
+    @field_validator("output")
+    @classmethod
+    def _run_id_is_the_folder(cls, output: str) -> str:
+        if "{" in output and not re.fullmatch(r"[^{}]+/\{run_id\}/?", output):
+            raise ValueError("expected braces only as the last folder, .../{run_id}")
+        return output
 
     @classmethod
     def load(cls, path: str | Path, overrides: Sequence[str] = ()) -> "RunConfig":
