@@ -16,6 +16,10 @@ def encoder(tiny_model):
     return ClipEncoder(models.resolve(str(tiny_model), None), device="cpu")
 
 
+def pixels_of(encoder, images):
+    return np.stack([np.asarray(encoder.preprocess(image)) for image in images])
+
+
 def own_loop(tiny_model, images, captions, precision="fp32"):
     open_clip = models.import_open_clip()
     import torch
@@ -39,7 +43,7 @@ def own_loop(tiny_model, images, captions, precision="fp32"):
 def test_equals_open_clips_own_loop(tiny_model, precision):
     encoder = ClipEncoder(models.resolve(str(tiny_model), None), precision=precision, device="cpu")
     images = [picture(i) for i in range(3)]
-    found = encoder.encode([encoder.transform(image) for image in images], CAPTIONS)
+    found = encoder.encode(pixels_of(encoder, images), CAPTIONS)
     image, text = own_loop(tiny_model, images, CAPTIONS, precision)
     assert found.image_ND.tobytes() == image.astype(np.float16).tobytes()
     assert found.text_ND.tobytes() == text.astype(np.float16).tobytes()
@@ -48,15 +52,15 @@ def test_equals_open_clips_own_loop(tiny_model, precision):
 
 
 def test_shapes_and_norms(encoder):
-    found = encoder.encode([encoder.transform(picture(9))], ["x"])
-    assert encoder.dimension == 24 and encoder.image_size == 32 and encoder.precision == "fp32"
+    found = encoder.encode(pixels_of(encoder, [picture(9)]), ["x"])
+    assert encoder.dimension == 24 and encoder.preprocess.width == 32 and encoder.precision == "fp32"
     assert (found.image_ND.shape, found.image_ND.dtype) == ((1, 24), np.float16)
     assert found.clip_score_N.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(found.text_ND.astype(np.float64), axis=1), 1, atol=1e-3)
 
 
 def test_same_batch_same_bits(encoder):
-    pixels = [encoder.transform(picture(i)) for i in range(5)]
+    pixels = pixels_of(encoder, map(picture, range(5)))
     one, two = (encoder.encode(pixels, ["a"] * 5) for _ in range(2))
     assert one.image_ND.tobytes() == two.image_ND.tobytes()
     assert one.clip_score_N.tobytes() == two.clip_score_N.tobytes()
@@ -69,7 +73,7 @@ def test_torch_checkpoint_and_pickles(tiny_model, tmp_path, encoder):
     state = safetensors.torch.load_file(tiny_model / "weights.safetensors")
     torch.save(state, tmp_path / "plain.pt")
     same = ClipEncoder(models.resolve("tiny-clip", str(tmp_path / "plain.pt")), device="cpu")
-    pixels = [encoder.transform(picture(1))]
+    pixels = pixels_of(encoder, [picture(1)])
     assert same.encode(pixels, ["a"]).image_ND.tobytes() == encoder.encode(pixels, ["a"]).image_ND.tobytes()
 
     class Harmful:

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow.compute as pc
 import pytest
 
-from pipeline import artifacts, schemas
+from pipeline import artifacts, schemas, storage
 from pipeline.columns import vectors
 from pipeline.embed import models, stage
 from pipeline.embed.clip import ClipEncoder
@@ -133,7 +133,8 @@ def test_embeddings_equal_batches_of_good_samples(setting, tiny_model):
 
     from PIL import Image
 
-    pixels = [encoder.transform(Image.open(io.BytesIO(good("", i)[0][1]))) for i in range(10)]
+    images = [Image.open(io.BytesIO(good("", i)[0][1])) for i in range(10)]
+    pixels = np.stack([np.asarray(encoder.preprocess(image)) for image in images])
     captions = [f"picture {i}" for i in range(10)]
     found = [encoder.encode(pixels[at : at + 4], captions[at : at + 4]) for at in (0, 4, 8)]
     for name, attribute in (("image_emb", "image_ND"), ("text_emb", "text_ND")):
@@ -143,13 +144,13 @@ def test_embeddings_equal_batches_of_good_samples(setting, tiny_model):
     assert samples["clip_score"].to_numpy().tobytes() == expected.tobytes()
 
 
-def test_bits_do_not_depend_on_threads_or_on_who_did_what(setting):
+def test_bits_do_not_depend_on_processes_or_on_who_did_what(setting):
     pool, _, params, make_worker = setting
     for shard in range(3):
         write_tar(pool / f"{shard}.tar", [m for i in range(7) for m in good(f"{i}", 10 * shard + i)])
     units = stage.plan(expand_input(str(pool)), params)
-    first = [make_worker(decode_threads=1)(unit) for unit in units]
-    worker = make_worker(folder="again", decode_threads=4)
+    first = [make_worker(decode_processes=1)(unit) for unit in units]
+    worker = make_worker(folder="again", decode_processes=4)
     second = [worker(unit) for unit in reversed(units)]
     assert first == second[::-1]
 
@@ -229,7 +230,7 @@ def test_storage_faults_pass_through(setting, monkeypatch):
         def read(self, size):
             raise InfrastructureError("connection reset")
 
-    monkeypatch.setattr(stage.storage, "open_read", lambda url: Broken())
+    monkeypatch.setattr(storage, "open_read", lambda url: Broken())
     with pytest.raises(InfrastructureError, match="connection reset"):
         make_worker()(unit)
 
@@ -246,28 +247,6 @@ def test_reject_rate():
     stage.check_reject_rate({"read": 0}, 0.0)
     with pytest.raises(UserError, match=r"3 of 10 .*30\.0%; 2 caption-empty, 1 image-missing"):
         stage.check_reject_rate(counters, 0.29)
-
-
-def test_decoding_ahead_is_bounded(monkeypatch):
-    from concurrent.futures import ThreadPoolExecutor
-
-    from pipeline.inputs.tar import Sample
-
-    monkeypatch.setattr(stage, "_AHEAD_BYTES", 100)
-    taken = []
-
-    def events(sizes):
-        for size in sizes:
-            taken.append(size)
-            yield Sample(str(len(taken)), 0, 0, {"jpg": bytes(size)}, {}, ("jpg",))
-
-    with ThreadPoolExecutor(2) as pool:
-        results = stage._in_order(lambda event: event.key, events([40] * 10), pool, ahead=8)
-        assert next(results) == "1" and len(taken) == 3
-        assert list(results) == [str(i) for i in range(2, 11)]
-        taken.clear()
-        results = stage._in_order(lambda event: event.key, events([1] * 20), pool, ahead=8)
-        assert next(results) == "1" and len(taken) == 9
 
 
 def test_units_travel():
