@@ -94,7 +94,7 @@ class ClipEncoder:
         if source.config is not None:
             open_clip.add_model_config(source.config)
         self._model, self.transform = self._load(open_clip, source)
-        self._tokenizer: Callable[[list[str]], Any] = open_clip.get_tokenizer(source.name)
+        self._tokenizer = load_tokenizer(open_clip, source)
         self._input_dtype = open_clip.get_input_dtype(self.precision)
         cfg = self._model.visual.preprocess_cfg
         size = cfg["size"]
@@ -314,6 +314,28 @@ class Flight:
     def seconds(self) -> float:
         """Time that the device was busy with this batch; valid after `settle`."""
         return sum(piece.seconds for piece in self.pieces)
+
+
+def load_tokenizer(open_clip: Any, source: ModelSource) -> Callable[[list[str]], Any]:
+    """The model's tokenizer: captions -> int64 [N, context].
+
+    Raises:
+        UserError: it needs a package that is missing.
+        InfrastructureError: its vocabulary could not be downloaded.
+    """
+    if source.config is not None:
+        open_clip.add_model_config(source.config)
+    try:
+        tokenizer: Callable[[list[str]], Any] = open_clip.get_tokenizer(source.name)
+    except ImportError as error:
+        raise UserError(
+            f"embed.model: the tokenizer of {source.name} needs a package that is not installed ({_line(error)}); "
+            "SigLIP and others need d2prune[siglip]"
+        ) from error
+    except OSError as error:
+        # What transformers raises when the hub does not answer or has no such files.
+        raise InfrastructureError(f"the tokenizer of {source.name} cannot be loaded: {_line(error)}") from error
+    return tokenizer
 
 
 def _line(error: object) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipeline.embed.clip import load_tokenizer
 from pipeline.embed.decode import Decoder, Prepared, Rejected
 from pipeline.embed.models import ModelSource, import_open_clip
 from pipeline.inputs.tar import Sample
@@ -21,10 +22,7 @@ class Tokenising:
     def setup(self) -> None:
         """Load the tokenizer."""
         self.decoder.setup()
-        open_clip = import_open_clip()
-        if self.source.config is not None:
-            open_clip.add_model_config(self.source.config)
-        self._tokenizer = open_clip.get_tokenizer(self.source.name)
+        self._tokenizer = load_tokenizer(import_open_clip(), self.source)
 
     def __call__(self, sample: Sample, into: memoryview) -> Prepared | Rejected:
         """Decode one sample, pixels and caption."""
