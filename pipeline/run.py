@@ -80,7 +80,8 @@ def plan_run(config: RunConfig) -> RunPlan:
     from pipeline.embed.stage import EmbedParams
     from pipeline.graph.params import GraphParams
     from pipeline.output.stage import WriteParams
-    from pipeline.selection.ranking import RankParams
+    from pipeline.selection.methods import Baseline
+    from pipeline.selection.ranking import BaselineParams, RankParams
     from pipeline.selection.stage import SelectParams
 
     shards = tuple(expand_input(config.input))
@@ -107,16 +108,16 @@ def plan_run(config: RunConfig) -> RunPlan:
         ),
         {"embed": embed.fingerprint},
     )
-    rank = plan(
-        "rank",
-        RankParams(
-            difficulty=config.score.difficulty,
-            offset=config.score.offset,
-            gamma_forward=config.select.gamma_forward,
-            gamma_reverse=config.select.gamma_reverse,
-        ),
-        {"graph": graph.fingerprint},
+    rank_params = RankParams(
+        difficulty=config.score.difficulty,
+        offset=config.score.offset,
+        gamma_forward=config.select.gamma_forward,
+        gamma_reverse=config.select.gamma_reverse,
     )
+    if config.select.method != "d2":
+        baseline = Baseline(config.select.method, config.select.seed, config.graph.features)
+        rank_params = BaselineParams(**dataclasses.asdict(rank_params), baseline=baseline)
+    rank = plan("rank", rank_params, {"graph": graph.fingerprint})
     budget = SelectParams(config.select.fraction, config.select.size, config.select.min_score, config.select.groups)
     select = plan("select", budget, {"rank": rank.fingerprint})
     write = plan("write", WriteParams(**config.write.model_dump()), {"select": select.fingerprint})
