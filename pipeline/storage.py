@@ -151,7 +151,11 @@ def info(url: str) -> FileInfo:
 
 @_retrying
 def modified(url: str) -> float:
-    """When an object was last written, in seconds since 1970."""
+    """When an object was last written, in seconds since 1970, by the clock of its store.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
     filesystem, path = _filesystem(url)
     with _translated(url):
         return float(filesystem.modified(path).timestamp())
@@ -385,18 +389,6 @@ def honours_create(url: str) -> bool:
         return not create(url, b"2")
     finally:
         delete([url])
-
-
-@_retrying
-def modified(url: str) -> float:
-    """When an object was written, in seconds, by the clock of its store.
-
-    Raises:
-        FileNotFoundError: there is none.
-    """
-    filesystem, path = _filesystem(url)
-    with _translated(url):
-        return float(filesystem.modified(path).timestamp())
 
 
 @contextlib.contextmanager
