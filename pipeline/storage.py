@@ -149,18 +149,6 @@ def info(url: str) -> FileInfo:
         return _file_info(filesystem, filesystem.info(path))
 
 
-@_retrying
-def modified(url: str) -> float:
-    """When an object was last written, in seconds since 1970, by the clock of its store.
-
-    Raises:
-        FileNotFoundError: there is none.
-    """
-    filesystem, path = _filesystem(url)
-    with _translated(url):
-        return float(filesystem.modified(path).timestamp())
-
-
 def exists(url: str) -> bool:
     """Whether an object (not a folder) has this name."""
     filesystem, path = _filesystem(url)
