@@ -379,6 +379,18 @@ def honours_create(url: str) -> bool:
         delete([url])
 
 
+@_retrying
+def modified(url: str) -> float:
+    """When an object was written, in seconds, by the clock of its store.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    filesystem, path = _filesystem(url)
+    with _translated(url):
+        return float(filesystem.modified(path).timestamp())
+
+
 @contextlib.contextmanager
 def writer(url: str) -> Iterator[IO[bytes]]:
     """A stream that becomes the object `url` when the block ends without an error, and leaves nothing behind otherwise.

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,19 +12,25 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 HEAD = """
 import sys, time
-import ray
+from ray.cluster_utils import Cluster
 from ray.job_submission import JobSubmissionClient
-context = ray.init(address="local", num_cpus=2, include_dashboard=True, dashboard_host="127.0.0.1",
-                   dashboard_port=int(sys.argv[1]), log_to_driver=False)
-client = JobSubmissionClient(f"http://{context.dashboard_url}")
-while True:
+ports, cpus = [int(port) for port in sys.argv[1:3]], [float(count) for count in sys.argv[3:]]
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": cpus[0], "include_dashboard": True,
+    "dashboard_host": "127.0.0.1", "dashboard_port": ports[0], "dashboard_agent_listen_port": ports[1]})
+for count in cpus[1:]:
+    cluster.add_node(num_cpus=count)
+url = f"http://127.0.0.1:{ports[0]}"
+for attempt in range(60):
     try:
-        client.submit_job(entrypoint="true")
+        JobSubmissionClient(url).submit_job(entrypoint="true")
         break
-    except RuntimeError:  # The agent that starts jobs is not there yet.
+    except Exception:  # The server, or the agent that starts jobs, is not there yet.
+        if attempt == 59:
+            raise
         time.sleep(0.5)
-print(context.dashboard_url, flush=True)
+print(url, flush=True)
 sys.stdin.read()
+cluster.shutdown()
 """
 
 
@@ -39,14 +46,33 @@ def environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"} | more
 
 
+def free_ports(count: int) -> list[int]:
+    """Ports of this machine that nobody listens at, as of now."""
+    probes = [socket.socket() for _ in range(count)]
+    for probe in probes:
+        probe.bind(("127.0.0.1", 0))
+    ports = [probe.getsockname()[1] for probe in probes]
+    for probe in probes:
+        probe.close()
+    return ports
+
+
 @contextlib.contextmanager
-def ray_head(port: int) -> Iterator[str]:
-    """The URL of the job server; the head ends with its standard input."""
-    command = [sys.executable, "-c", HEAD, str(port)]
-    head = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment())
+def ray_head(*cpus: int) -> Iterator[str]:
+    """The URL of the job server of a cluster, a node for each number of cores; it ends with its standard input."""
+    words = [str(number) for number in [*free_ports(2), *cpus]]
+    head = subprocess.Popen(
+        [sys.executable, "-c", HEAD, *words],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    )
     try:
         assert head.stdout is not None
-        yield f"http://{head.stdout.readline().strip()}"
+        url = head.stdout.readline().strip()
+        assert url, "the head did not come up"
+        yield url
     finally:
         head.communicate(timeout=60)
 

@@ -1,7 +1,6 @@
 """The job scripts: thin, and they work where users run them: submitted to a real Ray head from a clean copy."""
 
 import re
-import socket
 import sys
 from pathlib import Path
 
@@ -42,11 +41,8 @@ def test_jobs_pass_their_options_on(path, monkeypatch):
 def test_submitted_from_a_clean_copy(settings, tmp_path):
     folder = clean_copy(tmp_path / "copy")
     (folder / "run.yaml").write_text(yaml.safe_dump(settings))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    with ray_head(port) as server:
-        run = submit(server, folder, "python", "jobs/filter.py", "--config", "run.yaml", "--workers", "1")
+    with ray_head(1, 1) as server:
+        run = submit(server, folder, "python", "jobs/filter.py", "--config", "run.yaml", "--workers", "2")
         wrong = submit(server, folder, "python", "jobs/embed.py", "--config", "run.yaml", "--set", "graph.k=3")
         said, complaint = run.communicate(timeout=240)[0], wrong.communicate(timeout=240)[0]
     assert run.returncode == 0, said
