@@ -93,7 +93,16 @@ def unit_key(name: str, *identity: Any) -> str:
 def table_bytes(table: pa.Table) -> bytes:
     """The table as parquet; the same rows give the same bytes."""
     sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd", write_statistics=True, row_group_size=100_000)
+    # Vectors hardly compress, and a dictionary of them only costs.
+    vectors = table.num_columns > 0 and all(pa.types.is_fixed_size_binary(field.type) for field in table.schema)
+    pq.write_table(
+        table,
+        sink,
+        compression="none" if vectors else "zstd",
+        use_dictionary=not vectors,
+        write_statistics=not vectors,
+        row_group_size=100_000,
+    )
     return sink.getvalue()
 
 
@@ -227,6 +236,7 @@ def changed_params(folder: str, params: Mapping[str, Any]) -> list[str] | None:
         Lines such as `n_neighbors: 5 -> 7`, fewest of all earlier artifacts; None where there is no earlier one.
     """
     nearest: list[str] | None = None
+    params = json.loads(canonical_json(params))  # What was a tuple is a list in a manifest.
     for file in storage.list_files(storage.join(folder, "*", MANIFEST)):
         before = json.loads(storage.read_bytes(file.url))["params"]
         names = sorted(before.keys() | params.keys())

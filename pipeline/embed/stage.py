@@ -230,7 +230,7 @@ class _Part:
         }
         others = {name: count for name, count in sorted(self.counters.items()) if count}
         counters = {READ: self.counters[READ], **books, **others}
-        facts = {"dimension": self.embeddings.field("image_emb").type.list_size, "precision": precision}
+        facts = {"dimension": self.embeddings.field("image_emb").type.byte_width // 2, "precision": precision}
         return artifacts.commit_unit(folder, key, files, counters, facts)
 
 
