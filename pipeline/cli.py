@@ -142,6 +142,23 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("--run", metavar="FINGERPRINT", help="which selection, by its beginning; default: the newest")
     explain.set_defaults(command=_explain)
 
+    explore = commands.add_parser(
+        "explore",
+        help="look into a run in the browser",
+        description="Search a run, see who suppressed whom, and what another fraction would change, in the browser of "
+        "this machine.",
+    )
+    explore.add_argument("work_dir", metavar="WORK_DIR", help="work_dir of a run that reached `select`")
+    explore.add_argument("--run", metavar="FINGERPRINT", help="which selection, by its beginning; default: the newest")
+    explore.add_argument(
+        "--input",
+        nargs="+",
+        metavar="URL",
+        help="where the tars lie now; default: where they lay when the run read them",
+    )
+    explore.add_argument("--port", type=int, default=0, metavar="N", help="default: a free one")
+    explore.set_defaults(command=_explore)
+
     models = commands.add_parser("models", help="list the models that can be named in embed.model and embed.pretrained")
     models.set_defaults(command=_models)
 
@@ -252,6 +269,18 @@ def _explain(arguments: argparse.Namespace) -> int:
     from pipeline.explore.terminal import print_explanations
 
     return print_explanations(open_run(arguments.work_dir, arguments.run), arguments.names)
+
+
+def _explore(arguments: argparse.Namespace) -> int:
+    from pipeline.explore.api import Explorer
+    from pipeline.explore.finished import open_run
+    from pipeline.explore.server import serve
+    from pipeline.inputs.pool import expand_input
+
+    run = open_run(arguments.work_dir, arguments.run)
+    urls = {shard.name: shard.url for shard in expand_input(arguments.input)} if arguments.input else None
+    serve(Explorer(run, urls), arguments.port)
+    return 0
 
 
 def _models(_: argparse.Namespace) -> int:
