@@ -46,6 +46,12 @@ class EmbedConfig(_Section):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         default="auto", description="auto: bf16 on a GPU that has it, fp32 on a CPU"
     )
+    resize: Literal["exact", "fast"] = Field(
+        default="exact", description="exact: open_clip's pixels; fast: JPEGs decoded at reduced size, about the same"
+    )
+    image_timeout: float = Field(
+        default=30, gt=0, description="seconds of processor time after which a picture is rejected"
+    )
     max_pixels: int = Field(default=100_000_000, gt=0, description="larger images are rejected before decoding")
     max_reject_rate: float = Field(default=0.2, ge=0, le=1, description="a run that rejects a larger share fails")
     fields: dict[str, Literal["number", "text"]] = Field(

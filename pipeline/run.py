@@ -93,6 +93,7 @@ def plan_run(config: RunConfig) -> RunPlan:
             *models.identity(*model),
             precision=config.embed.precision,
             batch_size=config.embed.batch_size,
+            resize=config.embed.resize,
             max_pixels=config.embed.max_pixels,
             fields=tuple(sorted(config.embed.fields.items())),
         ),
@@ -231,7 +232,11 @@ class _Run:
     def _embed(self) -> None:
         from pipeline.embed import stage
 
-        planned, config = self.plan.embed, self.config.embed
+        planned, config, num_gpus = self.plan.embed, self.config.embed, self.config.ray.num_gpus
+        # A GPU is fed by its share of its machine's cores; on a core of its own, a worker decodes beside the model.
+        cores = max(1.0, self.executor.cpus_per_gpu() * num_gpus)
+        if isinstance(self.executor, InProcess):
+            cores = self.executor.cpus_per_node()
 
         def check(receipts: Sequence[Receipt]) -> None:
             counters = artifacts.sum_counters(receipts)
@@ -245,8 +250,15 @@ class _Run:
             planned,
             self.executor,
             stage.plan(self.plan.shards, planned.params),
-            partial(stage.EmbedWorker, planned.folder, planned.params, *self.plan.model),
-            Resources(self.many.workers, 1, self.config.ray.num_gpus),
+            partial(
+                stage.EmbedWorker,
+                planned.folder,
+                planned.params,
+                *self.plan.model,
+                decode_processes=max(1, int(cores)),
+                image_timeout=config.image_timeout,
+            ),
+            Resources(self.many.workers, cores, num_gpus, stage.AT_ONCE),
             check,
         )
 
