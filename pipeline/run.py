@@ -18,7 +18,8 @@ from pipeline.artifacts import Manifest, Receipt
 from pipeline.config import RunConfig
 from pipeline.errors import UserError
 from pipeline.execution import Executor, InProcess, OnRay, Resources
-from pipeline.inputs.pool import Shard, expand_input, pool_identity
+from pipeline.inputs.find import SourceShard
+from pipeline.source import Source, open_source
 from pipeline.stages import Planned
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class RunResult:
         report: URL of the page; None if the run stopped earlier.
     """
 
-    shards: tuple[Shard, ...]
+    shards: tuple[SourceShard, ...]
     manifests: Mapping[str, Manifest]
     seconds: Mapping[str, float]
     report: str | None
@@ -51,13 +52,17 @@ class RunResult:
 class RunPlan:
     """Every artifact of a run, planned."""
 
-    shards: tuple[Shard, ...]
-    model: tuple[str, str | None]
+    source: Source
     embed: Planned
     graph: Planned
     rank: Planned
     select: Planned
     write: Planned
+
+    @property
+    def shards(self) -> tuple[SourceShard, ...]:
+        """The input, in canonical order."""
+        return self.source.shards
 
 
 def plan_run(config: RunConfig) -> RunPlan:
@@ -66,27 +71,14 @@ def plan_run(config: RunConfig) -> RunPlan:
     Raises:
         UserError: the input or the model is missing.
     """
-    from pipeline.embed import models
-    from pipeline.embed.stage import EmbedParams
     from pipeline.graph.params import GraphParams
     from pipeline.output.stage import WriteParams
     from pipeline.selection.ranking import RankParams
     from pipeline.selection.stage import SelectParams
 
-    shards = tuple(expand_input(config.input))
-    model = models.absolute(config.embed.model, config.embed.pretrained)
+    source = open_source(config)
     plan = partial(stages.plan, config.work_dir)
-    embed = plan(
-        "embed",
-        EmbedParams(
-            *models.identity(*model),
-            precision=config.embed.precision,
-            batch_size=config.embed.batch_size,
-            max_pixels=config.embed.max_pixels,
-            fields=tuple(sorted(config.embed.fields.items())),
-        ),
-        {"pool": pool_identity(shards)},
-    )
+    embed = plan("embed", source.params, {"pool": source.identity})
     graph = plan(
         "graph",
         GraphParams(
@@ -109,7 +101,7 @@ def plan_run(config: RunConfig) -> RunPlan:
     budget = SelectParams(config.select.fraction, config.select.size, config.select.min_score, config.select.groups)
     select = plan("select", budget, {"rank": rank.fingerprint})
     write = plan("write", WriteParams(**config.write.model_dump()), {"select": select.fingerprint})
-    return RunPlan(shards, model, embed, graph, rank, select, write)
+    return RunPlan(source, embed, graph, rank, select, write)
 
 
 @contextlib.contextmanager
@@ -186,8 +178,9 @@ class _Run:
 
     def _embed(self) -> None:
         from pipeline.embed import stage
+        from pipeline.embed.tables import check_dimensions
 
-        planned, config = self.plan.embed, self.config.embed
+        planned, config, source = self.plan.embed, self.config.embed, self.plan.source
 
         def check(receipts: Sequence[Receipt]) -> None:
             counters = artifacts.sum_counters(receipts)
@@ -196,13 +189,15 @@ class _Run:
             stage.check_reject_rate(counters, config.max_reject_rate)
             if not counters[stage.EMBEDDED]:
                 raise UserError(f"input: none of {counters[stage.READ]} samples could be embedded")
+            if source.is_tables:
+                check_dimensions(receipts)
 
         self.manifests["embed"] = stages.complete(
             planned,
             self.executor,
-            stage.plan(self.plan.shards, planned.params),
-            partial(stage.EmbedWorker, planned.folder, planned.params, *self.plan.model),
-            Resources(self.many.workers, 1, self.config.ray.num_gpus),
+            source.units(),
+            source.make_worker(planned.folder),
+            Resources(self.many.workers, 1, 0 if source.is_tables else self.config.ray.num_gpus),
             check,
         )
 
