@@ -236,6 +236,7 @@ def changed_params(folder: str, params: Mapping[str, Any]) -> list[str] | None:
         Lines such as `n_neighbors: 5 -> 7`, fewest of all earlier artifacts; None where there is no earlier one.
     """
     nearest: list[str] | None = None
+    params = json.loads(canonical_json(params))  # What was a tuple is a list in a manifest.
     for file in storage.list_files(storage.join(folder, "*", MANIFEST)):
         before = json.loads(storage.read_bytes(file.url))["params"]
         names = sorted(before.keys() | params.keys())
