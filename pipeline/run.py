@@ -22,6 +22,7 @@ from pipeline.errors import UserError
 from pipeline.execution import Executor, Guarded, InProcess, OnRay, Resources
 from pipeline.explore import sources
 from pipeline.inputs.find import SourceShard
+from pipeline.inputs.tables import TableShard
 from pipeline.source import Source, open_source
 from pipeline.stages import Planned
 
@@ -374,16 +375,21 @@ def run_record(config: RunConfig, result: RunResult) -> "RunRecord":
     from pipeline.report import RunRecord, Written
 
     written = None
+    has_pictures = not any(isinstance(shard, TableShard) for shard in result.shards)
     if "write" in result.manifests:
         counters = result.manifests["write"].counters
-        shards, samples = counters["tars"], counters["written"]
-        written = Written(result.output, shards, samples, training.command(result.output, shards, samples))
+        shards, samples = counters.get("tars", 0), counters["written"]
+        if has_pictures:
+            written = Written(result.output, shards, samples, training.command(result.output, shards, samples))
+        else:
+            written = Written(result.output, 0, samples, reshard_command=training.reshard_command(result.output))
     return RunRecord(
         work_dir=config.work_dir,
         embed=result.manifests["embed"],
         graph=result.manifests["graph"],
         select=result.manifests["select"],
         shards=result.shards,
+        has_pictures=has_pictures,
         written=written,
         score_name=config.score.difficulty,
         score_offset=result.manifests["rank"].facts["offset"],

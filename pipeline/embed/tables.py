@@ -254,14 +254,19 @@ class _Part:
 
 
 def check_dimensions(receipts: Sequence[Receipt]) -> None:
-    """Refuses parts whose embeddings are not equally long: they come from different models.
+    """Refuses parts, or sides, whose embeddings are not equally long: they come from different models.
 
     Raises:
-        UserError: names two such parts.
+        UserError: names the part, or two of them.
     """
     told = [(receipt, receipt.facts["dimensions"]) for receipt in receipts if receipt.counters[READ]]
+    first, expected = told[0]
+    if len(set(expected.values())) > 1:
+        raise UserError(
+            f"input: embeddings of {first.key} have {_widths(expected)} dimensions; expected one model's "
+            "(columns.text_emb: null leaves a side out)"
+        )
     for receipt, widths in told[1:]:
-        first, expected = told[0]
         if widths != expected:
             raise UserError(
                 f"input: embeddings of {receipt.key} have {_widths(widths)} dimensions, those of {first.key} "

@@ -99,8 +99,9 @@ def finish(
     artifacts.balance("write: kept decisions", selected, {"listed as kept": listed.get("listed_kept", 0)})
     others = [file for receipt in lists for file in output_files(receipt)]
     tables = [receipt for unit, receipt in zip(units, receipts, strict=True) if isinstance(unit, KeptUnit)]
+    uid = next((unit.uid for unit in units if isinstance(unit, KeptUnit)), None)
     if tables:
-        parameters = dataclasses.asdict(params)
+        parameters = {"uid": uid}
         return close_tables(output, work_dir, identity, parameters, pool, selected, shards, tables, others)
     return close(
         output=output,

@@ -80,11 +80,19 @@ class DecisionsUnit:
 
 @dataclass(frozen=True)
 class KeptUnit:
-    """The table of a part's kept samples; `embeddings` are the columns of its source that are left out."""
+    """The table of a part's kept samples.
+
+    Attributes:
+        key: names its receipt.
+        part: the part.
+        embeddings: columns of its source that are left out.
+        uid: column of its source that holds the uid, None where uids are hashes.
+    """
 
     key: str
     part: Part
     embeddings: tuple[str, ...]
+    uid: str | None
 
 
 Unit = TarUnit | KeptUnit | DecisionsUnit
@@ -116,7 +124,8 @@ def plan(shards: Sequence[SourceShard], embed: Manifest, select: Manifest, param
         embeddings = tuple(columns[side] for side in ("image_emb", "text_emb") if columns[side] is not None)
         for part in parts:
             identity = ("kept", _content(part), embeddings)
-            units.append(KeptUnit(artifacts.unit_key(f"kept-{part.index:08d}", *identity), part, embeddings))
+            key = artifacts.unit_key(f"kept-{part.index:08d}", *identity)
+            units.append(KeptUnit(key, part, embeddings, columns["uid"]))
     else:
         units.extend(_tars(parts, [unit.counters["kept"] for unit in select.units], params))
     units.extend(
