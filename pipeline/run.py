@@ -84,7 +84,8 @@ def plan_run(config: RunConfig) -> RunPlan:
     """
     from pipeline.graph.params import GraphParams
     from pipeline.output.stage import WriteParams
-    from pipeline.selection.ranking import RankParams
+    from pipeline.selection.methods import Baseline
+    from pipeline.selection.ranking import BaselineParams, RankParams
     from pipeline.selection.stage import SelectParams
 
     source = open_source(config)
@@ -99,16 +100,16 @@ def plan_run(config: RunConfig) -> RunPlan:
         ),
         {"embed": embed.fingerprint},
     )
-    rank = plan(
-        "rank",
-        RankParams(
-            difficulty=config.score.difficulty,
-            offset=config.score.offset,
-            gamma_forward=config.select.gamma_forward,
-            gamma_reverse=config.select.gamma_reverse,
-        ),
-        {"graph": graph.fingerprint},
+    rank_params = RankParams(
+        difficulty=config.score.difficulty,
+        offset=config.score.offset,
+        gamma_forward=config.select.gamma_forward,
+        gamma_reverse=config.select.gamma_reverse,
     )
+    if config.select.method != "d2":
+        baseline = Baseline(config.select.method, config.select.seed, config.graph.features)
+        rank_params = BaselineParams(**dataclasses.asdict(rank_params), baseline=baseline)
+    rank = plan("rank", rank_params, {"graph": graph.fingerprint})
     budget = SelectParams(config.select.fraction, config.select.size, config.select.min_score, config.select.groups)
     select = plan("select", budget, {"rank": rank.fingerprint})
     write = plan("write", WriteParams(**config.write.model_dump()), {"select": select.fingerprint})
@@ -225,6 +226,11 @@ class _Run:
         from pipeline.embed.tables import check_dimensions
 
         planned, config, source = self.plan.embed, self.config.embed, self.plan.source
+        num_gpus = 0.0 if source.is_tables else self.config.ray.num_gpus
+        # A GPU is fed by its share of its machine's cores; on a core of its own, a worker decodes beside the model.
+        cores = max(1.0, self.executor.cpus_per_gpu() * num_gpus)
+        if isinstance(self.executor, InProcess):
+            cores = self.executor.cpus_per_node()
 
         def check(receipts: Sequence[Receipt]) -> None:
             counters = artifacts.sum_counters(receipts)
@@ -240,8 +246,8 @@ class _Run:
             planned,
             self.executor,
             source.units(),
-            source.make_worker(planned.folder),
-            Resources(self.many.workers, 1, 0 if source.is_tables else self.config.ray.num_gpus),
+            source.make_worker(planned.folder, max(1, int(cores)), config.image_timeout),
+            Resources(self.many.workers, cores, num_gpus, stage.AT_ONCE),
             check,
         )
 

@@ -51,14 +51,24 @@ class Source:
         plan: Callable[..., Sequence[Any]] = tables.plan if self.is_tables else tars.plan
         return plan(self.shards, self.params)
 
-    def make_worker(self, folder: str) -> Callable[[], Callable[[Any], Any]]:
-        """What builds a worker of the embed stage; picklable."""
+    def make_worker(
+        self, folder: str, decode_processes: int, image_timeout: float
+    ) -> Callable[[], Callable[[Any], Any]]:
+        """What builds a worker of the embed stage; picklable. Arguments as of `EmbedWorker`."""
         from pipeline.embed.stage import EmbedWorker
         from pipeline.embed.tables import ImportParams, ImportWorker
 
         if self.model is None:
             return partial(ImportWorker, folder, cast(ImportParams, self.params))
-        return partial(EmbedWorker, folder, cast("EmbedParams", self.params), *self.model)
+        params = cast("EmbedParams", self.params)
+        return partial(
+            EmbedWorker,
+            folder,
+            params,
+            *self.model,
+            decode_processes=decode_processes,
+            image_timeout=image_timeout,
+        )
 
 
 def open_source(config: RunConfig) -> Source:
@@ -88,6 +98,7 @@ def _tars(config: RunConfig, shards: Sequence[pool.Shard]) -> Source:
         *models.identity(*model),
         precision=given.precision,
         batch_size=given.batch_size,
+        resize=given.resize,
         max_pixels=given.max_pixels,
         fields=tuple(sorted(given.fields.items())),
     )
