@@ -216,7 +216,8 @@ class _Run:
         # A worker on Ray is one of many on its machine; in this process it is the only one.
         layout = Layout(threads=self.executor.cpus_per_node() if isinstance(self.executor, InProcess) else 1)
         job = stage.plan(self.plan.embed.folder, embed.units, embed.fingerprint, planned.folder, planned.params, layout)
-        job, receipts, facts = stage.build(job, self.executor, self.one, self.many)
+        many = Resources(self.many.workers, 1, self.config.ray.num_gpus)
+        job, receipts, facts = stage.build(job, self.executor, self.one, many)
 
         def check(receipts: Sequence[Receipt]) -> None:
             nodes = artifacts.sum_counters(receipts)["nodes"]

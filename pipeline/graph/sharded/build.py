@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 # A bucket sorts 24 bytes a row: about 1 GB at this size.
 _BUCKET_ROWS = 2**23
+_ON_GPU = (quantiser, assign, search)
 # Enough partitions for a few dozen workers, unless they became so small that rows travel for nothing; then as many as
 # keep a worker's share of the rows within 2 GiB.
 _SMALL_PARTITION, _MANY_PARTITIONS, _LARGE_PARTITION = 2**27, 64, 2**31
@@ -38,7 +39,7 @@ def build(
         job: as known at the start.
         executor: runs the units.
         one: of the worker that trains the quantiser: it has a machine to itself.
-        many: of all others.
+        many: of all others; its GPUs go to the steps that multiply matrices, `one` included.
         check_recall: told of recall, nprobe and nlist before the last step; raises if it is too low.
 
     Returns:
@@ -55,7 +56,9 @@ def build(
         alone = function in (quantiser, layout)
         threads = max(job.layout.threads, int(one.num_cpus)) if alone else job.layout.threads
         worker = partial(StepWorker, job.with_layout(layout=replace(job.layout, threads=threads)), function)
-        found = stages.run_units(f"graph: {name}", job.folder, executor, units, worker, one if alone else many)
+        gpus = many.num_gpus if function in _ON_GPU else 0
+        resources = replace(one if alone else many, num_gpus=gpus)
+        found = stages.run_units(f"graph: {name}", job.folder, executor, units, worker, resources)
         return [found[unit.key] for unit in units]
 
     n_parts = len(job.parts)

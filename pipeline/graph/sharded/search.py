@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from pipeline.artifacts import Receipt
 from pipeline.graph import exchange
+from pipeline.graph.block_search import block_search
 from pipeline.graph.duplicates import Groups, expand
 from pipeline.graph.knn import probes
-from pipeline.graph.lists import search_on_cpu, visits_of
+from pipeline.graph.lists import visits_of
 from pipeline.graph.parallel import parallel_ranges
 from pipeline.graph.quantiser import Quantiser
 from pipeline.graph.search import TopK
@@ -133,11 +134,12 @@ class _Members:
     def meet(self, queries_QD: Float32, probes_QP: Int32, first_query: int, top: TopK) -> None:
         """Let queries meet the lists they visit; `probes_QP` in this partition's numbers, -1 for none."""
         visits = visits_of(probes_QP, len(self.centroids), first_query)
+        search_one = block_search(queries_QD.shape[1])
         for number in np.flatnonzero(np.diff(visits.indptr) * np.diff(self._indptr)):
             start, stop = self._indptr[number], self._indptr[number + 1]
             visiting = visits.queries[visits.indptr[number] : visits.indptr[number + 1]]
             rows_MD = features_of(self._job, self._raw[start:stop])
-            search_on_cpu(queries_QD, visiting, rows_MD, self.positions[start:stop], self.centroids[number], top)
+            search_one(queries_QD, visiting, rows_MD, self.positions[start:stop], self.centroids[number], top)
 
 
 def _batches(visitors: _Visitors, partition: int, batch_rows: int) -> Iterator[exchange.Records]:
