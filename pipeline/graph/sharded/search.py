@@ -88,13 +88,15 @@ def search(job: Job, partition: int) -> Receipt:
     members = _Members(job, partition, visitors)
     groups = exchange.concatenated(job.urls("assign", len(job.parts), MEMBERS_OF_GROUPS), GROUP_MEMBER, partition)
     grouped = groups_of(members.positions, groups)
-    batches = _batches(visitors, partition, job.layout.batch_rows)
-    found = [_search_batch(job, members, grouped, batch) for batch in batches]
-    candidates = np.concatenate([np.empty(0, candidate_type(job.n_best)), *found])
-    part_C = np.searchsorted(job.starts, candidates["query"], side="right") - 1
-    files = {CANDIDATES: exchange.pack(candidates, part_C, len(job.parts))}
-    counters = {"members": len(members.positions), "queries": len(candidates)}
-    return job.commit("search", partition, files, counters)
+    found, n_queries = [], 0
+    for batch in _batches(visitors, partition, job.layout.batch_rows):
+        candidates = _search_batch(job, members, grouped, batch)
+        found.append((candidates, np.searchsorted(job.starts, candidates["query"], side="right") - 1))
+        n_queries += len(candidates)
+    if not found:
+        found.append((np.empty(0, candidate_type(job.n_best)), np.empty(0, np.int64)))
+    files = {CANDIDATES: exchange.pack_all(found, len(job.parts))}
+    return job.commit("search", partition, files, {"members": len(members.positions), "queries": n_queries})
 
 
 class _Visitors:
@@ -108,7 +110,7 @@ class _Visitors:
 
 
 class _Members:
-    """A partition's members as they are stored, ordered by list; a list becomes float32 when it is searched."""
+    """A partition's members as they are stored, in the order they came; a list becomes float32 when it is searched."""
 
     def __init__(self, job: Job, partition: int, visitors: _Visitors) -> None:
         self._job = job
@@ -117,19 +119,20 @@ class _Members:
         self.centroids: Float32 = job.array("quantiser", 0, CENTROIDS)[numbers]
         self.local = np.full(len(partition_L) + 1, -1, np.int32)  # the last entry is that of list -1: none
         self.local[numbers] = np.arange(len(numbers))
-        homes, positions, raws = [], [], [np.empty((0, visitors.dtype["raw"].shape[0]), visitors.dtype["raw"].base)]
+        homes, positions = [], []
+        self._raw = np.empty((0, *visitors.dtype["raw"].shape), visitors.dtype["raw"].base)
         for records in visitors.of(2 * partition):
             chosen = records[records["is_member"]]
             homes.append(self.local[chosen["probes"][:, 0]])
             positions.append(chosen["position"])
-            raws.append(chosen["raw"])
+            # Grown in place: joined or sorted at the end, they would be held twice.
+            before = len(self._raw)
+            self._raw.resize((before + len(chosen), self._raw.shape[1]), refcheck=False)
+            self._raw[before:] = chosen["raw"]
         home_M = np.concatenate(homes)
-        order_M = np.argsort(home_M, kind="stable")
-        self.positions: Int64 = np.concatenate(positions)[order_M]
-        raw = np.concatenate(raws)
-        raws.clear()
-        self._raw = raw[order_M]
-        self._indptr = np.searchsorted(home_M[order_M], np.arange(len(numbers) + 1))
+        self._order_M = np.argsort(home_M, kind="stable")
+        self.positions: Int64 = np.concatenate(positions)[self._order_M]
+        self._indptr = np.searchsorted(home_M[self._order_M], np.arange(len(numbers) + 1))
 
     def meet(self, queries_QD: Float32, probes_QP: Int32, first_query: int, top: TopK) -> None:
         """Let queries meet the lists they visit; `probes_QP` in this partition's numbers, -1 for none."""
@@ -138,7 +141,7 @@ class _Members:
         for number in np.flatnonzero(np.diff(visits.indptr) * np.diff(self._indptr)):
             start, stop = self._indptr[number], self._indptr[number + 1]
             visiting = visits.queries[visits.indptr[number] : visits.indptr[number + 1]]
-            rows_MD = features_of(self._job, self._raw[start:stop])
+            rows_MD = features_of(self._job, self._raw[self._order_M[start:stop]])
             search_one(queries_QD, visiting, rows_MD, self.positions[start:stop], self.centroids[number], top)
 
 
