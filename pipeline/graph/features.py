@@ -20,6 +20,15 @@ Float32 = NDArray[np.float32]
 FeatureKind = Literal["image", "text", "image+text"]
 
 
+class NoDirectionError(UserError):
+    """A row that cannot be normalised: what it is, its number in the pool, and why."""
+
+    def __init__(self, name: str, row: int, fault: str, sample: str = "") -> None:
+        """`sample`: what the row's owner calls it, in brackets, where that is known."""
+        super().__init__(f"{name} of row {row}{sample} {fault}: it cannot be normalised; reject this sample")
+        self.name, self.row, self.fault = name, row, fault
+
+
 def features(
     kind: FeatureKind, image_ND: NDArray[Any] | None, text_ND: NDArray[Any] | None, first_row: int = 0
 ) -> Float32:
@@ -67,7 +76,8 @@ def unit_rows(rows_ND: NDArray[Any], first_row: int = 0, name: str = "embedding"
         float32 [N, D].
 
     Raises:
-        UserError: not a floating matrix with at least one column, or a row is zero, NaN or infinite.
+        UserError: not a floating matrix with at least one column.
+        NoDirectionError: a row is zero, NaN or infinite.
     """
     if rows_ND.ndim != 2 or rows_ND.shape[1] == 0 or not np.issubdtype(rows_ND.dtype, np.floating):
         raise UserError(f"{name}s: got {rows_ND.dtype} {rows_ND.shape}, expected floating [N, D] with D >= 1")
@@ -86,7 +96,7 @@ def unit_rows(rows_ND: NDArray[Any], first_row: int = 0, name: str = "embedding"
     bad = min(faults, default=-1)
     if bad >= 0:
         fault = "is all zeros" if not rows_ND[bad].any() else "has NaN, infinite or too large values"
-        raise UserError(f"{name} of row {first_row + bad} {fault}: it cannot be normalised; reject this sample")
+        raise NoDirectionError(name, first_row + bad, fault)
     return out_ND
 
 

@@ -178,8 +178,13 @@ def test_a_recall_out_of_reach_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("layout", [Layout(), SHARDED], ids=["whole", "sharded"])
-def test_a_row_without_direction_is_named_by_its_position(tmp_path, layout):
+@pytest.mark.parametrize(("value", "fault"), [(0, "is all zeros"), (np.nan, "has NaN, infinite or too large values")])
+def test_a_row_without_direction_is_named_by_its_shard_and_key(tmp_path, layout, value, fault):
     rows = clustered(300)
-    rows[217] = 0
-    with pytest.raises(UserError, match="image embedding of row 217 is all zeros"):
-        build(tmp_path, embed(tmp_path / "embed", rows), PARAMS, layout, InProcess())
+    rows[217] = value
+    parts = embed(tmp_path / "embed", rows)
+    before = np.cumsum([0, *(receipt.rows("embeddings.parquet") for receipt in parts)])
+    part = int(np.searchsorted(before, 217, side="right")) - 1
+    sample = rf"image embedding of row 217 \(shard {part:05d}.tar, key sample{217 - before[part]}\) {fault}"
+    with pytest.raises(UserError, match=sample):
+        build(tmp_path, parts, PARAMS, layout, InProcess())

@@ -13,17 +13,17 @@ from numpy.typing import NDArray
 
 from pipeline import artifacts, columns
 from pipeline.artifacts import Receipt
-from pipeline.errors import InfrastructureError
+from pipeline.errors import InfrastructureError, UserError
 from pipeline.graph import exchange
 from pipeline.graph.cut_off import CutOff
 from pipeline.graph.duplicates import Groups
-from pipeline.graph.features import features
+from pipeline.graph.features import NoDirectionError, features
 from pipeline.graph.params import GraphParams, Layout
 
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
 
-EMBEDDINGS = "embeddings.parquet"
+EMBEDDINGS, SAMPLES = "embeddings.parquet", "samples.parquet"
 LOCAL_GROUPS = "groups.npy"
 COPIES = "copies.bin"
 MEMBERS_OF_GROUPS = "groups.bin"
@@ -162,6 +162,23 @@ def features_of(job: Job, raw_ND: NDArray[Any], first_row: int = 0) -> Float32:
         return features("text", None, raw_ND, first_row)
     half = raw_ND.shape[1] // 2
     return features("image+text", raw_ND[:, :half], raw_ND[:, half:], first_row)
+
+
+def checked_features(job: Job, part: int) -> tuple[NDArray[Any], Float32]:
+    """`read_raw` of a part, and `features_of` that; the first reading, which meets what cannot be normalised.
+
+    Raises:
+        UserError: names the shard and key of an embedding without direction.
+    """
+    raw_ND, start = read_raw(job, part), int(job.starts[part])
+    try:
+        return raw_ND, features_of(job, raw_ND, start)
+    except NoDirectionError as error:
+        row = artifacts.read_table(job.embed_folder, job.parts[part], SAMPLES, ["shard", "key"])
+        shard, key = (row[name][error.row - start].as_py() for name in ("shard", "key"))
+        sample = f" (shard {shard}, key {key})"
+        # A plain one, as it may cross to another process.
+        raise UserError(str(NoDirectionError(error.name, error.row, error.fault, sample))) from None
 
 
 @dataclass(frozen=True)
