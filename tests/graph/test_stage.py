@@ -1,5 +1,6 @@
 """The sharded graph is the graph of memory, byte for byte, however it is cut up and whatever fails on the way."""
 
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from pathlib import Path
 
@@ -120,6 +121,27 @@ def test_what_was_done_before_a_failure_is_not_done_again(tmp_path, step):
         build(tmp_path, parts, PARAMS, SHARDED, first)
     built = build(tmp_path, parts, PARAMS, SHARDED, second)
     assert not set(first.done) & set(second.done)
+    same_bytes(*built, *in_memory(rows, PARAMS))
+
+
+class _Side:
+    """An executor whose workers run side by side and finish in any order."""
+
+    def __init__(self, workers):
+        self.workers = workers
+
+    def map(self, make_worker, units, resources):
+        shuffled = np.random.default_rng(self.workers).permutation(len(units))
+        with ThreadPoolExecutor(self.workers) as pool:
+            running = [pool.submit(make_worker(), units[index]) for index in shuffled]
+            yield from (future.result() for future in as_completed(running))
+
+
+@pytest.mark.parametrize(("workers", "partitions"), [(2, 4), (5, 16)])
+def test_any_number_of_workers_in_any_order_gives_the_graph_of_memory(tmp_path, workers, partitions):
+    rows = clustered(1500, copies=0.3)
+    layout = replace(SHARDED, partitions=partitions)
+    built = build(tmp_path, embed(tmp_path / "embed", rows, n_parts=7), PARAMS, layout, _Side(workers))
     same_bytes(*built, *in_memory(rows, PARAMS))
 
 
