@@ -5,7 +5,6 @@ its part. Small pools and exact searches are done by one worker in memory, all o
 bytes. Invariant: the graph depends on the embeddings and the params only, never on workers or layout.
 """
 
-import dataclasses
 import math
 from collections.abc import Sequence
 from fractions import Fraction
@@ -54,7 +53,7 @@ def build(job: Job, executor: Executor, one: Resources, many: Resources) -> tupl
         job: from `plan`.
         executor: where units run.
         one: of a worker that has a machine to itself.
-        many: of the others; its GPUs go to all workers that multiply matrices.
+        many: of the others.
 
     Returns:
         The job with what became known of it, for `clean`; one receipt per part; the facts of the artifact.
@@ -71,7 +70,6 @@ def build(job: Job, executor: Executor, one: Resources, many: Resources) -> tupl
         job, receipts, facts = sharded.build(job, executor, one, many, partial(_check_recall, params))
     else:
         (unit,) = units(job, "whole", 1)
-        one = dataclasses.replace(one, num_gpus=many.num_gpus)
         done = stages.run_units("graph", job.folder, executor, [unit], partial(StepWorker, job, whole), one)
         facts = dict(done[unit.key].facts)
         receipts = [job.receipt("neighbors", part) for part in range(len(job.parts))]

@@ -39,7 +39,7 @@ def build(
         job: as known at the start.
         executor: runs the units.
         one: of the worker that trains the quantiser: it has a machine to itself.
-        many: of all others; its GPUs go to the steps that multiply matrices, `one` included.
+        many: of all others; only steps that multiply matrices get the GPUs of either.
         check_recall: told of recall, nprobe and nlist before the last step; raises if it is too low.
 
     Returns:
@@ -56,8 +56,9 @@ def build(
         alone = function in (quantiser, layout)
         threads = max(job.layout.threads, int(one.num_cpus)) if alone else job.layout.threads
         worker = partial(StepWorker, job.with_layout(layout=replace(job.layout, threads=threads)), function)
-        gpus = many.num_gpus if function in _ON_GPU else 0
-        resources = replace(one if alone else many, num_gpus=gpus)
+        resources = one if alone else many
+        if function not in _ON_GPU:
+            resources = replace(resources, num_gpus=0)
         found = stages.run_units(f"graph: {name}", job.folder, executor, units, worker, resources)
         return [found[unit.key] for unit in units]
 
