@@ -113,6 +113,7 @@ def main() -> None:
     parser.add_argument("--dims", type=int, default=256)
     parser.add_argument("--recall", type=float, default=0.95)
     parser.add_argument("--batch", type=int, default=Layout().batch_rows, help="queries a search holds at a time")
+    parser.add_argument("--visitors", type=int, default=Layout().visitors, help="rows that one unit of search serves")
     parser.add_argument("--workers", type=int, default=1, help="processes at a time")
     parser.add_argument("--limit-gib", type=float, help="memory that a worker may have")
     options = parser.parse_args()
@@ -126,13 +127,13 @@ def main() -> None:
             embed = str(Path(folder) / "embed")
             with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
                 parts = process.submit(make_parts, embed, n_rows, options.dims).result()
-            layout = Layout(whole_below=0, partitions=partitions, batch_rows=options.batch)
+            layout = Layout(whole_below=0, partitions=partitions, batch_rows=options.batch, visitors=options.visitors)
             job = stage.plan(embed, parts, "benchmark", str(Path(folder) / "graph"), params, layout)
             executor = FreshProcesses(options.workers, limit_bytes)
             started = time.perf_counter()
             job, _, facts = stage.build(job, executor, Resources(), Resources())
             wall = time.perf_counter() - started
-            searched = [job.receipt("search", partition).counters for partition in range(partitions)]
+            searched = [job.receipt("search", index).counters for index in range(partitions * job.slices)]
             written = sum(path.stat().st_size for path in Path(folder).rglob("*.bin")) / 2**20
         reached = f"{facts['nprobe']} of {facts['nlist']}, {facts['recall']:.3f}"
         for what, idle, values in (
@@ -144,8 +145,8 @@ def main() -> None:
         largest = {name: max(counters[name] for counters in searched) for name in ("members", "queries")}
         visits = sum(counters["queries"] for counters in searched) / n_rows
         print(
-            f"<!-- largest partition: {largest['members']:,} members, {largest['queries']:,} queries; a row visits "
-            f"{visits:.2f} partitions; {written:,.0f} MiB exchanged; driver's peak {peak_mib():.0f} MiB; "
+            f"<!-- largest unit of search: {largest['members']:,} members, {largest['queries']:,} queries; "
+            f"a row visits {visits:.2f} partitions; {written:,.0f} MiB exchanged; driver's peak {peak_mib():.0f} MiB; "
             f"{wall:.0f} s with {options.workers} worker(s) -->",
             flush=True,
         )

@@ -30,6 +30,20 @@ def test_any_number_of_partitions_gives_the_graph_of_memory(tmp_path, partitions
     same_bytes(*built, *in_memory(rows, PARAMS))
 
 
+@pytest.mark.parametrize("visitors", [1, 150, 10_000])
+def test_a_unit_of_the_search_serves_no_more_visitors_than_it_may(tmp_path, visitors):
+    rows = clustered(1500, copies=0.2)
+    parts = embed(tmp_path / "embed", rows, n_parts=40)
+    job, receipts, facts = build(tmp_path, parts, PARAMS, replace(SHARDED, visitors=visitors), InProcess())
+    same_bytes(job, receipts, facts, *in_memory(rows, PARAMS))
+    assert job.slices == {1: 40, 150: job.slices, 10_000: 1}[visitors]
+    served = [job.receipt("search", index).counters["queries"] for index in range(4 * job.slices)]
+    largest_part = max(receipt.rows("embeddings.parquet") for receipt in parts)
+    assert max(served) <= visitors + 2 * largest_part
+    sharded.clean(job)
+    assert not list(Path(job.folder).glob("units/search-*/*"))
+
+
 @pytest.mark.parametrize(
     "changes",
     [

@@ -18,7 +18,7 @@ from pipeline.graph.sharded.distinct import copies, distinct
 from pipeline.graph.sharded.edges import found_for_checked, merge, neighbors
 from pipeline.graph.sharded.pool import Job, StepWorker
 from pipeline.graph.sharded.quantise import NPROBE, layout, measured_recall, quantiser, truth
-from pipeline.graph.sharded.search import assign, search
+from pipeline.graph.sharded.search import VISITS, assign, search
 
 log = logging.getLogger(__name__)
 
@@ -78,8 +78,9 @@ def build(
     (laid_out,) = step(layout, 1)
     nlist, nprobe = trained.facts["nlist"], laid_out.facts[NPROBE]
     log.info("graph: %d lists in %d partitions, each row visits %d", nlist, job.partitions, nprobe)
-    step(assign, n_parts)
-    step(search, job.partitions)
+    visits = np.sum([receipt.facts[VISITS] for receipt in step(assign, n_parts)], axis=0)
+    job = job.with_layout(slices=min(n_parts, max(1, -(-int(visits.max()) // job.layout.visitors))))
+    step(search, job.partitions * job.slices)
     step(merge, n_parts)
     recall = measured_recall(job, found_for_checked(job))
     if recall is not None:
@@ -111,7 +112,7 @@ def clean(job: Job) -> None:
     if not job.members:
         return
     n_parts = len(job.parts)
-    counts = {copies: job.buckets, search: job.partitions, layout: 1}
+    counts = {copies: job.buckets, search: job.partitions * job.slices, layout: 1}
     counts |= dict.fromkeys((distinct, truth, assign, merge), n_parts)
     keys = [job.key(step.__name__, index) for step, count in counts.items() for index in range(count)]
 

@@ -49,6 +49,7 @@ class Job:
         buckets: of hashes.
         members: [P+1], distinct rows of the pool before each part; known once `copies` is done.
         partitions: of the lists.
+        slices: of the parts; a unit of the search serves the rows of one slice. Known once `assign` is done.
     """
 
     embed_folder: str
@@ -61,6 +62,7 @@ class Job:
     buckets: int = 1
     members: tuple[int, ...] = ()
     partitions: int = 1
+    slices: int = 1
 
     @property
     def n_best(self) -> int:
@@ -72,10 +74,16 @@ class Job:
         """int64 [P+1], canonical position of each part's first row."""
         return np.cumsum([0, *(receipt.rows(EMBEDDINGS) for receipt in self.parts)])
 
+    @property
+    def slice_bounds(self) -> list[int]:
+        """[S+1], the first part of each slice."""
+        return [len(self.parts) * number // self.slices for number in range(self.slices + 1)]
+
     def key(self, step: str, index: int = 0) -> str:
         """The unit's key: of all that decides its bytes, the layout only where it does."""
-        cut = {"distinct": self.buckets, "copies": self.buckets}.get(step)
-        cut = self.partitions if step in ("layout", "assign", "search") else cut
+        cut: Any = {"distinct": self.buckets, "copies": self.buckets}.get(step)
+        cut = self.partitions if step in ("layout", "assign") else cut
+        cut = (self.partitions, self.slices) if step == "search" else cut
         return artifacts.unit_key(f"{step}-{index:08d}", self.params, self.embed_fingerprint, cut)
 
     def url(self, step: str, index: int, name: str) -> str:

@@ -7,7 +7,7 @@ agree. A worker that searches holds its partition's members as stored, and one b
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,7 @@ Int64 = NDArray[np.int64]
 
 VISITORS = "visitors.bin"
 CANDIDATES = "candidates.bin"
+VISITS = "visits"
 
 
 def visitor_type(nprobe: int, width: int, dtype: np.dtype[Any]) -> np.dtype[Any]:
@@ -77,26 +78,31 @@ def assign(job: Job, part: int) -> Receipt:
         VISITORS: exchange.pack(records, 2 * to_V + ~is_home_V, 2 * job.partitions),
         MEMBERS_OF_GROUPS: exchange.pack(groups, home_G, job.partitions),
     }
-    facts = {"width": rows.raw.shape[1], "dtype": rows.raw.dtype.str, NPROBE: nprobe}
+    visits = np.bincount(to_V, minlength=job.partitions).tolist()
+    facts = {"width": rows.raw.shape[1], "dtype": rows.raw.dtype.str, NPROBE: nprobe, VISITS: visits}
     return job.commit("assign", part, files, facts=facts)
 
 
-def search(job: Job, partition: int) -> Receipt:
-    """Search a partition's lists for all who visit them."""
+def search(job: Job, index: int) -> Receipt:
+    """Search a partition's lists for those of a slice of the parts who visit them.
+
+    What is found is held until the end, so the slices keep a worker's memory level where visitors are many.
+    """
+    partition, number = divmod(index, job.slices)
     facts = job.receipt("assign", 0).facts
     visitors = _Visitors(job, visitor_type(facts[NPROBE], facts["width"], np.dtype(facts["dtype"])))
     members = _Members(job, partition, visitors)
     groups = exchange.concatenated(job.urls("assign", len(job.parts), MEMBERS_OF_GROUPS), GROUP_MEMBER, partition)
     grouped = groups_of(members.positions, groups)
     found, n_queries = [], 0
-    for batch in _batches(visitors, partition, job.layout.batch_rows):
+    for batch in _batches(visitors, partition, job.slice_bounds[number : number + 2], job.layout.batch_rows):
         candidates = _search_batch(job, members, grouped, batch)
         found.append((candidates, np.searchsorted(job.starts, candidates["query"], side="right") - 1))
         n_queries += len(candidates)
     if not found:
         found.append((np.empty(0, candidate_type(job.n_best)), np.empty(0, np.int64)))
     files = {CANDIDATES: exchange.pack_all(found, len(job.parts))}
-    return job.commit("search", partition, files, {"members": len(members.positions), "queries": n_queries})
+    return job.commit("search", index, files, {"members": len(members.positions), "queries": n_queries})
 
 
 class _Visitors:
@@ -105,8 +111,8 @@ class _Visitors:
     def __init__(self, job: Job, dtype: np.dtype[Any]) -> None:
         self.dtype, self._urls = dtype, job.urls("assign", len(job.parts), VISITORS)
 
-    def of(self, destination: int) -> Iterator[exchange.Records]:
-        return exchange.read_all(self._urls, self.dtype, destination)
+    def of(self, destination: int, low: int = 0, high: int | None = None) -> Iterator[exchange.Records]:
+        return exchange.read_all(self._urls[low:high], self.dtype, destination)
 
 
 class _Members:
@@ -145,11 +151,11 @@ class _Members:
             search_one(queries_QD, visiting, rows_MD, self.positions[start:stop], self.centroids[number], top)
 
 
-def _batches(visitors: _Visitors, partition: int, batch_rows: int) -> Iterator[exchange.Records]:
-    """All who visit a partition, between one and two times `batch_rows` at a time."""
+def _batches(visitors: _Visitors, partition: int, parts: Sequence[int], batch_rows: int) -> Iterator[exchange.Records]:
+    """All of the parts [first, last) who visit a partition, between one and two times `batch_rows` at a time."""
     waiting: list[exchange.Records] = []
     for destination in (2 * partition, 2 * partition + 1):
-        for records in visitors.of(destination):
+        for records in visitors.of(destination, *parts):
             for start in range(0, len(records), batch_rows):
                 waiting.append(records[start : start + batch_rows])
                 if sum(map(len, waiting)) >= batch_rows:
