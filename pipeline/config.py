@@ -175,7 +175,7 @@ class RayConfig(_Section):
     workers: int | None = Field(
         default=None, gt=0, description="workers side by side; default: the cluster's cores or GPUs"
     )
-    num_gpus: float = Field(default=0, ge=0, description="GPUs per embed worker")
+    num_gpus: float = Field(default=0, ge=0, description="GPUs per worker of embed and of the graph's searches")
 
 
 class RunConfig(_Section):
