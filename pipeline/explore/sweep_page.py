@@ -91,12 +91,16 @@ def _trade(groups: list[tuple[str, list[tuple[int, Outcome]]]], name: str, x_lab
     pads = [max(float(np.ptp(values)) * 0.1, 1e-4) for values in (x, y)]
     axes = plots.Axes((x.min() - pads[0], x.max() + pads[0]), (y.min() - pads[1], y.max() + pads[1]), _HEIGHT)
     body = axes.frame(x_label, y_label)
+    # Settings that come to the same share a point and a label.
+    marks: dict[tuple[int, int], list[int]] = {}
     for style, (_, members) in enumerate(groups):
         points = [(axes.at_x(getattr(o, name)), axes.at_y(o.mean_score), number) for number, o in members]
         path = "L".join(f"{a:.1f} {b:.1f}" for a, b, _ in sorted(points, key=lambda p: p[2]))
         body += f'<path class="line line-{style % _STYLES}" d="M{path}"/>'
         for a, b, number in points:
-            body += f'<circle class="dot" cx="{a:.1f}" cy="{b:.1f}" r="3"/>'
-            body += f'<text class="strong" x="{a + 5:.1f}" y="{b - 5:.1f}">{number}</text>'
+            marks.setdefault((round(a), round(b)), []).append(number)
+    for (a, b), numbers in marks.items():
+        body += f'<circle class="dot" cx="{a}" cy="{b}" r="3"/>'
+        body += f'<text class="strong" x="{a + 5}" y="{b - 5}">{", ".join(map(str, numbers))}</text>'
     told = f"{len(outcomes)} settings; the table has their numbers"
     return plots.svg(f"{escape(y_label)} against {escape(x_label)}", told, _HEIGHT, body)
