@@ -99,6 +99,24 @@ def _parser() -> argparse.ArgumentParser:
     )
     reshard.set_defaults(command=_reshard)
 
+    plan = commands.add_parser(
+        "plan",
+        help="say what a run will take: hours, bytes, memory, time, cost",
+        description="Say what a run will take, from its configuration and the listing of its input.",
+    )
+    plan.add_argument("--config", required=True, metavar="FILE", help="run.yaml")
+    plan.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override, as of run")
+    plan.add_argument("--samples", type=float, metavar="N", help="of the pool, e.g. 12.8e9; default: from the listing")
+    plan.add_argument("--gpus", type=int, default=0, metavar="N", help="of the fleet (%(default)s)")
+    plan.add_argument("--cpus", type=int, default=16, metavar="N", help="cores of the fleet (%(default)s)")
+    plan.add_argument("--gpu-price", type=float, default=0.0, metavar="X", help="per hour")
+    plan.add_argument("--cpu-price", type=float, default=0.0, metavar="X", help="per core and hour")
+    plan.add_argument("--embed-rate", type=float, metavar="X", help="samples/s of one embedding worker")
+    plan.add_argument(
+        "--calibrate", type=int, nargs="?", const=2, metavar="SHARDS", help="filter so many shards first (%(const)s)"
+    )
+    plan.set_defaults(command=_plan)
+
     runs = commands.add_parser(
         "runs",
         help="list the finished runs of a work_dir, or delete old ones",
@@ -232,6 +250,25 @@ def _reshard(arguments: argparse.Namespace) -> int:
     print(f"{arguments.output}: {counts['written']} samples in {counts['shards']} tars, {counts['missing']} not found")
     if counts["shards"]:
         print(training.command(arguments.output, counts["shards"], counts["written"]))
+    return 0
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    from pipeline.config import RunConfig
+    from pipeline.plan import Fleet
+    from pipeline.planning import calibrate, default_rates, show, workload
+
+    config = RunConfig.load(arguments.config, arguments.set)
+    fleet = Fleet(arguments.gpus, arguments.cpus, arguments.gpu_price, arguments.cpu_price)
+    for name in ("samples", "cpus"):
+        if (value := getattr(arguments, name)) is not None and value < 1:
+            raise UserError(f"--{name} {value:g}: expected at least 1")
+    samples = None if arguments.samples is None else round(arguments.samples)
+    if arguments.calibrate is not None:
+        found = calibrate(config, arguments.calibrate)
+        show(workload(config, samples, found), found.rates, fleet)
+    else:
+        show(workload(config, samples), default_rates(config, arguments.embed_rate, fleet), fleet)
     return 0
 
 

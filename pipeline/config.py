@@ -18,6 +18,19 @@ from pipeline import schemas
 from pipeline.errors import UserError
 from pipeline.scores import expression
 
+Method = Literal[
+    "d2",
+    "random",
+    "score",
+    "forward",
+    "moderate",
+    "ccs",
+    "k_center",
+    "herding",
+    "facility_location",
+    "semdedup",
+]
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -32,6 +45,12 @@ class EmbedConfig(_Section):
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         default="auto", description="auto: bf16 on a GPU that has it, fp32 on a CPU"
+    )
+    resize: Literal["exact", "fast"] = Field(
+        default="exact", description="exact: open_clip's pixels; fast: JPEGs decoded at reduced size, about the same"
+    )
+    image_timeout: float = Field(
+        default=30, gt=0, description="seconds of processor time after which a picture is rejected"
     )
     max_pixels: int = Field(default=100_000_000, gt=0, description="larger images are rejected before decoding")
     max_reject_rate: float = Field(default=0.2, ge=0, le=1, description="a run that rejects a larger share fails")
@@ -99,6 +118,12 @@ class SelectConfig(_Section):
     drop_fraction: float = Field(default=0.0, ge=0, lt=1, description="beta: the share that is cut off")
     gamma_forward: float = Field(default=1.0, ge=0, description="gamma_f: kernel width of the forward pass")
     gamma_reverse: float = Field(default=1.0, ge=0, description="gamma_r: kernel width of the reverse pass")
+    method: Method = Field(
+        default="d2",
+        description="`d2`, or to compare with: `random`, `score`, `forward` at any scale; `moderate`, `ccs`, "
+        "`k_center`, `herding`, `facility_location`, `semdedup` in one worker",
+    )
+    seed: int = Field(default=0, ge=0, description="of the methods that draw lots")
 
     @model_validator(mode="after")
     def _one_budget(self) -> "SelectConfig":
@@ -109,6 +134,8 @@ class SelectConfig(_Section):
             raise ValueError("expected drop_score and drop_fraction together")
         if self.groups is not None and self.min_score is not None:
             raise ValueError("groups share a fraction or size, not min_score")
+        if self.min_score is not None and self.method not in ("d2", "forward", "score"):
+            raise ValueError(f"method {self.method} ranks without a score; expected fraction or size, not min_score")
         return self
 
 

@@ -80,7 +80,8 @@ def plan_run(config: RunConfig) -> RunPlan:
     from pipeline.embed.stage import EmbedParams
     from pipeline.graph.params import GraphParams
     from pipeline.output.stage import WriteParams
-    from pipeline.selection.ranking import RankParams
+    from pipeline.selection.methods import Baseline
+    from pipeline.selection.ranking import BaselineParams, RankParams
     from pipeline.selection.stage import SelectParams
 
     shards = tuple(expand_input(config.input))
@@ -92,6 +93,7 @@ def plan_run(config: RunConfig) -> RunPlan:
             *models.identity(*model),
             precision=config.embed.precision,
             batch_size=config.embed.batch_size,
+            resize=config.embed.resize,
             max_pixels=config.embed.max_pixels,
             fields=tuple(sorted(config.embed.fields.items())),
         ),
@@ -106,16 +108,16 @@ def plan_run(config: RunConfig) -> RunPlan:
         ),
         {"embed": embed.fingerprint},
     )
-    rank = plan(
-        "rank",
-        RankParams(
-            difficulty=config.score.difficulty,
-            offset=config.score.offset,
-            gamma_forward=config.select.gamma_forward,
-            gamma_reverse=config.select.gamma_reverse,
-        ),
-        {"graph": graph.fingerprint},
+    rank_params = RankParams(
+        difficulty=config.score.difficulty,
+        offset=config.score.offset,
+        gamma_forward=config.select.gamma_forward,
+        gamma_reverse=config.select.gamma_reverse,
     )
+    if config.select.method != "d2":
+        baseline = Baseline(config.select.method, config.select.seed, config.graph.features)
+        rank_params = BaselineParams(**dataclasses.asdict(rank_params), baseline=baseline)
+    rank = plan("rank", rank_params, {"graph": graph.fingerprint})
     budget = SelectParams(config.select.fraction, config.select.size, config.select.min_score, config.select.groups)
     select = plan("select", budget, {"rank": rank.fingerprint})
     write = plan("write", WriteParams(**config.write.model_dump()), {"select": select.fingerprint})
@@ -230,7 +232,11 @@ class _Run:
     def _embed(self) -> None:
         from pipeline.embed import stage
 
-        planned, config = self.plan.embed, self.config.embed
+        planned, config, num_gpus = self.plan.embed, self.config.embed, self.config.ray.num_gpus
+        # A GPU is fed by its share of its machine's cores; on a core of its own, a worker decodes beside the model.
+        cores = max(1.0, self.executor.cpus_per_gpu() * num_gpus)
+        if isinstance(self.executor, InProcess):
+            cores = self.executor.cpus_per_node()
 
         def check(receipts: Sequence[Receipt]) -> None:
             counters = artifacts.sum_counters(receipts)
@@ -244,8 +250,15 @@ class _Run:
             planned,
             self.executor,
             stage.plan(self.plan.shards, planned.params),
-            partial(stage.EmbedWorker, planned.folder, planned.params, *self.plan.model),
-            Resources(self.many.workers, 1, self.config.ray.num_gpus),
+            partial(
+                stage.EmbedWorker,
+                planned.folder,
+                planned.params,
+                *self.plan.model,
+                decode_processes=max(1, int(cores)),
+                image_timeout=config.image_timeout,
+            ),
+            Resources(self.many.workers, cores, num_gpus, stage.AT_ONCE),
             check,
         )
 

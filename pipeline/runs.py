@@ -175,7 +175,10 @@ def prune(work_dir: str, keep: int, yes: bool) -> Pruning:
         with ThreadPoolExecutor(16) as pool:
             for _ in pool.map(_delete_folder, found.folders):
                 held.check()
-        storage.delete([storage.join(folder, identity, PRUNED) for folder, identity in found.manifests])
+        # The list of units among what is left there, last: an interrupted pruning can go on.
+        for folder, identity in found.manifests:
+            left = [file.url for file in storage.list_files(storage.join(folder, identity))]
+            storage.delete(sorted(left, key=lambda url: url.endswith(PRUNED)))
         storage.delete([_entry_url(work_dir, entry) for entry in found.entries])
     _print_pruning(work_dir, found, "deleted")
     return found

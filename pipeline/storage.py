@@ -459,3 +459,8 @@ def checksum(data: bytes) -> str:
     Processors have instructions for it: 0.41 s per 0.7 GB, where BLAKE2b takes 0.9 s.
     """
     return hashlib.sha256(data).hexdigest()
+
+
+def new_checksum() -> "hashlib._Hash":
+    """`checksum` of bytes that come in pieces: `update`, then `hexdigest`."""
+    return hashlib.sha256()

@@ -18,6 +18,12 @@ IMAGE_TOO_LARGE = "image-too-large"
 Also used where the image is so narrow that the model's own resize would exceed `max_pixels`.
 """
 
+IMAGE_CRASHED_DECODER = "image-crashed-decoder"
+"""The decoder's process did not survive this image, twice: bad bytes that a C library does not catch, or no memory."""
+
+IMAGE_TIMEOUT = "image-timeout"
+"""The image was not decoded within `embed.image_timeout` seconds, twice."""
+
 CAPTION_MISSING = "caption-missing"
 """The sample has no txt member."""
 
@@ -45,6 +51,8 @@ ALL = frozenset(
         IMAGE_TRUNCATED,
         IMAGE_UNDECODABLE,
         IMAGE_TOO_LARGE,
+        IMAGE_CRASHED_DECODER,
+        IMAGE_TIMEOUT,
         CAPTION_MISSING,
         CAPTION_EMPTY,
         CAPTION_TOO_LARGE,
