@@ -150,7 +150,7 @@ def _filled(grid: Grid, config: RunConfig) -> Grid:
 
 def _current(config: RunConfig) -> Setting | None:
     select = config.select
-    if select.fraction is None or select.groups is not None:
+    if select.fraction is None or select.groups is not None or select.method != "d2":
         return None
     return Setting(config.graph.n_neighbors, select.gamma_forward, select.gamma_reverse, select.fraction)
 
