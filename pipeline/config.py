@@ -37,9 +37,12 @@ class _Section(BaseModel):
 
 
 class EmbedConfig(_Section):
-    """How images and captions become embeddings."""
+    """How images and captions become embeddings. Tables of embeddings use `fields` and `max_reject_rate` only."""
 
-    model: str = Field(description="an open_clip architecture, `hf-hub:` name, or `demo` (for trying out only)")
+    model: str | None = Field(
+        default=None,
+        description="an open_clip architecture, `hf-hub:` name, or `demo` (for trying out only); needed for tars",
+    )
     pretrained: str | None = Field(
         default=None, description="a tag open_clip knows for the model, or a checkpoint's path"
     )
@@ -55,7 +58,9 @@ class EmbedConfig(_Section):
     max_pixels: int = Field(default=100_000_000, gt=0, description="larger images are rejected before decoding")
     max_reject_rate: float = Field(default=0.2, ge=0, le=1, description="a run that rejects a larger share fails")
     fields: dict[str, Literal["number", "text"]] = Field(
-        default={}, description="json values to carry along, as scores or groups, e.g. {aesthetic: number, lang: text}"
+        default={},
+        description="json values (tars) or columns (tables) to carry along, as scores or groups, e.g. "
+        "{aesthetic: number, lang: text}",
     )
     batch_size: int = Field(default=64, gt=0, description="samples per forward pass")
 
@@ -66,6 +71,18 @@ class EmbedConfig(_Section):
         if taken:
             raise ValueError(f"expected names that no column has yet; {', '.join(sorted(taken))} is taken")
         return fields
+
+
+class ColumnsConfig(_Section):
+    """What tables of embeddings call their columns and arrays; `auto`: as DataComp and clip-retrieval do."""
+
+    image_emb: str | None = Field(default="auto", description="image embeddings, e.g. l14_img; null: leave them out")
+    text_emb: str | None = Field(default="auto", description="text embeddings, e.g. l14_txt; null: leave them out")
+    clip_score: str | None = Field(
+        default="auto", description="similarity of image and text; null: the cosine of their embeddings"
+    )
+    uid: str | None = Field(default="auto", description="32 hex digits; null: a hash of embeddings and caption")
+    caption: str | None = Field(default="auto", description="the caption; null: none")
 
 
 class ScoreConfig(_Section):
@@ -164,13 +181,16 @@ class RayConfig(_Section):
 class RunConfig(_Section):
     """A whole run."""
 
-    input: str | list[str] = Field(description="tars: a folder, a glob, braces, or a list of them")
+    input: str | list[str] = Field(
+        description="tars, or tables of embeddings: a folder, a glob, braces, or a list of them; see inputs.md"
+    )
     work_dir: str = Field(description="where artifacts lie; keep it to resume and to try other fractions")
     output: str = Field(
         description="where the filtered shards go; one folder per selection. `s3://b/out/{run_id}`: each run makes its "
         "own folder there, and `latest.json` beside them names the newest"
     )
-    embed: EmbedConfig
+    embed: EmbedConfig = EmbedConfig()
+    columns: ColumnsConfig = ColumnsConfig()
     score: ScoreConfig = ScoreConfig()
     graph: GraphConfig = GraphConfig()
     select: SelectConfig

@@ -63,7 +63,7 @@ def lines(run: FinishedRun, of: Explained) -> Iterator[str]:
         place += f", {row['width']} x {row['height']} px, {row['size']:,} bytes from {row['offset']:,}"
     yield f"  sample    {place}"
     if of.url:
-        yield f"  tar       {plain(of.url, 300)}"
+        yield f"  {'tar  ' if row['size'] else 'table'}     {plain(of.url, 300)}"
     for name in run.fields:
         yield f"  {name:<8}  {plain(str(row[name]))}"
     if of.rank is None:

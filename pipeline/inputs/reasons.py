@@ -45,6 +45,15 @@ TAR_CORRUPT = "tar-corrupt"
 TAR_EMPTY = "tar-empty"
 """The file has no bytes at all: no tar program writes that, so an upload most likely failed."""
 
+EMBEDDING_INVALID = "embedding-invalid"
+"""The table has no embedding for the row, or one without direction: all zeros, NaN, infinite, of another length."""
+
+SCORE_MISSING = "score-missing"
+"""The table has no CLIP score for the row, or one that is not finite."""
+
+UID_INVALID = "uid-invalid"
+"""The table's uid is not 32 hex digits."""
+
 ALL = frozenset(
     {
         IMAGE_MISSING,
@@ -60,6 +69,9 @@ ALL = frozenset(
         TAR_TRUNCATED,
         TAR_CORRUPT,
         TAR_EMPTY,
+        EMBEDDING_INVALID,
+        SCORE_MISSING,
+        UID_INVALID,
     }
 )
 """Every reason that may appear in a rejects table."""
