@@ -113,7 +113,7 @@ def test_configurations_are_valid(page, block):
     values = yaml.safe_load(block)
     if not isinstance(values, dict) or not values.keys() & RunConfig.model_fields.keys():
         pytest.skip("no configuration of a run")
-    needed = {"input": "x", "work_dir": "x", "output": "x", "embed": {"model": "demo"}, "select": {"fraction": 0.3}}
+    needed = {"input": "x", "work_dir": "y", "output": "z", "embed": {"model": "demo"}, "select": {"fraction": 0.3}}
     merged = {**needed, **values, "embed": needed["embed"] | values.get("embed", {})}
     RunConfig.parse(merged, page)
 

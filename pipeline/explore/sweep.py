@@ -194,10 +194,14 @@ class _Pool:
         source = FinishedRun(config.work_dir, embed, None, embed, embed)
         rng = np.random.default_rng(0)
         self._sample = np.sort(rng.permutation(self.size)[:_POINTS])
-        table = source.take(self._sample, EMBEDDINGS, ["image_emb", "text_emb"])
-        self._points = metrics.join_features(
-            vectors(table["image_emb"]), vectors(table["text_emb"]), config.graph.features
+        # A side that distances are not measured on may be missing: tables need not have it.
+        sides = [f"{side}_emb" for side in config.graph.features.split("+")]
+        found = source.take(self._sample, EMBEDDINGS, sides)
+        image, text = (
+            vectors(found[side]) if side in sides else np.zeros((len(found), 0), np.float16)
+            for side in ("image_emb", "text_emb")
         )
+        self._points = metrics.join_features(image, text, config.graph.features)
         self._asking = np.sort(rng.permutation(len(self._sample))[:_QUERIES])
         self.flagged_N = None
         if flagged:

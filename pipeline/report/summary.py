@@ -48,6 +48,7 @@ def summary_rows(record: RunRecord, report_url: str | None) -> list[tuple[str, s
         rows.append(("time", ", ".join(f"{stage} {words.duration(s)}" for stage, s in record.timings.items())))
     if report_url:
         rows.append(("report", storage.redact(report_url)))
+        rows.append(("look inside", f"d2prune explore {storage.redact(record.work_dir)}"))
     if record.written:
         rows.append(("shards" if record.has_pictures else "subset", storage.redact(record.written.url)))
         if record.written.train_command:

@@ -42,7 +42,10 @@ CONFIGURED = [
     ({"selct": {}}, "{yaml}: unknown key selct; did you mean select?"),
     ({"select": {"fracton": 0.3}}, "{yaml}: unknown key select.fracton; did you mean select.fraction?"),
     ({"input": None}, "{yaml}: input is missing"),
-    ({"embed": {}}, "{yaml}: embed.model is missing"),
+    (
+        {"embed": {}},
+        "embed.model is missing: {place}/pool/00000000.tar is a tar, whose pictures need a model",
+    ),
     (
         {"select": {"fraction": 30}},
         "{yaml}: select.fraction = 30: input should be less than or equal to 1; 0.3 means 30 %",
@@ -63,7 +66,12 @@ CONFIGURED = [
         "output",
     ),
     ({"input": "{place}/nothing"}, "input {place}/nothing: does not exist"),
-    ({"input": "{place}/pictures"}, "input {place}/pictures: no .tar in this folder"),
+    (
+        {"input": "{place}/pictures"},
+        "input {place}/pictures: found 1 .jpg; expected tars; NAME.parquet with NAME.npz beside it (DataComp's "
+        "metadata); img_emb/, text_emb/ and metadata/ (clip-retrieval); NAME.parquet with NAME.image_emb.npy or "
+        "NAME.npy beside it; parquet with columns of embeddings",
+    ),
     ({"input": "{place}/pool/*.tgz"}, "input {place}/pool/*.tgz: no tar matches"),
     (
         {"input": "{place}/pool/{{00000000..00000002}}.tar"},
