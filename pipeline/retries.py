@@ -1,9 +1,9 @@
 """One request to storage: what its failure means, when it is tried again, how many are under way at once.
 
 The only layer that retries: filesystems are opened with their own retries off, so that a store that asks for less is
-not asked five times five times. A request that may pass (429, 5xx, timeouts, resets, bodies cut short) is tried again after
-a random, growing pause (full jitter), so that a thousand workers do not come back at once. What a person must mend
-(keys, rights, a missing bucket, a full disk) is not. Messages hold no credentials.
+not asked five times five times. A request that may pass (429, 5xx, timeouts, resets, bodies cut short) is tried again
+after a random, growing pause (full jitter), so that a thousand workers do not come back at once. What a person must
+mend (keys, rights, a missing bucket, a full disk) is not. Messages hold no credentials.
 """
 
 import contextlib

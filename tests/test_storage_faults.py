@@ -85,7 +85,7 @@ def test_pages_of_a_listing_are_retried_one_by_one(behind):
 def test_an_upload_that_never_succeeds_shows_nothing(behind, server, monkeypatch, kind):
     monkeypatch.setenv(retries.ATTEMPTS_VARIABLE, "3")
     proxy = behind(every=1, kinds=(kind,), only=("PUT",))
-    with pytest.raises(InfrastructureError, match="^s3://bucket/never/object: ") as caught:
+    with pytest.raises(InfrastructureError, match=r"^s3://bucket/never/object: ") as caught:
         write("s3://bucket/never/object")
     assert "\n" not in str(caught.value)
     assert ("DELETE", "uploadId") in {(method, path.partition("?")[2][:8]) for method, path in proxy.requests}
@@ -139,7 +139,7 @@ def test_what_a_person_must_mend_is_asked_once(behind):
     proxy = behind(every=1, kinds=("403",))
     for work in (storage.read_bytes, storage.exists, storage.list_files, lambda url: storage.write_bytes(url, b"x")):
         before = len(proxy.requests)
-        with pytest.raises(UserError, match="^s3://bucket/mine: "):
+        with pytest.raises(UserError, match=r"^s3://bucket/mine: "):
             work("s3://bucket/mine")
         assert len(proxy.requests) - before == 1
 
