@@ -95,11 +95,12 @@ def _options(url: str) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _writing(url: str) -> Iterator[None]:
-    """A store that does not find what is being written has no such bucket."""
+    """Where what is being written is not found, there is no such bucket (or, locally, no folder can be made)."""
     try:
         yield
     except FileNotFoundError as error:
-        raise UserError(f"{redact(url)}: cannot be written, its bucket does not exist: {_one_line(error)}") from error
+        missing = "its folder cannot be made" if url.startswith("/") else "its bucket does not exist"
+        raise UserError(f"{redact(url)}: cannot be written, {missing}: {_one_line(error)}") from error
 
 
 @_retrying
@@ -326,7 +327,7 @@ def writer(url: str) -> Iterator[IO[bytes]]:
         return
     filesystem, path = _filesystem(url)
     local = isinstance(filesystem, LocalFileSystem)
-    with _translated(url):
+    with _writing(url), _translated(url):
         if local:
             os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
             temporary = os.path.join(os.path.dirname(path), f"{_TEMPORARY}{uuid.uuid4().hex}")
