@@ -187,7 +187,8 @@ class _Run:
     @property
     def many(self) -> Resources:
         """Of a stage whose units need a core each."""
-        return Resources(workers=self.config.ray.workers or self.executor.cpus())
+        workers = self.config.ray.workers
+        return Resources(workers=workers or self.executor.cpus(), grows=workers is None)
 
     @property
     def one(self) -> Resources:
@@ -245,7 +246,7 @@ class _Run:
             self.executor,
             stage.plan(self.plan.shards, planned.params),
             partial(stage.EmbedWorker, planned.folder, planned.params, *self.plan.model),
-            Resources(self.many.workers, 1, self.config.ray.num_gpus),
+            dataclasses.replace(self.many, num_gpus=self.config.ray.num_gpus),
             check,
         )
 

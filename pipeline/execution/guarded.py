@@ -35,6 +35,10 @@ class Guarded:
         """See `Executor.cpus_per_node`."""
         return self.inner.cpus_per_node()
 
+    def cpus_per_gpu(self) -> float:
+        """See `Executor.cpus_per_gpu`."""
+        return self.inner.cpus_per_gpu()
+
     def close(self) -> None:
         """See `Executor.close`."""
         self.inner.close()
