@@ -94,8 +94,18 @@ def unit_key(name: str, *identity: Any) -> str:
 def table_bytes(table: pa.Table) -> bytes:
     """The table as parquet; the same rows give the same bytes."""
     sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd", write_statistics=True, row_group_size=100_000)
+    pq.write_table(table, sink, row_group_size=100_000, **_options(table.schema))
     return sink.getvalue()
+
+
+def _options(schema: pa.Schema) -> dict[str, Any]:
+    # Vectors hardly compress, and a dictionary of them only costs.
+    vectors = len(schema) > 0 and all(pa.types.is_fixed_size_binary(field.type) for field in schema)
+    return {
+        "compression": "none" if vectors else "zstd",
+        "use_dictionary": not vectors,
+        "write_statistics": not vectors,
+    }
 
 
 class TableWriter:
@@ -110,7 +120,7 @@ class TableWriter:
         self.schema = schema
         self._name, self._rows_per_group = name, rows_per_group
         self._sink = _Summed(stream)
-        self._parquet = pq.ParquetWriter(self._sink, schema, compression="zstd", write_statistics=True)
+        self._parquet = pq.ParquetWriter(self._sink, schema, **_options(schema))
         self._waiting: list[pa.Table] = []
         self._n_waiting = self._rows = 0
         self.record: FileRecord | None = None
@@ -325,6 +335,7 @@ def changed_params(folder: str, params: Mapping[str, Any]) -> list[str] | None:
         Lines such as `n_neighbors: 5 -> 7`, fewest of all earlier artifacts; None where there is no earlier one.
     """
     nearest: list[str] | None = None
+    params = json.loads(canonical_json(params))  # What was a tuple is a list in a manifest.
     for file in storage.list_files(storage.join(folder, "*", MANIFEST)):
         before = json.loads(storage.read_bytes(file.url))["params"]
         names = sorted(before.keys() | params.keys())

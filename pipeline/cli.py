@@ -5,9 +5,12 @@ Exit codes: 0 done; 1 a run failed and can be resumed by the same command; 2 a m
 """
 
 import argparse
+import contextlib
 import logging
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from pipeline import __version__
@@ -30,13 +33,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     for noisy in ("botocore", "aiobotocore", "s3fs", "fsspec", "root"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
-        return int(arguments.command(arguments))
+        with _stoppable():
+            return int(arguments.command(arguments))
     except D2PruneError as error:
         print(f"d2prune: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("d2prune: interrupted; the same command resumes", file=sys.stderr)
         return 130
+
+
+@contextlib.contextmanager
+def _stoppable() -> Iterator[None]:
+    """SIGTERM, which `ray job stop`, Kubernetes and cloud schedulers send, ends a run as Ctrl-C does: in order."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -82,6 +99,31 @@ def _parser() -> argparse.ArgumentParser:
     )
     reshard.set_defaults(command=_reshard)
 
+    runs = commands.add_parser(
+        "runs",
+        help="list the finished runs of a work_dir, or delete old ones",
+        description="List the finished runs of a work_dir. --prune names what could be deleted: outputs in {run_id} "
+        "folders and artifacts that no kept run needs; with --yes it is deleted.",
+    )
+    runs.add_argument("place", metavar="WORK_DIR|OUTPUT", help="a work_dir, or the folder that holds latest.json")
+    runs.add_argument("--prune", action="store_true", help="what only older runs need; the latest is always kept")
+    runs.add_argument("--keep", type=int, default=3, metavar="N", help="newest runs to keep (%(default)s)")
+    runs.add_argument("--yes", action="store_true", help="with --prune: delete")
+    runs.set_defaults(command=_runs)
+
+    explain = commands.add_parser(
+        "explain",
+        help="say why samples were kept or dropped",
+        description="Say of samples what became of them and why: scores, neighbours, who suppressed them, whom they "
+        "suppressed.",
+    )
+    explain.add_argument("work_dir", metavar="WORK_DIR", help="work_dir of a run that reached `select`")
+    explain.add_argument(
+        "names", nargs="+", metavar="UID", help="a uid or the beginning of one; a sample's key; shard/key"
+    )
+    explain.add_argument("--run", metavar="FINGERPRINT", help="which selection, by its beginning; default: the newest")
+    explain.set_defaults(command=_explain)
+
     models = commands.add_parser("models", help="list the models that can be named in embed.model and embed.pretrained")
     models.set_defaults(command=_models)
 
@@ -97,14 +139,13 @@ STAGES = ("embed", "graph", "rank", "select", "write", "report")
 
 def _run(arguments: argparse.Namespace) -> int:
     from pipeline.config import RunConfig
-    from pipeline.run import open_executor, run
+    from pipeline.run import run
 
     overrides = list(arguments.set)
     if arguments.workers is not None:
         overrides.append(f"ray.workers={arguments.workers}")
     config = RunConfig.load(arguments.config, overrides)
-    with open_executor(config, use_ray=not arguments.no_ray) as executor:
-        result = run(config, executor, arguments.stop_after)
+    result = run(config, stop_after=arguments.stop_after, use_ray=not arguments.no_ray)
     _print_summary(config, result)
     return 0
 
@@ -156,6 +197,24 @@ def _reshard(arguments: argparse.Namespace) -> int:
     if counts["shards"]:
         print(training.command(arguments.output, counts["shards"], counts["written"]))
     return 0
+
+
+def _runs(arguments: argparse.Namespace) -> int:
+    from pipeline.runs import print_runs, prune, work_dir_of
+
+    work_dir = work_dir_of(arguments.place)
+    if arguments.prune:
+        prune(work_dir, arguments.keep, arguments.yes)
+    else:
+        print_runs(work_dir)
+    return 0
+
+
+def _explain(arguments: argparse.Namespace) -> int:
+    from pipeline.explore.finished import open_run
+    from pipeline.explore.terminal import print_explanations
+
+    return print_explanations(open_run(arguments.work_dir, arguments.run), arguments.names)
 
 
 def _models(_: argparse.Namespace) -> int:

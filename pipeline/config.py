@@ -5,6 +5,7 @@ each gets its own frozen params (only what changes the result), so `ray` never e
 """
 
 import difflib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from pipeline import schemas
 from pipeline.errors import UserError
+from pipeline.scores import expression
 
 
 class _Section(BaseModel):
@@ -57,7 +59,9 @@ class ScoreConfig(_Section):
     """What makes a sample wanted, before the graph has its say."""
 
     difficulty: str = Field(
-        default="clip_score", description="clip_score or a number of embed.fields; higher = more wanted"
+        default="clip_score",
+        description="clip_score, a number of embed.fields, or an expression such as `0.5*clip_score + 0.5*aesthetic` "
+        "(+ - * /, min, max, abs, sqrt; odd names in backquotes); higher = more wanted",
     )
     offset: float | Literal["auto"] = Field(
         default="auto", description="added before clamping at 0; auto: minus the pool's lowest score"
@@ -95,7 +99,9 @@ class SelectConfig(_Section):
     size: Annotated[int, Field(gt=0)] | None = Field(default=None, description="number of samples")
     min_score: float | None = Field(default=None, description="lowest selection score to keep")
     groups: str | None = Field(default=None, description="a text of embed.fields, or shard: each group gets its share")
-    drop_score: str | None = Field(default=None, description="score whose lowest share is cut off before the graph")
+    drop_score: str | None = Field(
+        default=None, description="score, as score.difficulty, whose lowest share is cut off before the graph"
+    )
     drop_fraction: float = Field(default=0.0, ge=0, lt=1, description="beta: the share that is cut off")
     gamma_forward: float = Field(default=1.0, ge=0, description="gamma_f: kernel width of the forward pass")
     gamma_reverse: float = Field(default=1.0, ge=0, description="gamma_r: kernel width of the reverse pass")
@@ -139,7 +145,10 @@ class RunConfig(_Section):
 
     input: str | list[str] = Field(description="tars: a folder, a glob, braces, or a list of them")
     work_dir: str = Field(description="where artifacts lie; keep it to resume and to try other fractions")
-    output: str = Field(description="where the filtered shards go; one folder per selection")
+    output: str = Field(
+        description="where the filtered shards go; one folder per selection. `s3://b/out/{run_id}`: each run makes its "
+        "own folder there, and `latest.json` beside them names the newest"
+    )
     embed: EmbedConfig
     score: ScoreConfig = ScoreConfig()
     graph: GraphConfig = GraphConfig()
@@ -147,6 +156,27 @@ class RunConfig(_Section):
     write: WriteConfig = WriteConfig()
     report: ReportConfig = ReportConfig()
     ray: RayConfig = RayConfig()
+
+    @model_validator(mode="after")
+    def _scores_can_be_read(self) -> "RunConfig":
+        """A mistyped expression is found here, not after hours of embedding."""
+        for option, text in (
+            ("score.difficulty", self.score.difficulty),
+            ("select.drop_score", self.select.drop_score),
+        ):
+            if text is not None and text not in self.embed.fields:
+                try:
+                    expression.parse(text, option)
+                except UserError as error:
+                    raise ValueError(str(error)) from error
+        return self
+
+    @field_validator("output")
+    @classmethod
+    def _run_id_is_the_folder(cls, output: str) -> str:
+        if "{" in output and not re.fullmatch(r"[^{}]+/\{run_id\}/?", output):
+            raise ValueError("expected braces only as the last folder, .../{run_id}")
+        return output
 
     @classmethod
     def load(cls, path: str | Path, overrides: Sequence[str] = ()) -> "RunConfig":

@@ -36,12 +36,14 @@ class Planned:
         folder: `work_dir/<stage>`.
         params: what changes the result, a frozen dataclass.
         inputs: name -> fingerprint of what it is made from.
+        guard: called before the manifest is written; raises where this run may no longer write.
     """
 
     stage: str
     folder: str
     params: Any
     inputs: Mapping[str, str]
+    guard: Callable[[], None] = lambda: None
 
     @property
     def fingerprint(self) -> str:
@@ -139,6 +141,7 @@ def commit(
         counters=artifacts.sum_counters(receipts),
         facts=dict(facts(receipts)),
     )
+    planned.guard()
     return artifacts.commit_manifest(planned.folder, manifest)
 
 

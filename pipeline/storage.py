@@ -33,6 +33,7 @@ _DENIED = re.compile(
     r"|no space left|quota",
     re.IGNORECASE,
 )
+_TAKEN = re.compile(r"precondition|conditional ?request ?conflict|\b412\b|already exists", re.IGNORECASE)
 _ATTEMPTS = 5
 
 
@@ -322,6 +323,72 @@ def _put_bytes(url: str, filesystem: Any, path: str, data: bytes) -> None:
 def _put_file(url: str, filesystem: Any, source: str, path: str) -> None:
     with _translated(url), _writing(url):
         filesystem.put_file(source, path)
+
+
+@_retrying
+def create(url: str, data: bytes) -> bool:
+    """Write an object only where there is none; whether this call (or a try of it) made it.
+
+    Not every store honours the condition on a put (rclone overwrites and says yes): ask `honours_create` first.
+    After a lost answer a second try finds the object of the first: compare its bytes with `data`.
+    """
+    filesystem, path = _filesystem(url)
+    if isinstance(filesystem, LocalFileSystem):
+        with _translated(url):
+            return _create_local(path, data)
+    with _translated(url), _writing(url):
+        try:
+            filesystem.pipe_file(path, data, mode="create")
+        except FileExistsError:
+            return False
+        except Exception as error:
+            if _TAKEN.search(f"{_one_line(error)} {_one_line(error.__cause__ or error)}"):
+                return False
+            raise
+    return True
+
+
+def _create_local(path: str, data: bytes) -> bool:
+    """By a link to a whole file, so that no reader sees half of it; where a filesystem has no links, by O_EXCL."""
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    temporary = os.path.join(os.path.dirname(path), f"{_TEMPORARY}{uuid.uuid4().hex}")
+    Path(temporary).write_bytes(data)
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
+    except OSError:
+        try:
+            with open(path, "xb") as stream:
+                stream.write(data)
+        except FileExistsError:
+            return False
+    finally:
+        os.unlink(temporary)
+    return True
+
+
+def honours_create(url: str) -> bool:
+    """Whether `create` keeps its word in the store of `url`, found out by creating the object `url` twice."""
+    if is_local(url):
+        return True
+    try:
+        create(url, b"1")
+        return not create(url, b"2")
+    finally:
+        delete([url])
+
+
+@_retrying
+def modified(url: str) -> float:
+    """When an object was written, in seconds, by the clock of its store.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    filesystem, path = _filesystem(url)
+    with _translated(url):
+        return float(filesystem.modified(path).timestamp())
 
 
 @contextlib.contextmanager
