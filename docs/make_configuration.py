@@ -23,7 +23,8 @@ COSTS = """## What a change costs
 | `select.fraction`, `size`, `min_score`, `groups` | select, write |
 | `score.*`, `select.gamma_*` | rank and what follows |
 | `graph.*`, `select.drop_*` | graph and what follows |
-| `embed.*` but `max_reject_rate`, `image_timeout`; a changed shard | the parts concerned, graph and what follows |
+| `filter.*`, `embed.*` but `max_reject_rate`, `image_timeout` | embed and what follows |
+| a changed shard | the parts concerned, and graph and what follows |
 """
 
 

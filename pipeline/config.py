@@ -55,6 +55,21 @@ class EmbedConfig(_Section):
         return fields
 
 
+class FilterConfig(_Section):
+    """Samples to leave out before anything is embedded; all off. DataComp's basic baseline: 3, 6, 200 and 3."""
+
+    min_words: Annotated[int, Field(gt=0)] | None = Field(default=None, description="fewest words of a caption")
+    min_characters: Annotated[int, Field(gt=0)] | None = Field(
+        default=None, description="fewest characters of a caption"
+    )
+    min_image_side: Annotated[int, Field(gt=0)] | None = Field(
+        default=None, description="fewest pixels of an image's shorter side"
+    )
+    max_aspect_ratio: Annotated[float, Field(ge=1)] | None = Field(
+        default=None, description="an image's longer side over its shorter one, at most"
+    )
+
+
 class ScoreConfig(_Section):
     """What makes a sample wanted, before the graph has its say."""
 
@@ -150,6 +165,7 @@ class RunConfig(_Section):
         "own folder there, and `latest.json` beside them names the newest"
     )
     embed: EmbedConfig
+    filter: FilterConfig = FilterConfig()
     score: ScoreConfig = ScoreConfig()
     graph: GraphConfig = GraphConfig()
     select: SelectConfig

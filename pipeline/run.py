@@ -77,6 +77,7 @@ def plan_run(config: RunConfig) -> RunPlan:
         UserError: the input or the model is missing.
     """
     from pipeline.embed import models
+    from pipeline.embed.filters import Filters
     from pipeline.embed.stage import EmbedParams
     from pipeline.graph.params import GraphParams
     from pipeline.output.stage import WriteParams
@@ -95,6 +96,7 @@ def plan_run(config: RunConfig) -> RunPlan:
             resize=config.embed.resize,
             max_pixels=config.embed.max_pixels,
             fields=tuple(sorted(config.embed.fields.items())),
+            filters=Filters(**config.filter.model_dump()),
         ),
         {"pool": pool_identity(shards)},
     )
@@ -230,6 +232,7 @@ class _Run:
 
     def _embed(self) -> None:
         from pipeline.embed import stage
+        from pipeline.embed.pace import pace
 
         planned, config, num_gpus = self.plan.embed, self.config.embed, self.config.ray.num_gpus
         # A GPU is fed by its share of its machine's cores; on a core of its own, a worker decodes beside the model.
@@ -239,7 +242,7 @@ class _Run:
 
         def check(receipts: Sequence[Receipt]) -> None:
             counters = artifacts.sum_counters(receipts)
-            books = {name: counters[name] for name in (stage.EMBEDDED, stage.REJECTED)}
+            books = {name: counters.get(name, 0) for name in (stage.EMBEDDED, stage.REJECTED, stage.FILTERED)}
             artifacts.balance("embed", counters[stage.READ], books)
             stage.check_reject_rate(counters, config.max_reject_rate)
             if not counters[stage.EMBEDDED]:
@@ -259,6 +262,7 @@ class _Run:
             ),
             Resources(self.many.workers, cores, num_gpus, stage.AT_ONCE),
             check,
+            describe=pace(),
         )
 
     def _graph(self) -> None:

@@ -45,7 +45,22 @@ TAR_CORRUPT = "tar-corrupt"
 TAR_EMPTY = "tar-empty"
 """The file has no bytes at all: no tar program writes that, so an upload most likely failed."""
 
-ALL = frozenset(
+FILTERED_WORDS = "filtered-words"
+"""The caption has fewer words than `filter.min_words`."""
+
+FILTERED_CHARACTERS = "filtered-characters"
+"""The caption has fewer characters than `filter.min_characters`."""
+
+FILTERED_IMAGE_SIDE = "filtered-image-side"
+"""The image's shorter side has fewer pixels than `filter.min_image_side`."""
+
+FILTERED_ASPECT_RATIO = "filtered-aspect-ratio"
+"""The image's longer side is more than `filter.max_aspect_ratio` times the shorter one."""
+
+FILTERS = frozenset({FILTERED_WORDS, FILTERED_CHARACTERS, FILTERED_IMAGE_SIDE, FILTERED_ASPECT_RATIO})
+"""Samples that could be read and are not wanted: booked as `filtered`, not as `rejected`."""
+
+ALL = FILTERS | frozenset(
     {
         IMAGE_MISSING,
         IMAGE_TRUNCATED,
