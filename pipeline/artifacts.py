@@ -94,11 +94,11 @@ def unit_key(name: str, *identity: Any) -> str:
 def table_bytes(table: pa.Table) -> bytes:
     """The table as parquet; the same rows give the same bytes."""
     sink = io.BytesIO()
-    pq.write_table(table, sink, row_group_size=100_000, **_options(table.schema))
+    pq.write_table(table, sink, row_group_size=100_000, **_encoding(table.schema))
     return sink.getvalue()
 
 
-def _options(schema: pa.Schema) -> dict[str, Any]:
+def _encoding(schema: pa.Schema) -> dict[str, Any]:
     # Vectors hardly compress, and a dictionary of them only costs.
     vectors = len(schema) > 0 and all(pa.types.is_fixed_size_binary(field.type) for field in schema)
     return {
@@ -120,7 +120,7 @@ class TableWriter:
         self.schema = schema
         self._name, self._rows_per_group = name, rows_per_group
         self._sink = _Summed(stream)
-        self._parquet = pq.ParquetWriter(self._sink, schema, **_options(schema))
+        self._parquet = pq.ParquetWriter(self._sink, schema, **_encoding(schema))
         self._waiting: list[pa.Table] = []
         self._n_waiting = self._rows = 0
         self.record: FileRecord | None = None

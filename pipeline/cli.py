@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from pipeline import __version__
-from pipeline.errors import D2PruneError
+from pipeline.errors import D2PruneError, UserError
 
 if TYPE_CHECKING:
     from pipeline.config import RunConfig
@@ -99,6 +99,24 @@ def _parser() -> argparse.ArgumentParser:
     )
     reshard.set_defaults(command=_reshard)
 
+    plan = commands.add_parser(
+        "plan",
+        help="say what a run will take: hours, bytes, memory, time, cost",
+        description="Say what a run will take, from its configuration and the listing of its input.",
+    )
+    plan.add_argument("--config", required=True, metavar="FILE", help="run.yaml")
+    plan.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override, as of run")
+    plan.add_argument("--samples", type=float, metavar="N", help="of the pool, e.g. 12.8e9; default: from the listing")
+    plan.add_argument("--gpus", type=int, default=0, metavar="N", help="of the fleet (%(default)s)")
+    plan.add_argument("--cpus", type=int, default=16, metavar="N", help="cores of the fleet (%(default)s)")
+    plan.add_argument("--gpu-price", type=float, default=0.0, metavar="X", help="per hour")
+    plan.add_argument("--cpu-price", type=float, default=0.0, metavar="X", help="per core and hour")
+    plan.add_argument("--embed-rate", type=float, metavar="X", help="samples/s of one embedding worker")
+    plan.add_argument(
+        "--calibrate", type=int, nargs="?", const=2, metavar="SHARDS", help="filter so many shards first (%(const)s)"
+    )
+    plan.set_defaults(command=_plan)
+
     runs = commands.add_parser(
         "runs",
         help="list the finished runs of a work_dir, or delete old ones",
@@ -123,6 +141,23 @@ def _parser() -> argparse.ArgumentParser:
     )
     explain.add_argument("--run", metavar="FINGERPRINT", help="which selection, by its beginning; default: the newest")
     explain.set_defaults(command=_explain)
+
+    explore = commands.add_parser(
+        "explore",
+        help="look into a run in the browser",
+        description="Search a run, see who suppressed whom, and what another fraction would change, in the browser of "
+        "this machine.",
+    )
+    explore.add_argument("work_dir", metavar="WORK_DIR", help="work_dir of a run that reached `select`")
+    explore.add_argument("--run", metavar="FINGERPRINT", help="which selection, by its beginning; default: the newest")
+    explore.add_argument(
+        "--input",
+        nargs="+",
+        metavar="URL",
+        help="where the tars lie now; default: where they lay when the run read them",
+    )
+    explore.add_argument("--port", type=int, default=0, metavar="N", help="default: a free one")
+    explore.set_defaults(command=_explore)
 
     models = commands.add_parser("models", help="list the models that can be named in embed.model and embed.pretrained")
     models.set_defaults(command=_models)
@@ -199,6 +234,25 @@ def _reshard(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _plan(arguments: argparse.Namespace) -> int:
+    from pipeline.config import RunConfig
+    from pipeline.plan import Fleet
+    from pipeline.planning import calibrate, default_rates, show, workload
+
+    config = RunConfig.load(arguments.config, arguments.set)
+    fleet = Fleet(arguments.gpus, arguments.cpus, arguments.gpu_price, arguments.cpu_price)
+    for name in ("samples", "cpus"):
+        if (value := getattr(arguments, name)) is not None and value < 1:
+            raise UserError(f"--{name} {value:g}: expected at least 1")
+    samples = None if arguments.samples is None else round(arguments.samples)
+    if arguments.calibrate is not None:
+        found = calibrate(config, arguments.calibrate)
+        show(workload(config, samples, found), found.rates, fleet)
+    else:
+        show(workload(config, samples), default_rates(config, arguments.embed_rate, fleet), fleet)
+    return 0
+
+
 def _runs(arguments: argparse.Namespace) -> int:
     from pipeline.runs import print_runs, prune, work_dir_of
 
@@ -215,6 +269,18 @@ def _explain(arguments: argparse.Namespace) -> int:
     from pipeline.explore.terminal import print_explanations
 
     return print_explanations(open_run(arguments.work_dir, arguments.run), arguments.names)
+
+
+def _explore(arguments: argparse.Namespace) -> int:
+    from pipeline.explore.api import Explorer
+    from pipeline.explore.finished import open_run
+    from pipeline.explore.server import serve
+    from pipeline.inputs.pool import expand_input
+
+    run = open_run(arguments.work_dir, arguments.run)
+    urls = {shard.name: shard.url for shard in expand_input(arguments.input)} if arguments.input else None
+    serve(Explorer(run, urls), arguments.port)
+    return 0
 
 
 def _models(_: argparse.Namespace) -> int:

@@ -18,15 +18,31 @@ from pipeline import schemas
 from pipeline.errors import UserError
 from pipeline.scores import expression
 
+Method = Literal[
+    "d2",
+    "random",
+    "score",
+    "forward",
+    "moderate",
+    "ccs",
+    "k_center",
+    "herding",
+    "facility_location",
+    "semdedup",
+]
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class EmbedConfig(_Section):
-    """How images and captions become embeddings."""
+    """How images and captions become embeddings. Tables of embeddings use `fields` and `max_reject_rate` only."""
 
-    model: str = Field(description="an open_clip architecture, `hf-hub:` name, or `demo` (for trying out only)")
+    model: str | None = Field(
+        default=None,
+        description="an open_clip architecture, `hf-hub:` name, or `demo` (for trying out only); needed for tars",
+    )
     pretrained: str | None = Field(
         default=None, description="a tag open_clip knows for the model, or a checkpoint's path"
     )
@@ -42,7 +58,9 @@ class EmbedConfig(_Section):
     max_pixels: int = Field(default=100_000_000, gt=0, description="larger images are rejected before decoding")
     max_reject_rate: float = Field(default=0.2, ge=0, le=1, description="a run that rejects a larger share fails")
     fields: dict[str, Literal["number", "text"]] = Field(
-        default={}, description="json values to carry along, as scores or groups, e.g. {aesthetic: number, lang: text}"
+        default={},
+        description="json values (tars) or columns (tables) to carry along, as scores or groups, e.g. "
+        "{aesthetic: number, lang: text}",
     )
     batch_size: int = Field(default=64, gt=0, description="samples per forward pass")
 
@@ -56,7 +74,7 @@ class EmbedConfig(_Section):
 
 
 class FilterConfig(_Section):
-    """Samples to leave out before anything is embedded; all off. DataComp's basic baseline: 3, 6, 200 and 3."""
+    """Samples of tars to leave out before anything is embedded; all off. DataComp's basic baseline: 3, 6, 200 and 3."""
 
     min_words: Annotated[int, Field(gt=0)] | None = Field(default=None, description="fewest words of a caption")
     min_characters: Annotated[int, Field(gt=0)] | None = Field(
@@ -68,6 +86,18 @@ class FilterConfig(_Section):
     max_aspect_ratio: Annotated[float, Field(ge=1)] | None = Field(
         default=None, description="an image's longer side over its shorter one, at most"
     )
+
+
+class ColumnsConfig(_Section):
+    """What tables of embeddings call their columns and arrays; `auto`: as DataComp and clip-retrieval do."""
+
+    image_emb: str | None = Field(default="auto", description="image embeddings, e.g. l14_img; null: leave them out")
+    text_emb: str | None = Field(default="auto", description="text embeddings, e.g. l14_txt; null: leave them out")
+    clip_score: str | None = Field(
+        default="auto", description="similarity of image and text; null: the cosine of their embeddings"
+    )
+    uid: str | None = Field(default="auto", description="32 hex digits; null: a hash of embeddings and caption")
+    caption: str | None = Field(default="auto", description="the caption; null: none")
 
 
 class ScoreConfig(_Section):
@@ -120,6 +150,12 @@ class SelectConfig(_Section):
     drop_fraction: float = Field(default=0.0, ge=0, lt=1, description="beta: the share that is cut off")
     gamma_forward: float = Field(default=1.0, ge=0, description="gamma_f: kernel width of the forward pass")
     gamma_reverse: float = Field(default=1.0, ge=0, description="gamma_r: kernel width of the reverse pass")
+    method: Method = Field(
+        default="d2",
+        description="`d2`, or to compare with: `random`, `score`, `forward` at any scale; `moderate`, `ccs`, "
+        "`k_center`, `herding`, `facility_location`, `semdedup` in one worker",
+    )
+    seed: int = Field(default=0, ge=0, description="of the methods that draw lots")
 
     @model_validator(mode="after")
     def _one_budget(self) -> "SelectConfig":
@@ -130,6 +166,8 @@ class SelectConfig(_Section):
             raise ValueError("expected drop_score and drop_fraction together")
         if self.groups is not None and self.min_score is not None:
             raise ValueError("groups share a fraction or size, not min_score")
+        if self.min_score is not None and self.method not in ("d2", "forward", "score"):
+            raise ValueError(f"method {self.method} ranks without a score; expected fraction or size, not min_score")
         return self
 
 
@@ -158,14 +196,17 @@ class RayConfig(_Section):
 class RunConfig(_Section):
     """A whole run."""
 
-    input: str | list[str] = Field(description="tars: a folder, a glob, braces, or a list of them")
+    input: str | list[str] = Field(
+        description="tars, or tables of embeddings: a folder, a glob, braces, or a list of them; see inputs.md"
+    )
     work_dir: str = Field(description="where artifacts lie; keep it to resume and to try other fractions")
     output: str = Field(
         description="where the filtered shards go; one folder per selection. `s3://b/out/{run_id}`: each run makes its "
         "own folder there, and `latest.json` beside them names the newest"
     )
-    embed: EmbedConfig
+    embed: EmbedConfig = EmbedConfig()
     filter: FilterConfig = FilterConfig()
+    columns: ColumnsConfig = ColumnsConfig()
     score: ScoreConfig = ScoreConfig()
     graph: GraphConfig = GraphConfig()
     select: SelectConfig

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from pipeline.errors import UserError
 from pipeline.explore.finished import DECISIONS, REJECTS, SAMPLES, FinishedRun
 from pipeline.selection.fixed_point import SCALE, message, to_fixed
 
@@ -196,7 +197,14 @@ def read_line(run: FinishedRun) -> Line:
 
 
 def explain(run: FinishedRun, position: int, line: Line) -> Explained:
-    """Everything there is to know about the sample at a canonical position."""
+    """Everything there is to know about the sample at a canonical position.
+
+    Raises:
+        UserError: the run was not ranked by D2, so no messages explain its scores.
+    """
+    baseline = run.rank.params.get("baseline")
+    if baseline is not None:
+        raise UserError(f"select.method of this run is {baseline['method']}: only d2 can be explained by neighbours")
     near, sq_distance = run.neighbours(position)
     positions = np.concatenate([[position], near]).astype(np.int64)
     decided = run.take(positions, DECISIONS, _DECIDED).to_pylist()

@@ -60,6 +60,15 @@ FILTERED_ASPECT_RATIO = "filtered-aspect-ratio"
 FILTERS = frozenset({FILTERED_WORDS, FILTERED_CHARACTERS, FILTERED_IMAGE_SIDE, FILTERED_ASPECT_RATIO})
 """Samples that could be read and are not wanted: booked as `filtered`, not as `rejected`."""
 
+EMBEDDING_INVALID = "embedding-invalid"
+"""The table has no embedding for the row, or one without direction: all zeros, NaN, infinite, of another length."""
+
+SCORE_MISSING = "score-missing"
+"""The table has no CLIP score for the row, or one that is not finite."""
+
+UID_INVALID = "uid-invalid"
+"""The table's uid is not 32 hex digits."""
+
 ALL = FILTERS | frozenset(
     {
         IMAGE_MISSING,
@@ -75,6 +84,9 @@ ALL = FILTERS | frozenset(
         TAR_TRUNCATED,
         TAR_CORRUPT,
         TAR_EMPTY,
+        EMBEDDING_INVALID,
+        SCORE_MISSING,
+        UID_INVALID,
     }
 )
 """Every reason that may appear in a rejects table."""

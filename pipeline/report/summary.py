@@ -42,13 +42,15 @@ def summary_rows(record: RunRecord, report_url: str | None) -> list[tuple[str, s
         ("embedded", f"{embedded:,}"),
         ("kept", f"{kept:,} ({words.percent(kept / embedded if embedded else None)} of embedded)"),
     ]
-    if record.written:
+    if record.written and record.has_pictures:
         rows.append(("shards written", f"{record.written.shards:,}"))
     rows.append(("graph recall", words.recall(record.graph.facts)))
     if report_url:
         rows.append(("report", storage.redact(report_url)))
     if record.written:
-        rows.append(("shards", storage.redact(record.written.url)))
+        rows.append(("shards" if record.has_pictures else "subset", storage.redact(record.written.url)))
         if record.written.train_command:
             rows.append(("train with", record.written.train_command))
+        if record.written.reshard_command:
+            rows.append(("make shards with", record.written.reshard_command))
     return [(label, value.replace("\u00a0", " ")) for label, value in rows]
