@@ -247,7 +247,7 @@ class _Run:
             planned,
             self.executor,
             source.units(),
-            source.make_worker(planned.folder, max(1, int(cores)), config.image_timeout),
+            source.make_worker(planned.folder, min(int(cores), stage.MAX_PROCESSES), config.image_timeout),
             Resources(self.many.workers, cores, num_gpus, stage.AT_ONCE),
             check,
             describe=pace(),

@@ -50,6 +50,7 @@ __all__ = [
     "EMBEDDED",
     "EMBEDDINGS",
     "FILTERED",
+    "MAX_PROCESSES",
     "READ",
     "REJECTED",
     "REJECTS",
@@ -63,6 +64,9 @@ __all__ = [
 
 AT_ONCE = 2
 """Shards that a worker has in hand: the model is at one of them."""
+
+MAX_PROCESSES = 32
+"""Decode processes of one worker; more than a GPU takes pictures from."""
 
 BATCH_CUT = "batch-cut"
 """Counter: batches that exceeded the device's memory and went through the model in pieces; their last bits may differ
