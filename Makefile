@@ -39,6 +39,14 @@ check: install ## Lint, format check and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+.PHONY: docs
+docs: install ## Build the docs site into site/, strictly: a dead link fails
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	$(BIN)/python docs/make_configuration.py
+	$(BIN)/python docs/make_cli.py
+	$(BIN)/python docs/make_pictures.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
 .PHONY: constraints
 constraints: install ## Pin what is installed now in constraints.txt
 	$(BIN)/python -m pip list --format freeze --exclude-editable --disable-pip-version-check \

@@ -27,20 +27,6 @@ COSTS = """## What a change costs
 | `columns.*`; a changed shard | its parts, graph and what follows |
 
 `embed.image_timeout` is in no fingerprint: a new limit does not touch shards that are embedded already.
-
-## Metrics
-
-Counters that workers on Ray report (Ray's metrics endpoint shows them with the prefix `ray_`). The first five also make
-the progress line of `embed`: samples/s, the share of time that the model computes or waits for samples, rejects.
-
-| name | counts |
-|---|---|
-| `d2prune_samples_read_total` | samples met in tars |
-| `d2prune_samples_embedded_total` | samples embedded |
-| `d2prune_samples_rejected_total{reason}` | samples rejected or filtered, by reason |
-| `d2prune_embed_busy_seconds_total` | seconds that models computed (on a GPU: of the device's own clock) |
-| `d2prune_embed_wait_seconds_total` | seconds that models waited for decoded samples |
-| `d2prune_units_done_total{stage}` | units of work finished, by stage and step |
 """
 
 

@@ -190,7 +190,7 @@ class RayConfig(_Section):
     workers: int | None = Field(
         default=None, gt=0, description="workers side by side; default: the cluster's cores or GPUs"
     )
-    num_gpus: float = Field(default=0, ge=0, description="GPUs per embed worker")
+    num_gpus: float = Field(default=0, ge=0, description="GPUs per worker of embed and of the graph's searches")
 
 
 class RunConfig(_Section):
@@ -228,6 +228,12 @@ class RunConfig(_Section):
                     raise ValueError(str(error)) from error
         return self
 
+    @model_validator(mode="after")
+    def _output_is_no_work_dir(self) -> "RunConfig":
+        if self.output.rstrip("/") == self.work_dir.rstrip("/"):
+            raise ValueError(f"output and work_dir are both {self.output}; expected a folder of its own for the output")
+        return self
+
     @field_validator("output")
     @classmethod
     def _run_id_is_the_folder(cls, output: str) -> str:
@@ -249,9 +255,10 @@ class RunConfig(_Section):
         try:
             values = yaml.safe_load(text)
         except yaml.YAMLError as error:
-            raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+            raise UserError(f"{path}: not YAML: {_yaml_fault(error)}") from error
         if not isinstance(values, dict):
-            raise UserError(f"{path}: expected keys such as input, work_dir and output; got {type(values).__name__}")
+            got = "an empty file" if values is None else type(values).__name__
+            raise UserError(f"{path}: expected keys such as input, work_dir and output; got {got}")
         for override in overrides:
             _apply(values, override)
         return cls.parse(values, str(path))
@@ -284,7 +291,15 @@ def _apply(values: dict[str, Any], override: str) -> None:
     try:
         target[names[-1]] = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise UserError(f"--set {override}: the value is not YAML: {' '.join(str(error).split())}") from error
+        raise UserError(f"--set {override}: the value is not YAML: {_yaml_fault(error)}") from error
+
+
+def _yaml_fault(error: yaml.YAMLError) -> str:
+    """Where and what, in one line."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    if mark is None or problem is None:
+        return " ".join(str(error).split())
+    return f"line {mark.line + 1}, column {mark.column + 1}: {problem}"
 
 
 def _explain(error: pydantic.ValidationError, model: type[BaseModel]) -> str:
@@ -303,7 +318,8 @@ def _explain(error: pydantic.ValidationError, model: type[BaseModel]) -> str:
         else:
             message = fault["msg"].removeprefix("Value error, ")
             shown = "" if isinstance(fault["input"], dict) else f" = {fault['input']!r}"
-            lines.append(f"{path or 'configuration'}{shown}: {message[0].lower()}{message[1:]}")
+            hint = "; 0.3 means 30 %" if names and names[-1].endswith("fraction") else ""
+            lines.append(f"{path or 'configuration'}{shown}: {message[0].lower()}{message[1:]}{hint}")
     return "; ".join(dict.fromkeys(lines))
 
 

@@ -181,7 +181,8 @@ class _Run:
     @property
     def many(self) -> Resources:
         """Of a stage whose units need a core each."""
-        return Resources(workers=self.config.ray.workers or self.executor.cpus())
+        workers = self.config.ray.workers
+        return Resources(workers=workers or self.executor.cpus(), grows=workers is None)
 
     @property
     def one(self) -> Resources:
@@ -248,7 +249,7 @@ class _Run:
             self.executor,
             source.units(),
             source.make_worker(planned.folder, min(int(cores), stage.MAX_PROCESSES), config.image_timeout),
-            Resources(self.many.workers, cores, num_gpus, stage.AT_ONCE),
+            dataclasses.replace(self.many, num_cpus=cores, num_gpus=num_gpus, at_once=stage.AT_ONCE),
             check,
             describe=pace(),
         )
@@ -263,7 +264,13 @@ class _Run:
         # A worker on Ray is one of many on its machine; in this process it is the only one.
         layout = Layout(threads=self.executor.cpus_per_node() if isinstance(self.executor.inner, InProcess) else 1)
         job = stage.plan(self.plan.embed.folder, embed.units, embed.fingerprint, planned.folder, planned.params, layout)
-        job, receipts, facts = stage.build(job, self.executor, self.one, self.many)
+        one, num_gpus = self.one, self.config.ray.num_gpus
+        if num_gpus:
+            # The machine with most cores need not be the one with a GPU.
+            cores = max(1.0, min(one.num_cpus, self.executor.cpus_per_gpu() * num_gpus))
+            one = Resources(1, cores, num_gpus)
+        many = Resources(self.many.workers, 1, num_gpus)
+        job, receipts, facts = stage.build(job, self.executor, one, many)
 
         def check(receipts: Sequence[Receipt]) -> None:
             nodes = artifacts.sum_counters(receipts)["nodes"]

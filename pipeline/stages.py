@@ -117,10 +117,15 @@ def run_units(
     if n_finished:
         log.info("%s: %d of %d units are finished already", label, n_finished, len(units))
     results = executor.map(make_worker, todo, resources)
-    for receipt in progress.track(results, label, len(units), n_finished, describe):
+    for receipt in progress.track(results, label, len(units), n_finished, _samples, describe):
         metrics.add(metrics.UNITS_DONE, stage=label)
         receipts[receipt.key] = receipt
     return receipts
+
+
+def _samples(receipt: Receipt) -> int:
+    """Rows of a unit's longest table: its samples, as far as a rate needs to know."""
+    return max((file.rows or 0 for file in receipt.files), default=0)
 
 
 def announce(planned: Planned) -> None:

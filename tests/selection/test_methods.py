@@ -125,14 +125,9 @@ def test_d2_knows_nothing_of_it(configure):
 def test_a_whole_run_with_groups_is_the_same_on_any_number_of_workers(configure, tmp_path):
     outputs = []
     for workers in (1, 3):
-        config = configure(
-            **CUT,
-            select__method="semdedup",
-            select__groups="colour",
-            ray__workers=workers,
-            work_dir=str(tmp_path / f"work{workers}"),
-            output=str(tmp_path / f"out{workers}"),
-        )
+        places = {"work_dir": str(tmp_path / f"work{workers}"), "output": str(tmp_path / f"out{workers}")}
+        chosen = {"select__method": "semdedup", "select__groups": "colour", "ray__workers": workers}
+        config = configure(**CUT, **places, **chosen)
         result = run(config, InProcess())
         assert result.report is not None and result.manifests["select"].counters["kept"] == 48
         outputs.append({name: data for name, data in tree(config.output).items() if name.endswith((".tar", ".npy"))})

@@ -65,6 +65,10 @@ function sum(told, scoreName, offset) {
   const lowered = told.neighbours.reduce((total, n) => total + n.lowered, 0);
   const above = told.neighbours.filter((n) => n.lowered > 0).length;
   const own = told.sample.difficulty;
+  if (told.method !== "d2") {
+    return make("table", { class: "sum" }, make("tbody", {}, row(scoreName, number(own - offset, 4)),
+      row(`selection score by ${told.method}`, number(told.sample.selection_score, 4))));
+  }
   const body = make("tbody", {},
     row(`${scoreName} + offset`, number(own, 4), `${number(own - offset, 4)} + ${number(offset, 4)}`),
     row(`+ support of ${told.neighbours.length} ${told.neighbours.length === 1 ? "neighbour" : "neighbours"}`, number(raised, 4)),
