@@ -2,15 +2,12 @@
 
 ray job submit --working-dir . --runtime-env jobs/runtime_env.yaml -- python jobs/filter.py --config run.yaml
 
-Takes the options of `d2prune run`; uses this job's cluster unless `ray.address` says otherwise.
+Takes the options of `d2prune run`, and ends with its exit codes.
 """
 
-import os
 import sys
 
-from pipeline.cli import main
+from _stage import on_this_cluster
 
 if __name__ == "__main__":
-    # Set by `ray job submit` for the driver; without it the driver would start a Ray of its own.
-    os.environ.setdefault("RAY_ADDRESS", "auto")
-    sys.exit(main(["run", *sys.argv[1:]]))
+    sys.exit(on_this_cluster("run", *sys.argv[1:]))

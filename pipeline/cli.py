@@ -5,13 +5,16 @@ Exit codes: 0 done; 1 a run failed and can be resumed by the same command; 2 a m
 """
 
 import argparse
+import contextlib
 import logging
+import signal
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import threading
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from pipeline import __version__
-from pipeline.errors import D2PruneError
+from pipeline.errors import D2PruneError, UserError
 
 if TYPE_CHECKING:
     from pipeline.config import RunConfig
@@ -30,13 +33,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     for noisy in ("botocore", "aiobotocore", "s3fs", "fsspec", "root"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
-        return int(arguments.command(arguments))
+        with _stoppable():
+            return int(arguments.command(arguments))
     except D2PruneError as error:
         print(f"d2prune: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("d2prune: interrupted; the same command resumes", file=sys.stderr)
         return 130
+
+
+@contextlib.contextmanager
+def _stoppable() -> Iterator[None]:
+    """SIGTERM, which `ray job stop`, Kubernetes and cloud schedulers send, ends a run as Ctrl-C does: in order."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -82,6 +99,85 @@ def _parser() -> argparse.ArgumentParser:
     )
     reshard.set_defaults(command=_reshard)
 
+    plan = commands.add_parser(
+        "plan",
+        help="say what a run will take: hours, bytes, memory, time, cost",
+        description="Say what a run will take, from its configuration and the listing of its input.",
+    )
+    plan.add_argument("--config", required=True, metavar="FILE", help="run.yaml")
+    plan.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override, as of run")
+    plan.add_argument("--samples", type=float, metavar="N", help="of the pool, e.g. 12.8e9; default: from the listing")
+    plan.add_argument("--gpus", type=int, default=0, metavar="N", help="of the fleet (%(default)s)")
+    plan.add_argument("--cpus", type=int, default=16, metavar="N", help="cores of the fleet (%(default)s)")
+    plan.add_argument("--gpu-price", type=float, default=0.0, metavar="X", help="per hour")
+    plan.add_argument("--cpu-price", type=float, default=0.0, metavar="X", help="per core and hour")
+    plan.add_argument("--embed-rate", type=float, metavar="X", help="samples/s of one embedding worker")
+    plan.add_argument(
+        "--calibrate", type=int, nargs="?", const=2, metavar="SHARDS", help="filter so many shards first (%(const)s)"
+    )
+    plan.set_defaults(command=_plan)
+
+    runs = commands.add_parser(
+        "runs",
+        help="list the finished runs of a work_dir, or delete old ones",
+        description="List the finished runs of a work_dir. --prune names what could be deleted: outputs in {run_id} "
+        "folders and artifacts that no kept run needs; with --yes it is deleted.",
+    )
+    runs.add_argument("place", metavar="WORK_DIR|OUTPUT", help="a work_dir, or the folder that holds latest.json")
+    runs.add_argument("--prune", action="store_true", help="what only older runs need; the latest is always kept")
+    runs.add_argument("--keep", type=int, default=3, metavar="N", help="newest runs to keep (%(default)s)")
+    runs.add_argument("--yes", action="store_true", help="with --prune: delete")
+    runs.set_defaults(command=_runs)
+
+    explain = commands.add_parser(
+        "explain",
+        help="say why samples were kept or dropped",
+        description="Say of samples what became of them and why: scores, neighbours, who suppressed them, whom they "
+        "suppressed.",
+    )
+    explain.add_argument("work_dir", metavar="WORK_DIR", help="work_dir of a run that reached `select`")
+    explain.add_argument(
+        "names", nargs="+", metavar="UID", help="a uid or the beginning of one; a sample's key; shard/key"
+    )
+    explain.add_argument("--run", metavar="FINGERPRINT", help="which selection, by its beginning; default: the newest")
+    explain.set_defaults(command=_explain)
+
+    explore = commands.add_parser(
+        "explore",
+        help="look into a run in the browser",
+        description="Search a run, see who suppressed whom, and what another fraction would change, in the browser of "
+        "this machine.",
+    )
+    explore.add_argument("work_dir", metavar="WORK_DIR", help="work_dir of a run that reached `select`")
+    explore.add_argument("--run", metavar="FINGERPRINT", help="which selection, by its beginning; default: the newest")
+    explore.add_argument(
+        "--input",
+        nargs="+",
+        metavar="URL",
+        help="where the tars lie now; default: where they lay when the run read them",
+    )
+    explore.add_argument("--port", type=int, default=0, metavar="N", help="default: a free one")
+    explore.set_defaults(command=_explore)
+
+    sweep = commands.add_parser(
+        "sweep",
+        help="compare fractions, neighbourhoods and gammas on what a run has stored",
+        description="Compare every combination of the values given, on the stored embeddings and scores, in a table "
+        "and a page. A graph with another k is built from the stored embeddings and kept; nothing is embedded again.",
+    )
+    sweep.add_argument("--config", required=True, metavar="FILE", help="of a run whose pool is embedded")
+    sweep.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override, as for `run`")
+    for option, meaning, example in (
+        ("--fractions", "select.fraction", "0.1,0.3"),
+        ("--n-neighbors", "graph.n_neighbors", "1,5,10"),
+        ("--gamma-forward", "select.gamma_forward", "0.5,1"),
+        ("--gamma-reverse", "select.gamma_reverse", "0.1,1"),
+    ):
+        sweep.add_argument(option, metavar="LIST", help=f"values of {meaning}, such as {example}; default: the run's")
+    sweep.add_argument("--flagged", metavar="FILE", help="uids, one a line: tell what share of them is dropped")
+    sweep.add_argument("--no-ray", action="store_true", help="build graphs in this process")
+    sweep.set_defaults(command=_sweep)
+
     models = commands.add_parser("models", help="list the models that can be named in embed.model and embed.pretrained")
     models.set_defaults(command=_models)
 
@@ -97,14 +193,13 @@ STAGES = ("embed", "graph", "rank", "select", "write", "report")
 
 def _run(arguments: argparse.Namespace) -> int:
     from pipeline.config import RunConfig
-    from pipeline.run import open_executor, run
+    from pipeline.run import run
 
     overrides = list(arguments.set)
     if arguments.workers is not None:
         overrides.append(f"ray.workers={arguments.workers}")
     config = RunConfig.load(arguments.config, overrides)
-    with open_executor(config, use_ray=not arguments.no_ray) as executor:
-        result = run(config, executor, arguments.stop_after)
+    result = run(config, stop_after=arguments.stop_after, use_ray=not arguments.no_ray)
     _print_summary(config, result)
     return 0
 
@@ -155,6 +250,93 @@ def _reshard(arguments: argparse.Namespace) -> int:
     print(f"{arguments.output}: {counts['written']} samples in {counts['shards']} tars, {counts['missing']} not found")
     if counts["shards"]:
         print(training.command(arguments.output, counts["shards"], counts["written"]))
+    return 0
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    from pipeline.config import RunConfig
+    from pipeline.plan import Fleet
+    from pipeline.planning import calibrate, default_rates, show, workload
+
+    config = RunConfig.load(arguments.config, arguments.set)
+    fleet = Fleet(arguments.gpus, arguments.cpus, arguments.gpu_price, arguments.cpu_price)
+    for name in ("samples", "cpus"):
+        if (value := getattr(arguments, name)) is not None and value < 1:
+            raise UserError(f"--{name} {value:g}: expected at least 1")
+    samples = None if arguments.samples is None else round(arguments.samples)
+    if arguments.calibrate is not None:
+        found = calibrate(config, arguments.calibrate)
+        show(workload(config, samples, found), found.rates, fleet)
+    else:
+        show(workload(config, samples), default_rates(config, arguments.embed_rate, fleet), fleet)
+    return 0
+
+
+def _runs(arguments: argparse.Namespace) -> int:
+    from pipeline.runs import print_runs, prune, work_dir_of
+
+    work_dir = work_dir_of(arguments.place)
+    if arguments.prune:
+        prune(work_dir, arguments.keep, arguments.yes)
+    else:
+        print_runs(work_dir)
+    return 0
+
+
+def _explain(arguments: argparse.Namespace) -> int:
+    from pipeline.explore.finished import open_run
+    from pipeline.explore.terminal import print_explanations
+
+    return print_explanations(open_run(arguments.work_dir, arguments.run), arguments.names)
+
+
+def _explore(arguments: argparse.Namespace) -> int:
+    from pipeline.explore.api import Explorer
+    from pipeline.explore.finished import open_run
+    from pipeline.explore.server import serve
+    from pipeline.inputs.pool import expand_input
+
+    run = open_run(arguments.work_dir, arguments.run)
+    urls = {shard.name: shard.url for shard in expand_input(arguments.input)} if arguments.input else None
+    serve(Explorer(run, urls), arguments.port)
+    return 0
+
+
+def _list(option: str, kind: type[Any], text: str | None) -> tuple[Any, ...]:
+    """Numbers with commas between; none where the option is not given."""
+    try:
+        return tuple(dict.fromkeys(kind(item) for item in text.split(","))) if text is not None else ()
+    except ValueError:
+        kinds = "whole numbers" if kind is int else "numbers"
+        raise UserError(f"{option} {text}: expected {kinds} with commas between") from None
+
+
+def _sweep(arguments: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from pipeline.config import RunConfig
+    from pipeline.explore.sweep import Grid, sweep, table
+    from pipeline.explore.sweep_page import write_page
+
+    flagged: list[str] = []
+    if arguments.flagged is not None:
+        try:
+            flagged = Path(arguments.flagged).read_text(encoding="utf-8").split()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"--flagged {arguments.flagged}: cannot be read: {error}") from error
+    config = RunConfig.load(arguments.config, arguments.set)
+    grid = Grid(
+        _list("--fractions", float, arguments.fractions),
+        _list("--n-neighbors", int, arguments.n_neighbors),
+        _list("--gamma-forward", float, arguments.gamma_forward),
+        _list("--gamma-reverse", float, arguments.gamma_reverse),
+    )
+    found = sweep(config, grid, flagged, use_ray=not arguments.no_ray)
+    head, rows = table(found)
+    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
+    for row in [head, *rows]:
+        print("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    print(write_page(found))
     return 0
 
 

@@ -6,23 +6,28 @@ its own, before it touches anything.
 """
 
 import contextlib
+import dataclasses
+import functools
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Literal, get_args
 
-from pipeline import artifacts, stages, storage
+from pipeline import artifacts, lease, runs, stages, storage
 from pipeline.artifacts import Manifest, Receipt
 from pipeline.config import RunConfig
 from pipeline.errors import UserError
-from pipeline.execution import Executor, InProcess, OnRay, Resources
-from pipeline.inputs.pool import Shard, expand_input, pool_identity
+from pipeline.execution import Executor, Guarded, InProcess, OnRay, Resources
+from pipeline.explore import sources
+from pipeline.inputs.find import SourceShard
+from pipeline.inputs.tables import TableShard
+from pipeline.source import Source, open_source
 from pipeline.stages import Planned
 
 if TYPE_CHECKING:
-    from pipeline.report import RunRecord
+    from pipeline.report import ReportParams, RunRecord
 
 log = logging.getLogger(__name__)
 
@@ -39,25 +44,36 @@ class RunResult:
         manifests: the artifact of each stage that was reached.
         seconds: time spent per stage in this run; a stage that was finished before is not listed.
         report: URL of the page; None if the run stopped earlier.
+        output: URL of the output folder, with its `{run_id}` filled in.
     """
 
-    shards: tuple[Shard, ...]
+    shards: tuple[SourceShard, ...]
     manifests: Mapping[str, Manifest]
     seconds: Mapping[str, float]
     report: str | None
+    output: str
 
 
 @dataclass(frozen=True)
 class RunPlan:
     """Every artifact of a run, planned."""
 
-    shards: tuple[Shard, ...]
-    model: tuple[str, str | None]
+    source: Source
     embed: Planned
     graph: Planned
     rank: Planned
     select: Planned
     write: Planned
+
+    @property
+    def shards(self) -> tuple[SourceShard, ...]:
+        """The input, in canonical order."""
+        return self.source.shards
+
+    def guarded(self, guard: Callable[[], None]) -> "RunPlan":
+        """The same, with `guard` called before a manifest is written."""
+        planned = {stage: dataclasses.replace(getattr(self, stage), guard=guard) for stage in STAGES[:-1]}
+        return dataclasses.replace(self, **planned)
 
 
 def plan_run(config: RunConfig) -> RunPlan:
@@ -66,27 +82,15 @@ def plan_run(config: RunConfig) -> RunPlan:
     Raises:
         UserError: the input or the model is missing.
     """
-    from pipeline.embed import models
-    from pipeline.embed.stage import EmbedParams
     from pipeline.graph.params import GraphParams
     from pipeline.output.stage import WriteParams
-    from pipeline.selection.ranking import RankParams
+    from pipeline.selection.methods import Baseline
+    from pipeline.selection.ranking import BaselineParams, RankParams
     from pipeline.selection.stage import SelectParams
 
-    shards = tuple(expand_input(config.input))
-    model = models.absolute(config.embed.model, config.embed.pretrained)
+    source = open_source(config)
     plan = partial(stages.plan, config.work_dir)
-    embed = plan(
-        "embed",
-        EmbedParams(
-            *models.identity(*model),
-            precision=config.embed.precision,
-            batch_size=config.embed.batch_size,
-            max_pixels=config.embed.max_pixels,
-            fields=tuple(sorted(config.embed.fields.items())),
-        ),
-        {"pool": pool_identity(shards)},
-    )
+    embed = plan("embed", source.params, {"pool": source.identity})
     graph = plan(
         "graph",
         GraphParams(
@@ -96,20 +100,20 @@ def plan_run(config: RunConfig) -> RunPlan:
         ),
         {"embed": embed.fingerprint},
     )
-    rank = plan(
-        "rank",
-        RankParams(
-            difficulty=config.score.difficulty,
-            offset=config.score.offset,
-            gamma_forward=config.select.gamma_forward,
-            gamma_reverse=config.select.gamma_reverse,
-        ),
-        {"graph": graph.fingerprint},
+    rank_params = RankParams(
+        difficulty=config.score.difficulty,
+        offset=config.score.offset,
+        gamma_forward=config.select.gamma_forward,
+        gamma_reverse=config.select.gamma_reverse,
     )
+    if config.select.method != "d2":
+        baseline = Baseline(config.select.method, config.select.seed, config.graph.features)
+        rank_params = BaselineParams(**dataclasses.asdict(rank_params), baseline=baseline)
+    rank = plan("rank", rank_params, {"graph": graph.fingerprint})
     budget = SelectParams(config.select.fraction, config.select.size, config.select.min_score, config.select.groups)
     select = plan("select", budget, {"rank": rank.fingerprint})
     write = plan("write", WriteParams(**config.write.model_dump()), {"select": select.fingerprint})
-    return RunPlan(shards, model, embed, graph, rank, select, write)
+    return RunPlan(source, embed, graph, rank, select, write)
 
 
 @contextlib.contextmanager
@@ -122,44 +126,73 @@ def open_executor(config: RunConfig, use_ray: bool = True) -> Iterator[Executor]
         executor.close()
 
 
-def run(config: RunConfig, executor: Executor | None = None, stop_after: Stage = "report") -> RunResult:
+def run(
+    config: RunConfig, executor: Executor | None = None, stop_after: Stage = "report", use_ray: bool = True
+) -> RunResult:
     """Run everything that is not finished yet, up to and with `stop_after`.
 
     Args:
         config: the run.
-        executor: where units run; default: what `config.ray` says.
+        executor: where units run; default: what `config.ray` says, opened when there is something to do.
         stop_after: the last stage to do.
+        use_ray: False: the default is this process.
 
     Raises:
         UserError: the input, the model or an option is wrong, or the output folder holds another run's data.
+        BusyError: another run is at work on this work_dir, or has taken it over from this one.
         BooksError: a stage lost or invented a sample.
         InfrastructureError: storage or workers failed for longer than retries bear; run the same again.
     """
-    if executor is None:
-        with open_executor(config) as opened:
-            return run(config, opened, stop_after)
-    return _Run(config, executor, stop_after).all()
+    from pipeline.output import claim
+
+    plan = plan_run(config)
+    config = config.model_copy(update={"output": runs.output_of(config.output, plan.write.fingerprint)})
+    claim.check(config.output, plan.write.fingerprint)
+    with lease.hold(config.work_dir) as held, contextlib.ExitStack() as stack:
+
+        def opened() -> Executor:
+            return executor or stack.enter_context(open_executor(config, use_ray))
+
+        return _Run(config, plan.guarded(held.check), opened, held.check, stop_after).all()
 
 
 class _Run:
     """One run under way: the plan, and the manifests so far."""
 
-    def __init__(self, config: RunConfig, executor: Executor, stop_after: Stage) -> None:
-        from pipeline.output import claim
-
-        self.config, self.executor, self.stop_after = config, executor, stop_after
-        self.plan = plan_run(config)
-        claim.check(config.output, self.plan.write.fingerprint)
+    def __init__(
+        self,
+        config: RunConfig,
+        plan: RunPlan,
+        opened: Callable[[], Executor],
+        guard: Callable[[], None],
+        stop_after: Stage,
+    ) -> None:
+        self.config, self.plan, self.stop_after = config, plan, stop_after
         self.manifests: dict[str, Manifest] = {}
         self.seconds: dict[str, float] = {}
         self.report: str | None = None
-        self.many = Resources(workers=config.ray.workers or executor.cpus())
-        self.one = Resources(workers=1, num_cpus=executor.cpus_per_node())
+        self._opened, self._guard = opened, guard
+
+    @functools.cached_property
+    def executor(self) -> Guarded:
+        """Opened at the first unit: a run with nothing to do starts no Ray."""
+        return Guarded(self._opened(), self._guard)
+
+    @property
+    def many(self) -> Resources:
+        """Of a stage whose units need a core each."""
+        return Resources(workers=self.config.ray.workers or self.executor.cpus())
+
+    @property
+    def one(self) -> Resources:
+        """Of a unit that has a machine to itself."""
+        return Resources(workers=1, num_cpus=self.executor.cpus_per_node())
 
     def all(self) -> RunResult:
         for stage in STAGES:
             start = time.monotonic()
             found = self._found(stage)
+            self._guard()
             if found is not None:
                 log.info("%s: finished before, nothing to do", stage)
                 self.manifests[stage] = found
@@ -167,12 +200,16 @@ class _Run:
                 getattr(self, f"_{stage}")()
                 self.seconds[stage] = time.monotonic() - start
                 log.info("%s: done in %.1f s", stage, self.seconds[stage])
+            if stage == "embed":
+                sources.record(self.config.work_dir, self.plan.embed.fingerprint, self.plan.shards)
+            if stage == "write":
+                self._publish()
             if stage == self.stop_after:
                 break
         return self.result()
 
     def result(self) -> RunResult:
-        return RunResult(self.plan.shards, self.manifests, self.seconds, self.report)
+        return RunResult(self.plan.shards, self.manifests, self.seconds, self.report, self.config.output)
 
     def _found(self, stage: Stage) -> Manifest | None:
         """The stage's artifact, if it is whole; an output that someone has emptied since is not."""
@@ -186,8 +223,14 @@ class _Run:
 
     def _embed(self) -> None:
         from pipeline.embed import stage
+        from pipeline.embed.tables import check_dimensions
 
-        planned, config = self.plan.embed, self.config.embed
+        planned, config, source = self.plan.embed, self.config.embed, self.plan.source
+        num_gpus = 0.0 if source.is_tables else self.config.ray.num_gpus
+        # A GPU is fed by its share of its machine's cores; on a core of its own, a worker decodes beside the model.
+        cores = max(1.0, self.executor.cpus_per_gpu() * num_gpus)
+        if isinstance(self.executor, InProcess):
+            cores = self.executor.cpus_per_node()
 
         def check(receipts: Sequence[Receipt]) -> None:
             counters = artifacts.sum_counters(receipts)
@@ -196,13 +239,15 @@ class _Run:
             stage.check_reject_rate(counters, config.max_reject_rate)
             if not counters[stage.EMBEDDED]:
                 raise UserError(f"input: none of {counters[stage.READ]} samples could be embedded")
+            if source.is_tables:
+                check_dimensions(receipts)
 
         self.manifests["embed"] = stages.complete(
             planned,
             self.executor,
-            stage.plan(self.plan.shards, planned.params),
-            partial(stage.EmbedWorker, planned.folder, planned.params, *self.plan.model),
-            Resources(self.many.workers, 1, self.config.ray.num_gpus),
+            source.units(),
+            source.make_worker(planned.folder, max(1, int(cores)), config.image_timeout),
+            Resources(self.many.workers, cores, num_gpus, stage.AT_ONCE),
             check,
         )
 
@@ -214,9 +259,15 @@ class _Run:
         planned, embed = self.plan.graph, self.manifests["embed"]
         stages.announce(planned)
         # A worker on Ray is one of many on its machine; in this process it is the only one.
-        layout = Layout(threads=self.executor.cpus_per_node() if isinstance(self.executor, InProcess) else 1)
+        layout = Layout(threads=self.executor.cpus_per_node() if isinstance(self.executor.inner, InProcess) else 1)
         job = stage.plan(self.plan.embed.folder, embed.units, embed.fingerprint, planned.folder, planned.params, layout)
-        job, receipts, facts = stage.build(job, self.executor, self.one, self.many)
+        one, num_gpus = self.one, self.config.ray.num_gpus
+        if num_gpus:
+            # The machine with most cores need not be the one with a GPU.
+            cores = max(1.0, min(one.num_cpus, self.executor.cpus_per_gpu() * num_gpus))
+            one = Resources(1, cores, num_gpus)
+        many = Resources(self.many.workers, 1, num_gpus)
+        job, receipts, facts = stage.build(job, self.executor, one, many)
 
         def check(receipts: Sequence[Receipt]) -> None:
             nodes = artifacts.sum_counters(receipts)["nodes"]
@@ -289,6 +340,7 @@ class _Run:
             check,
             finished=stage.finished(config.work_dir, config.output, units),
         )
+        self._guard()
         finish.finish(
             config.output,
             config.work_dir,
@@ -301,10 +353,25 @@ class _Run:
         )
         self.manifests["write"] = manifest
 
+    def _publish(self) -> None:
+        """Enter the finished output into the list of runs; a scheduled one becomes the latest."""
+        from pipeline import report
+
+        if not self.seconds:
+            log.info("nothing new: %s has all of it", storage.redact(self.config.output))
+        fingerprints = {stage: manifest.fingerprint for stage, manifest in self.manifests.items()}
+        page = report.page_url(run_record(self.config, self.result()), self._report_params())
+        runs.publish(self.config.work_dir, self.config.output, fingerprints, page)
+
+    def _report_params(self) -> "ReportParams":
+        from pipeline import report
+
+        return report.ReportParams(gallery=self.config.report.gallery, max_pixels=self.config.embed.max_pixels)
+
     def _report(self) -> None:
         from pipeline import report
 
-        params = report.ReportParams(gallery=self.config.report.gallery, max_pixels=self.config.embed.max_pixels)
+        params = self._report_params()
         record = run_record(self.config, self.result())
         url = report.page_url(record, params)
         if not self.seconds and storage.exists(url):
@@ -320,16 +387,21 @@ def run_record(config: RunConfig, result: RunResult) -> "RunRecord":
     from pipeline.report import RunRecord, Written
 
     written = None
+    has_pictures = not any(isinstance(shard, TableShard) for shard in result.shards)
     if "write" in result.manifests:
         counters = result.manifests["write"].counters
-        shards, samples = counters["tars"], counters["written"]
-        written = Written(config.output, shards, samples, training.command(config.output, shards, samples))
+        shards, samples = counters.get("tars", 0), counters["written"]
+        if has_pictures:
+            written = Written(result.output, shards, samples, training.command(result.output, shards, samples))
+        else:
+            written = Written(result.output, 0, samples, reshard_command=training.reshard_command(result.output))
     return RunRecord(
         work_dir=config.work_dir,
         embed=result.manifests["embed"],
         graph=result.manifests["graph"],
         select=result.manifests["select"],
         shards=result.shards,
+        has_pictures=has_pictures,
         written=written,
         score_name=config.score.difficulty,
         score_offset=result.manifests["rank"].facts["offset"],

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Raised whenever a stored table or manifest changes meaning; part of every fingerprint."""
 
 REJECTS = pa.schema(
@@ -25,15 +25,16 @@ REJECTS = pa.schema(
 def embeddings(dimension: int) -> pa.Schema:
     """The vectors of the embed stage's part, row-aligned with its samples.
 
-    They lie in a file of their own because they are nearly all of the bytes and only the graph reads them all.
+    They lie in a file of their own because they are nearly all of the bytes and only the graph reads them all. A vector
+    is one value of fixed size, not a list: parquet stores a list value by value, which takes fifteen times as long.
 
     Args:
         dimension: width D of the model's joint embedding.
 
     Returns:
-        image_emb and text_emb (float16 [D], unit norm).
+        image_emb and text_emb (2 D bytes: D little-endian float16, unit norm); `columns.vectors` reads them.
     """
-    embedding = pa.list_(pa.float16(), dimension)
+    embedding = pa.binary(2 * dimension)
     return pa.schema([("image_emb", embedding), ("text_emb", embedding)])
 
 
@@ -45,7 +46,8 @@ def samples(fields: Sequence[tuple[str, str]] = ()) -> pa.Schema:
 
     Returns:
         uid (32 lower-case hex digits), clip_score (float32 cosine of the unrounded embeddings), offset and size (bytes
-        of the whole sample in its tar, headers and padding included).
+        of the whole sample in its tar, headers and padding included). Of a sample imported from a table: clip_score as
+        stored there (null where there is none), offset its row in that table, size 0.
     """
     return pa.schema(
         [
@@ -132,6 +134,25 @@ WRITTEN = pa.schema(
 """The table beside each output tar: one row per sample, in tar order.
 
 `key` is the sample's name in the output tar; `shard`, `source_key`, `offset` and `size` say where it came from.
+"""
+
+KEPT = pa.schema(
+    [
+        ("uid", pa.string()),
+        ("shard", pa.string()),
+        ("key", pa.string()),
+        ("row", pa.int64()),
+        ("clip_score", pa.float32()),
+        ("difficulty", pa.float32()),
+        ("forward_score", pa.float64()),
+        ("selection_score", pa.float64()),
+        ("kept", pa.bool_()),
+        ("suppressed_by", pa.string()),
+    ]
+)
+"""What the output of a pool of tables tells of each kept sample, in table order; the other columns of its table follow.
+
+`row` is the sample's number in the table `shard`.
 """
 
 POOL_DECISIONS = pa.schema(

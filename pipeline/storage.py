@@ -34,6 +34,7 @@ from pipeline.retries import retrying as _retrying
 from pipeline.retries import translated as _translated
 
 _TEMPORARY = ".tmp-d2prune-"
+_TAKEN = re.compile(r"precondition|conditional ?request ?conflict|\b412\b|already exists", re.IGNORECASE)
 _S3 = ("s3://", "s3a://")
 _NO_PASSWORDS = re.compile(r"^(s3a?|gs|gcs)://[^/]*@")
 
@@ -314,6 +315,72 @@ def _put_file(url: str, filesystem: Any, source: str, path: str) -> None:
         filesystem.put_file(source, path)
 
 
+@_retrying
+def create(url: str, data: bytes) -> bool:
+    """Write an object only where there is none; whether this call (or a try of it) made it.
+
+    Not every store honours the condition on a put (rclone overwrites and says yes): ask `honours_create` first.
+    After a lost answer a second try finds the object of the first: compare its bytes with `data`.
+    """
+    filesystem, path = _filesystem(url)
+    if isinstance(filesystem, LocalFileSystem):
+        with _translated(url):
+            return _create_local(path, data)
+    with _translated(url), _writing(url):
+        try:
+            filesystem.pipe_file(path, data, mode="create")
+        except FileExistsError:
+            return False
+        except Exception as error:
+            if _TAKEN.search(f"{_one_line(error)} {_one_line(error.__cause__ or error)}"):
+                return False
+            raise
+    return True
+
+
+def _create_local(path: str, data: bytes) -> bool:
+    """By a link to a whole file, so that no reader sees half of it; where a filesystem has no links, by O_EXCL."""
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    temporary = os.path.join(os.path.dirname(path), f"{_TEMPORARY}{uuid.uuid4().hex}")
+    Path(temporary).write_bytes(data)
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
+    except OSError:
+        try:
+            with open(path, "xb") as stream:
+                stream.write(data)
+        except FileExistsError:
+            return False
+    finally:
+        os.unlink(temporary)
+    return True
+
+
+def honours_create(url: str) -> bool:
+    """Whether `create` keeps its word in the store of `url`, found out by creating the object `url` twice."""
+    if is_local(url):
+        return True
+    try:
+        create(url, b"1")
+        return not create(url, b"2")
+    finally:
+        delete([url])
+
+
+@_retrying
+def modified(url: str) -> float:
+    """When an object was written, in seconds, by the clock of its store.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    filesystem, path = _filesystem(url)
+    with _translated(url):
+        return float(filesystem.modified(path).timestamp())
+
+
 @contextlib.contextmanager
 def writer(url: str) -> Iterator[IO[bytes]]:
     """A stream that becomes the object `url` when the block ends without an error, and leaves nothing behind otherwise.
@@ -414,3 +481,8 @@ def checksum(data: bytes) -> str:
     Processors have instructions for it: 0.41 s per 0.7 GB, where BLAKE2b takes 0.9 s.
     """
     return hashlib.sha256(data).hexdigest()
+
+
+def new_checksum() -> "hashlib._Hash":
+    """`checksum` of bytes that come in pieces: `update`, then `hexdigest`."""
+    return hashlib.sha256()

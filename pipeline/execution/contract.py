@@ -23,11 +23,14 @@ class Resources:
         workers: how many work side by side.
         num_cpus: cores each holds.
         num_gpus: GPUs each holds; fractions share one.
+        at_once: units each has in hand; above 1, as many threads call it, so that it can begin one while it ends
+            another. A second unit is only given while there are more units than workers.
     """
 
     workers: int = 1
     num_cpus: float = 1
     num_gpus: float = 0
+    at_once: int = 1
 
 
 class Executor(Protocol):
@@ -56,6 +59,10 @@ class Executor(Protocol):
 
     def cpus_per_node(self) -> int:
         """Cores of the largest machine."""
+        ...
+
+    def cpus_per_gpu(self) -> float:
+        """Cores for each GPU, on the machine that has fewest; 0 where there is no GPU."""
         ...
 
     def close(self) -> None:
@@ -112,6 +119,12 @@ def name_of(unit: Any) -> str:
 def named(error: D2PruneError, unit: Any) -> D2PruneError:
     """The same error with the unit's name in front; a user's mistake already names its file."""
     return error if isinstance(error, UserError) else type(error)(f"unit {name_of(unit)}: {error}")
+
+
+def close(worker: Any) -> None:
+    """End what a worker started, if it says how (`close`)."""
+    if (end := getattr(worker, "close", None)) is not None:
+        end()
 
 
 def pause(attempt: int) -> None:

@@ -2,11 +2,13 @@
 
 import logging
 import os
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from pipeline.errors import D2PruneError, InfrastructureError
-from pipeline.execution.contract import ATTEMPTS, Inboxes, Resources, ResultT, UnitT, name_of, named, pause
+from pipeline.execution.contract import ATTEMPTS, Inboxes, Resources, ResultT, UnitT, close, name_of, named, pause
 
 log = logging.getLogger(__name__)
 
@@ -20,22 +22,17 @@ class InProcess:
         units: Sequence[UnitT],
         resources: Resources,
     ) -> Iterator[ResultT]:
-        """See `Executor.map`; `resources` is not used."""
-        worker = make_worker() if units else None
-        for unit in units:
-            assert worker is not None
-            for attempt in range(ATTEMPTS):
-                try:
-                    result = worker(unit)
-                    break
-                except InfrastructureError as error:
-                    if attempt + 1 == ATTEMPTS:
-                        raise named(error, unit) from error
-                    log.warning("unit %s failed (%s); trying again", name_of(unit), error)
-                    pause(attempt)
-                except D2PruneError as error:
-                    raise named(error, unit) from error
-            yield result
+        """See `Executor.map`; one worker, so of `resources` only `at_once` counts."""
+        if not units:
+            return
+        worker = make_worker()
+        try:
+            if resources.at_once == 1:
+                yield from (_attempt(worker, unit) for unit in units)
+            else:
+                yield from _side_by_side(worker, units, resources.at_once)
+        finally:
+            close(worker)
 
     def group(self, make_member: Callable[[int], Any], size: int, resources: Resources) -> "InProcessGroup":
         """See `Executor.group`; `resources` is not used."""
@@ -49,8 +46,42 @@ class InProcess:
         """See `Executor.cpus_per_node`."""
         return os.cpu_count() or 1
 
+    def cpus_per_gpu(self) -> float:
+        """See `Executor.cpus_per_gpu`: a worker here finds a GPU by itself."""
+        return 0
+
     def close(self) -> None:
         """Nothing to stop."""
+
+
+def _side_by_side(worker: Callable[[UnitT], ResultT], units: Sequence[UnitT], at_once: int) -> Iterator[ResultT]:
+    """Results of `at_once` threads, in the units' order."""
+    pool = ThreadPoolExecutor(at_once, thread_name_prefix="unit")
+    running: deque[Future[ResultT]] = deque()
+    try:
+        for unit in units:
+            if len(running) == at_once:
+                yield running.popleft().result()
+            running.append(pool.submit(_attempt, worker, unit))
+        while running:
+            yield running.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _attempt(worker: Callable[[UnitT], ResultT], unit: UnitT) -> ResultT:
+    """The unit's result, after as many tries as it takes or is given."""
+    for attempt in range(ATTEMPTS):
+        try:
+            return worker(unit)
+        except InfrastructureError as error:
+            if attempt + 1 == ATTEMPTS:
+                raise named(error, unit) from error
+            log.warning("unit %s failed (%s); trying again", name_of(unit), error)
+            pause(attempt)
+        except D2PruneError as error:
+            raise named(error, unit) from error
+    raise AssertionError("unreachable")
 
 
 class InProcessGroup:

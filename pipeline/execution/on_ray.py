@@ -3,6 +3,7 @@
 import collections
 import logging
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,14 +30,16 @@ class _Host:
 
     def __init__(self) -> None:
         self._worker: Callable[[Any], Any] | None = None
+        self._building = threading.Lock()
 
     def ready(self) -> bool:
         return True
 
     def run(self, make_worker: list[Any], unit: Any) -> tuple[bool, Any]:
         try:
-            if self._worker is None:
-                self._worker = _fetch(make_worker)()
+            with self._building:
+                if self._worker is None:
+                    self._worker = _fetch(make_worker)()
             return True, self._worker(unit)
         except D2PruneError as error:
             return False, error
@@ -88,15 +91,18 @@ class OnRay:
         units: Sequence[UnitT],
         resources: Resources,
     ) -> Iterator[ResultT]:
-        """See `Executor.map`: one unit in flight per actor; an actor joins when its node has room for it."""
+        """See `Executor.map`: `at_once` units in flight per actor; an actor joins when its node has room for it."""
         ray = self._ray
         waiting = collections.deque((unit, 0) for unit in units)
         options = {"num_cpus": resources.num_cpus, "num_gpus": resources.num_gpus, "max_restarts": -1}
+        if resources.at_once > 1:
+            options["max_concurrency"] = resources.at_once
         host = ray.remote(**options)(_Host)
         shared = [ray.put(make_worker)]
         actors = [host.remote() for _ in range(min(resources.workers, len(units)))]
         running: dict[Any, tuple[Any, UnitT | None, int]] = {actor.ready.remote(): (actor, None, 0) for actor in actors}
         unfinished = len(units)
+        side_by_side = min(len(actors), self._room(resources))
         try:
             while unfinished:
                 (reference,), _ = ray.wait(list(running), num_returns=1)
@@ -119,12 +125,21 @@ class OnRay:
                         waiting.appendleft((unit, attempt + 1))
                     else:
                         raise named(result, unit)
-                if waiting:
+                in_hand = sum(other is actor for other, _, _ in running.values())
+                # Near the end a unit that waits behind another would be better off with an idle actor.
+                while waiting and (in_hand == 0 or (in_hand < resources.at_once and len(waiting) >= side_by_side)):
                     unit, attempt = waiting.popleft()
                     running[actor.run.remote(shared, unit)] = (actor, unit, attempt)
+                    in_hand += 1
         finally:
             for actor in actors:
                 ray.kill(actor)
+
+    def _room(self, resources: Resources) -> int:
+        """How many such workers the cluster as it is now can hold, and one at least."""
+        total = self._ray.cluster_resources()
+        wanted = {"CPU": resources.num_cpus, "GPU": resources.num_gpus}
+        return max(1, min(int(total.get(kind, 0) / share) for kind, share in wanted.items() if share))
 
     def group(self, make_member: Callable[[int], Any], size: int, resources: Resources) -> "RayGroup":
         """See `Executor.group`."""
@@ -138,6 +153,11 @@ class OnRay:
         """See `Executor.cpus_per_node`."""
         nodes = [node["Resources"].get("CPU", 0) for node in self._ray.nodes() if node["Alive"]]
         return max(1, int(max(nodes, default=1)))
+
+    def cpus_per_gpu(self) -> float:
+        """See `Executor.cpus_per_gpu`."""
+        nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        return min((node.get("CPU", 0) / node["GPU"] for node in nodes if node.get("GPU")), default=0)
 
     def close(self) -> None:
         """Shut a local Ray down, or leave the cluster."""

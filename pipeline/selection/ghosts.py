@@ -9,7 +9,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from pipeline.selection.order import DONE, wake_released
+from pipeline.selection.order import DONE, NOBODY, wake_released
 
 TOLD_ALL = np.iinfo(np.int64).min
 
@@ -66,15 +66,14 @@ def local_rows(
 def receive(
     slots: _Int32s,
     values: _Int64s,
-    first_ghost: int,
+    first_ghosts: _Int64s,
     position: _Int64s,
     value: _Int64s,
     head: _Int32s,
     link: _Int32s,
     known: NDArray[np.bool_],
-    top: int,
 ) -> int:
-    """Take in what one other partition says about its nodes; idempotent, and entries may come in any order.
+    """Take in what other partitions say about their nodes; idempotent, and entries may come in any order.
 
     A final ghost's messages do not go out here: a node of ours may still have to be finalised before it (its news
     overtook another's, or this partition was restored from an older state). It joins the stack and takes its turn.
@@ -82,22 +81,22 @@ def receive(
     Args:
         slots: int32 [M]; slot k >= 0: a bound for the sender's k-th ghost here; ~k: that ghost is final.
         values: int64 [M], the bound, or t.
-        first_ghost: local index of the sender's ghost 0.
+        first_ghosts: int64 [M], local index of ghost 0 of each entry's sender.
         position: int64 [n+g].
         value: int64 [n+g], updated.
         head: int32 [n+g], updated.
         link: int32 [n+g], updated.
         known: bool [g], whether the ghost's value is its t; updated.
-        top: top of the stack of nodes to look at.
 
     Returns:
-        The new top.
+        Top of the stack of nodes to look at.
     """
     n = len(value) - len(known)
+    top = NOBODY
     for k in range(len(slots)):
         slot = slots[k]
         is_final = slot < 0
-        ghost = first_ghost + (~slot if is_final else slot)
+        ghost = first_ghosts[k] + (~slot if is_final else slot)
         if known[ghost - n]:
             continue
         if values[k] < value[ghost]:

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from pipeline.atomics import load, prefetch, store, subtract
 from pipeline.selection.fixed_point import LIMIT, message
-from pipeline.selection.order import DONE, N_BUCKETS, NOBODY, beats, blocks, next_batch, wake_all, wake_released
+from pipeline.selection.order import DONE, NOBODY, beats, blocks, new_line, next_batch, wake_all, wake_released
 
 NO_OVERFLOW = -1
 # Nodes whose cache misses are met side by side: 16 and 32 measured alike, 8 slower.
@@ -82,13 +82,17 @@ def forward(
 
 
 @njit(cache=True, nogil=True, inline="always")  # type: ignore[untyped-decorator]
-def _prefetch_rows(batch: _Int32s, m: int, indptr: _Int64s, indices: _Int64s, value: _Int64s) -> None:
+def _prefetch_rows(
+    batch: _Int32s, m: int, indptr: _Int64s, indices: _Int64s, sq_distances: _Float32s, value: _Int64s
+) -> None:
     """Bring what the looks at batch[:m] read into the cache, all misses side by side instead of in a row."""
     for k in range(m):
         prefetch(indptr, batch[k])
     for k in range(m):
         for e in range(indptr[batch[k]], indptr[batch[k] + 1], 8):
             prefetch(indices, e)
+        for e in range(indptr[batch[k]], indptr[batch[k] + 1], 16):
+            prefetch(sq_distances, e)
     for k in range(m):
         for e in range(indptr[batch[k]], indptr[batch[k] + 1]):
             prefetch(value, indices[e])
@@ -152,13 +156,13 @@ def settle(
         (own nodes that became final or fell to zero or below, NO_OVERFLOW or the node that fell below -LIMIT).
     """
     batch = np.empty(_BATCH, np.int32)
-    late = np.full(N_BUCKETS, NOBODY, np.int32)
-    n_settled, taken, bucket = 0, 0, 0 if len(queue) > 0 else N_BUCKETS
+    place, late, fill, chunks = new_line(len(queue))
+    n_settled = 0
     while True:
-        m, top, taken, bucket = next_batch(batch, top, queue, len(queue), taken, bucket, ends, late, value, link)
+        m, top = next_batch(batch, top, queue, ends, place, late, fill, chunks, value, link)
         if m == 0:
             return n_settled, NO_OVERFLOW
-        _prefetch_rows(batch, m, indptr, indices, value)
+        _prefetch_rows(batch, m, indptr, indices, sq_distances, value)
         for k in range(m):
             u = batch[k]
             value_u = load(value, u)

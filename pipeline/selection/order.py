@@ -2,7 +2,8 @@
 
 The first is the definition of the algorithm; the second is only a matter of speed. Looking at nodes roughly from the
 highest value down (4,096 logarithmic buckets, a node whose value fell meanwhile moves to its new bucket) makes most
-looks succeed. With none spent on nodes at or below zero, that is 0.3 looks a node, against 3.5 for all in index order.
+looks succeed: 0.68 looks a node on a graph of 4 million nodes, of which 0.55 finalise it. None is spent on nodes at or
+below zero.
 
 Legend as in kernel.py.
 """
@@ -20,7 +21,9 @@ DONE = -2  # head of a node that is final and whose messages are sent
 
 # 64 per power of two, for values from 1 to 2**63 - 1; bucket 0 is the highest.
 N_BUCKETS = 4096
+CHUNK = 16  # int32 in a cache line
 _AHEAD = 8
+_TAKEN, _BUCKET, _USED, _SPARE = range(4)
 
 _Int64s = NDArray[np.int64]
 _Int32s = NDArray[np.int32]
@@ -85,52 +88,121 @@ def sort_into_buckets(value: _Int64s, head: _Int32s, lo: int, hi: int, queue: _I
 
 
 @njit(cache=True, nogil=True, inline="always")  # type: ignore[untyped-decorator]
+def new_line(n_queued: int) -> tuple[_Int64s, _Int32s, _Int32s, _Int32s]:
+    """(place, late, fill, chunks) of `next_batch`, at the start of a queue of `n_queued` nodes."""
+    place = np.zeros(4, np.int64)
+    place[_BUCKET] = 0 if n_queued > 0 else N_BUCKETS
+    place[_SPARE] = NOBODY
+    # Two bytes a node: should they not suffice, nodes are looked at before their time, which costs only speed.
+    n_chunks = min(n_queued, n_queued // (2 * CHUNK) + N_BUCKETS)
+    late, fill = np.full(N_BUCKETS + 2, NOBODY, np.int32), np.zeros(N_BUCKETS + 2, np.int32)
+    return place, late, fill, np.empty(n_chunks * CHUNK, np.int32)
+
+
+@njit(cache=True, nogil=True, inline="always")  # type: ignore[untyped-decorator]
 def next_batch(
     batch: _Int32s,
     top: int,
     queue: _Int32s,
-    n_queued: int,
-    taken: int,
-    bucket: int,
     ends: _Int64s,
+    place: _Int64s,
     late: _Int32s,
+    fill: _Int32s,
+    chunks: _Int32s,
     value: _Int64s,
     link: _Int32s,
-) -> tuple[int, int, int, int]:
+) -> tuple[int, int]:
     """Fill `batch` with nodes to look at: first the woken ones, then the queue from the highest bucket down.
 
-    A queued node whose value fell below its bucket is chained to `late` int32 [N_BUCKETS] of the bucket where it now
-    belongs, and comes when that is reached.
+    A node whose value fell below its bucket goes to the late nodes of the bucket where it now belongs, and comes when
+    that is reached. They lie in chunks of a cache line each, chained by their first entry: in a chain through the
+    nodes' own records each would be found only by a cache miss on the one before (half of the time of a large pool in
+    random order).
+
+    Args:
+        batch: int32 [B], written.
+        top: top of the stack of woken nodes.
+        queue: int32 [q].
+        ends: int64 [N_BUCKETS + 1], of the queue.
+        place: int64 [4]: queue entries taken, current bucket, chunks used, first of the free ones among these.
+        late: int32 [N_BUCKETS + 2], the chunk of each bucket that is being filled, or NOBODY.
+        fill: int32 [N_BUCKETS + 2], how many nodes it holds.
+        chunks: int32 [C * CHUNK].
+        value: int64 [n+g].
+        link: int32 [n+g].
 
     Returns:
-        (nodes in the batch, new top of the stack, queue entries taken, current bucket).
+        (nodes in the batch, new top of the stack).
     """
     m = 0
     while m < len(batch) and top != NOBODY:
         batch[m] = top
         top = link[top]
         m += 1
+    bucket, taken = place[_BUCKET], place[_TAKEN]
     while m < len(batch) and bucket < N_BUCKETS:
-        if late[bucket] != NOBODY:
-            batch[m] = late[bucket]
-            late[bucket] = link[late[bucket]]
-            m += 1
-        elif taken >= ends[bucket]:
-            bucket += 1
-        else:
+        chunk = late[bucket]
+        if chunk != NOBODY:
+            if fill[bucket] == 0:
+                late[bucket] = chunks[chunk * CHUNK]
+                fill[bucket] = CHUNK - 1
+                chunks[chunk * CHUNK] = place[_SPARE]
+                place[_SPARE] = chunk
+                _prefetch_chunk(late[bucket], chunks, value)
+                continue
+            u = chunks[chunk * CHUNK + fill[bucket]]
+            fill[bucket] -= 1
+        elif taken < ends[bucket]:
             u = queue[taken]
             taken += 1
-            prefetch(value, queue[min(taken + _AHEAD, n_queued - 1)])
-            x = load(value, u)
-            if x <= 0:
-                continue
-            if _bucket(x) > bucket:
-                link[u] = late[_bucket(x)]
-                late[_bucket(x)] = u
-            else:
-                batch[m] = u
-                m += 1
-    return m, top, taken, bucket
+            prefetch(value, queue[min(taken + _AHEAD, len(queue) - 1)])
+        else:
+            bucket += 1
+            if late[bucket] != NOBODY:
+                _prefetch_chunk(late[bucket], chunks, value)
+            if late[bucket + 1] != NOBODY:
+                for k in range(1, CHUNK):
+                    prefetch(value, chunks[late[bucket + 1] * CHUNK + k])
+            continue
+        x = load(value, u)
+        if x <= 0:
+            continue
+        if _bucket(x) > bucket and _put_late(u, _bucket(x), place, late, fill, chunks):
+            continue
+        batch[m] = u
+        m += 1
+    place[_BUCKET], place[_TAKEN] = bucket, taken
+    return m, top
+
+
+@njit(cache=True, nogil=True, inline="always")  # type: ignore[untyped-decorator]
+def _prefetch_chunk(chunk: int, chunks: _Int32s, value: _Int64s) -> None:
+    """Chunk is the next to be read: ask for the nodes of the one after it, and for the line of the one after that."""
+    if chunk != NOBODY:
+        following = chunks[chunk * CHUNK]
+        if following != NOBODY:
+            for k in range(1, CHUNK):
+                prefetch(value, chunks[following * CHUNK + k])
+            prefetch(chunks, chunks[following * CHUNK] * CHUNK)
+
+
+@njit(cache=True, nogil=True, inline="always")  # type: ignore[untyped-decorator]
+def _put_late(u: int, bucket: int, place: _Int64s, late: _Int32s, fill: _Int32s, chunks: _Int32s) -> bool:
+    """Note u for a later bucket; False where there is no room."""
+    if late[bucket] == NOBODY or fill[bucket] == CHUNK - 1:
+        chunk = place[_SPARE]
+        if chunk != NOBODY:
+            place[_SPARE] = chunks[chunk * CHUNK]
+        elif place[_USED] * CHUNK < len(chunks):
+            chunk = place[_USED]
+            place[_USED] += 1
+        else:
+            return False
+        chunks[chunk * CHUNK] = late[bucket]
+        late[bucket], fill[bucket] = chunk, 0
+    fill[bucket] += 1
+    chunks[late[bucket] * CHUNK + fill[bucket]] = u
+    return True
 
 
 @njit(cache=True, nogil=True, inline="always")  # type: ignore[untyped-decorator]

@@ -25,6 +25,8 @@ _MIN_NODES_PER_THREAD = 50_000
 # Threads stop taking passes when one settles less than this share of what is left, and one thread does the rest. It
 # bounds the work on graphs where every node waits on the other thread (a chain laid across both).
 _MIN_SHARE_PER_PASS = 0.1
+# Nor when less than this share of all nodes is left: a pass reads every node's record, whatever it has to do.
+_MIN_SHARE_LEFT = 1 / 64
 
 # Node records of a block: 256 KiB, within a core's second-level cache.
 _BLOCK = 1 << 14
@@ -117,7 +119,7 @@ def settle(
         settled = sum(count for count, _ in results)
         if len(ranges) == 1 and settled < left:
             raise D2PruneError(f"{left - settled} nodes could not be finalised: the graph is not symmetric")
-        if settled < _MIN_SHARE_PER_PASS * left:
+        if settled < _MIN_SHARE_PER_PASS * left or left - settled < _MIN_SHARE_LEFT * n:
             ranges = [(0, n)]
         left -= settled
 

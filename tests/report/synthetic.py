@@ -11,6 +11,7 @@ from PIL import Image
 
 from pipeline import artifacts, schemas
 from pipeline.artifacts import Manifest
+from pipeline.columns import vector_column
 from pipeline.report import RunRecord, Written
 
 
@@ -161,7 +162,7 @@ def build_run(
             schema=schemas.samples(),
         )
         embeddings = pa.table(
-            {"image_emb": list(image[start:end]), "text_emb": list(text[start:end])},
+            {"image_emb": vector_column(image[start:end]), "text_emb": vector_column(text[start:end])},
             schema=schemas.embeddings(image.shape[1]),
         )
         reasons = ["caption-empty", "image-truncated", "caption-empty"] if not rows else ["image-missing"]

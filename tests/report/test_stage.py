@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline import artifacts
+from pipeline.columns import vectors
 from pipeline.report import ReportParams, flagged_dropped, summary_rows, write_report
 from pipeline.report.collect import collect
 from tests.report.synthetic import build_run, items
@@ -92,10 +93,10 @@ def test_coverage_curve_equals_brute_force(run):
     data = collect(run, ReportParams())
     points = []
     for unit in run.embed.units:
-        for row in artifacts.read_table(f"{run.work_dir}/embed", unit, "embeddings.parquet").to_pylist():
-            joined = np.concatenate([row["image_emb"], row["text_emb"]]).astype(np.float64)
-            points.append(joined / np.linalg.norm(joined))
-    points = np.array(points)
+        table = artifacts.read_table(f"{run.work_dir}/embed", unit, "embeddings.parquet")
+        joined = np.concatenate([vectors(table["image_emb"]), vectors(table["text_emb"])], axis=1).astype(np.float64)
+        points.append(joined / np.linalg.norm(joined, axis=1, keepdims=True))
+    points = np.concatenate(points)
     kept = np.array([row["kept"] for row in decided(run)])
     gap = np.linalg.norm(points[:, None] - points[None, kept], axis=2).min(axis=1).mean()
     assert data.curves[0].coverage[5] == pytest.approx(gap, abs=1e-3)

@@ -1,0 +1,14 @@
+# GPU workers. From the project's folder: docker build -f deploy/docker/gpu.Dockerfile -t d2prune:gpu .
+# The CPU tag on purpose: PyTorch's wheel brings the CUDA it was built with, and the CUDA tags would hold a second one
+# (gigabytes that every spot node pulls). All it needs from outside is the driver, which the variables below ask for.
+FROM rayproject/ray:2.60.0-py311-cpu
+
+ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility RAY_USAGE_STATS_ENABLED=0
+WORKDIR /home/ray/d2prune
+COPY --chown=ray:users constraints.txt ./
+RUN pip install --no-cache-dir -c constraints.txt torch torchvision
+COPY --chown=ray:users pyproject.toml README.md LICENSE ./
+COPY --chown=ray:users pipeline pipeline
+RUN pip install --no-cache-dir -c constraints.txt .
+COPY --chown=ray:users jobs jobs
+USER ray

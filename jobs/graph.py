@@ -1,0 +1,13 @@
+"""Ray job: a run up to and with `graph`: the nearest-neighbour graph.
+
+ray job submit --working-dir . --runtime-env jobs/runtime_env.yaml -- python jobs/graph.py --config run.yaml
+
+Takes the options of `d2prune run`. What earlier jobs finished is not done again.
+"""
+
+import sys
+
+from _stage import run_up_to
+
+if __name__ == "__main__":
+    sys.exit(run_up_to("graph"))

@@ -1,0 +1,78 @@
+"""Columns of a stored parquet table, without reading the rest of the file.
+
+A local file is mapped, a remote one is read in ranges; the size comes from the receipt, so nothing is asked of the
+store beforehand. Checksums are not verified, which would mean reading whole files: this is for looking, not for
+deciding.
+"""
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline import artifacts, storage
+from pipeline.artifacts import Receipt
+from pipeline.errors import InfrastructureError
+
+
+class _Ranges(io.RawIOBase):
+    """A remote object as a file that can seek."""
+
+    def __init__(self, url: str, size: int) -> None:
+        self._url, self._size, self._position = url, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        self._position = base + offset
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        size = min(len(buffer), self._size - self._position)
+        if size <= 0:
+            return 0
+        buffer[:size] = storage.read_range(self._url, self._position, size)
+        self._position += size
+        return size
+
+
+def read_columns(folder: str, receipt: Receipt, name: str, columns: Sequence[str]) -> pa.Table:
+    """Some columns of a unit's table.
+
+    Raises:
+        InfrastructureError: the file is gone or no parquet.
+    """
+    url = artifacts.unit_url(folder, receipt.key, name)
+    try:
+        with open_table(url, _size(receipt, name)) as file:
+            return file.read(columns=list(columns), use_threads=False)
+    except (FileNotFoundError, pa.ArrowInvalid) as error:
+        raise InfrastructureError(f"{storage.redact(url)}: cannot be read: {error}; run again to make it") from error
+
+
+def names(folder: str, receipt: Receipt, name: str) -> list[str]:
+    """The columns that a unit's table has."""
+    with open_table(artifacts.unit_url(folder, receipt.key, name), _size(receipt, name)) as file:
+        return [str(column) for column in file.schema_arrow.names]
+
+
+def open_table(url: str, size: int) -> pq.ParquetFile:
+    """A parquet file of `size` bytes, of which only what is asked for is read."""
+    if storage.is_local(url):
+        with storage.mapped_or_stream(url) as view:
+            return pq.ParquetFile(pa.BufferReader(pa.py_buffer(view)))
+    return pq.ParquetFile(pa.PythonFile(_Ranges(url, size), mode="r"), pre_buffer=True)
+
+
+def _size(receipt: Receipt, name: str) -> int:
+    return next(file.size for file in receipt.files if file.name == name)

@@ -1,0 +1,106 @@
+"""A Ray head with its job server, in a process of its own on loopback, and a clean copy of this project to submit."""
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+HEAD = """
+import sys, time
+from ray.cluster_utils import Cluster
+from ray.job_submission import JobSubmissionClient
+ports, cpus = [int(port) for port in sys.argv[1:3]], [float(count) for count in sys.argv[3:]]
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": cpus[0], "include_dashboard": True,
+    "dashboard_host": "127.0.0.1", "dashboard_port": ports[0], "dashboard_agent_listen_port": ports[1]})
+for count in cpus[1:]:
+    cluster.add_node(num_cpus=count)
+url = f"http://127.0.0.1:{ports[0]}"
+for attempt in range(60):
+    try:
+        JobSubmissionClient(url).submit_job(entrypoint="true")
+        break
+    except Exception:  # The server, or the agent that starts jobs, is not there yet.
+        if attempt == 59:
+            raise
+        time.sleep(0.5)
+print(url, flush=True)
+sys.stdin.read()
+cluster.shutdown()
+"""
+
+
+def environment() -> dict[str, str]:
+    """Nothing but loopback, and no token for it in the home folder; `python` is the one that runs the tests."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    more = {
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_AUTH_MODE": "disabled",
+        "PATH": path,
+    }
+    return {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"} | more
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of this machine that nobody listens at, as of now."""
+    probes = [socket.socket() for _ in range(count)]
+    for probe in probes:
+        probe.bind(("127.0.0.1", 0))
+    ports = [probe.getsockname()[1] for probe in probes]
+    for probe in probes:
+        probe.close()
+    return ports
+
+
+@contextlib.contextmanager
+def ray_head(*cpus: int) -> Iterator[str]:
+    """The URL of the job server of a cluster, a node for each number of cores; it ends with its standard input."""
+    words = [str(number) for number in [*free_ports(2), *cpus]]
+    head = subprocess.Popen(
+        [sys.executable, "-c", HEAD, *words],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    )
+    try:
+        assert head.stdout is not None
+        url = head.stdout.readline().strip()
+        assert url, "the head did not come up"
+        yield url
+    finally:
+        head.communicate(timeout=60)
+
+
+def clean_copy(target: Path) -> Path:
+    """What a fresh clone of the working tree holds."""
+    names = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+        text=True,
+    ).stdout.split("\0")
+    for name in filter(None, names):
+        if (ROOT / name).is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, target / name)
+    return target
+
+
+def submit(server: str, folder: Path, *entrypoint: str) -> subprocess.Popen[str]:
+    """`ray job submit` from a folder, as the README has it."""
+    command = ["ray", "job", "submit", "--address", server, "--working-dir", ".", "--runtime-env"]
+    return subprocess.Popen(
+        [*command, "jobs/runtime_env.yaml", "--", *entrypoint],
+        cwd=folder,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )

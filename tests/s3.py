@@ -1,0 +1,35 @@
+"""An S3 server that honours conditions on a put, which rclone does not: moto, in a process of its own on loopback."""
+
+import contextlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline.demo.s3_server import S3Server
+
+SERVER = """
+import sys
+from moto.server import ThreadedMotoServer
+server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+server.start()
+print(server.get_host_and_port()[1], flush=True)
+sys.stdin.read()
+server.stop()
+"""
+
+
+@contextlib.contextmanager
+def moto_server() -> Iterator[S3Server]:
+    """A fresh server; it ends with its standard input, so also when the test process is killed."""
+    pytest.importorskip("moto")
+    process = subprocess.Popen([sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        port = int(process.stdout.readline())
+        yield S3Server(f"http://127.0.0.1:{port}", "any", "any", Path(), process.pid)
+    finally:
+        process.kill()
+        process.communicate()

@@ -1,0 +1,92 @@
+"""Stored scores and expressions over them, read from real embed artifacts, and the run that uses them."""
+
+import numpy as np
+import pytest
+
+from pipeline import artifacts
+from pipeline.errors import UserError
+from pipeline.execution import InProcess
+from pipeline.run import plan_run, run
+from pipeline.scores.column import read_score
+
+
+@pytest.fixture
+def embedded(tmp_path):
+    """(folder, receipts) of two parts with odd columns."""
+    import pyarrow as pa
+
+    folder, receipts = str(tmp_path / "embed"), []
+    for part, rows in enumerate((3, 2)):
+        table = pa.table(
+            {
+                "clip_score": pa.array([0.1 * (part + row + 1) for row in range(rows)], pa.float32()),
+                "aesthetic": pa.array([float(row) for row in range(rows)]),
+                "sim-l14": pa.array(range(rows), pa.int32()),
+                "sim": pa.array([1] * rows),
+                "l14": pa.array([7] * rows),
+                "lang": pa.array(["en"] * rows),
+                "offset": pa.array(range(rows)),
+            }
+        )
+        receipts.append(artifacts.commit_unit(folder, f"{part}", {"samples.parquet": table}))
+    return folder, receipts
+
+
+def test_columns_and_expressions(embedded):
+    clip = np.float64(np.array([0.1, 0.2, 0.3, 0.2, 0.3], np.float32))
+    aesthetic = np.array([0, 1, 2, 0, 1.0])
+    assert (read_score(*embedded, "clip_score", "o") == clip.astype(np.float32)).all()
+    got = read_score(*embedded, "0.5*clip_score + 0.5*aesthetic", "o")
+    assert got.dtype == np.float32 and (got == (0.5 * clip + 0.5 * aesthetic).astype(np.float32)).all()
+    # The exact name of a column comes before any reading as an expression.
+    assert read_score(*embedded, "sim-l14", "o").tolist() == [0, 1, 2, 0, 1]
+    assert read_score(*embedded, "`sim-l14` * 2", "o").tolist() == [0, 2, 4, 0, 2]
+    assert read_score(*embedded, "sim - l14", "o").tolist() == [-6] * 5
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("clip_scor", r"no score is called 'clip_scor'; did you mean clip_score\? known: clip_score, aesthetic,"),
+        ("clip_score + aestetic", r"called 'aestetic' \(in 'clip_score \+ aestetic'\); did you mean aesthetic\?"),
+        ("zzz", "called 'zzz'; known: clip_score, aesthetic, sim-l14, sim, l14, and numbers of embed.fields"),
+        ("lang", "'lang' is string, expected a number"),
+        ("2 * lang", "'lang' is string, expected a number"),
+        ("1 / aesthetic", "1 / aesthetic of row 0 in 0 is inf, expected a number"),
+        ("clip_score **", "cannot be read as a score"),
+    ],
+)
+def test_a_wrong_score_is_one_clear_line(embedded, text, message):
+    with pytest.raises(UserError, match=message) as error:
+        read_score(*embedded, text, "score.difficulty")
+    assert "\n" not in str(error.value) and str(error.value).startswith("score.difficulty: ")
+
+
+def test_a_run_ranks_and_cuts_off_by_expressions(configure):
+    fields = {"embed__fields": {"beauty": "number"}}
+    config = configure(**fields, score__difficulty="0.5*clip_score + 0.1*beauty", select__drop_score="-beauty",
+                       select__drop_fraction=0.2)  # fmt: skip
+    result = run(config, InProcess(), stop_after="rank")
+    embed, rank = result.manifests["embed"], result.manifests["rank"]
+    folder = f"{config.work_dir}/embed"
+    samples = [artifacts.read_table(folder, receipt, "samples.parquet") for receipt in embed.units]
+    clip, beauty = (
+        np.concatenate([table[name].to_numpy() for table in samples]).astype(np.float64)
+        for name in ("clip_score", "beauty")
+    )
+    ranks = [artifacts.read_table(f"{config.work_dir}/rank", receipt, "ranks.parquet") for receipt in rank.units]
+    difficulty = np.concatenate([table["difficulty"].to_numpy() for table in ranks])
+    ranked = np.concatenate([table["ranked"].to_numpy() for table in ranks])
+    score = (0.5 * clip + 0.1 * beauty).astype(np.float32)
+    assert (difficulty == np.maximum(score.astype(np.float64) - float(score.min()), 0).astype(np.float32)).all()
+    assert ranked.sum() == 128 and beauty[~ranked].min() >= beauty[ranked].max()
+    plain = configure(**fields, score__difficulty="beauty")
+    assert plan_run(plain).rank.fingerprint != plan_run(config).rank.fingerprint
+
+
+def test_a_mistyped_expression_is_found_before_anything_starts(configure):
+    with pytest.raises(UserError, match=r"test: .*score\.difficulty: 'clip_score \+' cannot be read"):
+        configure(score__difficulty="clip_score +")
+    with pytest.raises(UserError, match=r"select\.drop_score: 'eval\(beauty\)'"):
+        configure(select__drop_score="eval(beauty)", select__drop_fraction=0.1)
+    configure(embed__fields={"a b": "number"}, score__difficulty="a b")

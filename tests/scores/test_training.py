@@ -1,0 +1,94 @@
+"""Scores from logs of training equal the plain-Python references, bit for bit, and say what they cannot take."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import pipeline
+from pipeline.errors import UserError
+from tests import oracles_scores as oracles
+
+
+@st.composite
+def logs(draw, min_classes=2):
+    """(logits [N, E, C] float32, labels [N]): random, all equal, or with many ties."""
+    n, epochs, classes = draw(st.integers(1, 5)), draw(st.integers(1, 5)), draw(st.integers(min_classes, 5))
+    rng = np.random.default_rng(draw(st.integers(0, 2**31)))
+    kind = draw(st.sampled_from(["random", "equal", "ties", "sure"]))
+    logits = {
+        "random": rng.normal(size=(n, epochs, classes)),
+        "equal": np.ones((n, epochs, classes)),
+        "ties": rng.integers(0, 2, (n, epochs, classes)),
+        "sure": 200 * rng.integers(0, 2, (n, epochs, classes)),
+    }[kind].astype(np.float32)
+    labels = np.zeros(n, int) if draw(st.booleans()) else rng.integers(0, classes, n)
+    return logits, labels
+
+
+@settings(max_examples=150, deadline=None)
+@given(logs())
+def test_scores_equal_the_references(log):
+    logits, labels = log
+    p = pipeline.scores.softmax(logits)
+    assert (pipeline.scores.el2n(p, labels) == oracles.el2n(p, labels)).all()
+    assert (pipeline.scores.forgetting(p, labels) == oracles.forgetting(p, labels)).all()
+    assert (pipeline.scores.forgetting(logits, labels) == oracles.forgetting(logits, labels)).all()
+    assert (pipeline.scores.aum(logits, labels) == oracles.aum(logits, labels)).all()
+    assert (pipeline.scores.entropy(p) == oracles.entropy(p, labels)).all()
+    assert (pipeline.scores.margin(p) == oracles.margin(p, labels)).all()
+    assert (pipeline.scores.variance_of_gradients(p) == oracles.variance_of_gradients(p, labels)).all()
+    h = (logits[:, :, :1] + np.arange(3)).astype(np.float32)
+    assert (pipeline.scores.grand(p, labels, h) == oracles.grand(p, labels, h)).all()
+
+
+def test_hard_samples_score_higher_everywhere():
+    # Sample 0 is learned at once, sample 1 comes and goes, sample 2 has a wrong label.
+    logits = np.zeros((3, 6, 3), np.float32)
+    logits[0, :, 0] = 5
+    logits[1, ::2, 0], logits[1, 1::2, 1] = 1, 1
+    logits[2, :, 2] = 5
+    labels = np.zeros(3, int)
+    p = pipeline.scores.softmax(logits)
+    for score in (
+        pipeline.scores.el2n(p, labels),
+        pipeline.scores.forgetting(p, labels),
+        pipeline.scores.aum(logits, labels),
+    ):
+        assert score[0] < score[1] < score[2]
+    for score in (
+        pipeline.scores.entropy(p),
+        pipeline.scores.margin(p),
+        pipeline.scores.variance_of_gradients(p),
+    ):
+        assert score[0] < score[1] and score[0] == score[2]  # they know no labels
+    assert pipeline.scores.forgetting(p, labels).tolist() == [0, 3, 6]
+
+
+def test_one_sample_one_class_one_epoch():
+    p, label = np.ones((1, 1, 1), np.float32), [0]
+    assert pipeline.scores.el2n(p, label).tolist() == [0]
+    assert pipeline.scores.forgetting(p, label).tolist() == [0]
+    assert pipeline.scores.entropy(p).tolist() == [0]
+    assert pipeline.scores.variance_of_gradients(p).tolist() == [0]
+    for of_two in (lambda: pipeline.scores.aum(p, label), lambda: pipeline.scores.margin(p)):
+        with pytest.raises(UserError, match="at least 2"):
+            of_two()
+
+
+def test_wrong_logs_are_one_clear_line():
+    p, labels = np.full((2, 3, 4), 0.25), np.array([0, 1])
+    with pytest.raises(UserError, match=r"take softmax\(logits\)"):
+        pipeline.scores.el2n(p * 2, labels)
+    with pytest.raises(UserError, match="that of sample 1 is 4, expected 0 to 3"):
+        pipeline.scores.el2n(p, [0, 4])
+    with pytest.raises(UserError, match="for each of 2 samples"):
+        pipeline.scores.aum(p, [0])
+    with pytest.raises(UserError, match=r"expected floats \[N, E, C\]"):
+        pipeline.scores.forgetting(p[0], labels)
+    with pytest.raises(UserError, match="sample 1 has a value that is not finite"):
+        pipeline.scores.aum(np.where(np.arange(2)[:, None, None] == 1, np.nan, p), labels)
+    with pytest.raises(UserError, match="none of them 0"):
+        pipeline.scores.entropy(np.zeros((2, 0, 4)))
+    with pytest.raises(UserError, match=r"expected \[N, E, D\]"):
+        pipeline.scores.grand(p, labels, np.ones((2, 2, 8)))
