@@ -50,7 +50,9 @@ _LOSS = re.compile(r"Train Epoch: (\d+) \[\s*(\d+)/(\d+).*Contrastive_loss: ([0-
 
 
 def filter_pool(folder: Path) -> Path:
-    """The output of a run over the bundled pool."""
+    """The output of a run over the bundled pool, made anew."""
+    for name in ("work", "out"):
+        shutil.rmtree(folder / name, ignore_errors=True)
     config = RunConfig.parse(
         {
             "input": str(ROOT / "pipeline/demo/pool"),
@@ -91,7 +93,16 @@ def train(output: Path, folder: Path, epochs: int) -> list[tuple[int, float]]:
         "OMP_NUM_THREADS": "2",
     }
     options = "--batch-size 50 --lr 1e-3 --warmup 5 --wd 0.1 --precision fp32 --seed 0 --save-frequency 0".split()
-    options += ["--epochs", str(epochs), "--logs", str(folder / "logs"), "--name", "check", "--log-every-n-steps", "100"]
+    options += [
+        "--epochs",
+        str(epochs),
+        "--logs",
+        str(folder / "logs"),
+        "--name",
+        "check",
+        "--log-every-n-steps",
+        "100",
+    ]
     done = subprocess.run(["sh", str(output / "train.sh"), *options], env=environment, capture_output=True, text=True)
     said = done.stdout + done.stderr
     if done.returncode:
