@@ -181,7 +181,8 @@ class _Run:
     @property
     def many(self) -> Resources:
         """Of a stage whose units need a core each."""
-        return Resources(workers=self.config.ray.workers or self.executor.cpus())
+        workers = self.config.ray.workers
+        return Resources(workers=workers or self.executor.cpus(), grows=workers is None)
 
     @property
     def one(self) -> Resources:
@@ -247,7 +248,7 @@ class _Run:
             self.executor,
             source.units(),
             source.make_worker(planned.folder, max(1, int(cores)), config.image_timeout),
-            Resources(self.many.workers, cores, num_gpus, stage.AT_ONCE),
+            dataclasses.replace(self.many, num_cpus=cores, num_gpus=num_gpus, at_once=stage.AT_ONCE),
             check,
         )
 

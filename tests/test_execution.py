@@ -1,7 +1,10 @@
 """Both executors keep the same promises; Ray's runs on a real local cluster."""
 
+import json
 import os
 import signal
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,3 +110,17 @@ def test_a_unit_that_kills_every_worker_fails_the_run(on_ray, tmp_path):
 
     with pytest.raises(InfrastructureError, match="unit u0: worker lost"):
         list(on_ray.map(Poison, UNITS[:1], TWO))
+
+
+def test_a_node_that_joins_is_used_and_one_that_vanishes_costs_a_unit_per_worker(tmp_path):
+    surroundings = os.environ | {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}
+    surroundings |= {"RAY_AUTH_MODE": "disabled"}
+    surroundings.pop("RAY_ADDRESS", None)
+    root = Path(__file__).resolve().parents[1]
+    command = [sys.executable, "-m", "tests.placement", str(tmp_path)]
+    ran = subprocess.run(command, cwd=root, env=surroundings, capture_output=True, text=True, timeout=240)
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    facts = json.loads(ran.stdout.splitlines()[-1])
+    assert facts["results"] == 24 and facts["joined was used"] and facts["lost after"] < 24
+    # Two workers were on the node.
+    assert 1 <= facts["done twice"] <= 2 and facts["most tries"] == 2
