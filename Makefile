@@ -29,11 +29,23 @@ demo: install ## Filter the bundled pool, from S3 to S3, on a local Ray
 test: install ## Run every test that needs no GPU
 	$(BIN)/python -m pytest
 
+.PHONY: bench-smoke
+bench-smoke: install ## Run the coreset benchmark on made-up data, in seconds
+	$(BIN)/python -m jobs.benchmarks.coreset --dataset tiny --out .bench-smoke --rates 0.5 0.9 --seeds 2
+
 .PHONY: check
 check: install ## Lint, format check and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+.PHONY: docs
+docs: install ## Build the docs site into site/, strictly: a dead link fails
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	$(BIN)/python docs/make_configuration.py
+	$(BIN)/python docs/make_cli.py
+	$(BIN)/python docs/make_pictures.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 .PHONY: constraints
 constraints: install ## Pin what is installed now in constraints.txt
@@ -42,4 +54,4 @@ constraints: install ## Pin what is installed now in constraints.txt
 
 .PHONY: clean
 clean: ## Remove what the other targets made, .venv included
-	rm -rf $(VENV) .demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .demo .bench-smoke build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

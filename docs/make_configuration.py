@@ -10,7 +10,7 @@ from pipeline.config import RunConfig
 HEAD = """# Configuration
 
 One YAML file; `--set a.b=c` overrides a key. Unknown keys are refused with the nearest known name. Only `input`,
-`work_dir`, `output`, `embed.model` and a budget (`select.fraction`, `size` or `min_score`) are needed.
+`work_dir`, `output`, a budget (`select.fraction`, `size` or `min_score`) and, for tars, `embed.model` are needed.
 (Made by `docs/make_configuration.py`.)
 """
 
@@ -23,7 +23,7 @@ COSTS = """## What a change costs
 | `select.fraction`, `size`, `min_score`, `groups` | select, write |
 | `score.*`, `select.gamma_*` | rank and what follows |
 | `graph.*`, `select.drop_*` | graph and what follows |
-| `embed.*` but `max_reject_rate`, a changed shard | the parts concerned, and graph and what follows |
+| `embed.*` but `max_reject_rate`, `image_timeout`; `columns.*`; a changed shard | its parts, graph and what follows |
 """
 
 

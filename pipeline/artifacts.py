@@ -9,15 +9,16 @@ it: a pool that grew re-uses the parts of its old shards. The fingerprint of an 
 of its inputs' fingerprints. Manifests and receipts hold no times and no machine names: the same work, the same bytes.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import io
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -93,17 +94,104 @@ def unit_key(name: str, *identity: Any) -> str:
 def table_bytes(table: pa.Table) -> bytes:
     """The table as parquet; the same rows give the same bytes."""
     sink = io.BytesIO()
-    # Vectors hardly compress, and a dictionary of them only costs.
-    vectors = table.num_columns > 0 and all(pa.types.is_fixed_size_binary(field.type) for field in table.schema)
-    pq.write_table(
-        table,
-        sink,
-        compression="none" if vectors else "zstd",
-        use_dictionary=not vectors,
-        write_statistics=not vectors,
-        row_group_size=100_000,
-    )
+    pq.write_table(table, sink, row_group_size=100_000, **_encoding(table.schema))
     return sink.getvalue()
+
+
+def _encoding(schema: pa.Schema) -> dict[str, Any]:
+    # Vectors hardly compress, and a dictionary of them only costs.
+    vectors = len(schema) > 0 and all(pa.types.is_fixed_size_binary(field.type) for field in schema)
+    return {
+        "compression": "none" if vectors else "zstd",
+        "use_dictionary": not vectors,
+        "write_statistics": not vectors,
+    }
+
+
+class TableWriter:
+    """A unit's table, written while its rows come: memory holds one row group.
+
+    Attributes:
+        schema: of its rows.
+        record: of the file; valid once `table_writer` has ended.
+    """
+
+    def __init__(self, name: str, stream: IO[bytes], schema: pa.Schema, rows_per_group: int) -> None:
+        self.schema = schema
+        self._name, self._rows_per_group = name, rows_per_group
+        self._sink = _Summed(stream)
+        self._parquet = pq.ParquetWriter(self._sink, schema, **_encoding(schema))
+        self._waiting: list[pa.Table] = []
+        self._n_waiting = self._rows = 0
+        self.record: FileRecord | None = None
+
+    def write(self, table: pa.Table) -> None:
+        """Append rows."""
+        self._waiting.append(table)
+        self._n_waiting += table.num_rows
+        while self._n_waiting >= self._rows_per_group:
+            # Groups of a fixed number of rows: the bytes do not depend on how the rows came.
+            self._flush(self._rows_per_group)
+
+    def _flush(self, rows: int) -> None:
+        table = pa.concat_tables(self._waiting).combine_chunks()
+        self._parquet.write_table(table.slice(0, rows))
+        self._waiting, self._n_waiting = [table.slice(rows)], table.num_rows - rows
+        self._rows += rows
+
+    def close(self) -> None:
+        """Write what is left and the footer."""
+        if self._n_waiting or not self._rows:
+            self._waiting = self._waiting or [self.schema.empty_table()]
+            self._flush(self._n_waiting)
+        self._parquet.close()
+        self.record = FileRecord(self._name, self._rows, self._sink.size, self._sink.digest.hexdigest())
+
+    def abandon(self) -> None:
+        """Let go of the file, lest parquet writes its footer to a closed stream when it is collected."""
+        self._sink.stream = None
+        with contextlib.suppress(Exception):
+            self._parquet.close()
+
+
+class _Summed(io.RawIOBase):
+    """Passes writes on, and keeps their sum and length."""
+
+    def __init__(self, stream: IO[bytes] | None) -> None:
+        self.stream, self.size, self.digest = stream, 0, storage.new_checksum()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        if self.stream is not None:
+            self.stream.write(data)
+        self.digest.update(data)
+        self.size += len(data)
+        return len(data)
+
+
+@contextlib.contextmanager
+def table_writer(
+    folder: str, key: str, name: str, schema: pa.Schema, rows_per_group: int = 10_000
+) -> Iterator[TableWriter]:
+    """Write a unit's table row by row; the file appears when the block ends without an error.
+
+    Args:
+        folder: the stage's folder, `work_dir/<stage>`.
+        key: the unit's key.
+        name: of the file.
+        schema: of the table.
+        rows_per_group: rows of each parquet row group but the last.
+    """
+    with storage.writer(unit_url(folder, key, name)) as stream:
+        writer = TableWriter(name, stream, schema, rows_per_group)
+        try:
+            yield writer
+            writer.close()
+        except BaseException:
+            writer.abandon()
+            raise
 
 
 def commit_unit(
@@ -131,6 +219,17 @@ def commit_unit(
         storage.write_bytes(unit_url(folder, key, name), data)
         rows = content.num_rows if isinstance(content, pa.Table) else None
         records.append(FileRecord(name, rows, len(data), storage.checksum(data)))
+    return commit_receipt(folder, key, records, counters, facts)
+
+
+def commit_receipt(
+    folder: str,
+    key: str,
+    records: Sequence[FileRecord],
+    counters: Mapping[str, int] | None = None,
+    facts: Mapping[str, Any] | None = None,
+) -> Receipt:
+    """Write the receipt of a unit whose files are there already; arguments as of `commit_unit`."""
     receipt = Receipt(key, tuple(records), dict(counters or {}), dict(facts or {}))
     storage.write_bytes(unit_url(folder, key, RECEIPT), canonical_json(receipt))
     return receipt

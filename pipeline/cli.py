@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline import __version__
 from pipeline.errors import D2PruneError, UserError
@@ -142,6 +142,42 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("--run", metavar="FINGERPRINT", help="which selection, by its beginning; default: the newest")
     explain.set_defaults(command=_explain)
 
+    explore = commands.add_parser(
+        "explore",
+        help="look into a run in the browser",
+        description="Search a run, see who suppressed whom, and what another fraction would change, in the browser of "
+        "this machine.",
+    )
+    explore.add_argument("work_dir", metavar="WORK_DIR", help="work_dir of a run that reached `select`")
+    explore.add_argument("--run", metavar="FINGERPRINT", help="which selection, by its beginning; default: the newest")
+    explore.add_argument(
+        "--input",
+        nargs="+",
+        metavar="URL",
+        help="where the tars lie now; default: where they lay when the run read them",
+    )
+    explore.add_argument("--port", type=int, default=0, metavar="N", help="default: a free one")
+    explore.set_defaults(command=_explore)
+
+    sweep = commands.add_parser(
+        "sweep",
+        help="compare fractions, neighbourhoods and gammas on what a run has stored",
+        description="Compare every combination of the values given, on the stored embeddings and scores, in a table "
+        "and a page. A graph with another k is built from the stored embeddings and kept; nothing is embedded again.",
+    )
+    sweep.add_argument("--config", required=True, metavar="FILE", help="of a run whose pool is embedded")
+    sweep.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override, as for `run`")
+    for option, meaning, example in (
+        ("--fractions", "select.fraction", "0.1,0.3"),
+        ("--n-neighbors", "graph.n_neighbors", "1,5,10"),
+        ("--gamma-forward", "select.gamma_forward", "0.5,1"),
+        ("--gamma-reverse", "select.gamma_reverse", "0.1,1"),
+    ):
+        sweep.add_argument(option, metavar="LIST", help=f"values of {meaning}, such as {example}; default: the run's")
+    sweep.add_argument("--flagged", metavar="FILE", help="uids, one a line: tell what share of them is dropped")
+    sweep.add_argument("--no-ray", action="store_true", help="build graphs in this process")
+    sweep.set_defaults(command=_sweep)
+
     models = commands.add_parser("models", help="list the models that can be named in embed.model and embed.pretrained")
     models.set_defaults(command=_models)
 
@@ -252,6 +288,56 @@ def _explain(arguments: argparse.Namespace) -> int:
     from pipeline.explore.terminal import print_explanations
 
     return print_explanations(open_run(arguments.work_dir, arguments.run), arguments.names)
+
+
+def _explore(arguments: argparse.Namespace) -> int:
+    from pipeline.explore.api import Explorer
+    from pipeline.explore.finished import open_run
+    from pipeline.explore.server import serve
+    from pipeline.inputs.pool import expand_input
+
+    run = open_run(arguments.work_dir, arguments.run)
+    urls = {shard.name: shard.url for shard in expand_input(arguments.input)} if arguments.input else None
+    serve(Explorer(run, urls), arguments.port)
+    return 0
+
+
+def _list(option: str, kind: type[Any], text: str | None) -> tuple[Any, ...]:
+    """Numbers with commas between; none where the option is not given."""
+    try:
+        return tuple(dict.fromkeys(kind(item) for item in text.split(","))) if text is not None else ()
+    except ValueError:
+        kinds = "whole numbers" if kind is int else "numbers"
+        raise UserError(f"{option} {text}: expected {kinds} with commas between") from None
+
+
+def _sweep(arguments: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from pipeline.config import RunConfig
+    from pipeline.explore.sweep import Grid, sweep, table
+    from pipeline.explore.sweep_page import write_page
+
+    flagged: list[str] = []
+    if arguments.flagged is not None:
+        try:
+            flagged = Path(arguments.flagged).read_text(encoding="utf-8").split()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"--flagged {arguments.flagged}: cannot be read: {error}") from error
+    config = RunConfig.load(arguments.config, arguments.set)
+    grid = Grid(
+        _list("--fractions", float, arguments.fractions),
+        _list("--n-neighbors", int, arguments.n_neighbors),
+        _list("--gamma-forward", float, arguments.gamma_forward),
+        _list("--gamma-reverse", float, arguments.gamma_reverse),
+    )
+    found = sweep(config, grid, flagged, use_ray=not arguments.no_ray)
+    head, rows = table(found)
+    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
+    for row in [head, *rows]:
+        print("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    print(write_page(found))
+    return 0
 
 
 def _models(_: argparse.Namespace) -> int:

@@ -18,25 +18,49 @@ from pipeline import schemas
 from pipeline.errors import UserError
 from pipeline.scores import expression
 
+Method = Literal[
+    "d2",
+    "random",
+    "score",
+    "forward",
+    "moderate",
+    "ccs",
+    "k_center",
+    "herding",
+    "facility_location",
+    "semdedup",
+]
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class EmbedConfig(_Section):
-    """How images and captions become embeddings."""
+    """How images and captions become embeddings. Tables of embeddings use `fields` and `max_reject_rate` only."""
 
-    model: str = Field(description="an open_clip architecture, `hf-hub:` name, or `demo` (for trying out only)")
+    model: str | None = Field(
+        default=None,
+        description="an open_clip architecture, `hf-hub:` name, or `demo` (for trying out only); needed for tars",
+    )
     pretrained: str | None = Field(
         default=None, description="a tag open_clip knows for the model, or a checkpoint's path"
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         default="auto", description="auto: bf16 on a GPU that has it, fp32 on a CPU"
     )
+    resize: Literal["exact", "fast"] = Field(
+        default="exact", description="exact: open_clip's pixels; fast: JPEGs decoded at reduced size, about the same"
+    )
+    image_timeout: float = Field(
+        default=30, gt=0, description="seconds of processor time after which a picture is rejected"
+    )
     max_pixels: int = Field(default=100_000_000, gt=0, description="larger images are rejected before decoding")
     max_reject_rate: float = Field(default=0.2, ge=0, le=1, description="a run that rejects a larger share fails")
     fields: dict[str, Literal["number", "text"]] = Field(
-        default={}, description="json values to carry along, as scores or groups, e.g. {aesthetic: number, lang: text}"
+        default={},
+        description="json values (tars) or columns (tables) to carry along, as scores or groups, e.g. "
+        "{aesthetic: number, lang: text}",
     )
     batch_size: int = Field(default=64, gt=0, description="samples per forward pass")
 
@@ -47,6 +71,18 @@ class EmbedConfig(_Section):
         if taken:
             raise ValueError(f"expected names that no column has yet; {', '.join(sorted(taken))} is taken")
         return fields
+
+
+class ColumnsConfig(_Section):
+    """What tables of embeddings call their columns and arrays; `auto`: as DataComp and clip-retrieval do."""
+
+    image_emb: str | None = Field(default="auto", description="image embeddings, e.g. l14_img; null: leave them out")
+    text_emb: str | None = Field(default="auto", description="text embeddings, e.g. l14_txt; null: leave them out")
+    clip_score: str | None = Field(
+        default="auto", description="similarity of image and text; null: the cosine of their embeddings"
+    )
+    uid: str | None = Field(default="auto", description="32 hex digits; null: a hash of embeddings and caption")
+    caption: str | None = Field(default="auto", description="the caption; null: none")
 
 
 class ScoreConfig(_Section):
@@ -99,6 +135,12 @@ class SelectConfig(_Section):
     drop_fraction: float = Field(default=0.0, ge=0, lt=1, description="beta: the share that is cut off")
     gamma_forward: float = Field(default=1.0, ge=0, description="gamma_f: kernel width of the forward pass")
     gamma_reverse: float = Field(default=1.0, ge=0, description="gamma_r: kernel width of the reverse pass")
+    method: Method = Field(
+        default="d2",
+        description="`d2`, or to compare with: `random`, `score`, `forward` at any scale; `moderate`, `ccs`, "
+        "`k_center`, `herding`, `facility_location`, `semdedup` in one worker",
+    )
+    seed: int = Field(default=0, ge=0, description="of the methods that draw lots")
 
     @model_validator(mode="after")
     def _one_budget(self) -> "SelectConfig":
@@ -109,6 +151,8 @@ class SelectConfig(_Section):
             raise ValueError("expected drop_score and drop_fraction together")
         if self.groups is not None and self.min_score is not None:
             raise ValueError("groups share a fraction or size, not min_score")
+        if self.min_score is not None and self.method not in ("d2", "forward", "score"):
+            raise ValueError(f"method {self.method} ranks without a score; expected fraction or size, not min_score")
         return self
 
 
@@ -131,19 +175,22 @@ class RayConfig(_Section):
     workers: int | None = Field(
         default=None, gt=0, description="workers side by side; default: the cluster's cores or GPUs"
     )
-    num_gpus: float = Field(default=0, ge=0, description="GPUs per embed worker")
+    num_gpus: float = Field(default=0, ge=0, description="GPUs per worker of embed and of the graph's searches")
 
 
 class RunConfig(_Section):
     """A whole run."""
 
-    input: str | list[str] = Field(description="tars: a folder, a glob, braces, or a list of them")
+    input: str | list[str] = Field(
+        description="tars, or tables of embeddings: a folder, a glob, braces, or a list of them; see inputs.md"
+    )
     work_dir: str = Field(description="where artifacts lie; keep it to resume and to try other fractions")
     output: str = Field(
         description="where the filtered shards go; one folder per selection. `s3://b/out/{run_id}`: each run makes its "
         "own folder there, and `latest.json` beside them names the newest"
     )
-    embed: EmbedConfig
+    embed: EmbedConfig = EmbedConfig()
+    columns: ColumnsConfig = ColumnsConfig()
     score: ScoreConfig = ScoreConfig()
     graph: GraphConfig = GraphConfig()
     select: SelectConfig
@@ -163,6 +210,12 @@ class RunConfig(_Section):
                     expression.parse(text, option)
                 except UserError as error:
                     raise ValueError(str(error)) from error
+        return self
+
+    @model_validator(mode="after")
+    def _output_is_no_work_dir(self) -> "RunConfig":
+        if self.output.rstrip("/") == self.work_dir.rstrip("/"):
+            raise ValueError(f"output and work_dir are both {self.output}; expected a folder of its own for the output")
         return self
 
     @field_validator("output")
@@ -186,9 +239,10 @@ class RunConfig(_Section):
         try:
             values = yaml.safe_load(text)
         except yaml.YAMLError as error:
-            raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+            raise UserError(f"{path}: not YAML: {_yaml_fault(error)}") from error
         if not isinstance(values, dict):
-            raise UserError(f"{path}: expected keys such as input, work_dir and output; got {type(values).__name__}")
+            got = "an empty file" if values is None else type(values).__name__
+            raise UserError(f"{path}: expected keys such as input, work_dir and output; got {got}")
         for override in overrides:
             _apply(values, override)
         return cls.parse(values, str(path))
@@ -221,7 +275,15 @@ def _apply(values: dict[str, Any], override: str) -> None:
     try:
         target[names[-1]] = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise UserError(f"--set {override}: the value is not YAML: {' '.join(str(error).split())}") from error
+        raise UserError(f"--set {override}: the value is not YAML: {_yaml_fault(error)}") from error
+
+
+def _yaml_fault(error: yaml.YAMLError) -> str:
+    """Where and what, in one line."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    if mark is None or problem is None:
+        return " ".join(str(error).split())
+    return f"line {mark.line + 1}, column {mark.column + 1}: {problem}"
 
 
 def _explain(error: pydantic.ValidationError, model: type[BaseModel]) -> str:
@@ -240,7 +302,8 @@ def _explain(error: pydantic.ValidationError, model: type[BaseModel]) -> str:
         else:
             message = fault["msg"].removeprefix("Value error, ")
             shown = "" if isinstance(fault["input"], dict) else f" = {fault['input']!r}"
-            lines.append(f"{path or 'configuration'}{shown}: {message[0].lower()}{message[1:]}")
+            hint = "; 0.3 means 30 %" if names and names[-1].endswith("fraction") else ""
+            lines.append(f"{path or 'configuration'}{shown}: {message[0].lower()}{message[1:]}{hint}")
     return "; ".join(dict.fromkeys(lines))
 
 

@@ -150,8 +150,14 @@ def calibrate(config: RunConfig, shards: int) -> Calibrated:
     return dataclasses.replace(found, rates=rates)
 
 
-def _dimension(model: str) -> int:
-    """Of the model's embeddings; 512 where open_clip does not know it."""
+def _dimension(model: str | None) -> int:
+    """Of the model's embeddings; 512 where open_clip does not know it.
+
+    Raises:
+        UserError: there is no model: tables of embeddings need none, and no plan.
+    """
+    if model is None:
+        raise UserError("embed.model is missing: a plan is for tars; importing tables of embeddings takes minutes")
     from pipeline.embed.models import import_open_clip
 
     known = import_open_clip().get_model_config(model) or {}

@@ -21,7 +21,9 @@ from pipeline.config import RunConfig
 from pipeline.errors import UserError
 from pipeline.execution import Executor, Guarded, InProcess, OnRay, Resources
 from pipeline.explore import sources
-from pipeline.inputs.pool import Shard, expand_input, pool_identity
+from pipeline.inputs.find import SourceShard
+from pipeline.inputs.tables import TableShard
+from pipeline.source import Source, open_source
 from pipeline.stages import Planned
 
 if TYPE_CHECKING:
@@ -45,7 +47,7 @@ class RunResult:
         output: URL of the output folder, with its `{run_id}` filled in.
     """
 
-    shards: tuple[Shard, ...]
+    shards: tuple[SourceShard, ...]
     manifests: Mapping[str, Manifest]
     seconds: Mapping[str, float]
     report: str | None
@@ -56,13 +58,17 @@ class RunResult:
 class RunPlan:
     """Every artifact of a run, planned."""
 
-    shards: tuple[Shard, ...]
-    model: tuple[str, str | None]
+    source: Source
     embed: Planned
     graph: Planned
     rank: Planned
     select: Planned
     write: Planned
+
+    @property
+    def shards(self) -> tuple[SourceShard, ...]:
+        """The input, in canonical order."""
+        return self.source.shards
 
     def guarded(self, guard: Callable[[], None]) -> "RunPlan":
         """The same, with `guard` called before a manifest is written."""
@@ -76,27 +82,15 @@ def plan_run(config: RunConfig) -> RunPlan:
     Raises:
         UserError: the input or the model is missing.
     """
-    from pipeline.embed import models
-    from pipeline.embed.stage import EmbedParams
     from pipeline.graph.params import GraphParams
     from pipeline.output.stage import WriteParams
-    from pipeline.selection.ranking import RankParams
+    from pipeline.selection.methods import Baseline
+    from pipeline.selection.ranking import BaselineParams, RankParams
     from pipeline.selection.stage import SelectParams
 
-    shards = tuple(expand_input(config.input))
-    model = models.absolute(config.embed.model, config.embed.pretrained)
+    source = open_source(config)
     plan = partial(stages.plan, config.work_dir)
-    embed = plan(
-        "embed",
-        EmbedParams(
-            *models.identity(*model),
-            precision=config.embed.precision,
-            batch_size=config.embed.batch_size,
-            max_pixels=config.embed.max_pixels,
-            fields=tuple(sorted(config.embed.fields.items())),
-        ),
-        {"pool": pool_identity(shards)},
-    )
+    embed = plan("embed", source.params, {"pool": source.identity})
     graph = plan(
         "graph",
         GraphParams(
@@ -106,20 +100,20 @@ def plan_run(config: RunConfig) -> RunPlan:
         ),
         {"embed": embed.fingerprint},
     )
-    rank = plan(
-        "rank",
-        RankParams(
-            difficulty=config.score.difficulty,
-            offset=config.score.offset,
-            gamma_forward=config.select.gamma_forward,
-            gamma_reverse=config.select.gamma_reverse,
-        ),
-        {"graph": graph.fingerprint},
+    rank_params = RankParams(
+        difficulty=config.score.difficulty,
+        offset=config.score.offset,
+        gamma_forward=config.select.gamma_forward,
+        gamma_reverse=config.select.gamma_reverse,
     )
+    if config.select.method != "d2":
+        baseline = Baseline(config.select.method, config.select.seed, config.graph.features)
+        rank_params = BaselineParams(**dataclasses.asdict(rank_params), baseline=baseline)
+    rank = plan("rank", rank_params, {"graph": graph.fingerprint})
     budget = SelectParams(config.select.fraction, config.select.size, config.select.min_score, config.select.groups)
     select = plan("select", budget, {"rank": rank.fingerprint})
     write = plan("write", WriteParams(**config.write.model_dump()), {"select": select.fingerprint})
-    return RunPlan(shards, model, embed, graph, rank, select, write)
+    return RunPlan(source, embed, graph, rank, select, write)
 
 
 @contextlib.contextmanager
@@ -230,8 +224,14 @@ class _Run:
 
     def _embed(self) -> None:
         from pipeline.embed import stage
+        from pipeline.embed.tables import check_dimensions
 
-        planned, config = self.plan.embed, self.config.embed
+        planned, config, source = self.plan.embed, self.config.embed, self.plan.source
+        num_gpus = 0.0 if source.is_tables else self.config.ray.num_gpus
+        # A GPU is fed by its share of its machine's cores; on a core of its own, a worker decodes beside the model.
+        cores = max(1.0, self.executor.cpus_per_gpu() * num_gpus)
+        if isinstance(self.executor, InProcess):
+            cores = self.executor.cpus_per_node()
 
         def check(receipts: Sequence[Receipt]) -> None:
             counters = artifacts.sum_counters(receipts)
@@ -240,13 +240,15 @@ class _Run:
             stage.check_reject_rate(counters, config.max_reject_rate)
             if not counters[stage.EMBEDDED]:
                 raise UserError(f"input: none of {counters[stage.READ]} samples could be embedded")
+            if source.is_tables:
+                check_dimensions(receipts)
 
         self.manifests["embed"] = stages.complete(
             planned,
             self.executor,
-            stage.plan(self.plan.shards, planned.params),
-            partial(stage.EmbedWorker, planned.folder, planned.params, *self.plan.model),
-            dataclasses.replace(self.many, num_gpus=self.config.ray.num_gpus),
+            source.units(),
+            source.make_worker(planned.folder, max(1, int(cores)), config.image_timeout),
+            dataclasses.replace(self.many, num_cpus=cores, num_gpus=num_gpus, at_once=stage.AT_ONCE),
             check,
         )
 
@@ -260,7 +262,13 @@ class _Run:
         # A worker on Ray is one of many on its machine; in this process it is the only one.
         layout = Layout(threads=self.executor.cpus_per_node() if isinstance(self.executor.inner, InProcess) else 1)
         job = stage.plan(self.plan.embed.folder, embed.units, embed.fingerprint, planned.folder, planned.params, layout)
-        job, receipts, facts = stage.build(job, self.executor, self.one, self.many)
+        one, num_gpus = self.one, self.config.ray.num_gpus
+        if num_gpus:
+            # The machine with most cores need not be the one with a GPU.
+            cores = max(1.0, min(one.num_cpus, self.executor.cpus_per_gpu() * num_gpus))
+            one = Resources(1, cores, num_gpus)
+        many = Resources(self.many.workers, 1, num_gpus)
+        job, receipts, facts = stage.build(job, self.executor, one, many)
 
         def check(receipts: Sequence[Receipt]) -> None:
             nodes = artifacts.sum_counters(receipts)["nodes"]
@@ -380,16 +388,21 @@ def run_record(config: RunConfig, result: RunResult) -> "RunRecord":
     from pipeline.report import RunRecord, Written
 
     written = None
+    has_pictures = not any(isinstance(shard, TableShard) for shard in result.shards)
     if "write" in result.manifests:
         counters = result.manifests["write"].counters
-        shards, samples = counters["tars"], counters["written"]
-        written = Written(result.output, shards, samples, training.command(result.output, shards, samples))
+        shards, samples = counters.get("tars", 0), counters["written"]
+        if has_pictures:
+            written = Written(result.output, shards, samples, training.command(result.output, shards, samples))
+        else:
+            written = Written(result.output, 0, samples, reshard_command=training.reshard_command(result.output))
     return RunRecord(
         work_dir=config.work_dir,
         embed=result.manifests["embed"],
         graph=result.manifests["graph"],
         select=result.manifests["select"],
         shards=result.shards,
+        has_pictures=has_pictures,
         written=written,
         score_name=config.score.difficulty,
         score_offset=result.manifests["rank"].facts["offset"],

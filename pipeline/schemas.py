@@ -46,7 +46,8 @@ def samples(fields: Sequence[tuple[str, str]] = ()) -> pa.Schema:
 
     Returns:
         uid (32 lower-case hex digits), clip_score (float32 cosine of the unrounded embeddings), offset and size (bytes
-        of the whole sample in its tar, headers and padding included).
+        of the whole sample in its tar, headers and padding included). Of a sample imported from a table: clip_score as
+        stored there (null where there is none), offset its row in that table, size 0.
     """
     return pa.schema(
         [
@@ -133,6 +134,25 @@ WRITTEN = pa.schema(
 """The table beside each output tar: one row per sample, in tar order.
 
 `key` is the sample's name in the output tar; `shard`, `source_key`, `offset` and `size` say where it came from.
+"""
+
+KEPT = pa.schema(
+    [
+        ("uid", pa.string()),
+        ("shard", pa.string()),
+        ("key", pa.string()),
+        ("row", pa.int64()),
+        ("clip_score", pa.float32()),
+        ("difficulty", pa.float32()),
+        ("forward_score", pa.float64()),
+        ("selection_score", pa.float64()),
+        ("kept", pa.bool_()),
+        ("suppressed_by", pa.string()),
+    ]
+)
+"""What the output of a pool of tables tells of each kept sample, in table order; the other columns of its table follow.
+
+`row` is the sample's number in the table `shard`.
 """
 
 POOL_DECISIONS = pa.schema(

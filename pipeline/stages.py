@@ -112,9 +112,14 @@ def run_units(
     n_finished = len(units) - len(todo)
     if n_finished:
         log.info("%s: %d of %d units are finished already", label, n_finished, len(units))
-    for receipt in progress.track(executor.map(make_worker, todo, resources), label, len(units), n_finished):
+    for receipt in progress.track(executor.map(make_worker, todo, resources), label, len(units), n_finished, _samples):
         receipts[receipt.key] = receipt
     return receipts
+
+
+def _samples(receipt: Receipt) -> int:
+    """Rows of a unit's longest table: its samples, as far as a rate needs to know."""
+    return max((file.rows or 0 for file in receipt.files), default=0)
 
 
 def announce(planned: Planned) -> None:

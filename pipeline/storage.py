@@ -2,7 +2,8 @@
 
 Reads stream or fetch ranges. Writes are atomic: a reader sees the whole object under its final name or nothing,
 whatever is killed. Errors come out as three kinds: `FileNotFoundError`, `UserError` (credentials, permissions, no such
-bucket: a person must act) and `InfrastructureError` (worth another try). No other module imports fsspec.
+bucket: a person must act) and `InfrastructureError` (tried again and again, in vain). What is retried, and how many
+requests are under way at once, is the business of `pipeline.retries`. No other module imports fsspec.
 """
 
 import contextlib
@@ -21,20 +22,21 @@ from pathlib import Path
 from typing import IO, Any
 
 import fsspec
-import tenacity
+import fsspec.utils
 from fsspec.implementations.local import LocalFileSystem
 
+from pipeline import read_ahead, retries, s3
 from pipeline.errors import InfrastructureError, UserError
+from pipeline.retries import one_line as _one_line
+from pipeline.retries import redact as redact
+from pipeline.retries import request as _request
+from pipeline.retries import retrying as _retrying
+from pipeline.retries import translated as _translated
 
 _TEMPORARY = ".tmp-d2prune-"
-_READ_BLOCK = 8 * 2**20
-_DENIED = re.compile(
-    r"credential|access ?denied|forbidden|\b403\b|\b401\b|signature|invalidaccesskey|unauthori|permission|read-only"
-    r"|no space left|quota",
-    re.IGNORECASE,
-)
 _TAKEN = re.compile(r"precondition|conditional ?request ?conflict|\b412\b|already exists", re.IGNORECASE)
-_ATTEMPTS = 5
+_S3 = ("s3://", "s3a://")
+_NO_PASSWORDS = re.compile(r"^(s3a?|gs|gcs)://[^/]*@")
 
 
 @dataclass(frozen=True)
@@ -49,11 +51,6 @@ class FileInfo:
     version: str
 
 
-def redact(url: str) -> str:
-    """`url` without a user name, password or query string, for logs, manifests and messages."""
-    return re.sub(r"//[^/@\s]*@", "//", url.split("?", 1)[0])
-
-
 def join(url: str, *names: str) -> str:
     """`url` and names, with single slashes between."""
     return "/".join([url.rstrip("/"), *(name.strip("/") for name in names)])
@@ -65,6 +62,11 @@ def is_local(url: str) -> bool:
 
 
 def _filesystem(url: str) -> tuple[Any, str]:
+    if _NO_PASSWORDS.match(url):
+        raise UserError(
+            f"{redact(url)}: credentials in a URL are not taken; expected them where the store's own tools look "
+            "(AWS_* in the environment, a profile, an instance role)"
+        )
     try:
         filesystem, path = fsspec.core.url_to_fs(url, **_options(url))
     except ImportError as error:
@@ -79,108 +81,113 @@ def _filesystem(url: str) -> tuple[Any, str]:
 def _options(url: str) -> dict[str, Any]:
     """How a filesystem is opened: without caches of what lies there, and without retries of its own beside ours."""
     options: dict[str, Any] = {"use_listings_cache": False}
-    if url.startswith(("s3://", "s3a://")):
+    if url.startswith(_S3):
         # Named here although s3fs reads it too: fsspec keeps one instance per set of options, and a process that turns
         # to another endpoint must not be given the connection to the old one.
         options["endpoint_url"] = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-        options["config_kwargs"] = {"retries": {"mode": "standard", "total_max_attempts": 1}}
+        options["config_kwargs"] = {
+            "retries": {"mode": "standard", "total_max_attempts": 1},
+            "max_pool_connections": retries.requests(),
+        }
+        # Objects are read and written a request at a time here, each with retries of its own.
+        options["max_concurrency"] = 1
     return options
 
 
 @contextlib.contextmanager
-def _translated(url: str) -> Iterator[None]:
-    """Turn whatever a filesystem raises into one of our three kinds, naming `url`."""
-    try:
-        yield
-    except (UserError, InfrastructureError):
-        raise
-    except FileNotFoundError as error:
-        # s3fs reports a missing bucket this way too, on reads and on writes.
-        raise FileNotFoundError(f"{redact(url)}: not found") from error
-    except (PermissionError, NotADirectoryError, IsADirectoryError) as error:
-        raise UserError(f"{redact(url)}: {_one_line(error)}") from error
-    except Exception as error:
-        # botocore, aiohttp and gcsfs raise their own types; the text is all they have in common.
-        text = f"{type(error).__name__}: {_one_line(error)}"
-        if _DENIED.search(text):
-            raise UserError(f"{redact(url)}: {text}") from error
-        if isinstance(error, (OSError, TimeoutError)) or type(error).__module__.split(".")[0] in {
-            "botocore",
-            "aiobotocore",
-            "aiohttp",
-            "gcsfs",
-            "requests",
-            "google",
-        }:
-            raise InfrastructureError(f"{redact(url)}: {text}") from error
-        raise
-
-
-@contextlib.contextmanager
 def _writing(url: str) -> Iterator[None]:
-    """A store that does not find what is being written has no such bucket."""
+    """Where what is being written is not found, there is no such bucket (or, locally, no folder can be made)."""
     try:
         yield
     except FileNotFoundError as error:
-        raise UserError(f"{redact(url)}: cannot be written, its bucket does not exist: {_one_line(error)}") from error
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
-
-
-_retrying = tenacity.retry(
-    retry=tenacity.retry_if_exception_type(InfrastructureError),
-    wait=tenacity.wait_random_exponential(multiplier=0.2, max=10),
-    stop=tenacity.stop_after_attempt(_ATTEMPTS),
-    reraise=True,
-)
+        missing = "its folder cannot be made" if url.startswith("/") else "its bucket does not exist"
+        raise UserError(f"{redact(url)}: cannot be written, {missing}: {_one_line(error)}") from error
 
 
 @_retrying
+def _s3_call(url: str, operation: str, **parameters: Any) -> dict[str, Any]:
+    """One request of S3's own, on behalf of `url`."""
+    filesystem, _ = _filesystem(url)
+    with _request(url):
+        return dict(filesystem.call_s3(operation, **parameters))
+
+
+def _s3_place(url: str) -> tuple[s3.Call, str, str]:
+    """What `pipeline.s3` needs to work on `url`: requests, bucket, key."""
+    filesystem, path = _filesystem(url)
+    bucket, key, _ = filesystem.split_path(path)
+    return functools.partial(_s3_call, url), bucket, key
+
+
+@_retrying
+def _entry(url: str) -> dict[str, Any]:
+    filesystem, path = _filesystem(url)
+    with _request(url):
+        return dict(filesystem.info(path))
+
+
 def info(url: str) -> FileInfo:
     """Size and version of one object.
 
     Raises:
         FileNotFoundError: there is none.
     """
-    filesystem, path = _filesystem(url)
-    with _translated(url):
-        return _file_info(filesystem, filesystem.info(path))
+    return _file_info(_filesystem(url)[0], _entry(url))
 
 
+# Not by fsspec's isfile and isdir, which take any failure for a no.
 def exists(url: str) -> bool:
     """Whether an object (not a folder) has this name."""
-    filesystem, path = _filesystem(url)
-    with _translated(url):
-        return bool(filesystem.isfile(path))
+    return _type(url) == "file"
 
 
-@_retrying
 def is_folder(url: str) -> bool:
     """Whether `url` is a folder or a prefix with something below it."""
-    filesystem, path = _filesystem(url)
-    with _translated(url):
-        return bool(filesystem.isdir(path))
+    return _type(url) == "directory"
 
 
-@_retrying
+def _type(url: str) -> str | None:
+    try:
+        return str(_entry(url)["type"])
+    except FileNotFoundError:
+        return None
+
+
 def list_files(url: str) -> list[FileInfo]:
     """Every object below a folder, or matching a glob, sorted by URL; temporaries of interrupted writes are left out.
 
     Returns:
         The objects; empty where the folder does not exist.
     """
-    filesystem, path = _filesystem(url)
-    with _translated(url):
-        try:
-            found = (
-                filesystem.glob(path, detail=True) if "*" in url or "?" in url else filesystem.find(path, detail=True)
-            )
-        except FileNotFoundError:
-            return []
-        files = [_file_info(filesystem, entry) for entry in found.values() if entry["type"] == "file"]
+    try:
+        files = _list_s3(url) if url.startswith(_S3) else _list_any(url)
+    except FileNotFoundError:
+        return []
     return sorted((file for file in files if _TEMPORARY not in file.url), key=lambda file: file.url)
+
+
+@_retrying
+def _list_any(url: str) -> list[FileInfo]:
+    filesystem, path = _filesystem(url)
+    with _request(url):
+        found = filesystem.glob(path, detail=True) if _is_glob(url) else filesystem.find(path, detail=True)
+        return [_file_info(filesystem, entry) for entry in found.values() if entry["type"] == "file"]
+
+
+def _list_s3(url: str) -> list[FileInfo]:
+    """As `_list_any`, but a page that fails does not start the listing over."""
+    call, bucket, key = _s3_place(url)
+    pattern = re.compile(fsspec.utils.glob_translate(f"{bucket}/{key}")) if _is_glob(url) else None
+    prefix = re.split(r"[*?]", key, maxsplit=1)[0] if pattern is not None else key and f"{key.rstrip('/')}/"
+    return [
+        FileInfo(f"s3://{bucket}/{entry['Key']}", int(entry["Size"]), str(entry.get("ETag", "")).strip('"'))
+        for entry in s3.list_objects(call, bucket, prefix)
+        if not entry["Key"].endswith("/") and (pattern is None or pattern.match(f"{bucket}/{entry['Key']}"))
+    ]
+
+
+def _is_glob(url: str) -> bool:
+    return "*" in url or "?" in url
 
 
 def _file_info(filesystem: Any, entry: dict[str, Any]) -> FileInfo:
@@ -201,7 +208,7 @@ def _file_info(filesystem: Any, entry: dict[str, Any]) -> FileInfo:
 def read_bytes(url: str) -> bytes:
     """The whole object."""
     filesystem, path = _filesystem(url)
-    with _translated(url):
+    with _request(url):
         return bytes(filesystem.cat_file(path))
 
 
@@ -213,7 +220,7 @@ def read_range(url: str, offset: int, size: int) -> bytes:
         InfrastructureError: the object is shorter, so it is not the one that was listed.
     """
     filesystem, path = _filesystem(url)
-    with _translated(url):
+    with _request(url):
         data = bytes(filesystem.cat_file(path, start=offset, end=offset + size))
     if len(data) != size:
         raise InfrastructureError(f"{redact(url)}: {size} bytes at {offset} expected, {len(data)} came")
@@ -276,37 +283,20 @@ def mapped_or_stream(url: str) -> Iterator[memoryview | IO[bytes]]:
     yield memoryview(mapping)
 
 
-class _RetryingReader(io.RawIOBase):
-    """A sequential stream over ranged reads: a dropped connection costs one block, not the shard."""
-
-    def __init__(self, url: str) -> None:
-        self._url, self._size, self._position = url, info(url).size, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        size = min(len(buffer), self._size - self._position)
-        if size <= 0:
-            return 0
-        buffer[:size] = read_range(self._url, self._position, size)
-        self._position += size
-        return size
-
-
 def open_read(url: str) -> IO[bytes]:
-    """A buffered, sequential binary stream; memory stays at one block of 8 MiB."""
+    """A buffered, sequential binary stream; of a remote object at most four blocks of 8 MiB are in memory."""
     filesystem, path = _filesystem(url)
     if isinstance(filesystem, LocalFileSystem):
         with _translated(url):
             return open(path, "rb", buffering=2**20)
-    return io.BufferedReader(_RetryingReader(url), buffer_size=_READ_BLOCK)
+    stream = read_ahead.ReadAhead(functools.partial(read_range, url), info(url).size, read_ahead.BLOCK)
+    return io.BufferedReader(stream, buffer_size=2**20)
 
 
 def write_bytes(url: str, data: bytes) -> None:
     """Write an object whole, atomically."""
     filesystem, path = _filesystem(url)
-    if isinstance(filesystem, LocalFileSystem):
+    if isinstance(filesystem, LocalFileSystem) or (url.startswith(_S3) and len(data) > s3.PART):
         with writer(url) as stream:
             stream.write(data)
     else:
@@ -315,13 +305,13 @@ def write_bytes(url: str, data: bytes) -> None:
 
 @_retrying
 def _put_bytes(url: str, filesystem: Any, path: str, data: bytes) -> None:
-    with _translated(url), _writing(url):
+    with _request(url), _writing(url):
         filesystem.pipe_file(path, data)
 
 
 @_retrying
 def _put_file(url: str, filesystem: Any, source: str, path: str) -> None:
-    with _translated(url), _writing(url):
+    with _request(url), _writing(url):
         filesystem.put_file(source, path)
 
 
@@ -395,12 +385,16 @@ def modified(url: str) -> float:
 def writer(url: str) -> Iterator[IO[bytes]]:
     """A stream that becomes the object `url` when the block ends without an error, and leaves nothing behind otherwise.
 
-    Local: a temporary beside the target, then rename. Remote: spooled to the local temporary folder, then one put, so
-    that memory stays flat and a broken upload can start again.
+    Local: a temporary beside the target, then rename. S3: sent in parts as they fill. Elsewhere: spooled to the local
+    temporary folder, then one put, so that memory stays flat and a broken upload can start again.
     """
+    if url.startswith(_S3):
+        with _s3_writer(url) as upload:
+            yield upload
+        return
     filesystem, path = _filesystem(url)
     local = isinstance(filesystem, LocalFileSystem)
-    with _translated(url):
+    with _writing(url), _translated(url):
         if local:
             os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
             temporary = os.path.join(os.path.dirname(path), f"{_TEMPORARY}{uuid.uuid4().hex}")
@@ -420,12 +414,40 @@ def writer(url: str) -> Iterator[IO[bytes]]:
             os.unlink(temporary)
 
 
+@contextlib.contextmanager
+def _s3_writer(url: str) -> Iterator[IO[bytes]]:
+    call, bucket, key = _s3_place(url)
+
+    def checked(operation: str, **parameters: Any) -> dict[str, Any]:
+        # The first request of an upload, which finds out whether there is a bucket.
+        with _writing(url) if operation.startswith(("put", "create")) else contextlib.nullcontext():
+            return call(operation, **parameters)
+
+    upload = s3.Upload(checked, bucket, key)
+    try:
+        stream = io.BufferedWriter(upload, buffer_size=2**20)
+        yield stream
+        stream.flush()
+        upload.commit()
+    except BaseException:
+        upload.abort()
+        raise
+    finally:
+        upload.release()
+
+
 def delete(urls: Sequence[str]) -> None:
     """Remove objects; those that are gone already do not matter."""
     for url in urls:
-        filesystem, path = _filesystem(url)
-        with _translated(url), contextlib.suppress(FileNotFoundError):
-            filesystem.rm_file(path)
+        with contextlib.suppress(FileNotFoundError):
+            _delete(url)
+
+
+@_retrying
+def _delete(url: str) -> None:
+    filesystem, path = _filesystem(url)
+    with _request(url):
+        filesystem.rm_file(path)
 
 
 def sweep_temporaries(folder: str) -> None:
@@ -447,7 +469,7 @@ def local_copy(url: str) -> Iterator[str]:
     try:
         target = os.path.join(folder, os.path.basename(path))
         with open_read(url) as source, open(target, "wb") as sink:
-            shutil.copyfileobj(source, sink, _READ_BLOCK)
+            shutil.copyfileobj(source, sink, 2**20)
         yield target
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -459,3 +481,8 @@ def checksum(data: bytes) -> str:
     Processors have instructions for it: 0.41 s per 0.7 GB, where BLAKE2b takes 0.9 s.
     """
     return hashlib.sha256(data).hexdigest()
+
+
+def new_checksum() -> "hashlib._Hash":
+    """`checksum` of bytes that come in pieces: `update`, then `hexdigest`."""
+    return hashlib.sha256()

@@ -45,6 +45,7 @@ def test_defaults_and_overrides(write):
         ("embed.fields={uid: text}", "embed.fields: expected names that no column has yet; uid"),
         ("embed.fields={lang: word}", "embed.fields.lang = 'word': input should be 'number' or 'text'"),
         ("fraction", "--set fraction: expected KEY=VALUE"),
+        ("columns.image=x", "unknown key columns.image; did you mean columns.image_emb?"),
         ("input.x=1", "--set input.x=1: input is not a section"),
     ],
 )
@@ -56,7 +57,7 @@ def test_a_mistake_is_one_line_that_names_it(write, override, message):
 
 
 def test_missing_keys_and_unreadable_files(write, tmp_path):
-    with pytest.raises(UserError, match=r"run\.yaml: output is missing; embed is missing"):
+    with pytest.raises(UserError, match=r"run\.yaml: output is missing"):
         RunConfig.load(write({"input": "x", "work_dir": "w", "select": {"fraction": 0.1}}))
     with pytest.raises(UserError, match="cannot be read"):
         RunConfig.load(tmp_path / "none.yaml")

@@ -1,8 +1,9 @@
 """Peak memory and CPU time of the sharded graph stage, step by step, at several sizes and numbers of partitions.
 
-Reads nothing; writes artifacts to a temporary folder; prints a markdown table. Each step runs its units one after the
-other in a fresh process, as one worker of a cluster would, so the peak is that of one worker. What a worker holds
-before it does anything (libraries, compiled kernels) is in the first column of memory.
+Reads nothing; writes artifacts to a temporary folder; prints a markdown table. Each step runs its units in fresh
+processes, one after the other in each, as workers of a cluster would: the peak is that of the largest. What a worker
+holds before it does anything is in the first column of memory. `--limit-gib` makes the operating system refuse a worker
+more memory of its own (RLIMIT_DATA), so that a step that needs more fails. The pool is made and written block by block.
 
     python -m jobs.benchmarks.graph_stage --rows 100000 200000 --partitions 4 8
 """
@@ -10,6 +11,7 @@ before it does anything (libraries, compiled kernels) is in the first column of 
 import argparse
 import resource
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -29,32 +31,46 @@ PART_ROWS = 10_000
 STEPS = ("distinct", "copies", "quantiser", "truth", "layout", "assign", "search", "merge", "neighbors")
 
 
-def usage() -> tuple[float, float]:
-    """Return the most MiB this process has held, and the CPU seconds it has used."""
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_maxrss / 1024, used.ru_utime + used.ru_stime
+def peak_mib() -> float:
+    """Return the most MiB this process has held."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+class Measured:
+    """A worker that also tells what its process has held at most, and the CPU seconds of the unit."""
+
+    def __init__(self, make_worker: Callable[[], Callable[[Any], Any]], limit_bytes: int | None) -> None:
+        """Keep the worker's maker; more than `limit_bytes` of memory of its own is refused to the process."""
+        self._make_worker, self._limit_bytes = make_worker, limit_bytes
+
+    def __call__(self, unit: Any) -> tuple[Any, float, float]:
+        """Do a unit."""
+        if self._limit_bytes is not None:
+            resource.setrlimit(resource.RLIMIT_DATA, (self._limit_bytes, self._limit_bytes))
+        before = time.process_time()
+        result = self._make_worker()(unit)
+        return result, peak_mib(), time.process_time() - before
 
 
 def make_parts(folder: str, n_rows: int, n_dims: int) -> list[Receipt]:
-    """Commit an embed artifact of clustered rows, as `jobs.benchmarks.graph.pool` makes them."""
-    from jobs.benchmarks.graph import pool
+    """Commit an embed artifact of clustered rows, as `jobs.benchmarks.graph.pool` makes them, block by block."""
+    from jobs.benchmarks.graph import pool_blocks
 
-    rows = pool(n_rows, n_dims).astype(np.float16)
-    return [
-        artifacts.commit_unit(
-            folder,
-            f"{start:08d}",
-            {"embeddings.parquet": pa.table({"image_emb": columns.vector_column(rows[start : start + PART_ROWS])})},
-        )
-        for start in range(0, n_rows, PART_ROWS)
-    ]
+    receipts: list[Receipt] = []
+    for block in pool_blocks(n_rows, n_dims):
+        rows = block.astype(np.float16)
+        for start in range(0, len(rows), PART_ROWS):
+            table = pa.table({"image_emb": columns.vector_column(rows[start : start + PART_ROWS])})
+            receipts.append(artifacts.commit_unit(folder, f"{len(receipts):08d}", {"embeddings.parquet": table}))
+    return receipts
 
 
 class FreshProcesses:
-    """An executor: one fresh process per step; keeps the CPU seconds and the peak memory of each."""
+    """An executor: fresh processes for each step; keeps the CPU seconds of each, and the peak memory of its largest."""
 
-    def __init__(self) -> None:
+    def __init__(self, workers: int, limit_bytes: int | None) -> None:
         """Nothing was measured yet."""
+        self.workers, self.limit_bytes = workers, limit_bytes
         self.seconds: dict[str, float] = {}
         self.mib: dict[str, float] = {}
         self.idle_mib = 0.0
@@ -65,22 +81,23 @@ class FreshProcesses:
         """See `execution.Executor.map`."""
         if not units:
             return
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-            worker = process.submit(make_worker).result()
-            idle_mib, before = process.submit(usage).result()
-            yield from process.map(worker, units)
-            step = units[0].key.split("-")[0]
-            self.mib[step], after = process.submit(usage).result()
-            self.seconds[step] = after - before
-            self.idle_mib = max(self.idle_mib, idle_mib)
+        measured = Measured(make_worker, self.limit_bytes)
+        step = units[0].key.split("-")[0]
+        self.seconds[step] = self.mib[step] = 0.0
+        with ProcessPoolExecutor(min(self.workers, len(units)), mp_context=get_context("spawn")) as processes:
+            self.idle_mib = max(self.idle_mib, processes.submit(peak_mib).result())
+            for result, mib, seconds in processes.map(measured, units):
+                self.mib[step] = max(self.mib[step], mib)
+                self.seconds[step] += seconds
+                yield result
 
     def group(self, *_: Any) -> Any:
         """Not needed here."""
         raise NotImplementedError
 
     def cpus(self) -> int:
-        """One worker at a time."""
-        return 1
+        """So many workers at a time."""
+        return self.workers
 
     cpus_per_node = cpus
 
@@ -96,7 +113,12 @@ def main() -> None:
     parser.add_argument("--dims", type=int, default=256)
     parser.add_argument("--recall", type=float, default=0.95)
     parser.add_argument("--batch", type=int, default=Layout().batch_rows, help="queries a search holds at a time")
+    parser.add_argument("--visitors", type=int, default=Layout().visitors, help="rows that one unit of search serves")
+    parser.add_argument("--workers", type=int, default=1, help="processes at a time")
+    parser.add_argument("--limit-gib", type=float, help="memory that a worker may have")
     options = parser.parse_args()
+    limit_bytes = None if options.limit_gib is None else int(options.limit_gib * 2**30)
+    totals = []
     params = GraphParams("image", 5, options.recall, None, None, 0, None, 0.0)
     print("| rows | partitions | what | idle | " + " | ".join(STEPS) + " | nprobe of nlist, recall |")
     print("|---" * (len(STEPS) + 5) + "|")
@@ -105,11 +127,13 @@ def main() -> None:
             embed = str(Path(folder) / "embed")
             with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
                 parts = process.submit(make_parts, embed, n_rows, options.dims).result()
-            layout = Layout(whole_below=0, partitions=partitions, batch_rows=options.batch)
+            layout = Layout(whole_below=0, partitions=partitions, batch_rows=options.batch, visitors=options.visitors)
             job = stage.plan(embed, parts, "benchmark", str(Path(folder) / "graph"), params, layout)
-            executor = FreshProcesses()
+            executor = FreshProcesses(options.workers, limit_bytes)
+            started = time.perf_counter()
             job, _, facts = stage.build(job, executor, Resources(), Resources())
-            searched = [job.receipt("search", partition).counters for partition in range(partitions)]
+            wall = time.perf_counter() - started
+            searched = [job.receipt("search", index).counters for index in range(partitions * job.slices)]
             written = sum(path.stat().st_size for path in Path(folder).rglob("*.bin")) / 2**20
         reached = f"{facts['nprobe']} of {facts['nlist']}, {facts['recall']:.3f}"
         for what, idle, values in (
@@ -121,10 +145,14 @@ def main() -> None:
         largest = {name: max(counters[name] for counters in searched) for name in ("members", "queries")}
         visits = sum(counters["queries"] for counters in searched) / n_rows
         print(
-            f"<!-- largest partition: {largest['members']:,} members, {largest['queries']:,} queries; a row visits "
-            f"{visits:.2f} partitions; {written:,.0f} MiB exchanged; driver's peak {usage()[0]:.0f} MiB -->",
+            f"<!-- largest unit of search: {largest['members']:,} members, {largest['queries']:,} queries; "
+            f"a row visits {visits:.2f} partitions; {written:,.0f} MiB exchanged; driver's peak {peak_mib():.0f} MiB; "
+            f"{wall:.0f} s with {options.workers} worker(s) -->",
             flush=True,
         )
+        totals.append(sum(executor.seconds.values()))
+    if len(totals) > 1:
+        print(f"\nCPU time of all steps grows as N^{np.polyfit(np.log(options.rows), np.log(totals), 1)[0]:.2f}")
 
 
 if __name__ == "__main__":

@@ -6,21 +6,30 @@ Here that rule, written from this description, runs on the same graph, scores an
 table shows the effect of the visiting order alone (the script also searches with quantised codes and one probe, and
 keeps the graph directed).
 
-    python -m jobs.benchmarks.released_code --size 20000
+    python -m jobs.benchmarks.released_code --size 20000                    # synthetic clusters
+    python -m jobs.benchmarks.released_code --work-dir WORK                 # embeddings and clip_score of a run
+    python -m jobs.benchmarks.released_code --coreset out/sentences         # of jobs.benchmarks.coreset, seed 0
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from jobs.benchmarks.graph import pool
+from pipeline import artifacts, scores, storage
+from pipeline.errors import UserError
 from pipeline.graph.csr import Graph
 from pipeline.graph.knn import knn_graph
+from pipeline.scores.column import read_score
 from pipeline.selection.api import select
 from pipeline.selection.budget import ranking, top
+from pipeline.selection.methods import Baseline
+from pipeline.selection.ranking import Pool, read_features
 
 GAMMA, FRACTION = 1.0, 0.3
 
@@ -46,26 +55,76 @@ def agreement(a: NDArray[np.int64] | list[int], b: NDArray[np.int64]) -> str:
     return f"{len(np.intersect1d(a, b)) / len(b):.1%}"
 
 
-def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=int, default=20_000)
-    args = parser.parse_args()
-    n, m = args.size, int(args.size * FRACTION)
-    embeddings = pool(n, n_dims=128)
+def synthetic(size: int) -> tuple[NDArray[np.float32], dict[str, NDArray[np.float64]]]:
+    """(embeddings, difficulty by name) of made-up clusters."""
     rng = np.random.default_rng(0)
-    print(f"{n:,} samples, {FRACTION:.0%} kept, gamma {GAMMA}\n")
-    print("| scores | k | stale order = top by forward score | stale order = D2 | top by forward score = D2 |")
-    print("|---|---|---|---|---|")
-    for name, difficulty in (("uniform", rng.random(n)), ("normal + 0.115", rng.normal(0.25, 0.05, n) + 0.115)):
-        for k in (1, 5, 15):
-            graph = knn_graph(embeddings, k)
+    return pool(size, n_dims=128), {"uniform": rng.random(size), "normal + 0.115": rng.normal(0.25, 0.05, size) + 0.115}
+
+
+def of_run(work_dir: str) -> tuple[NDArray[np.float32], dict[str, NDArray[np.float64]]]:
+    """The same of a run's embed artifact: image+text features, clip_score as DataComp's script shifts it.
+
+    Raises:
+        UserError: the folder holds no embed artifact, or several.
+    """
+    folder = storage.join(work_dir, "embed")
+    found = storage.list_files(storage.join(folder, "*", artifacts.MANIFEST))
+    if len(found) != 1:
+        raise UserError(f"--work-dir {work_dir}: found {len(found)} embed artifacts, expected one")
+    manifest = artifacts.read_manifest(folder, found[0].url.rsplit("/", 2)[-2])
+    assert manifest is not None
+    given = Pool(folder, manifest.units, "", (), "")
+    score = read_score(folder, manifest.units, "clip_score", "clip_score").astype(np.float64)
+    return read_features(given, Baseline("score", 0, "image+text")), {"clip_score + 0.115": score + 0.115}
+
+
+def of_coreset(out: Path) -> tuple[NDArray[np.float32], dict[str, NDArray[np.float64]]]:
+    """The same of a folder of jobs.benchmarks.coreset: sentence vectors or features, scores from its log."""
+    log = scores.TrainingLog.load(str(out / "scores" / "log-0.npz"))
+    vectors = out / "scores" / "vectors.npy"
+    rows = np.load(vectors if vectors.exists() else out / "scores" / "features-0.npy")[: len(log.labels)]
+    p, labels = log.probabilities, log.labels
+    by_name = {
+        "el2n": scores.el2n(p, labels),
+        "forgetting": scores.forgetting(p, labels),
+        "aum": scores.aum(log.logits, labels),
+    }
+    return rows, {name: (score - score.min()).astype(np.float64) for name, score in by_name.items()}
+
+
+def compare(
+    embeddings: NDArray[np.float32], difficulties: dict[str, NDArray[np.float64]]
+) -> Iterator[tuple[str, int, str, str, str]]:
+    """Rows of the table."""
+    m = int(len(embeddings) * FRACTION)
+    for k in (1, 5, 15):
+        graph = knn_graph(embeddings, k)
+        for name, difficulty in difficulties.items():
             exact = select(graph, np.maximum(difficulty, 0), GAMMA, GAMMA)
             d2 = top(exact.selection_score, m)
             by_forward = ranking(exact.forward_score)[:m]
             stale = stale_order(graph, exact.forward_score / 2**40, GAMMA, m)
-            cells = agreement(stale, by_forward), agreement(stale, d2), agreement(by_forward, d2)
-            print(f"| {name} | {k} | " + " | ".join(cells) + " |", flush=True)
+            yield name, k, agreement(stale, by_forward), agreement(stale, d2), agreement(by_forward, d2)
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=int, default=20_000)
+    parser.add_argument("--work-dir")
+    parser.add_argument("--coreset", type=Path)
+    args = parser.parse_args()
+    if args.work_dir:
+        embeddings, difficulties = of_run(args.work_dir)
+    elif args.coreset:
+        embeddings, difficulties = of_coreset(args.coreset)
+    else:
+        embeddings, difficulties = synthetic(args.size)
+    print(f"{len(embeddings):,} samples, {FRACTION:.0%} kept, gamma {GAMMA}\n")
+    print("| scores | k | stale order = top by forward score | stale order = D2 | top by forward score = D2 |")
+    print("|---|---|---|---|---|")
+    for row in compare(embeddings, difficulties):
+        print("| " + " | ".join(str(cell) for cell in row) + " |", flush=True)
 
 
 if __name__ == "__main__":

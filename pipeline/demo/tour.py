@@ -59,6 +59,7 @@ def tour(folder: str) -> int:
         print(f"\nThe server has ended; its buckets are folders below {root / 's3'}. The page to look at:")
         for page in sorted((root / "s3" / "scratch" / "demo" / "report").rglob("report.html")):
             print(f"  {page}")
+        print(f"Look at every sample: d2prune explore {root / 's3/scratch/demo'} --input {root / 's3/pool'}")
     return code
 
 

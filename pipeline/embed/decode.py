@@ -1,6 +1,7 @@
 """One sample's bytes -> pixels for the model, caption and uid; or the reason why not. Pure functions, safe in threads.
 
-Pixels are those of open_clip's own data loader: Pillow decodes, converts to RGB, then the model's own transform runs.
+Pixels are those of open_clip's own data loader: Pillow decodes, converts to RGB, then the model's resize and crop run.
+Runs in decode processes, so it must import neither torch nor pyarrow: a process takes 25 MB instead of hundreds.
 So EXIF orientation is not applied, transparency is dropped (not blended), 16-bit gray is clipped, CMYK is converted by
 Pillow without a profile, and of an animation the first frame counts: what training with open_clip would see.
 """
@@ -10,12 +11,13 @@ import io
 import json
 import math
 import re
-from collections.abc import Callable, Sequence
+import warnings
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from PIL import Image, UnidentifiedImageError
 
+from pipeline.embed.resize import Preprocess
 from pipeline.inputs import reasons
 from pipeline.inputs.tar import Sample
 
@@ -42,8 +44,8 @@ JSON_BROKEN = "json-broken"
 """Counter: json members that could not be parsed, or were too large to load."""
 
 
-class Rejected(Exception):
-    """This sample cannot be embedded; `reason` is from `pipeline.inputs.reasons`."""
+class Refusal(Exception):
+    """Why a sample is rejected, on its way to becoming a `Rejected`."""
 
     def __init__(self, reason: str, detail: str):
         super().__init__(f"{reason}: {detail}")
@@ -52,24 +54,19 @@ class Rejected(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """What is refused before it costs memory.
+class Rejected:
+    """This sample cannot be embedded; `reason` is from `pipeline.inputs.reasons`."""
 
-    `max_pixels` bounds width times height of the image, and of what the model's resize makes of it (`image_size` is the
-    side the shorter edge is resized to: an image of 10 x 100,000 pixels would become 224 x 2,240,000).
-    """
-
-    max_pixels: int
-    image_size: int
+    reason: str
+    detail: str
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A sample ready for the encoder.
+    """A sample ready for the encoder but for its pixels, which lie in its slot.
 
-    `pixels` is what the transform returned, `notes` are counters to raise, `offset` and `size` its range in the tar,
-    `fields` the values of the json that were asked for.
-    The image's bytes are not kept.
+    `notes` are counters to raise, `offset` and `size` its range in the tar, `width` and `height` the image's own,
+    `fields` the values of the json that were asked for, `tokens` the caption's as int64 bytes (None: not made yet).
     """
 
     key: str
@@ -79,92 +76,120 @@ class Prepared:
     caption: str
     width: int
     height: int
-    pixels: Any
     notes: tuple[str, ...]
     fields: tuple[float | str, ...] = ()
+    tokens: bytes | None = None
 
 
-def prepare(
-    sample: Sample,
-    transform: Callable[[Image.Image], Any],
-    limits: Limits,
-    fields: Sequence[tuple[str, FieldKind]] = (),
-) -> Prepared | Rejected:
-    """Decodes one sample.
+class Decoded(NamedTuple):
+    """An RGB image, and the size it had in its file."""
 
-    Args:
-        sample: with its image, caption and json members loaded.
-        transform: the model's own preprocessing, from an RGB image.
-        limits: see `Limits`.
+    image: Image.Image
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """What a decode process does with a sample; see `decode_pool.Work`.
+
+    Attributes:
+        preprocess: makes the model's pixels.
+        max_pixels: bounds width times height of the image, and of what the resize makes of it: an image of
+            10 x 100,000 pixels would become 224 x 2,240,000. Larger ones are refused before they cost memory.
         fields: names and kinds of json values to carry along.
-
-    Returns:
-        The sample, or why it is rejected. Captions are looked at first: they cost nothing.
     """
-    try:
+
+    preprocess: Preprocess
+    max_pixels: int
+    fields: tuple[tuple[str, FieldKind], ...] = ()
+
+    def setup(self) -> None:
+        """Leaves size limits to `max_pixels`, and keeps Pillow's remarks on bad EXIF out of the log."""
+        Image.MAX_IMAGE_PIXELS = None
+        warnings.filterwarnings("ignore", module="PIL")
+
+    def __call__(self, sample: Sample, into: memoryview) -> Prepared | Rejected:
+        """Decodes one sample.
+
+        Args:
+            sample: with its image, caption and json members loaded.
+            into: receives the pixels, uint8 [H, W, 3]; of a rejected sample, anything or nothing.
+
+        Returns:
+            The sample, or why it is rejected. Captions are looked at first: they cost nothing.
+        """
+        try:
+            return self._prepare(sample, into)
+        except Refusal as refusal:
+            return Rejected(refusal.reason, refusal.detail)
+
+    def _prepare(self, sample: Sample, into: memoryview) -> Prepared:
         caption_bytes = _caption_member(sample)
         image_bytes = _image_member(sample)
         caption, replaced = decode_caption(caption_bytes)
         record, notes = parse_json(sample.members.get(JSON_EXTENSION))
-        values = tuple(field_value(record, name, kind) for name, kind in fields)
-        image = decode_image(image_bytes, limits)
+        values = tuple(field_value(record, name, kind) for name, kind in self.fields)
+        image, width, height = self.decode(image_bytes)
         try:
-            pixels = transform(image)
+            into[:] = self.preprocess(image).tobytes()
         except (ValueError, OSError) as error:
-            raise Rejected(reasons.IMAGE_UNDECODABLE, f"preprocessing: {_line(error)}") from error
-    except Rejected as rejected:
-        return rejected
-    uid, more = _uid_of(record, image_bytes, caption_bytes)
-    notes = (*notes, *more)
-    if JSON_EXTENSION in sample.too_large:
-        notes = (*notes, JSON_BROKEN)
-    if replaced:
-        notes = (*notes, CAPTION_REPLACED)
-    return Prepared(
-        key=sample.key,
-        offset=sample.offset,
-        size=sample.size,
-        uid=uid,
-        caption=caption,
-        width=image.width,
-        height=image.height,
-        pixels=pixels,
-        notes=notes,
-        fields=values,
-    )
+            raise Refusal(reasons.IMAGE_UNDECODABLE, f"preprocessing: {_line(error)}") from error
+        uid, more = _uid_of(record, image_bytes, caption_bytes)
+        notes = (*notes, *more)
+        if JSON_EXTENSION in sample.too_large:
+            notes = (*notes, JSON_BROKEN)
+        if replaced:
+            notes = (*notes, CAPTION_REPLACED)
+        return Prepared(
+            key=sample.key,
+            offset=sample.offset,
+            size=sample.size,
+            uid=uid,
+            caption=caption,
+            width=width,
+            height=height,
+            notes=notes,
+            fields=values,
+        )
 
+    def decode(self, data: bytes) -> Decoded:
+        """Decodes to 8-bit RGB, smaller than in the file if `preprocess` asks for that.
 
-def decode_image(data: bytes, limits: Limits) -> Image.Image:
-    """Decodes to 8-bit RGB.
+        Raises:
+            Refusal: too many pixels by the header (nothing is decoded then), truncated, or not an image.
+        """
+        try:
+            with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+                width, height = image.size
+                self._check_size(width, height)
+                self.preprocess.draft(image)
+                return Decoded(image.convert("RGB"), width, height)
+        except Refusal:
+            raise
+        except Image.DecompressionBombError as error:
+            raise Refusal(reasons.IMAGE_TOO_LARGE, _line(error)) from error
+        except UnidentifiedImageError as error:
+            reason = reasons.IMAGE_TRUNCATED if _lacks_its_end(data) else reasons.IMAGE_UNDECODABLE
+            raise Refusal(reason, f"{len(data)} bytes that start with {data[:12]!r}") from error
+        except MemoryError:
+            raise
+        except Exception as error:
+            # Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error, IndexError and more on bad bytes.
+            truncated = "truncated" in str(error).lower() or _lacks_its_end(data)
+            raise Refusal(reasons.IMAGE_TRUNCATED if truncated else reasons.IMAGE_UNDECODABLE, _line(error)) from error
 
-    Raises:
-        Rejected: too many pixels by the header (nothing is decoded then), truncated, or not an image.
-    """
-    try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-            width, height = image.size
-            if width * height > limits.max_pixels:
-                raise Rejected(reasons.IMAGE_TOO_LARGE, f"{width} x {height} pixels, limit {limits.max_pixels}")
-            resized = limits.image_size**2 * max(width, height) // max(min(width, height), 1)
-            if resized > limits.max_pixels:
-                raise Rejected(
-                    reasons.IMAGE_TOO_LARGE,
-                    f"{width} x {height} is so narrow that resizing gives {resized} pixels, limit {limits.max_pixels}",
-                )
-            return image.convert("RGB")
-    except Rejected:
-        raise
-    except Image.DecompressionBombError as error:
-        raise Rejected(reasons.IMAGE_TOO_LARGE, _line(error)) from error
-    except UnidentifiedImageError as error:
-        reason = reasons.IMAGE_TRUNCATED if _lacks_its_end(data) else reasons.IMAGE_UNDECODABLE
-        raise Rejected(reason, f"{len(data)} bytes that start with {data[:12]!r}") from error
-    except MemoryError:
-        raise
-    except Exception as error:
-        # Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error, IndexError and more on bad bytes.
-        truncated = "truncated" in str(error).lower() or _lacks_its_end(data)
-        raise Rejected(reasons.IMAGE_TRUNCATED if truncated else reasons.IMAGE_UNDECODABLE, _line(error)) from error
+    def _check_size(self, width: int, height: int) -> None:
+        limit = self.max_pixels
+        if width * height > limit:
+            raise Refusal(reasons.IMAGE_TOO_LARGE, f"{width} x {height} pixels, limit {limit}")
+        resized_width, resized_height = self.preprocess.resized_size(width, height) if width and height else (0, 0)
+        if resized_width * resized_height > limit:
+            raise Refusal(
+                reasons.IMAGE_TOO_LARGE,
+                f"{width} x {height} is so narrow that resizing gives {resized_width * resized_height} pixels, "
+                f"limit {limit}",
+            )
 
 
 def decode_caption(data: bytes) -> tuple[str, bool]:
@@ -174,7 +199,7 @@ def decode_caption(data: bytes) -> tuple[str, bool]:
         The caption, and whether bytes had to be replaced.
 
     Raises:
-        Rejected: nothing is left.
+        Refusal: nothing is left.
     """
     try:
         text, replaced = data.decode("utf-8"), False
@@ -182,7 +207,7 @@ def decode_caption(data: bytes) -> tuple[str, bool]:
         text, replaced = data.decode("utf-8", "replace"), True
     text = text.removeprefix("\ufeff").strip()
     if not text:
-        raise Rejected(reasons.CAPTION_EMPTY, f"{len(data)} bytes of white space" if data else "0 bytes")
+        raise Refusal(reasons.CAPTION_EMPTY, f"{len(data)} bytes of white space" if data else "0 bytes")
     return text, replaced
 
 
@@ -219,13 +244,13 @@ def field_value(record: dict[str, Any], name: str, kind: FieldKind) -> float | s
     """A value of the json as the kind that was declared; a text that is missing is empty.
 
     Raises:
-        Rejected: a number is missing, or is none.
+        Refusal: a number is missing, or is none.
     """
     value = record.get(name)
     if kind == "text":
         return "" if value is None else str(value)
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise Rejected(reasons.FIELD_MISSING, f"{name} is {str(value)[:50]}, expected a number")
+        raise Refusal(reasons.FIELD_MISSING, f"{name} is {str(value)[:50]}, expected a number")
     return float(value)
 
 
@@ -239,19 +264,19 @@ def hashed_uid(image_bytes: bytes, caption_bytes: bytes) -> str:
 
 def _caption_member(sample: Sample) -> bytes:
     if CAPTION_EXTENSION in sample.too_large:
-        raise Rejected(reasons.CAPTION_TOO_LARGE, f"{sample.too_large[CAPTION_EXTENSION]} bytes")
+        raise Refusal(reasons.CAPTION_TOO_LARGE, f"{sample.too_large[CAPTION_EXTENSION]} bytes")
     if CAPTION_EXTENSION not in sample.members:
-        raise Rejected(reasons.CAPTION_MISSING, _listing(sample))
+        raise Refusal(reasons.CAPTION_MISSING, _listing(sample))
     return sample.members[CAPTION_EXTENSION]
 
 
 def _image_member(sample: Sample) -> bytes:
     for extension in IMAGE_EXTENSIONS:
         if extension in sample.too_large:
-            raise Rejected(reasons.IMAGE_TOO_LARGE, f"{sample.too_large[extension]} bytes")
+            raise Refusal(reasons.IMAGE_TOO_LARGE, f"{sample.too_large[extension]} bytes")
         if extension in sample.members:
             return sample.members[extension]
-    raise Rejected(reasons.IMAGE_MISSING, _listing(sample))
+    raise Refusal(reasons.IMAGE_MISSING, _listing(sample))
 
 
 def _listing(sample: Sample) -> str:

@@ -1,47 +1,71 @@
-"""The embed stage: one input shard -> one part of samples and one of rejects, in tar order.
+"""The embed stage: a unit is one input shard, its part holds the embedded samples and the rejects, in tar order.
 
 Reads tars (`inputs.pool.Shard`), writes `samples.parquet` (`schemas.samples`), `embeddings.parquet`
 (`schemas.embeddings`) and `rejects.parquet` (`schemas.REJECTS`) per shard. Invariants: samples read = embedded +
-rejected; batches never cross shards, so the bits do not depend on which worker took which shard; memory holds the
-samples decoded ahead and the rows of one shard.
+rejected; batches never cross shards, so the bits do not depend on which worker took which shard; memory holds what
+`feed` and `part` keep, whatever the size of the shard.
+
+A worker takes two shards side by side: while the model works on one, the next is read and decoded ahead, and the one
+before written. So the model waits at no border between shards.
 """
 
-import warnings
+import threading
+import weakref
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
-import pyarrow as pa
-from PIL import Image
-
-from pipeline import artifacts, schemas, storage
+from pipeline import artifacts, storage
 from pipeline.artifacts import Receipt
-from pipeline.columns import vector_column
 from pipeline.embed import models
-from pipeline.embed.clip import ClipEncoder
-from pipeline.embed.decode import WANTED_EXTENSIONS, FieldKind, Limits, Prepared, Rejected, prepare
+from pipeline.embed.clip import ClipEncoder, Flight
+from pipeline.embed.decode import WANTED_EXTENSIONS, Decoder, FieldKind, Prepared
+from pipeline.embed.decode_pool import DecodePool, Lane, Work
+from pipeline.embed.feed import Feed, Ready
+from pipeline.embed.part import (
+    EMBEDDED,
+    EMBEDDINGS,
+    END_MARK_MISSING,
+    READ,
+    REJECTED,
+    REJECTS,
+    SAMPLES,
+    Part,
+    commit,
+    open_part,
+)
+from pipeline.embed.resize import Method
+from pipeline.embed.tokens import Tokenising
 from pipeline.errors import InfrastructureError, UserError
 from pipeline.inputs.pool import Shard
-from pipeline.inputs.tar import DEFAULT_MAX_MEMBER_BYTES, Fault, Sample, TarReader
+from pipeline.inputs.tar import DEFAULT_MAX_MEMBER_BYTES
 
-SAMPLES = "samples.parquet"
-EMBEDDINGS = "embeddings.parquet"
-REJECTS = "rejects.parquet"
+__all__ = [
+    "AT_ONCE",
+    "BATCH_CUT",
+    "EMBEDDED",
+    "EMBEDDINGS",
+    "READ",
+    "REJECTED",
+    "REJECTS",
+    "SAMPLES",
+    "EmbedParams",
+    "EmbedUnit",
+    "EmbedWorker",
+    "check_reject_rate",
+    "plan",
+]
 
-READ = "read"
-EMBEDDED = "embedded"
-REJECTED = "rejected"
-"""Counters of the books; `rejected.<reason>` counts each reason."""
-UID_DUPLICATE = "uid-duplicate"
-"""Counter: samples whose uid an earlier sample of the same shard has."""
-END_MARK_MISSING = "tar-without-end-mark"
-"""Counter: tars that do not end in zero blocks; a tar cut between two samples shows in nothing else."""
+AT_ONCE = 2
+"""Shards that a worker has in hand: the model is at one of them."""
 
-# Bytes of samples that may wait for the encoder, beside two batches of them.
-_AHEAD_BYTES = 256 << 20
+BATCH_CUT = "batch-cut"
+"""Counter: batches that exceeded the device's memory and went through the model in pieces; their last bits may differ
+from those of whole batches."""
+
+# Batches the GPU has been given and that are not booked yet: it finds the next when it is done with one.
+_FLIGHTS = 2
 
 
 @dataclass(frozen=True)
@@ -53,7 +77,8 @@ class EmbedParams:
         pretrained: likewise.
         precision: fp32, bf16, fp16, or auto (by the device of the worker; its receipt tells which).
         batch_size: samples per forward pass: a matrix product of another shape may round differently.
-        max_pixels: see `decode.Limits`.
+        resize: see `resize`.
+        max_pixels: see `decode.Decoder`.
         max_member_bytes: images, captions and json above are not loaded.
         fields: json values to carry along as columns, (name, kind).
     """
@@ -62,6 +87,7 @@ class EmbedParams:
     pretrained: str | None
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     batch_size: int = 64
+    resize: Method = "exact"
     max_pixels: int = 100_000_000
     max_member_bytes: int = DEFAULT_MAX_MEMBER_BYTES
     fields: tuple[tuple[str, FieldKind], ...] = ()
@@ -81,7 +107,7 @@ def plan(shards: Sequence[Shard], params: EmbedParams) -> list[EmbedUnit]:
 
 
 class EmbedWorker:
-    """Embeds one shard per call; loads the model once. Build it where it runs."""
+    """Embeds one shard per call; `AT_ONCE` threads may call it. Loads the model once: build it where it runs."""
 
     def __init__(
         self,
@@ -90,7 +116,8 @@ class EmbedWorker:
         model: str,
         pretrained: str | None,
         device: str = "auto",
-        decode_threads: int = 2,
+        decode_processes: int = 1,
+        image_timeout: float = 30.0,
     ) -> None:
         """Loads the model.
 
@@ -100,7 +127,8 @@ class EmbedWorker:
             model: as the user names it, after `models.absolute`.
             pretrained: likewise.
             device: `auto` takes a GPU if there is one.
-            decode_threads: threads that decode ahead of the encoder; does not change the result.
+            decode_processes: processes that decode ahead of the encoder; does not change the result.
+            image_timeout: seconds of processor time after which a picture's decoder is given up.
 
         Raises:
             UserError: the model here is not the one the units were planned with.
@@ -110,9 +138,20 @@ class EmbedWorker:
             raise UserError(f"embed.model: this machine has {here}, planned was {(params.model, params.pretrained)}")
         self._folder = folder
         self._params = params
-        self._decode_threads = decode_threads
-        self._encoder = ClipEncoder(models.resolve(model, pretrained), params.precision, device)
-        _quiet_pillow(params.max_pixels)
+        source = models.resolve(model, pretrained)
+        self._encoder = ClipEncoder(source, params.precision, device, resize=params.resize)
+        decoder = Decoder(self._encoder.preprocess, params.max_pixels, params.fields)
+        work: Work = decoder
+        if self._encoder.device != "cpu":
+            # At a GPU's pace the tokenizer alone would fill this process; on a CPU it is lost beside the model, and a
+            # decode process that loads it takes 360 MB instead of 25.
+            work = Tokenising(decoder, source)
+        # A batch that is gathered, one that waits, and what the processes are at.
+        slots = 2 * params.batch_size + 16 * decode_processes
+        self._pool = DecodePool(work, decode_processes, self._encoder.preprocess.n_bytes, slots, AT_ONCE, image_timeout)
+        self.close = weakref.finalize(self, self._pool.close)
+        """Ends the decode processes; happens by itself when the worker is collected or the program ends."""
+        self._turn = threading.Lock()
 
     def __call__(self, unit: EmbedUnit) -> Receipt:
         """Reads, embeds and commits one shard.
@@ -122,39 +161,61 @@ class EmbedWorker:
             InfrastructureError: storage failed, or the shard changed under the run.
             BooksError: a sample is neither embedded nor rejected.
         """
-        shard, params = unit.shard, self._params
-        part = _Part(shard.name, schemas.samples(params.fields), schemas.embeddings(self._encoder.dimension))
-        limits = Limits(params.max_pixels, self._encoder.image_size)
-        work = partial(_attend, transform=self._encoder.transform, limits=limits, fields=params.fields)
-        batch: list[Prepared] = []
-        try:
-            with (
-                storage.open_read(shard.url) as stream,
-                ThreadPoolExecutor(self._decode_threads, thread_name_prefix="decode") as pool,
-            ):
-                reader = TarReader(stream, WANTED_EXTENSIONS, params.max_member_bytes)
-                for item in _in_order(work, part.counted(reader), pool, 2 * params.batch_size):
-                    if isinstance(item, Prepared):
-                        batch.append(item)
-                        if len(batch) == params.batch_size:
-                            self._encode(batch, part)
-                            batch = []
-                    else:
-                        part.reject(*item)
-        except FileNotFoundError as error:
-            raise UserError(f"{error}; it was there when this run began") from error
-        if batch:
-            self._encode(batch, part)
-        if reader.bytes_read != shard.size:
-            raise InfrastructureError(
-                f"{storage.redact(shard.url)}: {reader.bytes_read} bytes came, {shard.size} were listed"
-            )
-        part.counters[END_MARK_MISSING] += not reader.end_mark
-        return part.commit(self._folder, unit.key, self._encoder.precision)
+        shard, params, encoder = unit.shard, self._params, self._encoder
+        with open_part(self._folder, unit.key, shard.name, params.fields, encoder.dimension) as part:
+            try:
+                with (
+                    self._pool.lane() as lane,
+                    Feed(shard.url, lane, WANTED_EXTENSIONS, params.max_member_bytes) as feed,
+                    # From here on this shard has the model; until then it decodes ahead.
+                    self._turn,
+                ):
+                    self._embed(feed, lane, part)
+            except FileNotFoundError as error:
+                raise UserError(f"{error}; it was there when this run began") from error
+            if feed.bytes_read != shard.size:
+                raise InfrastructureError(
+                    f"{storage.redact(shard.url)}: {feed.bytes_read} bytes came, {shard.size} were listed"
+                )
+            part.counters[READ] = feed.read
+            part.counters[END_MARK_MISSING] += not feed.end_mark
+        return commit(self._folder, unit.key, part, {"dimension": encoder.dimension, "precision": encoder.precision})
 
-    def _encode(self, batch: Sequence[Prepared], part: "_Part") -> None:
-        found = self._encoder.encode([item.pixels for item in batch], [item.caption for item in batch])
-        part.embed(batch, found.image_ND, found.text_ND, found.clip_score_N)
+    def _embed(self, feed: Feed, lane: Lane, part: Part) -> None:
+        flights: deque[tuple[list[Prepared], Flight]] = deque()
+        for batch in self._batches(feed, part):
+            samples = [ready.sample for ready in batch]
+            slots = [ready.slot for ready in batch]
+            pixels = self._encoder.gather(lane.pixels, slots)
+            feed.release(slots)
+            flights.append((samples, self._encoder.launch(pixels, self._tokens(samples))))
+            if len(flights) == _FLIGHTS:
+                self._book(*flights.popleft(), part)
+        while flights:
+            self._book(*flights.popleft(), part)
+
+    def _batches(self, feed: Feed, part: Part) -> Iterator[list[Ready]]:
+        batch: list[Ready] = []
+        for item in feed:
+            if isinstance(item, Ready):
+                batch.append(item)
+                if len(batch) == self._params.batch_size:
+                    yield batch
+                    batch = []
+            else:
+                part.reject(item)
+        if batch:
+            yield batch
+
+    def _tokens(self, samples: Sequence[Prepared]) -> Any:
+        made = [sample.tokens for sample in samples if sample.tokens is not None]
+        if len(made) < len(samples):
+            return self._encoder.tokenize([sample.caption for sample in samples])
+        return self._encoder.as_tokens(b"".join(made), len(samples))
+
+    def _book(self, samples: list[Prepared], flight: Flight, part: Part) -> None:
+        part.embed(samples, flight.settle())
+        part.counters[BATCH_CUT] += len(flight.pieces) > 1
 
 
 def check_reject_rate(counters: Counter[str] | dict[str, int], limit: float) -> None:
@@ -172,112 +233,3 @@ def check_reject_rate(counters: Counter[str] | dict[str, int], limit: float) -> 
             f"{rejected} of {read} samples were rejected ({rejected / read:.1%}; {reasons}), "
             f"embed.max_reject_rate is {limit:.1%}"
         )
-
-
-@dataclass
-class _Part:
-    """Rows and books of one shard while it is read."""
-
-    shard: str
-    samples: pa.Schema
-    embeddings: pa.Schema
-    counters: Counter[str] = field(default_factory=Counter)
-    sample_tables: list[pa.Table] = field(default_factory=list)
-    embedding_tables: list[pa.Table] = field(default_factory=list)
-    rejects: list[dict[str, str]] = field(default_factory=list)
-    uids: set[str] = field(default_factory=set)
-
-    def counted(self, events: Iterable[Sample | Fault]) -> Iterator[Sample | Fault]:
-        for event in events:
-            self.counters[READ] += 1
-            yield event
-
-    def reject(self, key: str, reason: str, detail: str) -> None:
-        self.counters[REJECTED] += 1
-        self.counters[f"{REJECTED}.{reason}"] += 1
-        self.rejects.append({"shard": self.shard, "key": key, "reason": reason, "detail": detail})
-
-    def embed(self, batch: Sequence[Prepared], image_ND: Any, text_ND: Any, clip_score_N: Any) -> None:
-        self.counters[EMBEDDED] += len(batch)
-        for item in batch:
-            self.counters.update(item.notes)
-            self.counters[UID_DUPLICATE] += item.uid in self.uids
-            self.uids.add(item.uid)
-        columns = {
-            "shard": [self.shard] * len(batch),
-            "key": [item.key for item in batch],
-            "uid": [item.uid for item in batch],
-            "clip_score": clip_score_N,
-            "caption": [item.caption for item in batch],
-            "width": [item.width for item in batch],
-            "height": [item.height for item in batch],
-            "offset": [item.offset for item in batch],
-            "size": [item.size for item in batch],
-        }
-        carried = self.samples.names[len(columns) :]
-        columns |= {name: [item.fields[i] for item in batch] for i, name in enumerate(carried)}
-        self.sample_tables.append(pa.table(columns, schema=self.samples))
-        vectors = [vector_column(image_ND), vector_column(text_ND)]
-        self.embedding_tables.append(pa.Table.from_arrays(vectors, schema=self.embeddings))
-
-    def commit(self, folder: str, key: str, precision: str) -> Receipt:
-        books = {name: self.counters[name] for name in (EMBEDDED, REJECTED)}
-        artifacts.balance(f"embed {self.shard}", self.counters[READ], books)
-        files: dict[str, pa.Table | bytes] = {
-            SAMPLES: _whole(self.sample_tables, self.samples),
-            EMBEDDINGS: _whole(self.embedding_tables, self.embeddings),
-            REJECTS: pa.Table.from_pylist(self.rejects, schema=schemas.REJECTS),
-        }
-        others = {name: count for name, count in sorted(self.counters.items()) if count}
-        counters = {READ: self.counters[READ], **books, **others}
-        facts = {"dimension": self.embeddings.field("image_emb").type.byte_width // 2, "precision": precision}
-        return artifacts.commit_unit(folder, key, files, counters, facts)
-
-
-def _whole(tables: Sequence[pa.Table], schema: pa.Schema) -> pa.Table:
-    return pa.concat_tables(tables).combine_chunks() if tables else schema.empty_table()
-
-
-_Reject = tuple[str, str, str]
-
-
-def _attend(
-    event: Sample | Fault,
-    transform: Callable[[Image.Image], Any],
-    limits: Limits,
-    fields: Sequence[tuple[str, FieldKind]],
-) -> Prepared | _Reject:
-    """What becomes of one thing read from the tar: a sample ready to encode, or (key, reason, detail)."""
-    if isinstance(event, Fault):
-        return event.key, event.reason, event.detail
-    found = prepare(event, transform, limits, fields)
-    return (event.key, found.reason, found.detail) if isinstance(found, Rejected) else found
-
-
-def _in_order(
-    work: Callable[[Sample | Fault], Prepared | _Reject],
-    events: Iterable[Sample | Fault],
-    pool: ThreadPoolExecutor,
-    ahead: int,
-) -> Iterator[Prepared | _Reject]:
-    """Maps over events in a pool, at most `ahead` of them and `_AHEAD_BYTES` at a time; results keep the order."""
-    waiting: deque[tuple[Future[Prepared | _Reject], int]] = deque()
-    held = 0
-    for event in events:
-        size = sum(map(len, event.members.values())) if isinstance(event, Sample) else 0
-        while waiting and (len(waiting) >= ahead or held + size > _AHEAD_BYTES):
-            future, freed = waiting.popleft()
-            held -= freed
-            yield future.result()
-        waiting.append((pool.submit(work, event), size))
-        held += size
-    yield from (future.result() for future, _ in waiting)
-
-
-def _quiet_pillow(max_pixels: int) -> None:
-    """Leaves size limits to `decode.Limits`, and keeps Pillow's remarks on bad EXIF out of the log."""
-    if Image.MAX_IMAGE_PIXELS is not None:
-        # Never lowered: the limit is the process's, and others in it may want more than this pool's.
-        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_pixels)
-    warnings.filterwarnings("ignore", module="PIL")
-    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)

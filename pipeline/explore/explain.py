@@ -72,6 +72,7 @@ class Explained:
             budget.
         threshold: the lowest selection score that was kept; None where nothing was.
         why: one line.
+        method: `d2`, or what it was compared with; others send no messages.
         neighbours: nearest first.
     """
 
@@ -85,6 +86,7 @@ class Explained:
     kept_from: float | None
     threshold: float | None
     why: str
+    method: str
     neighbours: tuple[Neighbour, ...]
 
     @property
@@ -205,6 +207,9 @@ def explain(run: FinishedRun, position: int, line: Line) -> Explained:
     own = {**decided[0], **sampled}
     gammas = [float(run.rank.params.get(name, 0.0)) for name in ("gamma_forward", "gamma_reverse")]
     raised, lowered, lowers = _ledger(decided, position, positions, sq_distance, *gammas)
+    if run.method != "d2":
+        # Another method sends no messages back: its score stands for itself.
+        lowered, lowers = [0] * len(near), [0] * len(near)
     neighbours = [
         Neighbour(
             position=int(at),
@@ -232,12 +237,13 @@ def explain(run: FinishedRun, position: int, line: Line) -> Explained:
         sample=own,
         url=run.urls.get(own["shard"]),
         fixed=forward - sum(lowered),
-        reconciled=forward - sum(lowered) == own["selection_fixed"],
+        reconciled=run.method != "d2" or forward - sum(lowered) == own["selection_fixed"],
         rank=rank,
         ranked=int(line.ranked_N.sum()),
         kept_from=rank / len(run) if rank is not None and not grouped else None,
         threshold=line.threshold,
-        why=why(own, line.threshold),
+        why=why(own, line.threshold, run.method),
+        method=run.method,
         neighbours=tuple(sorted(neighbours, key=lambda n: (n.distance, n.position))),
     )
 
@@ -264,12 +270,14 @@ def _ledger(
     return raised, lowered, lowers
 
 
-def why(row: dict[str, Any], threshold: float | None) -> str:
+def why(row: dict[str, Any], threshold: float | None, method: str) -> str:
     """What happened to a sample, in a line: too low from the start, or lowered by neighbours that were picked."""
     if row["reason"] == "kept":
         return "kept"
     if row["reason"] == CUT_OFF:
         return "dropped: cut off by its score before the graph was built"
+    if method != "d2":
+        return f"dropped: {method} ranks enough others higher"
     if threshold is None or row["forward_score"] < threshold:
         return "dropped: too low from the start, even with its neighbours' support"
     return "dropped: neighbours that were picked first stand for it"

@@ -64,6 +64,11 @@ class FinishedRun:
         return str(self.rank.params.get("difficulty", "difficulty"))
 
     @cached_property
+    def method(self) -> str:
+        """`d2`, or what it was compared with."""
+        return str((self.rank.params.get("baseline") or {}).get("method", "d2"))
+
+    @cached_property
     def offset(self) -> float:
         """What was added to the score to make difficulty."""
         return float(self.rank.facts.get("offset") or 0.0)

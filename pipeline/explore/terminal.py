@@ -63,7 +63,7 @@ def lines(run: FinishedRun, of: Explained) -> Iterator[str]:
         place += f", {row['width']} x {row['height']} px, {row['size']:,} bytes from {row['offset']:,}"
     yield f"  sample    {place}"
     if of.url:
-        yield f"  tar       {plain(of.url, 300)}"
+        yield f"  {'tar  ' if row['size'] else 'table'}     {plain(of.url, 300)}"
     for name in run.fields:
         yield f"  {name:<8}  {plain(str(row[name]))}"
     if of.rank is None:
@@ -83,7 +83,10 @@ def _sum(run: FinishedRun, of: Explained) -> Iterator[str]:
     raised, lowered = sum(n.raised for n in of.neighbours), sum(n.lowered for n in of.neighbours)
     above = sum(n.lowered > 0 for n in of.neighbours)
     yield f"  {row['difficulty']:>9.4f}  difficulty ({shifted})"
-    yield f"  {raised:>+9.4f}  support of {len(of.neighbours)} neighbours"
+    if of.method != "d2":
+        yield f"  {row['selection_score']:>9.4f}  selection score by {of.method}"
+        return
+    yield f"  {raised:>+9.4f}  support of {len(of.neighbours)} neighbour{'s' * (len(of.neighbours) != 1)}"
     yield f"  {0.0 - lowered:>+9.4f}  taken by {above} of them, picked before it"
     line = f"; the lowest that was kept has {of.threshold:.4f}" if of.threshold is not None else ""
     yield f"  {row['selection_score']:>9.4f}  selection score{line}"

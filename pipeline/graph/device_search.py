@@ -21,6 +21,8 @@ Int64 = NDArray[np.int64]
 
 TILE_QUERIES = 8_192
 TILE_MEMBERS = 8_192
+# Share of the card's free memory that a query matrix may take; of a larger one, each tile is sent when it is needed.
+_HELD_SHARE = 0.25
 # Relative, above what any formula below rounds in float32.
 _ROOM = 2.0**-18
 
@@ -37,22 +39,28 @@ class DeviceSearch:
                 Sums must be kept in float32, as tensor cores do.
         """
         self.device, self.dtype = torch.device(device), dtype
-        self._host: Float32 | None = None
-        self._queries = torch.empty(0)
+        # One attribute, so that threads which share the search see both or neither.
+        self._held: tuple[Float32 | None, torch.Tensor | None] = (None, None)
 
     def __call__(
         self, queries_QD: Float32, index_B: Int64, rows_MD: Float32, positions_M: Int64, centre_D: Float32, top: TopK
     ) -> None:
         """Let a block of queries meet the members; see `search.search_block`."""
-        if self._host is not queries_QD:
-            self._host, self._queries = queries_QD, torch.from_numpy(queries_QD).to(self.device)
+        host, held = self._held
+        if host is not queries_QD:
+            held = torch.from_numpy(queries_QD).to(self.device) if self._fits(queries_QD.nbytes) else None
+            self._held = queries_QD, held
         centre = torch.from_numpy(np.ascontiguousarray(centre_D)).to(self.device)
         for start in range(0, len(rows_MD), TILE_MEMBERS):
             stop = min(start + TILE_MEMBERS, len(rows_MD))
             members = self._round(torch.from_numpy(rows_MD[start:stop]).to(self.device), centre)
             for low in range(0, len(index_B), TILE_QUERIES):
                 index_T = index_B[low : low + TILE_QUERIES]
-                queries = self._round(self._queries[torch.from_numpy(index_T).to(self.device)], centre)
+                if held is None:
+                    rows_TD = torch.from_numpy(queries_QD[index_T]).to(self.device)
+                else:
+                    rows_TD = held[torch.from_numpy(index_T).to(self.device)]
+                queries = self._round(rows_TD, centre)
                 pairs = self._survivors(queries, members, top, index_T).cpu().numpy()
                 _rank_pairs(
                     queries_QD,
@@ -63,6 +71,11 @@ class DeviceSearch:
                     top.sq_distances,
                     top.positions,
                 )
+
+    def _fits(self, n_bytes: int) -> bool:
+        if self.device.type != "cuda":
+            return True
+        return n_bytes < _HELD_SHARE * torch.cuda.mem_get_info(self.device)[0]
 
     def _round(self, rows_RD: torch.Tensor, centre_D: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return rounded rows, their squared norms, and upper bounds of what rounding took away."""

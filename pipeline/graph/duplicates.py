@@ -14,6 +14,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from pipeline.graph.parallel import parallel_ranges
 from pipeline.graph.search import NO_POSITION, TopK, insert
 
 Float32 = NDArray[np.float32]
@@ -37,17 +38,19 @@ class Groups:
     rows_N: Int64
 
 
-def collapse(rows_ND: Float32) -> Groups:
+def collapse(rows_ND: Float32, threads: int = 1) -> Groups:
     """Group rows with identical bytes.
 
     Args:
         rows_ND: float32 [N, D], contiguous.
+        threads: workers; changes speed only.
 
     Returns:
         The groups; R = N where all rows differ.
     """
     words_ND = rows_ND.view(np.uint32)
-    hashes_N = _hash_rows(words_ND)
+    hashes_N = np.empty(len(words_ND), np.uint64)
+    parallel_ranges(lambda start, stop: _hash_rows(words_ND, start, stop, hashes_N), len(words_ND), threads)
     first_of_N = _first_identical(words_ND, hashes_N, np.argsort(hashes_N, kind="stable"))
     first_R, group_N = np.unique(first_of_N, return_inverse=True)
     indptr = np.zeros(len(first_R) + 1, np.int64)
@@ -82,15 +85,13 @@ def expand(top: TopK, groups: Groups, positions_N: Int64) -> TopK:
 
 
 @njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def _hash_rows(words_ND: NDArray[np.uint32]) -> NDArray[np.uint64]:
-    out_N = np.empty(words_ND.shape[0], np.uint64)
-    for n in range(words_ND.shape[0]):
+def _hash_rows(words_ND: NDArray[np.uint32], start: int, stop: int, out_N: NDArray[np.uint64]) -> None:
+    for n in range(start, stop):
         h = np.uint64(0x9E3779B97F4A7C15)
         for d in range(words_ND.shape[1]):
             h = (h ^ np.uint64(words_ND[n, d])) * np.uint64(0xFF51AFD7ED558CCD)
             h ^= h >> np.uint64(32)
         out_N[n] = h
-    return out_N
 
 
 @njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]

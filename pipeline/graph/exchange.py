@@ -7,6 +7,7 @@
 A reader of one destination fetches its index entry and its records, and nothing else: two ranged reads.
 """
 
+import io
 import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -33,16 +34,41 @@ def pack(records_R: Records, destinations_R: Int64, n_destinations: int) -> byte
         destinations_R: int64 [R], each in [0, n_destinations).
         n_destinations: G.
     """
-    order_R = np.argsort(destinations_R, kind="stable")
-    bounds = np.zeros(n_destinations + 1, np.int64)
-    np.cumsum(np.bincount(destinations_R, minlength=n_destinations), out=bounds[1:])
-    body = records_R[order_R].view(np.uint8).data
+    return pack_all([(records_R, destinations_R)], n_destinations)
+
+
+def pack_all(batches: list[tuple[Records, Int64]], n_destinations: int) -> bytes:
+    """The file of the records of several batches, in their order; the list is emptied.
+
+    Memory: the records once, and the file.
+
+    Args:
+        batches: as of `pack`, one record type, at least one batch.
+        n_destinations: G.
+    """
+    dtype = batches[0][0].dtype
+    sorted_batches, bounds_of_batches = [], []
+    while batches:
+        records_R, destinations_R = batches.pop(0)
+        bounds = np.zeros(n_destinations + 1, np.int64)
+        np.cumsum(np.bincount(destinations_R, minlength=n_destinations), out=bounds[1:])
+        sorted_batches.append(records_R[np.argsort(destinations_R, kind="stable")].view(np.uint8).data)
+        bounds_of_batches.append((bounds * dtype.itemsize).tolist())
     index = np.zeros(n_destinations + 1, _ENTRY)
-    index["start"] = 8 + index.nbytes + bounds * records_R.dtype.itemsize
+    index["start"] = 8 + index.nbytes + np.sum(bounds_of_batches, axis=0)
+    sink = io.BytesIO()
+    sink.write(np.int64(n_destinations).tobytes())
+    sink.write(index.tobytes())
     for number in range(n_destinations):
-        low, high = (int(bounds[number + side]) * records_R.dtype.itemsize for side in (0, 1))
-        index["crc"][number] = zlib.crc32(body[low:high])
-    return b"".join([np.int64(n_destinations).tobytes(), index.tobytes(), body])
+        crc = 0
+        for body, starts in zip(sorted_batches, bounds_of_batches, strict=True):
+            data = body[starts[number] : starts[number + 1]]
+            crc = zlib.crc32(data, crc)
+            sink.write(data)
+        index["crc"][number] = crc
+    sink.seek(8)
+    sink.write(index.tobytes())
+    return sink.getvalue()
 
 
 def read(url: str, dtype: np.dtype[Any], destination: int) -> Records:

@@ -14,9 +14,19 @@ from numpy.typing import NDArray
 
 from pipeline.errors import UserError
 from pipeline.graph.distances import sq_distance_float64
+from pipeline.graph.parallel import parallel_ranges
 
 Float32 = NDArray[np.float32]
 FeatureKind = Literal["image", "text", "image+text"]
+
+
+class NoDirectionError(UserError):
+    """A row that cannot be normalised: what it is, its number in the pool, and why."""
+
+    def __init__(self, name: str, row: int, fault: str, sample: str = "") -> None:
+        """`sample`: what the row's owner calls it, in brackets, where that is known."""
+        super().__init__(f"{name} of row {row}{sample} {fault}: it cannot be normalised; reject this sample")
+        self.name, self.row, self.fault = name, row, fault
 
 
 def features(
@@ -53,33 +63,45 @@ def features(
     return unit_rows(np.concatenate(units, axis=1), first_row, "image+text feature")
 
 
-def unit_rows(rows_ND: NDArray[Any], first_row: int = 0, name: str = "embedding") -> Float32:
+def unit_rows(rows_ND: NDArray[Any], first_row: int = 0, name: str = "embedding", threads: int = 1) -> Float32:
     """Normalise every row: float64 norm in a fixed order, one rounding to float32.
 
     Args:
         rows_ND: float16, float32 or float64 [N, D].
         first_row: number of row 0, for messages.
         name: what a row is, for messages.
+        threads: workers; changes speed only.
 
     Returns:
         float32 [N, D].
 
     Raises:
-        UserError: not a floating matrix with at least one column, or a row is zero, NaN or infinite.
+        UserError: not a floating matrix with at least one column.
+        NoDirectionError: a row is zero, NaN or infinite.
     """
     if rows_ND.ndim != 2 or rows_ND.shape[1] == 0 or not np.issubdtype(rows_ND.dtype, np.floating):
         raise UserError(f"{name}s: got {rows_ND.dtype} {rows_ND.shape}, expected floating [N, D] with D >= 1")
-    with np.errstate(over="ignore"):
-        source_ND = np.ascontiguousarray(rows_ND, dtype=np.float32)
-    out_ND = np.empty_like(source_ND)
-    bad = _normalise(source_ND, np.zeros(source_ND.shape[1], np.float32), out_ND)
+    out_ND = np.empty(rows_ND.shape, np.float32)
+    zeros_D = np.zeros(rows_ND.shape[1], np.float32)
+    faults = []
+
+    def normalise(start: int, stop: int) -> None:
+        with np.errstate(over="ignore"):
+            source_ND = np.ascontiguousarray(rows_ND[start:stop], dtype=np.float32)
+        fault = _normalise(source_ND, zeros_D, out_ND[start:stop])
+        if fault >= 0:
+            faults.append(start + fault)
+
+    parallel_ranges(normalise, len(rows_ND), threads, chunk=4096)
+    bad = min(faults, default=-1)
     if bad >= 0:
         fault = "is all zeros" if not rows_ND[bad].any() else "has NaN, infinite or too large values"
-        raise UserError(f"{name} of row {first_row + bad} {fault}: it cannot be normalised; reject this sample")
+        raise NoDirectionError(name, first_row + bad, fault)
     return out_ND
 
 
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+# The default error model tests every division for zero, which keeps the loop from becoming vectors: five times slower.
+@njit(nogil=True, cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def _normalise(rows_ND: Float32, zeros_D: Float32, out_ND: Float32) -> int:
     for n in range(rows_ND.shape[0]):
         sq_norm = sq_distance_float64(rows_ND[n], zeros_D)

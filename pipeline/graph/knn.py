@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import UserError
+from pipeline.graph.block_search import block_search
 from pipeline.graph.csr import Graph
 from pipeline.graph.duplicates import Groups, collapse, expand
 from pipeline.graph.features import unit_rows
@@ -118,9 +119,9 @@ def knn_graph_report(
     """
     _check(embeddings, n_neighbors, target_recall, nlist, nprobe)
     threads = threads or available_cores()
-    rows_ND = unit_rows(embeddings)
+    rows_ND = unit_rows(embeddings, threads=threads)
     n_rows = len(rows_ND)
-    groups = collapse(rows_ND)
+    groups = collapse(rows_ND, threads)
     rows_RD = rows_ND if len(groups.first_R) == n_rows else rows_ND[groups.first_R]
     lists_wanted = wants_lists(n_rows, target_recall, nprobe)
     if lists_wanted:
@@ -281,13 +282,20 @@ def search_in_memory(
     order_R = np.argsort(probes_RP[:, 0], kind="stable")
     indptr = np.zeros(nlist + 1, np.int64)
     np.cumsum(np.bincount(probes_RP[:, 0], minlength=nlist), out=indptr[1:])
-    lists = Lists(rows_RD[order_R], positions_R[order_R], indptr, centroids_LD)
+    ordered_RD = np.empty_like(rows_RD)
+
+    def gather(start: int, stop: int) -> None:
+        np.take(rows_RD, order_R[start:stop], axis=0, out=ordered_RD[start:stop], mode="clip")
+
+    parallel_ranges(gather, n_rows, threads, chunk=4096)
+    lists = Lists(ordered_RD, positions_R[order_R], indptr, centroids_LD)
     probes_RP = probes_RP[order_R]
     top = TopK.empty(n_rows, n_best)
+    search_one = block_search(rows_RD.shape[1])
 
     def search(start: int, stop: int) -> None:
         for probes in (probes_RP[start:stop, :1], probes_RP[start:stop, 1:]):
-            search_lists(lists, lists.rows, visits_of(probes, nlist, start), top)
+            search_lists(lists, lists.rows, visits_of(probes, nlist, start), top, search_one)
 
     parallel_ranges(search, n_rows, threads, chunk=n_rows)
     out = TopK.empty(n_rows, n_best)

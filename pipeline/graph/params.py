@@ -28,6 +28,7 @@ class Layout:
         partitions: of the lists; None chooses from the bytes of the pool.
         buckets: of the rows' hashes; None chooses from the number of rows.
         batch_rows: queries that a search holds at a time.
+        visitors: rows that one unit of the search serves, about; more come in several units of the same partition.
         threads: of a worker that searches.
     """
 
@@ -35,4 +36,5 @@ class Layout:
     partitions: int | None = None
     buckets: int | None = None
     batch_rows: int = 65_536
+    visitors: int = 2**22
     threads: int = 1

@@ -29,8 +29,10 @@ Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
 Precision = Literal["bfloat16", "float32"]
 
-# The library compiles a kernel for every new shape (0.4 ms, as long as the product itself): so few shapes are used.
-_SHAPE_STEPS = np.array([*range(32, 512, 32), *range(512, 1025, 128)])
+# The library compiles a kernel for every new shape (0.6 ms, as long as the product itself) and keeps it (0.6 MB): so
+# few shapes are used. The rows of a list are few and met often, so their steps are finer.
+_MEMBER_STEPS = np.array([*range(32, 256, 32), *range(256, 512, 64), *range(512, 1025, 128)])
+_QUERY_STEPS = np.array([32, 64, 96, 128, 192, 256, 384, 512, 640, 768, 896, 1024])
 
 BFLOAT16_OUTPUT_ERROR = 2.0**-8 * 1.01
 # Norms and sums below may be added in any order: their error is covered by `accumulation`, so vectorising is safe.
@@ -64,7 +66,9 @@ def accumulation(n_dims: int) -> float:
     return (n_dims + 64) * 2.0**-22
 
 
-def round_rows(rows_ND: Float32, index_R: Int64, centre_D: Float32, precision: Precision) -> Rounded:
+def round_rows(
+    rows_ND: Float32, index_R: Int64, centre_D: Float32, precision: Precision, queries: bool = False
+) -> Rounded:
     """Gather rows, subtract the centre and round, in one pass.
 
     Args:
@@ -72,13 +76,15 @@ def round_rows(rows_ND: Float32, index_R: Int64, centre_D: Float32, precision: P
         index_R: int64 [R].
         centre_D: float32 [D], any value.
         precision: what `multiply` will be given.
+        queries: whether they are the queries of a product, not its members; it changes the padding only.
 
     Returns:
         The rounded rows and their bounds.
     """
     n_rows = len(index_R)
-    step = np.searchsorted(_SHAPE_STEPS, n_rows)
-    shape = (int(_SHAPE_STEPS[step]) if step < len(_SHAPE_STEPS) else n_rows, rows_ND.shape[1])
+    steps = _QUERY_STEPS if queries else _MEMBER_STEPS
+    step = np.searchsorted(steps, n_rows)
+    shape = (int(steps[step]) if step < len(steps) else n_rows, rows_ND.shape[1])
     sq_norms, errors = np.empty(n_rows, np.float32), np.empty(n_rows, np.float32)
     values = np.empty(shape, np.uint16 if precision == "bfloat16" else np.float32)
     values[n_rows:] = 0

@@ -15,7 +15,8 @@ from numba import njit
 from numpy.typing import NDArray
 
 from pipeline.errors import UserError
-from pipeline.graph.lists import Lists, search_lists, visits_of
+from pipeline.graph.block_search import block_search
+from pipeline.graph.lists import Lists, search_lists, search_on_cpu, visits_of
 from pipeline.graph.parallel import parallel_ranges
 from pipeline.graph.search import NO_POSITION, Members, TopK, search_block
 
@@ -134,14 +135,19 @@ class Quantiser:
             [N, P]; positions are list numbers, NO_POSITION past the last that was found (two levels only).
         """
         top = TopK.empty(len(rows_ND), nprobe)
+        search_one = block_search(rows_ND.shape[1])
 
         def search(start: int, stop: int) -> None:
-            if self._upper is None:
+            if self._upper is None and search_one is search_on_cpu:
                 search_block(rows_ND, np.arange(start, stop), self._members, top)
+                return
+            if self._upper is None:
+                numbers = self._members.positions
+                search_one(rows_ND, np.arange(start, stop), self.centroids, numbers, self._members.centre, top)
                 return
             n_upper = len(self._upper.centroids)
             upper = self._upper.nearest(rows_ND[start:stop], min(UPPER_PROBES, n_upper)).positions
-            search_lists(self._lists, rows_ND, visits_of(upper.astype(np.int32), n_upper, start), top)
+            search_lists(self._lists, rows_ND, visits_of(upper.astype(np.int32), n_upper, start), top, search_one)
 
         parallel_ranges(search, len(rows_ND), threads)
         return top

@@ -119,7 +119,7 @@ def search_block(queries_ND: Float32, index_Q: Int64, members: Members, top: Top
     relative, output = np.float32(accumulation(n_dims)), np.float32(output_error(members.precision))
     for low in range(0, len(index_Q), TILE_QUERIES):
         index_T = index_Q[low : low + TILE_QUERIES]
-        rounded = round_rows(queries_ND, index_T, members.centre, members.precision)
+        rounded = round_rows(queries_ND, index_T, members.centre, members.precision, queries=True)
         for start, stop, tile in members.tiles:
             _rank_tile(
                 multiply(rounded, tile),

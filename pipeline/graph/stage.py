@@ -24,7 +24,7 @@ from pipeline.graph.params import GraphParams, Layout
 from pipeline.graph.recall import Recall
 from pipeline.graph.sharded import build as sharded
 from pipeline.graph.sharded.edges import check_symmetry, commit_rows
-from pipeline.graph.sharded.pool import Job, StepWorker, features_of, read_raw, units
+from pipeline.graph.sharded.pool import Job, StepWorker, checked_features, units
 
 
 def plan(
@@ -84,7 +84,7 @@ def whole(job: Job, _: int) -> Receipt:
     blocks = []
     for part, receipt in enumerate(job.parts):
         start, stop = (int(bound) for bound in job.starts[part : part + 2])
-        blocks.append(features_of(job, read_raw(job, part), start))
+        blocks.append(checked_features(job, part)[1])
         if job.cut_off is not None:
             cut_off_N[start:stop] = job.cut_off.of_part(job.embed_folder, part, receipt)
     kept_K = np.flatnonzero(~cut_off_N)

@@ -69,19 +69,19 @@ def _find(pattern: str) -> list[FileInfo]:
     named: list[str] = []
     for url in expand_braces(pattern):
         if "*" in url or "?" in url or not _is_tar(url):
-            found.extend(_named_files(named, pattern))
+            found.extend(named_files(named, pattern))
             named = []
             found.extend(_matching(url))
         else:
             named.append(url)
-    return found + _named_files(named, pattern)
+    return found + named_files(named, pattern)
 
 
 def _matching(url: str) -> list[FileInfo]:
     """A glob's or a folder's tars, in natural order."""
     tars = [file for file in storage.list_files(url) if _is_tar(file.url)]
     if tars:
-        return sorted(tars, key=lambda file: _natural(file.url))
+        return sorted(tars, key=lambda file: natural(file.url))
     if "*" in url or "?" in url:
         raise UserError(f"input {storage.redact(url)}: no tar matches")
     if storage.is_folder(url):
@@ -91,8 +91,12 @@ def _matching(url: str) -> list[FileInfo]:
     raise UserError(f"input {storage.redact(url)}: does not exist")
 
 
-def _named_files(urls: list[str], pattern: str) -> list[FileInfo]:
-    """The files of these names, in the order given."""
+def named_files(urls: list[str], pattern: str) -> list[FileInfo]:
+    """The files of these names, in the order given.
+
+    Raises:
+        UserError: one does not exist.
+    """
     by_folder: dict[str, list[str]] = {}
     for url in urls:
         by_folder.setdefault(posixpath.dirname(url), []).append(url)
@@ -118,7 +122,8 @@ def _is_tar(url: str) -> bool:
     return url.lower().endswith(".tar")
 
 
-def _natural(url: str) -> tuple[list[tuple[int, int, str]], str]:
+def natural(url: str) -> tuple[list[tuple[int, int, str]], str]:
+    """A key that sorts names with their digits as numbers."""
     parts = re.split(r"([0-9]+)", url)
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts if part], url
 

@@ -18,6 +18,12 @@ IMAGE_TOO_LARGE = "image-too-large"
 Also used where the image is so narrow that the model's own resize would exceed `max_pixels`.
 """
 
+IMAGE_CRASHED_DECODER = "image-crashed-decoder"
+"""The decoder's process did not survive this image, twice: bad bytes that a C library does not catch, or no memory."""
+
+IMAGE_TIMEOUT = "image-timeout"
+"""The image was not decoded within `embed.image_timeout` seconds, twice."""
+
 CAPTION_MISSING = "caption-missing"
 """The sample has no txt member."""
 
@@ -39,12 +45,23 @@ TAR_CORRUPT = "tar-corrupt"
 TAR_EMPTY = "tar-empty"
 """The file has no bytes at all: no tar program writes that, so an upload most likely failed."""
 
+EMBEDDING_INVALID = "embedding-invalid"
+"""The table has no embedding for the row, or one without direction: all zeros, NaN, infinite, of another length."""
+
+SCORE_MISSING = "score-missing"
+"""The table has no CLIP score for the row, or one that is not finite."""
+
+UID_INVALID = "uid-invalid"
+"""The table's uid is not 32 hex digits."""
+
 ALL = frozenset(
     {
         IMAGE_MISSING,
         IMAGE_TRUNCATED,
         IMAGE_UNDECODABLE,
         IMAGE_TOO_LARGE,
+        IMAGE_CRASHED_DECODER,
+        IMAGE_TIMEOUT,
         CAPTION_MISSING,
         CAPTION_EMPTY,
         CAPTION_TOO_LARGE,
@@ -52,6 +69,9 @@ ALL = frozenset(
         TAR_TRUNCATED,
         TAR_CORRUPT,
         TAR_EMPTY,
+        EMBEDDING_INVALID,
+        SCORE_MISSING,
+        UID_INVALID,
     }
 )
 """Every reason that may appear in a rejects table."""

@@ -12,7 +12,7 @@ Choices a reader of the format may ask about:
 - After a bad header the reader goes on at the next block that is a valid ustar header, at any alignment.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from typing import IO, NamedTuple
 
@@ -65,7 +65,10 @@ class TarReader:
     end_mark: bool = field(default=False, init=False)
 
     def __iter__(self) -> Iterator[Sample | Fault]:
-        source = ViewSource(self.stream) if isinstance(self.stream, memoryview) else StreamSource(self.stream)
+        start = 0
+        if isinstance(self.stream, memoryview):
+            start = yield from self._plain_samples(self.stream)
+        source = ViewSource(self.stream, start) if isinstance(self.stream, memoryview) else StreamSource(self.stream)
         wanted = self.extensions
         walker = Walker(source, _everything if wanted is None else wanted.__contains__, self.max_member_bytes)
         group: list[Member] = []
@@ -89,6 +92,46 @@ class TarReader:
         self.bytes_read, self.end_mark = source.position, walker.end_mark
         if source.position == 0:
             yield Fault("", reasons.TAR_EMPTY, "the file has 0 bytes", 0)
+
+    def _plain_samples(self, view: memoryview) -> Generator[Sample, None, int]:
+        """The samples up to the first header that is not quite ordinary; returns where the rest begins.
+
+        Says what the general way says, at a third of its time. The sample under way there is left to the general way,
+        and so is the last one before the end mark.
+        """
+        wanted, largest = self.extensions, self.max_member_bytes
+        position = start = 0
+        key, prefix = "", b"/"
+        members: dict[str, bytes] = {}
+        extensions: list[str] = []
+        end = len(view)
+        while position + BLOCK <= end:
+            header = parse_header(bytes(view[position : position + BLOCK]))
+            if header is None or header.kind != _ORDINARY or header.size > largest or not header.name.isascii():
+                break
+            payload = position + BLOCK
+            after = payload + -(-header.size // BLOCK) * BLOCK
+            if after > end or header.name.startswith(b"__"):
+                break
+            rest = header.name[len(prefix) :]
+            next_key = key
+            if header.name.startswith(prefix) and b"/" not in rest:
+                extension = rest.decode("ascii").lower()
+            else:
+                split = split_name(header.name.decode("ascii"))
+                if split is None:
+                    break
+                next_key, extension = split
+            if next_key != key or extension in extensions:
+                if extensions:
+                    yield Sample(key, start, position - start, members, {}, tuple(extensions))
+                key, prefix = next_key, next_key.encode("ascii") + b"."
+                start, members, extensions = position, {}, []
+            extensions.append(extension)
+            if wanted is None or extension in wanted:
+                members[extension] = bytes(view[payload : payload + header.size])
+            position = after
+        return start if extensions else position
 
     def _sample(self, group: list[Member]) -> Sample:
         wanted = self.extensions
@@ -145,17 +188,24 @@ def _plain_members(view: memoryview) -> list[RawMember] | None:
     """The members where all are ordinary (no long names, no PAX, nothing hidden), which halves the time; else None."""
     members = []
     position, end = 0, len(view)
+    prefix = "/"
     while position < end:
         header = parse_header(bytes(view[position : position + BLOCK])) if position + BLOCK <= end else None
         if header is None or header.kind != _ORDINARY:
             return None
         name = decode_name(header.name)
-        split = split_name(name)
+        if name.startswith(prefix) and "/" not in name[len(prefix) :] and not name.startswith("__"):
+            extension = name[len(prefix) :].lower()
+        else:
+            split = split_name(name)
+            if split is None:
+                return None
+            prefix, extension = f"{split[0]}.", split[1]
         start = position + BLOCK
         stop = start + header.size
-        if split is None or stop > end:
+        if stop > end:
             return None
-        members.append(RawMember(name, split[1], view[start:stop]))
+        members.append(RawMember(name, extension, view[start:stop]))
         position = stop + -header.size % BLOCK
     return members
 

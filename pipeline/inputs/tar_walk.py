@@ -104,9 +104,9 @@ class StreamSource:
 class ViewSource:
     """A buffer as a source; skipping costs nothing."""
 
-    def __init__(self, view: memoryview):
+    def __init__(self, view: memoryview, position: int = 0):
         self._view = view
-        self.position = 0
+        self.position = position
 
     def take(self, count: int) -> bytes:
         """The next `count` bytes; fewer only at the end."""

@@ -16,10 +16,10 @@ import numpy as np
 from pipeline import artifacts, storage
 from pipeline.artifacts import FileRecord, Manifest, Receipt
 from pipeline.errors import BooksError, InfrastructureError, UserError
-from pipeline.inputs.pool import Shard
+from pipeline.inputs.find import SourceShard
 from pipeline.output import layout, subset, training
 from pipeline.output.shard_writer import UIDS, output_files, put_bytes
-from pipeline.output.stage import DecisionsUnit, TarUnit, Unit, WriteParams
+from pipeline.output.stage import DecisionsUnit, KeptUnit, TarUnit, Unit, WriteParams
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class OutputManifest:
         identity: fingerprint of all that decides its content; the claim's too.
         params: how it was made.
         counts: `pool` (samples to choose from), `selected`, `written`, `shards`, and repairs.
-        inputs: the pool's tars in canonical order.
+        inputs: the pool's tars or tables in canonical order.
         files: every other object of the folder, by name.
     """
 
@@ -54,6 +54,11 @@ class OutputManifest:
     inputs: tuple[InputShard, ...]
     files: tuple[FileRecord, ...]
     format: int = FORMAT
+
+    @property
+    def is_tables(self) -> bool:
+        """Whether it tells of kept samples in tables, without tars."""
+        return any(file.name.startswith(layout.KEPT_PREFIX) for file in self.files)
 
     def rows(self, name: str) -> int | None:
         """Rows of the table `name`, None where there is no such file."""
@@ -65,7 +70,7 @@ def finish(
     work_dir: str,
     identity: str,
     params: WriteParams,
-    shards: Sequence[Shard],
+    shards: Sequence[SourceShard],
     select: Manifest,
     units: Sequence[Unit],
     receipts: Sequence[Receipt],
@@ -92,6 +97,12 @@ def finish(
     listed = artifacts.sum_counters(lists)
     artifacts.balance("write: decisions", pool, {"listed": listed.get("listed", 0)})
     artifacts.balance("write: kept decisions", selected, {"listed as kept": listed.get("listed_kept", 0)})
+    others = [file for receipt in lists for file in output_files(receipt)]
+    tables = [receipt for unit, receipt in zip(units, receipts, strict=True) if isinstance(unit, KeptUnit)]
+    uid = next((unit.uid for unit in units if isinstance(unit, KeptUnit)), None)
+    if tables:
+        parameters = {"uid": uid}
+        return close_tables(output, work_dir, identity, parameters, pool, selected, shards, tables, others)
     return close(
         output=output,
         work_dir=work_dir,
@@ -102,7 +113,7 @@ def finish(
         selected=selected,
         shards=shards,
         tars=tars,
-        others=[file for receipt in lists for file in output_files(receipt)],
+        others=others,
     )
 
 
@@ -115,7 +126,7 @@ def close(
     samples_per_shard: int,
     pool: int,
     selected: int,
-    shards: Sequence[Shard],
+    shards: Sequence[SourceShard],
     tars: Sequence[Receipt],
     others: Sequence[FileRecord],
     more_counts: Mapping[str, int] | None = None,
@@ -178,11 +189,67 @@ def close(
     return manifest
 
 
+def close_tables(
+    output: str,
+    work_dir: str,
+    identity: str,
+    params: Mapping[str, Any],
+    pool: int,
+    selected: int,
+    shards: Sequence[SourceShard],
+    tables: Sequence[Receipt],
+    others: Sequence[FileRecord],
+) -> OutputManifest:
+    """Balance the books of the tables of kept samples and write what speaks of all of them.
+
+    Args:
+        output: URL of the output folder.
+        work_dir: where the units' receipts are, in `write`.
+        identity: as claimed.
+        params: to record.
+        pool: samples there were to choose from.
+        selected: samples that must have been written.
+        shards: the pool's parts in canonical order.
+        tables: receipts of the tables, in order.
+        others: files of the output already written beside them.
+
+    Raises:
+        BooksError: the tables do not hold what was selected.
+    """
+    written = artifacts.sum_counters(tables).get("written", 0)
+    artifacts.balance("write", selected, {"written": written})
+    meta = {"output_shard_count": 0, "processed_count": pool, "output_count": written}
+    size, checksum = subset.write(storage.join(output, layout.SUBSET), lambda: _uids(work_dir, tables))
+    files = [
+        *(file for receipt in tables for file in output_files(receipt)),
+        *others,
+        FileRecord(layout.SUBSET, written, size, checksum),
+        put_bytes(output, layout.META, _json(meta)),
+    ]
+    # Parts of one table share its name; the manifest tells of files.
+    inputs = dict.fromkeys(InputShard(storage.redact(shard.url), shard.name, shard.size) for shard in shards)
+    manifest = OutputManifest(
+        identity=identity,
+        params=params,
+        counts={"pool": pool, "selected": selected, "written": written, "shards": 0},
+        inputs=tuple(inputs),
+        files=tuple(sorted(files, key=lambda file: file.name)),
+    )
+    put_bytes(output, layout.MANIFEST, _json(dataclasses.asdict(manifest)))
+    return manifest
+
+
 def _json(value: Any) -> bytes:
+    """A file of the output as JSON: the same value, the same bytes."""
     return json.dumps(value, sort_keys=True, indent=1, default=dict).encode() + b"\n"
 
 
 def _uids(work_dir: str, tars: Sequence[Receipt]) -> Iterator[subset.UidArray]:
+    """The uids each unit wrote, checked against its receipt.
+
+    Raises:
+        InfrastructureError: a file is not the one its receipt tells of.
+    """
     folder = storage.join(work_dir, "write")
     for receipt in tars:
         url = artifacts.unit_url(folder, receipt.key, UIDS)

@@ -8,6 +8,8 @@ SHARD_FORMAT = "{:08d}.tar"
 STATS_FORMAT = "{:08d}_stats.json"
 TABLE_FORMAT = "{:08d}.parquet"
 DECISIONS_FORMAT = "decisions-{:08d}.parquet"
+KEPT_PREFIX = "kept-"
+KEPT_FORMAT = KEPT_PREFIX + "{:08d}.parquet"
 
 SUBSET = "subset.npy"
 SAMPLE_IDS = "sample_ids.npy"

@@ -4,10 +4,12 @@ Reads the embed artifact (byte ranges), the select artifact (decisions) and the 
 at most `samples_per_shard` samples: `{i:08d}.tar`, `{i:08d}_stats.json`, `{i:08d}.parquet`; per input shard p:
 `decisions-{p:08d}.parquet`. The invariant: kept samples in canonical order fill the tars densely, so who writes which
 tar, and in which order, shows nowhere in the bytes. A unit's receipt is written after its objects.
+
+A pool of tables has no bytes to copy: per part p there is `kept-{p:08d}.parquet` in the place of tars.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -17,8 +19,9 @@ import pyarrow.compute as pc
 from pipeline import artifacts, schemas, stages, storage
 from pipeline.artifacts import Manifest, Receipt
 from pipeline.errors import BooksError, InfrastructureError
-from pipeline.inputs.pool import Shard
-from pipeline.output import layout
+from pipeline.inputs.find import SourceShard
+from pipeline.inputs.tables import TableShard
+from pipeline.output import kept, layout
 from pipeline.output.shard_writer import commit_shard, output_facts, output_files, put_table, write_shard
 
 SAMPLES = "samples.parquet"
@@ -44,7 +47,7 @@ class Part:
     """One input shard with its rows in the embed and select artifacts (receipts without counters and facts)."""
 
     index: int
-    shard: Shard
+    shard: SourceShard
     samples: Receipt
     decisions: Receipt
 
@@ -75,11 +78,28 @@ class DecisionsUnit:
     part: Part
 
 
-Unit = TarUnit | DecisionsUnit
+@dataclass(frozen=True)
+class KeptUnit:
+    """The table of a part's kept samples.
+
+    Attributes:
+        key: names its receipt.
+        part: the part.
+        embeddings: columns of its source that are left out.
+        uid: column of its source that holds the uid, None where uids are hashes.
+    """
+
+    key: str
+    part: Part
+    embeddings: tuple[str, ...]
+    uid: str | None
 
 
-def plan(shards: Sequence[Shard], embed: Manifest, select: Manifest, params: WriteParams) -> list[Unit]:
-    """All units: the output tars in order, then the decisions of each input shard.
+Unit = TarUnit | KeptUnit | DecisionsUnit
+
+
+def plan(shards: Sequence[SourceShard], embed: Manifest, select: Manifest, params: WriteParams) -> list[Unit]:
+    """All units: the output tars in order, or the tables of kept samples, then the decisions of each input shard.
 
     Args:
         shards: the pool in canonical order, aligned with `embed.units` and `select.units`.
@@ -98,17 +118,28 @@ def plan(shards: Sequence[Shard], embed: Manifest, select: Manifest, params: Wri
         Part(i, shard, _bare(samples), _bare(decisions))
         for i, (shard, samples, decisions) in enumerate(zip(shards, embed.units, select.units, strict=True))
     ]
-    kept = [unit.counters["kept"] for unit in select.units]
     units: list[Unit] = []
-    for index, ranges in enumerate(assign(kept, params.samples_per_shard)):
-        slices = tuple(Slice(parts[i], start, stop) for i, start, stop in ranges)
-        identity = [(*_content(piece.part), piece.start, piece.stop) for piece in slices]
-        units.append(TarUnit(artifacts.unit_key(f"{index:08d}", "tar", identity), index, slices))
+    if any(isinstance(shard, TableShard) for shard in shards):
+        columns = embed.params["columns"]
+        embeddings = tuple(columns[side] for side in ("image_emb", "text_emb") if columns[side] is not None)
+        for part in parts:
+            identity = ("kept", _content(part), embeddings)
+            key = artifacts.unit_key(f"kept-{part.index:08d}", *identity)
+            units.append(KeptUnit(key, part, embeddings, columns["uid"]))
+    else:
+        units.extend(_tars(parts, [unit.counters["kept"] for unit in select.units], params))
     units.extend(
         DecisionsUnit(artifacts.unit_key(f"decisions-{part.index:08d}", "decisions", _content(part)), part)
         for part in parts
     )
     return units
+
+
+def _tars(parts: Sequence[Part], kept: Sequence[int], params: WriteParams) -> Iterator[TarUnit]:
+    for index, ranges in enumerate(assign(kept, params.samples_per_shard)):
+        slices = tuple(Slice(parts[i], start, stop) for i, start, stop in ranges)
+        identity = [(*_content(piece.part), piece.start, piece.stop) for piece in slices]
+        yield TarUnit(artifacts.unit_key(f"{index:08d}", "tar", identity), index, slices)
 
 
 def assign(kept: Sequence[int], samples_per_shard: int) -> list[list[tuple[int, int, int]]]:
@@ -174,16 +205,24 @@ class Writer:
         """
         if isinstance(unit, DecisionsUnit):
             return self._decisions(unit)
-        pieces = ((piece.part.shard.url, self._kept(piece)) for piece in unit.slices)
+        if isinstance(unit, KeptUnit):
+            rows = self._kept(unit.part)
+            return kept.write(
+                self._output, self._write, unit.key, unit.part.index, unit.part.shard, rows, unit.embeddings
+            )
+        pieces = (
+            (piece.part.shard.url, self._kept(piece.part).slice(piece.start, piece.stop - piece.start))
+            for piece in unit.slices
+        )
         written = write_shard(self._output, unit.index, pieces)
         return commit_shard(self._write, unit.key, written)
 
-    def _kept(self, piece: Slice) -> pa.Table:
-        samples, decisions = self._tables(piece.part)
+    def _kept(self, part: Part) -> pa.Table:
+        samples, decisions = self._tables(part)
         joined = samples
         for name in _DECISION_COLUMNS[1:]:
             joined = joined.append_column(name, decisions[name])
-        return joined.filter(decisions["kept"]).slice(piece.start, piece.stop - piece.start)
+        return joined.filter(decisions["kept"])
 
     def _tables(self, part: Part, more: Sequence[str] = ()) -> tuple[pa.Table, pa.Table]:
         samples = artifacts.read_table(self._embed, part.samples, SAMPLES, _SAMPLE_COLUMNS)

@@ -44,9 +44,7 @@ def trainable(members: Sequence[RawMember]) -> tuple[list[tuple[str, Payload]], 
                 written.append(("txt-original", member.payload))
                 continue
         elif member.extension == "json":
-            try:
-                json.loads(bytes(member.payload))
-            except (ValueError, RecursionError):
+            if not _is_json(bytes(member.payload)):
                 repairs.append("json_set_aside")
                 written.append(("json-invalid", member.payload))
                 continue
@@ -54,11 +52,22 @@ def trainable(members: Sequence[RawMember]) -> tuple[list[tuple[str, Payload]], 
     return written, tuple(repairs)
 
 
+def _is_json(data: bytes) -> bool:
+    """Whether `json.loads` takes it, asked the quick way first: bytes are searched for their encoding."""
+    for text in (str, bytes):
+        try:
+            json.loads(data.decode() if text is str else data)
+            return True
+        except (ValueError, RecursionError):
+            continue
+    return False
+
+
 class TarStream:
     """Turns members into tar bytes, in blocks of about 4 MiB; a context manager.
 
-    Blocks are hashed and given out by a thread of its own, one at a time and in order: both leave the interpreter free,
-    and together they take as long as reading and parsing the samples.
+    A block is hashed and given out by two threads of its own while the next one is put together: both leave the
+    interpreter free, and each takes as long as reading and parsing the samples.
 
     Attributes:
         size: bytes given out; the tar's size after `close`.
@@ -69,15 +78,15 @@ class TarStream:
         self._hash = hashlib.sha256()
         self._parts: list[Payload] = []
         self._pending = 0
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="d2prune-tar")
-        self._previous: Future[None] | None = None
+        self._threads = ThreadPoolExecutor(2, thread_name_prefix="d2prune-tar")
+        self._under_way: list[Future[object]] = []
         self.size = 0
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._thread.shutdown(wait=True, cancel_futures=True)
+        self._threads.shutdown(wait=True, cancel_futures=True)
 
     @property
     def checksum(self) -> str:
@@ -111,14 +120,10 @@ class TarStream:
         self._parts.clear()
         self._pending = 0
         self._wait()
-        self._previous = self._thread.submit(self._give, data)
-
-    def _give(self, data: bytes) -> None:
-        self._write(data)
-        self._hash.update(data)
         self.size += len(data)
+        self._under_way = [self._threads.submit(self._write, data), self._threads.submit(self._hash.update, data)]
 
     def _wait(self) -> None:
-        if self._previous is not None:
-            self._previous.result()
-            self._previous = None
+        for future in self._under_way:
+            future.result()
+        self._under_way = []

@@ -48,6 +48,16 @@ def command(output: str, shards: int, samples: int, workers: int | None = None, 
     return "python -m open_clip_train.main " + " ".join(shlex.quote(argument) for argument in arguments)
 
 
+def reshard_command(output: str) -> str:
+    """The command that makes tars of a selection whose pool was tables, from the pool's tars; quoted for a shell.
+
+    Args:
+        output: URL of the folder with the subset file.
+    """
+    url = shlex.quote(storage.redact(storage.join(output, layout.SUBSET)))
+    return f"d2prune reshard --subset {url} --input TARS --output FOLDER"
+
+
 def warning(shards: int, workers: int, world_size: int) -> str | None:
     """What is wrong with so many shards for so many readers; None if nothing is.
 

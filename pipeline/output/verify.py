@@ -8,7 +8,8 @@ Tars are checked independently, so an executor may spread them.
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +21,10 @@ from pipeline.errors import UserError
 from pipeline.execution import Executor, InProcess, Resources
 from pipeline.output import layout, subset
 from pipeline.output.finish import OutputManifest, read_manifest
+from pipeline.output.verify_table import TableCheck, TableChecker
 from pipeline.output.verify_tar import TarCheck, TarChecker
+
+T = TypeVar("T")
 
 SAMPLED_TARS = 4
 SAMPLED_SAMPLES = 200
@@ -31,8 +35,9 @@ class Depth:
     """How much is re-read.
 
     Attributes:
-        tars: tars whose bytes are checked, None for all; first and last are always among them.
-        samples: samples of each such tar that are compared with their source, None for all.
+        tars: tars (or tables of kept samples) whose content is checked, None for all; first and last are always among
+            them.
+        samples: samples of each of them that are compared with their source, None for all.
         loader: whether the tars go through open_clip's data loader too, which decodes every image.
         seed: of the choice of tars and samples.
     """
@@ -79,8 +84,10 @@ def verify(
     if faults:
         return faults
     tables = _Tables(output, manifest)
-    faults += _numbers(output, manifest, tables.tar_rows)
+    faults += _table_numbers(output, manifest) if manifest.is_tables else _numbers(output, manifest, tables.tar_rows)
     faults += tables.read()
+    if manifest.is_tables:
+        return faults + _sources(output, manifest, depth, executor or InProcess(), resources or Resources())
     checks = _chosen(manifest, depth)
     run = executor or InProcess()
     checker = _MakeChecker(output, manifest, depth)
@@ -88,6 +95,18 @@ def verify(
     for check in checks:
         faults += by_tar[check.index]
     return faults
+
+
+def _sources(
+    output: str, manifest: OutputManifest, depth: Depth, executor: Executor, resources: Resources
+) -> list[str]:
+    """Each kept sample against its row of the input."""
+    records = [file for file in manifest.files if file.name.startswith(layout.KEPT_PREFIX)]
+    checks = [TableCheck(file) for file in _some(records, depth)]
+    sources = {shard.name: shard.url for shard in manifest.inputs}
+    make = partial(TableChecker, output, sources, manifest.params["uid"], depth.samples, depth.seed)
+    found = {check.key: faults for check, faults in executor.map(make, checks, resources)}
+    return [fault for check in checks for fault in found[check.key]]
 
 
 @dataclass(frozen=True)
@@ -143,6 +162,19 @@ def _numbers(output: str, manifest: OutputManifest, rows: Sequence[int]) -> list
     return faults
 
 
+def _table_numbers(output: str, manifest: OutputManifest) -> list[str]:
+    """Counts that agree wherever they are told, of an output without tars."""
+    counts = manifest.counts
+    rows = sum(file.rows or 0 for file in manifest.files if file.name.startswith(layout.KEPT_PREFIX))
+    told = [
+        ("sum of the tables' rows", rows, counts["written"]),
+        ("selected", counts["selected"], counts["written"]),
+        (f"{layout.META}: output_count", _json(output, layout.META).get("output_count"), counts["written"]),
+        (f"{layout.META}: output_shard_count", _json(output, layout.META).get("output_shard_count"), 0),
+    ]
+    return [f"{what}: {found}, expected {right}" for what, found, right in told if found != right]
+
+
 def _json(output: str, name: str) -> dict[str, Any]:
     try:
         value = json.loads(storage.read_bytes(storage.join(output, name)))
@@ -157,7 +189,8 @@ class _Tables:
     def __init__(self, output: str, manifest: OutputManifest) -> None:
         self._output, self._manifest = output, manifest
         names = [layout.TABLE_FORMAT.format(i) for i in range(manifest.counts["shards"])]
-        self._written = [file for name in names for file in manifest.files if file.name == name]
+        kept = [file for file in manifest.files if file.name.startswith(layout.KEPT_PREFIX)]
+        self._written = kept or [file for name in names for file in manifest.files if file.name == name]
         self._decisions = [file for file in manifest.files if file.name.startswith("decisions-")]
         self.tar_rows = [file.rows or 0 for file in self._written]
 
@@ -173,7 +206,10 @@ class _Tables:
         data = storage.read_bytes(storage.join(self._output, layout.SUBSET))
         if storage.checksum(data) != record.checksum:
             faults.append(f"{layout.SUBSET}: its checksum is not the manifest's")
-        listed = subset.read(storage.join(self._output, layout.SUBSET))
+        try:
+            listed = subset.read(storage.join(self._output, layout.SUBSET))
+        except UserError as error:
+            return [*faults, str(error)]
         if not np.array_equal(rows, listed):
             faults.append(f"{layout.SUBSET}: {_difference(listed, rows)}")
         if self._decisions:
@@ -212,12 +248,17 @@ def _difference(found: subset.UidArray, written: subset.UidArray) -> str:
 
 
 def _chosen(manifest: OutputManifest, depth: Depth) -> list[TarCheck]:
-    """The tars to check: all, or first, last and some between."""
+    """The tars to check."""
     records = {file.name: file for file in manifest.files}
-    count = manifest.counts["shards"]
-    wanted: Sequence[int] = range(count)
-    if depth.tars is not None and depth.tars < count:
-        between = np.random.default_rng(depth.seed).permutation(np.arange(1, max(count - 1, 1)))
-        wanted = sorted({0, count - 1, *between[: max(depth.tars - 2, 0)].tolist()})
-    names = [(index, layout.SHARD_FORMAT.format(index)) for index in wanted]
+    names = [(index, layout.SHARD_FORMAT.format(index)) for index in _some(range(manifest.counts["shards"]), depth)]
     return [TarCheck(index, records[name]) for index, name in names if name in records]
+
+
+def _some(of: Sequence[T], depth: Depth) -> list[T]:
+    """All, or first, last and some between."""
+    count = len(of)
+    if depth.tars is None or depth.tars >= count:
+        return list(of)
+    between = np.random.default_rng(depth.seed).permutation(np.arange(1, max(count - 1, 1)))
+    wanted = sorted({0, count - 1, *between[: max(depth.tars - 2, 0)].tolist()})
+    return [of[index] for index in wanted]

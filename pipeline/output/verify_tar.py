@@ -58,7 +58,10 @@ class TarChecker:
         """The tar's faults, each beginning with its name."""
         name = check.file.name
         table_url = storage.join(self._output, layout.TABLE_FORMAT.format(check.index))
-        table = pq.read_table(pa.BufferReader(storage.read_bytes(table_url)))
+        try:
+            table = pq.read_table(pa.BufferReader(storage.read_bytes(table_url)))
+        except (pa.ArrowException, OSError, ValueError):
+            return check, [f"{name}: cannot be checked without its table"]
         rows = np.arange(table.num_rows)
         if self._samples is not None and self._samples < len(rows):
             generator = np.random.default_rng([self._seed, check.index])

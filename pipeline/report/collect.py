@@ -5,6 +5,7 @@ shown. The books are checked once more on the way: every embedded sample is kept
 """
 
 import platform
+import shlex
 from importlib import metadata
 
 import numpy as np
@@ -81,6 +82,8 @@ def collect(record: RunRecord, params: ReportParams) -> ReportData:
         versions=_versions(),
         output=_output(record),
         train_command=record.written.train_command if record.written else "",
+        reshard_command=record.written.reshard_command if record.written else "",
+        has_pictures=record.has_pictures,
     )
 
 
@@ -117,8 +120,10 @@ def _headline(record: RunRecord, tally: Tally, pool_mean: float, kept_mean: floa
             f"{words.number(facts.get('recall_low'))} to {words.number(facts.get('recall_high'))}, 95\u00a0% interval",
         ),
     ]
-    if record.written:
+    if record.written and record.has_pictures:
         cards.append(("Shards written", f"{record.written.shards:,}", f"{record.written.samples:,} samples"))
+    elif record.written:
+        cards.append(("Subset written", f"{record.written.samples:,}", "samples; no tars yet"))
     return tuple(cards)
 
 
@@ -204,6 +209,12 @@ def _versions() -> tuple[tuple[str, str], ...]:
 def _output(record: RunRecord) -> tuple[tuple[str, str], ...]:
     rows = [("Artifacts", storage.redact(record.work_dir))]
     if record.written:
-        rows.insert(0, ("Shards", storage.redact(record.written.url)))
+        rows.insert(0, ("Shards" if record.has_pictures else "Subset", storage.redact(record.written.url)))
+    place = shlex.quote(storage.redact(record.work_dir))
+    rows += [
+        ("Why was one dropped?", f"d2prune explain {place} UID"),
+        ("Look at all of them", f"d2prune explore {place}"),
+        ("Try other settings", "d2prune sweep --config run.yaml --fractions 0.1,0.3,0.5"),
+    ]
     rows += [(f"{m.stage} artifact", m.fingerprint) for m in (record.embed, record.graph, record.select)]
     return tuple(rows)

@@ -19,7 +19,7 @@ class Shard(Protocol):
 
     @property
     def url(self) -> str:
-        """Where the tar lies."""
+        """Where the tar or table lies."""
         ...
 
 
@@ -32,12 +32,14 @@ class Written:
         shards: number of output tars.
         samples: samples in them.
         train_command: how to train on them; empty where there is none.
+        reshard_command: how to make tars of them; empty where that is done.
     """
 
     url: str
     shards: int
     samples: int
     train_command: str = ""
+    reshard_command: str = ""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class RunRecord:
         graph: the graph artifact; its facts hold recall and size.
         select: the select artifact; unit i is row-aligned with embed's unit i.
         shards: input shards in canonical order.
+        has_pictures: whether they are tars; tables hold none.
         written: the output; None where the run stopped before.
         score_name: what `difficulty` was made from.
         score_offset: what was added to the score to make `difficulty`; the page shows the score without it.
@@ -63,6 +66,7 @@ class RunRecord:
     graph: Manifest
     select: Manifest
     shards: Sequence[Shard]
+    has_pictures: bool = True
     written: Written | None = None
     score_name: str = "clip_score"
     score_offset: float = 0.0
@@ -214,6 +218,7 @@ class ReportData:
     Attributes:
         map_points: float32 [M, 2], PCA of the sample's features.
         map_kept: bool [M].
+        has_pictures: whether the pool holds any.
         map_variance: share of the variance that the two axes carry.
     """
 
@@ -243,3 +248,5 @@ class ReportData:
     versions: tuple[tuple[str, str], ...]
     output: tuple[tuple[str, str], ...]
     train_command: str
+    reshard_command: str = ""
+    has_pictures: bool = True

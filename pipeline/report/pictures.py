@@ -160,7 +160,7 @@ def _pictures(
         Source(record.shards[part].url, offset, size)
         for part, offset, size in zip(parts, table["offset"].to_pylist(), table["size"].to_pylist(), strict=True)
     ]
-    images = thumbnails(sources, max_pixels, _THUMBNAIL_BUDGET)
+    images = thumbnails(sources, max_pixels, _THUMBNAIL_BUDGET) if record.has_pictures else [""] * len(sources)
     return {
         position: _picture(row, record, threshold, image)
         for position, row, image in zip(once.tolist(), table.to_pylist(), images, strict=True)

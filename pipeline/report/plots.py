@@ -81,7 +81,7 @@ class Axes:
         return "".join(parts)
 
 
-def _svg(name: str, description: str, height: int, body: str) -> Markup:
+def svg(name: str, description: str, height: int, body: str) -> Markup:
     """The chart's shell: one image to assistive technology, told by `name` and `description`."""
     return Markup(
         f'<svg class="chart" viewBox="0 0 {WIDTH} {height}" role="img" '
@@ -112,7 +112,7 @@ def histogram(data: Histogram, name: str, x_label: str, threshold: float | None 
             f"threshold {short(threshold)}</text>"
         )
     total = f"{int(data.kept.sum()):,} kept and {int(data.dropped.sum()):,} dropped samples"
-    return _svg(name, f"Histogram of {total} by {x_label}", height, body)
+    return svg(name, f"Histogram of {total} by {x_label}", height, body)
 
 
 def flow(steps: Sequence[FlowStep]) -> Markup:
@@ -137,7 +137,7 @@ def flow(steps: Sequence[FlowStep]) -> Markup:
     told = "; ".join(
         f"{step.label} {step.count:,}" + (f" ({step.lost:,} {step.lost_label})" if step.lost else "") for step in steps
     )
-    return _svg("Flow of samples through the stages", told, 24 + len(steps) * row - row + 26, body)
+    return svg("Flow of samples through the stages", told, 24 + len(steps) * row - row + 26, body)
 
 
 def scatter(points_N2: NDArray[np.float32], shown_N: NDArray[np.bool_], side: str, labels: tuple[str, str]) -> Markup:
@@ -160,7 +160,7 @@ def scatter(points_N2: NDArray[np.float32], shown_N: NDArray[np.bool_], side: st
         # A line of no length with round ends is a dot, in a third of the text of a circle.
         dots = "".join(f"M{axes.at_x(x):.1f} {axes.at_y(y):.1f}h0" for x, y in points_N2[chosen])
         body += f'<path class="dots {style}" d="{dots}"/>' if dots else ""
-    return _svg(
+    return svg(
         f"Map of {side} samples", f"{int(shown_N.sum()):,} of {len(points_N2):,} points are {side}", height, body
     )
 
@@ -194,7 +194,7 @@ def lines(
     for index, (_, x, y) in reversed(list(enumerate(series))):
         path = "L".join(f"{axes.at_x(a):.1f} {axes.at_y(b):.1f}" for a, b in zip(x, y, strict=True))
         body += f'<path class="line line-{index}" d="M{path}"/>'
-    return _svg(name, f"Lines: {', '.join(label for label, _, _ in series)}", height, body)
+    return svg(name, f"Lines: {', '.join(label for label, _, _ in series)}", height, body)
 
 
 def share_bar(share: float, reference: float) -> Markup:

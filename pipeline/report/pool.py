@@ -113,6 +113,8 @@ class Pool:
             samples = artifacts.read_table(self._embed_folder, self._embed.units[part], SAMPLES, from_samples)
         if embeddings:
             both = artifacts.read_table(self._embed_folder, self._embed.units[part], EMBEDDINGS)
-            image, text = (vectors(both[name])[rows] for name in ("image_emb", "text_emb"))
+            # A pool of tables may hold one side only; features then ask for no other.
+            sides = (name if name in both.column_names else None for name in ("image_emb", "text_emb"))
+            image, text = (image if name is None else vectors(both[name])[rows] for name in sides)
         merged = {name: (decided if name in decided.column_names else samples)[name].take(rows) for name in columns}
         return pa.table(merged), image, text

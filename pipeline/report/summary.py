@@ -29,8 +29,9 @@ def summary_rows(record: RunRecord, report_url: str | None) -> list[tuple[str, s
         report_url: where the page lies; None where there is none.
 
     Returns:
-        Samples read, rejected (a row for each reason), embedded and kept; shards written; recall of the graph; where
-        the report and the shards are; the train command. Values are plain text, not escaped for anything.
+        Samples read, rejected (a row for each reason), embedded and kept; shards written; recall of the graph; time
+        of the stages that ran; where the report and the shards are; the train command. Values are plain text, not
+        escaped for anything.
     """
     counters = record.embed.counters
     embedded, kept = counters.get("embedded", 0), count_kept(record)
@@ -40,13 +41,18 @@ def summary_rows(record: RunRecord, report_url: str | None) -> list[tuple[str, s
         ("embedded", f"{embedded:,}"),
         ("kept", f"{kept:,} ({words.percent(kept / embedded if embedded else None)} of embedded)"),
     ]
-    if record.written:
+    if record.written and record.has_pictures:
         rows.append(("shards written", f"{record.written.shards:,}"))
     rows.append(("graph recall", words.recall(record.graph.facts)))
+    if record.timings:
+        rows.append(("time", ", ".join(f"{stage} {words.duration(s)}" for stage, s in record.timings.items())))
     if report_url:
         rows.append(("report", storage.redact(report_url)))
+        rows.append(("look inside", f"d2prune explore {storage.redact(record.work_dir)}"))
     if record.written:
-        rows.append(("shards", storage.redact(record.written.url)))
+        rows.append(("shards" if record.has_pictures else "subset", storage.redact(record.written.url)))
         if record.written.train_command:
             rows.append(("train with", record.written.train_command))
+        if record.written.reshard_command:
+            rows.append(("make shards with", record.written.reshard_command))
     return [(label, value.replace("\u00a0", " ")) for label, value in rows]

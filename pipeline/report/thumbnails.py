@@ -68,32 +68,42 @@ def thumbnails(sources: Sequence[Source], max_pixels: int, budget: int) -> list[
 
 
 def _thumbnail(source: Source, max_pixels: int) -> str:
+    return data_uri(image_bytes(source), max_pixels)
+
+
+def image_bytes(source: Source) -> bytes:
+    """The image file of a sample as it lies in its tar; empty where it cannot be had."""
     if not 0 < source.size <= _MAX_SAMPLE_BYTES:
-        return ""
+        return b""
     try:
         members = parse_sample(storage.read_range(source.url, source.offset, source.size))
     except (D2PruneError, OSError, ValueError) as error:
-        log.debug("report: no picture: %s", error)
-        return ""
-    payload = next((bytes(member.payload) for member in members if member.extension.lower() in _EXTENSIONS), b"")
-    return data_uri(payload, max_pixels)
+        log.debug("no picture: %s", error)
+        return b""
+    return next((bytes(member.payload) for member in members if member.extension.lower() in _EXTENSIONS), b"")
 
 
 def data_uri(payload: bytes, max_pixels: int) -> str:
-    """An image file as a WebP of at most 120 px a side; empty where it cannot or must not be decoded."""
+    """`small_webp` as a data URI; empty where there is none."""
+    small = small_webp(payload, max_pixels)
+    return "data:image/webp;base64," + base64.b64encode(small).decode() if small else ""
+
+
+def small_webp(payload: bytes, max_pixels: int, side: int = _SIDE) -> bytes:
+    """An image file as a WebP of at most `side` pixels a side; empty where it cannot or must not be decoded."""
     try:
         with warnings.catch_warnings():
             # Pillow warns of large pictures; the limit that counts is ours.
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(payload), formats=_FORMATS) as image:
                 if image.width * image.height > max_pixels:
-                    return ""
-                image.draft("RGB", (_SIDE * 2, _SIDE * 2))
+                    return b""
+                image.draft("RGB", (side * 2, side * 2))
                 if image.width * image.height > _MAX_DECODED_PIXELS:
-                    return ""
+                    return b""
                 turn = image.getexif().get(ExifTags.Base.Orientation, 1)
                 small = image.convert("RGBA")
-        small.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS, reducing_gap=2.0)
+        small.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=2.0)
         if turn in _TURNS:
             small = small.transpose(_TURNS[turn])
         flat = Image.new("RGB", small.size, "white")
@@ -101,6 +111,6 @@ def data_uri(payload: bytes, max_pixels: int) -> str:
         sink = io.BytesIO()
         flat.save(sink, "WEBP", quality=72, method=4)
     except Exception as error:  # Decoders raise whatever they like on hostile bytes.
-        log.debug("report: no picture: %s: %s", type(error).__name__, error)
-        return ""
-    return "data:image/webp;base64," + base64.b64encode(sink.getvalue()).decode()
+        log.debug("no picture: %s: %s", type(error).__name__, error)
+        return b""
+    return sink.getvalue()

@@ -20,6 +20,9 @@ MEANINGS = {
     "tar-truncated": "the tar ends inside the sample",
     "tar-corrupt": "bytes that are no tar header were skipped",
     "tar-empty": "the file has no bytes",
+    "embedding-invalid": "no embedding, or one of zeros or NaN",
+    "score-missing": "no CLIP score in the table",
+    "uid-invalid": "not 32 hex digits",
     "below-budget": "its selection score is below the threshold",
     "cut-off": "removed before the graph's say, by the cut-off on a score",
 }

@@ -127,4 +127,5 @@ def _checked(node: ast.expr, quoted: Mapping[str, str], text: str, option: str) 
     shown = ast.unparse(node)
     for placeholder, name in quoted.items():
         shown = shown.replace(placeholder, f"`{name}`")
-    raise UserError(f"{option}: {shown!r} in {text!r} is not allowed; expected {GRAMMAR}")
+    where = "" if shown == text else f" in {text!r}"
+    raise UserError(f"{option}: {shown!r}{where} is not allowed; expected {GRAMMAR}")

@@ -6,13 +6,13 @@ its neighbours tell it again what they know, and the result is the same, bit for
 """
 
 import logging
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from pipeline.errors import D2PruneError, InfrastructureError
 from pipeline.execution import Group, Inboxes
+from pipeline.progress import Live
 from pipeline.selection.partition import Introduction, Messages
 
 log = logging.getLogger(__name__)
@@ -21,7 +21,6 @@ CHECKPOINT_EVERY = 4
 """Rounds between checkpoints: a run has some 15 to 30 rounds, and losing a member costs it at most so many."""
 
 _MAX_LOSSES = 100
-_SAY_EVERY_S = 10.0
 
 
 class Member(Protocol):
@@ -77,10 +76,15 @@ def settle(group: Group, finish: str, checkpoint_every: int = CHECKPOINT_EVERY) 
         D2PruneError: no progress, that is, a graph that is not symmetric.
         InfrastructureError: members are lost again and again.
     """
+    with Live("rank", 0, "nodes") as live:
+        return _rounds(group, finish, checkpoint_every, live)
+
+
+def _rounds(group: Group, finish: str, checkpoint_every: int, live: Live) -> list[Any]:
     everyone = range(group.size)
     inboxes: Inboxes = {}
     lost: set[int] = set(everyone)
-    losses, rounds, said = 0, 0, time.monotonic()
+    losses, rounds = 0, 0
     while True:
         if lost:
             losses += len(lost) if rounds else 0
@@ -93,9 +97,7 @@ def settle(group: Group, finish: str, checkpoint_every: int = CHECKPOINT_EVERY) 
             continue
         remaining, sent = sum(p.remaining for p in progress.values()), sum(p.sent for p in progress.values())
         nodes = sum(p.nodes for p in progress.values())
-        if time.monotonic() - said > _SAY_EVERY_S:
-            log.info("rank: round %d: %d of %d nodes to go, %d messages so far", rounds, remaining, nodes, sent)
-            said = time.monotonic()
+        live.update(nodes - remaining, note=f"round {rounds}, {sent:,} messages", total=nodes)
         if not any(inboxes.values()):
             if remaining:
                 raise D2PruneError(f"{remaining} nodes are left and no partition has news: the graph is not symmetric")

@@ -2,7 +2,8 @@
 
 The first is the definition of the algorithm; the second is only a matter of speed. Looking at nodes roughly from the
 highest value down (4,096 logarithmic buckets, a node whose value fell meanwhile moves to its new bucket) makes most
-looks succeed. With none spent on nodes at or below zero, that is 0.3 looks a node, against 3.5 for all in index order.
+looks succeed: 0.68 looks a node on a graph of 4 million nodes, of which 0.55 finalise it. None is spent on nodes at or
+below zero.
 
 Legend as in kernel.py.
 """

@@ -12,19 +12,23 @@ from functools import partial
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline import artifacts, schemas, storage
+from pipeline import artifacts, columns, schemas, storage
 from pipeline.artifacts import Receipt
 from pipeline.execution import Executor, Resources
+from pipeline.graph.features import features
 from pipeline.graph.tables import read_graph
 from pipeline.scores.column import read_score, shift
 from pipeline.selection.distributed import Progress, settle
 from pipeline.selection.fixed_point import check_gamma, to_fixed
+from pipeline.selection.methods import Baseline, PoolView
 from pipeline.selection.partition import GraphPartition, Introduction, Messages, node_id
 
 RANKS = "ranks.parquet"
 SAMPLES = "samples.parquet"
+EMBEDDINGS = "embeddings.parquet"
 SCORE_OPTION = "score.difficulty"
 
 
@@ -36,6 +40,13 @@ class RankParams:
     offset: float | Literal["auto"]
     gamma_forward: float
     gamma_reverse: float
+
+
+@dataclass(frozen=True)
+class BaselineParams(RankParams):
+    """The same for a method other than d2; a class of its own, so that d2's fingerprints know nothing of it."""
+
+    baseline: Baseline
 
 
 @dataclass(frozen=True)
@@ -81,10 +92,14 @@ def rank(pool: Pool, params: RankParams, offset: float, executor: Executor, reso
         One receipt per input shard, in canonical order.
 
     Raises:
-        UserError: a score or gamma that is out of range.
+        UserError: a score or gamma that is out of range, or a pool too large for the method.
         InfrastructureError: partitions are lost again and again.
     """
-    bounds = share_parts([receipt.rows(SAMPLES) for receipt in pool.parts], resources.workers)
+    rows, workers = [receipt.rows(SAMPLES) for receipt in pool.parts], resources.workers
+    if isinstance(params, BaselineParams):
+        params.baseline.check_size(sum(rows))
+        workers = 1 if params.baseline.whole_pool else workers
+    bounds = share_parts(rows, workers)
     job = RankJob(pool, params, offset, tuple(bounds))
     group = executor.group(partial(RankMember, job), len(bounds) - 1, resources)
     try:
@@ -201,16 +216,15 @@ class RankMember:
 
     def finish(self) -> list[Receipt]:
         """Commit the ranks of the partition's parts."""
-        suppressor_N, suppression_N = self._partition.strongest_messages()
+        params, forward_N = self._job.params, self._partition.forward_scores()
+        if isinstance(params, BaselineParams):
+            score_N = self._baseline_scores(params.baseline, forward_N)
+            suppressor_N, suppression_N = np.full_like(score_N, -1), np.zeros_like(score_N)
+        else:
+            score_N = self._partition.scores()
+            suppressor_N, suppression_N = self._partition.strongest_messages()
         ranks = pa.table(
-            [
-                self._difficulty_N,
-                ~self._cut_off_N,
-                self._partition.forward_scores(),
-                self._partition.scores(),
-                suppressor_N,
-                suppression_N,
-            ],
+            [self._difficulty_N, ~self._cut_off_N, forward_N, score_N, suppressor_N, suppression_N],
             schema=schemas.RANKS,
         )
         receipts = []
@@ -224,3 +238,33 @@ class RankMember:
             receipts.append(artifacts.commit_unit(self._job.pool.folder, key, {RANKS: table}, counters))
             start += rows
         return receipts
+
+    def _baseline_scores(self, baseline: Baseline, forward_N: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Selection scores by another method; one of the whole pool has only this partition."""
+        if not baseline.whole_pool:
+            return baseline.per_sample(to_fixed(self._difficulty_N), forward_N, self._partition.own_positions)
+        pool = self._job.pool
+        left_P = np.flatnonzero(~self._cut_off_N)
+        graph, _ = read_graph(pool.graph_folder, pool.graph)
+        view = PoolView(
+            self._difficulty_N[left_P].astype(np.float64),
+            graph,
+            left_P,
+            lambda: read_features(pool, baseline)[left_P],
+            baseline.seed,
+        )
+        score_N = np.zeros_like(forward_N)
+        score_N[left_P] = baseline.of_pool(view)
+        return score_N
+
+
+def read_features(pool: Pool, baseline: Baseline) -> npt.NDArray[np.float32]:
+    """The rows of the whole pool that distances are taken between, as the graph takes them; float32 [N, D]."""
+    parts, first_row = [], 0
+    for receipt in pool.parts:
+        names = [f"{side}_emb" for side in ("image", "text") if side in baseline.features.split("+")]
+        table = artifacts.read_table(pool.embed_folder, receipt, EMBEDDINGS, names)
+        sides = {name: columns.vectors(table[name]) for name in names}
+        parts.append(features(baseline.features, sides.get("image_emb"), sides.get("text_emb"), first_row))
+        first_row += len(table)
+    return np.concatenate(parts)

@@ -1,11 +1,15 @@
 """The encoder against open_clip's own loop, bit for bit."""
 
+import sys
+
 import numpy as np
 import pytest
+from PIL import Image
 
-from pipeline.embed import models
 from pipeline.embed.clip import ClipEncoder
-from pipeline.errors import UserError
+from pipeline.embed.models import import_open_clip, resolve
+from pipeline.embed.resize import Preprocess
+from pipeline.errors import D2PruneError, UserError
 from tests.embed.pictures import picture
 
 CAPTIONS = ["a red square", "a café", "word " * 200]
@@ -13,11 +17,15 @@ CAPTIONS = ["a red square", "a café", "word " * 200]
 
 @pytest.fixture(scope="module")
 def encoder(tiny_model):
-    return ClipEncoder(models.resolve(str(tiny_model), None), device="cpu")
+    return ClipEncoder(resolve(str(tiny_model), None), device="cpu")
+
+
+def pixels_of(encoder, images):
+    return np.stack([np.asarray(encoder.preprocess(image)) for image in images])
 
 
 def own_loop(tiny_model, images, captions, precision="fp32"):
-    open_clip = models.import_open_clip()
+    open_clip = import_open_clip()
     import torch
 
     model, _, preprocess = open_clip.create_model_and_transforms(
@@ -37,9 +45,9 @@ def own_loop(tiny_model, images, captions, precision="fp32"):
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_equals_open_clips_own_loop(tiny_model, precision):
-    encoder = ClipEncoder(models.resolve(str(tiny_model), None), precision=precision, device="cpu")
+    encoder = ClipEncoder(resolve(str(tiny_model), None), precision=precision, device="cpu")
     images = [picture(i) for i in range(3)]
-    found = encoder.encode([encoder.transform(image) for image in images], CAPTIONS)
+    found = encoder.encode(pixels_of(encoder, images), CAPTIONS)
     image, text = own_loop(tiny_model, images, CAPTIONS, precision)
     assert found.image_ND.tobytes() == image.astype(np.float16).tobytes()
     assert found.text_ND.tobytes() == text.astype(np.float16).tobytes()
@@ -48,15 +56,15 @@ def test_equals_open_clips_own_loop(tiny_model, precision):
 
 
 def test_shapes_and_norms(encoder):
-    found = encoder.encode([encoder.transform(picture(9))], ["x"])
-    assert encoder.dimension == 24 and encoder.image_size == 32 and encoder.precision == "fp32"
+    found = encoder.encode(pixels_of(encoder, [picture(9)]), ["x"])
+    assert encoder.dimension == 24 and encoder.preprocess.width == 32 and encoder.precision == "fp32"
     assert (found.image_ND.shape, found.image_ND.dtype) == ((1, 24), np.float16)
     assert found.clip_score_N.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(found.text_ND.astype(np.float64), axis=1), 1, atol=1e-3)
 
 
 def test_same_batch_same_bits(encoder):
-    pixels = [encoder.transform(picture(i)) for i in range(5)]
+    pixels = pixels_of(encoder, map(picture, range(5)))
     one, two = (encoder.encode(pixels, ["a"] * 5) for _ in range(2))
     assert one.image_ND.tobytes() == two.image_ND.tobytes()
     assert one.clip_score_N.tobytes() == two.clip_score_N.tobytes()
@@ -68,8 +76,8 @@ def test_torch_checkpoint_and_pickles(tiny_model, tmp_path, encoder):
 
     state = safetensors.torch.load_file(tiny_model / "weights.safetensors")
     torch.save(state, tmp_path / "plain.pt")
-    same = ClipEncoder(models.resolve("tiny-clip", str(tmp_path / "plain.pt")), device="cpu")
-    pixels = [encoder.transform(picture(1))]
+    same = ClipEncoder(resolve("tiny-clip", str(tmp_path / "plain.pt")), device="cpu")
+    pixels = pixels_of(encoder, [picture(1)])
     assert same.encode(pixels, ["a"]).image_ND.tobytes() == encoder.encode(pixels, ["a"]).image_ND.tobytes()
 
     class Harmful:
@@ -83,9 +91,89 @@ def test_torch_checkpoint_and_pickles(tiny_model, tmp_path, encoder):
     torch.save(state, tmp_path / "misfit.pt")
     for name in ("harmful.pt", "junk.safetensors", "junk.pt", "misfit.pt"):
         with pytest.raises(UserError, match="tiny-clip"):
-            ClipEncoder(models.resolve("tiny-clip", str(tmp_path / name)), device="cpu")
+            ClipEncoder(resolve("tiny-clip", str(tmp_path / name)), device="cpu")
 
 
 def test_precision_is_checked(tiny_model):
     with pytest.raises(UserError, match="fp8: expected one of auto"):
-        ClipEncoder(models.resolve(str(tiny_model), None), precision="fp8")
+        ClipEncoder(resolve(str(tiny_model), None), precision="fp8")
+
+
+@pytest.fixture(scope="module")
+def siglip(tmp_path_factory):
+    """A folder as the hub has them: SigLIP's preprocessing, text tower and a tokenizer of its own, random weights."""
+    import json
+
+    import safetensors.torch
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    open_clip = import_open_clip()
+    folder = tmp_path_factory.mktemp("siglip")
+    words = Tokenizer(models.WordLevel({"<pad>": 0, "</s>": 1, "<unk>": 2, "a": 3, "red": 4, "square": 5}, "<unk>"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", eos_token="</s>").save_pretrained(folder)
+    model = {
+        "embed_dim": 24,
+        "init_logit_bias": -10,
+        "custom_text": True,
+        "vision_cfg": {"image_size": 32, "layers": 1, "width": 64, "patch_size": 8, "head_width": 32},
+        "text_cfg": {
+            "context_length": 16,
+            "vocab_size": 6,
+            "hf_tokenizer_name": "somewhere/else",
+            "tokenizer_kwargs": {"clean": "canonicalize"},
+            "width": 32,
+            "heads": 2,
+            "layers": 1,
+            "no_causal_mask": True,
+            "proj_bias": True,
+            "pool_type": "last",
+        },
+    }
+    half = [0.5, 0.5, 0.5]
+    preprocess = {"mean": half, "std": half, "interpolation": "bicubic", "resize_mode": "squash"}
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": model, "preprocess_cfg": preprocess}))
+    made = open_clip.create_model(f"local-dir:{folder}", load_weights=False)
+    safetensors.torch.save_file(made.state_dict(), folder / "open_clip_model.safetensors")
+    return folder
+
+
+def test_siglip_with_its_own_preprocessing_and_tokenizer(siglip):
+    encoder = ClipEncoder(resolve(str(siglip), None), device="cpu")
+    assert encoder.preprocess == Preprocess(32, 32, "squash")
+    images, captions = [picture(1, 90, 40), picture(2, 20, 70)], ["a red square", "A RED, square!"]
+    found = encoder.encode(pixels_of(encoder, images), captions)
+
+    import torch
+
+    open_clip = import_open_clip()
+    model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{siglip}")
+    tokens = open_clip.get_tokenizer(f"local-dir:{siglip}")(captions)
+    assert tokens[0].tolist() == tokens[1].tolist()
+    with torch.no_grad():
+        image = model.eval().encode_image(torch.stack([preprocess(one) for one in images]), normalize=True).numpy()
+        text = model.encode_text(tokens, normalize=True).numpy()
+    assert found.image_ND.tobytes() == image.astype(np.float16).tobytes()
+    assert found.text_ND.tobytes() == text.astype(np.float16).tobytes()
+
+
+def test_every_value_of_a_pixel_is_normalised_as_torchvision_does(encoder):
+    import torch
+    from torchvision.transforms import Compose
+
+    values = np.broadcast_to(np.arange(256, dtype=np.uint8)[:, None, None], (256, 1, 3))
+    theirs = Compose(encoder.transform.transforms[-2:])(Image.fromarray(np.ascontiguousarray(values)))
+    assert torch.equal(encoder.normalise(torch.tensor(values)[None])[0], theirs)
+
+
+def test_a_model_whose_tokenizer_needs_another_package(siglip, monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(UserError, match=r"needs a package .* d2prune\[siglip\]"):
+        ClipEncoder(resolve(str(siglip), None), device="cpu")
+
+
+def test_other_pixels_than_open_clips_are_refused(tiny_model, monkeypatch):
+    monkeypatch.setattr(Preprocess, "_cut", lambda self, image: image.crop((0, 0, self.width, self.height)))
+    with pytest.raises(D2PruneError, match="not those of open_clip"):
+        ClipEncoder(resolve(str(tiny_model), None), device="cpu")

@@ -7,10 +7,12 @@ import numpy as np
 import pyarrow.compute as pc
 import pytest
 
-from pipeline import artifacts, schemas
+from pipeline import artifacts, schemas, storage
 from pipeline.columns import vectors
 from pipeline.embed import models, stage
 from pipeline.embed.clip import ClipEncoder
+from pipeline.embed.decode import Decoder
+from pipeline.embed.decode_pool import DecodePool
 from pipeline.errors import InfrastructureError, UserError
 from pipeline.inputs import reasons
 from pipeline.inputs.pool import Shard, expand_input
@@ -133,7 +135,8 @@ def test_embeddings_equal_batches_of_good_samples(setting, tiny_model):
 
     from PIL import Image
 
-    pixels = [encoder.transform(Image.open(io.BytesIO(good("", i)[0][1]))) for i in range(10)]
+    images = [Image.open(io.BytesIO(good("", i)[0][1])) for i in range(10)]
+    pixels = np.stack([np.asarray(encoder.preprocess(image)) for image in images])
     captions = [f"picture {i}" for i in range(10)]
     found = [encoder.encode(pixels[at : at + 4], captions[at : at + 4]) for at in (0, 4, 8)]
     for name, attribute in (("image_emb", "image_ND"), ("text_emb", "text_ND")):
@@ -143,13 +146,13 @@ def test_embeddings_equal_batches_of_good_samples(setting, tiny_model):
     assert samples["clip_score"].to_numpy().tobytes() == expected.tobytes()
 
 
-def test_bits_do_not_depend_on_threads_or_on_who_did_what(setting):
+def test_bits_do_not_depend_on_processes_or_on_who_did_what(setting):
     pool, _, params, make_worker = setting
     for shard in range(3):
         write_tar(pool / f"{shard}.tar", [m for i in range(7) for m in good(f"{i}", 10 * shard + i)])
     units = stage.plan(expand_input(str(pool)), params)
-    first = [make_worker(decode_threads=1)(unit) for unit in units]
-    worker = make_worker(folder="again", decode_threads=4)
+    first = [make_worker(decode_processes=1)(unit) for unit in units]
+    worker = make_worker(folder="again", decode_processes=4)
     second = [worker(unit) for unit in reversed(units)]
     assert first == second[::-1]
 
@@ -229,7 +232,7 @@ def test_storage_faults_pass_through(setting, monkeypatch):
         def read(self, size):
             raise InfrastructureError("connection reset")
 
-    monkeypatch.setattr(stage.storage, "open_read", lambda url: Broken())
+    monkeypatch.setattr(storage, "open_read", lambda url: Broken())
     with pytest.raises(InfrastructureError, match="connection reset"):
         make_worker()(unit)
 
@@ -246,28 +249,6 @@ def test_reject_rate():
     stage.check_reject_rate({"read": 0}, 0.0)
     with pytest.raises(UserError, match=r"3 of 10 .*30\.0%; 2 caption-empty, 1 image-missing"):
         stage.check_reject_rate(counters, 0.29)
-
-
-def test_decoding_ahead_is_bounded(monkeypatch):
-    from concurrent.futures import ThreadPoolExecutor
-
-    from pipeline.inputs.tar import Sample
-
-    monkeypatch.setattr(stage, "_AHEAD_BYTES", 100)
-    taken = []
-
-    def events(sizes):
-        for size in sizes:
-            taken.append(size)
-            yield Sample(str(len(taken)), 0, 0, {"jpg": bytes(size)}, {}, ("jpg",))
-
-    with ThreadPoolExecutor(2) as pool:
-        results = stage._in_order(lambda event: event.key, events([40] * 10), pool, ahead=8)
-        assert next(results) == "1" and len(taken) == 3
-        assert list(results) == [str(i) for i in range(2, 11)]
-        taken.clear()
-        results = stage._in_order(lambda event: event.key, events([1] * 20), pool, ahead=8)
-        assert next(results) == "1" and len(taken) == 9
 
 
 def test_units_travel():
@@ -289,3 +270,123 @@ def test_fields_of_the_json_become_columns_and_a_missing_number_is_a_reject(sett
         {"key": "c", "lang": "", "score": 0.5},
     ]
     assert [(row["key"], row["reason"]) for row in rejects.to_pylist()] == [("b", reasons.FIELD_MISSING)]
+
+
+POISONED = ["0", "segfault", "1", "2", "spin", "3", "junk", "4", "no-memory", "5", "6"]
+POISON_REASONS = {
+    "segfault": reasons.IMAGE_CRASHED_DECODER,
+    "no-memory": reasons.IMAGE_CRASHED_DECODER,
+    "spin": reasons.IMAGE_TIMEOUT,
+    "junk": reasons.IMAGE_UNDECODABLE,
+}
+
+
+def test_poison_costs_one_reject_each_whatever_the_workers_batches_and_order(setting, tmp_path, monkeypatch):
+    from tests.embed.mischief import Mischievous
+
+    monkeypatch.setattr(stage, "Decoder", lambda *given: Mischievous(str(tmp_path), Decoder(*given)))
+    pool, _, params, make_worker = setting
+    members = [good(key, i) for i, key in enumerate(POISONED)]
+    members[6] = [("junk.jpg", b"<svg/>"), ("junk.txt", b"a")]
+    write_tar(pool / "0.tar", [m for one in members for m in one])
+    write_tar(pool / "1.tar", [m for i in range(11) for m in good(f"{i}", i)])
+    found = []
+    for number, (processes, batch_size) in enumerate([(1, 4), (3, 3)]):
+        changed = dataclasses.replace(params, batch_size=batch_size)
+        folder = f"run-{number}"
+        worker = make_worker(changed, folder=folder, decode_processes=processes, image_timeout=0.2)
+        units = stage.plan(expand_input(str(pool)), changed)
+        receipts = [worker(unit) for unit in (units if number == 0 else units[::-1])]
+        worker.close()
+        for receipt in receipts:
+            assert receipt.counters["read"] == 11 == receipt.counters["embedded"] + receipt.counters["rejected"]
+        assert sorted(receipt.counters["rejected"] for receipt in receipts) == [0, 4]
+        parts = [list(tables(str(tmp_path / folder), receipt)) for receipt in receipts]
+        found.append(sorted((row["shard"], row["key"], "") for samples, *_ in parts for row in samples.to_pylist()))
+        found[-1] += sorted(
+            (row["shard"], row["key"], row["reason"]) for _, rejects, _ in parts for row in rejects.to_pylist()
+        )
+    assert found[0] == found[1]
+    assert {key: reason for _, key, reason in found[0] if reason} == POISON_REASONS
+
+
+def with_little_memory(encoder, fits):
+    """Let the model fail on more samples than `fits`, as a device does; returns the sizes that were tried."""
+    import torch
+
+    tried, whole = [], encoder._model.encode_image
+
+    def encode_image(batch):
+        tried.append(len(batch))
+        if len(batch) > fits:
+            raise torch.OutOfMemoryError("CUDA out of memory. (simulated)")
+        return whole(batch)
+
+    encoder._model.encode_image = encode_image
+    return tried
+
+
+def test_a_batch_that_exceeds_the_devices_memory_loses_no_sample(setting):
+    pool, folder, params, make_worker = setting
+    write_tar(pool / "0.tar", [m for i in range(21) for m in good(f"{i}", i)])
+    params = dataclasses.replace(params, batch_size=8)
+    (unit,) = stage.plan(expand_input(str(pool)), params)
+    samples, _, embeddings = tables(str(pool.parent / "whole"), make_worker(params, folder="whole")(unit))
+    worker = make_worker(params)
+    tried = with_little_memory(worker._encoder, 3)
+    receipt = worker(unit)
+    cut_samples, _, cut_embeddings = tables(folder, receipt)
+    # Halved until it fits, and later batches are cut to that at once.
+    assert tried == [8, 4, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 1]
+    assert receipt.counters["batch-cut"] == 3 and receipt.counters["embedded"] == 21
+    assert cut_samples.drop(["clip_score"]).equals(samples.drop(["clip_score"]))
+    np.testing.assert_allclose(cut_samples["clip_score"], samples["clip_score"], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(vectors(cut_embeddings["image_emb"]), vectors(embeddings["image_emb"]), atol=1e-3)
+
+
+def test_a_single_sample_that_exceeds_the_devices_memory_fails_the_unit(setting):
+    pool, _, params, make_worker = setting
+    write_tar(pool / "0.tar", [m for i in range(3) for m in good(f"{i}", i)])
+    (unit,) = stage.plan(expand_input(str(pool)), params)
+    worker = make_worker()
+    with_little_memory(worker._encoder, 0)
+    with pytest.raises(InfrastructureError, match="one sample exceeds the memory"):
+        worker(unit)
+
+
+def test_tokens_made_in_the_decode_processes_are_the_same(setting, tiny_model):
+    """On a GPU captions become tokens where pictures are decoded; the embeddings do not change."""
+    from pipeline.embed.tokens import Tokenising
+
+    pool, _, _, make_worker = setting
+    write_tar(pool / "0.tar", [m for i in range(5) for m in good(f"{i}", i)])
+    ((unit, receipt),) = run(setting)
+    worker = make_worker(folder="again")
+    decoder = Decoder(worker._encoder.preprocess, 50_000)
+    worker._pool.close()
+    worker._pool = DecodePool(
+        Tokenising(decoder, models.resolve(str(tiny_model), None)), 1, decoder.preprocess.n_bytes, 40
+    )
+    worker._encoder.tokenize = None
+    assert worker(unit) == receipt
+    worker._pool.close()
+
+
+def test_rows_of_a_large_part_are_written_while_they_come(setting, monkeypatch):
+    """The same bytes whatever the batches, and row groups that a reader can take one by one."""
+    import pyarrow.parquet as pq
+
+    from pipeline.embed import part
+
+    pool, folder, params, make_worker = setting
+    plain = artifacts.table_writer
+    monkeypatch.setattr(part.artifacts, "table_writer", lambda *given: plain(*given, rows_per_group=4))
+    write_tar(pool / "0.tar", [m for i in range(11) for m in good(f"{i}", i)])
+    (unit,) = stage.plan(expand_input(str(pool)), params)
+    receipt = make_worker()(unit)
+    for name in (stage.SAMPLES, stage.EMBEDDINGS):
+        file = pq.ParquetFile(artifacts.unit_url(folder, receipt.key, name))
+        assert [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)] == [4, 4, 3]
+        assert file.metadata.num_rows == receipt.rows(name) == 11
+    samples, _, _ = tables(folder, receipt)
+    assert samples["key"].to_pylist() == [str(i) for i in range(11)]

@@ -1,5 +1,6 @@
 """What `explain` says is what the run did: sums agree to the bit, every name leads to its samples."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -7,9 +8,11 @@ import pytest
 
 from pipeline import storage
 from pipeline.cli import main
+from pipeline.execution import InProcess
 from pipeline.explore.explain import explain, find, read_line
 from pipeline.explore.finished import DECISIONS, open_run
 from pipeline.explore.terminal import plain
+from pipeline.run import run
 from pipeline.selection.budget import ranking
 from tests.explore.conftest import HOSTILE, SAME
 from tests.pools import tree
@@ -87,6 +90,20 @@ def test_a_remote_run_is_read_in_ranges(finished, monkeypatch):
     monkeypatch.setitem(remote.__dict__, "urls", {})
     line = read_line(remote)
     assert explain(remote, 7, line) == replace(explain(finished, 7, read_line(finished)), url=None)
+
+
+def test_another_method_has_a_score_and_no_messages(finished, finished_config, tmp_path, capsys):
+    shutil.copytree(finished.work_dir, tmp_path / "work")
+    select = finished_config.select.model_copy(update={"method": "random"})
+    update = {"select": select, "work_dir": str(tmp_path / "work"), "output": str(tmp_path / "output")}
+    result = run(finished_config.model_copy(update=update), InProcess(), "select")
+    other = open_run(str(tmp_path / "work"))
+    # The newest of two.
+    assert other.select.fingerprint == result.manifests["select"].fingerprint != finished.select.fingerprint
+    told = [explain(other, position, read_line(other)) for position in range(5)]
+    assert all(of.reconciled and not of.suppressed and not of.suppressed_by for of in told)
+    assert main(["explain", other.work_dir, "html"]) == 0
+    assert "selection score by random" in capsys.readouterr().out
 
 
 def test_the_run_is_the_newest_or_the_one_named(finished, finished_config, finished_result):

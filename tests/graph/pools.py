@@ -42,9 +42,11 @@ def embed(folder, image, text=None, n_parts=5, score=None):
         table = {"image_emb": columns.vector_column(image[start:stop])}
         if text is not None:
             table["text_emb"] = columns.vector_column(text[start:stop])
-        files = {"embeddings.parquet": pa.table(table)}
+        names = {"shard": [f"{part:05d}.tar"] * (stop - start), "key": [f"sample{row}" for row in range(stop - start)]}
+        samples = pa.table(names, schema=pa.schema([("shard", pa.string()), ("key", pa.string())]))
         if score is not None:
-            files["samples.parquet"] = pa.table({"aum": score[start:stop]})
+            samples = samples.append_column("aum", pa.array(score[start:stop]))
+        files = {"embeddings.parquet": pa.table(table), "samples.parquet": samples}
         receipts.append(artifacts.commit_unit(str(folder), f"part-{part}", files))
     return receipts
 

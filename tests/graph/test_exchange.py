@@ -13,14 +13,17 @@ RECORD = np.dtype([("number", "<i8"), ("small", "<f2", (3,))])
 
 
 @settings(deadline=None, max_examples=40)
-@given(destinations=st.lists(st.integers(0, 4)), n=st.integers(5, 7))
-def test_each_destination_reads_its_own(tmp_path_factory, destinations, n):
+@given(destinations=st.lists(st.integers(0, 4)), n=st.integers(5, 7), cut=st.integers(0, 9))
+def test_each_destination_reads_its_own(tmp_path_factory, destinations, n, cut):
     records = np.zeros(len(destinations), RECORD)
     records["number"] = np.arange(len(destinations))
     url = str(tmp_path_factory.mktemp("exchange") / "file")
-    storage.write_bytes(url, exchange.pack(records, np.array(destinations, np.int64), n))
+    to = np.array(destinations, np.int64)
+    data = exchange.pack(records, to, n)
+    assert exchange.pack_all([(records[:cut], to[:cut]), (records[cut:], to[cut:])], n) == data
+    storage.write_bytes(url, data)
     for destination in range(n):
-        expected = [number for number, to in enumerate(destinations) if to == destination]
+        expected = [number for number, goes in enumerate(destinations) if goes == destination]
         assert exchange.read(url, RECORD, destination)["number"].tolist() == expected
         assert exchange.concatenated([url, url], RECORD, destination)["number"].tolist() == 2 * expected
 

@@ -1,5 +1,6 @@
 """The sharded graph is the graph of memory, byte for byte, however it is cut up and whatever fails on the way."""
 
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,6 +28,20 @@ def test_any_number_of_partitions_gives_the_graph_of_memory(tmp_path, partitions
     layout = replace(SHARDED, partitions=partitions, buckets=partitions, threads=partitions % 3 + 1)
     built = build(tmp_path, parts, PARAMS, layout, InProcess())
     same_bytes(*built, *in_memory(rows, PARAMS))
+
+
+@pytest.mark.parametrize("visitors", [1, 150, 10_000])
+def test_a_unit_of_the_search_serves_no_more_visitors_than_it_may(tmp_path, visitors):
+    rows = clustered(1500, copies=0.2)
+    parts = embed(tmp_path / "embed", rows, n_parts=40)
+    job, receipts, facts = build(tmp_path, parts, PARAMS, replace(SHARDED, visitors=visitors), InProcess())
+    same_bytes(job, receipts, facts, *in_memory(rows, PARAMS))
+    assert job.slices == {1: 40, 150: job.slices, 10_000: 1}[visitors]
+    served = [job.receipt("search", index).counters["queries"] for index in range(4 * job.slices)]
+    largest_part = max(receipt.rows("embeddings.parquet") for receipt in parts)
+    assert max(served) <= visitors + 2 * largest_part
+    sharded.clean(job)
+    assert not list(Path(job.folder).glob("units/search-*/*"))
 
 
 @pytest.mark.parametrize(
@@ -123,6 +138,27 @@ def test_what_was_done_before_a_failure_is_not_done_again(tmp_path, step):
     same_bytes(*built, *in_memory(rows, PARAMS))
 
 
+class _Side:
+    """An executor whose workers run side by side and finish in any order."""
+
+    def __init__(self, workers):
+        self.workers = workers
+
+    def map(self, make_worker, units, resources):
+        shuffled = np.random.default_rng(self.workers).permutation(len(units))
+        with ThreadPoolExecutor(self.workers) as pool:
+            running = [pool.submit(make_worker(), units[index]) for index in shuffled]
+            yield from (future.result() for future in as_completed(running))
+
+
+@pytest.mark.parametrize(("workers", "partitions"), [(2, 4), (5, 16)])
+def test_any_number_of_workers_in_any_order_gives_the_graph_of_memory(tmp_path, workers, partitions):
+    rows = clustered(1500, copies=0.3)
+    layout = replace(SHARDED, partitions=partitions)
+    built = build(tmp_path, embed(tmp_path / "embed", rows, n_parts=7), PARAMS, layout, _Side(workers))
+    same_bytes(*built, *in_memory(rows, PARAMS))
+
+
 def test_workers_on_ray_and_a_worker_killed_in_the_search(tmp_path):
     rows = clustered(1200, copies=0.2)
     parts = embed(tmp_path / "embed", rows)
@@ -178,8 +214,13 @@ def test_a_recall_out_of_reach_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("layout", [Layout(), SHARDED], ids=["whole", "sharded"])
-def test_a_row_without_direction_is_named_by_its_position(tmp_path, layout):
+@pytest.mark.parametrize(("value", "fault"), [(0, "is all zeros"), (np.nan, "has NaN, infinite or too large values")])
+def test_a_row_without_direction_is_named_by_its_shard_and_key(tmp_path, layout, value, fault):
     rows = clustered(300)
-    rows[217] = 0
-    with pytest.raises(UserError, match="image embedding of row 217 is all zeros"):
-        build(tmp_path, embed(tmp_path / "embed", rows), PARAMS, layout, InProcess())
+    rows[217] = value
+    parts = embed(tmp_path / "embed", rows)
+    before = np.cumsum([0, *(receipt.rows("embeddings.parquet") for receipt in parts)])
+    part = int(np.searchsorted(before, 217, side="right")) - 1
+    sample = rf"image embedding of row 217 \(shard {part:05d}.tar, key sample{217 - before[part]}\) {fault}"
+    with pytest.raises(UserError, match=sample):
+        build(tmp_path, parts, PARAMS, layout, InProcess())

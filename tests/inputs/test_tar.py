@@ -31,6 +31,8 @@ def read(data, **options):
     reader = TarReader(io.BytesIO(data), **options)
     events = list(reader)
     assert reader.bytes_read == len(data)
+    mapped = TarReader(memoryview(data), **options)
+    assert (list(mapped), mapped.bytes_read, mapped.end_mark) == (events, reader.bytes_read, reader.end_mark)
     return [e for e in events if isinstance(e, Sample)], [e for e in events if isinstance(e, Fault)]
 
 

@@ -17,6 +17,7 @@ from pipeline.output import subset
 from pipeline.output.verify import verify
 from pipeline.run import run
 from tests.pools import tree
+from tests.tables import make_rows, write_datacomp
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +37,17 @@ def test_one_process_and_two_ray_workers_write_the_same_bytes(configure, tmp_pat
     assert result.manifests["select"].counters["kept"] == 48
     assert len(list(Path(here.output).glob("*.tar"))) == 5
     assert verify(here.output, full=True) == []
+
+
+def test_tables_of_embeddings_too(configure, tmp_path, on_ray, monkeypatch):
+    monkeypatch.setattr("pipeline.embed.tables.SHARE_BYTES", 4000)
+    pool = str(write_datacomp(tmp_path / "meta", [make_rows(60, 1), make_rows(30, 2)]))
+    same = {"input": pool, "embed": {}}
+    run(configure(**same, work_dir=str(tmp_path / "w1"), output=str(tmp_path / "o1")), InProcess())
+    there = configure(**same, work_dir=str(tmp_path / "w2"), output=str(tmp_path / "o2"), ray__workers=2)
+    result = run(there, on_ray)
+    assert tree(tmp_path / "o1") == tree(tmp_path / "o2")
+    assert len(result.manifests["embed"].units) > 2 and result.manifests["write"].counters["written"] == 27
 
 
 def test_a_graph_in_shards_writes_the_same_bytes(configure, tmp_path, monkeypatch):

@@ -1,18 +1,17 @@
 """Killed at many moments, then run again: the same bytes, nothing partial under a final name, little redone."""
 
+import contextlib
 import os
-import pickle
 import random
 import signal
-import subprocess
-import sys
-import textwrap
-import time
 from pathlib import Path
 
 import pytest
 
+from pipeline import s3 as s3_requests
+from pipeline import storage
 from pipeline.output import tar_stream
+from tests.fault_proxy import FaultProxy
 from tests.output.pools import build, plain_pool, tree
 from tests.output.runs import write
 
@@ -80,41 +79,39 @@ def test_killed_at_many_moments(tmp_path, events):
         assert tars_redone <= 5 - whole + 1
 
 
-SCRIPT = """
-    import pickle, sys
-    from tests.output.runs import write
-    with open(sys.argv[1], "rb") as stream:
-        pool = pickle.load(stream)
-    write(pool, sys.argv[2], int(sys.argv[3]))
-"""
-
-
-def test_killed_while_uploading_to_s3(tmp_path, s3):
+def test_killed_at_many_requests_to_s3(tmp_path, s3, monkeypatch):
+    """Killed while half of a request's body is on its way, as often as there are moments; then run again."""
+    monkeypatch.setattr(s3_requests, "PART", 2**12)
     bucket = s3.make_bucket("resume")
-    made = plain_pool(2, 40)
-    kept = [[True] * 40] * 2
-    pool = build(tmp_path, made, kept, url=f"{bucket}/pool", work_dir=f"{bucket}/work")
-    write(pool, f"{bucket}/reference", 4)
-    reference = tree(s3.folder / "resume" / "reference")
-    (tmp_path / "pool.pickle").write_bytes(pickle.dumps(pool))
-    command = [sys.executable, "-c", textwrap.dedent(SCRIPT), str(tmp_path / "pool.pickle")]
-    root = Path(__file__).parents[2]
-    killed = 0
-    for attempt, seconds in enumerate([0.1, 0.3, 0.5]):
-        out = s3.folder / "resume" / f"out{attempt}"
-        with subprocess.Popen([*command, f"{bucket}/out{attempt}", "4"], cwd=root) as process:
-            # Counted from the first object: the start of Python takes longer than the writing.
-            while process.poll() is None and not (out.exists() and any(out.glob("*.tar"))):
-                time.sleep(0.005)
-            time.sleep(seconds)
-            process.kill()
-            killed += process.wait() == -signal.SIGKILL
-        for name, data in tree(out).items():
-            if "partial" not in name:
-                assert reference[name] == data, name
-        write(pool, f"{bucket}/out{attempt}", 4)
-        left = {name: data for name, data in tree(out).items() if "partial" not in name}
-        assert left.keys() == reference.keys()
-        # train.sh names its own URL, and the manifest has its checksum.
-        assert all(left[name] == reference[name] for name in reference.keys() - {"train.sh", "manifest.json"})
-    assert killed
+    pool = build(tmp_path, plain_pool(2, 6), [[True] * 6] * 2, url=f"{bucket}/pool", work_dir=f"{bucket}/work")
+    served, out = s3.folder / "resume", f"{bucket}/out"
+
+    def forget():
+        for made_here in (f"{bucket}/work/write", out):
+            storage.delete([file.url for file in storage.list_files(made_here)])
+
+    with FaultProxy(s3.endpoint, every=10**9) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        write(pool, out, 4)
+        total, reference = len(proxy.requests), tree(served / "out")
+        assert total > 60
+        for moment in random.Random(11).sample(range(1, total), 10):
+            forget()
+            go, ready = os.pipe()
+            pid = os.fork()
+            if pid == 0:
+                os.read(go, 1)
+                with contextlib.suppress(BaseException):
+                    write(pool, out, 4)
+                os._exit(0)
+            proxy.requests.clear()
+            proxy.on_request = lambda number, pid=pid, moment=moment: number == moment and os.kill(pid, signal.SIGKILL)
+            os.write(ready, b"x")
+            assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+            proxy.on_request = lambda number: None
+            os.close(go)
+            os.close(ready)
+            left = {name: data for name, data in tree(served / "out").items() if "partial" not in name}
+            assert all(reference[name] == data for name, data in left.items())
+            write(pool, out, 4)
+            assert {n: d for n, d in tree(served / "out").items() if "partial" not in n} == reference

@@ -1,12 +1,17 @@
 """`verify` is silent on a good output and names each fault of a bad one."""
 
+import io
+import itertools
 import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from pipeline import storage
+from pipeline import artifacts, storage
+from pipeline.cli import main
 from pipeline.errors import UserError
 from pipeline.inputs.tar import TarReader
 from pipeline.output import finish, verify
@@ -120,3 +125,89 @@ def test_what_the_loader_drops_is_told(tmp_path):
     faults = verify.verify(str(tmp_path / "out"))
     assert any("yields 1 samples of 2" in fault for fault in faults)
     assert any("data loader: Handling webdataset error" in fault for fault in faults)
+
+
+def test_a_gap_in_the_numbering(out):
+    for suffix in (".tar", "_stats.json", ".parquet"):
+        (out / f"00000004{suffix}").rename(out / f"00000007{suffix}")
+    text = (out / "manifest.json").read_text().replace("00000004", "00000007")
+    (out / "manifest.json").write_text(text)
+    faults = verify.verify(str(out))
+    assert "numbering: expected 5 tars from 0 without gaps; wrong: 00000004.tar, 00000007.tar" in faults
+
+
+def test_a_folder_below(out):
+    (out / "more").mkdir()
+    (out / "more" / "00000000.tar").write_bytes((out / "00000000.tar").read_bytes())
+    assert verify.verify(str(out)) == ["1 files lie in folders below; the folder must be flat"]
+
+
+def test_decisions_that_keep_others(out):
+    path = out / "decisions-00000001.parquet"
+    table = pq.read_table(path)
+    flags = table["kept"].to_pylist()
+    first, second = flags.index(True), flags.index(False)
+    flags[first], flags[second] = False, True
+    changed = table.set_column(table.schema.get_field_index("kept"), "kept", pa.array(flags))
+    rewrite(out, path.name, artifacts.table_bytes(changed))
+    (fault,) = verify.verify(str(out))
+    assert fault.startswith("decisions: 30 uids, 30 samples were written; 1 uids were not written, 1 written ones are")
+
+
+def test_decisions_of_a_part_of_the_pool(out):
+    path = out / "decisions-00000001.parquet"
+    table = pq.read_table(path)
+    data = artifacts.table_bytes(table.filter(table["kept"]))
+    rewrite(out, path.name, data)
+    manifest = json.loads((out / "manifest.json").read_text())
+    next(file for file in manifest["files"] if file["name"] == path.name)["rows"] = 10
+    (out / "manifest.json").write_text(json.dumps(manifest))
+    assert verify.verify(str(out)) == ["decisions: 50 rows, the pool has 60"]
+
+
+def test_samples_that_changed_places(out):
+    """Two whole samples of a tar swapped: every byte is a source's, at another place than its table tells."""
+    data = (out / "00000002.tar").read_bytes()
+    first, second = itertools.islice(TarReader(io.BytesIO(data)), 2)
+    swapped = data[second.offset :][: second.size] + data[: first.size] + data[second.offset + second.size :]
+    rewrite(out, "00000002.tar", swapped)
+    faults = verify.verify(str(out), full=True)
+    assert faults[:2] == [
+        f"00000002.tar: sample 0 is {second.key}, its table tells {first.key}",
+        f"00000002.tar: sample 1 is {first.key}, its table tells {second.key}",
+    ]
+
+
+def test_a_table_that_was_changed(out):
+    path = out / "00000003.parquet"
+    data = bytearray(path.read_bytes())
+    data[10] ^= 1
+    path.write_bytes(data)
+    faults = verify.verify(str(out), full=True)
+    assert faults[0] == "00000003.parquet: its checksum is not the manifest's"
+    assert faults[1].startswith("00000003.parquet: cannot be read: ")
+    assert faults[-1] == "00000003.tar: cannot be checked without its table"
+
+
+def test_a_subset_file_that_is_none(out):
+    rewrite(out, "subset.npy", b"\x93NUMPY, more or less")
+    (fault,) = verify.verify(str(out))
+    assert fault.startswith(f"subset file {out}/subset.npy: cannot be read: ")
+
+
+def test_written_is_not_selected(out):
+    manifest = json.loads((out / "manifest.json").read_text())
+    manifest["counts"]["selected"] = 31
+    (out / "manifest.json").write_text(json.dumps(manifest))
+    assert verify.verify(str(out)) == ["selected: 31, expected 30"]
+
+
+def test_the_command_exits_with_0_or_1_and_names_each_fault(out, capsys):
+    assert main(["verify", str(out)]) == 0
+    assert capsys.readouterr().out == f"{out}: no fault found\n"
+    (out / "meta.json").unlink()
+    (out / "stray.txt").write_bytes(b"x")
+    assert main(["verify", str(out)]) == 1
+    said = capsys.readouterr().out.splitlines()
+    assert said == ["meta.json: missing", "stray.txt: not in the manifest", f"{out}: 2 faults"]
+    assert main(["verify", str(out / "nowhere")]) == 2

@@ -6,8 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import UserError
-from pipeline.selection.api import selection_scores
+from pipeline.selection import kernel, order
+from pipeline.selection.api import select, selection_scores
 from pipeline.selection.budget import top
+from pipeline.selection.fixed_point import to_fixed
 from tests.oracles import graph_from_edges, naive_d2, paper_picks
 from tests.selection.graphs import GAMMAS, graphs, problems
 
@@ -89,3 +91,26 @@ def test_blocks_sorted_one_after_another_give_the_same():
     one = selection_scores(graph, scores, threads=1)
     assert (selection_scores(graph, scores, threads=3) == one).all()
     assert (selection_scores(graph, scores, partitions=rng.integers(0, 2, n)) == one).all()
+
+
+def test_offsets_of_edges_may_exceed_32_bits(tmp_path):
+    # Node 0 has 2**31 edges, in sparse files, and is never looked at; the rows of the others begin beyond it.
+    far = 2**31
+    indices = np.asarray(np.memmap(tmp_path / "indices", np.int64, "w+", shape=far + 4))
+    distances = np.asarray(np.memmap(tmp_path / "distances", np.float32, "w+", shape=far + 4))
+    indptr = np.array([0, far, far + 1, far + 3, far + 4])
+    indices[far:], distances[far:] = [2, 1, 3, 2], [1.0, 1.0, 0.5, 0.5]
+    scores, x = to_fixed([0, 0.5, 1, 0.75]), np.zeros(4, np.int64)
+    assert kernel.forward(indptr, indices, distances, 1.0, scores, x, 1, 4) == kernel.NO_OVERFLOW
+    value, head, link = kernel.new_state(4)
+    value[:] = x
+    queue, ends = np.empty(4, np.int32), np.empty(order.N_BUCKETS + 1, np.int64)
+    queued = order.sort_into_buckets(value, head, 1, 4, queue, ends)
+    settled = kernel.settle(
+        indptr, indices, distances, 1.0, np.empty(0, np.int64), value, head, link,
+        1, 4, queue[:queued], ends, order.NOBODY, False,
+    )  # fmt: skip
+    assert settled == (3, kernel.NO_OVERFLOW)
+    expected = select(graph_from_edges(3, {(0, 1): 1.0, (1, 2): 0.5}), [0.5, 1, 0.75])
+    assert x[1:].tolist() == expected.forward_score.tolist()
+    assert value[1:].tolist() == expected.selection_score.tolist()

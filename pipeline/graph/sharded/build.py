@@ -18,12 +18,13 @@ from pipeline.graph.sharded.distinct import copies, distinct
 from pipeline.graph.sharded.edges import found_for_checked, merge, neighbors
 from pipeline.graph.sharded.pool import Job, StepWorker
 from pipeline.graph.sharded.quantise import NPROBE, layout, measured_recall, quantiser, truth
-from pipeline.graph.sharded.search import assign, search
+from pipeline.graph.sharded.search import VISITS, assign, search
 
 log = logging.getLogger(__name__)
 
 # A bucket sorts 24 bytes a row: about 1 GB at this size.
 _BUCKET_ROWS = 2**23
+_ON_GPU = (quantiser, assign, search)
 # Enough partitions for a few dozen workers, unless they became so small that rows travel for nothing; then as many as
 # keep a worker's share of the rows within 2 GiB.
 _SMALL_PARTITION, _MANY_PARTITIONS, _LARGE_PARTITION = 2**27, 64, 2**31
@@ -38,7 +39,7 @@ def build(
         job: as known at the start.
         executor: runs the units.
         one: of the worker that trains the quantiser: it has a machine to itself.
-        many: of all others.
+        many: of all others; only steps that multiply matrices get the GPUs of either.
         check_recall: told of recall, nprobe and nlist before the last step; raises if it is too low.
 
     Returns:
@@ -55,7 +56,10 @@ def build(
         alone = function in (quantiser, layout)
         threads = max(job.layout.threads, int(one.num_cpus)) if alone else job.layout.threads
         worker = partial(StepWorker, job.with_layout(layout=replace(job.layout, threads=threads)), function)
-        found = stages.run_units(f"graph: {name}", job.folder, executor, units, worker, one if alone else many)
+        resources = one if alone else many
+        if function not in _ON_GPU:
+            resources = replace(resources, num_gpus=0)
+        found = stages.run_units(f"graph: {name}", job.folder, executor, units, worker, resources)
         return [found[unit.key] for unit in units]
 
     n_parts = len(job.parts)
@@ -74,8 +78,9 @@ def build(
     (laid_out,) = step(layout, 1)
     nlist, nprobe = trained.facts["nlist"], laid_out.facts[NPROBE]
     log.info("graph: %d lists in %d partitions, each row visits %d", nlist, job.partitions, nprobe)
-    step(assign, n_parts)
-    step(search, job.partitions)
+    visits = np.sum([receipt.facts[VISITS] for receipt in step(assign, n_parts)], axis=0)
+    job = job.with_layout(slices=min(n_parts, max(1, -(-int(visits.max()) // job.layout.visitors))))
+    step(search, job.partitions * job.slices)
     step(merge, n_parts)
     recall = measured_recall(job, found_for_checked(job))
     if recall is not None:
@@ -107,7 +112,7 @@ def clean(job: Job) -> None:
     if not job.members:
         return
     n_parts = len(job.parts)
-    counts = {copies: job.buckets, search: job.partitions, layout: 1}
+    counts = {copies: job.buckets, search: job.partitions * job.slices, layout: 1}
     counts |= dict.fromkeys((distinct, truth, assign, merge), n_parts)
     keys = [job.key(step.__name__, index) for step, count in counts.items() for index in range(count)]
 

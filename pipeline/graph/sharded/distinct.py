@@ -20,8 +20,7 @@ from pipeline.graph.sharded.pool import (
     LOCAL_GROUPS,
     MEMBERS_OF_GROUPS,
     Job,
-    features_of,
-    read_raw,
+    checked_features,
 )
 
 HASHES = "hashes.bin"
@@ -34,9 +33,8 @@ def distinct(job: Job, part: int) -> Receipt:
     Raises:
         UserError: an embedding without direction.
     """
-    raw_AD = read_raw(job, part)
+    raw_AD, rows_AD = checked_features(job, part)
     start = int(job.starts[part])
-    rows_AD = features_of(job, raw_AD, start)
     cut_off_A = np.zeros(len(rows_AD), bool)
     if job.cut_off is not None:
         cut_off_A = job.cut_off.of_part(job.embed_folder, part, job.parts[part])

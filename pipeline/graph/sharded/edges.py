@@ -37,7 +37,8 @@ def merge(job: Job, part: int) -> Receipt:
     groups, start = local_groups(job, part), int(job.starts[part])
     positions_Q = groups.first_Q + start
     top = TopK.empty(len(positions_Q), job.n_best)
-    urls = job.urls("search", job.partitions, CANDIDATES)
+    number = int(np.searchsorted(job.slice_bounds, part, side="right")) - 1
+    urls = job.urls("search", job.partitions * job.slices, CANDIDATES)[number :: job.slices]
     for candidates in exchange.read_all(urls, candidate_type(job.n_best), part):
         more = TopK.empty(len(positions_Q), job.n_best)
         query = np.searchsorted(positions_Q, candidates["query"])

@@ -13,17 +13,17 @@ from numpy.typing import NDArray
 
 from pipeline import artifacts, columns
 from pipeline.artifacts import Receipt
-from pipeline.errors import InfrastructureError
+from pipeline.errors import InfrastructureError, UserError
 from pipeline.graph import exchange
 from pipeline.graph.cut_off import CutOff
 from pipeline.graph.duplicates import Groups
-from pipeline.graph.features import features
+from pipeline.graph.features import NoDirectionError, features
 from pipeline.graph.params import GraphParams, Layout
 
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
 
-EMBEDDINGS = "embeddings.parquet"
+EMBEDDINGS, SAMPLES = "embeddings.parquet", "samples.parquet"
 LOCAL_GROUPS = "groups.npy"
 COPIES = "copies.bin"
 MEMBERS_OF_GROUPS = "groups.bin"
@@ -49,6 +49,7 @@ class Job:
         buckets: of hashes.
         members: [P+1], distinct rows of the pool before each part; known once `copies` is done.
         partitions: of the lists.
+        slices: of the parts; a unit of the search serves the rows of one slice. Known once `assign` is done.
     """
 
     embed_folder: str
@@ -61,6 +62,7 @@ class Job:
     buckets: int = 1
     members: tuple[int, ...] = ()
     partitions: int = 1
+    slices: int = 1
 
     @property
     def n_best(self) -> int:
@@ -72,10 +74,16 @@ class Job:
         """int64 [P+1], canonical position of each part's first row."""
         return np.cumsum([0, *(receipt.rows(EMBEDDINGS) for receipt in self.parts)])
 
+    @property
+    def slice_bounds(self) -> list[int]:
+        """[S+1], the first part of each slice."""
+        return [len(self.parts) * number // self.slices for number in range(self.slices + 1)]
+
     def key(self, step: str, index: int = 0) -> str:
         """The unit's key: of all that decides its bytes, the layout only where it does."""
-        cut = {"distinct": self.buckets, "copies": self.buckets}.get(step)
-        cut = self.partitions if step in ("layout", "assign", "search") else cut
+        cut: Any = {"distinct": self.buckets, "copies": self.buckets}.get(step)
+        cut = self.partitions if step in ("layout", "assign") else cut
+        cut = (self.partitions, self.slices) if step == "search" else cut
         return artifacts.unit_key(f"{step}-{index:08d}", self.params, self.embed_fingerprint, cut)
 
     def url(self, step: str, index: int, name: str) -> str:
@@ -162,6 +170,23 @@ def features_of(job: Job, raw_ND: NDArray[Any], first_row: int = 0) -> Float32:
         return features("text", None, raw_ND, first_row)
     half = raw_ND.shape[1] // 2
     return features("image+text", raw_ND[:, :half], raw_ND[:, half:], first_row)
+
+
+def checked_features(job: Job, part: int) -> tuple[NDArray[Any], Float32]:
+    """`read_raw` of a part, and `features_of` that; the first reading, which meets what cannot be normalised.
+
+    Raises:
+        UserError: names the shard and key of an embedding without direction.
+    """
+    raw_ND, start = read_raw(job, part), int(job.starts[part])
+    try:
+        return raw_ND, features_of(job, raw_ND, start)
+    except NoDirectionError as error:
+        row = artifacts.read_table(job.embed_folder, job.parts[part], SAMPLES, ["shard", "key"])
+        shard, key = (row[name][error.row - start].as_py() for name in ("shard", "key"))
+        sample = f" (shard {shard}, key {key})"
+        # A plain one, as it may cross to another process.
+        raise UserError(str(NoDirectionError(error.name, error.row, error.fault, sample))) from None
 
 
 @dataclass(frozen=True)

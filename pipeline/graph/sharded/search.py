@@ -7,7 +7,7 @@ agree. A worker that searches holds its partition's members as stored, and one b
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from pipeline.artifacts import Receipt
 from pipeline.graph import exchange
+from pipeline.graph.block_search import block_search
 from pipeline.graph.duplicates import Groups, expand
 from pipeline.graph.knn import probes
-from pipeline.graph.lists import search_on_cpu, visits_of
+from pipeline.graph.lists import visits_of
 from pipeline.graph.parallel import parallel_ranges
 from pipeline.graph.quantiser import Quantiser
 from pipeline.graph.search import TopK
@@ -38,6 +39,7 @@ Int64 = NDArray[np.int64]
 
 VISITORS = "visitors.bin"
 CANDIDATES = "candidates.bin"
+VISITS = "visits"
 
 
 def visitor_type(nprobe: int, width: int, dtype: np.dtype[Any]) -> np.dtype[Any]:
@@ -76,24 +78,31 @@ def assign(job: Job, part: int) -> Receipt:
         VISITORS: exchange.pack(records, 2 * to_V + ~is_home_V, 2 * job.partitions),
         MEMBERS_OF_GROUPS: exchange.pack(groups, home_G, job.partitions),
     }
-    facts = {"width": rows.raw.shape[1], "dtype": rows.raw.dtype.str, NPROBE: nprobe}
+    visits = np.bincount(to_V, minlength=job.partitions).tolist()
+    facts = {"width": rows.raw.shape[1], "dtype": rows.raw.dtype.str, NPROBE: nprobe, VISITS: visits}
     return job.commit("assign", part, files, facts=facts)
 
 
-def search(job: Job, partition: int) -> Receipt:
-    """Search a partition's lists for all who visit them."""
+def search(job: Job, index: int) -> Receipt:
+    """Search a partition's lists for those of a slice of the parts who visit them.
+
+    What is found is held until the end, so the slices keep a worker's memory level where visitors are many.
+    """
+    partition, number = divmod(index, job.slices)
     facts = job.receipt("assign", 0).facts
     visitors = _Visitors(job, visitor_type(facts[NPROBE], facts["width"], np.dtype(facts["dtype"])))
     members = _Members(job, partition, visitors)
     groups = exchange.concatenated(job.urls("assign", len(job.parts), MEMBERS_OF_GROUPS), GROUP_MEMBER, partition)
     grouped = groups_of(members.positions, groups)
-    batches = _batches(visitors, partition, job.layout.batch_rows)
-    found = [_search_batch(job, members, grouped, batch) for batch in batches]
-    candidates = np.concatenate([np.empty(0, candidate_type(job.n_best)), *found])
-    part_C = np.searchsorted(job.starts, candidates["query"], side="right") - 1
-    files = {CANDIDATES: exchange.pack(candidates, part_C, len(job.parts))}
-    counters = {"members": len(members.positions), "queries": len(candidates)}
-    return job.commit("search", partition, files, counters)
+    found, n_queries = [], 0
+    for batch in _batches(visitors, partition, job.slice_bounds[number : number + 2], job.layout.batch_rows):
+        candidates = _search_batch(job, members, grouped, batch)
+        found.append((candidates, np.searchsorted(job.starts, candidates["query"], side="right") - 1))
+        n_queries += len(candidates)
+    if not found:
+        found.append((np.empty(0, candidate_type(job.n_best)), np.empty(0, np.int64)))
+    files = {CANDIDATES: exchange.pack_all(found, len(job.parts))}
+    return job.commit("search", index, files, {"members": len(members.positions), "queries": n_queries})
 
 
 class _Visitors:
@@ -102,12 +111,12 @@ class _Visitors:
     def __init__(self, job: Job, dtype: np.dtype[Any]) -> None:
         self.dtype, self._urls = dtype, job.urls("assign", len(job.parts), VISITORS)
 
-    def of(self, destination: int) -> Iterator[exchange.Records]:
-        return exchange.read_all(self._urls, self.dtype, destination)
+    def of(self, destination: int, low: int = 0, high: int | None = None) -> Iterator[exchange.Records]:
+        return exchange.read_all(self._urls[low:high], self.dtype, destination)
 
 
 class _Members:
-    """A partition's members as they are stored, ordered by list; a list becomes float32 when it is searched."""
+    """A partition's members as they are stored, in the order they came; a list becomes float32 when it is searched."""
 
     def __init__(self, job: Job, partition: int, visitors: _Visitors) -> None:
         self._job = job
@@ -116,35 +125,37 @@ class _Members:
         self.centroids: Float32 = job.array("quantiser", 0, CENTROIDS)[numbers]
         self.local = np.full(len(partition_L) + 1, -1, np.int32)  # the last entry is that of list -1: none
         self.local[numbers] = np.arange(len(numbers))
-        homes, positions, raws = [], [], [np.empty((0, visitors.dtype["raw"].shape[0]), visitors.dtype["raw"].base)]
+        homes, positions = [], []
+        self._raw = np.empty((0, *visitors.dtype["raw"].shape), visitors.dtype["raw"].base)
         for records in visitors.of(2 * partition):
             chosen = records[records["is_member"]]
             homes.append(self.local[chosen["probes"][:, 0]])
             positions.append(chosen["position"])
-            raws.append(chosen["raw"])
+            # Grown in place: joined or sorted at the end, they would be held twice.
+            before = len(self._raw)
+            self._raw.resize((before + len(chosen), self._raw.shape[1]), refcheck=False)
+            self._raw[before:] = chosen["raw"]
         home_M = np.concatenate(homes)
-        order_M = np.argsort(home_M, kind="stable")
-        self.positions: Int64 = np.concatenate(positions)[order_M]
-        raw = np.concatenate(raws)
-        raws.clear()
-        self._raw = raw[order_M]
-        self._indptr = np.searchsorted(home_M[order_M], np.arange(len(numbers) + 1))
+        self._order_M = np.argsort(home_M, kind="stable")
+        self.positions: Int64 = np.concatenate(positions)[self._order_M]
+        self._indptr = np.searchsorted(home_M[self._order_M], np.arange(len(numbers) + 1))
 
     def meet(self, queries_QD: Float32, probes_QP: Int32, first_query: int, top: TopK) -> None:
         """Let queries meet the lists they visit; `probes_QP` in this partition's numbers, -1 for none."""
         visits = visits_of(probes_QP, len(self.centroids), first_query)
+        search_one = block_search(queries_QD.shape[1])
         for number in np.flatnonzero(np.diff(visits.indptr) * np.diff(self._indptr)):
             start, stop = self._indptr[number], self._indptr[number + 1]
             visiting = visits.queries[visits.indptr[number] : visits.indptr[number + 1]]
-            rows_MD = features_of(self._job, self._raw[start:stop])
-            search_on_cpu(queries_QD, visiting, rows_MD, self.positions[start:stop], self.centroids[number], top)
+            rows_MD = features_of(self._job, self._raw[self._order_M[start:stop]])
+            search_one(queries_QD, visiting, rows_MD, self.positions[start:stop], self.centroids[number], top)
 
 
-def _batches(visitors: _Visitors, partition: int, batch_rows: int) -> Iterator[exchange.Records]:
-    """All who visit a partition, between one and two times `batch_rows` at a time."""
+def _batches(visitors: _Visitors, partition: int, parts: Sequence[int], batch_rows: int) -> Iterator[exchange.Records]:
+    """All of the parts [first, last) who visit a partition, between one and two times `batch_rows` at a time."""
     waiting: list[exchange.Records] = []
     for destination in (2 * partition, 2 * partition + 1):
-        for records in visitors.of(destination):
+        for records in visitors.of(destination, *parts):
             for start in range(0, len(records), batch_rows):
                 waiting.append(records[start : start + batch_rows])
                 if sum(map(len, waiting)) >= batch_rows:

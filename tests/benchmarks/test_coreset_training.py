@@ -1,0 +1,69 @@
+"""The models of the coreset benchmark: trained on images and vectors, the same twice, augmented by flips and shifts."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from jobs.benchmarks.coreset_data import Dataset
+from jobs.benchmarks.coreset_training import Recipe, Trainer
+from pipeline.scores import TrainingLog
+
+RECIPE = Recipe("small", 3, 4, 0.1, 3, "cpu")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """As in a worker; torch's threads on small products wait for each other on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    """Two classes told apart by brightness."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(24) % 2
+    images = (rng.integers(0, 80, (24, 16, 16, 3)) + 150 * labels[:, None, None, None]).astype(np.uint8)
+    return Dataset(images[:16], labels[:16], images[16:], labels[16:], 2)
+
+
+@pytest.mark.parametrize("model", ["small", "resnet18"])
+def test_images_are_learned_and_logged(pictures, model):
+    trainer = Trainer(pictures, dataclasses.replace(RECIPE, model=model))
+    log = TrainingLog(16, 2)
+    fitted = trainer.fit(np.arange(16), 0, log)
+    assert log.logits.shape == (16, 3, 2)
+    assert trainer.features(fitted).shape == (16, 64 if model == "small" else 512)
+    assert 0 <= trainer.evaluate(fitted) <= 1
+    again = trainer.fit(np.arange(16), 0)
+    assert all(torch.equal(a, b) for a, b in zip(fitted.parameters(), again.parameters(), strict=True))
+
+
+def test_a_small_coreset_trains_for_as_many_steps(pictures):
+    trainer = Trainer(pictures, dataclasses.replace(RECIPE, steps=40, batch_size=8))
+    assert trainer.evaluate(trainer.fit(np.array([0, 1, 2, 3]), 0)) == 1.0
+
+
+def test_augmentation_flips_and_shifts_each_image_on_its_own(pictures):
+    trainer = Trainer(pictures, RECIPE)
+    x = torch.arange(1, 6 * 3 * 16 * 16 + 1, dtype=torch.float32).reshape(6, 3, 16, 16)
+    torch.manual_seed(0)
+    got = trainer._augmented(x)
+    assert got.shape == x.shape
+    found = []
+    for before, after in zip(x, got, strict=True):
+        padded = torch.nn.functional.pad(before, (2, 2, 2, 2))
+        candidates = {
+            (flip, top, left): (padded[:, top : top + 16, left : left + 16]).flip(-1)
+            if flip
+            else padded[:, top : top + 16, left : left + 16]
+            for flip in (False, True)
+            for top in range(5)
+            for left in range(5)
+        }
+        found += [name for name, candidate in candidates.items() if torch.equal(candidate, after)]
+    assert len(found) == 6 and len(set(found)) > 3

@@ -1,0 +1,106 @@
+"""A feed gives what the tar holds, in order, and never more than its slots and bytes ahead."""
+
+import time
+from concurrent.futures import Future
+
+import numpy as np
+import pytest
+
+from pipeline.embed import feed as feed_module
+from pipeline.embed.decode import WANTED_EXTENSIONS, Prepared, Rejected
+from pipeline.embed.feed import Feed, Ready, Reject
+from tests.embed.pictures import write_tar
+
+SLOTS = 20
+
+
+class Lane:
+    """Takes tasks and decodes at once, or nothing until it is told to."""
+
+    def __init__(self, eager=False):
+        self.eager = eager
+        self.pixels = np.zeros((SLOTS, 3), np.uint8)
+        self.tasks = []
+
+    def submit(self, samples):
+        future = Future()
+        self.tasks.append((samples, future))
+        if self.eager:
+            self.decode()
+        return future
+
+    def decode(self):
+        """What was submitted since; keys with an x are rejected."""
+        tasks, self.tasks = self.tasks, []
+        for samples, future in tasks:
+            future.set_result(
+                [
+                    Rejected("image-undecodable", "?") if "x" in one.key else Prepared(one.key, 0, 0, "", "", 1, 1, ())
+                    for _, one in samples
+                ]
+            )
+
+
+def open_feed(tmp_path, keys, lane, size=100):
+    path = write_tar(tmp_path / "0.tar", [(f"{key}.jpg", bytes(size)) for key in keys])
+    return Feed(path, lane, WANTED_EXTENSIONS, 1 << 20)
+
+
+def settled(feed):
+    """How many events were read once reading stands still."""
+    before = -1
+    while before != feed.read or not feed.read:
+        before = feed.read
+        time.sleep(0.15)
+    return before
+
+
+def test_order_and_books(tmp_path):
+    keys = [f"{i}{'x' if i % 7 == 3 else ''}" for i in range(100)]
+    items = []
+    with open_feed(tmp_path, keys, Lane(eager=True)) as feed:
+        for item in feed:
+            items.append(item)
+            # Rejects give their slots back by themselves, samples only when the caller is done with the pixels.
+            if isinstance(item, Ready):
+                feed.release([item.slot])
+    assert [item.sample.key if isinstance(item, Ready) else item.key for item in items] == keys
+    assert [isinstance(item, Reject) for item in items] == ["x" in key for key in keys]
+    assert feed.read == 100 and feed.bytes_read == (tmp_path / "0.tar").stat().st_size and feed.end_mark
+
+
+def test_reading_stops_where_the_slots_are_used_up(tmp_path):
+    lane = Lane()
+    with open_feed(tmp_path, range(100), lane) as feed:
+        # One more is in hand, waiting for its slot.
+        assert settled(feed) == SLOTS + 1
+        assert sum(len(samples) for samples, _ in lane.tasks) == SLOTS
+        lane.decode()
+        assert settled(feed) == SLOTS + 1
+        feed.release([3, 4])
+        assert settled(feed) == SLOTS + 3
+
+
+@pytest.mark.parametrize(("limit", "ahead"), [(1000, 3), (100, 1)])
+def test_reading_stops_where_the_bytes_are_used_up(tmp_path, monkeypatch, limit, ahead):
+    monkeypatch.setattr(feed_module, "_AHEAD_BYTES", limit)
+    lane = Lane()
+    with open_feed(tmp_path, range(50), lane, size=300) as feed:
+        assert settled(feed) == ahead + 1
+        # What waits to be decoded is handed on although the message is not full: nothing else would make room.
+        assert sum(len(samples) for samples, _ in lane.tasks) == ahead
+        lane.decode()
+        assert settled(feed) == 2 * ahead + 1
+
+
+def test_leaving_early_waits_for_slots_and_ends_the_reading(tmp_path):
+    lane = Lane()
+    with pytest.raises(KeyError), open_feed(tmp_path, range(100), lane) as feed:
+        settled(feed)
+        raise KeyError
+    assert not feed._thread.is_alive() and all(future.cancelled() for _, future in lane.tasks)
+
+
+def test_a_missing_shard(tmp_path):
+    with Feed(str(tmp_path / "none.tar"), Lane(), WANTED_EXTENSIONS, 1) as feed, pytest.raises(FileNotFoundError):
+        list(feed)

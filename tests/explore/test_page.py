@@ -1,0 +1,105 @@
+"""The explorer in a real browser: hostile captions act on nothing, the keyboard suffices, no width overflows."""
+
+import threading
+
+import pytest
+
+from pipeline.explore.api import Explorer
+from pipeline.explore.server import Server
+from tests.browser import chromium, needs_axe, needs_chromium, serious_faults
+from tests.explore.conftest import HOSTILE
+
+pytestmark = needs_chromium
+
+READY = "document.querySelectorAll('#cards .card').length > 0"
+# What Chromium measures of things that moved by themselves; above 0.1 people notice.
+SHIFT = """new Promise(done => {
+  new PerformanceObserver(list => done(list.getEntries().reduce((sum, e) => sum + (e.hadRecentInput ? 0 : e.value), 0)))
+    .observe({type: 'layout-shift', buffered: true});
+  setTimeout(() => done(0), 300);
+})"""
+
+
+@pytest.fixture(scope="module")
+def url(finished):
+    with Server(Explorer(finished)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.url
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def page():
+    with chromium() as opened:
+        yield opened
+
+
+def test_hostile_captions_are_text(page, url):
+    page.open(f"{url}#/?sort=pool")
+    page.until(READY)
+    assert page.run("document.querySelectorAll('#cards .card').length") == 48
+    shown = page.run("document.querySelector('#cards .caption bdi').textContent")
+    assert shown == page.run("fetch('/api/samples?sort=pool').then(r => r.json()).then(r => r.rows[0].caption)")
+    for position, caption in zip(range(120, 125), HOSTILE.values(), strict=True):
+        page.open(f"{url}#/sample/{position}")
+        page.until(f"document.getElementById('sample').dataset.position === '{position}'")
+        assert page.run("document.querySelector('#sample .words bdi').textContent") == caption
+        assert page.run("document.title").startswith("Sample ")
+        assert page.run("document.querySelectorAll('script').length") == 1
+        assert page.run("document.documentElement.scrollWidth <= innerWidth")
+    assert not page.errors
+    assert all(request.startswith(url) for request in page.requests)
+
+
+def test_the_slider_shows_who_enters_and_leaves(page, url):
+    page.open(url)
+    page.until(READY)
+    page.run("document.getElementById('fraction').focus()")
+    for _ in range(5):
+        page.key("PageUp", 33)
+    page.until("document.getElementById('cut-enters').textContent !== '0'")
+    page.until("document.querySelectorAll('#cut-rows .card').length > 0")
+    assert page.run("document.querySelector('#cut-rows h3').textContent").startswith("Would enter")
+    assert page.run("document.getElementById('cut-leaves').textContent") == "0"
+
+
+def test_search_and_a_sample_by_keyboard_alone(page, url):
+    page.open(url)
+    page.until(READY)
+    page.run("document.getElementById('q').focus()")
+    for letter in "circle":
+        page.key(letter, ord(letter.upper()), letter)
+    page.key("Enter", 13, "\r")
+    page.until("document.getElementById('status').textContent !== '127 samples' && location.hash.includes('q=circle')")
+    page.until(READY)
+    for _ in range(40):
+        page.key("Tab", 9)
+        if page.run("document.activeElement.className") == "card":
+            break
+    page.key("Enter", 13, "\r")
+    page.until("document.activeElement.tagName === 'H2' && location.hash.startsWith('#/sample/')")
+    page.run("document.getElementById('back').focus()")
+    page.key("Enter", 13, "\r")
+    page.until("location.hash.includes('q=circle') && !document.getElementById('list').hidden")
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", [360, 1280])
+def test_nothing_overflows_or_jumps(page, url, width, dark):
+    for hash in ("#/", "#/sample/3"):
+        page.open("about:blank", width, 800, dark)
+        page.open(f"{url}{hash}", width, 800, dark)
+        page.until("document.querySelector('#sample h2')" if "sample" in hash else READY)
+        assert page.run("document.documentElement.scrollWidth <= innerWidth"), hash
+        page.until("[...document.images].every(image => image.complete || image.loading === 'lazy')")
+        assert page.run(SHIFT) < 0.1, hash
+
+
+@needs_axe
+@pytest.mark.parametrize("dark", [False, True])
+def test_axe_finds_no_serious_fault(page, url, dark):
+    for hash in ("#/", "#/sample/3"):
+        page.open("about:blank", dark=dark)
+        page.open(f"{url}{hash}", dark=dark)
+        page.until("document.querySelector('#sample h2')" if "sample" in hash else READY)
+        assert serious_faults(page) == []

@@ -1,0 +1,124 @@
+"""The explorer over HTTP: what it answers, and whom it does not answer."""
+
+import http.client
+import io
+import itertools
+import json
+import threading
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.cli import main
+from pipeline.explore.api import Explorer
+from pipeline.explore.server import Server
+from tests.explore.conftest import HOSTILE, SAME
+
+
+@pytest.fixture(scope="module")
+def server(finished):
+    with Server(Explorer(finished)) as running:
+        thread = threading.Thread(target=running.serve_forever, daemon=True)
+        thread.start()
+        yield running
+        running.shutdown()
+
+
+def get(server, path, **headers):
+    connection = http.client.HTTPConnection(*server.server_address)
+    connection.request("GET", path, headers=headers)
+    answer = connection.getresponse()
+    body = answer.read()
+    connection.close()
+    return answer, body
+
+
+def ask(server, path):
+    answer, body = get(server, path)
+    assert answer.status == 200, body
+    return json.loads(body)
+
+
+def test_it_listens_on_loopback_and_knows_its_own_name(server):
+    assert server.server_address[0] == "127.0.0.1"
+    port = server.server_address[1]
+    assert get(server, "/", Host=f"localhost:{port}")[0].status == 200
+    for host in ("evil.example", f"evil.example:{port}", "127.0.0.1", f"127.0.0.1:{port + 1}", ""):
+        answer, body = get(server, "/api/run", Host=host)
+        assert answer.status == 403 and b"samples" not in body
+
+
+def test_every_answer_forbids_the_rest_of_the_world(server):
+    for path in ("/", "/app.js", "/api/run", "/picture/small/0", "/nothing"):
+        answer, _ = get(server, path)
+        policy = answer.headers["Content-Security-Policy"]
+        assert "default-src 'none'" in policy and "unsafe" not in policy
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert answer.headers["Cross-Origin-Resource-Policy"] == "same-origin"
+    for path in ("/../cli.py", "/page/app.js", "/%2e%2e/index.py", "/api/sample/-1", "/picture/huge/0"):
+        assert get(server, path)[0].status in (400, 404)
+
+
+def test_the_run_in_numbers(server, finished, finished_result):
+    about = ask(server, "/api/run")
+    counters = finished_result.manifests["select"].counters
+    assert about["samples"] == len(finished) == 127 and about["rejected"] == 1
+    assert about["kept"] == counters["kept"] == about["reasons"]["kept"]
+    assert about["reasons"]["below-budget"] == counters["below_budget"]
+
+
+def test_search_by_uid_key_and_caption(server, finished):
+    assert [row["position"] for row in ask(server, f"/api/samples?q={SAME}&sort=pool&order=up")["rows"]] == [125, 126]
+    assert ask(server, "/api/samples?q=AAAAAAAA")["total"] == 2
+    assert [row["caption"] for row in ask(server, "/api/samples?q=quote")["rows"]] == [HOSTILE["quote"]]
+    red = ask(server, "/api/samples?q=A%20Red&limit=200")
+    assert red["total"] == len(red["rows"]) > 10
+    assert all("a red" in row["caption"] for row in red["rows"])
+    assert ask(server, "/api/samples?q=%25%5B.*")["total"] == 0
+
+
+@pytest.mark.parametrize(("sort", "value"), [("selection", "selection"), ("score", "score"), ("forward", "forward")])
+def test_sorted_and_filtered(server, sort, value):
+    rows = ask(server, f"/api/samples?sort={sort}&limit=200")["rows"]
+    assert len(rows) == 127
+    assert all(a[value] >= b[value] for a, b in itertools.pairwise(rows))
+    up = ask(server, f"/api/samples?sort={sort}&order=up&limit=200")["rows"]
+    assert [row["position"] for row in up] == [row["position"] for row in rows][::-1]
+    kept = ask(server, f"/api/samples?sort={sort}&reason=kept&limit=200")["rows"]
+    assert [row["position"] for row in kept] == [row["position"] for row in rows if row["kept"]]
+    middle = sorted(row["score"] for row in rows)[60]
+    low = ask(server, f"/api/samples?sort={sort}&low={middle + 1e-6}&limit=200")
+    assert low["total"] == sum(row["score"] > middle for row in rows)
+    second = ask(server, f"/api/samples?sort={sort}&start=10&limit=5")["rows"]
+    assert second == rows[10:15]
+
+
+def test_a_sample_and_its_picture(server, finished):
+    told = ask(server, "/api/sample/120")
+    assert told["sample"]["caption"] == HOSTILE["html"] and told["reconciled"]
+    assert told["neighbours"] and told["url"].endswith("00000003.tar")
+    answer, body = get(server, "/picture/small/120")
+    assert answer.headers["Content-Type"] == "image/webp" and Image.open(io.BytesIO(body)).size == (48, 48)
+    assert get(server, "/api/sample/127")[0].status == 400
+
+
+def test_another_fraction_enters_and_leaves_as_a_run_would(server, finished):
+    index = server.explorer.index
+    order = np.lexsort((np.arange(len(finished)), -index.line.fixed_N))
+    kept = set(np.flatnonzero(index.line.kept_N).tolist())
+    for fraction in (0.01, 0.1, 0.3, 0.55, 1.0):
+        size = max(1, int(127 * round(fraction * 100) // 100))
+        now = set(order[:size].tolist())
+        cut = ask(server, f"/api/cut?fraction={fraction}&limit=200")
+        assert cut["size"] == size
+        assert {row["position"] for row in cut["enters"]["rows"]} == now - kept
+        assert {row["position"] for row in cut["leaves"]["rows"]} == kept - now
+    for wrong in ("0", "1.5", "x", "", "nan"):
+        answer, body = get(server, f"/api/cut?fraction={wrong}")
+        assert answer.status == 400 and "fraction" in json.loads(body)["error"]
+
+
+def test_a_port_that_is_taken_is_the_users_to_change(server, finished, capsys):
+    assert main(["explore", finished.work_dir, "--port", str(server.server_address[1])]) == 2
+    assert "expected a free port" in capsys.readouterr().err

@@ -1,0 +1,78 @@
+"""The search of a block is the GPU's only if that gives the same bits in less time."""
+
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.graph import block_search as module
+from pipeline.graph.block_search import block_search, faster
+from pipeline.graph.device_search import DeviceSearch
+from pipeline.graph.knn import knn_graph_report
+from pipeline.graph.lists import search_on_cpu
+
+N = 700
+
+
+class Remembering:
+    """Finds what the CPU finds; from the second time on, in no time."""
+
+    def __init__(self):
+        self.found = None
+
+    def __call__(self, queries, index, rows, positions, centre, top):
+        if self.found is None:
+            search_on_cpu(queries, index, rows, positions, centre, top)
+            self.found = top
+        else:
+            top.sq_distances[:], top.positions[:] = self.found.sq_distances, self.found.positions
+
+
+def slow(*arguments):
+    time.sleep(0.2)
+    search_on_cpu(*arguments)
+
+
+def wrong(queries, index, rows, positions, centre, top):
+    search_on_cpu(queries, index, rows[1:], positions[1:], centre, top)
+
+
+def broken(*_):
+    raise RuntimeError("CUDA error: no kernel image is available for execution on the device")
+
+
+def test_the_faster_one_that_agrees_is_taken():
+    quick = Remembering()
+    assert faster(quick, 48, 2_000) is quick
+
+
+@pytest.mark.parametrize("candidate", [slow, wrong, broken])
+def test_what_is_slower_wrong_or_broken_is_not(candidate):
+    assert faster(candidate, 32, N) is search_on_cpu
+
+
+def test_a_graph_searched_by_the_device_has_the_same_bytes(monkeypatch):
+    # On torch's CPU device where there is no GPU: the same code, chosen by hand.
+    rows = np.random.default_rng(0).normal(size=(1500, 24)).astype(np.float32)
+    expected = knn_graph_report(rows, 4, nlist=30, nprobe=4, threads=2)
+    search = DeviceSearch("cuda" if torch.cuda.is_available() else "cpu", torch.float32)
+    calls = []
+
+    def chosen(n_dims):
+        calls.append(n_dims)
+        return search
+
+    for user in ("knn", "quantiser", "sharded.search"):
+        monkeypatch.setattr(f"pipeline.graph.{user}.block_search", chosen)
+    found = knn_graph_report(rows, 4, nlist=30, nprobe=4, threads=2)
+    assert len(calls) >= 3
+    for name in ("indptr", "indices", "sq_distances"):
+        assert getattr(found.graph, name).tobytes() == getattr(expected.graph, name).tobytes()
+
+
+def test_without_a_gpu_it_is_the_cpu(monkeypatch):
+    monkeypatch.setattr(module.torch.cuda, "is_available", lambda: False)
+    block_search.cache_clear()
+    assert block_search(16) is search_on_cpu
+    block_search.cache_clear()

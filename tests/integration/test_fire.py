@@ -1,0 +1,66 @@
+"""Whole pieces of work on S3 while every seventh request fails, stalls or is cut short: the bytes of a quiet day."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import s3fs
+
+from pipeline import read_ahead, retries, s3, storage
+from pipeline.config import RunConfig
+from pipeline.demo import s3_server
+from pipeline.execution import InProcess
+from pipeline.output import resharding, verify
+from pipeline.run import run
+from tests.fault_proxy import KINDS, FaultProxy
+from tests.pools import tree
+
+
+@pytest.fixture
+def served(tmp_path, pool, monkeypatch):
+    """The pool on S3, small parts and blocks so that there are many requests."""
+    monkeypatch.setattr(s3, "PART", 2**15)
+    monkeypatch.setattr(read_ahead, "BLOCK", 2**15)
+    monkeypatch.setattr(retries, "_PAUSE_S", 0.02)
+    with s3_server.serve(tmp_path / "served") as server, s3_server.environment(server):
+        bucket = server.make_bucket("bucket")
+        for path in sorted(Path(pool).glob("*.tar")):
+            (server.folder / "bucket" / "pool").mkdir(exist_ok=True)
+            shutil.copyfile(path, server.folder / "bucket" / "pool" / path.name)
+        yield server, bucket
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+def under_fire(server, monkeypatch, work):
+    with FaultProxy(server.endpoint) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        work()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", server.endpoint)
+    assert set(proxy.spoiled) == set(KINDS)
+    return proxy
+
+
+def test_a_run_and_a_reshard_under_fire(served, settings, tmp_path, monkeypatch):
+    server, bucket = served
+    config = RunConfig.parse(
+        settings | {"input": f"{bucket}/pool", "work_dir": f"{bucket}/work", "output": f"{bucket}/out"}, "test"
+    )
+    root = server.folder / "bucket"
+
+    def filtered():
+        run(config, InProcess(), "write")
+
+    def resharded():
+        resharding.reshard(
+            f"{bucket}/pool", f"{bucket}/out/subset.npy", f"{bucket}/re", resharding.ReshardParams(7), f"{bucket}/index"
+        )
+
+    for work, made in ((filtered, ("work", "out")), (resharded, ("index", "re"))):
+        work()
+        quiet = {name: tree(root / name) for name in made}
+        for name in made:
+            # Through the server, which remembers listings.
+            storage.delete([file.url for file in storage.list_files(f"{bucket}/{name}")])
+        under_fire(server, monkeypatch, work)
+        assert {name: tree(root / name) for name in made} == quiet
+        assert verify.verify(f"{bucket}/{made[1]}", full=True) == []

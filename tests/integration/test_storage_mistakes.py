@@ -1,0 +1,190 @@
+"""What is wrong with a store, told by the command: one line, exit code 2, and never a credential."""
+
+import contextlib
+import errno
+import functools
+import http.server
+import logging
+import os
+import resource
+import threading
+from pathlib import Path
+
+import pytest
+import s3fs
+
+from pipeline import retries, storage
+from pipeline.cli import main
+from pipeline.demo import s3_server
+from pipeline.errors import UserError
+from pipeline.output import subset
+from tests.fault_proxy import FaultProxy
+from tests.output.pools import plain_pool, put_pool
+
+SECRET = "topSecret0123456789abcdef"
+
+
+@pytest.fixture
+def given(tmp_path):
+    """A pool of two tars and the subset file of all of it: the command's arguments but for the output."""
+    made = plain_pool(2, 8)
+    put_pool(tmp_path / "pool", made)
+    uids = subset.encode([sample.uid for shard in made for sample in shard])
+    (tmp_path / "subset.npy").write_bytes(subset.to_bytes(uids))
+    return ["reshard", "--input", str(tmp_path / "pool"), "--subset", str(tmp_path / "subset.npy"), "--output"]
+
+
+@pytest.fixture
+def said(capsys):
+    """What a call of the command said of the mistake: its one line. Nothing it said holds the secret."""
+
+    def call(arguments, code=2):
+        assert main(arguments) == code
+        heard = capsys.readouterr()
+        assert SECRET not in heard.out + heard.err
+        lines = [line for line in heard.err.splitlines() if line.startswith("d2prune: ")]
+        assert len(lines) == 1 and "Traceback" not in heard.err
+        return lines[0]
+
+    return call
+
+
+@pytest.fixture
+def served(tmp_path):
+    with s3_server.serve(tmp_path / "s3", secret_key=SECRET) as server, s3_server.environment(server):
+        server.make_bucket("bucket")
+        yield server
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+def objects(folder):
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def test_wrong_key(given, said, served, monkeypatch):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET[::-1])
+    line = said([*given, "s3://bucket/out"])
+    assert line.startswith("d2prune: s3://bucket/out/") and SECRET[::-1] not in line
+    assert objects(served.folder) == []
+
+
+def test_no_key(given, said, served, monkeypatch, tmp_path):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    assert "redentials" in said([*given, "s3://bucket/out"])
+
+
+def test_missing_bucket(given, said, served):
+    assert "s3://no-such-bucket/out" in said([*given, "s3://no-such-bucket/out"])
+    missing = [argument.replace(str(served.folder.parent / "pool"), "s3://no-such-bucket/pool") for argument in given]
+    assert "s3://no-such-bucket/pool: does not exist" in said([*missing, "s3://bucket/out"])
+
+
+def test_read_only_bucket(given, said, served, monkeypatch):
+    with FaultProxy(served.endpoint, every=1, kinds=("403",), only=("PUT", "POST")) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        assert said([*given, "s3://bucket/out"]) == "d2prune: s3://bucket/out/.d2prune-run.json: Access Denied"
+        assert proxy.spoiled["403"] == 1
+
+
+def test_an_output_folder_that_cannot_be(given, said, tmp_path):
+    (tmp_path / "file").write_bytes(b"in the way")
+    assert f"{tmp_path}/file/" in said([*given, str(tmp_path / "file" / "out")])
+    assert "/proc/no-such-place" in said([*given, "/proc/no-such-place"])
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_read_only_folder(given, said, tmp_path):
+    (tmp_path / "closed").mkdir(mode=0o500)
+    assert f"{tmp_path}/closed/out/" in said([*given, str(tmp_path / "closed" / "out")])
+
+
+def test_disk_full(given, said, tmp_path):
+    """A limit on the size of files stands in for a full disk: the kernel refuses the same write."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+    try:
+        line = said([*given, str(tmp_path / "out")])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "00000000.tar: cannot be written: a file may not become this large here" in line
+    assert [path.name for path in objects(tmp_path / "out")] == [".d2prune-run.json"]
+    assert main([*given, str(tmp_path / "out")]) == 0
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.ENOSPC, "the disk is full"),
+        (errno.EDQUOT, "the disk quota is used up"),
+        (errno.EROFS, "the filesystem is read-only"),
+    ],
+)
+def test_a_disk_that_takes_no_more(number, words):
+    with pytest.raises(UserError, match=f"^/x: cannot be written: {words}$"), retries.translated("/x"):
+        raise OSError(number, os.strerror(number), "/x/.tmp")
+
+
+def test_output_of_another_run(given, said, tmp_path):
+    assert main([*given, str(tmp_path / "out")]) == 0
+    line = said([*given, str(tmp_path / "out"), "--samples-per-shard", "5"])
+    assert line.startswith(f"d2prune: output {tmp_path}/out holds another run's data")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_bytes(b"x")
+    assert "thesis.txt and 0 more" in said([*given, str(tmp_path / "mine")])
+
+
+@pytest.mark.parametrize("scheme", ["s3", "s3a", "gs"])
+def test_credentials_in_a_url_are_refused_unseen(given, said, scheme):
+    line = said([*given, f"{scheme}://AKIA:{SECRET}@bucket/out"])
+    assert line.startswith(f"d2prune: {scheme}://bucket/out") and "credentials in a URL are not taken" in line
+
+
+def test_credentials_of_other_urls_are_used_and_never_kept(given, tmp_path, capsys, caplog):
+    """Basic authentication over HTTP: the pool is read with it, and nothing that is written or said holds it."""
+    seen = set()
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def do_HEAD(self):
+            seen.add(self.headers.get("Authorization"))
+            super().do_HEAD()
+
+        def do_GET(self):
+            data = Path(self.translate_path(self.path)).read_bytes()
+            first, last = map(int, self.headers["Range"].removeprefix("bytes=").split("-"))
+            self.send_response(206)
+            self.send_header("Content-Length", str(len(data[first : last + 1])))
+            self.end_headers()
+            self.wfile.write(data[first : last + 1])
+
+        def log_message(self, *_):
+            pass
+
+    serving = http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(Handler, directory=str(tmp_path / "pool"))
+    )
+    threading.Thread(target=serving.serve_forever, daemon=True).start()
+    try:
+        url = f"http://someone:{SECRET}@127.0.0.1:{serving.server_port}/{{00000000..00000001}}.tar"
+        arguments = [url if value == str(tmp_path / "pool") else value for value in given]
+        with caplog.at_level(logging.DEBUG, logger="pipeline"), contextlib.suppress(SystemExit):
+            code = main([*arguments, str(tmp_path / "out"), "--work-dir", str(tmp_path / "work")])
+            main([*arguments, str(tmp_path / "out2"), "--samples-per-shard", "0"])
+    finally:
+        serving.shutdown()
+        serving.server_close()
+    heard = capsys.readouterr()
+    assert code == 0, heard.err
+    assert SECRET not in heard.out + heard.err + caplog.text
+    assert any(seen), "the server was asked without a password"
+    for path in [*objects(tmp_path / "out"), *objects(tmp_path / "work")]:
+        assert SECRET.encode() not in path.read_bytes(), path
+
+
+def test_messages_of_others_are_cleaned(monkeypatch):
+    monkeypatch.setenv("AWS_SESSION_TOKEN", SECRET)
+    shown = retries.one_line(OSError(f"GET https://me:pw@host/x?X-Amz-Signature=abc failed\nwith {SECRET}"))
+    assert shown == "GET https://host/x failed with (AWS_SESSION_TOKEN)"
+    assert storage.redact("s3://key:secret@bucket/x?token=1") == "s3://bucket/x"

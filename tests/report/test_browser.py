@@ -1,0 +1,70 @@
+"""The report in a real browser: readable at every width, quiet towards the network, whatever the captions hold."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from pipeline.report import ReportParams, write_report
+from tests.browser import chromium, needs_axe, needs_chromium, serious_faults
+from tests.explore.conftest import HOSTILE
+from tests.report.synthetic import build_run, items
+
+pytestmark = needs_chromium
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    pool = items(160)
+    hostile = list(HOSTILE.values())
+    pool = [replace(item, caption=hostile[at % len(hostile)]) if at % 2 else item for at, item in enumerate(pool)]
+    folder = tmp_path_factory.mktemp("report")
+    url = write_report(build_run(folder, pool), ReportParams(gallery=12))
+    return f"file://{url}"
+
+
+@pytest.fixture(scope="module")
+def page():
+    with chromium() as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", [360, 1280])
+def test_nothing_overflows_runs_or_asks(page, report, width, dark):
+    page.requests.clear()
+    page.open(report, width, 900, dark)
+    assert page.run("document.documentElement.scrollWidth <= innerWidth")
+    assert page.run("document.title").startswith("d2prune kept 48 of 160")
+    assert page.run("document.scripts.length") == 0
+    assert [url for url in page.requests if not url.startswith("data:")] == [report]
+    assert not page.errors
+    # Every picture that is shown is there, and every chart has a size.
+    page.run("document.querySelectorAll('img').forEach(image => image.loading = 'eager')")
+    page.until("[...document.images].every(image => image.complete)")
+    assert page.run("[...document.images].every(image => image.naturalWidth > 0)")
+    assert page.run("[...document.querySelectorAll('svg.chart')].every(chart => chart.clientHeight > 50)")
+    paper = page.run("getComputedStyle(document.body).backgroundColor")
+    assert (np.mean([int(part) for part in paper[4:-1].split(",")]) < 128) == dark
+
+
+def test_text_of_no_chart_leaves_its_frame(page, report):
+    page.open(report)
+    outside = page.run(
+        "[...document.querySelectorAll('svg.chart text')].filter(text => { const a = text.getBoundingClientRect(),"
+        "b = text.closest('svg').getBoundingClientRect(); return a.left < b.left - 1 || a.right > b.right + 1 ||"
+        "a.bottom > b.bottom + 1 }).map(text => text.textContent)"
+    )
+    assert outside == []
+
+
+def test_it_prints(page, report):
+    page.open(report)
+    assert len(page.call("Page.printToPDF")["data"]) > 50_000
+
+
+@needs_axe
+@pytest.mark.parametrize("dark", [False, True])
+def test_axe_finds_no_serious_fault(page, report, dark):
+    page.open(report, dark=dark)
+    assert serious_faults(page) == []

@@ -1,0 +1,90 @@
+"""What is shown of work that takes its time, by a clock that a test moves."""
+
+import io
+import logging
+import sys
+
+import pytest
+
+from pipeline import progress
+
+
+class Clock:
+    now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    moved = Clock()
+    monkeypatch.setattr(progress, "time", moved)
+    monkeypatch.setattr(progress, "memory", lambda: "memory 1.0 of 4 GB")
+    return moved
+
+
+def slowly(clock, count, seconds):
+    for item in range(count):
+        clock.now += seconds
+        yield item
+
+
+def test_plain_lines_every_ten_seconds(clock, caplog):
+    caplog.set_level(logging.INFO, "pipeline")
+    items = list(progress.track(slowly(clock, 10, 4.0), "embed", 20, 10, lambda item: 1000))
+    assert items == list(range(10))
+    assert caplog.messages == [
+        "embed: 13 of 20 units, 250 samples/s, about 28 s left, memory 1.0 of 4 GB",
+        "embed: 16 of 20 units, 250 samples/s, about 16 s left, memory 1.0 of 4 GB",
+        "embed: 19 of 20 units, 250 samples/s, about 4 s left, memory 1.0 of 4 GB",
+    ]
+
+
+@pytest.mark.parametrize(("seconds", "left"), [(11.0, "22 s"), (60.0, "2 min 00 s"), (3000.0, "1 h 40 min")])
+def test_the_time_left_in_words(clock, caplog, seconds, left):
+    caplog.set_level(logging.INFO, "pipeline")
+    list(progress.track(slowly(clock, 1, seconds), "graph", 3, 0))
+    assert f"about {left} left" in caplog.messages[0]
+
+
+def test_rounds_tell_what_they_know(clock, caplog):
+    caplog.set_level(logging.INFO, "pipeline")
+    with progress.Live("rank", 0, "nodes") as live:
+        live.update(0, note="round 0", total=1000)
+        clock.now += 20
+        live.update(600, note="round 3, 12 messages", total=1000)
+    assert caplog.messages == [
+        "rank: 600 of 1,000 nodes, 30 nodes/s, about 13 s left, round 3, 12 messages, memory 1.0 of 4 GB"
+    ]
+
+
+def test_nothing_of_what_is_quick_or_finished(clock, caplog):
+    caplog.set_level(logging.INFO, "pipeline")
+    assert list(progress.track(slowly(clock, 3, 0.1), "select", 3, 0)) == [0, 1, 2]
+    assert list(progress.track(iter([]), "select", 3, 3)) == []
+    assert caplog.messages == []
+
+
+def test_a_bar_on_a_terminal_is_gone_at_the_end(clock, monkeypatch, caplog):
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    caplog.set_level(logging.INFO, "pipeline")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "140")
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    with pytest.raises(ValueError, match="stop"):
+        for item in progress.track(slowly(clock, 10, 4.0), "embed", 10, 0, lambda item: 1000):
+            if item == 5:
+                raise ValueError("stop")
+    shown = sys.stderr.getvalue()
+    assert "embed" in shown and "250 samples/s, memory 1.0 of 4 GB" in shown
+    # The cursor is shown again and the line wiped, also when the work fails.
+    assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l")
+    assert caplog.messages == []
+
+
+def test_memory_of_this_machine():
+    assert progress.memory().startswith("memory ")

@@ -1,0 +1,184 @@
+"""A store under fire: every kind of fault, on a real S3 server behind a proxy that spoils requests."""
+
+import functools
+import random
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import s3fs
+
+from pipeline import read_ahead, retries, s3, storage
+from pipeline.demo import s3_server
+from pipeline.errors import InfrastructureError, UserError
+from tests.fault_proxy import KINDS, FaultProxy
+
+PART = 2**16
+DATA = random.Random(0).randbytes(9 * PART + 77)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with s3_server.serve(tmp_path_factory.mktemp("s3")) as running:
+        running.make_bucket("bucket")
+        yield running
+
+
+@pytest.fixture
+def behind(server, monkeypatch):
+    """`behind(**how)`: a proxy before the server, with this process turned to it; small parts and blocks."""
+    monkeypatch.setattr(s3, "PART", PART)
+    monkeypatch.setattr(read_ahead, "BLOCK", PART)
+    monkeypatch.setattr(retries, "_PAUSE_S", 0.02)
+    with s3_server.environment(server):
+        proxies = []
+
+        def start(**how):
+            proxies.append(FaultProxy(server.endpoint, **how).__enter__())
+            monkeypatch.setenv("AWS_ENDPOINT_URL", proxies[-1].endpoint)
+            return proxies[-1]
+
+        yield start
+        for proxy in proxies:
+            proxy.__exit__()
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+def write(url, data=DATA):
+    with storage.writer(url) as stream:
+        for start in range(0, len(data), 10_000):
+            stream.write(data[start : start + 10_000])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_third_request_fails(behind, server, kind):
+    proxy = behind(every=3, kinds=(kind,))
+    url = f"s3://bucket/{KINDS.index(kind)}/object"
+    write(url)
+    storage.write_bytes(f"{url}.small", b"small")
+    assert (server.folder / "bucket" / str(KINDS.index(kind)) / "object").read_bytes() == DATA
+    with storage.open_read(url) as stream:
+        assert stream.read() == DATA
+    with storage.open_read(url) as stream:
+        assert stream.read(5) == DATA[:5]
+    assert storage.read_bytes(f"{url}.small") == b"small"
+    assert storage.read_range(url, 100, 50_000) == DATA[100:50_100]
+    assert storage.exists(url) and not storage.exists(f"{url}.none") and storage.is_folder(url[:-7])
+    assert [file.size for file in storage.list_files(f"s3://bucket/{KINDS.index(kind)}")] == [len(DATA), 5]
+    storage.delete([url, f"{url}.small"])
+    assert storage.list_files(f"s3://bucket/{KINDS.index(kind)}/*") == []
+    assert proxy.spoiled[kind] >= 8
+
+
+def test_pages_of_a_listing_are_retried_one_by_one(behind):
+    proxy = behind(every=10**9)
+    for i in range(20):
+        storage.write_bytes(f"s3://bucket/pages/{i:02d}", b"x")
+    proxy.every, proxy.kinds = 2, ("503",)
+    call, bucket, _ = storage._s3_place("s3://bucket/pages")
+    listed = s3.list_objects(functools.partial(call, MaxKeys=2), bucket, "pages/")
+    assert [entry["Key"] for entry in listed] == [f"pages/{i:02d}" for i in range(20)]
+    assert proxy.spoiled["503"] >= 9
+
+
+@pytest.mark.parametrize("kind", ["dropped mid-upload", "503"])
+def test_an_upload_that_never_succeeds_shows_nothing(behind, server, monkeypatch, kind):
+    monkeypatch.setenv(retries.ATTEMPTS_VARIABLE, "3")
+    proxy = behind(every=1, kinds=(kind,), only=("PUT",))
+    with pytest.raises(InfrastructureError, match=r"^s3://bucket/never/object: ") as caught:
+        write("s3://bucket/never/object")
+    assert "\n" not in str(caught.value)
+    assert ("DELETE", "uploadId") in {(method, path.partition("?")[2][:8]) for method, path in proxy.requests}
+    assert not [path for path in (server.folder / "bucket" / "never").rglob("*") if path.is_file()]
+    assert storage.list_files("s3://bucket/never") == []
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        lambda url: storage.read_bytes(url),
+        lambda url: storage.read_range(url, 0, 3),
+        lambda url: storage.write_bytes(url, b"data"),
+        lambda url: write(url, b"data"),
+        lambda url: storage.info(url),
+        lambda url: storage.exists(url),
+        lambda url: storage.list_files(url),
+        lambda url: storage.delete([url]),
+    ],
+)
+@pytest.mark.parametrize("kind", ["503", "truncated"])
+def test_one_layer_retries(behind, monkeypatch, work, kind):
+    monkeypatch.setenv(retries.ATTEMPTS_VARIABLE, "3")
+    url = f"s3://bucket/{random.getrandbits(60)}"
+    proxy = behind(every=10**9)
+    storage.write_bytes(url, b"something")
+    before, proxy.every, proxy.kinds = len(proxy.requests), 1, (kind,)
+    if kind == "truncated" and not any(method == "GET" for method, _ in _requests(proxy, work, url)):
+        return
+    if kind == "503":
+        with pytest.raises(InfrastructureError, match=url):
+            work(url)
+        assert len(proxy.requests) - before == 3
+    else:
+        proxy.requests.clear()
+        with pytest.raises(InfrastructureError, match=url):
+            work(url)
+        assert len(proxy.requests) == 3
+
+
+def _requests(proxy, work, url):
+    """What the work asks for when nothing is spoiled."""
+    every, proxy.every = proxy.every, 10**9
+    before = len(proxy.requests)
+    work(url)
+    proxy.every = every
+    return proxy.requests[before:]
+
+
+def test_what_a_person_must_mend_is_asked_once(behind):
+    proxy = behind(every=1, kinds=("403",))
+    for work in (storage.read_bytes, storage.exists, storage.list_files, lambda url: storage.write_bytes(url, b"x")):
+        before = len(proxy.requests)
+        with pytest.raises(UserError, match=r"^s3://bucket/mine: "):
+            work("s3://bucket/mine")
+        assert len(proxy.requests) - before == 1
+
+
+def test_a_name_says_nothing_of_the_fault(behind, monkeypatch):
+    """An object may be called after an error that would be the user's."""
+    monkeypatch.setenv(retries.ATTEMPTS_VARIABLE, "1")
+    proxy = behind(every=1, kinds=("answer lost",))
+    with pytest.raises(InfrastructureError):
+        storage.read_bytes("s3://bucket/403/credential-quota")
+    assert proxy.spoiled["answer lost"]
+
+
+def test_requests_are_capped(behind, monkeypatch):
+    monkeypatch.setenv(retries.REQUESTS_VARIABLE, "3")
+    retries._slots.cache_clear()
+    proxy = behind(every=1, kinds=("slow",), only=("GET",))
+    storage.write_bytes("s3://bucket/capped", b"0123456789")
+    with ThreadPoolExecutor(12) as pool:
+        got = list(pool.map(lambda i: storage.read_range("s3://bucket/capped", i % 10, 1), range(12)))
+    assert b"".join(got) == b"012345678901"
+    assert proxy.most_at_once == 3
+    retries._slots.cache_clear()
+
+
+def test_a_server_that_says_nothing_is_left(behind, monkeypatch):
+    monkeypatch.setattr(s3fs.S3FileSystem, "read_timeout", 0.5)
+    monkeypatch.setenv(retries.ATTEMPTS_VARIABLE, "2")
+    proxy = behind(every=1, kinds=("stalled",), only=("GET",))
+    storage.write_bytes("s3://bucket/stalled", b"x")
+    start = time.monotonic()
+    with pytest.raises(InfrastructureError, match="imeout"):
+        storage.read_bytes("s3://bucket/stalled")
+    assert time.monotonic() - start < 2.5
+    assert proxy.spoiled["stalled"] == 2
+
+
+@pytest.mark.parametrize("value", ["0", "many", "-1"])
+def test_a_wrong_number_in_the_environment(monkeypatch, value):
+    monkeypatch.setenv(retries.ATTEMPTS_VARIABLE, value)
+    with pytest.raises(UserError, match=f"{retries.ATTEMPTS_VARIABLE}='{value}'.*expected a whole number"):
+        retries.attempts()
