@@ -43,7 +43,6 @@ def test_a_worker_stays_of_one_size_while_the_pool_grows():
     plans, small = by_stage(large, fleet=Fleet(256, 8192)), by_stage()
     for stage in ("embed", "select", "write"):
         assert plans[stage].memory == pytest.approx(small[stage].memory, rel=0.01)
-    assert max(plan.memory for plan in plans.values()) < 16e9
     assert plans["graph"].partitions > small["graph"].partitions
 
 

@@ -30,7 +30,7 @@ from tests.pools import tree, write_pool
 
 EVENTS = ("worker", "actor", "raylet", "driver", "head", "node joins", "store away 20 s")
 ROOT = Path(__file__).resolve().parents[2]
-LIMIT_S = 300.0
+LIMIT_S = 600.0
 QUIET = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
 CLUSTER = """
 import sys

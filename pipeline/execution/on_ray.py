@@ -1,6 +1,7 @@
 """Ray actors as workers and as members of groups; the only module that imports Ray."""
 
 import collections
+import dataclasses
 import logging
 import math
 import os
@@ -131,7 +132,12 @@ class OnRay:
 
     def group(self, make_member: Callable[[int], Any], size: int, resources: Resources) -> "RayGroup":
         """See `Executor.group`."""
-        return RayGroup(self._ray, make_member, size, resources)
+        # All members live at once. They ask for half of what they use, less where the cluster is small: when a machine
+        # vanishes its members find room beside others instead of waiting for a new one. Ray fills machines half before
+        # it spreads, so on a whole cluster each still has a core of its own.
+        share = resources.num_cpus / 2 * min(1.0, self._room(resources) / size)
+        share = math.floor(share) if share > 1 else math.floor(share * 1000) / 1000
+        return RayGroup(self._ray, make_member, size, dataclasses.replace(resources, num_cpus=share))
 
     def cpus(self) -> int:
         """See `Executor.cpus`."""
