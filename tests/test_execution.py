@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import BooksError, InfrastructureError, UserError
-from pipeline.execution import InProcess, OnRay, Resources
+from pipeline.execution import InProcess, OnRay, Resources, metrics
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ class Squares:
             raise UserError("x.tar: no such key")
         if unit.number == 3 and self.mischief == "books":
             raise BooksError("2 read, 1 written")
+        metrics.add(metrics.SAMPLES_REJECTED, unit.number, reason=f"of {unit.key}")
         return unit.key, unit.number**2
 
 
@@ -78,7 +79,10 @@ def _no_long_pauses(monkeypatch):
 @pytest.mark.parametrize("at_once", [1, 2])
 @pytest.mark.parametrize("mischief", ["", "store-fails-once"])
 def test_every_unit_gives_its_result_once(executor, tmp_path, mischief, at_once):
+    counted = metrics.total(metrics.SAMPLES_REJECTED)
     results = list(executor.map(Make(str(tmp_path), mischief), UNITS, Resources(workers=2, at_once=at_once)))
+    # What workers count arrives here, wherever they are.
+    assert metrics.total(metrics.SAMPLES_REJECTED) - counted == sum(range(7))
     assert len(results) == 7 and dict(results) == EXPECTED
 
 

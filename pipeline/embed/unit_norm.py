@@ -28,7 +28,7 @@ def unit_halves(rows_ND: NDArray[Any]) -> tuple[NDArray[np.float16], NDArray[np.
     good_N = (sq_norm_N > 0) & np.isfinite(sq_norm_N)
     off_N = np.flatnonzero(good_N & (np.abs(sq_norm_N - 1.0) > NORM_TOLERANCE))
     with np.errstate(over="ignore", invalid="ignore"):
-        out_ND = rows_ND.astype(np.float16)
+        out_ND = rows_ND.astype(np.float16, copy=bool(len(off_N)))
         if len(off_N):
             scaled = rows_ND[off_N].astype(np.float64) / np.sqrt(sq_norm_N[off_N])[:, None]
             out_ND[off_N] = scaled.astype(np.float32).astype(np.float16)

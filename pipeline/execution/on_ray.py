@@ -7,11 +7,12 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import D2PruneError, InfrastructureError, UserError
+from pipeline.execution import metrics
 from pipeline.execution.contract import ATTEMPTS, Inboxes, Resources, ResultT, UnitT, name_of, named, pause
 
 log = logging.getLogger(__name__)
@@ -29,6 +30,20 @@ def _fetch(boxed: list[Any]) -> Any:
     return ray.get(boxed[0])
 
 
+def _send_metrics_to_ray() -> None:
+    """Let this process's counters be counters of its cluster too."""
+    from ray.util.metrics import Counter
+
+    made: dict[str, Any] = {}
+
+    def count(name: str, amount: float, labels: Mapping[str, str]) -> None:
+        if name not in made:
+            made[name] = Counter(name, description=metrics.DESCRIPTIONS[name], tag_keys=tuple(sorted(labels)))
+        made[name].inc(amount, tags=dict(labels))
+
+    metrics.send_to(count)
+
+
 class _Host:
     """The Ray actor's body: builds the worker at the first unit and hands errors back as values.
 
@@ -39,18 +54,19 @@ class _Host:
     def __init__(self) -> None:
         self._worker: Callable[[Any], Any] | None = None
         self._building = threading.Lock()
+        _send_metrics_to_ray()
 
-    def ready(self) -> tuple[bool, None]:
-        return True, None
+    def ready(self) -> tuple[bool, None, metrics.Counts]:
+        return True, None, {}
 
-    def run(self, make_worker: list[Any], unit: Any) -> tuple[bool, Any]:
+    def run(self, make_worker: list[Any], unit: Any) -> tuple[bool, Any, metrics.Counts]:
         try:
             with self._building:
                 if self._worker is None:
                     self._worker = _fetch(make_worker)()
-            return True, self._worker(unit)
+            return True, self._worker(unit), metrics.drain()
         except D2PruneError as error:
-            return False, error
+            return False, error, metrics.drain()
 
 
 class OnRay:
@@ -77,6 +93,7 @@ class OnRay:
         self._ray = ray
         self._started = not ray.is_initialized()
         if not self._started:
+            _send_metrics_to_ray()
             return
         local = address is None and "RAY_ADDRESS" not in os.environ
         try:
@@ -92,6 +109,7 @@ class OnRay:
             raise UserError(
                 f"ray.address {address!r}: no cluster answers there: {' '.join(str(error).split())}"
             ) from error
+        _send_metrics_to_ray()
 
     def map(
         self,
@@ -137,6 +155,7 @@ class OnRay:
 
     def close(self) -> None:
         """Shut a local Ray down, or leave the cluster."""
+        metrics.send_to(None)
         if self._started:
             self._ray.shutdown()
 
@@ -207,12 +226,13 @@ class _Pool:
     def _outcome(self, reference: Any) -> tuple[str, Any]:
         """`done` and the result, `error` or `lost` and the error."""
         try:
-            done, result = self._ray.get(reference)
+            done, result, counts = self._ray.get(reference)
         except self._ray.exceptions.RayTaskError:
             # A defect in a worker: its own traceback is the best message.
             raise
         except self._ray.exceptions.RayError as error:
             return "lost", InfrastructureError(f"worker lost: {' '.join(str(error).split())[:300]}")
+        metrics.merge(counts)
         return ("done" if done else "error"), result
 
     def _grow(self, unfinished: int) -> None:
