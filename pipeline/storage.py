@@ -283,13 +283,13 @@ def mapped_or_stream(url: str) -> Iterator[memoryview | IO[bytes]]:
     yield memoryview(mapping)
 
 
-def open_read(url: str) -> IO[bytes]:
-    """A buffered, sequential binary stream; of a remote object at most four blocks of 8 MiB are in memory."""
+def open_read(url: str, ahead: int = read_ahead.AHEAD) -> IO[bytes]:
+    """A buffered, sequential binary stream; of a remote object at most `ahead` + 2 blocks of 8 MiB are in memory."""
     filesystem, path = _filesystem(url)
     if isinstance(filesystem, LocalFileSystem):
         with _translated(url):
             return open(path, "rb", buffering=2**20)
-    stream = read_ahead.ReadAhead(functools.partial(read_range, url), info(url).size, read_ahead.BLOCK)
+    stream = read_ahead.ReadAhead(functools.partial(read_range, url), info(url).size, read_ahead.BLOCK, ahead)
     return io.BufferedReader(stream, buffer_size=2**20)
 
 

@@ -13,15 +13,17 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from pipeline import storage
 from pipeline.embed.decode import Prepared
 from pipeline.embed.decode_pool import Lane, Outcome
-from pipeline.inputs import read_ahead
 from pipeline.inputs.tar import Fault, Sample, TarReader
 
 _AHEAD_BYTES = 256 << 20
 # Samples per message to a decode process, and bytes after which a message is not filled any further.
 _TASK_SAMPLES = 8
 _TASK_BYTES = 2 << 20
+# Blocks of a remote tar under way at once: a GPU eats more than one connection brings.
+_BLOCKS_AHEAD = 8
 
 
 class Ready(NamedTuple):
@@ -128,7 +130,7 @@ class Feed:
 
     def _run(self) -> None:
         try:
-            with read_ahead.open_ahead(self._url) as stream:
+            with storage.open_read(self._url, _BLOCKS_AHEAD) as stream:
                 reader = TarReader(stream, self._extensions, self._max_member_bytes)
                 self._read(reader)
                 self.bytes_read, self.end_mark = reader.bytes_read, reader.end_mark

@@ -1,14 +1,16 @@
 """Bytes come in order, ranges are fetched ahead and no further than told."""
 
+import io
 import random
 import time
+from functools import partial
 
 import numpy as np
 import pytest
 
 from pipeline import storage
 from pipeline.errors import InfrastructureError
-from pipeline.inputs import read_ahead
+from pipeline.read_ahead import ReadAhead
 
 DATA = np.random.default_rng(0).bytes(100_123)
 
@@ -23,24 +25,24 @@ def remote():
 
 def test_bytes_are_those_of_the_object(remote):
     sizes = random.Random(0)
-    with read_ahead.open_ahead(remote, block=1000, ahead=3) as stream:
+    with io.BufferedReader(ReadAhead(partial(storage.read_range, remote), len(DATA), 1000, 3)) as stream:
         parts = [stream.read(sizes.randint(1, 5000)) for _ in range(20)]
         assert b"".join([*parts, stream.read()]) == DATA
         assert stream.read(10) == b""
 
 
-def test_no_more_than_told_is_fetched_ahead(remote, monkeypatch):
+def test_no_more_than_told_is_fetched_ahead():
     asked = []
-    plain = storage.read_range
-    monkeypatch.setattr(storage, "read_range", lambda url, at, size: asked.append(at) or plain(url, at, size))
-    # A buffer would read on by itself.
-    monkeypatch.setattr(read_ahead.io, "BufferedReader", lambda raw, buffer_size: raw)
+
+    def read(offset, size):
+        asked.append(offset)
+        return DATA[offset : offset + size]
 
     def settled():
         time.sleep(0.2)
         return sorted(asked)
 
-    with read_ahead.open_ahead(remote, block=1000, ahead=3) as stream:
+    with ReadAhead(read, len(DATA), block=1000, ahead=3) as stream:
         assert stream.read(10) == DATA[:10]
         assert settled() == [0, 1000, 2000, 3000]
         assert stream.read(5000) == DATA[10:1000]
@@ -51,7 +53,7 @@ def test_no_more_than_told_is_fetched_ahead(remote, monkeypatch):
 
 def test_a_local_file_is_read_as_it_is(tmp_path):
     (tmp_path / "a").write_bytes(DATA)
-    with read_ahead.open_ahead(str(tmp_path / "a")) as stream:
+    with storage.open_read(str(tmp_path / "a")) as stream:
         assert stream.read() == DATA
 
 
@@ -60,10 +62,10 @@ def test_a_range_that_fails_fails_the_read(remote, monkeypatch):
         raise InfrastructureError("connection reset")
 
     monkeypatch.setattr(storage, "read_range", broken)
-    with read_ahead.open_ahead(remote) as stream, pytest.raises(InfrastructureError, match="reset"):
+    with storage.open_read(remote) as stream, pytest.raises(InfrastructureError, match="reset"):
         stream.read(1)
 
 
 def test_a_missing_object():
-    with pytest.raises(FileNotFoundError), read_ahead.open_ahead("memory://read-ahead/none.tar"):
+    with pytest.raises(FileNotFoundError), storage.open_read("memory://read-ahead/none.tar"):
         pass
