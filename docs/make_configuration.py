@@ -23,7 +23,10 @@ COSTS = """## What a change costs
 | `select.fraction`, `size`, `min_score`, `groups` | select, write |
 | `score.*`, `select.gamma_*` | rank and what follows |
 | `graph.*`, `select.drop_*` | graph and what follows |
-| `embed.*` but `max_reject_rate`, `image_timeout`; `columns.*`; a changed shard | its parts, graph and what follows |
+| `filter.*`, `embed.*` but `max_reject_rate`, `image_timeout` | embed and what follows |
+| `columns.*`; a changed shard | its parts, graph and what follows |
+
+`embed.image_timeout` is in no fingerprint: a new limit does not touch shards that are embedded already.
 """
 
 

@@ -3,6 +3,10 @@
 import os
 import sys
 
+# Before Ray connects: in the driver of a job, torch loaded after Ray, pyarrow, numba and s3fs ended the process with
+# "Intel oneMKL FATAL ERROR: Cannot load libtorch_cpu.so" (Ray 2.60, torch 2.13 CPU); loaded first it works.
+import torch  # noqa: F401
+
 from pipeline.cli import main
 
 

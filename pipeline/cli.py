@@ -250,6 +250,7 @@ def _reshard(arguments: argparse.Namespace) -> int:
     print(f"{arguments.output}: {counts['written']} samples in {counts['shards']} tars, {counts['missing']} not found")
     if counts["shards"]:
         print(training.command(arguments.output, counts["shards"], counts["written"]))
+        print(training.datacomp_command(arguments.output))
     return 0
 
 

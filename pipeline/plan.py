@@ -205,7 +205,7 @@ def _graph(work: Workload, rates: Rates, fleet: Fleet) -> StagePlan:
         limits["partitions"] = limits.pop("CPU")
     wall, limit = _wall("graph", rates, limits)
     members = work.samples / partitions
-    memory = 4e8 + members * row + members * visits * 80 + 65_536 * row
+    memory = 4e8 + members * row + members * visits * (12 * (work.n_neighbors + 1) + 8) + 65_536 * row
     units = 5 * work.shards + 2 * partitions + 2
     return StagePlan("graph", units, 0.0, seconds / 3600, 4 * read, shuffled, written, memory, partitions, wall, limit)
 

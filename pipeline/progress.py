@@ -19,7 +19,12 @@ _SHOW_AFTER_S = 1.0
 
 
 def track(
-    items: Iterable[ItemT], stage: str, total: int, finished: int, samples: Callable[[ItemT], int] = lambda item: 0
+    items: Iterable[ItemT],
+    stage: str,
+    total: int,
+    finished: int,
+    samples: Callable[[ItemT], int] = lambda item: 0,
+    describe: Callable[[], str] = str,
 ) -> Iterator[ItemT]:
     """Yield the items and show how many of `total` units are done.
 
@@ -29,6 +34,7 @@ def track(
         total: units of the stage.
         finished: units that were done before.
         samples: how many samples an item stands for, for the rate; 0: the rate is that of units.
+        describe: what else there is to say; empty: nothing.
     """
     if total == finished:
         return
@@ -38,7 +44,7 @@ def track(
         for item in items:
             done += 1
             counted += samples(item)
-            live.update(done, counted)
+            live.update(done, counted, note=describe())
             yield item
 
 

@@ -181,7 +181,8 @@ class _Run:
     @property
     def many(self) -> Resources:
         """Of a stage whose units need a core each."""
-        return Resources(workers=self.config.ray.workers or self.executor.cpus())
+        workers = self.config.ray.workers
+        return Resources(workers=workers or self.executor.cpus(), grows=workers is None)
 
     @property
     def one(self) -> Resources:
@@ -223,18 +224,19 @@ class _Run:
 
     def _embed(self) -> None:
         from pipeline.embed import stage
+        from pipeline.embed.pace import pace
         from pipeline.embed.tables import check_dimensions
 
         planned, config, source = self.plan.embed, self.config.embed, self.plan.source
         num_gpus = 0.0 if source.is_tables else self.config.ray.num_gpus
         # A GPU is fed by its share of its machine's cores; on a core of its own, a worker decodes beside the model.
         cores = max(1.0, self.executor.cpus_per_gpu() * num_gpus)
-        if isinstance(self.executor, InProcess):
+        if isinstance(self.executor.inner, InProcess):
             cores = self.executor.cpus_per_node()
 
         def check(receipts: Sequence[Receipt]) -> None:
             counters = artifacts.sum_counters(receipts)
-            books = {name: counters[name] for name in (stage.EMBEDDED, stage.REJECTED)}
+            books = {name: counters.get(name, 0) for name in (stage.EMBEDDED, stage.REJECTED, stage.FILTERED)}
             artifacts.balance("embed", counters[stage.READ], books)
             stage.check_reject_rate(counters, config.max_reject_rate)
             if not counters[stage.EMBEDDED]:
@@ -246,9 +248,10 @@ class _Run:
             planned,
             self.executor,
             source.units(),
-            source.make_worker(planned.folder, max(1, int(cores)), config.image_timeout),
-            Resources(self.many.workers, cores, num_gpus, stage.AT_ONCE),
+            source.make_worker(planned.folder, min(int(cores), stage.MAX_PROCESSES), config.image_timeout),
+            dataclasses.replace(self.many, num_cpus=cores, num_gpus=num_gpus, at_once=stage.AT_ONCE),
             check,
+            describe=pace(),
         )
 
     def _graph(self) -> None:

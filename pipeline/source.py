@@ -86,6 +86,7 @@ def open_source(config: RunConfig) -> Source:
 
 def _tars(config: RunConfig, shards: Sequence[pool.Shard]) -> Source:
     from pipeline.embed import models
+    from pipeline.embed.filters import Filters
     from pipeline.embed.stage import EmbedParams
 
     given = config.embed
@@ -101,6 +102,7 @@ def _tars(config: RunConfig, shards: Sequence[pool.Shard]) -> Source:
         resize=given.resize,
         max_pixels=given.max_pixels,
         fields=tuple(sorted(given.fields.items())),
+        filters=Filters(**config.filter.model_dump()),
     )
     return Source(tuple(shards), pool.pool_identity(shards), params, model)
 
@@ -112,6 +114,9 @@ def _tables(config: RunConfig, files: Sequence[TableFile]) -> Source:
     first = storage.redact(files[0].table.url)
     if config.embed.model is not None:
         raise UserError(f"embed.model = {config.embed.model}: the input is embedded already ({first}); leave it out")
+    set_filters = [name for name, value in config.filter.model_dump().items() if value is not None]
+    if set_filters:
+        raise UserError(f"filter.{set_filters[0]}: filters look at captions and pictures of tars; {first} is a table")
     columns = resolve(files[0], WantedColumns(**config.columns.model_dump()))
     _check(config, columns, first)
     shards = tables.cut(files, SHARE_BYTES)

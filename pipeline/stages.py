@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from pipeline import artifacts, progress, storage
 from pipeline.artifacts import Manifest, Receipt
-from pipeline.execution import Executor, Resources
+from pipeline.execution import Executor, Resources, metrics
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +69,7 @@ def complete(
     check: Callable[[Sequence[Receipt]], None],
     facts: Callable[[Sequence[Receipt]], Mapping[str, Any]] = lambda receipts: {},
     finished: Mapping[str, Receipt] | None = None,
+    describe: Callable[[], str] = str,
 ) -> Manifest:
     """The stage's artifact: finished units are taken as they are, the others run, then the manifest is written.
 
@@ -81,9 +82,10 @@ def complete(
         check: raises BooksError unless the receipts balance.
         facts: what to record of the whole artifact.
         finished: receipts by unit key, where having a receipt is not enough to be finished.
+        describe: how it goes, for who watches.
     """
     announce(planned)
-    receipts = run_units(planned.stage, planned.folder, executor, units, make_worker, resources, finished)
+    receipts = run_units(planned.stage, planned.folder, executor, units, make_worker, resources, finished, describe)
     return commit(planned, [receipts[unit.key] for unit in units], check, facts)
 
 
@@ -95,6 +97,7 @@ def run_units(
     make_worker: Callable[[], Callable[[Any], Receipt]],
     resources: Resources,
     finished: Mapping[str, Receipt] | None = None,
+    describe: Callable[[], str] = str,
 ) -> dict[str, Receipt]:
     """Run the units that have no receipt yet, and return those of all by key.
 
@@ -106,13 +109,16 @@ def run_units(
         make_worker: builds a worker; picklable.
         resources: of one worker, and how many.
         finished: receipts by unit key, where having a receipt is not enough to be finished.
+        describe: how it goes, for who watches.
     """
     receipts = dict(finished) if finished is not None else _receipts(folder, units)
     todo = [unit for unit in units if unit.key not in receipts]
     n_finished = len(units) - len(todo)
     if n_finished:
         log.info("%s: %d of %d units are finished already", label, n_finished, len(units))
-    for receipt in progress.track(executor.map(make_worker, todo, resources), label, len(units), n_finished, _samples):
+    results = executor.map(make_worker, todo, resources)
+    for receipt in progress.track(results, label, len(units), n_finished, _samples, describe):
+        metrics.add(metrics.UNITS_DONE, stage=label)
         receipts[receipt.key] = receipt
     return receipts
 

@@ -326,7 +326,7 @@ def create(url: str, data: bytes) -> bool:
     if isinstance(filesystem, LocalFileSystem):
         with _translated(url):
             return _create_local(path, data)
-    with _translated(url), _writing(url):
+    with _request(url), _writing(url):
         try:
             filesystem.pipe_file(path, data, mode="create")
         except FileExistsError:
@@ -377,7 +377,7 @@ def modified(url: str) -> float:
         FileNotFoundError: there is none.
     """
     filesystem, path = _filesystem(url)
-    with _translated(url):
+    with _request(url):
         return float(filesystem.modified(path).timestamp())
 
 

@@ -25,7 +25,10 @@ server.stop()
 def moto_server() -> Iterator[S3Server]:
     """A fresh server; it ends with its standard input, so also when the test process is killed."""
     pytest.importorskip("moto")
-    process = subprocess.Popen([sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-c", SERVER]
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
     try:
         assert process.stdout is not None
         port = int(process.stdout.readline())

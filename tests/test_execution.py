@@ -1,14 +1,17 @@
 """Both executors keep the same promises; Ray's runs on a real local cluster."""
 
+import json
 import os
 import signal
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from pipeline.errors import BooksError, InfrastructureError, UserError
-from pipeline.execution import InProcess, OnRay, Resources
+from pipeline.execution import InProcess, OnRay, Resources, metrics
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class Squares:
             raise UserError("x.tar: no such key")
         if unit.number == 3 and self.mischief == "books":
             raise BooksError("2 read, 1 written")
+        metrics.add(metrics.SAMPLES_REJECTED, unit.number, reason=f"of {unit.key}")
         return unit.key, unit.number**2
 
 
@@ -75,7 +79,10 @@ def _no_long_pauses(monkeypatch):
 @pytest.mark.parametrize("at_once", [1, 2])
 @pytest.mark.parametrize("mischief", ["", "store-fails-once"])
 def test_every_unit_gives_its_result_once(executor, tmp_path, mischief, at_once):
+    counted = metrics.total(metrics.SAMPLES_REJECTED)
     results = list(executor.map(Make(str(tmp_path), mischief), UNITS, Resources(workers=2, at_once=at_once)))
+    # What workers count arrives here, wherever they are.
+    assert metrics.total(metrics.SAMPLES_REJECTED) - counted == sum(range(7))
     assert len(results) == 7 and dict(results) == EXPECTED
 
 
@@ -107,3 +114,17 @@ def test_a_unit_that_kills_every_worker_fails_the_run(on_ray, tmp_path):
 
     with pytest.raises(InfrastructureError, match="unit u0: worker lost"):
         list(on_ray.map(Poison, UNITS[:1], TWO))
+
+
+def test_a_node_that_joins_is_used_and_one_that_vanishes_costs_a_unit_per_worker(tmp_path):
+    surroundings = os.environ | {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}
+    surroundings |= {"RAY_AUTH_MODE": "disabled"}
+    surroundings.pop("RAY_ADDRESS", None)
+    root = Path(__file__).resolve().parents[1]
+    command = [sys.executable, "-m", "tests.placement", str(tmp_path)]
+    ran = subprocess.run(command, cwd=root, env=surroundings, capture_output=True, text=True, timeout=240)
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    facts = json.loads(ran.stdout.splitlines()[-1])
+    assert facts["results"] == 24 and facts["joined was used"] and facts["lost after"] < 24
+    # Two workers were on the node.
+    assert 1 <= facts["done twice"] <= 2 and facts["most tries"] == 2

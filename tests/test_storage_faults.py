@@ -182,3 +182,20 @@ def test_a_wrong_number_in_the_environment(monkeypatch, value):
     monkeypatch.setenv(retries.ATTEMPTS_VARIABLE, value)
     with pytest.raises(UserError, match=f"{retries.ATTEMPTS_VARIABLE}='{value}'.*expected a whole number"):
         retries.attempts()
+
+
+def test_an_upload_completed_by_a_try_whose_answer_was_lost(behind, server):
+    """The second try finds no upload any more, but the object."""
+    proxy = behind(every=2, kinds=("answer lost",), only=("POST",))
+    write("s3://bucket/completed")
+    assert proxy.spoiled["answer lost"] >= 1
+    assert [method for method, path in proxy.requests if path.startswith("/bucket/completed")].count("HEAD") == 1
+    assert (server.folder / "bucket" / "completed").read_bytes() == DATA
+
+
+def test_an_object_of_too_many_parts(behind, monkeypatch):
+    monkeypatch.setattr(s3, "MAX_PARTS", 3)
+    behind(every=10**9)
+    with pytest.raises(UserError, match=r"^s3://bucket/large: larger than 3 parts of 0\.0625 MiB"):
+        write("s3://bucket/large")
+    assert not storage.exists("s3://bucket/large")

@@ -12,11 +12,12 @@ import json
 import math
 import re
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from PIL import Image, UnidentifiedImageError
 
+from pipeline.embed.filters import Filtered, Filters
 from pipeline.embed.resize import Preprocess
 from pipeline.inputs import reasons
 from pipeline.inputs.tar import Sample
@@ -98,11 +99,13 @@ class Decoder:
         max_pixels: bounds width times height of the image, and of what the resize makes of it: an image of
             10 x 100,000 pixels would become 224 x 2,240,000. Larger ones are refused before they cost memory.
         fields: names and kinds of json values to carry along.
+        filters: what captions and images must have.
     """
 
     preprocess: Preprocess
     max_pixels: int
     fields: tuple[tuple[str, FieldKind], ...] = ()
+    filters: Filters = field(default_factory=Filters)
 
     def setup(self) -> None:
         """Leaves size limits to `max_pixels`, and keeps Pillow's remarks on bad EXIF out of the log."""
@@ -121,13 +124,14 @@ class Decoder:
         """
         try:
             return self._prepare(sample, into)
-        except Refusal as refusal:
+        except (Refusal, Filtered) as refusal:
             return Rejected(refusal.reason, refusal.detail)
 
     def _prepare(self, sample: Sample, into: memoryview) -> Prepared:
         caption_bytes = _caption_member(sample)
         image_bytes = _image_member(sample)
         caption, replaced = decode_caption(caption_bytes)
+        self.filters.check_caption(caption)
         record, notes = parse_json(sample.members.get(JSON_EXTENSION))
         values = tuple(field_value(record, name, kind) for name, kind in self.fields)
         image, width, height = self.decode(image_bytes)
@@ -158,14 +162,16 @@ class Decoder:
 
         Raises:
             Refusal: too many pixels by the header (nothing is decoded then), truncated, or not an image.
+            Filtered: too small or too narrow.
         """
         try:
             with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
                 width, height = image.size
                 self._check_size(width, height)
+                self.filters.check_image(width, height)
                 self.preprocess.draft(image)
                 return Decoded(image.convert("RGB"), width, height)
-        except Refusal:
+        except (Refusal, Filtered):
             raise
         except Image.DecompressionBombError as error:
             raise Refusal(reasons.IMAGE_TOO_LARGE, _line(error)) from error

@@ -6,6 +6,7 @@ one sample, if that is larger), whatever the size of the shard and of the sample
 """
 
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
@@ -52,6 +53,7 @@ class Feed:
     Attributes (valid once exhausted):
         bytes_read, end_mark: see `TarReader`.
         read: samples and faults met.
+        waited: seconds that the iteration waited for samples to be read and decoded; valid at any time.
     """
 
     def __init__(self, url: str, lane: Lane, extensions: frozenset[str], max_member_bytes: int) -> None:
@@ -63,7 +65,7 @@ class Feed:
             extensions: see `TarReader`.
             max_member_bytes: likewise.
         """
-        self.bytes_read, self.end_mark, self.read = 0, False, 0
+        self.bytes_read, self.end_mark, self.read, self.waited = 0, False, 0, 0.0
         self._url, self._lane = url, lane
         self._extensions, self._max_member_bytes = extensions, max_member_bytes
         self._change = threading.Condition()
@@ -97,7 +99,9 @@ class Feed:
             InfrastructureError: storage failed, or decode processes cannot be started.
         """
         while (chunk := self._next()) is not None:
+            start = time.monotonic()
             found = iter(chunk.outcomes.result())
+            self.waited += time.monotonic() - start
             for slot, event in chunk.events:
                 outcome = next(found) if isinstance(event, Sample) else event
                 if isinstance(outcome, Prepared):
@@ -115,9 +119,11 @@ class Feed:
             self._change.notify_all()
 
     def _next(self) -> _Chunk | None:
+        start = time.monotonic()
         with self._change:
             while not self._made and not self._finished:
                 self._change.wait()
+            self.waited += time.monotonic() - start
             return self._made.popleft() if self._made else None
 
     def _run(self) -> None:

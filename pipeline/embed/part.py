@@ -16,6 +16,8 @@ from pipeline.columns import vector_column
 from pipeline.embed.clip import Embeddings
 from pipeline.embed.decode import Prepared
 from pipeline.embed.feed import Reject
+from pipeline.execution import metrics
+from pipeline.inputs import reasons
 
 SAMPLES = "samples.parquet"
 EMBEDDINGS = "embeddings.parquet"
@@ -24,7 +26,9 @@ REJECTS = "rejects.parquet"
 READ = "read"
 EMBEDDED = "embedded"
 REJECTED = "rejected"
-"""Counters of the books; `rejected.<reason>` counts each reason."""
+FILTERED = "filtered"
+"""Counters of the books, `filtered` where there is any; `rejected.<reason>` and `filtered.<reason>` count each
+reason."""
 UID_DUPLICATE = "uid-duplicate"
 """Counter: samples whose uid an earlier sample of the same shard has."""
 END_MARK_MISSING = "tar-without-end-mark"
@@ -52,8 +56,11 @@ class Part:
 
     def reject(self, found: Reject) -> None:
         """Book a sample that is not embedded."""
-        self.counters[REJECTED] += 1
-        self.counters[f"{REJECTED}.{found.reason}"] += 1
+        metrics.add(metrics.SAMPLES_READ)
+        metrics.add(metrics.SAMPLES_REJECTED, reason=found.reason)
+        account = FILTERED if found.reason in reasons.FILTERS else REJECTED
+        self.counters[account] += 1
+        self.counters[f"{account}.{found.reason}"] += 1
         self._waiting.append({"shard": self._shard, **found._asdict()})
         if len(self._waiting) >= _REJECTS_AT_ONCE:
             self.flush()
@@ -65,6 +72,8 @@ class Part:
 
     def embed(self, batch: Sequence[Prepared], found: Embeddings) -> None:
         """Book a batch of samples with their embeddings."""
+        metrics.add(metrics.SAMPLES_READ, len(batch))
+        metrics.add(metrics.SAMPLES_EMBEDDED, len(batch))
         self.counters[EMBEDDED] += len(batch)
         for item in batch:
             self.counters.update(item.notes)
@@ -108,7 +117,7 @@ def open_part(folder: str, key: str, shard: str, fields: Sequence[tuple[str, str
         part = Part(shard, samples, embeddings, rejects)
         yield part
         part.flush()
-        books = {name: part.counters[name] for name in (EMBEDDED, REJECTED)}
+        books = {name: part.counters[name] for name in (EMBEDDED, REJECTED, FILTERED)}
         artifacts.balance(f"embed {shard}", part.counters[READ], books)
     part.records = tuple(writer.record for writer in (samples, embeddings, rejects) if writer.record is not None)
 

@@ -2,8 +2,8 @@
 
 Reads tars (`inputs.pool.Shard`), writes `samples.parquet` (`schemas.samples`), `embeddings.parquet`
 (`schemas.embeddings`) and `rejects.parquet` (`schemas.REJECTS`) per shard. Invariants: samples read = embedded +
-rejected; batches never cross shards, so the bits do not depend on which worker took which shard; memory holds what
-`feed` and `part` keep, whatever the size of the shard.
+rejected + filtered; batches never cross shards, so the bits do not depend on which worker took which shard; memory
+holds what `feed` and `part` keep, whatever the size of the shard.
 
 A worker takes two shards side by side: while the model works on one, the next is read and decoded ahead, and the one
 before written. So the model waits at no border between shards.
@@ -13,7 +13,7 @@ import threading
 import weakref
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pipeline import artifacts, storage
@@ -23,10 +23,12 @@ from pipeline.embed.clip import ClipEncoder, Flight
 from pipeline.embed.decode import WANTED_EXTENSIONS, Decoder, FieldKind, Prepared
 from pipeline.embed.decode_pool import DecodePool, Lane, Work
 from pipeline.embed.feed import Feed, Ready
+from pipeline.embed.filters import Filters
 from pipeline.embed.part import (
     EMBEDDED,
     EMBEDDINGS,
     END_MARK_MISSING,
+    FILTERED,
     READ,
     REJECTED,
     REJECTS,
@@ -38,6 +40,7 @@ from pipeline.embed.part import (
 from pipeline.embed.resize import Method
 from pipeline.embed.tokens import Tokenising
 from pipeline.errors import InfrastructureError, UserError
+from pipeline.execution import metrics
 from pipeline.inputs.pool import Shard
 from pipeline.inputs.tar import DEFAULT_MAX_MEMBER_BYTES
 
@@ -46,6 +49,8 @@ __all__ = [
     "BATCH_CUT",
     "EMBEDDED",
     "EMBEDDINGS",
+    "FILTERED",
+    "MAX_PROCESSES",
     "READ",
     "REJECTED",
     "REJECTS",
@@ -59,6 +64,9 @@ __all__ = [
 
 AT_ONCE = 2
 """Shards that a worker has in hand: the model is at one of them."""
+
+MAX_PROCESSES = 32
+"""Decode processes of one worker; more than a GPU takes pictures from."""
 
 BATCH_CUT = "batch-cut"
 """Counter: batches that exceeded the device's memory and went through the model in pieces; their last bits may differ
@@ -81,6 +89,7 @@ class EmbedParams:
         max_pixels: see `decode.Decoder`.
         max_member_bytes: images, captions and json above are not loaded.
         fields: json values to carry along as columns, (name, kind).
+        filters: what captions and images must have.
     """
 
     model: str
@@ -91,6 +100,7 @@ class EmbedParams:
     max_pixels: int = 100_000_000
     max_member_bytes: int = DEFAULT_MAX_MEMBER_BYTES
     fields: tuple[tuple[str, FieldKind], ...] = ()
+    filters: Filters = field(default_factory=Filters)
 
 
 @dataclass(frozen=True)
@@ -140,7 +150,7 @@ class EmbedWorker:
         self._params = params
         source = models.resolve(model, pretrained)
         self._encoder = ClipEncoder(source, params.precision, device, resize=params.resize)
-        decoder = Decoder(self._encoder.preprocess, params.max_pixels, params.fields)
+        decoder = Decoder(self._encoder.preprocess, params.max_pixels, params.fields, params.filters)
         work: Work = decoder
         if self._encoder.device != "cpu":
             # At a GPU's pace the tokenizer alone would fill this process; on a CPU it is lost beside the model, and a
@@ -183,7 +193,10 @@ class EmbedWorker:
 
     def _embed(self, feed: Feed, lane: Lane, part: Part) -> None:
         flights: deque[tuple[list[Prepared], Flight]] = deque()
+        waited = 0.0
         for batch in self._batches(feed, part):
+            metrics.add(metrics.EMBED_WAIT_SECONDS, feed.waited - waited)
+            waited = feed.waited
             samples = [ready.sample for ready in batch]
             slots = [ready.slot for ready in batch]
             pixels = self._encoder.gather(lane.pixels, slots)
@@ -215,6 +228,7 @@ class EmbedWorker:
 
     def _book(self, samples: list[Prepared], flight: Flight, part: Part) -> None:
         part.embed(samples, flight.settle())
+        metrics.add(metrics.EMBED_BUSY_SECONDS, flight.seconds)
         part.counters[BATCH_CUT] += len(flight.pieces) > 1
 
 

@@ -9,9 +9,10 @@ committed atomically and is the same. Retried, with back-off: `InfrastructureErr
 anything else a unit raises, since it would be raised again. Ray appears in `on_ray.py` and in `jobs/` only.
 """
 
+from pipeline.execution import metrics
 from pipeline.execution.contract import Executor, Group, Inboxes, Resources
 from pipeline.execution.guarded import Guarded
 from pipeline.execution.in_process import InProcess
 from pipeline.execution.on_ray import OnRay
 
-__all__ = ["Executor", "Group", "Guarded", "InProcess", "Inboxes", "OnRay", "Resources"]
+__all__ = ["Executor", "Group", "Guarded", "InProcess", "Inboxes", "OnRay", "Resources", "metrics"]

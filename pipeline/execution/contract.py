@@ -25,12 +25,14 @@ class Resources:
         num_gpus: GPUs each holds; fractions share one.
         at_once: units each has in hand; above 1, as many threads call it, so that it can begin one while it ends
             another. A second unit is only given while there are more units than workers.
+        grows: `workers` is what the cluster holds now; machines that join later get workers too.
     """
 
     workers: int = 1
     num_cpus: float = 1
     num_gpus: float = 0
     at_once: int = 1
+    grows: bool = False
 
 
 class Executor(Protocol):

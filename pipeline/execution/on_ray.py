@@ -1,17 +1,26 @@
 """Ray actors as workers and as members of groups; the only module that imports Ray."""
 
 import collections
+import dataclasses
 import logging
+import math
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import D2PruneError, InfrastructureError, UserError
+from pipeline.execution import metrics
 from pipeline.execution.contract import ATTEMPTS, Inboxes, Resources, ResultT, UnitT, name_of, named, pause
 
 log = logging.getLogger(__name__)
+
+# How often the cluster is asked whether it has grown, and how many actors may wait for room.
+_GROW_EVERY_S = 2.0
+_MAX_STARTING = 64
+_SILENCE_S = 60.0
 
 
 def _fetch(boxed: list[Any]) -> Any:
@@ -19,6 +28,20 @@ def _fetch(boxed: list[Any]) -> Any:
     import ray
 
     return ray.get(boxed[0])
+
+
+def _send_metrics_to_ray() -> None:
+    """Let this process's counters be counters of its cluster too."""
+    from ray.util.metrics import Counter
+
+    made: dict[str, Any] = {}
+
+    def count(name: str, amount: float, labels: Mapping[str, str]) -> None:
+        if name not in made:
+            made[name] = Counter(name, description=metrics.DESCRIPTIONS[name], tag_keys=tuple(sorted(labels)))
+        made[name].inc(amount, tags=dict(labels))
+
+    metrics.send_to(count)
 
 
 class _Host:
@@ -31,18 +54,19 @@ class _Host:
     def __init__(self) -> None:
         self._worker: Callable[[Any], Any] | None = None
         self._building = threading.Lock()
+        _send_metrics_to_ray()
 
-    def ready(self) -> bool:
-        return True
+    def ready(self) -> tuple[bool, None, metrics.Counts]:
+        return True, None, {}
 
-    def run(self, make_worker: list[Any], unit: Any) -> tuple[bool, Any]:
+    def run(self, make_worker: list[Any], unit: Any) -> tuple[bool, Any, metrics.Counts]:
         try:
             with self._building:
                 if self._worker is None:
                     self._worker = _fetch(make_worker)()
-            return True, self._worker(unit)
+            return True, self._worker(unit), metrics.drain()
         except D2PruneError as error:
-            return False, error
+            return False, error, metrics.drain()
 
 
 class OnRay:
@@ -69,6 +93,7 @@ class OnRay:
         self._ray = ray
         self._started = not ray.is_initialized()
         if not self._started:
+            _send_metrics_to_ray()
             return
         local = address is None and "RAY_ADDRESS" not in os.environ
         try:
@@ -84,6 +109,7 @@ class OnRay:
             raise UserError(
                 f"ray.address {address!r}: no cluster answers there: {' '.join(str(error).split())}"
             ) from error
+        _send_metrics_to_ray()
 
     def map(
         self,
@@ -91,49 +117,12 @@ class OnRay:
         units: Sequence[UnitT],
         resources: Resources,
     ) -> Iterator[ResultT]:
-        """See `Executor.map`: `at_once` units in flight per actor; an actor joins when its node has room for it."""
-        ray = self._ray
-        waiting = collections.deque((unit, 0) for unit in units)
-        options = {"num_cpus": resources.num_cpus, "num_gpus": resources.num_gpus, "max_restarts": -1}
-        if resources.at_once > 1:
-            options["max_concurrency"] = resources.at_once
-        host = ray.remote(**options)(_Host)
-        shared = [ray.put(make_worker)]
-        actors = [host.remote() for _ in range(min(resources.workers, len(units)))]
-        running: dict[Any, tuple[Any, UnitT | None, int]] = {actor.ready.remote(): (actor, None, 0) for actor in actors}
-        unfinished = len(units)
-        side_by_side = min(len(actors), self._room(resources))
+        """See `Executor.map`: `at_once` units in flight per actor; actors join as the cluster has room for them."""
+        pool = _Pool(self._ray, make_worker, resources, lambda: self._room(resources))
         try:
-            while unfinished:
-                (reference,), _ = ray.wait(list(running), num_returns=1)
-                actor, unit, attempt = running.pop(reference)
-                try:
-                    outcome = ray.get(reference)
-                except ray.exceptions.RayTaskError:
-                    # A defect in a worker: its own traceback is the best message.
-                    raise
-                except ray.exceptions.RayError as error:
-                    outcome = (False, InfrastructureError(f"worker lost: {' '.join(str(error).split())[:300]}"))
-                if unit is not None:
-                    done, result = outcome
-                    if done:
-                        unfinished -= 1
-                        yield result
-                    elif isinstance(result, InfrastructureError) and attempt + 1 < ATTEMPTS:
-                        log.warning("unit %s failed (%s); trying again", name_of(unit), result)
-                        pause(attempt)
-                        waiting.appendleft((unit, attempt + 1))
-                    else:
-                        raise named(result, unit)
-                in_hand = sum(other is actor for other, _, _ in running.values())
-                # Near the end a unit that waits behind another would be better off with an idle actor.
-                while waiting and (in_hand == 0 or (in_hand < resources.at_once and len(waiting) >= side_by_side)):
-                    unit, attempt = waiting.popleft()
-                    running[actor.run.remote(shared, unit)] = (actor, unit, attempt)
-                    in_hand += 1
+            yield from pool.results(units)
         finally:
-            for actor in actors:
-                ray.kill(actor)
+            pool.close()
 
     def _room(self, resources: Resources) -> int:
         """How many such workers the cluster as it is now can hold, and one at least."""
@@ -143,7 +132,12 @@ class OnRay:
 
     def group(self, make_member: Callable[[int], Any], size: int, resources: Resources) -> "RayGroup":
         """See `Executor.group`."""
-        return RayGroup(self._ray, make_member, size, resources)
+        # All members live at once. They ask for half of what they use, less where the cluster is small: when a machine
+        # vanishes its members find room beside others instead of waiting for a new one. Ray fills machines half before
+        # it spreads, so on a whole cluster each still has a core of its own.
+        share = resources.num_cpus / 2 * min(1.0, self._room(resources) / size)
+        share = math.floor(share) if share > 1 else math.floor(share * 1000) / 1000
+        return RayGroup(self._ray, make_member, size, dataclasses.replace(resources, num_cpus=share))
 
     def cpus(self) -> int:
         """See `Executor.cpus`."""
@@ -161,8 +155,144 @@ class OnRay:
 
     def close(self) -> None:
         """Shut a local Ray down, or leave the cluster."""
+        metrics.send_to(None)
         if self._started:
             self._ray.shutdown()
+
+
+class _Pool:
+    """Actors of one kind and the units they have in hand.
+
+    An actor is starting (its `ready` is out), idle, or busy. Only those that said `ready` get units: one that was lost
+    with its machine may wait for room for ever, and must not hold a unit while it does. Actors that wait for room are
+    what an autoscaler sees as demand; so that it is not asked for all at once, and Ray not kept busy with placing them,
+    at most `_MAX_STARTING` wait. Ray's default placement is kept: it fills machines half, then spreads, and leaves GPU
+    machines to those who ask for GPUs, which its SPREAD does not.
+    """
+
+    def __init__(self, ray: Any, make_worker: Callable[[], Any], resources: Resources, room: Callable[[], int]) -> None:
+        options = {"num_cpus": resources.num_cpus, "num_gpus": resources.num_gpus, "max_restarts": -1}
+        if resources.at_once > 1:
+            options["max_concurrency"] = resources.at_once
+        self._ray, self._resources, self._room = ray, resources, room
+        self._host = ray.remote(**options)(_Host)
+        self._shared = [ray.put(make_worker)]
+        self._actors: list[Any] = []
+        self._running: dict[Any, tuple[int, Any, int]] = {}
+        self._starting: dict[int, int] = {}
+        self._idle: list[int] = []
+        self._in_hand: collections.Counter[int] = collections.Counter()
+        self._grew = -math.inf
+        self._heard = time.monotonic()
+
+    def results(self, units: Sequence[Any]) -> Iterator[Any]:
+        """The result of each unit as it finishes; see `Executor.map` for what is raised."""
+        waiting = collections.deque((unit, 0) for unit in units)
+        unfinished = len(units)
+        while unfinished:
+            self._grow(unfinished)
+            found, _ = self._ray.wait(list(self._running), num_returns=1, timeout=_GROW_EVERY_S)
+            if not found:
+                self._complain(len(waiting))
+                continue
+            self._heard = time.monotonic()
+            index, unit, attempt = self._running.pop(found[0])
+            state, result = self._outcome(found[0])
+            if unit is None:
+                self._started(index, state, result)
+            else:
+                self._in_hand[index] -= 1
+                if state == "lost":
+                    self._start(index)
+                elif self._in_hand[index] == 0 and index not in self._starting:
+                    self._idle.append(index)
+                if state == "done":
+                    unfinished -= 1
+                    yield result
+                elif isinstance(result, InfrastructureError) and attempt + 1 < ATTEMPTS:
+                    log.warning("unit %s failed (%s); trying again", name_of(unit), result)
+                    if state != "lost":
+                        pause(attempt)
+                    waiting.appendleft((unit, attempt + 1))
+                else:
+                    raise named(result, unit)
+            self._hand_out(waiting, index)
+
+    def close(self) -> None:
+        """End the actors."""
+        for actor in self._actors:
+            self._ray.kill(actor)
+
+    def _outcome(self, reference: Any) -> tuple[str, Any]:
+        """`done` and the result, `error` or `lost` and the error."""
+        try:
+            done, result, counts = self._ray.get(reference)
+        except self._ray.exceptions.RayTaskError:
+            # A defect in a worker: its own traceback is the best message.
+            raise
+        except self._ray.exceptions.RayError as error:
+            return "lost", InfrastructureError(f"worker lost: {' '.join(str(error).split())[:300]}")
+        metrics.merge(counts)
+        return ("done" if done else "error"), result
+
+    def _grow(self, unfinished: int) -> None:
+        """Start actors, as many as are wanted and may wait for room."""
+        now = time.monotonic()
+        if now - self._grew < _GROW_EVERY_S and len(self._starting) >= _MAX_STARTING:
+            return
+        wanted = self._resources.workers
+        if self._resources.grows:
+            if now - self._grew < _GROW_EVERY_S:
+                return
+            wanted = self._room()
+        self._grew = now
+        while len(self._actors) < min(wanted, unfinished) and len(self._starting) < _MAX_STARTING:
+            self._actors.append(self._host.remote())
+            self._start(len(self._actors) - 1)
+
+    def _start(self, index: int) -> None:
+        """Wait for an actor, new or lost, to say that it is there."""
+        if index not in self._starting:
+            self._starting[index] = 0
+            if index in self._idle:
+                self._idle.remove(index)
+            self._running[self._actors[index].ready.remote()] = (index, None, 0)
+
+    def _started(self, index: int, state: str, error: Any) -> None:
+        if state == "done":
+            del self._starting[index]
+            if self._in_hand[index] == 0:
+                self._idle.append(index)
+            return
+        self._starting[index] += 1
+        if self._starting[index] >= ATTEMPTS:
+            raise error
+        self._running[self._actors[index].ready.remote()] = (index, None, 0)
+
+    def _hand_out(self, waiting: collections.deque[tuple[Any, int]], last: int) -> None:
+        """Give units to idle actors, then a second one to the actor that was heard last."""
+        while waiting and self._idle:
+            self._give(waiting, self._idle.pop())
+        side_by_side = len(self._actors) - len(self._starting)
+        # Near the end a unit that waits behind another would be better off with an idle actor.
+        while (
+            last not in self._starting
+            and 0 < self._in_hand[last] < self._resources.at_once
+            and len(waiting) >= side_by_side
+        ):
+            self._give(waiting, last)
+
+    def _give(self, waiting: collections.deque[tuple[Any, int]], index: int) -> None:
+        unit, attempt = waiting.popleft()
+        self._in_hand[index] += 1
+        self._running[self._actors[index].run.remote(self._shared, unit)] = (index, unit, attempt)
+
+    def _complain(self, waiting: int) -> None:
+        """Say why nothing happens, where nobody has a unit in hand."""
+        if not sum(self._in_hand.values()) and time.monotonic() - self._heard > _SILENCE_S:
+            wanted = f"{self._resources.num_cpus:g} CPU, {self._resources.num_gpus:g} GPU"
+            log.warning("%d units wait: the cluster has no room for a worker (%s each)", waiting, wanted)
+            self._heard = time.monotonic()
 
 
 class _Member:

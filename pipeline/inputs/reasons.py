@@ -45,6 +45,21 @@ TAR_CORRUPT = "tar-corrupt"
 TAR_EMPTY = "tar-empty"
 """The file has no bytes at all: no tar program writes that, so an upload most likely failed."""
 
+FILTERED_WORDS = "filtered-words"
+"""The caption has fewer words than `filter.min_words`."""
+
+FILTERED_CHARACTERS = "filtered-characters"
+"""The caption has fewer characters than `filter.min_characters`."""
+
+FILTERED_IMAGE_SIDE = "filtered-image-side"
+"""The image's shorter side has fewer pixels than `filter.min_image_side`."""
+
+FILTERED_ASPECT_RATIO = "filtered-aspect-ratio"
+"""The image's longer side is more than `filter.max_aspect_ratio` times the shorter one."""
+
+FILTERS = frozenset({FILTERED_WORDS, FILTERED_CHARACTERS, FILTERED_IMAGE_SIDE, FILTERED_ASPECT_RATIO})
+"""Samples that could be read and are not wanted: booked as `filtered`, not as `rejected`."""
+
 EMBEDDING_INVALID = "embedding-invalid"
 """The table has no embedding for the row, or one without direction: all zeros, NaN, infinite, of another length."""
 
@@ -54,7 +69,7 @@ SCORE_MISSING = "score-missing"
 UID_INVALID = "uid-invalid"
 """The table's uid is not 32 hex digits."""
 
-ALL = frozenset(
+ALL = FILTERS | frozenset(
     {
         IMAGE_MISSING,
         IMAGE_TRUNCATED,

@@ -58,6 +58,17 @@ def reshard_command(output: str) -> str:
     return f"d2prune reshard --subset {url} --input TARS --output FOLDER"
 
 
+def datacomp_command(output: str, scale: str = "small") -> str:
+    """DataComp's own program on the folder, from a checkout of DataComp, quoted for a shell.
+
+    Args:
+        output: URL of the folder.
+        scale: DataComp's name of the pool's size, which decides model and number of steps.
+    """
+    folder = shlex.quote(storage.redact(output.rstrip("/")).removeprefix("file://"))
+    return f"python train.py --scale {scale} --data_dir {folder} --output_dir RUNS --exp_name NAME"
+
+
 def warning(shards: int, workers: int, world_size: int) -> str | None:
     """What is wrong with so many shards for so many readers; None if nothing is.
 
@@ -85,13 +96,18 @@ def script(output: str, shards: int, samples: int) -> str:
     """
     if shards == 0:
         return "#!/bin/sh\necho 'no sample was kept: nothing to train on' >&2\nexit 1\n"
+    datacomp = datacomp_command(output)
     if storage.is_local(output):
+        # The folder may be moved, and train.sh with it.
+        datacomp = datacomp_command("FOLDER")
         folder = '$(CDPATH= cd -- "$(dirname -- "$0")" && pwd)'
         data = f'"$FOLDER/"{shlex.quote(layout.brace_range(shards))}'
     else:
         folder = shlex.quote(storage.redact(output.rstrip("/")))
         data = shlex.quote(train_data(output, shards))
-    return _SCRIPT.format(shards=shards, samples=samples, folder=folder, data=data, workers=DEFAULT_WORKERS)
+    return _SCRIPT.format(
+        shards=shards, samples=samples, folder=folder, data=data, workers=DEFAULT_WORKERS, datacomp=datacomp
+    )
 
 
 _SCRIPT = """\
@@ -103,7 +119,7 @@ _SCRIPT = """\
 # GPU) may be set in the environment.
 #
 # With DataComp's own program, from its checkout:
-#     python train.py --scale small --data_dir FOLDER --output_dir RUNS --exp_name NAME
+#     {datacomp}
 set -eu
 FOLDER={folder}
 DATA={data}

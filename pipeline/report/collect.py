@@ -135,6 +135,8 @@ def _flow(record: RunRecord, tally: Tally) -> tuple[FlowStep, ...]:
         FlowStep("Read", counters.get("read", tally.samples + rejected)),
         FlowStep("Embedded", tally.samples, rejected, "rejected"),
     ]
+    if filtered := counters.get("filtered", 0):
+        steps.insert(1, FlowStep("Past the filters", steps[0].count - filtered, filtered, "filtered"))
     if cut:
         steps.append(FlowStep("Past the cut-off", tally.samples - cut, cut, "cut off"))
     steps.append(FlowStep("Kept", tally.kept, tally.samples - cut - tally.kept, "below the budget"))

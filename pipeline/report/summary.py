@@ -37,6 +37,8 @@ def summary_rows(record: RunRecord, report_url: str | None) -> list[tuple[str, s
     embedded, kept = counters.get("embedded", 0), count_kept(record)
     rows = [("samples read", f"{counters.get('read', 0):,}"), ("rejected", f"{counters.get('rejected', 0):,}")]
     rows += [(f"  {reason}", f"{count:,}") for reason, count in rejects(record).items()]
+    if "filtered" in counters:
+        rows.append(("filtered", f"{counters['filtered']:,}"))
     rows += [
         ("embedded", f"{embedded:,}"),
         ("kept", f"{kept:,} ({words.percent(kept / embedded if embedded else None)} of embedded)"),

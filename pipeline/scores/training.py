@@ -8,17 +8,15 @@ it is negative). Hard may mean mislabelled: see `aum` for the cut-off.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
 from pipeline.errors import UserError
+from pipeline.scores import kernels
 
 Float32 = NDArray[np.float32]
-Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
 
 _SUM_TOLERANCE = 1e-2  # bfloat16 and float16 probabilities
@@ -55,7 +53,7 @@ def el2n(probabilities: ArrayLike, labels: ArrayLike) -> Float32:
         UserError: arrays that do not fit, or rows that are no probabilities.
     """
     p_NEC = _probabilities(probabilities)
-    return _float32(_el2n(p_NEC, _labels(labels, p_NEC), np.ones(p_NEC.shape[:2])))
+    return _float32(kernels.el2n(p_NEC, _labels(labels, p_NEC), np.ones(p_NEC.shape[:2])))
 
 
 def grand(probabilities: ArrayLike, labels: ArrayLike, features: ArrayLike) -> Float32:
@@ -80,7 +78,7 @@ def grand(probabilities: ArrayLike, labels: ArrayLike, features: ArrayLike) -> F
     h_NED = _log(features, "features")
     if h_NED.shape[:2] != p_NEC.shape[:2]:
         raise UserError(f"features are {h_NED.shape}, expected [N, E, D] with [N, E] = {p_NEC.shape[:2]}")
-    return _float32(_el2n(p_NEC, _labels(labels, p_NEC), _norms(h_NED)))
+    return _float32(kernels.el2n(p_NEC, _labels(labels, p_NEC), kernels.norms(h_NED)))
 
 
 def forgetting(probabilities: ArrayLike, labels: ArrayLike) -> Float32:
@@ -123,7 +121,7 @@ def aum(logits: ArrayLike, labels: ArrayLike) -> Float32:
         UserError: arrays that do not fit, or fewer than 2 classes.
     """
     z_NEC = _two_classes(_log(logits, "logits"), "aum")
-    return _float32(_aum(z_NEC, _labels(labels, z_NEC)))
+    return _float32(kernels.aum(z_NEC, _labels(labels, z_NEC)))
 
 
 def entropy(probabilities: ArrayLike) -> Float32:
@@ -140,7 +138,7 @@ def entropy(probabilities: ArrayLike) -> Float32:
     Raises:
         UserError: rows that are no probabilities.
     """
-    return _float32(_entropy(_probabilities(probabilities)))
+    return _float32(kernels.entropy(_probabilities(probabilities)))
 
 
 def margin(probabilities: ArrayLike) -> Float32:
@@ -158,7 +156,7 @@ def margin(probabilities: ArrayLike) -> Float32:
     Raises:
         UserError: rows that are no probabilities, or fewer than 2 classes.
     """
-    return _float32(_margin(_two_classes(_probabilities(probabilities), "margin")))
+    return _float32(kernels.margin(_two_classes(_probabilities(probabilities), "margin")))
 
 
 def variance_of_gradients(probabilities: ArrayLike) -> Float32:
@@ -177,7 +175,7 @@ def variance_of_gradients(probabilities: ArrayLike) -> Float32:
     Raises:
         UserError: rows that are no probabilities.
     """
-    return _float32(_deviation(_probabilities(probabilities)))
+    return _float32(kernels.deviation(_probabilities(probabilities)))
 
 
 def _float32(values: NDArray[Any]) -> Float32:
@@ -229,101 +227,3 @@ def _two_classes(log_NEC: NDArray[Any], name: str) -> NDArray[Any]:
     if log_NEC.shape[2] < 2:
         raise UserError(f"{name}: got 1 class, expected at least 2: there is no other to compare with")
     return log_NEC
-
-
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _norms(h_NED: NDArray[Any]) -> Float64:
-    out = np.empty(h_NED.shape[:2])
-    for i in range(h_NED.shape[0]):
-        for e in range(h_NED.shape[1]):
-            square = 0.0
-            for d in range(h_NED.shape[2]):
-                square += np.float64(h_NED[i, e, d]) * np.float64(h_NED[i, e, d])
-            out[i, e] = math.sqrt(square)
-    return out
-
-
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _el2n(p_NEC: NDArray[Any], labels_N: Int64, weight_NE: Float64) -> Float64:
-    n, n_epochs, n_classes = p_NEC.shape
-    out = np.empty(n)
-    for i in range(n):
-        total = 0.0
-        for e in range(n_epochs):
-            square = 0.0
-            for c in range(n_classes):
-                error = np.float64(p_NEC[i, e, c]) - (1.0 if c == labels_N[i] else 0.0)
-                square += error * error
-            total += math.sqrt(square) * weight_NE[i, e]
-        out[i] = total / n_epochs
-    return out
-
-
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _aum(z_NEC: NDArray[Any], labels_N: Int64) -> Float64:
-    n, n_epochs, n_classes = z_NEC.shape
-    out = np.empty(n)
-    for i in range(n):
-        total = 0.0
-        for e in range(n_epochs):
-            other = -np.inf
-            for c in range(n_classes):
-                if c != labels_N[i]:
-                    other = max(other, np.float64(z_NEC[i, e, c]))
-            total += other - np.float64(z_NEC[i, e, labels_N[i]])
-        out[i] = total / n_epochs
-    return out
-
-
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _entropy(p_NEC: NDArray[Any]) -> Float64:
-    n, n_epochs, n_classes = p_NEC.shape
-    out = np.empty(n)
-    for i in range(n):
-        total = 0.0
-        for e in range(n_epochs):
-            for c in range(n_classes):
-                p = np.float64(p_NEC[i, e, c])
-                if p > 0.0:
-                    total -= p * math.log(p)
-        out[i] = total / n_epochs
-    return out
-
-
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _margin(p_NEC: NDArray[Any]) -> Float64:
-    n, n_epochs, n_classes = p_NEC.shape
-    out = np.empty(n)
-    for i in range(n):
-        total = 0.0
-        for e in range(n_epochs):
-            first, second = -1.0, -1.0
-            for c in range(n_classes):
-                p = np.float64(p_NEC[i, e, c])
-                if p > first:
-                    first, second = p, first
-                elif p > second:
-                    second = p
-            total += first - second
-        out[i] = 1.0 - total / n_epochs
-    return out
-
-
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _deviation(p_NEC: NDArray[Any]) -> Float64:
-    n, n_epochs, n_classes = p_NEC.shape
-    out = np.empty(n)
-    for i in range(n):
-        total = 0.0
-        for c in range(n_classes):
-            mean = 0.0
-            for e in range(n_epochs):
-                mean += np.float64(p_NEC[i, e, c])
-            mean /= n_epochs
-            square = 0.0
-            for e in range(n_epochs):
-                difference = np.float64(p_NEC[i, e, c]) - mean
-                square += difference * difference
-            total += math.sqrt(square / n_epochs)
-        out[i] = total / n_classes
-    return out

@@ -17,6 +17,8 @@ SCRIPTS = [path for path in JOBS if not path.name.startswith("_")]
 @pytest.mark.parametrize("path", JOBS, ids=lambda path: path.name)
 def test_jobs_are_thin(path):
     assert len(path.read_text().splitlines()) <= 80
+    # A script's folder comes first on its path.
+    assert path.stem not in sys.stdlib_module_names
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
@@ -34,7 +36,11 @@ def test_jobs_pass_their_options_on(path, monkeypatch):
     (arguments,) = said
     cli._parser().parse_args(arguments) if path.stem != "reshard" else None
     expected = {"filter": ["run"], "reshard": ["reshard"]}.get(path.stem, ["run"])
-    stop = [] if path.stem in ("filter", "reshard") else ["--stop-after", path.stem]
+    stop = (
+        []
+        if path.stem in ("filter", "reshard")
+        else ["--stop-after", {"selection": "select"}.get(path.stem, path.stem)]
+    )
     assert arguments == [*expected, "--config", "run.yaml", *stop]
 
 

@@ -179,6 +179,9 @@ def test_the_command_for_object_stores():
     script = training.script("s3://b/o", 3, 21)
     assert subprocess.run(["sh", "-n"], input=script, text=True).returncode == 0
     assert "'pipe:aws s3 cp s3://b/o/{00000000..00000002}.tar -'" in script
+    datacomp = "python train.py --scale small --data_dir s3://b/o --output_dir RUNS --exp_name NAME"
+    assert training.datacomp_command("s3://b/o/") == datacomp and f"#     {datacomp}\n" in script
+    assert "--data_dir '/my pool' " in training.datacomp_command("/my pool")
     assert training.warning(3, 4, 1) and not training.warning(4, 4, 1)
 
 

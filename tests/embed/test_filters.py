@@ -1,0 +1,66 @@
+"""Rules at their edges, before anything is decoded; the books keep filtered and rejected apart."""
+
+import dataclasses
+
+import pytest
+
+from pipeline.embed import models, stage
+from pipeline.embed.decode import Decoder, Prepared
+from pipeline.embed.filters import Filters
+from pipeline.embed.resize import Preprocess
+from pipeline.inputs import reasons
+from pipeline.inputs.pool import expand_input
+from pipeline.inputs.tar import Sample
+from tests.embed.pictures import encoded, picture, write_tar
+
+
+def outcome(filters, caption="a red car", image=None):
+    decoder = Decoder(Preprocess(8, 8), 10**6, filters=filters)
+    members = {"jpg": encoded(picture(0, 40, 20)) if image is None else image, "txt": caption.encode()}
+    found = decoder(Sample("k", 0, 0, members, {}, ("jpg", "txt")), memoryview(bytearray(8 * 8 * 3)))
+    return "kept" if isinstance(found, Prepared) else found.reason
+
+
+@pytest.mark.parametrize(
+    ("rule", "kept", "filtered", "reason"),
+    [
+        ("min_words", 3, 4, reasons.FILTERED_WORDS),
+        ("min_characters", 9, 10, reasons.FILTERED_CHARACTERS),
+        ("min_image_side", 20, 21, reasons.FILTERED_IMAGE_SIDE),
+        ("max_aspect_ratio", 2, 1.99, reasons.FILTERED_ASPECT_RATIO),
+    ],
+)
+def test_each_rule_at_its_edge(rule, kept, filtered, reason):
+    assert outcome(Filters(**{rule: kept})) == "kept"
+    assert outcome(Filters(**{rule: filtered})) == reason
+
+
+def test_a_small_image_is_not_decoded():
+    cut = encoded(picture(0, 40, 20))[:-30]
+    assert outcome(Filters(min_image_side=21), image=cut) == reasons.FILTERED_IMAGE_SIDE
+    assert outcome(Filters(min_image_side=20), image=cut) == reasons.IMAGE_TRUNCATED
+    assert outcome(Filters(min_words=4), image=b"junk") == reasons.FILTERED_WORDS
+
+
+def test_books(tiny_model, tmp_path):
+    members = [
+        member
+        for key, caption in (("a", "one"), ("b", "one two"), ("c", "one"), ("d", "one two"))
+        for member in ((f"{key}.png", encoded(picture(1)) if key != "d" else b"junk"), (f"{key}.txt", caption.encode()))
+    ]
+    write_tar(tmp_path / "0.tar", members)
+    params = stage.EmbedParams(*models.identity(str(tiny_model), None), filters=Filters(min_words=2))
+    plain = dataclasses.replace(params, filters=Filters())
+    (unit,) = stage.plan(expand_input(str(tmp_path)), params)
+    assert unit.key != stage.plan(expand_input(str(tmp_path)), plain)[0].key
+    counters = stage.EmbedWorker(str(tmp_path / "embed"), params, str(tiny_model), None, device="cpu")(unit).counters
+    assert counters == {
+        "read": 4,
+        "embedded": 1,
+        "rejected": 1,
+        "filtered": 2,
+        "filtered.filtered-words": 2,
+        "rejected.image-undecodable": 1,
+        "uid-from-hash": 1,
+    }
+    stage.check_reject_rate(counters, 0.25)

@@ -1,0 +1,14 @@
+from pipeline.embed.pace import pace
+from pipeline.execution import metrics
+
+
+def test_the_line_tells_what_was_done_since():
+    metrics.add(metrics.SAMPLES_REJECTED, 5000, reason="a")
+    line = pace()
+    assert line() == ""
+    metrics.add(metrics.SAMPLES_REJECTED, 3, reason="a")
+    metrics.merge({(metrics.SAMPLES_REJECTED, (("reason", "b"),)): 1004})
+    assert line() == "1,007 rejected"
+    metrics.add(metrics.EMBED_BUSY_SECONDS, 9)
+    metrics.add(metrics.EMBED_WAIT_SECONDS, 1)
+    assert line() == "model busy 90%, waiting 10%, 1,007 rejected"

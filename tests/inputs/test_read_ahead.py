@@ -1,0 +1,69 @@
+"""Bytes come in order, ranges are fetched ahead and no further than told."""
+
+import random
+import time
+
+import numpy as np
+import pytest
+
+from pipeline import storage
+from pipeline.errors import InfrastructureError
+from pipeline.inputs import read_ahead
+
+DATA = np.random.default_rng(0).bytes(100_123)
+
+
+@pytest.fixture
+def remote():
+    url = f"memory://read-ahead/{random.random()}.tar"
+    storage.write_bytes(url, DATA)
+    yield url
+    storage.delete([url])
+
+
+def test_bytes_are_those_of_the_object(remote):
+    sizes = random.Random(0)
+    with read_ahead.open_ahead(remote, block=1000, ahead=3) as stream:
+        parts = [stream.read(sizes.randint(1, 5000)) for _ in range(20)]
+        assert b"".join([*parts, stream.read()]) == DATA
+        assert stream.read(10) == b""
+
+
+def test_no_more_than_told_is_fetched_ahead(remote, monkeypatch):
+    asked = []
+    plain = storage.read_range
+    monkeypatch.setattr(storage, "read_range", lambda url, at, size: asked.append(at) or plain(url, at, size))
+    # A buffer would read on by itself.
+    monkeypatch.setattr(read_ahead.io, "BufferedReader", lambda raw, buffer_size: raw)
+
+    def settled():
+        time.sleep(0.2)
+        return sorted(asked)
+
+    with read_ahead.open_ahead(remote, block=1000, ahead=3) as stream:
+        assert stream.read(10) == DATA[:10]
+        assert settled() == [0, 1000, 2000, 3000]
+        assert stream.read(5000) == DATA[10:1000]
+        assert settled() == [0, 1000, 2000, 3000]
+        assert stream.read(1) == DATA[1000:1001]
+        assert settled() == [0, 1000, 2000, 3000, 4000]
+
+
+def test_a_local_file_is_read_as_it_is(tmp_path):
+    (tmp_path / "a").write_bytes(DATA)
+    with read_ahead.open_ahead(str(tmp_path / "a")) as stream:
+        assert stream.read() == DATA
+
+
+def test_a_range_that_fails_fails_the_read(remote, monkeypatch):
+    def broken(url, at, size):
+        raise InfrastructureError("connection reset")
+
+    monkeypatch.setattr(storage, "read_range", broken)
+    with read_ahead.open_ahead(remote) as stream, pytest.raises(InfrastructureError, match="reset"):
+        stream.read(1)
+
+
+def test_a_missing_object():
+    with pytest.raises(FileNotFoundError), read_ahead.open_ahead("memory://read-ahead/none.tar"):
+        pass
