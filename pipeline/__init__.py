@@ -11,9 +11,9 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from pipeline import scores
     from pipeline.config import RunConfig
+    from pipeline.driver import run
     from pipeline.graph.csr import Graph
     from pipeline.graph.knn import knn_graph
-    from pipeline.run import run
     from pipeline.selection.api import selection_scores
     from pipeline.selection.coreset import Coreset, d2_prune
 
@@ -23,7 +23,7 @@ _PUBLIC = {
     "RunConfig": "pipeline.config",
     "d2_prune": "pipeline.selection.coreset",
     "knn_graph": "pipeline.graph.knn",
-    "run": "pipeline.run",
+    "run": "pipeline.driver",
     "selection_scores": "pipeline.selection.api",
 }
 

@@ -18,7 +18,7 @@ from pipeline.errors import D2PruneError, UserError
 
 if TYPE_CHECKING:
     from pipeline.config import RunConfig
-    from pipeline.run import RunResult
+    from pipeline.driver import RunResult
 
 log = logging.getLogger("pipeline")
 
@@ -187,13 +187,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-# As pipeline.run.STAGES, which a test compares: importing it here would cost a second at every `--help`.
+# As pipeline.driver.STAGES, which a test compares: importing it here would cost a second at every `--help`.
 STAGES = ("embed", "graph", "rank", "select", "write", "report")
 
 
 def _run(arguments: argparse.Namespace) -> int:
     from pipeline.config import RunConfig
-    from pipeline.run import run
+    from pipeline.driver import run
 
     overrides = list(arguments.set)
     if arguments.workers is not None:
@@ -206,8 +206,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _print_summary(config: "RunConfig", result: "RunResult") -> None:
     """The table at the end, on standard output; nothing for a run that stopped before `select`."""
+    from pipeline.driver import run_record
     from pipeline.report import summary_rows
-    from pipeline.run import run_record
 
     if "select" not in result.manifests:
         return

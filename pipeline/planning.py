@@ -103,9 +103,9 @@ def calibrate(config: RunConfig, shards: int) -> Calibrated:
     Raises:
         UserError: there are fewer than two shards.
     """
+    from pipeline.driver import RunResult, run
     from pipeline.execution import InProcess
     from pipeline.inputs.pool import expand_input
-    from pipeline.run import RunResult, run
 
     listed = [shard.url for shard in expand_input(config.input)[:shards]]
     if len(listed) < 2:

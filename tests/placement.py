@@ -57,7 +57,8 @@ def main(folder: str) -> None:
         results[key] = node
         if len(results) == 2:
             joined = cluster.add_node(num_cpus=2)
-        if joined is not None and lost is None and node == joined.node_id:
+        # Not at a result of its own: its worker would have nothing in hand.
+        if joined is not None and lost is None and joined.node_id in results.values() and node != joined.node_id:
             lost = joined
             lost_at = len(results)
             cluster.remove_node(joined, allow_graceful=False)

@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -46,10 +47,18 @@ def test_stages_do_not_import_each_other_and_nothing_imports_upwards(path):
         others = {f"pipeline.{stage}.stage" for stage in STAGES - {package}}
         assert not names & others
     if package in STAGES | {"inputs", "scores"} or package in ("storage.py", "artifacts.py", "execution"):
-        assert not names & {"pipeline.run", "pipeline.cli", "pipeline.config"}
+        assert not names & {"pipeline.driver", "pipeline.cli", "pipeline.config"}
 
 
 def test_importing_the_package_is_quick():
     code = "import sys, pipeline; print(*sorted({'torch', 'ray', 'numba', 'pyarrow', 'faiss'} & sys.modules.keys()))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert loaded.stdout.split() == []
+
+
+def test_the_public_names_are_not_hidden_by_modules():
+    import pipeline
+    import pipeline.driver
+
+    assert pipeline.run is pipeline.driver.run
+    assert all(not isinstance(getattr(pipeline, name), ModuleType) for name in pipeline.__all__ if name != "scores")

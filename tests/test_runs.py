@@ -9,10 +9,10 @@ import pytest
 
 from pipeline import artifacts, lease, runs, storage
 from pipeline.cli import main
+from pipeline.driver import run
 from pipeline.errors import BusyError, UserError
 from pipeline.execution import InProcess
 from pipeline.output.verify import verify
-from pipeline.run import run
 from tests.pools import tree
 
 STAGES = ("embed", "graph", "rank", "select", "write", "report", "runs")
@@ -46,7 +46,7 @@ def test_a_pool_that_grows(grown, tmp_path, caplog, monkeypatch):
     assert latest(tmp_path)["output"] == second.output and latest(tmp_path)["samples"] == 120
     assert verify(first.output, full=True) == verify(second.output, full=True) == []
     before = tree(tmp_path / "work") | tree(tmp_path / "out")
-    monkeypatch.setattr("pipeline.run.open_executor", None)  # Nothing is opened where there is nothing to do.
+    monkeypatch.setattr("pipeline.driver.open_executor", None)  # Nothing is opened where there is nothing to do.
     third = run(grown(3))
     assert third.output == second.output
     assert f"nothing new: {second.output} has all of it" in caplog.messages

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 import pipeline
 from pipeline import artifacts
 from pipeline.config import RunConfig
+from pipeline.driver import RunResult, run
 from pipeline.execution import InProcess
 from pipeline.graph.features import unit_rows
-from pipeline.run import RunResult, run
 from pipeline.selection.methods import Baseline
 from pipeline.selection.ranking import Pool, read_features
 

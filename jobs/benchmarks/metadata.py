@@ -81,8 +81,8 @@ def settings(folder: Path, name: str, features: str) -> dict[str, Any]:
 def run_stage(values: dict[str, Any], stage: str) -> dict[str, Any]:
     """Run up to a stage whose forerunners are finished, in this process; what it took and what it holds."""
     from pipeline.config import RunConfig
+    from pipeline.driver import run
     from pipeline.execution import InProcess
-    from pipeline.run import run
 
     before = resource.getrusage(resource.RUSAGE_SELF)
     result = run(RunConfig.parse(values, "benchmark"), InProcess(), stop_after=stage)

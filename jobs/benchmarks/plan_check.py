@@ -30,7 +30,7 @@ RUN = """
 import sys, json
 from pipeline.config import RunConfig
 from pipeline.execution import InProcess
-from pipeline.run import run
+from pipeline.driver import run
 print(json.dumps(dict(run(RunConfig.load(sys.argv[1]), InProcess()).seconds)))
 """
 

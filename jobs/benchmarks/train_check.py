@@ -24,8 +24,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from pipeline.config import RunConfig
+from pipeline.driver import run
 from pipeline.execution import InProcess
-from pipeline.run import run
 
 ROOT = Path(__file__).resolve().parents[2]
 WEBDATASET = "webdataset==0.2.86"

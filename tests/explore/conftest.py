@@ -6,9 +6,9 @@ import tarfile
 import pytest
 
 from pipeline.config import RunConfig
+from pipeline.driver import run
 from pipeline.execution import InProcess
 from pipeline.explore.finished import open_run
-from pipeline.run import run
 from tests.pools import add, draw, write_pool
 
 HOSTILE = {

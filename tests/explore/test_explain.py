@@ -8,11 +8,11 @@ import pytest
 
 from pipeline import storage
 from pipeline.cli import main
+from pipeline.driver import run
 from pipeline.execution import InProcess
 from pipeline.explore.explain import explain, find, read_line
 from pipeline.explore.finished import DECISIONS, open_run
 from pipeline.explore.terminal import plain
-from pipeline.run import run
 from pipeline.selection.budget import ranking
 from tests.explore.conftest import HOSTILE, SAME
 from tests.pools import tree

@@ -6,12 +6,12 @@ import pytest
 import yaml
 
 from pipeline.cli import main
+from pipeline.driver import run
 from pipeline.execution import InProcess
 from pipeline.explore.explain import read_line
 from pipeline.explore.finished import open_run
 from pipeline.explore.sweep import Grid, sweep, table
 from pipeline.explore.sweep_page import render
-from pipeline.run import run
 from tests.browser import chromium, needs_axe, needs_chromium, serious_faults
 
 

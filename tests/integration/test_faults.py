@@ -8,11 +8,11 @@ import pyarrow.parquet as pq
 import pytest
 import webdataset
 
+from pipeline.driver import run
 from pipeline.errors import UserError
 from pipeline.execution import InProcess
 from pipeline.inputs import reasons
 from pipeline.output.verify import verify
-from pipeline.run import run
 from tests.embed.pictures import encoded, picture, write_tar
 from tests.embed.test_stage import EMBEDDED, FAULTY, REASONS
 from tests.pools import write_pool

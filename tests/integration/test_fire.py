@@ -9,9 +9,9 @@ import s3fs
 from pipeline import read_ahead, retries, s3, storage
 from pipeline.config import RunConfig
 from pipeline.demo import s3_server
+from pipeline.driver import run
 from pipeline.execution import InProcess
 from pipeline.output import resharding, verify
-from pipeline.run import run
 from tests.fault_proxy import KINDS, FaultProxy
 from tests.pools import tree
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pipeline.driver import run
 from pipeline.execution import InProcess
-from pipeline.run import run
 from tests.pools import tree
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,8 +9,8 @@ import yaml
 
 from pipeline.cli import STAGES as CLI_STAGES
 from pipeline.cli import main
+from pipeline.driver import STAGES, run
 from pipeline.execution import InProcess
-from pipeline.run import STAGES, run
 from tests.pools import tree
 
 

@@ -11,11 +11,11 @@ import pytest
 
 from pipeline import artifacts, storage
 from pipeline.demo import s3_server
+from pipeline.driver import run
 from pipeline.execution import InProcess, OnRay
 from pipeline.graph.params import Layout
 from pipeline.output import subset
 from pipeline.output.verify import verify
-from pipeline.run import run
 from tests.pools import tree
 from tests.tables import make_rows, write_datacomp
 

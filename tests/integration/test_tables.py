@@ -17,11 +17,11 @@ from pipeline.cli import main
 from pipeline.columns import vectors
 from pipeline.config import RunConfig
 from pipeline.demo import s3_server
+from pipeline.driver import run
 from pipeline.execution import InProcess
 from pipeline.output import subset
 from pipeline.output.resharding import ReshardParams, reshard
 from pipeline.output.verify import verify
-from pipeline.run import run
 from tests.pools import tree
 from tests.tables import (
     Rows,
