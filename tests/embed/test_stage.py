@@ -232,7 +232,7 @@ def test_storage_faults_pass_through(setting, monkeypatch):
         def read(self, size):
             raise InfrastructureError("connection reset")
 
-    monkeypatch.setattr(storage, "open_read", lambda url: Broken())
+    monkeypatch.setattr(storage, "open_read", lambda url, ahead: Broken())
     with pytest.raises(InfrastructureError, match="connection reset"):
         make_worker()(unit)
 
