@@ -6,6 +6,8 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
 
 from pipeline.errors import D2PruneError
 from pipeline.execution import InProcess, OnRay, Resources
@@ -14,7 +16,8 @@ from pipeline.selection.api import select
 from pipeline.selection.distributed import Progress, settle
 from pipeline.selection.fixed_point import to_fixed
 from pipeline.selection.partition import GraphPartition, node_id
-from tests.oracles import graph_from_edges
+from tests.oracles import graph_from_edges, naive_d2, neighbours
+from tests.selection.graphs import problems
 
 N = 300
 
@@ -124,53 +127,87 @@ def _no_checkpoints_of_others():
 
 @pytest.mark.parametrize("size", [1, 2, 7, 50])
 def test_any_number_of_members_gives_the_bits_of_one_kernel(size):
-    given = job(size)
-    assert_equal(settle(InProcess().group(partial(PartitionMember, given), size, Resources()), "finish"), whole(given))
+    wanted = job(size)
+    assert_equal(
+        settle(InProcess().group(partial(PartitionMember, wanted), size, Resources()), "finish"), whole(wanted)
+    )
 
 
 @pytest.mark.parametrize("keep_state", [False, True], ids=["from nothing", "from a checkpoint"])
 @pytest.mark.parametrize("call", range(0, 14))
 def test_members_lost_before_any_exchange_change_nothing(call, keep_state):
-    given = job(6, keep_state, seed=call)
-    group = Losing(InProcess().group(partial(PartitionMember, given), 6, Resources()), {call: [2, 5]})
-    assert_equal(settle(group, "finish", checkpoint_every=2), whole(given))
+    wanted = job(6, keep_state, seed=call)
+    group = Losing(InProcess().group(partial(PartitionMember, wanted), 6, Resources()), {call: [2, 5]})
+    assert_equal(settle(group, "finish", checkpoint_every=2), whole(wanted))
 
 
 def test_one_member_lost_after_another_changes_nothing():
-    given = job(5, keep_state=True, seed=3)
+    wanted = job(5, keep_state=True, seed=3)
     losses = {call: [call % 5] for call in range(1, 40, 2)}
-    group = Losing(InProcess().group(partial(PartitionMember, given), 5, Resources()), losses)
-    assert_equal(settle(group, "finish", checkpoint_every=1), whole(given))
+    group = Losing(InProcess().group(partial(PartitionMember, wanted), 5, Resources()), losses)
+    assert_equal(settle(group, "finish", checkpoint_every=1), whole(wanted))
 
 
 def test_a_graph_that_is_not_symmetric_is_an_error_not_an_endless_loop():
-    given = job(2)
-    graph = given.graph
+    wanted = job(2)
+    graph = wanted.graph
     row_E = np.repeat(np.arange(N), np.diff(graph.indptr))
     row = row_E[(row_E < N // 2) & (graph.indices >= N // 2)][0]
     stays_E = (row_E != row) | (graph.indices < N // 2)
     indptr = np.searchsorted(row_E[stays_E], np.arange(N + 1))
-    bad = Job(Graph(indptr, graph.indices[stays_E], graph.sq_distances[stays_E]), given.difficulty, given.starts, False)
+    bad = Job(
+        Graph(indptr, graph.indices[stays_E], graph.sq_distances[stays_E]), wanted.difficulty, wanted.starts, False
+    )
     with pytest.raises(D2PruneError, match="not symmetric"):
         settle(InProcess().group(partial(PartitionMember, bad), 2, Resources()), "finish")
 
 
-def test_a_killed_actor_changes_nothing():
-    given = job(4, seed=9)
+@pytest.fixture(scope="module")
+def on_ray():
     executor = OnRay(num_cpus=4)
+    yield executor
+    executor.close()
+
+
+@given(st.lists(problems(), min_size=20, max_size=60), st.integers(0, 2**32 - 1))
+@settings(max_examples=2, deadline=None, phases=[Phase.generate], derandomize=True)
+def test_ray_equals_the_naive_greedy_on_graphs_of_every_shape(on_ray, several, seed):
+    """Many small graphs as one, its nodes in random order, so that every shape is cut by partitions."""
+    sizes = [graph.n_nodes for graph, _ in several]
+    place = np.random.default_rng(seed).permutation(sum(sizes))
+    edges, difficulty, first = {}, np.zeros(len(place)), 0
+    for graph, scores in several:
+        here = place[first : first + graph.n_nodes]
+        difficulty[here] = scores
+        for i, near in enumerate(neighbours(graph)):
+            edges |= {(int(here[i]), int(here[j])): d for j, d in near.items() if here[i] < here[j]}
+        first += graph.n_nodes
+    wanted = Job(
+        graph_from_edges(len(place), edges), difficulty, (0, 1, len(place) // 3, 2 * len(place) // 3, len(place)), False
+    )
+    group = on_ray.group(partial(PartitionMember, wanted), 4, Resources(num_cpus=1))
     try:
-        group = executor.group(partial(PartitionMember, given), 4, Resources(num_cpus=1))
-
-        class Killing(Losing):
-            def exchange(self, method, members, inboxes, *arguments):
-                if self.calls in self.losses:
-                    executor._ray.kill(self.group.actor(1), no_restart=False)
-                self.calls += 1
-                return self.group.exchange(method, members, inboxes, *arguments)
-
-        killing = Killing(group, {0: (), 3: (), 4: ()})
-        assert_equal(settle(killing, "finish"), whole(given))
-        assert killing.calls > 5
-        group.close()
+        results = settle(group, "finish")
     finally:
-        executor.close()
+        group.close()
+    forward, t, _, suppressed_by, suppression = naive_d2(wanted.graph, difficulty)
+    assert_equal(results, (forward, t, suppressed_by, suppression))
+
+
+def test_a_killed_actor_changes_nothing(on_ray):
+    wanted = job(4, seed=9)
+    group = on_ray.group(partial(PartitionMember, wanted), 4, Resources(num_cpus=1))
+
+    class Killing(Losing):
+        def exchange(self, method, members, inboxes, *arguments):
+            if self.calls in self.losses:
+                on_ray._ray.kill(self.group.actor(1), no_restart=False)
+            self.calls += 1
+            return self.group.exchange(method, members, inboxes, *arguments)
+
+    killing = Killing(group, {0: (), 3: (), 4: ()})
+    try:
+        assert_equal(settle(killing, "finish"), whole(wanted))
+    finally:
+        group.close()
+    assert killing.calls > 5
