@@ -1,26 +1,10 @@
-"""What mkdocs cannot do: links to files outside docs/ become plain text, absent pages leave the navigation."""
+"""What mkdocs cannot do: links to files outside docs/ become plain text."""
 
 import re
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-
-
-def on_config(config: Any) -> Any:
-    """Keep the pages that exist: some belong to parts that not every checkout has."""
-    config.nav = _existing(config.nav)
-    return config
-
-
-def _existing(entries: list[Any]) -> list[Any]:
-    kept = []
-    for entry in entries:
-        ((title, target),) = entry.items()
-        target = _existing(target) if isinstance(target, list) else target
-        if target and (isinstance(target, list) or (ROOT / "docs" / target).exists()):
-            kept.append({title: target})
-    return kept
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
