@@ -324,7 +324,7 @@ def create(url: str, data: bytes) -> bool:
     """
     filesystem, path = _filesystem(url)
     if isinstance(filesystem, LocalFileSystem):
-        with _translated(url):
+        with _writing(url), _translated(url):
             return _create_local(path, data)
     with _request(url), _writing(url):
         try:

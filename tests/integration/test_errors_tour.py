@@ -82,6 +82,11 @@ CONFIGURED = [
         "output {place}/mine is not empty and no run of d2prune claims it (thesis.txt and 0 more); expected an empty "
         "folder",
     ),
+    (
+        {"work_dir": "/proc/none/work"},
+        "/proc/none/work/.lease/00000001.json: cannot be written, its folder cannot be made: "
+        "/proc/none/work/.lease/00000001.json: not found",
+    ),
 ]
 
 
