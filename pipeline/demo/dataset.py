@@ -17,7 +17,7 @@ from PIL import Image
 from pipeline.demo.clipart import Picture, decode, extra_pictures, open_clip_art
 from pipeline.demo.groups import content_groups, difference_hash, near_copies, pool_and_training
 
-__all__ = ["MAX_SIZE", "POOL_SIZE", "SEED", "Decoded", "Pictures", "load"]
+__all__ = ["MAX_SIZE", "POOL_SIZE", "SEED", "Decoded", "Pictures", "load", "on_white"]
 
 POOL_SIZE = 1500
 SEED = 20231011
@@ -90,6 +90,15 @@ def load(root: Path, size: int, with_extra: bool = True, seed: int = SEED) -> tu
     usable = np.setdiff1d(np.arange(n_art, len(pictures)), copies)
     _log.info("%d pictures decode; pool %d, training %d + %d", len(rows), len(pool), len(training), len(usable))
     return everything.take(pool), everything.take(np.concatenate([training, usable]))
+
+
+def on_white(decoded: Decoded) -> Image.Image:
+    """The picture centred on a white square, of which CLIP's centre crop cuts nothing off."""
+    rgba = Image.fromarray(decoded.pixels, "RGBA")
+    side = max(rgba.size)
+    image = Image.new("RGB", (side, side), "white")
+    image.paste(rgba, ((side - rgba.width) // 2, (side - rgba.height) // 2), rgba)
+    return image
 
 
 def _decode_all(pictures: list[Picture], size: int) -> dict[int, Decoded]:

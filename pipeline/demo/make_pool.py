@@ -22,7 +22,7 @@ from PIL import Image
 
 from pipeline.demo import POOL_DIR
 from pipeline.demo.clipart import caption
-from pipeline.demo.dataset import MAX_SIZE, SEED, Decoded, Pictures, load
+from pipeline.demo.dataset import MAX_SIZE, SEED, Decoded, Pictures, load, on_white
 
 __all__ = ["FAULTS", "MISMATCH_SHARE", "Sample", "make_samples", "shuffled", "write_pool"]
 
@@ -128,11 +128,8 @@ def write_pool(samples: list[Sample], folder: Path, shards: int = _SHARDS) -> in
 
 
 def _encode(decoded: Decoded, rng: np.random.Generator) -> tuple[bytes, str]:
-    """The picture on a white square, of which CLIP's centre crop cuts nothing off: JPEG, some PNG, some WebP."""
-    rgba = Image.fromarray(decoded.pixels, "RGBA")
-    side = max(rgba.size)
-    image = Image.new("RGB", (side, side), "white")
-    image.paste(rgba, ((side - rgba.width) // 2, (side - rgba.height) // 2), rgba)
+    """The picture on a white square: JPEG, some PNG, some WebP."""
+    image = on_white(decoded)
     webp = rng.random() < 0.1
     png = rng.random() < 0.3
     buffer = io.BytesIO()

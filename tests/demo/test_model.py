@@ -70,17 +70,15 @@ def held_out_auc(held_out):
 
 def test_auc_reaches_the_target_on_what_is_no_series_of_one_title(held_out):
     matched, wrong, sizes = held_out
-    assert auc(matched[sizes < 10], wrong[:, sizes < 10]) >= 0.80
+    assert auc(matched[sizes < 10], wrong[:, sizes < 10]) >= 0.85
 
 
-@pytest.mark.xfail(strict=True, reason="the model falls short of its target; pipeline/demo/README.md says by how much")
 def test_auc_reaches_the_target(held_out_auc):
     assert held_out_auc >= 0.80
 
 
 def test_auc_is_what_the_training_run_measured(held_out_auc):
     facts = json.loads((MODEL_DIR / "training.json").read_text())
-    assert held_out_auc >= 0.76
     # The run measures on all true captions and on uncompressed pixels.
     assert held_out_auc == pytest.approx(facts["held_out_auc"], abs=0.02)
 
@@ -89,7 +87,7 @@ def test_auc_of_right_captions_against_planted_mismatches(samples, embedded):
     image, text = embedded
     score = (image * text).sum(1)
     planted = np.array([record["planted_mismatch"] for record, _, _ in samples])
-    assert auc(score[~planted], score[planted]) >= 0.73
+    assert auc(score[~planted], score[planted]) >= 0.78
 
 
 def test_the_model_was_held_out_from_exactly_this_pool():
