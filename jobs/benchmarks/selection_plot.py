@@ -25,9 +25,11 @@ _STYLE = (
 def read_rows(text: str) -> dict[str, list[tuple[int, float]]]:
     """(nodes, million nodes per second of CPU) of each order, ascending."""
     rows: dict[str, dict[int, float]] = {"near": {}, "random": {}}
-    for line in text.partition("### Speed and memory")[2].partition("\n### ")[0].splitlines():
+    for line in text.partition("### Speed and memory")[2].partition("\n|---")[2].splitlines():
         if found := _ROW.match(line):
             rows[found[2]][int(found[1].replace(",", ""))] = float(found[3])
+        elif not line:
+            break  # The first table only.
     return {order: sorted(speeds.items()) for order, speeds in rows.items()}
 
 
@@ -45,11 +47,13 @@ def draw(rows: dict[str, list[tuple[int, float]]]) -> str:
     left, right = axes.at_x(axes.x[0]), axes.at_x(axes.x[1])
     body += f'<line class="mark" x1="{left:.1f}" x2="{right:.1f}" y1="{aim:.1f}" y2="{aim:.1f}"/>'
     body += f'<text x="{left + 4:.1f}" y="{aim - 5:.1f}">the aim</text>'
-    for order, speeds in rows.items():
+    for place, (order, speeds) in enumerate(rows.items()):
         places = [(axes.at_x(math.log10(nodes)), axes.at_y(speed)) for nodes, speed in speeds]
         body += f'<path class="{order}" d="M{"L".join(f"{x:.1f} {y:.1f}" for x, y in places)}"/>'
-        x, y = places[-1]
-        body += f'<text x="{x:.1f}" y="{y + 22:.1f}" text-anchor="end">neighbours {order} in memory</text>'
+        # Below the aim, where no line goes.
+        y = axes.at_y(AIM * (0.65 - 0.3 * place))
+        body += f'<path class="{order}" d="M{left + 6:.1f} {y:.1f}h24"/>'
+        body += f'<text x="{left + 36:.1f}" y="{y + 4:.1f}">neighbours {order} in memory</text>'
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{2 * WIDTH}" role="img" '
         f'aria-label="Speed of the selection against the size of the pool"><style>{_STYLE}</style>'
