@@ -6,8 +6,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 from pipeline.demo.s3_server import S3Server
 
 SERVER = """
@@ -24,7 +22,6 @@ server.stop()
 @contextlib.contextmanager
 def moto_server() -> Iterator[S3Server]:
     """A fresh server; it ends with its standard input, so also when the test process is killed."""
-    pytest.importorskip("moto")
     command = [sys.executable, "-c", SERVER]
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
