@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -168,8 +167,3 @@ def _manifest(work_dir: str, stage: str, fingerprint: str) -> Manifest:
             f"{storage.redact(work_dir)}: the {stage} artifact {fingerprint} that this selection was made from is gone"
         )
     return found
-
-
-def json_value(value: Any) -> Any:
-    """A cell for JSON: no NaN, no infinity."""
-    return None if isinstance(value, float) and not np.isfinite(value) else value

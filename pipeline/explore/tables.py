@@ -5,9 +5,8 @@ store beforehand. Checksums are not verified, which would mean reading whole fil
 deciding.
 """
 
-import io
+import functools
 from collections.abc import Sequence
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,35 +14,7 @@ import pyarrow.parquet as pq
 from pipeline import artifacts, storage
 from pipeline.artifacts import Receipt
 from pipeline.errors import InfrastructureError
-
-
-class _Ranges(io.RawIOBase):
-    """A remote object as a file that can seek."""
-
-    def __init__(self, url: str, size: int) -> None:
-        self._url, self._size, self._position = url, size, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
-        self._position = base + offset
-        return self._position
-
-    def readinto(self, buffer: Any) -> int:
-        size = min(len(buffer), self._size - self._position)
-        if size <= 0:
-            return 0
-        buffer[:size] = storage.read_range(self._url, self._position, size)
-        self._position += size
-        return size
+from pipeline.inputs.ranges import RangeFile
 
 
 def read_columns(folder: str, receipt: Receipt, name: str, columns: Sequence[str]) -> pa.Table:
@@ -71,7 +42,9 @@ def open_table(url: str, size: int) -> pq.ParquetFile:
     if storage.is_local(url):
         with storage.mapped_or_stream(url) as view:
             return pq.ParquetFile(pa.BufferReader(pa.py_buffer(view)))
-    return pq.ParquetFile(pa.PythonFile(_Ranges(url, size), mode="r"), pre_buffer=True)
+    return pq.ParquetFile(
+        pa.PythonFile(RangeFile(size, functools.partial(storage.read_range, url)), mode="r"), pre_buffer=True
+    )
 
 
 def _size(receipt: Receipt, name: str) -> int:
