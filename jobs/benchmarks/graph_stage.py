@@ -32,8 +32,9 @@ STEPS = ("distinct", "copies", "quantiser", "truth", "layout", "assign", "search
 
 
 def peak_mib() -> float:
-    """Return the most MiB this process has held."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """Return the most MiB this process has held; `ru_maxrss` would count what its parent held when it started it."""
+    status = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in status if line.startswith("VmHWM")).split()[1]) / 1024
 
 
 class Measured:
@@ -68,9 +69,14 @@ def make_parts(folder: str, n_rows: int, n_dims: int) -> list[Receipt]:
 class FreshProcesses:
     """An executor: fresh processes for each step; keeps the CPU seconds of each, and the peak memory of its largest."""
 
-    def __init__(self, workers: int, limit_bytes: int | None) -> None:
-        """Nothing was measured yet."""
-        self.workers, self.limit_bytes = workers, limit_bytes
+    def __init__(
+        self,
+        workers: int,
+        limit_bytes: int | None,
+        note: Callable[[str, str, float, float], None] = lambda step, unit, seconds, mib: None,
+    ) -> None:
+        """Nothing was measured yet; `note` is told of each unit when it is done."""
+        self.workers, self.limit_bytes, self._note = workers, limit_bytes, note
         self.seconds: dict[str, float] = {}
         self.mib: dict[str, float] = {}
         self.idle_mib = 0.0
@@ -89,6 +95,7 @@ class FreshProcesses:
             for result, mib, seconds in processes.map(measured, units):
                 self.mib[step] = max(self.mib[step], mib)
                 self.seconds[step] += seconds
+                self._note(step, result.key, seconds, mib)
                 yield result
 
     def group(self, *_: Any) -> Any:
@@ -100,6 +107,10 @@ class FreshProcesses:
         return self.workers
 
     cpus_per_node = cpus
+
+    def cpus_per_gpu(self) -> float:
+        """No GPU here."""
+        return 0
 
     def close(self) -> None:
         """Nothing to stop."""
