@@ -99,7 +99,18 @@ class RayCluster:
     """Three nodes in a process of their own, which takes orders by its standard input."""
 
     def __init__(self, environment: dict[str, str]) -> None:
-        self.process = subprocess.Popen(
+        # On a busy machine a node may miss Ray's own limit of 30 s.
+        for _ in range(5):
+            self.process = self._start(environment)
+            assert self.process.stdout is not None
+            self.address = self.process.stdout.readline().strip()
+            if self.address:
+                return
+            self.close()
+        raise SystemExit("no cluster comes up")
+
+    def _start(self, environment: dict[str, str]) -> subprocess.Popen[str]:
+        return subprocess.Popen(
             [sys.executable, "-c", CLUSTER],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -108,8 +119,6 @@ class RayCluster:
             env=environment,
             cwd=ROOT,
         )
-        assert self.process.stdout is not None
-        self.address = self.process.stdout.readline().strip()
 
     def order(self, what: str) -> None:
         """Have it do one of the things its script knows."""
