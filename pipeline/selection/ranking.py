@@ -24,7 +24,7 @@ from pipeline.scores.column import read_score, shift
 from pipeline.selection.distributed import Progress, settle
 from pipeline.selection.fixed_point import check_gamma, to_fixed
 from pipeline.selection.methods import Baseline, PoolView
-from pipeline.selection.partition import GraphPartition, Introduction, Messages, node_id
+from pipeline.selection.partition import GraphPartition, Letter, Mail, node_id
 
 RANKS = "ranks.parquet"
 SAMPLES = "samples.parquet"
@@ -178,19 +178,19 @@ class RankMember:
         """See `Member.ready`."""
         return self._restored
 
-    def introduce(self, inbox: Mapping[int, Any], destinations: tuple[int, ...]) -> dict[int, Introduction]:
+    def introduce(self, inbox: Mapping[int, Any], destinations: tuple[int, ...]) -> dict[int, Letter]:
         """See `Member.introduce`."""
-        return {to: message for to, message in self._partition.introduce().items() if to in destinations}
+        return {to: letter for to, letter in self._partition.introduce().letters().items() if to in destinations}
 
-    def start(self, inbox: Mapping[int, Introduction]) -> dict[int, Messages]:
+    def start(self, inbox: Mapping[int, Letter]) -> dict[int, Letter]:
         """See `Member.start`."""
-        return self._partition.start(inbox)
+        return self._partition.start(Mail.of(inbox)).letters()
 
-    def step(self, inbox: Mapping[int, Messages]) -> dict[int, Messages]:
+    def step(self, inbox: Mapping[int, Letter]) -> dict[int, Letter]:
         """See `Member.step`."""
-        return self._partition.step(inbox)
+        return self._partition.step(Mail.of(inbox)).letters()
 
-    def resend(self, inbox: Mapping[int, Any], destinations: tuple[int, ...]) -> dict[int, Messages]:
+    def resend(self, inbox: Mapping[int, Any], destinations: tuple[int, ...]) -> dict[int, Letter]:
         """See `Member.resend`."""
         return {to: self._partition.resend(to) for to in self._partition.neighbours if to in destinations}
 
