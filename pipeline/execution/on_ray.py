@@ -15,7 +15,7 @@ from typing import Any
 
 from pipeline.errors import D2PruneError, InfrastructureError, UserError
 from pipeline.execution import metrics
-from pipeline.execution.contract import ATTEMPTS, Inboxes, Resources, ResultT, UnitT, name_of, named, pause
+from pipeline.execution.contract import ATTEMPTS, Inboxes, Resources, ResultT, UnitT, name_of, named, pause, tried
 
 log = logging.getLogger(__name__)
 
@@ -322,7 +322,7 @@ class _Member:
 
     def build(self, make_member: list[Any], index: int) -> tuple[str, Any]:
         try:
-            self._member = _fetch(make_member)(index)
+            self._member = tried(lambda: _fetch(make_member)(index), f"member {index}")
             return "done", self._member.ready()
         except D2PruneError as error:
             return "error", error
@@ -331,7 +331,7 @@ class _Member:
         if self._member is None:
             return "lost", None
         try:
-            return "done", getattr(self._member, method)()
+            return "done", tried(getattr(self._member, method), method)
         except D2PruneError as error:
             return "error", error
 

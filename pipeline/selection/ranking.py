@@ -6,6 +6,7 @@ many partitions there are shows nowhere in the result.
 """
 
 import io
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +18,7 @@ import pyarrow as pa
 
 from pipeline import artifacts, columns, schemas, storage
 from pipeline.artifacts import Receipt
+from pipeline.errors import InfrastructureError
 from pipeline.execution import Executor, Resources
 from pipeline.graph.features import features
 from pipeline.graph.tables import read_graph
@@ -25,6 +27,8 @@ from pipeline.selection.distributed import Progress, settle
 from pipeline.selection.fixed_point import check_gamma, to_fixed
 from pipeline.selection.methods import Baseline, PoolView
 from pipeline.selection.partition import GraphPartition, Letter, Mail, node_id
+
+log = logging.getLogger(__name__)
 
 RANKS = "ranks.parquet"
 SAMPLES = "samples.parquet"
@@ -203,7 +207,11 @@ class RankMember:
         """See `Member.checkpoint`."""
         sink = io.BytesIO()
         np.savez(sink, allow_pickle=False, **self._partition.state())
-        storage.write_bytes(self._checkpoint, sink.getvalue())
+        try:
+            storage.write_bytes(self._checkpoint, sink.getvalue())
+        except InfrastructureError as error:
+            # Only a member that is lost would miss it.
+            log.warning("rank: no checkpoint this time (%s)", error)
 
     def _restore(self) -> bool:
         try:
