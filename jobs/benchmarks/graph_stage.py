@@ -37,20 +37,22 @@ def peak_mib() -> float:
     return int(next(line for line in status if line.startswith("VmHWM")).split()[1]) / 1024
 
 
-class Measured:
-    """A worker that also tells what its process has held at most, and the CPU seconds of the unit."""
+_worker: Callable[[Any], Any]
 
-    def __init__(self, make_worker: Callable[[], Callable[[Any], Any]], limit_bytes: int | None) -> None:
-        """Keep the worker's maker; more than `limit_bytes` of memory of its own is refused to the process."""
-        self._make_worker, self._limit_bytes = make_worker, limit_bytes
 
-    def __call__(self, unit: Any) -> tuple[Any, float, float]:
-        """Do a unit."""
-        if self._limit_bytes is not None:
-            resource.setrlimit(resource.RLIMIT_DATA, (self._limit_bytes, self._limit_bytes))
-        before = time.process_time()
-        result = self._make_worker()(unit)
-        return result, peak_mib(), time.process_time() - before
+def start_worker(make_worker: Callable[[], Callable[[Any], Any]], limit_bytes: int | None) -> None:
+    """Build this process's worker; more than `limit_bytes` of memory of its own is refused to the process."""
+    global _worker
+    if limit_bytes is not None:
+        resource.setrlimit(resource.RLIMIT_DATA, (limit_bytes, limit_bytes))
+    _worker = make_worker()
+
+
+def measured(unit: Any) -> tuple[Any, float, float]:
+    """Do a unit; also what this process has held at most, and the CPU seconds of the unit."""
+    before = time.process_time()
+    result = _worker(unit)
+    return result, peak_mib(), time.process_time() - before
 
 
 def make_parts(folder: str, n_rows: int, n_dims: int) -> list[Receipt]:
@@ -87,10 +89,11 @@ class FreshProcesses:
         """See `execution.Executor.map`."""
         if not units:
             return
-        measured = Measured(make_worker, self.limit_bytes)
         step = units[0].key.split("-")[0]
         self.seconds[step] = self.mib[step] = 0.0
-        with ProcessPoolExecutor(min(self.workers, len(units)), mp_context=get_context("spawn")) as processes:
+        with ProcessPoolExecutor(
+            min(self.workers, len(units)), get_context("spawn"), start_worker, (make_worker, self.limit_bytes)
+        ) as processes:
             self.idle_mib = max(self.idle_mib, processes.submit(peak_mib).result())
             for result, mib, seconds in processes.map(measured, units):
                 self.mib[step] = max(self.mib[step], mib)
