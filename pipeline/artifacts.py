@@ -280,6 +280,18 @@ def read_table(folder: str, receipt: Receipt, name: str, columns: Sequence[str] 
     return pq.read_table(pa.BufferReader(data), columns=list(columns) if columns is not None else None)
 
 
+def read_row_groups(
+    folder: str, receipt: Receipt, name: str, columns: Sequence[str] | None = None
+) -> Iterator[pa.Table]:
+    """`read_table` a row group at a time: memory holds the file and one row group; a table without rows has one."""
+    file = pq.ParquetFile(pa.BufferReader(read_file(folder, receipt, name)))
+    chosen = list(columns) if columns is not None else None
+    for group in range(file.num_row_groups):
+        yield file.read_row_group(group, chosen)
+    if not file.num_row_groups:
+        yield file.read(chosen)
+
+
 def sum_counters(receipts: Sequence[Receipt]) -> dict[str, int]:
     """Counters of all units, added up."""
     total: Counter[str] = Counter()
