@@ -30,6 +30,9 @@ from pipeline.schemas import SCHEMA_VERSION
 RECEIPT = "receipt.json"
 MANIFEST = "manifest.json"
 
+ROWS_PER_GROUP = 10_000
+"""Rows of a parquet row group of a table that is written while its rows come."""
+
 
 @dataclass(frozen=True)
 class FileRecord:
@@ -173,7 +176,7 @@ class _Summed(io.RawIOBase):
 
 @contextlib.contextmanager
 def table_writer(
-    folder: str, key: str, name: str, schema: pa.Schema, rows_per_group: int = 10_000
+    folder: str, key: str, name: str, schema: pa.Schema, rows_per_group: int = ROWS_PER_GROUP
 ) -> Iterator[TableWriter]:
     """Write a unit's table row by row; the file appears when the block ends without an error.
 
