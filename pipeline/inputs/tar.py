@@ -2,7 +2,7 @@
 
 Reads one pass front to back and never seeks, so any storage serves. It keeps two promises: content never raises (a cut
 or garbled tar gives `Fault`s beside the samples that survive), and memory holds at most one sample's wanted members,
-each at most `max_member_bytes`. Errors of the stream itself pass through.
+each at most `max_member_bytes`, and half a MiB of the stream. Errors of the stream itself pass through.
 
 Choices a reader of the format may ask about:
 
@@ -29,6 +29,8 @@ DEFAULT_MAX_MEMBER_BYTES = 64 << 20
 # Members looked at in one go: enough to make the call cheap, few enough not to run ahead of who reads.
 _PLAIN_MEMBERS = 512
 _SAMPLE_MEMBERS = 32
+# Of a stream, looked at in one go.
+_PLAIN_BYTES = 1 << 19
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +72,13 @@ class TarReader:
     end_mark: bool = field(default=False, init=False)
 
     def __iter__(self) -> Iterator[Sample | Fault]:
-        start = 0
+        source: ViewSource | StreamSource
         if isinstance(self.stream, memoryview):
-            start = yield from self._plain_samples(self.stream)
-        source = ViewSource(self.stream, start) if isinstance(self.stream, memoryview) else StreamSource(self.stream)
+            source = ViewSource(self.stream, (yield from self._plain_samples(self.stream, 0)))
+        else:
+            position, read_already = yield from self._plain_blocks(self.stream)
+            source = StreamSource(self.stream, position + len(read_already))
+            source.put_back(read_already)
         wanted = self.extensions
         walker = Walker(source, _everything if wanted is None else wanted.__contains__, self.max_member_bytes)
         group: list[Member] = []
@@ -98,11 +103,27 @@ class TarReader:
         if source.position == 0:
             yield Fault("", reasons.TAR_EMPTY, "the file has 0 bytes", 0)
 
-    def _plain_samples(self, view: memoryview) -> Generator[Sample, None, int]:
+    def _plain_blocks(self, stream: IO[bytes]) -> Generator[Sample, None, tuple[int, bytes]]:
+        """`_plain_samples` of a stream, a block at a time; returns where the rest begins and what was read of it."""
+        base, held = 0, b""
+        while True:
+            parts = [held]
+            missing = _PLAIN_BYTES - len(held)
+            while missing and (more := stream.read(missing)):
+                parts.append(more)
+                missing -= len(more)
+            held = b"".join(parts)
+            used = yield from self._plain_samples(memoryview(held), base)
+            base, held = base + used, held[used:]
+            # Also where one sample fills the block: what a header costs does not matter there.
+            if missing or not used:
+                return base, held
+
+    def _plain_samples(self, view: memoryview, base: int) -> Generator[Sample, None, int]:
         """The samples up to the first header that is not quite ordinary; returns where the rest begins.
 
         Says what the general way says. The sample under way there is left to the general way, and so is the last one
-        before the end mark.
+        before the end mark. `base` is where in the tar the view begins.
         """
         from pipeline.inputs import tar_plain
 
@@ -128,7 +149,7 @@ class TarReader:
                     if wanted is None or extension in wanted:
                         members[extension] = bytes(view[at + BLOCK : at + BLOCK + size])
                 key = str(view[start : start + key_end], "ascii")
-                yield Sample(key, start, rows[high][0] - start, members, {}, tuple(extensions))
+                yield Sample(key, base + start, rows[high][0] - start, members, {}, tuple(extensions))
             if firsts:
                 position = rows[firsts[-1]][0]
             if len(rows) < most:
