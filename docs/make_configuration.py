@@ -10,8 +10,8 @@ from pipeline.config import RunConfig
 HEAD = """# Configuration
 
 One YAML file; `--set a.b=c` overrides a key. Unknown keys are refused with the nearest known name. Only `input`,
-`work_dir`, `output`, a budget (`select.fraction`, `size` or `min_score`) and, for tars, `embed.model` are needed.
-(Made by `docs/make_configuration.py`.)
+`work_dir`, `output`, a budget (`select.fraction`, `size` or `min_score`) and, for tars, `embed.model` (or `models`) are
+needed. (Made by `docs/make_configuration.py`.)
 """
 
 COSTS = """## What a change costs

@@ -14,7 +14,7 @@ import pydantic
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from pipeline import schemas
+from pipeline import model_names, schemas
 from pipeline.errors import UserError
 from pipeline.scores import expression
 
@@ -46,6 +46,12 @@ class EmbedConfig(_Section):
     pretrained: str | None = Field(
         default=None, description="a tag open_clip knows for the model, or a checkpoint's path"
     )
+    models: dict[str, str] = Field(
+        default={},
+        description="several models in one pass over the pictures, instead of `model` and `pretrained`: "
+        "`[ViT-B-32/openai, ViT-L-14/openai]`, called b32 and l14, or `{NAME: ARCHITECTURE/TAG}`; each gives the score "
+        "`clip_NAME`, and clip_score is that of the first",
+    )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         default="auto", description="auto: bf16 on a GPU that has it, fp32 on a CPU"
     )
@@ -71,6 +77,30 @@ class EmbedConfig(_Section):
         if taken:
             raise ValueError(f"expected names that no column has yet; {', '.join(sorted(taken))} is taken")
         return fields
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def _named(cls, models: Any) -> Any:
+        return model_names.named(models) if isinstance(models, list) else models
+
+    @model_validator(mode="after")
+    def _model_or_models(self) -> "EmbedConfig":
+        model_names.check(self.models)
+        if self.models and (self.model or self.pretrained):
+            raise ValueError("expected model (with pretrained) or models, not both")
+        for column in map(schemas.score_column, self.models):
+            if column in self.fields:
+                raise ValueError(
+                    f"fields and models both make a column {column}; expected another name for one of them"
+                )
+        return self
+
+    @property
+    def named_models(self) -> tuple[tuple[str, str, str | None], ...]:
+        """(name, model, pretrained) of all models, in order; the name is empty where there is only `model`."""
+        if self.model is not None:
+            return (("", self.model, self.pretrained),)
+        return tuple((name, *model_names.split(text)) for name, text in self.models.items())
 
 
 class FilterConfig(_Section):
@@ -124,6 +154,10 @@ class GraphConfig(_Section):
     nlist: int | None = Field(default=None, gt=0, description="number of IVF lists; default from the pool's size")
     nprobe: int | None = Field(default=None, gt=0, description="lists searched per sample, instead of target_recall")
     seed: int = Field(default=0, ge=0, description="of the k-means sample and of the recall samples")
+    model: str | None = Field(
+        default=None,
+        description="the name of one of embed.models, whose embeddings distances are measured on; default: the first",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -227,6 +261,19 @@ class RunConfig(_Section):
                 except UserError as error:
                     raise ValueError(str(error)) from error
         return self
+
+    @model_validator(mode="after")
+    def _graph_is_of_a_model(self) -> "RunConfig":
+        if self.graph.model is not None and self.graph.model not in self.embed.models:
+            known = ", ".join(self.embed.models) or "none, so leave it out"
+            raise ValueError(f"graph.model = {self.graph.model}: expected a name of embed.models ({known})")
+        return self
+
+    @property
+    def embeddings_file(self) -> str:
+        """What the embeddings that distances are measured on are called in each part."""
+        first = next(iter(self.embed.models), None)
+        return schemas.embeddings_file(None if self.graph.model == first else self.graph.model)
 
     @model_validator(mode="after")
     def _output_is_no_work_dir(self) -> "RunConfig":

@@ -9,14 +9,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline import artifacts, storage
+from pipeline import artifacts, schemas, storage
 from pipeline.artifacts import Manifest
 from pipeline.columns import vectors
 from pipeline.errors import BooksError
 
 SAMPLES = "samples.parquet"
-EMBEDDINGS = "embeddings.parquet"
 DECISIONS = "decisions.parquet"
+_FIRST = schemas.embeddings_file()
 
 
 class Pool:
@@ -26,13 +26,14 @@ class Pool:
         work_dir: where the artifacts lie.
         embed: manifest of the embed artifact.
         select: manifest of the select artifact.
+        embeddings: the file of each embed part that embeddings are read from.
 
     Raises:
         BooksError: the artifacts are not row-aligned, so they belong to different runs.
     """
 
-    def __init__(self, work_dir: str, embed: Manifest, select: Manifest):
-        self._embed, self._select = embed, select
+    def __init__(self, work_dir: str, embed: Manifest, select: Manifest, embeddings: str = _FIRST):
+        self._embed, self._select, self._embeddings = embed, select, embeddings
         self._embed_folder = storage.join(work_dir, embed.stage)
         self._select_folder = storage.join(work_dir, select.stage)
         self.rows_P = np.array([unit.rows(SAMPLES) for unit in embed.units], dtype=np.int64)
@@ -112,7 +113,7 @@ class Pool:
         if from_samples:
             samples = artifacts.read_table(self._embed_folder, self._embed.units[part], SAMPLES, from_samples)
         if embeddings:
-            both = artifacts.read_table(self._embed_folder, self._embed.units[part], EMBEDDINGS)
+            both = artifacts.read_table(self._embed_folder, self._embed.units[part], self._embeddings)
             # A pool of tables may hold one side only; features then ask for no other.
             sides = (name if name in both.column_names else None for name in ("image_emb", "text_emb"))
             image, text = (image if name is None else vectors(both[name])[rows] for name in sides)

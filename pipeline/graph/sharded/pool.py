@@ -23,7 +23,7 @@ from pipeline.graph.params import GraphParams, Layout
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
 
-EMBEDDINGS, SAMPLES = "embeddings.parquet", "samples.parquet"
+SAMPLES = "samples.parquet"
 LOCAL_GROUPS = "groups.npy"
 COPIES = "copies.bin"
 MEMBERS_OF_GROUPS = "groups.bin"
@@ -72,7 +72,7 @@ class Job:
     @property
     def starts(self) -> Int64:
         """int64 [P+1], canonical position of each part's first row."""
-        return np.cumsum([0, *(receipt.rows(EMBEDDINGS) for receipt in self.parts)])
+        return np.cumsum([0, *(receipt.rows(self.params.embeddings) for receipt in self.parts)])
 
     @property
     def slice_bounds(self) -> list[int]:
@@ -158,7 +158,7 @@ class StepWorker:
 def read_raw(job: Job, part: int) -> NDArray[Any]:
     """A part's embeddings as they are stored, [N, D], or [N, 2 D] for both sides."""
     names = [f"{name}_emb" for name in ("image", "text") if name in job.params.features.split("+")]
-    table = artifacts.read_table(job.embed_folder, job.parts[part], EMBEDDINGS, names)
+    table = artifacts.read_table(job.embed_folder, job.parts[part], job.params.embeddings, names)
     return np.concatenate([columns.vectors(table[name]) for name in names], axis=1)
 
 
