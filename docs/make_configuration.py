@@ -1,5 +1,6 @@
 """Write docs/configuration.md from the configuration model: `python docs/make_configuration.py`."""
 
+import inspect
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -50,7 +51,7 @@ def page() -> str:
     for name, field in RunConfig.model_fields.items():
         model = section(field)
         if model is not None:
-            lines += ["", f"## {name}", "", str(model.__doc__).strip(), "", top]
+            lines += ["", f"## {name}", "", inspect.cleandoc(str(model.__doc__)), "", top]
             lines += [row(f"{name}.{key}", inner) for key, inner in model.model_fields.items()]
     return "\n".join([*lines, "", COSTS])
 

@@ -68,7 +68,16 @@ class EmbedConfig(_Section):
         description="json values (tars) or columns (tables) to carry along, as scores or groups, e.g. "
         "{aesthetic: number, lang: text}",
     )
-    batch_size: int = Field(default=64, gt=0, description="samples per forward pass")
+    batch_size: int | Literal["auto"] = Field(
+        default=64,
+        description="samples per forward pass; auto: grows while that makes the model faster and fits its memory; the "
+        "last bits of embeddings then vary from run to run",
+    )
+    compile: bool = Field(
+        default=False,
+        description="compile the models first (torch.compile), which pays on long runs; needs a C++ compiler, and on a "
+        "GPU Triton",
+    )
 
     @field_validator("fields")
     @classmethod
@@ -78,6 +87,14 @@ class EmbedConfig(_Section):
             raise ValueError(f"expected names that no column has yet; {', '.join(sorted(taken))} is taken")
         return fields
 
+    @field_validator("batch_size", mode="before")
+    @classmethod
+    def _number_or_auto(cls, size: Any) -> Any:
+        # The error of a union of types names each of them.
+        if size != "auto" and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
+            raise ValueError("expected a whole number from 1 on, or auto")
+        return size
+
     @field_validator("models", mode="before")
     @classmethod
     def _named(cls, models: Any) -> Any:
@@ -86,6 +103,8 @@ class EmbedConfig(_Section):
     @model_validator(mode="after")
     def _model_or_models(self) -> "EmbedConfig":
         model_names.check(self.models)
+        if self.compile and self.batch_size == "auto":
+            raise ValueError("expected a number as batch_size: compile makes a model for batches of one size")
         if self.models and (self.model or self.pretrained):
             raise ValueError("expected model (with pretrained) or models, not both")
         for column in map(schemas.score_column, self.models):
@@ -104,7 +123,10 @@ class EmbedConfig(_Section):
 
 
 class FilterConfig(_Section):
-    """Samples of tars to leave out before anything is embedded; all off. DataComp's basic baseline: 3, 6, 200 and 3."""
+    """Samples of tars to leave out before anything is embedded; all off.
+
+    DataComp's basic baseline: 3, 6, 200, 3 and en.
+    """
 
     min_words: Annotated[int, Field(gt=0)] | None = Field(default=None, description="fewest words of a caption")
     min_characters: Annotated[int, Field(gt=0)] | None = Field(
@@ -115,6 +137,11 @@ class FilterConfig(_Section):
     )
     max_aspect_ratio: Annotated[float, Field(ge=1)] | None = Field(
         default=None, description="an image's longer side over its shorter one, at most"
+    )
+    language: str | None = Field(
+        default=None,
+        description="code of the language that captions must be in, such as en, by fastText's lid.176; needs "
+        "`d2prune[language]`",
     )
 
 

@@ -103,6 +103,8 @@ def _tars(config: RunConfig, shards: Sequence[pool.Shard]) -> Source:
         if not given.models:
             raise
         raise UserError(f"embed.models: {error}") from error
+    filters = Filters(**config.filter.model_dump())
+    filters.setup()
     params = EmbedParams(
         *identities[0],
         precision=given.precision,
@@ -110,7 +112,8 @@ def _tars(config: RunConfig, shards: Sequence[pool.Shard]) -> Source:
         resize=given.resize,
         max_pixels=given.max_pixels,
         fields=tuple(sorted(given.fields.items())),
-        filters=Filters(**config.filter.model_dump()),
+        filters=filters,
+        compile=given.compile,
         others=tuple(identities[1:]),
         names=tuple(name for name, _, _ in named) if given.models else (),
     )

@@ -45,6 +45,8 @@ def test_defaults_and_overrides(write):
         ("embed.fields={uid: text}", "embed.fields: expected names that no column has yet; uid"),
         ("embed.fields={lang: word}", "embed.fields.lang = 'word': input should be 'number' or 'text'"),
         ("fraction", "--set fraction: expected KEY=VALUE"),
+        ("embed.batch_size=0", "embed.batch_size = 0: expected a whole number from 1 on, or auto"),
+        ("embed={model: demo, batch_size: auto, compile: true}", "embed: expected a number as batch_size"),
         ("columns.image=x", "unknown key columns.image; did you mean columns.image_emb?"),
         ("input.x=1", "--set input.x=1: input is not a section"),
     ],

@@ -111,7 +111,8 @@ class Decoder:
     others: tuple[Preprocess, ...] = ()
 
     def setup(self) -> None:
-        """Leaves size limits to `max_pixels`, and keeps Pillow's remarks on bad EXIF out of the log."""
+        """Loads what filters need; leaves size limits to `max_pixels`; keeps Pillow's remarks on EXIF out of the log."""
+        self.filters.setup()
         Image.MAX_IMAGE_PIXELS = None
         warnings.filterwarnings("ignore", module="PIL")
 

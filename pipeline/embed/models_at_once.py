@@ -49,14 +49,23 @@ class ModelsAtOnce:
         device, precision: of all.
     """
 
-    def __init__(self, sources: Sequence[ModelSource], precision: str, device: str, resize: Method) -> None:
+    def __init__(
+        self, sources: Sequence[ModelSource], precision: str, device: str, resize: Method, compiled_rows: int = 0
+    ) -> None:
         """Loads the models; arguments and errors as of `ClipEncoder`."""
-        self.encoders = tuple(ClipEncoder(source, precision, device, resize=resize) for source in sources)
+        self.encoders = tuple(
+            ClipEncoder(source, precision, device, resize=resize, compiled_rows=compiled_rows) for source in sources
+        )
         self.preprocesses = tuple(dict.fromkeys(encoder.preprocess for encoder in self.encoders))
         self._bounds = np.cumsum([0, *(preprocess.n_bytes for preprocess in self.preprocesses)]).tolist()
         self.n_bytes: int = self._bounds[-1]
         self.dimensions = tuple(encoder.dimension for encoder in self.encoders)
         self.device, self.precision = self.encoders[0].device, self.encoders[0].precision
+
+    @property
+    def fits(self) -> int | None:
+        """Samples that every model takes at a time, where one did not fit into the device's memory."""
+        return min((encoder.largest for encoder in self.encoders if encoder.largest is not None), default=None)
 
     def gather(self, pixels: npt.NDArray[np.uint8], slots: Sequence[int]) -> list[Any]:
         """A batch of its own memory for each of `preprocesses`; see `ClipEncoder.gather`."""

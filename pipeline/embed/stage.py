@@ -19,7 +19,8 @@ from typing import Literal
 
 from pipeline import artifacts, storage
 from pipeline.artifacts import Receipt
-from pipeline.embed import models
+from pipeline.embed import batch_size, models
+from pipeline.embed.batch_size import BatchSize
 from pipeline.embed.decode import WANTED_EXTENSIONS, Decoder, FieldKind, Prepared
 from pipeline.embed.decode_pool import DecodePool, Lane, Work
 from pipeline.embed.feed import Feed, Ready
@@ -84,10 +85,12 @@ class EmbedParams:
     Attributes:
         model: from `models.identity`; paths do not count.
         pretrained: likewise.
+        compile: whether the models are compiled, which moves the last bits.
         others: the same of further models, whose embeddings are made in the same pass.
         names: of all models, the first's included; empty where there is but one.
         precision: fp32, bf16, fp16, or auto (by the device of the worker; its receipt tells which).
-        batch_size: samples per forward pass: a matrix product of another shape may round differently.
+        batch_size: samples per forward pass: a matrix product of another shape may round differently. `auto`: see
+            `batch_size`.
         resize: see `resize`.
         max_pixels: see `decode.Decoder`.
         max_member_bytes: images, captions and json above are not loaded.
@@ -98,12 +101,13 @@ class EmbedParams:
     model: str
     pretrained: str | None
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    batch_size: int = 64
+    batch_size: int | Literal["auto"] = 64
     resize: Method = "exact"
     max_pixels: int = 100_000_000
     max_member_bytes: int = DEFAULT_MAX_MEMBER_BYTES
     fields: tuple[tuple[str, FieldKind], ...] = ()
     filters: Filters = field(default_factory=Filters)
+    compile: bool = False
     others: tuple[tuple[str, str | None], ...] = ()
     names: tuple[str, ...] = ()
 
@@ -148,16 +152,22 @@ class EmbedWorker:
             others: further models, as `model` and `pretrained`.
 
         Raises:
-            UserError: a model here is not the one the units were planned with.
+            UserError: a model here is not the one the units were planned with, or a filter needs what is not installed.
         """
         named = ((model, pretrained), *others)
         for given, planned in zip(named, ((params.model, params.pretrained), *params.others), strict=True):
             if (here := models.identity(*given)) != planned:
                 raise UserError(f"embed.model: this machine has {here}, planned was {planned}")
+        # Here, as a decode process that cannot load it says so only in its messages.
+        params.filters.setup()
         self._folder = folder
         self._params = params
+        # The configuration refuses `auto` with `compile`.
+        compiled_rows = params.batch_size if params.compile and params.batch_size != "auto" else 0
         sources = [models.resolve(*given) for given in named]
-        self._models = ModelsAtOnce(sources, params.precision, device, params.resize)
+        self._models = ModelsAtOnce(sources, params.precision, device, params.resize, compiled_rows)
+        most = batch_size.limit(params.batch_size, self._models.device)
+        self._batch = BatchSize(params.batch_size, most)
         preprocess, *smaller = self._models.preprocesses
         decoder = Decoder(preprocess, params.max_pixels, params.fields, params.filters, tuple(smaller))
         work: Work = decoder
@@ -166,7 +176,7 @@ class EmbedWorker:
             # decode process that loads it takes 360 MB instead of 25.
             work = Tokenising(decoder, sources)
         # A batch that is gathered, one that waits, and what the processes are at.
-        slots = 2 * params.batch_size + 16 * decode_processes
+        slots = 2 * most + 16 * decode_processes
         self._pool = DecodePool(work, decode_processes, self._models.n_bytes, slots, AT_ONCE, image_timeout)
         self.close = weakref.finalize(self, self._pool.close)
         """Ends the decode processes; happens by itself when the worker is collected or the program ends."""
@@ -224,7 +234,7 @@ class EmbedWorker:
         for item in feed:
             if isinstance(item, Ready):
                 batch.append(item)
-                if len(batch) == self._params.batch_size:
+                if len(batch) == self._batch.size:
                     yield batch
                     batch = []
             else:
@@ -235,6 +245,7 @@ class EmbedWorker:
     def _book(self, samples: list[Prepared], flights: Flights, part: Part) -> None:
         part.embed(samples, flights.settle())
         metrics.add(metrics.EMBED_BUSY_SECONDS, flights.seconds)
+        self._batch.saw(len(samples), flights.seconds, self._models.fits)
         part.counters[BATCH_CUT] += flights.cut
 
 
