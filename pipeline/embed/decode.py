@@ -111,7 +111,7 @@ class Decoder:
     others: tuple[Preprocess, ...] = ()
 
     def setup(self) -> None:
-        """Loads what filters need; leaves size limits to `max_pixels`; keeps Pillow's remarks on EXIF out of the log."""
+        """Loads what filters need, leaves size limits to `max_pixels`, keeps Pillow's remarks on EXIF to itself."""
         self.filters.setup()
         Image.MAX_IMAGE_PIXELS = None
         warnings.filterwarnings("ignore", module="PIL")
