@@ -9,8 +9,8 @@ Photos are crops of those in `--photos` (Debian's mate-backgrounds: `/usr/share/
 - `decode`: images per second of one core: a decode process, open_clip's preprocessing in a loop, webdataset's pipeline.
 - `fast`: cosine of `fast` and `exact` embeddings of the same photos, and how far clip_score moves.
 - `memory`: this process and its decode processes over 50 shards.
-- `large-shard`: the same over one shard of `--gigabytes` (sparse files): of samples with a large member that is skipped,
-  and of pictures of 20 MB each, which are not.
+- `large-shard`: the same over one shard of `--gigabytes` (sparse files): of samples with a large member that is
+  skipped, and of pictures of 20 MB each, which are not.
 
 `python -m jobs.benchmarks.embed --folder /tmp/bench --photos /usr/share/backgrounds/mate/nature`
 `python -m jobs.benchmarks.embed --folder /tmp/bench --photos ... --device cuda --models ViT-B-32 ViT-L-14 --parts model
@@ -297,8 +297,9 @@ def fast_and_exact(args: argparse.Namespace, images: list[bytes]) -> None:
         one, two = (each.image_ND.astype(np.float64) for each in found)
         cosine = (one * two).sum(1) / np.linalg.norm(one, axis=1) / np.linalg.norm(two, axis=1)
         moves = np.abs(found[0].clip_score_N - found[1].clip_score_N)
+        what = f"{name}, random weights" if multiple is None else f"{name}, shorter side x {multiple}"
         print(
-            f"| {name}{', random weights' if multiple is None else f', shorter side x {multiple}'} | {len(images)} | {np.median(cosine):.6f} | "
+            f"| {what} | {len(images)} | {np.median(cosine):.6f} | "
             f"{np.percentile(cosine, 1):.6f} | {np.median(moves):.5f} | {np.percentile(moves, 99):.5f} |"
         )
 
