@@ -98,6 +98,8 @@ class EmbedConfig(_Section):
     @field_validator("models", mode="before")
     @classmethod
     def _named(cls, models: Any) -> Any:
+        if not isinstance(models, list | dict):
+            raise ValueError("expected a list such as [ViT-B-32/openai, ViT-L-14/openai], or {NAME: ARCHITECTURE/TAG}")
         return model_names.named(models) if isinstance(models, list) else models
 
     @model_validator(mode="after")

@@ -45,6 +45,7 @@ def test_defaults_and_overrides(write):
         ("embed.fields={uid: text}", "embed.fields: expected names that no column has yet; uid"),
         ("embed.fields={lang: word}", "embed.fields.lang = 'word': input should be 'number' or 'text'"),
         ("fraction", "--set fraction: expected KEY=VALUE"),
+        ("embed={models: demo}", "embed.models = 'demo': expected a list such as [ViT-B-32/openai, ViT-L-14/openai]"),
         ("embed.batch_size=0", "embed.batch_size = 0: expected a whole number from 1 on, or auto"),
         ("embed={model: demo, batch_size: auto, compile: true}", "embed: expected a number as batch_size"),
         ("columns.image=x", "unknown key columns.image; did you mean columns.image_emb?"),
