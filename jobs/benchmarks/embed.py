@@ -117,7 +117,12 @@ def save_model(folder: Path, name: str) -> Path:
 def make_worker(folder: Path, model: str, weights: str | None, args: argparse.Namespace, **changes: Any) -> Any:
     """A worker of the embed stage, and what it needs to plan units."""
     model, weights = models.absolute(model, weights)
-    params = stage.EmbedParams(*models.identity(model, weights), precision=args.precision, batch_size=args.batch_size)
+    params = stage.EmbedParams(
+        *models.identity(model, weights),
+        precision=args.precision,
+        batch_size="auto" if args.auto else args.batch_size,
+        compile=args.compile,
+    )
     processes = changes.pop("processes", args.processes)
     return params, partial(
         stage.EmbedWorker, str(folder), params, model, weights, args.device, decode_processes=processes, **changes
@@ -373,6 +378,10 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=256, help="of the part `model`")
     parser.add_argument("--images", type=int, default=400, help="different photos")
     parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument(
+        "--compile", action="store_true", help="of the worker in the part `model`, not of the bare loop"
+    )
+    parser.add_argument("--auto", action="store_true", help="likewise: the worker finds its own batch size")
     parser.add_argument("--processes", type=int, help="that decode; default: 1, or with a GPU the cores")
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()

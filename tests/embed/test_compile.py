@@ -1,6 +1,7 @@
 """`embed.compile`: the same but for the last bits; bits that no batch's size changes; one line where it cannot."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -33,6 +34,8 @@ def _own_cache(tmp_path, monkeypatch):
 
 
 def test_compiled_gives_the_same_but_for_the_last_bits(source):
+    from torch._dynamo.utils import counters
+
     plain, compiled = ClipEncoder(source, device="cpu"), ClipEncoder(source, device="cpu", compiled_rows=4)
     pixels = np.stack([np.asarray(plain.preprocess(picture(i))) for i in range(4)])
     captions = [f"picture {i}" for i in range(4)]
@@ -40,7 +43,11 @@ def test_compiled_gives_the_same_but_for_the_last_bits(source):
     np.testing.assert_allclose(found.clip_score_N, expected.clip_score_N, rtol=0, atol=1e-6)
     np.testing.assert_allclose(found.image_ND, expected.image_ND, rtol=0, atol=1e-3)
     # The last batch of a shard is filled up, so that it runs through the same kernels: its rows have the same bits.
-    short = compiled.encode(pixels[:3], captions[:3])
+    # In another thread, as a worker's shards have: nothing is compiled again there.
+    graphs = counters["stats"]["unique_graphs"]
+    with ThreadPoolExecutor(1) as pool:
+        short = pool.submit(compiled.encode, pixels[:3], captions[:3]).result()
+    assert counters["stats"]["unique_graphs"] == graphs
     assert short.image_ND.tobytes() == found.image_ND[:3].tobytes()
     assert short.clip_score_N.tobytes() == found.clip_score_N[:3].tobytes()
     # A batch beyond the memory is halved all the same, and filled up to what fits.
