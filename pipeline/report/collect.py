@@ -28,7 +28,7 @@ def collect(record: RunRecord, params: ReportParams) -> ReportData:
         BooksError: the artifacts do not belong together.
         InfrastructureError: an artifact cannot be read.
     """
-    pool = Pool(record.work_dir, record.embed, record.select)
+    pool = Pool(record.work_dir, record.embed, record.select, record.embeddings)
     sample = read_sample(pool, record, params)
     tally = Tally(
         bin_edges(sample.difficulty_N), bin_edges(sample.selection_N), max(params.gallery, 1), record.score_offset
