@@ -31,7 +31,7 @@ class Mischievous:
         if key.startswith("spin"):
             while True:
                 pass
-        if key.startswith("sleep"):
+        if key.startswith("sleep") or (key.startswith("slow-once") and first):
             time.sleep(60)
         if key.startswith("no-memory"):
             raise MemoryError
