@@ -45,6 +45,8 @@ def test_defaults_and_overrides(write):
         ("embed.fields={uid: text}", "embed.fields: expected names that no column has yet; uid"),
         ("embed.fields={lang: word}", "embed.fields.lang = 'word': input should be 'number' or 'text'"),
         ("fraction", "--set fraction: expected KEY=VALUE"),
+        ("ray.num_gpus=1.5", "ray.num_gpus = 1.5: expected a share of one GPU, or a whole number"),
+        ("embed.decode=remote", "embed.decode = remote is for workers with a GPU; expected ray.num_gpus above 0"),
         ("columns.image=x", "unknown key columns.image; did you mean columns.image_emb?"),
         ("input.x=1", "--set input.x=1: input is not a section"),
     ],

@@ -13,6 +13,7 @@ this machine, ahead of all others.
 import contextlib
 import functools
 import logging
+import platform
 import threading
 import weakref
 from collections import Counter, deque
@@ -21,10 +22,11 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.embed import decode
 from pipeline.embed.decode import Prepared
 from pipeline.embed.decode_pool import DecodePool, Work
 from pipeline.embed.decode_tasks import TASK_SAMPLES, TASKS_IN_HAND, Outcome, Task
-from pipeline.errors import InfrastructureError
+from pipeline.errors import InfrastructureError, UserError
 from pipeline.execution import Helper, Helpers, metrics
 from pipeline.inputs.tar import Sample
 
@@ -40,8 +42,17 @@ _AFTER_LOSS_S = 20.0
 class RemoteDecoder:
     """The worker of a helper: decodes the samples of one task, `TASKS_IN_HAND` threads side by side."""
 
-    def __init__(self, work: Work, slot_bytes: int, timeout_s: float) -> None:
-        """Arguments as of `DecodePool`."""
+    def __init__(self, work: Work, slot_bytes: int, timeout_s: float, libraries: str) -> None:
+        """Arguments as of `DecodePool`; `libraries` are those of the machine that gets the pixels.
+
+        Raises:
+            UserError: those here are others.
+        """
+        if (here := decode.libraries()) != libraries:
+            raise UserError(
+                f"embed.decode = remote: {platform.node()} decodes with {here}, the model's machine with {libraries}; "
+                "pixels may differ, expected the same on all machines"
+            )
         self._pool = DecodePool(work, 1, slot_bytes, TASK_SAMPLES, TASKS_IN_HAND, timeout_s)
         self.close = weakref.finalize(self, self._pool.close)
 
@@ -85,7 +96,7 @@ class AssistedPool(DecodePool):
         """
         super().__init__(work, processes, slot_bytes, slots, lanes, timeout_s)
         self._helpers, self._most = helpers, most
-        self._make_decoder = functools.partial(RemoteDecoder, work, slot_bytes, timeout_s)
+        self._make_decoder = functools.partial(RemoteDecoder, work, slot_bytes, timeout_s, decode.libraries())
         self._may: dict[str, int] = {}
         self._has: Counter[str] = Counter()
         self._hired: set[Helper] = set()

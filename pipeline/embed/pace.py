@@ -26,7 +26,7 @@ def pace() -> Callable[[], str]:
         )
         said = [f"{rejected:,.0f} rejected"] if rejected else []
         if remote:
-            said.append(f"{remote / max(remote, read):.0%} decoded remotely")
+            said.insert(0, f"{remote / max(remote, read):.0%} decoded remotely")
         if busy + wait:
             said.insert(0, f"model busy {busy / (busy + wait):.0%}, waiting {wait / (busy + wait):.0%}")
         return ", ".join(said)

@@ -196,6 +196,9 @@ class InProcessHelper:
     def _run(self, unit: Any) -> Any:
         if self._worker is None:
             self._worker = self._make_worker()
+            if self._lost.is_set():
+                # Whoever closed this found no worker to end.
+                close(self._worker)
         return self._worker(unit)
 
     def _check(self) -> None:

@@ -1,18 +1,23 @@
 """Helpers decode what this machine would: the same outcomes and bytes, whichever of them comes, goes or is lost."""
 
 import functools
+import json
+import os
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from pipeline.embed import decode_remote, models, stage
-from pipeline.embed.decode import Decoder
+from pipeline.embed.decode import Decoder, libraries
 from pipeline.embed.decode_remote import AssistedPool, RemoteDecoder
 from pipeline.embed.decode_tasks import TASK_SAMPLES, Task, Tasks
-from pipeline.errors import D2PruneError, InfrastructureError
-from pipeline.execution import InProcessHelpers, metrics
+from pipeline.errors import D2PruneError, InfrastructureError, UserError
+from pipeline.execution import InProcess, InProcessHelpers, Resources, metrics
 from pipeline.inputs import reasons
 from pipeline.inputs.pool import expand_input
 from tests.embed.mischief import Mischievous, Stillborn
@@ -122,11 +127,21 @@ def test_a_defect_of_the_decoder_reaches_the_caller(make_pool):
 def test_a_machine_that_cannot_decode_leaves_the_work_to_this_one(make_pool, tmp_path):
     class Elsewhere(InProcessHelpers):
         def hire(self, make_worker, place):
-            return super().hire(functools.partial(RemoteDecoder, Stillborn(), 12, 1.0), place)
+            return super().hire(functools.partial(RemoteDecoder, Stillborn(), 12, 1.0, libraries()), place)
 
     pool = make_pool(Elsewhere({"x": 1}), processes=1)
     tasks = [[f"{number}"] for number in range(20)]
     assert outcomes(pool, tasks) == tasks
+
+
+def test_a_machine_whose_pixels_may_differ_is_refused(make_pool, tmp_path):
+    class Elsewhere(InProcessHelpers):
+        def hire(self, make_worker, place):
+            return super().hire(lambda: make_worker.func(*make_worker.args[:-1], "Pillow 1.1.7"), place)
+
+    pool = make_pool(Elsewhere({"x": 1}))
+    with pool.lane() as lane, pytest.raises(UserError, match=r"decodes with Pillow .* with Pillow 1\.1\.7; pixels may"):
+        lane.submit([(0, sample("a"))]).result(timeout=60)
 
 
 def test_close_fails_what_is_not_done(make_pool, tmp_path):
@@ -148,8 +163,8 @@ def test_what_comes_back_goes_first_and_stays_here():
     assert tasks.close() == [] and not tasks.give_back(one) and tasks.take() is None
 
 
-def test_a_helper_holds_a_task_of_the_largest_size():
-    decoder = RemoteDecoder(Mischievous("/tmp"), 12, 10.0)
+def test_a_helper_holds_a_task_of_the_largest_size(tmp_path):
+    decoder = RemoteDecoder(Mischievous(str(tmp_path)), 12, 10.0, libraries())
     samples = [sample("k" * (number + 1)) for number in range(TASK_SAMPLES)]
     found, pixels = decoder(samples)
     decoder.close()
@@ -181,3 +196,30 @@ def test_the_same_bytes_as_without_helpers(tiny_model, tmp_path, monkeypatch):
     poison = {key: reason for key, reason in POISON_REASONS.items() if key != "junk"}
     assert dict(zip(rejects["key"].to_pylist(), rejects["reason"].to_pylist(), strict=True)) == poison
     assert {file.name for file in local[0].files} == {stage.SAMPLES, stage.EMBEDDINGS, stage.REJECTS}
+
+
+def test_on_a_cluster_whose_helping_nodes_come_and_go(tiny_model, tmp_path):
+    pool = tmp_path / "pool"
+    pool.mkdir()
+    for shard in range(30):
+        write_tar(pool / f"{shard:02d}.tar", [m for i in range(16) for m in good(f"{i}", 16 * shard + i)])
+    command = [sys.executable, "-m", "tests.embed.remote_cluster", str(pool), str(tiny_model), str(tmp_path / "ray")]
+    surroundings = os.environ | {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}
+    surroundings |= {"RAY_AUTH_MODE": "disabled"}
+    surroundings.pop("RAY_ADDRESS", None)
+    root = Path(__file__).resolve().parents[2]
+    ran = subprocess.run(command, cwd=root, env=surroundings, capture_output=True, text=True, timeout=300)
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    facts = json.loads(ran.stdout.splitlines()[-1])
+    # Half a GPU each: two workers on the head, which lends them nothing; one core of the first node for each.
+    assert facts["room"] == 2 and facts["places at first"] == [] and facts["places then"] == [1]
+    used, removed, used_too = facts["steps"]
+    assert used == "the first node decoded" and used_too == "the second node decoded" and "removed" in removed
+    # The node that vanished had tasks in hand; no shard was begun again for them, and no byte is another.
+    assert facts["most calls"] == 1
+    params = stage.EmbedParams(*models.identity(str(tiny_model), None), batch_size=4)
+    units = stage.plan(expand_input(str(pool)), params)
+    make = functools.partial(stage.EmbedWorker, str(tmp_path / "local"), params, str(tiny_model), None, "cpu")
+    receipts = InProcess().map(make, units, Resources(at_once=stage.AT_ONCE))
+    local = {one.key: sorted([file.name, file.checksum] for file in one.files) for one in receipts}
+    assert facts["receipts"] == local and len(local) == 30
