@@ -15,7 +15,8 @@ import warnings
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-from PIL import Image, UnidentifiedImageError
+import PIL
+from PIL import Image, UnidentifiedImageError, features
 
 from pipeline.embed.filters import Filtered, Filters
 from pipeline.embed.resize import Preprocess
@@ -43,6 +44,12 @@ UID_FROM_HASH = "uid-from-hash"
 """Counter: samples without a valid uid in their json."""
 JSON_BROKEN = "json-broken"
 """Counter: json members that could not be parsed, or were too large to load."""
+
+
+def libraries() -> str:
+    """What decides pixels: machines where this differs may decode a picture to other bytes."""
+    parts = ("libjpeg_turbo", "jpg", "webp", "avif")
+    return ", ".join([f"Pillow {PIL.__version__}", *(f"{part} {features.version(part)}" for part in parts)])
 
 
 class Refusal(Exception):
