@@ -44,7 +44,7 @@ class Calibrated:
 
     rates: Rates
     sample_bytes: float
-    dimension: int
+    dimensions: tuple[int, ...]
 
 
 def workload(config: RunConfig, samples: int | None, found: Calibrated | None = None) -> Workload:
@@ -53,7 +53,7 @@ def workload(config: RunConfig, samples: int | None, found: Calibrated | None = 
     Args:
         config: the run.
         samples: of the pool; None: from the sizes of the tars that `config.input` names.
-        found: from `calibrate`: bytes per sample and dimension as they are.
+        found: from `calibrate`: bytes per sample and dimensions as they are.
     """
     sample_bytes: float = found.sample_bytes if found else SAMPLE_BYTES
     if samples is None:
@@ -68,11 +68,14 @@ def workload(config: RunConfig, samples: int | None, found: Calibrated | None = 
     # Lists are chosen from 5,000 rows on (graph.knn.EXACT_BELOW), never without a target to reach.
     from pipeline.graph.knn import wants_lists
 
+    dimensions = found.dimensions if found else _dimensions(config)
+    names = [*config.embed.models]
     return Workload(
         samples=samples,
         sample_bytes=sample_bytes,
         shards=shards,
-        dimension=found.dimension if found else _dimension(config.embed.model),
+        dimension=dimensions[names.index(graph.model) if graph.model else 0],
+        stored=2 * sum(dimensions),
         sides=len(graph.features.split("+")),
         n_neighbors=graph.n_neighbors,
         exact=not wants_lists(samples, graph.target_recall, graph.nprobe),
@@ -89,15 +92,16 @@ def default_rates(config: RunConfig, embed_rate: float | None, fleet: Fleet) -> 
     Raises:
         UserError: nothing is known about the model.
     """
+    models = [model for _, model, _ in config.embed.named_models]
     if embed_rate is not None:
         source = f"embed: {embed_rate:g} samples/s per worker as given"
-    elif fleet.gpus and config.embed.model in DEFAULTS:
-        embed_rate = DEFAULTS[config.embed.model]
-        source = f"embed: {embed_rate:g} samples/s, published for one A100"
+    elif fleet.gpus and models and all(model in DEFAULTS for model in models):
+        embed_rate = 1 / sum(1 / DEFAULTS[model] for model in models)
+        source = f"embed: {embed_rate:.4g} samples/s, from what is published for one A100"
     else:
         known = ", ".join(DEFAULTS)
         raise UserError(
-            f"embed.model {config.embed.model}: no rate is known for it here (on GPUs: {known}); "
+            f"embed.model {', '.join(models) or None}: no rate is known for it here (on GPUs: {known}); "
             "give --embed-rate SAMPLES_PER_SECOND of one worker, or --calibrate"
         )
     return Rates(1 / embed_rate, source=f"{source}; other stages: docs/results.md")
@@ -125,8 +129,11 @@ def calibrate(config: RunConfig, shards: int) -> Calibrated:
     counts = [result.manifests["embed"].counters["embedded"] for result in (few, many)]
     sample_bytes = sum(shard.size for shard in many.shards) / many.manifests["embed"].counters["read"]
     kept = [result.manifests["write"].counters["written"] * sample_bytes for result in (few, many)]
-    dimension = many.manifests["embed"].units[0].facts["dimension"]
-    found = Calibrated(Rates(1.0), sample_bytes, dimension)
+    facts = many.manifests["embed"].units[0].facts
+    # Facts are stored with their keys sorted.
+    by_name = facts.get("dimensions")
+    dimensions = tuple(by_name[name] for name in config.embed.models) if by_name else (facts["dimension"],)
+    found = Calibrated(Rates(1.0), sample_bytes, dimensions)
     graphs = [graph_seconds(workload(config, count, found), Rates(1.0)) for count in counts]
     amounts = {"graph": graphs, "write": kept}
     slopes, starts = {}, {}
@@ -167,18 +174,18 @@ def _seconds(config: RunConfig, urls: Sequence[str]) -> dict[str, float]:
     return dict(_filter(config, urls).seconds)
 
 
-def _dimension(model: str | None) -> int:
-    """Of the model's embeddings; 512 where open_clip does not know it.
+def _dimensions(config: RunConfig) -> tuple[int, ...]:
+    """Of each model's embeddings; 512 where open_clip does not know it.
 
     Raises:
         UserError: there is no model: tables of embeddings need none, and no plan.
     """
-    if model is None:
+    if not config.embed.named_models:
         raise UserError("embed.model is missing: a plan is for tars; importing tables of embeddings takes minutes")
     from pipeline.embed.models import import_open_clip
 
-    known = import_open_clip().get_model_config(model) or {}
-    return int(known.get("embed_dim", 512))
+    known = [import_open_clip().get_model_config(model) or {} for _, model, _ in config.embed.named_models]
+    return tuple(int(config.get("embed_dim", 512)) for config in known)
 
 
 def show(work: Workload, rates: Rates, fleet: Fleet) -> list[StagePlan]:

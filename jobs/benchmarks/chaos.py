@@ -128,7 +128,7 @@ class RayCluster:
         self.process.stdout.readline()
 
     def workers(self) -> dict[int, str]:
-        """Title by process id of the Ray workers below this cluster; a raylet's agents, which it dies with, are none."""
+        """Title by process id of the Ray workers below this cluster; not of agents, with which a raylet dies."""
         found = processes.below(self.process.pid)
         return {pid: title for pid, title in found.items() if title.startswith("ray::") and "Agent" not in title}
 

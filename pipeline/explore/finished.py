@@ -19,11 +19,11 @@ from pipeline.errors import InfrastructureError, UserError
 from pipeline.explore import sources, tables
 
 SAMPLES = "samples.parquet"
-EMBEDDINGS = "embeddings.parquet"
 REJECTS = "rejects.parquet"
 DECISIONS = "decisions.parquet"
 NEIGHBORS = "neighbors.parquet"
-_TABLES = {SAMPLES: "embed", EMBEDDINGS: "embed", REJECTS: "embed", DECISIONS: "select", NEIGHBORS: "graph"}
+# All others are embed's: samples, rejects, the embeddings of each model.
+_TABLES = {DECISIONS: "select", NEIGHBORS: "graph"}
 # Parts read side by side: a remote store answers many as fast as one.
 _THREADS = 8
 
@@ -88,7 +88,7 @@ class FinishedRun:
 
     def part(self, part: int, table: str, columns: Sequence[str]) -> pa.Table:
         """Columns of one part's table."""
-        stage = _TABLES[table]
+        stage = _TABLES.get(table, "embed")
         return tables.read_columns(self._folder(stage), self._units(stage)[part], table, columns)
 
     def parts(self, table: str, columns: Sequence[str]) -> list[pa.Table]:

@@ -32,7 +32,6 @@ log = logging.getLogger(__name__)
 
 RANKS = "ranks.parquet"
 SAMPLES = "samples.parquet"
-EMBEDDINGS = "embeddings.parquet"
 SCORE_OPTION = "score.difficulty"
 
 
@@ -271,7 +270,7 @@ def read_features(pool: Pool, baseline: Baseline) -> npt.NDArray[np.float32]:
     parts, first_row = [], 0
     for receipt in pool.parts:
         names = [f"{side}_emb" for side in ("image", "text") if side in baseline.features.split("+")]
-        table = artifacts.read_table(pool.embed_folder, receipt, EMBEDDINGS, names)
+        table = artifacts.read_table(pool.embed_folder, receipt, baseline.embeddings, names)
         sides = {name: columns.vectors(table[name]) for name in names}
         parts.append(features(baseline.features, sides.get("image_emb"), sides.get("text_emb"), first_row))
         first_row += len(table)
