@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -93,14 +94,31 @@ def clean_copy(target: Path) -> Path:
     return target
 
 
-def submit(server: str, folder: Path, *entrypoint: str) -> subprocess.Popen[str]:
+def submit(server: str, folder: Path, *entrypoint: str, name: str | None = None) -> subprocess.Popen[str]:
     """`ray job submit` from a folder, as the README has it."""
     command = ["ray", "job", "submit", "--address", server, "--working-dir", ".", "--runtime-env"]
+    named = [] if name is None else ["--submission-id", name]
     return subprocess.Popen(
-        [*command, "jobs/runtime_env.yaml", "--", *entrypoint],
+        [*command, "jobs/runtime_env.yaml", *named, "--", *entrypoint],
         cwd=folder,
         env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
+
+
+def stop(server: str, name: str) -> str:
+    """`ray job stop`, and what it says."""
+    command = ["ray", "job", "stop", "--address", server, name]
+    done = subprocess.run(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return done.stdout
+
+
+def wait_for_files(folder: Path, pattern: str, process: subprocess.Popen[str], limit_s: float = 120.0) -> list[Path]:
+    """The files, as soon as there is one; fails where the process ends before."""
+    until = time.monotonic() + limit_s
+    while not (found := list(folder.glob(pattern))):
+        assert process.poll() is None and time.monotonic() < until, process.communicate(timeout=10)[0]
+        time.sleep(0.05)
+    return found
