@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shlex
 import shutil
 import socket
 import subprocess
@@ -9,7 +10,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.doc_commands import ROOT, commands
+
 HEAD = """
 import sys, time
 from ray.cluster_utils import Cluster
@@ -94,12 +96,13 @@ def clean_copy(target: Path) -> Path:
 
 
 def submit(server: str, folder: Path, *entrypoint: str) -> subprocess.Popen[str]:
-    """`ray job submit` from a folder, as the README has it."""
-    command = ["ray", "job", "submit", "--address", server, "--working-dir", ".", "--runtime-env"]
+    """The README's `ray job submit`, typed in a folder; with another entrypoint, where one is given."""
+    (line,) = {step.text for step in commands() if step.text.startswith("ray job submit ")}
+    words = shlex.split(line)
     return subprocess.Popen(
-        [*command, "jobs/runtime_env.yaml", "--", *entrypoint],
+        [*words[: words.index("--") + 1], *entrypoint] if entrypoint else words,
         cwd=folder,
-        env=environment(),
+        env=environment() | {"RAY_ADDRESS": server},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
