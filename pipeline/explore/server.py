@@ -99,6 +99,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._json(explorer.about())
         elif path == "/api/samples":
             self._json(explorer.samples(asked))
+        elif path == "/api/clusters":
+            self._json(explorer.clusters())
         elif path == "/api/cut":
             self._json(explorer.cut(asked))
         elif found := re.fullmatch(r"/api/sample/(\d{1,18})", path):

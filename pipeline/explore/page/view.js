@@ -78,7 +78,7 @@ function sum(told, scoreName, offset) {
   return make("table", { class: "sum" }, body);
 }
 
-function facts(told, about) {
+function facts(told, cluster) {
   const s = told.sample;
   const rows = [
     ["uid", make("code", { text: s.uid })],
@@ -88,6 +88,7 @@ function facts(told, about) {
     ["Rank", told.rank === null ? "none: cut off" : `${count(told.rank)} of ${count(told.ranked)}`],
   ];
   if (told.kept_from !== null) rows.push(["Kept from", `a fraction of ${(Math.ceil(told.kept_from * 1e4) / 100).toFixed(2)} % on`]);
+  if (cluster) rows.push(["Cluster", make("a", { href: `#/?cluster=${told.cluster}`, text: cluster })]);
   for (const name of told.fields) rows.push([name, s[name] === null ? "–" : String(s[name])]);
   const body = make("tbody");
   for (const [label, value] of rows) body.append(make("tr", {}, make("th", { scope: "row", text: label }), make("td", {}, value)));
@@ -115,7 +116,7 @@ function neighbours(told) {
     make("table", { class: "neighbours" }, make("thead", {}, head), body));
 }
 
-export function sample(told) {
+export function sample(told, cluster) {
   const kept = told.sample.kept;
   const title = make("h2", { tabindex: "-1", text: `Sample ${told.sample.uid.slice(0, 40)}` });
   const page = make("div", {},
@@ -126,7 +127,7 @@ export function sample(told) {
         make("p", { class: `why ${kept ? "kept" : "dropped"}`, text: told.why }),
         told.rank === null ? null : sum(told, told.score_name, told.offset),
         told.reconciled || told.rank === null ? null : make("p", { class: "error", text: "The sum differs from the stored score: graph and scores are not of one run." }))),
-    make("h3", { text: "Where it is" }), facts(told));
+    make("h3", { text: "Where it is" }), facts(told, cluster));
   if (told.neighbours.length) page.append(make("h3", { text: `Neighbours (${told.neighbours.length}), nearest first` }), neighbours(told));
   return page;
 }
