@@ -178,6 +178,7 @@ class Index:
                 "position": position,
                 **text,
                 "score": float(self.difficulty_N[position]) - self.run.offset,
+                "clamped": bool(self.difficulty_N[position] == 0),
                 "forward": float(self.forward_N[position]),
                 "selection": self.line.fixed_N[position] / SCALE if self.line.ranked_N[position] else None,
                 "kept": bool(self.line.kept_N[position]),

@@ -117,7 +117,8 @@ def test_nothing_overflows_or_jumps(page, url, width, dark):
 @needs_axe
 @pytest.mark.parametrize("dark", [False, True])
 def test_axe_finds_no_serious_fault(page, url, dark):
-    for hash in ("#/", "#/sample/3"):
+    long = list(HOSTILE).index("long") + 120
+    for hash in ("#/", "#/?sort=cluster", "#/sample/3", f"#/sample/{long}"):
         page.open("about:blank", dark=dark)
         page.open(f"{url}{hash}", dark=dark)
         page.until("document.querySelector('#sample h2')" if "sample" in hash else READY)

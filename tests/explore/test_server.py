@@ -94,6 +94,12 @@ def test_sorted_and_filtered(server, sort, value):
     assert second == rows[10:15]
 
 
+def test_a_score_that_was_raised_to_zero_says_so(server):
+    rows = ask(server, "/api/samples?sort=score&order=up&limit=200")["rows"]
+    # The offset is the pool's minimum, so its lowest is 0 and no other.
+    assert [row["clamped"] for row in rows] == [True] + [False] * 126
+
+
 def test_filtered_and_sorted_by_cluster(server):
     told = ask(server, "/api/clusters")
     clusters = server.explorer.index.clusters
