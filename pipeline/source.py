@@ -92,7 +92,8 @@ def _tars(config: RunConfig, shards: Sequence[pool.Shard]) -> Source:
     given = config.embed
     if given.model is None:
         raise UserError(
-            f"embed.model is missing: {storage.redact(shards[0].url)} is a tar, whose pictures need a model"
+            f"embed.model is missing: {storage.redact(shards[0].url)} is a tar, whose pictures need a model; "
+            "`d2prune models` lists them, and embed.model=demo is there to try"
         )
     model = models.absolute(given.model, given.pretrained)
     params = EmbedParams(

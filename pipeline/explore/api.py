@@ -32,13 +32,17 @@ class Explorer:
         self._urls = run.urls if urls is None else urls
         self._lock = threading.Lock()
         self._picture = lru_cache(maxsize=2_000)(self._make_picture)
-        threading.Thread(target=self._load, daemon=True).start()
+        threading.Thread(target=self._ahead, daemon=True).start()
+
+    def _ahead(self) -> None:
+        """What fails here fails again, and is told, when it is asked for; or the program is ending."""
+        with contextlib.suppress(D2PruneError, RuntimeError):
+            self._load()
 
     def _load(self) -> None:
         self.index.load_texts()
         # Last, as they take longest and nothing but their own filter waits for them.
-        with contextlib.suppress(D2PruneError):
-            self.index.clusters  # noqa: B018
+        self.index.clusters  # noqa: B018
 
     @property
     def index(self) -> Index:

@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.columns import vectors
-from pipeline.explore.finished import EMBEDDINGS, FinishedRun
+from pipeline.explore.finished import FinishedRun
 from pipeline.report import gallery, metrics
 from pipeline.report.data import ReportParams
 from pipeline.report.pool import Pool
 
+EMBEDDINGS = "embeddings.parquet"
 NONE = -1
 """Label of a sample that was not looked at."""
 # Beyond so many bytes of embeddings only the report's sample is labelled: nobody waits for terabytes.

@@ -7,8 +7,7 @@ import pytest
 
 from pipeline.driver import run_record
 from pipeline.explore import clusters
-from pipeline.explore.clusters import NONE, read_clusters
-from pipeline.explore.finished import EMBEDDINGS
+from pipeline.explore.clusters import EMBEDDINGS, NONE, read_clusters
 from pipeline.explore.index import Index
 from pipeline.report import metrics
 from pipeline.report.collect import collect

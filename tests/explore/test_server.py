@@ -147,6 +147,7 @@ def test_another_fraction_enters_and_leaves_as_a_run_would(server, finished):
         assert answer.status == 400 and "fraction" in json.loads(body)["error"]
 
 
-def test_a_port_that_is_taken_is_the_users_to_change(server, finished, capsys):
-    assert main(["explore", finished.work_dir, "--port", str(server.server_address[1])]) == 2
-    assert "expected a free port" in capsys.readouterr().err
+def test_a_port_that_is_taken_or_none_is_the_users_to_change(server, finished, capsys):
+    for port in (server.server_address[1], 99999):
+        assert main(["explore", finished.work_dir, "--port", str(port)]) == 2
+        assert f"d2prune: --port {port}: " in (said := capsys.readouterr().err) and "expected a free port" in said
