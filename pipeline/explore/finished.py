@@ -73,6 +73,12 @@ class FinishedRun:
         return float(self.rank.facts.get("offset") or 0.0)
 
     @cached_property
+    def features(self) -> str:
+        """What distances are measured on: `image`, `text` or `image+text`."""
+        made_with = (self.rank.params.get("baseline") or {}) if self.graph is None else self.graph.params
+        return str(made_with.get("features", "image+text"))
+
+    @cached_property
     def urls(self) -> Mapping[str, str]:
         """Shard name -> URL of the tar, as far as the run left it."""
         return sources.read(self.work_dir, self.embed.fingerprint)
