@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shlex
 import shutil
 import socket
 import subprocess
@@ -10,7 +11,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.doc_commands import ROOT, commands
+
 HEAD = """
 import sys, time
 from ray.cluster_utils import Cluster
@@ -95,13 +97,14 @@ def clean_copy(target: Path) -> Path:
 
 
 def submit(server: str, folder: Path, *entrypoint: str, name: str | None = None) -> subprocess.Popen[str]:
-    """`ray job submit` from a folder, as the README has it."""
-    command = ["ray", "job", "submit", "--address", server, "--working-dir", ".", "--runtime-env"]
-    named = [] if name is None else ["--submission-id", name]
+    """The README's `ray job submit`, typed in a folder; with another entrypoint or a name, where one is given."""
+    (line,) = {step.text for step in commands() if step.text.startswith("ray job submit ")}
+    words = shlex.split(line)
+    options = words[: words.index("--")] + ([] if name is None else ["--submission-id", name])
     return subprocess.Popen(
-        [*command, "jobs/runtime_env.yaml", *named, "--", *entrypoint],
+        [*options, "--", *(entrypoint or words[words.index("--") + 1 :])],
         cwd=folder,
-        env=environment(),
+        env=environment() | {"RAY_ADDRESS": server},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
