@@ -176,6 +176,8 @@ class _Run:
     @functools.cached_property
     def executor(self) -> Guarded:
         """Opened at the first unit: a run with nothing to do starts no Ray."""
+        # The lease is ours, so nobody else is uploading there.
+        storage.sweep_uploads(self.config.work_dir)
         return Guarded(self._opened(), self._guard)
 
     @property

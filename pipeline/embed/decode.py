@@ -222,9 +222,13 @@ def parse_json(data: bytes | None) -> tuple[dict[str, Any], tuple[str, ...]]:
     if data is None:
         return {}, ()
     try:
-        record = json.loads(data)
+        # Bytes would be searched for their encoding, which takes as long as reading them; the rare other kind is below.
+        record = json.loads(data.decode())
     except (ValueError, RecursionError):
-        return {}, (JSON_BROKEN,)
+        try:
+            record = json.loads(data)
+        except (ValueError, RecursionError):
+            return {}, (JSON_BROKEN,)
     return (record if isinstance(record, dict) else {}), ()
 
 
