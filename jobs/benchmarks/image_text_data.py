@@ -34,7 +34,7 @@ PIXELS = 80
 """Side of the squares that drawings are kept as: what the trunk that embeds them takes."""
 
 # Shares of the drawings whose captions are swapped, and of the pool that is copies; how unevenly drawings are copied
-# (the r-th most copied in proportion to r**-COPIES_TAIL: from about twenty times to mostly never).
+# (the r-th most copied in proportion to r**-COPIES_TAIL: from some sixty times to mostly never).
 WRONG, COPIES, COPIES_TAIL = 0.3, 0.3, 0.8
 # Drawings of one content group in the pool, as in the bundled pool: a few titles stand for hundreds.
 MOST_OF_A_GROUP = 40

@@ -215,9 +215,11 @@ def test_it_runs_and_resumes(tmp_path, capsys, monkeypatch):
     arguments = ["--out", str(out), "--seeds", "1", "--steps", "2", "--methods", "random", "d2:1:1"]
     assert image_text.main(arguments) == 0
     table = pq.read_table(out / "results.parquet")
-    assert table.schema == RESULTS and len(table) == 3
+    assert table.schema == RESULTS and len(table) == 4
     kept = dict(zip(table["method"].to_pylist(), table["kept"].to_pylist(), strict=True))
-    assert kept["random"] == kept["d2:1:1"] == round(0.3 * kept["all pairs"])
+    assert kept["random"] == kept["d2:1:1"] == kept["right captions"] == round(0.3 * kept["all pairs"])
+    wrong = dict(zip(table["method"].to_pylist(), table["wrong"].to_pylist(), strict=True))
+    assert wrong["right captions"] == 0 < wrong["all pairs"]
     assert "| d2:1:1 |" in (out / "results.md").read_text() and "zero-shot" in (out / "results.svg").read_text()
     cells = sorted((out / "cells").iterdir())
     lost, marked = cells[0], cells[1].stat().st_mtime_ns
