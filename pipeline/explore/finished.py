@@ -13,17 +13,17 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline import artifacts, storage
+from pipeline import artifacts, storage, schemas
 from pipeline.artifacts import Manifest, Receipt
 from pipeline.errors import InfrastructureError, UserError
 from pipeline.explore import sources, tables
 
 SAMPLES = "samples.parquet"
-EMBEDDINGS = "embeddings.parquet"
 REJECTS = "rejects.parquet"
 DECISIONS = "decisions.parquet"
 NEIGHBORS = "neighbors.parquet"
-_TABLES = {SAMPLES: "embed", EMBEDDINGS: "embed", REJECTS: "embed", DECISIONS: "select", NEIGHBORS: "graph"}
+# All others are embed's: samples, rejects, the embeddings of each model.
+_TABLES = {DECISIONS: "select", NEIGHBORS: "graph"}
 # Parts read side by side: a remote store answers many as fast as one.
 _THREADS = 8
 
@@ -73,6 +73,20 @@ class FinishedRun:
         return float(self.rank.facts.get("offset") or 0.0)
 
     @cached_property
+    def _distances(self) -> Mapping[str, object]:
+        return (self.rank.params.get("baseline") or {}) if self.graph is None else self.graph.params
+
+    @property
+    def features(self) -> str:
+        """What distances are measured on: `image`, `text` or `image+text`."""
+        return str(self._distances.get("features", "image+text"))
+
+    @property
+    def embeddings(self) -> str:
+        """The file of each embed part that holds them."""
+        return str(self._distances.get("embeddings", schemas.embeddings_file()))
+
+    @cached_property
     def urls(self) -> Mapping[str, str]:
         """Shard name -> URL of the tar, as far as the run left it."""
         return sources.read(self.work_dir, self.embed.fingerprint)
@@ -88,7 +102,7 @@ class FinishedRun:
 
     def part(self, part: int, table: str, columns: Sequence[str]) -> pa.Table:
         """Columns of one part's table."""
-        stage = _TABLES[table]
+        stage = _TABLES.get(table, "embed")
         return tables.read_columns(self._folder(stage), self._units(stage)[part], table, columns)
 
     def parts(self, table: str, columns: Sequence[str]) -> list[pa.Table]:

@@ -20,7 +20,7 @@ from pipeline.columns import vectors
 from pipeline.config import RunConfig
 from pipeline.driver import RunPlan, plan_run, run
 from pipeline.errors import UserError
-from pipeline.explore.finished import DECISIONS, EMBEDDINGS, SAMPLES, FinishedRun
+from pipeline.explore.finished import DECISIONS, SAMPLES, FinishedRun
 from pipeline.graph.csr import Graph
 from pipeline.graph.tables import read_graph
 from pipeline.report import metrics
@@ -196,7 +196,7 @@ class _Pool:
         self._sample = np.sort(rng.permutation(self.size)[:_POINTS])
         # A side that distances are not measured on may be missing: tables need not have it.
         sides = [f"{side}_emb" for side in config.graph.features.split("+")]
-        found = source.take(self._sample, EMBEDDINGS, sides)
+        found = source.take(self._sample, config.embeddings_file, sides)
         image, text = (
             vectors(found[side]) if side in sides else np.zeros((len(found), 0), np.float16)
             for side in ("image_emb", "text_emb")

@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline import schemas
 from pipeline.artifacts import Manifest
 
 
@@ -57,6 +58,7 @@ class RunRecord:
         score_name: what `difficulty` was made from.
         score_offset: what was added to the score to make `difficulty`; the page shows the score without it.
         features: what distances are measured on: `image`, `text` or `image+text`.
+        embeddings: the file of each embed part that holds them.
         timings: stage -> seconds, of this run; stages that were skipped are absent.
         parameters: stage -> name -> value; default: what the manifests recorded.
     """
@@ -71,6 +73,7 @@ class RunRecord:
     score_name: str = "clip_score"
     score_offset: float = 0.0
     features: str = "image+text"
+    embeddings: str = schemas.embeddings_file()
     timings: Mapping[str, float] = field(default_factory=dict)
     parameters: Mapping[str, Mapping[str, object]] | None = None
 

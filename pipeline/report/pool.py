@@ -9,15 +9,15 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline import artifacts, storage
+from pipeline import artifacts, schemas, storage
 from pipeline.artifacts import Manifest
 from pipeline.columns import vectors
 from pipeline.errors import BooksError, InfrastructureError
 from pipeline.inputs.ranges import open_parquet
 
 SAMPLES = "samples.parquet"
-EMBEDDINGS = "embeddings.parquet"
 DECISIONS = "decisions.parquet"
+_FIRST = schemas.embeddings_file()
 
 
 class Pool:
@@ -27,13 +27,14 @@ class Pool:
         work_dir: where the artifacts lie.
         embed: manifest of the embed artifact.
         select: manifest of the select artifact.
+        embeddings: the file of each embed part that embeddings are read from.
 
     Raises:
         BooksError: the artifacts are not row-aligned, so they belong to different runs.
     """
 
-    def __init__(self, work_dir: str, embed: Manifest, select: Manifest):
-        self._embed, self._select = embed, select
+    def __init__(self, work_dir: str, embed: Manifest, select: Manifest, embeddings: str = _FIRST):
+        self._embed, self._select, self._embeddings = embed, select, embeddings
         self._embed_folder = storage.join(work_dir, embed.stage)
         self._select_folder = storage.join(work_dir, select.stage)
         self.rows_P = np.array([unit.rows(SAMPLES) for unit in embed.units], dtype=np.int64)
@@ -121,18 +122,18 @@ class Pool:
         if from_samples:
             samples = artifacts.read_table(self._embed_folder, self._embed.units[part], SAMPLES, from_samples)
         if embeddings:
-            image, text = self._embeddings(part, rows)
+            image, text = self._vectors(part, rows)
         merged = {name: (decided if name in decided.column_names else samples)[name].take(rows) for name in columns}
         return pa.table(merged), image, text
 
-    def _embeddings(self, part: int, rows: NDArray[np.int64]) -> tuple[NDArray[np.float16], NDArray[np.float16]]:
+    def _vectors(self, part: int, rows: NDArray[np.int64]) -> tuple[NDArray[np.float16], NDArray[np.float16]]:
         """Image and text embeddings of some rows, [N, 0] where there is no such side: tables may hold one only.
 
         Only the row groups that hold them are read, so their checksum, which is of the whole file, is not looked at.
         """
         unit = self._embed.units[part]
-        url = artifacts.unit_url(self._embed_folder, unit.key, EMBEDDINGS)
-        size = next(file.size for file in unit.files if file.name == EMBEDDINGS)
+        url = artifacts.unit_url(self._embed_folder, unit.key, self._embeddings)
+        size = next(file.size for file in unit.files if file.name == self._embeddings)
         try:
             file = open_parquet(url, size)
             starts = np.cumsum([0, *(file.metadata.row_group(i).num_rows for i in range(file.num_row_groups))])

@@ -23,7 +23,7 @@ from pipeline.graph.params import GraphParams, Layout
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
 
-EMBEDDINGS, SAMPLES = "embeddings.parquet", "samples.parquet"
+SAMPLES = "samples.parquet"
 LOCAL_GROUPS = "groups.npy"
 COPIES = "copies.bin"
 MEMBERS_OF_GROUPS = "groups.bin"
@@ -72,7 +72,7 @@ class Job:
     @property
     def starts(self) -> Int64:
         """int64 [P+1], canonical position of each part's first row."""
-        return np.cumsum([0, *(receipt.rows(EMBEDDINGS) for receipt in self.parts)])
+        return np.cumsum([0, *(receipt.rows(self.params.embeddings) for receipt in self.parts)])
 
     @property
     def slice_bounds(self) -> list[int]:
@@ -162,11 +162,11 @@ def read_raw(job: Job, part: int) -> NDArray[Any]:
     raw_ND: NDArray[Any] | None = None
     start = 0
     # A row group at a time, each into its place: a part is held as its file and as one array, and in no third form.
-    for table in artifacts.read_row_groups(job.embed_folder, receipt, EMBEDDINGS, names):
+    for table in artifacts.read_row_groups(job.embed_folder, receipt, job.params.embeddings, names):
         sides = [columns.vectors(table[name]) for name in names]
         bounds = np.cumsum([0, *(side.shape[1] for side in sides)])
         if raw_ND is None:
-            raw_ND = np.empty((receipt.rows(EMBEDDINGS), int(bounds[-1])), np.result_type(*sides))
+            raw_ND = np.empty((receipt.rows(job.params.embeddings), int(bounds[-1])), np.result_type(*sides))
         for side, left, right in zip(sides, bounds, bounds[1:], strict=False):
             raw_ND[start : start + len(side), left:right] = side
         start += len(table)
