@@ -58,6 +58,11 @@ class EmbedConfig(_Section):
     resize: Literal["exact", "fast"] = Field(
         default="exact", description="exact: open_clip's pixels; fast: nearly the same in two thirds of the time"
     )
+    decode: Literal["local", "remote"] = Field(
+        default="local",
+        description="where pictures are decoded. local: on the model's machine; remote: also on machines without a "
+        "GPU, for GPUs with too few cores beside them",
+    )
     image_timeout: float = Field(
         default=30, gt=0, description="seconds of processor time after which a picture is rejected"
     )
@@ -253,7 +258,18 @@ class RayConfig(_Section):
     workers: int | None = Field(
         default=None, gt=0, description="workers side by side; default: the cluster's cores or GPUs"
     )
-    num_gpus: float = Field(default=0, ge=0, description="GPUs per worker of embed and of the graph's searches")
+    num_gpus: float = Field(
+        default=0,
+        ge=0,
+        description="GPUs per worker of embed and of the graph's searches; 0.5: two workers share one",
+    )
+
+    @field_validator("num_gpus")
+    @classmethod
+    def _whole_above_one(cls, num_gpus: float) -> float:
+        if num_gpus > 1 and num_gpus != int(num_gpus):
+            raise ValueError("expected a share of one GPU, or a whole number")
+        return num_gpus
 
 
 class RunConfig(_Section):
@@ -303,6 +319,14 @@ class RunConfig(_Section):
         """What the embeddings that distances are measured on are called in each part."""
         first = next(iter(self.embed.models), None)
         return schemas.embeddings_file(None if self.graph.model == first else self.graph.model)
+
+    @model_validator(mode="after")
+    def _a_gpu_is_helped(self) -> "RunConfig":
+        if self.embed.decode == "remote" and not self.ray.num_gpus:
+            raise ValueError(
+                "embed.decode = remote is for workers with a GPU; expected ray.num_gpus above 0 or decode = local"
+            )
+        return self
 
     @model_validator(mode="after")
     def _output_is_no_work_dir(self) -> "RunConfig":

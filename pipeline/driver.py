@@ -177,6 +177,8 @@ class _Run:
     @functools.cached_property
     def executor(self) -> Guarded:
         """Opened at the first unit: a run with nothing to do starts no Ray."""
+        # The lease is ours, so nobody else is uploading there.
+        storage.sweep_uploads(self.config.work_dir)
         return Guarded(self._opened(), self._guard)
 
     @property
@@ -235,6 +237,9 @@ class _Run:
         if isinstance(self.executor.inner, InProcess):
             cores = self.executor.cpus_per_node()
 
+        resources = dataclasses.replace(self.many, num_cpus=cores, num_gpus=num_gpus, at_once=stage.AT_ONCE)
+        helpers = self.executor.helpers(resources) if config.decode == "remote" else None
+
         def check(receipts: Sequence[Receipt]) -> None:
             counters = artifacts.sum_counters(receipts)
             books = {name: counters.get(name, 0) for name in (stage.EMBEDDED, stage.REJECTED, stage.FILTERED)}
@@ -249,8 +254,8 @@ class _Run:
             planned,
             self.executor,
             source.units(),
-            source.make_worker(planned.folder, min(int(cores), stage.MAX_PROCESSES), config.image_timeout),
-            dataclasses.replace(self.many, num_cpus=cores, num_gpus=num_gpus, at_once=stage.AT_ONCE),
+            source.make_worker(planned.folder, min(int(cores), stage.MAX_PROCESSES), config.image_timeout, helpers),
+            resources,
             check,
             describe=pace(),
         )

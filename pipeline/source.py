@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from pipeline import storage
 from pipeline.config import RunConfig
 from pipeline.errors import UserError
+from pipeline.execution import Helpers
 from pipeline.inputs import pool, tables
 from pipeline.inputs.find import SourceShard, find_input
 from pipeline.inputs.tables import TableFile
@@ -52,7 +53,7 @@ class Source:
         return plan(self.shards, self.params)
 
     def make_worker(
-        self, folder: str, decode_processes: int, image_timeout: float
+        self, folder: str, decode_processes: int, image_timeout: float, helpers: Helpers | None = None
     ) -> Callable[[], Callable[[Any], Any]]:
         """What builds a worker of the embed stage; picklable. Arguments as of `EmbedWorker`."""
         from pipeline.embed.stage import EmbedWorker
@@ -69,6 +70,7 @@ class Source:
             decode_processes=decode_processes,
             image_timeout=image_timeout,
             others=tuple(others),
+            helpers=helpers,
         )
 
 

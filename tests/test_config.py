@@ -48,6 +48,8 @@ def test_defaults_and_overrides(write):
         ("embed={models: demo}", "embed.models = 'demo': expected a list such as [ViT-B-32/openai, ViT-L-14/openai]"),
         ("embed.batch_size=0", "embed.batch_size = 0: expected a whole number from 1 on, or auto"),
         ("embed={model: demo, batch_size: auto, compile: true}", "embed: expected a number as batch_size"),
+        ("ray.num_gpus=1.5", "ray.num_gpus = 1.5: expected a share of one GPU, or a whole number"),
+        ("embed.decode=remote", "embed.decode = remote is for workers with a GPU; expected ray.num_gpus above 0"),
         ("columns.image=x", "unknown key columns.image; did you mean columns.image_emb?"),
         ("input.x=1", "--set input.x=1: input is not a section"),
     ],

@@ -15,7 +15,8 @@ import warnings
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-from PIL import Image, UnidentifiedImageError
+import PIL
+from PIL import Image, UnidentifiedImageError, features
 
 from pipeline.embed.filters import Filtered, Filters
 from pipeline.embed.resize import Preprocess
@@ -43,6 +44,12 @@ UID_FROM_HASH = "uid-from-hash"
 """Counter: samples without a valid uid in their json."""
 JSON_BROKEN = "json-broken"
 """Counter: json members that could not be parsed, or were too large to load."""
+
+
+def libraries() -> str:
+    """What decides pixels: machines where this differs may decode a picture to other bytes."""
+    parts = ("libjpeg_turbo", "jpg", "webp", "avif")
+    return ", ".join([f"Pillow {PIL.__version__}", *(f"{part} {features.version(part)}" for part in parts)])
 
 
 class Refusal(Exception):
@@ -236,9 +243,13 @@ def parse_json(data: bytes | None) -> tuple[dict[str, Any], tuple[str, ...]]:
     if data is None:
         return {}, ()
     try:
-        record = json.loads(data)
+        # Bytes would be searched for their encoding, which takes as long as reading them; the rare other kind is below.
+        record = json.loads(data.decode())
     except (ValueError, RecursionError):
-        return {}, (JSON_BROKEN,)
+        try:
+            record = json.loads(data)
+        except (ValueError, RecursionError):
+            return {}, (JSON_BROKEN,)
     return (record if isinstance(record, dict) else {}), ()
 
 

@@ -23,6 +23,7 @@ from pipeline.embed import batch_size, models
 from pipeline.embed.batch_size import BatchSize
 from pipeline.embed.decode import WANTED_EXTENSIONS, Decoder, FieldKind, Prepared
 from pipeline.embed.decode_pool import DecodePool, Lane, Work
+from pipeline.embed.decode_remote import AssistedPool
 from pipeline.embed.feed import Feed, Ready
 from pipeline.embed.filters import Filters
 from pipeline.embed.models_at_once import Flights, ModelsAtOnce
@@ -42,7 +43,7 @@ from pipeline.embed.part import (
 from pipeline.embed.resize import Method
 from pipeline.embed.tokens import Tokenising
 from pipeline.errors import InfrastructureError, UserError
-from pipeline.execution import metrics
+from pipeline.execution import Helpers, metrics
 from pipeline.inputs.pool import Shard
 from pipeline.inputs.tar import DEFAULT_MAX_MEMBER_BYTES
 
@@ -68,7 +69,7 @@ AT_ONCE = 2
 """Shards that a worker has in hand: the model is at one of them."""
 
 MAX_PROCESSES = 32
-"""Decode processes of one worker; more than a GPU takes pictures from."""
+"""Decode processes of one worker, helpers included; more than a GPU takes pictures from."""
 
 BATCH_CUT = "batch-cut"
 """Counter: batches that exceeded the device's memory and went through the model in pieces; their last bits may differ
@@ -138,6 +139,7 @@ class EmbedWorker:
         decode_processes: int = 1,
         image_timeout: float = 30.0,
         others: Sequence[tuple[str, str | None]] = (),
+        helpers: Helpers | None = None,
     ) -> None:
         """Loads the models.
 
@@ -150,6 +152,7 @@ class EmbedWorker:
             decode_processes: processes that decode ahead of the encoder; does not change the result.
             image_timeout: seconds of processor time after which a picture's decoder is given up.
             others: further models, as `model` and `pretrained`.
+            helpers: on other machines, that decode too; change the result no more than processes do.
 
         Raises:
             UserError: a model here is not the one the units were planned with, or a filter needs what is not installed.
@@ -175,9 +178,11 @@ class EmbedWorker:
             # At a GPU's pace the tokenizer alone would fill this process; on a CPU it is lost beside the model, and a
             # decode process that loads it takes 360 MB instead of 25.
             work = Tokenising(decoder, sources)
-        # A batch that is gathered, one that waits, and what the processes are at.
-        slots = 2 * most + 16 * decode_processes
-        self._pool = DecodePool(work, decode_processes, self._models.n_bytes, slots, AT_ONCE, image_timeout)
+        # A batch that is gathered, one that waits, and what processes and helpers are at.
+        most_helpers = max(0, MAX_PROCESSES - decode_processes) if helpers is not None else 0
+        slots = 2 * most + 16 * (decode_processes + most_helpers)
+        shape = (work, decode_processes, self._models.n_bytes, slots, AT_ONCE, image_timeout)
+        self._pool = DecodePool(*shape) if helpers is None else AssistedPool(*shape, helpers, most_helpers)
         self.close = weakref.finalize(self, self._pool.close)
         """Ends the decode processes; happens by itself when the worker is collected or the program ends."""
         self._turn = threading.Lock()

@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -67,8 +67,52 @@ class Executor(Protocol):
         """Cores for each GPU, on the machine that has fewest; 0 where there is no GPU."""
         ...
 
+    def helpers(self, resources: Resources) -> "Helpers":
+        """What each of the workers that `map` runs with `resources` may use of other machines."""
+        ...
+
     def close(self) -> None:
         """Stop what this executor started."""
+        ...
+
+
+class Helpers(Protocol):
+    """Cores of machines without a GPU, lent to a worker on another machine. Picklable; used where the worker lives."""
+
+    def places(self) -> Mapping[str, int]:
+        """Machines that can help, and how many helpers one worker may have on each; changes as machines come and go."""
+        ...
+
+    def hire(self, make_worker: Callable[[], Callable[[UnitT], ResultT]], place: str) -> "Helper":
+        """Ask for one on that machine, built from `make_worker` at its first unit. It ends with whoever hired it."""
+        ...
+
+
+class Helper(Protocol):
+    """One worker of a worker, with a core of its own. One thread uses it; any may `close` it."""
+
+    def here(self, timeout_s: float) -> bool:
+        """Whether it has found room, after waiting so long at most.
+
+        Raises:
+            InfrastructureError: it is lost, as with the methods below.
+        """
+        ...
+
+    def send(self, unit: Any) -> None:
+        """Hand it a unit, also while it is at another one."""
+        ...
+
+    def receive(self) -> Any:
+        """Wait for the result of the oldest unit it has.
+
+        Raises:
+            D2PruneError: what the worker raised; an `InfrastructureError` where the helper is lost, with all it had.
+        """
+        ...
+
+    def close(self) -> None:
+        """End it, whatever it is at."""
         ...
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from pipeline.errors import D2PruneError, InfrastructureError, UserError
 from pipeline.execution import metrics
 from pipeline.execution.contract import ATTEMPTS, Inboxes, Resources, ResultT, UnitT, name_of, named, pause
+from pipeline.execution.ray_helpers import RayHelpers, workers_that_fit
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +22,12 @@ log = logging.getLogger(__name__)
 _GROW_EVERY_S = 2.0
 _MAX_STARTING = 64
 _SILENCE_S = 60.0
+
+
+def _import_ray() -> Any:
+    import ray
+
+    return ray
 
 
 def _fetch(boxed: list[Any]) -> Any:
@@ -126,9 +133,7 @@ class OnRay:
 
     def _room(self, resources: Resources) -> int:
         """How many such workers the cluster as it is now can hold, and one at least."""
-        total = self._ray.cluster_resources()
-        wanted = {"CPU": resources.num_cpus, "GPU": resources.num_gpus}
-        return max(1, min(int(total.get(kind, 0) / share) for kind, share in wanted.items() if share))
+        return max(1, workers_that_fit(self._ray.nodes(), resources))
 
     def group(self, make_member: Callable[[int], Any], size: int, resources: Resources) -> "RayGroup":
         """See `Executor.group`."""
@@ -152,6 +157,10 @@ class OnRay:
         """See `Executor.cpus_per_gpu`."""
         nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
         return min((node.get("CPU", 0) / node["GPU"] for node in nodes if node.get("GPU")), default=0)
+
+    def helpers(self, resources: Resources) -> RayHelpers:
+        """See `Executor.helpers`: a core each, on nodes without a GPU."""
+        return RayHelpers(_import_ray, _Host, resources)
 
     def close(self) -> None:
         """Shut a local Ray down, or leave the cluster."""

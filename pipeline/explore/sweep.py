@@ -201,8 +201,9 @@ class _Pool:
             vectors(found[side]) if side in sides else np.zeros((len(found), 0), np.float16)
             for side in ("image_emb", "text_emb")
         )
-        self._points = metrics.join_features(image, text, config.graph.features)
+        points_ND = metrics.join_features(image, text, config.graph.features)
         self._asking = np.sort(rng.permutation(len(self._sample))[:_QUERIES])
+        self._near = metrics.distances(points_ND[self._asking], points_ND)
         self.flagged_N = None
         if flagged:
             uids = source.column(SAMPLES, "uid")
@@ -220,7 +221,7 @@ class _Pool:
         sampled_M = kept_N[self._sample]
         order_M = np.concatenate([np.flatnonzero(sampled_M), np.flatnonzero(~sampled_M)])
         sizes = np.array([max(int(sampled_M.sum()), 1)])
-        coverage = metrics.nearest_by_fraction(self._points, self._asking, order_M, sizes)
+        coverage = metrics.nearest_by_fraction(self._near, self._asking, order_M, sizes)
         own_N = self._own_N
         return Outcome(
             setting=setting,

@@ -85,7 +85,7 @@ class ReportParams:
     Attributes:
         gallery: thumbnails of kept and of dropped samples each; 0: none.
         sample_rows: samples whose embeddings are read, for the map, clusters and measures.
-        sample_parts: at most so many parts are read for them.
+        sample_groups: at most so many row groups of embeddings are read for them.
         queries: samples that ask for their nearest neighbour in the measures.
         map_points: points drawn.
         clusters: at most.
@@ -95,7 +95,7 @@ class ReportParams:
 
     gallery: int = 24
     sample_rows: int = 10_000
-    sample_parts: int = 256
+    sample_groups: int = 64
     queries: int = 2_000
     map_points: int = 5_000
     clusters: int = 12

@@ -48,8 +48,8 @@ def test_submitted_from_a_clean_copy(settings, tmp_path):
     folder = clean_copy(tmp_path / "copy")
     (folder / "run.yaml").write_text(yaml.safe_dump(settings))
     with ray_head(1, 1) as server:
-        # One after the other: of two jobs that arrive together with one folder, Ray may start the second before the folder
-        # is unpacked whole.
+        # One after the other: of two jobs that arrive together with one folder, Ray may start the second before the
+        # folder is unpacked whole.
         run = submit(server, folder, "python", "jobs/filter.py", "--config", "run.yaml", "--workers", "2")
         said = run.communicate(timeout=240)[0]
         wrong = submit(server, folder, "python", "jobs/embed.py", "--config", "run.yaml", "--set", "graph.k=3")

@@ -42,6 +42,8 @@ Int64 = NDArray[np.int64]
 VISITORS = "visitors.bin"
 CANDIDATES = "candidates.bin"
 VISITS = "visits"
+_BLOCK = 16_384
+"""Rows of a part in float32 at once."""
 # Members that become float32 at a time, to find their main axes and to take their images.
 _FIT_ROWS = 2048
 
@@ -64,26 +66,36 @@ def assign(job: Job, part: int) -> Receipt:
     lists = Quantiser(job.array("quantiser", 0, CENTROIDS))
     partition_L = job.array("layout", 0, PARTITIONS)
     nprobe = job.receipt("layout").facts[NPROBE]
-    probes_QP = probes(lists, rows.rows, nprobe, job.layout.threads)
-    partition_QP = np.where(probes_QP >= 0, partition_L[probes_QP], -1)
-    n_rows = len(probes_QP)
-    pairs = np.unique((partition_QP * np.int64(n_rows) + np.arange(n_rows)[:, None])[probes_QP >= 0])
-    to_V, query_V = np.divmod(pairs, max(1, n_rows))
-    records = np.empty(len(pairs), visitor_type(nprobe, rows.raw.shape[1], rows.raw.dtype))
-    records["position"] = rows.positions[query_V]
-    records["probes"] = np.where(partition_QP[query_V] == to_V[:, None], probes_QP[query_V], -1)
-    is_home_V = partition_QP[query_V, 0] == to_V
-    records["is_member"] = is_home_V & rows.is_member[query_V]
-    records["raw"] = rows.raw[query_V]
+    dtype = visitor_type(nprobe, rows.raw.shape[1], rows.raw.dtype)
+    home_Q = np.empty(len(rows.raw), np.int64)
+    visits_P = np.zeros(job.partitions, np.int64)
+    sent = []
+    for start in range(0, len(rows.raw), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        probes_QP = probes(lists, features_of(job, rows.raw[block]), nprobe, job.layout.threads)
+        partition_QP = np.where(probes_QP >= 0, partition_L[probes_QP], -1)
+        home_Q[block] = partition_QP[:, 0]
+        n_rows = len(probes_QP)
+        pairs = np.unique((partition_QP * np.int64(n_rows) + np.arange(n_rows)[:, None])[probes_QP >= 0])
+        to_V, query_V = np.divmod(pairs, n_rows)
+        records = np.empty(len(pairs), dtype)
+        records["position"] = rows.positions[block][query_V]
+        records["probes"] = np.where(partition_QP[query_V] == to_V[:, None], probes_QP[query_V], -1)
+        is_home_V = partition_QP[query_V, 0] == to_V
+        records["is_member"] = is_home_V & rows.is_member[block][query_V]
+        records["raw"] = rows.raw[block][query_V]
+        visits_P += np.bincount(to_V, minlength=job.partitions)
+        sent.append((records, 2 * to_V + ~is_home_V))
+    if not sent:
+        sent.append((np.empty(0, dtype), np.empty(0, np.int64)))
 
     groups = members_of_groups(job, part)
-    home_G = partition_QP[np.searchsorted(rows.positions, groups["representative"]), 0].astype(np.int64)
+    home_G = home_Q[np.searchsorted(rows.positions, groups["representative"])]
     files = {
-        VISITORS: exchange.pack(records, 2 * to_V + ~is_home_V, 2 * job.partitions),
+        VISITORS: exchange.pack_all(sent, 2 * job.partitions),
         MEMBERS_OF_GROUPS: exchange.pack(groups, home_G, job.partitions),
     }
-    visits = np.bincount(to_V, minlength=job.partitions).tolist()
-    facts = {"width": rows.raw.shape[1], "dtype": rows.raw.dtype.str, NPROBE: nprobe, VISITS: visits}
+    facts = {"width": rows.raw.shape[1], "dtype": rows.raw.dtype.str, NPROBE: nprobe, VISITS: visits_P.tolist()}
     return job.commit("assign", part, files, facts=facts)
 
 
