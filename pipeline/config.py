@@ -31,6 +31,15 @@ Method = Literal[
     "semdedup",
 ]
 
+# Numbers that every pool's samples have.
+_SCORES = ("clip_score", "width", "height")
+_NEEDED = {
+    "input": "s3://pool/{00000000..00000012}.tar",
+    "work_dir": "s3://scratch/run-1",
+    "output": "s3://filtered/run-1",
+    "select": "{fraction: 0.3}",
+}
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -302,10 +311,43 @@ class RunConfig(_Section):
         ):
             if text is not None and text not in self.embed.fields:
                 try:
-                    expression.parse(text, option)
+                    parsed = expression.parse(text, option)
                 except UserError as error:
                     raise ValueError(str(error)) from error
+                self._are_scores(parsed.columns, option)
         return self
+
+    def _are_scores(self, names: Sequence[str], option: str) -> None:
+        known = [*_SCORES, *(name for name, kind in self.embed.fields.items() if kind == "number")]
+        for name in names:
+            if name in known or name in schemas.samples().names or name.startswith("clip_"):
+                continue
+            if name in self.embed.fields:
+                raise ValueError(f"{option}: {name} is a text in embed.fields; expected a number")
+            close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+            hint = f"did you mean {close[0]}? " if close else ""
+            raise ValueError(
+                f"{option}: no score is called {name!r}; {hint}known: {', '.join(known)}, and numbers of embed.fields, "
+                f"as in embed: {{fields: {{{name}: number}}}}"
+            )
+
+    @model_validator(mode="after")
+    def _groups_are_there(self) -> "RunConfig":
+        name = self.select.groups
+        if name is not None and name not in {"shard", *schemas.samples().names, *self.embed.fields}:
+            raise ValueError(
+                f"select.groups: {name!r} is no column; expected shard or a text of embed.fields, as in "
+                f"embed: {{fields: {{{name}: text}}}}"
+            )
+        return self
+
+    @field_validator("input", "work_dir", "output")
+    @classmethod
+    def _has_a_bucket(cls, place: str | list[str]) -> str | list[str]:
+        for url in [place] if isinstance(place, str) else place:
+            if re.match(r"(s3|gs)://(/|$)", url):
+                raise ValueError("expected a bucket after //, as in s3://bucket/folder")
+        return place
 
     @model_validator(mode="after")
     def _graph_is_of_a_model(self) -> "RunConfig":
@@ -414,7 +456,8 @@ def _explain(error: pydantic.ValidationError, model: type[BaseModel]) -> str:
             hint = f"did you mean {'.'.join([*names[:-1], close[0]])}?" if close else f"known here: {', '.join(known)}"
             lines.append(f"unknown key {path}; {hint}")
         elif fault["type"] == "missing":
-            lines.append(f"{path} is missing")
+            example = f"; expected such as {path}: {_NEEDED[path]}" if path in _NEEDED else ""
+            lines.append(f"{path} is missing{example}")
         else:
             message = fault["msg"].removeprefix("Value error, ")
             shown = "" if isinstance(fault["input"], dict) else f" = {fault['input']!r}"

@@ -1,15 +1,18 @@
 """`d2prune plan`: a configuration and a listing, or a number of samples, become a workload; the plan is printed.
 
-Reads the listing of the input only, unless asked to calibrate: then the first shards are really filtered, thrice, in
-a temporary folder, by one worker of this machine: cold, again, and with more shards. The first tells what starting
-costs, the other two what a sample does.
+Reads the listing of the input only, unless asked to calibrate: then the first shards are really filtered, in temporary
+folders, by one worker of this machine: once to compile what is compiled once; again, and with more shards, which tells
+what a sample costs; and in a fresh process, which tells what starting does.
 """
 
 import dataclasses
 import logging
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
+from typing import TYPE_CHECKING
 
 from pipeline.config import RunConfig
 from pipeline.errors import UserError
@@ -24,6 +27,9 @@ from pipeline.plan import (
     graph_seconds,
     make_plan,
 )
+
+if TYPE_CHECKING:
+    from pipeline.driver import RunResult
 
 log = logging.getLogger(__name__)
 
@@ -107,8 +113,6 @@ def calibrate(config: RunConfig, shards: int) -> Calibrated:
     Raises:
         UserError: there are fewer than two shards.
     """
-    from pipeline.driver import RunResult, run
-    from pipeline.execution import InProcess
     from pipeline.inputs.pool import expand_input
 
     listed = [shard.url for shard in expand_input(config.input)[:shards]]
@@ -117,13 +121,11 @@ def calibrate(config: RunConfig, shards: int) -> Calibrated:
     # A few samples may leave nothing to plan on where a score or a size is the budget; a share does not.
     select = config.select.model_copy(update={"fraction": 0.3, "size": None, "min_score": None})
 
-    def timed(urls: Sequence[str]) -> RunResult:
-        with tempfile.TemporaryDirectory(prefix="d2prune-plan-") as folder:
-            place = {"work_dir": f"{folder}/work", "output": f"{folder}/output"}
-            trial = config.model_copy(update={"input": list(urls), "select": select, **place})
-            return run(trial, InProcess())
-
-    cold, few, many = timed(listed[:1]), timed(listed[:1]), timed(listed)
+    trial = config.model_copy(update={"select": select})
+    _filter(trial, listed[:1])
+    few, many = _filter(trial, listed[:1]), _filter(trial, listed)
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+        cold = process.submit(_seconds, trial, listed[:1]).result()
     counts = [result.manifests["embed"].counters["embedded"] for result in (few, many)]
     sample_bytes = sum(shard.size for shard in many.shards) / many.manifests["embed"].counters["read"]
     kept = [result.manifests["write"].counters["written"] * sample_bytes for result in (few, many)]
@@ -140,7 +142,7 @@ def calibrate(config: RunConfig, shards: int) -> Calibrated:
         slope = (many.seconds[stage] - few.seconds[stage]) / max(last - first, 1e-9)
         # What one more shard costs drowns in noise where it is milliseconds; a share of the whole bounds it.
         slopes[stage] = max(slope, 0.1 * many.seconds[stage] / last)
-        starts[stage] = max(0.0, cold.seconds[stage] - slopes[stage] * first)
+        starts[stage] = max(0.0, cold[stage] - slopes[stage] * first)
     defaults = Rates(1.0)
     rates = Rates(
         embed_s=slopes["embed"],
@@ -155,6 +157,21 @@ def calibrate(config: RunConfig, shards: int) -> Calibrated:
         source=f"calibrated on {counts[1]} samples of {len(listed)} shards, one worker of this machine",
     )
     return dataclasses.replace(found, rates=rates)
+
+
+def _filter(config: RunConfig, urls: Sequence[str]) -> "RunResult":
+    """Filter some tars by one worker, and leave nothing behind."""
+    from pipeline.driver import run
+    from pipeline.execution import InProcess
+
+    with tempfile.TemporaryDirectory(prefix="d2prune-plan-") as folder:
+        place = {"work_dir": f"{folder}/work", "output": f"{folder}/output"}
+        return run(config.model_copy(update={"input": list(urls), **place}), InProcess())
+
+
+def _seconds(config: RunConfig, urls: Sequence[str]) -> dict[str, float]:
+    """Of each stage, in a process that did nothing before."""
+    return dict(_filter(config, urls).seconds)
 
 
 def _dimensions(config: RunConfig) -> tuple[int, ...]:

@@ -96,7 +96,8 @@ def _tars(config: RunConfig, shards: Sequence[pool.Shard]) -> Source:
     named = given.named_models
     if not named:
         raise UserError(
-            f"embed.model is missing: {storage.redact(shards[0].url)} is a tar, whose pictures need a model"
+            f"embed.model is missing: {storage.redact(shards[0].url)} is a tar, whose pictures need a model; "
+            "`d2prune models` lists them, and embed.model=demo is there to try"
         )
     found = [models.absolute(model, pretrained) for _, model, pretrained in named]
     try:

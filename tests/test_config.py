@@ -62,7 +62,7 @@ def test_a_mistake_is_one_line_that_names_it(write, override, message):
 
 
 def test_missing_keys_and_unreadable_files(write, tmp_path):
-    with pytest.raises(UserError, match=r"run\.yaml: output is missing"):
+    with pytest.raises(UserError, match=r"run\.yaml: output is missing; expected such as output: s3"):
         RunConfig.load(write({"input": "x", "work_dir": "w", "select": {"fraction": 0.1}}))
     with pytest.raises(UserError, match="cannot be read"):
         RunConfig.load(tmp_path / "none.yaml")

@@ -265,7 +265,10 @@ def check_reject_rate(counters: Counter[str] | dict[str, int], limit: float) -> 
         prefix = f"{REJECTED}."
         by_reason = sorted(((n, name) for name, n in counters.items() if name.startswith(prefix)), reverse=True)
         reasons = ", ".join(f"{n} {name.removeprefix(prefix)}" for n, name in by_reason)
+        # Pictures first and captions after them, as `tar cf x.tar *.jpg *.txt` packs them, halve every sample.
+        halved = min(counters.get(f"{prefix}{half}-missing", 0) for half in ("image", "caption")) > read // 4
+        hint = "; the files of a sample must lie side by side in the tar, as tar --sort=name packs them"
         raise UserError(
             f"{rejected} of {read} samples were rejected ({rejected / read:.1%}; {reasons}), "
-            f"embed.max_reject_rate is {limit:.1%}"
+            f"embed.max_reject_rate is {limit:.1%}{hint if halved else ''}"
         )

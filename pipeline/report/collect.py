@@ -39,7 +39,9 @@ def collect(record: RunRecord, params: ReportParams) -> ReportData:
     dropped = tally.samples - tally.kept
     artifacts.balance("report", counters.get("embedded", len(pool)), {"kept": tally.kept, "dropped": dropped})
 
-    label_N, centres = metrics.k_means(sample.points_ND, cluster_count(len(sample), params.clusters), params.seed)
+    label_N, centres = metrics.k_means(
+        sample.points_ND, metrics.cluster_count(len(sample), params.clusters), params.seed
+    )
     galleries, clusters = show(pool, record, sample, tally, (label_N, centres), params)
     points, variance = metrics.pca_map(sample.points_ND)
     drawn = np.sort(np.random.default_rng(params.seed).permutation(len(sample))[: params.map_points])
@@ -86,11 +88,6 @@ def collect(record: RunRecord, params: ReportParams) -> ReportData:
         reshard_command=record.written.reshard_command if record.written else "",
         has_pictures=record.has_pictures,
     )
-
-
-def cluster_count(samples: int, most: int) -> int:
-    """Few enough that each holds about 25 samples."""
-    return int(np.clip(samples // 25, 1, max(most, 1)))
 
 
 def _lead(record: RunRecord, tally: Tally, pool_mean: float, kept_mean: float) -> str:

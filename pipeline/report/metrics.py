@@ -147,6 +147,11 @@ def pca_map(points_ND: Floats) -> tuple[Floats, tuple[float, float]]:
     return (centred @ axes).astype(np.float32), (float(shares[0]), float(shares[1]))
 
 
+def cluster_count(samples: int, most: int) -> int:
+    """Few enough that each holds about 25 samples."""
+    return int(np.clip(samples // 25, 1, max(most, 1)))
+
+
 def k_means(
     points_ND: Floats, clusters: int, seed: int, rounds: int = 25
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
