@@ -57,19 +57,32 @@ def _stoppable() -> Iterator[None]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="d2prune", description="Choose which image-text pairs to train CLIP on.")
+    parser = argparse.ArgumentParser(
+        prog="d2prune",
+        description="Choose which image-text pairs to train CLIP on.",
+        epilog="New here? `d2prune demo` shows it all on a bundled pool. Exit codes: 0 done; 1 failed, the same "
+        "command resumes; 2 a mistake of yours, told in one line; 3 another run is at work; 130 interrupted.",
+    )
     parser.add_argument("--version", action="version", version=f"d2prune {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     run = commands.add_parser("run", help="filter a pool", description="Filter a pool; the same command resumes.")
-    run.add_argument("--config", required=True, metavar="FILE", help="run.yaml; see docs/configuration.md")
+    run.add_argument(
+        "--config", required=True, metavar="FILE", help="run.yaml; README.md has one, docs/configuration.md all keys"
+    )
     run.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override, e.g. select.fraction=0.3"
     )
-    run.add_argument("--workers", type=int, metavar="N", help="the same as --set ray.workers=N")
+    run.add_argument(
+        "--workers", type=int, metavar="N", help="side by side, the same as --set ray.workers=N; default: all cores"
+    )
     run.add_argument("--no-ray", action="store_true", help="one worker, in this process")
     run.add_argument(
-        "--stop-after", metavar="STAGE", choices=STAGES, default="report", help=f"one of {', '.join(STAGES)}"
+        "--stop-after",
+        metavar="STAGE",
+        choices=STAGES,
+        default="report",
+        help=f"the last stage to do, one of {', '.join(STAGES)} (%(default)s)",
     )
     run.set_defaults(command=_run)
 
@@ -84,13 +97,17 @@ def _parser() -> argparse.ArgumentParser:
         description="Copy the samples a subset file (.npy, ours or DataComp's) names into new tars; the same command "
         "resumes where --work-dir is given.",
     )
-    reshard.add_argument("--subset", required=True, metavar="FILE", help="subset file")
+    reshard.add_argument("--subset", required=True, metavar="FILE", help="subset file, .npy")
     reshard.add_argument(
         "--input", required=True, nargs="+", metavar="URL", help="tars: folders, globs, names with braces"
     )
     reshard.add_argument("--output", required=True, metavar="URL", help="an empty folder")
     reshard.add_argument(
-        "--samples-per-shard", type=int, default=10_000, metavar="N", help="in each tar but the last (%(default)s)"
+        "--samples-per-shard",
+        type=int,
+        default=10_000,
+        metavar="N",
+        help="samples in each tar but the last (%(default)s)",
     )
     reshard.add_argument("--shuffle", type=int, metavar="SEED", help="deal samples to tars at random, by this seed")
     reshard.add_argument("--work-dir", metavar="URL", help="keeps indexes and receipts; default: a temporary folder")
@@ -106,11 +123,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     plan.add_argument("--config", required=True, metavar="FILE", help="run.yaml")
     plan.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override, as of run")
-    plan.add_argument("--samples", type=float, metavar="N", help="of the pool, e.g. 12.8e9; default: from the listing")
-    plan.add_argument("--gpus", type=int, default=0, metavar="N", help="of the fleet (%(default)s)")
+    plan.add_argument(
+        "--samples", type=float, metavar="N", help="samples in the pool, e.g. 12.8e9; default: from the listing"
+    )
+    plan.add_argument("--gpus", type=int, default=0, metavar="N", help="GPUs of the fleet (%(default)s)")
     plan.add_argument("--cpus", type=int, default=16, metavar="N", help="cores of the fleet (%(default)s)")
-    plan.add_argument("--gpu-price", type=float, default=0.0, metavar="X", help="per hour")
-    plan.add_argument("--cpu-price", type=float, default=0.0, metavar="X", help="per core and hour")
+    plan.add_argument("--gpu-price", type=float, default=0.0, metavar="X", help="price of a GPU per hour")
+    plan.add_argument("--cpu-price", type=float, default=0.0, metavar="X", help="price of a core per hour")
     plan.add_argument("--embed-rate", type=float, metavar="X", help="samples/s of one embedding worker")
     plan.add_argument(
         "--calibrate", type=int, nargs="?", const=2, metavar="SHARDS", help="filter so many shards first (%(const)s)"

@@ -14,7 +14,7 @@ import pydantic
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from pipeline import schemas
+from pipeline import model_names, schemas
 from pipeline.errors import UserError
 from pipeline.scores import expression
 
@@ -31,6 +31,15 @@ Method = Literal[
     "semdedup",
 ]
 
+# Numbers that every pool's samples have.
+_SCORES = ("clip_score", "width", "height")
+_NEEDED = {
+    "input": "s3://pool/{00000000..00000012}.tar",
+    "work_dir": "s3://scratch/run-1",
+    "output": "s3://filtered/run-1",
+    "select": "{fraction: 0.3}",
+}
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -45,6 +54,12 @@ class EmbedConfig(_Section):
     )
     pretrained: str | None = Field(
         default=None, description="a tag open_clip knows for the model, or a checkpoint's path"
+    )
+    models: dict[str, str] = Field(
+        default={},
+        description="several models in one pass over the pictures, instead of `model` and `pretrained`: "
+        "`[ViT-B-32/openai, ViT-L-14/openai]`, called b32 and l14, or `{NAME: ARCHITECTURE/TAG}`; each gives the score "
+        "`clip_NAME`, and clip_score is that of the first",
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         default="auto", description="auto: bf16 on a GPU that has it, fp32 on a CPU"
@@ -67,7 +82,16 @@ class EmbedConfig(_Section):
         description="json values (tars) or columns (tables) to carry along, as scores or groups, e.g. "
         "{aesthetic: number, lang: text}",
     )
-    batch_size: int = Field(default=64, gt=0, description="samples per forward pass")
+    batch_size: int | Literal["auto"] = Field(
+        default=64,
+        description="samples per forward pass; auto: grows while that makes the model faster and fits its memory; the "
+        "last bits of embeddings then vary from run to run",
+    )
+    compile: bool = Field(
+        default=False,
+        description="compile the models first (torch.compile), which pays on long runs; needs a C++ compiler, and on a "
+        "GPU Triton",
+    )
 
     @field_validator("fields")
     @classmethod
@@ -77,9 +101,48 @@ class EmbedConfig(_Section):
             raise ValueError(f"expected names that no column has yet; {', '.join(sorted(taken))} is taken")
         return fields
 
+    @field_validator("batch_size", mode="before")
+    @classmethod
+    def _number_or_auto(cls, size: Any) -> Any:
+        # The error of a union of types names each of them.
+        if size != "auto" and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
+            raise ValueError("expected a whole number from 1 on, or auto")
+        return size
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def _named(cls, models: Any) -> Any:
+        if not isinstance(models, list | dict):
+            raise ValueError("expected a list such as [ViT-B-32/openai, ViT-L-14/openai], or {NAME: ARCHITECTURE/TAG}")
+        return model_names.named(models) if isinstance(models, list) else models
+
+    @model_validator(mode="after")
+    def _model_or_models(self) -> "EmbedConfig":
+        model_names.check(self.models)
+        if self.compile and self.batch_size == "auto":
+            raise ValueError("expected a number as batch_size: compile makes a model for batches of one size")
+        if self.models and (self.model or self.pretrained):
+            raise ValueError("expected model (with pretrained) or models, not both")
+        for column in map(schemas.score_column, self.models):
+            if column in self.fields:
+                raise ValueError(
+                    f"fields and models both make a column {column}; expected another name for one of them"
+                )
+        return self
+
+    @property
+    def named_models(self) -> tuple[tuple[str, str, str | None], ...]:
+        """(name, model, pretrained) of all models, in order; the name is empty where there is only `model`."""
+        if self.model is not None:
+            return (("", self.model, self.pretrained),)
+        return tuple((name, *model_names.split(text)) for name, text in self.models.items())
+
 
 class FilterConfig(_Section):
-    """Samples of tars to leave out before anything is embedded; all off. DataComp's basic baseline: 3, 6, 200 and 3."""
+    """Samples of tars to leave out before anything is embedded; all off.
+
+    DataComp's basic baseline: 3, 6, 200, 3 and en.
+    """
 
     min_words: Annotated[int, Field(gt=0)] | None = Field(default=None, description="fewest words of a caption")
     min_characters: Annotated[int, Field(gt=0)] | None = Field(
@@ -90,6 +153,11 @@ class FilterConfig(_Section):
     )
     max_aspect_ratio: Annotated[float, Field(ge=1)] | None = Field(
         default=None, description="an image's longer side over its shorter one, at most"
+    )
+    language: str | None = Field(
+        default=None,
+        description="code of the language that captions must be in, such as en, by fastText's lid.176; needs "
+        "`d2prune[language]`",
     )
 
 
@@ -129,6 +197,10 @@ class GraphConfig(_Section):
     nlist: int | None = Field(default=None, gt=0, description="number of IVF lists; default from the pool's size")
     nprobe: int | None = Field(default=None, gt=0, description="lists searched per sample, instead of target_recall")
     seed: int = Field(default=0, ge=0, description="of the k-means sample and of the recall samples")
+    model: str | None = Field(
+        default=None,
+        description="the name of one of embed.models, whose embeddings distances are measured on; default: the first",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -239,10 +311,56 @@ class RunConfig(_Section):
         ):
             if text is not None and text not in self.embed.fields:
                 try:
-                    expression.parse(text, option)
+                    parsed = expression.parse(text, option)
                 except UserError as error:
                     raise ValueError(str(error)) from error
+                self._are_scores(parsed.columns, option)
         return self
+
+    def _are_scores(self, names: Sequence[str], option: str) -> None:
+        known = [*_SCORES, *(name for name, kind in self.embed.fields.items() if kind == "number")]
+        for name in names:
+            if name in known or name in schemas.samples().names or name.startswith("clip_"):
+                continue
+            if name in self.embed.fields:
+                raise ValueError(f"{option}: {name} is a text in embed.fields; expected a number")
+            close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+            hint = f"did you mean {close[0]}? " if close else ""
+            raise ValueError(
+                f"{option}: no score is called {name!r}; {hint}known: {', '.join(known)}, and numbers of embed.fields, "
+                f"as in embed: {{fields: {{{name}: number}}}}"
+            )
+
+    @model_validator(mode="after")
+    def _groups_are_there(self) -> "RunConfig":
+        name = self.select.groups
+        if name is not None and name not in {"shard", *schemas.samples().names, *self.embed.fields}:
+            raise ValueError(
+                f"select.groups: {name!r} is no column; expected shard or a text of embed.fields, as in "
+                f"embed: {{fields: {{{name}: text}}}}"
+            )
+        return self
+
+    @field_validator("input", "work_dir", "output")
+    @classmethod
+    def _has_a_bucket(cls, place: str | list[str]) -> str | list[str]:
+        for url in [place] if isinstance(place, str) else place:
+            if re.match(r"(s3|gs)://(/|$)", url):
+                raise ValueError("expected a bucket after //, as in s3://bucket/folder")
+        return place
+
+    @model_validator(mode="after")
+    def _graph_is_of_a_model(self) -> "RunConfig":
+        if self.graph.model is not None and self.graph.model not in self.embed.models:
+            known = ", ".join(self.embed.models) or "none, so leave it out"
+            raise ValueError(f"graph.model = {self.graph.model}: expected a name of embed.models ({known})")
+        return self
+
+    @property
+    def embeddings_file(self) -> str:
+        """What the embeddings that distances are measured on are called in each part."""
+        first = next(iter(self.embed.models), None)
+        return schemas.embeddings_file(None if self.graph.model == first else self.graph.model)
 
     @model_validator(mode="after")
     def _a_gpu_is_helped(self) -> "RunConfig":
@@ -338,7 +456,8 @@ def _explain(error: pydantic.ValidationError, model: type[BaseModel]) -> str:
             hint = f"did you mean {'.'.join([*names[:-1], close[0]])}?" if close else f"known here: {', '.join(known)}"
             lines.append(f"unknown key {path}; {hint}")
         elif fault["type"] == "missing":
-            lines.append(f"{path} is missing")
+            example = f"; expected such as {path}: {_NEEDED[path]}" if path in _NEEDED else ""
+            lines.append(f"{path} is missing{example}")
         else:
             message = fault["msg"].removeprefix("Value error, ")
             shown = "" if isinstance(fault["input"], dict) else f" = {fault['input']!r}"

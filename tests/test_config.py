@@ -45,6 +45,9 @@ def test_defaults_and_overrides(write):
         ("embed.fields={uid: text}", "embed.fields: expected names that no column has yet; uid"),
         ("embed.fields={lang: word}", "embed.fields.lang = 'word': input should be 'number' or 'text'"),
         ("fraction", "--set fraction: expected KEY=VALUE"),
+        ("embed={models: demo}", "embed.models = 'demo': expected a list such as [ViT-B-32/openai, ViT-L-14/openai]"),
+        ("embed.batch_size=0", "embed.batch_size = 0: expected a whole number from 1 on, or auto"),
+        ("embed={model: demo, batch_size: auto, compile: true}", "embed: expected a number as batch_size"),
         ("ray.num_gpus=1.5", "ray.num_gpus = 1.5: expected a share of one GPU, or a whole number"),
         ("embed.decode=remote", "embed.decode = remote is for workers with a GPU; expected ray.num_gpus above 0"),
         ("columns.image=x", "unknown key columns.image; did you mean columns.image_emb?"),
@@ -59,7 +62,7 @@ def test_a_mistake_is_one_line_that_names_it(write, override, message):
 
 
 def test_missing_keys_and_unreadable_files(write, tmp_path):
-    with pytest.raises(UserError, match=r"run\.yaml: output is missing"):
+    with pytest.raises(UserError, match=r"run\.yaml: output is missing; expected such as output: s3"):
         RunConfig.load(write({"input": "x", "work_dir": "w", "select": {"fraction": 0.1}}))
     with pytest.raises(UserError, match="cannot be read"):
         RunConfig.load(tmp_path / "none.yaml")

@@ -1,19 +1,15 @@
 """What the docs say exists does."""
 
-import argparse
 import re
 import runpy
-import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
-from pipeline import cli
 from pipeline.config import RunConfig
-
-ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+from tests.doc_commands import PAGES, ROOT
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
@@ -29,7 +25,7 @@ def test_the_configuration_page_is_what_the_model_says():
 
 
 def test_the_readme_configuration_is_valid():
-    (block,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    block = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[0]
     RunConfig.parse(yaml.safe_load(block), "README.md")
 
 
@@ -54,54 +50,6 @@ def test_every_page_is_in_the_navigation():
     assert {page for page in pages if not re.search(rf": {re.escape(page)}$", text, re.MULTILINE)} == set()
 
 
-def commands() -> list[tuple[str, str]]:
-    """(page, command) for every command line that a page shows in an indented block."""
-    return [
-        (page.relative_to(ROOT).as_posix(), line.removeprefix("$ ").split(" #")[0])
-        for page in PAGES
-        if page.name != "cli.md"  # Usage, compared with the parser above.
-        for line in re.findall(
-            r"^ {4}((?:\$ )?(?:d2prune|make|python|ray job submit) [^\n]*)$",
-            page.read_text().replace("\\\n", " "),
-            re.MULTILINE,
-        )
-    ]
-
-
-@pytest.mark.parametrize(("page", "command"), commands())
-def test_commands_are_ones_that_exist(page, command):
-    words = shlex.split(command)
-    if words[0] == "ray":
-        words = words[words.index("--") + 1 :]
-    if words[:2] == ["python", "jobs/filter.py"]:
-        words = ["d2prune", "run", *words[2:]]
-    if words[0] == "d2prune":
-        _check_ours(words[1:])
-    elif words[0] == "make":
-        targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
-        assert words[1] in targets
-    elif words[0] == "python":
-        path = ROOT / (words[2].replace(".", "/") + ".py" if words[1] == "-m" else words[1])
-        if path.is_relative_to(ROOT / "jobs") or path.is_relative_to(ROOT / "docs"):
-            source = path.read_text()
-            unknown = [option for option in words if option.startswith("--") and option[2:] not in source]
-            assert not unknown
-
-
-def _check_ours(words: list[str]) -> None:
-    """The command line parses, and what it sets is a key of the configuration."""
-    try:
-        parsed = cli._parser().parse_args(words)
-    except SystemExit as error:
-        raise AssertionError(words) from error
-    assert isinstance(parsed, argparse.Namespace)
-    for change in getattr(parsed, "set", []):
-        model: object = RunConfig
-        for key in change.split("=")[0].split("."):
-            assert key in model.model_fields, change
-            model = model.model_fields[key].annotation
-
-
 @pytest.mark.parametrize(
     ("page", "block"),
     [
@@ -114,8 +62,9 @@ def _check_ours(words: list[str]) -> None:
 def test_configurations_are_valid(page, block):
     """A block may leave out what is needed elsewhere; what it has is right."""
     values = yaml.safe_load(block)
-    needed = {"input": "x", "work_dir": "y", "output": "z", "embed": {"model": "demo"}, "select": {"fraction": 0.3}}
-    merged = {**needed, **values, "embed": needed["embed"] | values.get("embed", {})}
+    needed = {"input": "x", "work_dir": "y", "output": "z", "select": {"fraction": 0.3}}
+    embed = values.get("embed", {})
+    merged = {**needed, **values, "embed": embed if "models" in embed else {"model": "demo", **embed}}
     RunConfig.parse(merged, page)
 
 
@@ -124,3 +73,15 @@ def test_the_library_page_runs():
     for block in re.findall(r"```python\n(.*?)```", (ROOT / "docs/howto/library.md").read_text(), re.DOTALL):
         exec(block, names)
     assert len(names["coreset"].indices) == 300 and names["order"][:300].tolist() == names["coreset"].indices.tolist()
+
+
+def test_the_readmes_library_example_runs():
+    rng = np.random.default_rng(0)
+    names: dict[str, object] = {
+        "embeddings": rng.normal(size=(200, 16)).astype(np.float32),
+        "difficulty": rng.random(200),
+        "labels": rng.integers(0, 4, 200),
+    }
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    exec(block, names)
+    assert len(names["coreset"].indices) == 60

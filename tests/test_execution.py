@@ -55,6 +55,33 @@ class Make:
         return Squares(self.folder, self.mischief)
 
 
+@dataclass(frozen=True)
+class Unsteady:
+    """Makes members whose first making, and first commit, meet a store that is away."""
+
+    folder: str
+
+    def __call__(self, index: int) -> "Unsteady":
+        self.fail_once(f"made-{index}")
+        return self
+
+    def fail_once(self, what: str) -> None:
+        mark = Path(self.folder, what)
+        if not mark.exists():
+            mark.touch()
+            raise InfrastructureError("store is away")
+
+    def ready(self) -> bool:
+        return True
+
+    def commit(self) -> str:
+        self.fail_once("committed")
+        return "committed"
+
+    def always_away(self) -> None:
+        raise InfrastructureError("store is away")
+
+
 @pytest.fixture(scope="module")
 def on_ray():
     executor = OnRay(num_cpus=2)
@@ -98,6 +125,17 @@ def test_no_units_no_workers(executor, tmp_path):
 def test_a_store_that_stays_away_fails_the_run_and_names_the_unit(executor, tmp_path):
     with pytest.raises(InfrastructureError, match="unit u3: store is away"):
         list(executor.map(Make(str(tmp_path), "store-fails"), UNITS, TWO))
+
+
+def test_members_bear_a_store_that_is_away_for_a_while(executor, tmp_path):
+    group = executor.group(Unsteady(str(tmp_path)), 2, TWO)
+    try:
+        assert group.build([0, 1]) == {0: True, 1: True}
+        assert group.call("commit", [0, 1]) == {0: "committed", 1: "committed"}
+        with pytest.raises(InfrastructureError, match="store is away"):
+            group.call("always_away", [0])
+    finally:
+        group.close()
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,15 @@
 """What every executor promises: independent units on a pool, and groups of members that exchange messages."""
 
+import logging
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from pipeline.errors import D2PruneError, UserError
+from pipeline.errors import D2PruneError, InfrastructureError, UserError
+
+log = logging.getLogger(__name__)
 
 UnitT = TypeVar("UnitT")
 ResultT = TypeVar("ResultT")
@@ -130,7 +133,7 @@ class Group(Protocol):
         ...
 
     def call(self, method: str, members: Sequence[int]) -> dict[int, Any]:
-        """Results by member; the lost are left out.
+        """Results by member; the lost are left out. Called again where storage fails, as `build` is.
 
         Raises:
             D2PruneError: whatever a member raised.
@@ -171,6 +174,21 @@ def close(worker: Any) -> None:
     """End what a worker started, if it says how (`close`)."""
     if (end := getattr(worker, "close", None)) is not None:
         end()
+
+
+def tried(work: Callable[[], ResultT], name: str) -> ResultT:
+    """What `work` returns, after as many tries as storage takes or is given.
+
+    Raises:
+        InfrastructureError: that of the last try.
+    """
+    for attempt in range(ATTEMPTS - 1):
+        try:
+            return work()
+        except InfrastructureError as error:
+            log.warning("%s failed (%s); trying again", name, error)
+            pause(attempt)
+    return work()
 
 
 def pause(attempt: int) -> None:

@@ -1,18 +1,16 @@
 """One worker, in this process: where Ray is not installed, in notebooks, in most tests."""
 
-import logging
 import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from pipeline.errors import D2PruneError, InfrastructureError
-from pipeline.execution.contract import ATTEMPTS, Inboxes, Resources, ResultT, UnitT, close, name_of, named, pause
-
-log = logging.getLogger(__name__)
+from pipeline.execution.contract import Inboxes, Resources, ResultT, UnitT, close, name_of, named, tried
 
 
 class InProcess:
@@ -77,17 +75,10 @@ def _side_by_side(worker: Callable[[UnitT], ResultT], units: Sequence[UnitT], at
 
 def _attempt(worker: Callable[[UnitT], ResultT], unit: UnitT) -> ResultT:
     """The unit's result, after as many tries as it takes or is given."""
-    for attempt in range(ATTEMPTS):
-        try:
-            return worker(unit)
-        except InfrastructureError as error:
-            if attempt + 1 == ATTEMPTS:
-                raise named(error, unit) from error
-            log.warning("unit %s failed (%s); trying again", name_of(unit), error)
-            pause(attempt)
-        except D2PruneError as error:
-            raise named(error, unit) from error
-    raise AssertionError("unreachable")
+    try:
+        return tried(lambda: worker(unit), f"unit {name_of(unit)}")
+    except D2PruneError as error:
+        raise named(error, unit) from error
 
 
 class InProcessGroup:
@@ -101,12 +92,16 @@ class InProcessGroup:
     def build(self, members: Sequence[int]) -> dict[int, Any]:
         """See `Group.build`."""
         for index in members:
-            self._members[index] = self._make_member(index)
+            self._members[index] = tried(partial(self._make_member, index), f"member {index}")
         return self.call("ready", members)
 
     def call(self, method: str, members: Sequence[int]) -> dict[int, Any]:
         """See `Group.call`."""
-        return {index: getattr(self._members[index], method)() for index in members if index in self._members}
+        return {
+            index: tried(getattr(self._members[index], method), f"member {index}: {method}")
+            for index in members
+            if index in self._members
+        }
 
     def exchange(
         self, method: str, members: Sequence[int], inboxes: Inboxes, *arguments: Any

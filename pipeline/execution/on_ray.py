@@ -1,10 +1,12 @@
 """Ray actors as workers and as members of groups; the only module that imports Ray."""
 
 import collections
+import contextlib
 import dataclasses
 import logging
 import math
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,7 +15,7 @@ from typing import Any
 
 from pipeline.errors import D2PruneError, InfrastructureError, UserError
 from pipeline.execution import metrics
-from pipeline.execution.contract import ATTEMPTS, Inboxes, Resources, ResultT, UnitT, name_of, named, pause
+from pipeline.execution.contract import ATTEMPTS, Inboxes, Resources, ResultT, UnitT, name_of, named, pause, tried
 from pipeline.execution.ray_helpers import RayHelpers, workers_that_fit
 
 log = logging.getLogger(__name__)
@@ -49,6 +51,17 @@ def _send_metrics_to_ray() -> None:
         made[name].inc(amount, tags=dict(labels))
 
     metrics.send_to(count)
+
+
+@contextlib.contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keep who handles SIGTERM: `ray.init` puts handlers of its own there, after which a stopped run says nothing."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if before is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 class _Host:
@@ -104,18 +117,24 @@ class OnRay:
             return
         local = address is None and "RAY_ADDRESS" not in os.environ
         try:
-            ray.init(
-                # "local", lest Ray joins whatever cluster `ray start` once left on this machine.
-                address="local" if local else address,
-                num_cpus=num_cpus if local else None,
-                include_dashboard=False if local else None,
-                logging_level=logging.ERROR,
-                log_to_driver=False,
-            )
+            with _own_sigterm():
+                ray.init(
+                    # "local", lest Ray joins whatever cluster `ray start` once left on this machine.
+                    address="local" if local else address,
+                    num_cpus=num_cpus if local else None,
+                    include_dashboard=False if local else None,
+                    logging_level=logging.ERROR,
+                    log_to_driver=False,
+                )
         except (ConnectionError, ValueError) as error:
             raise UserError(
                 f"ray.address {address!r}: no cluster answers there: {' '.join(str(error).split())}"
             ) from error
+        except Exception as error:
+            # Ray has no class of its own for it: a node that did not come up in 30 s raises a bare Exception.
+            if type(error) is not Exception:
+                raise
+            raise InfrastructureError(f"a local Ray did not start: {' '.join(str(error).split())}") from error
         _send_metrics_to_ray()
 
     def map(
@@ -312,7 +331,7 @@ class _Member:
 
     def build(self, make_member: list[Any], index: int) -> tuple[str, Any]:
         try:
-            self._member = _fetch(make_member)(index)
+            self._member = tried(lambda: _fetch(make_member)(index), f"member {index}")
             return "done", self._member.ready()
         except D2PruneError as error:
             return "error", error
@@ -321,7 +340,7 @@ class _Member:
         if self._member is None:
             return "lost", None
         try:
-            return "done", getattr(self._member, method)()
+            return "done", tried(getattr(self._member, method), method)
         except D2PruneError as error:
             return "error", error
 

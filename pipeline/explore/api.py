@@ -1,5 +1,6 @@
 """What the explorer's page asks for, as JSON values and pictures: requests in, plain records out, no HTTP."""
 
+import contextlib
 import dataclasses
 import math
 import threading
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from pipeline import storage
-from pipeline.errors import UserError
+from pipeline.errors import D2PruneError, UserError
 from pipeline.explore.explain import explain
 from pipeline.explore.finished import SAMPLES, FinishedRun
 from pipeline.explore.index import Index, Query
@@ -31,10 +32,17 @@ class Explorer:
         self._urls = run.urls if urls is None else urls
         self._lock = threading.Lock()
         self._picture = lru_cache(maxsize=2_000)(self._make_picture)
-        threading.Thread(target=self._load, daemon=True).start()
+        threading.Thread(target=self._ahead, daemon=True).start()
+
+    def _ahead(self) -> None:
+        """What fails here fails again, and is told, when it is asked for; or the program is ending."""
+        with contextlib.suppress(D2PruneError, RuntimeError):
+            self._load()
 
     def _load(self) -> None:
         self.index.load_texts()
+        # Last, as they take longest and nothing but their own filter waits for them.
+        self.index.clusters  # noqa: B018
 
     @property
     def index(self) -> Index:
@@ -77,6 +85,7 @@ class Explorer:
         query = Query(
             text=asked.get("q", "")[:500],
             reason=asked.get("reason", ""),
+            cluster=_count(asked, "cluster", 0, 1 << 15) if asked.get("cluster") else None,
             low=_number(asked, "low"),
             high=_number(asked, "high"),
             sort=asked.get("sort", "selection"),  # type: ignore[arg-type]
@@ -85,6 +94,12 @@ class Explorer:
         start, limit = _count(asked, "start", 0, 1 << 60), _count(asked, "limit", 48, MAX_ROWS)
         found = self.index.find(query)
         return {"total": len(found), "rows": self._rows(found[start : start + limit])}
+
+    def clusters(self) -> dict[str, Any]:
+        """The report's clusters, for the filter; waits until they are read."""
+        names = ("number", "name", "samples", "kept")
+        rows = [dict(zip(names, row, strict=True)) for row in self.index.cluster_counts()]
+        return {"clusters": rows, "whole": self.index.clusters.whole}
 
     def cut(self, asked: Mapping[str, str]) -> dict[str, Any]:
         """The pool at another fraction.
@@ -121,6 +136,7 @@ class Explorer:
             "offset": self.run.offset,
             "fields": list(self.run.fields),
             "suppressed_by": by.position if by else None,
+            "cluster": self.index.cluster_of(position),
             "suppressed": [n.position for n in told.suppressed],
         }
 

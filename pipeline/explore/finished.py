@@ -19,11 +19,11 @@ from pipeline.errors import InfrastructureError, UserError
 from pipeline.explore import sources, tables
 
 SAMPLES = "samples.parquet"
-EMBEDDINGS = "embeddings.parquet"
 REJECTS = "rejects.parquet"
 DECISIONS = "decisions.parquet"
 NEIGHBORS = "neighbors.parquet"
-_TABLES = {SAMPLES: "embed", EMBEDDINGS: "embed", REJECTS: "embed", DECISIONS: "select", NEIGHBORS: "graph"}
+# All others are embed's: samples, rejects, the embeddings of each model.
+_TABLES = {DECISIONS: "select", NEIGHBORS: "graph"}
 # Parts read side by side: a remote store answers many as fast as one.
 _THREADS = 8
 
@@ -73,6 +73,12 @@ class FinishedRun:
         return float(self.rank.facts.get("offset") or 0.0)
 
     @cached_property
+    def features(self) -> str:
+        """What distances are measured on: `image`, `text` or `image+text`."""
+        made_with = (self.rank.params.get("baseline") or {}) if self.graph is None else self.graph.params
+        return str(made_with.get("features", "image+text"))
+
+    @cached_property
     def urls(self) -> Mapping[str, str]:
         """Shard name -> URL of the tar, as far as the run left it."""
         return sources.read(self.work_dir, self.embed.fingerprint)
@@ -88,7 +94,7 @@ class FinishedRun:
 
     def part(self, part: int, table: str, columns: Sequence[str]) -> pa.Table:
         """Columns of one part's table."""
-        stage = _TABLES[table]
+        stage = _TABLES.get(table, "embed")
         return tables.read_columns(self._folder(stage), self._units(stage)[part], table, columns)
 
     def parts(self, table: str, columns: Sequence[str]) -> list[pa.Table]:

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline.errors import UserError
+from pipeline.explore.clusters import NONE, Clusters, read_clusters
 from pipeline.explore.explain import CUT_OFF, Line
 from pipeline.explore.finished import DECISIONS, SAMPLES, FinishedRun
 from pipeline.selection.budget import quotas, ranking, size_of_fraction
@@ -30,7 +31,7 @@ _PACKED = 2
 _THREADS = 4
 
 Positions = NDArray[np.int64]
-Sort = Literal["pool", "selection", "score", "forward", "taken"]
+Sort = Literal["pool", "selection", "score", "forward", "taken", "cluster", "reason"]
 
 
 @dataclass(frozen=True)
@@ -40,14 +41,17 @@ class Query:
     Attributes:
         text: beginning of a uid, a key, or words in a caption, in any case; empty: all.
         reason: `kept`, `below-budget`, `cut-off`; empty: all.
+        cluster: number of a cluster; None: all.
         low: lowest score (without its offset); None: no limit.
         high: highest.
-        sort: by canonical position, selection score, score, forward score, or what neighbours took.
+        sort: by canonical position, selection score, score, forward score, or what neighbours took; or by cluster or
+            reason, and within one by selection score.
         descending: highest first.
     """
 
     text: str = ""
     reason: str = ""
+    cluster: int | None = None
     low: float | None = None
     high: float | None = None
     sort: Sort = "selection"
@@ -96,6 +100,8 @@ class Index:
         self._keep_texts = packed * _PACKED <= text_limit
         self._texts: dict[int, pa.Table] = {}
         self._lock = threading.Lock()
+        self._clustering = threading.Lock()
+        self._clusters: Clusters | None = None
         self._matches = lru_cache(maxsize=8)(self._match)
         self._orders = lru_cache(maxsize=None)(self._order)
 
@@ -105,6 +111,28 @@ class Index:
     def counts(self) -> dict[str, int]:
         """Samples by reason."""
         return {name: int((self._reason_N == code).sum()) for code, name in enumerate(self.reasons)}
+
+    @property
+    def clusters(self) -> Clusters:
+        """Which cluster each sample is in; the first to ask reads the embeddings, the others wait."""
+        with self._clustering:
+            if self._clusters is None:
+                self._clusters = read_clusters(self.run)
+            return self._clusters
+
+    def cluster_of(self, position: int) -> int | None:
+        """The cluster of a sample, if that is known by now."""
+        found = self._clusters
+        return None if found is None or found.label_N[position] == NONE else int(found.label_N[position])
+
+    def cluster_counts(self) -> list[tuple[int, str, int, int]]:
+        """(number, name, samples, kept) of each cluster that has any, the lowest kept share first, as in the report."""
+        clusters = self.clusters
+        samples = np.bincount(clusters.label_N[clusters.label_N != NONE], minlength=len(clusters.names))
+        kept_N = self.line.kept_N & (clusters.label_N != NONE)
+        kept = np.bincount(clusters.label_N[kept_N], minlength=len(clusters.names))
+        rows = [(k, name, int(samples[k]), int(kept[k])) for k, name in enumerate(clusters.names) if samples[k]]
+        return sorted(rows, key=lambda row: (row[3] / row[2], row[0]))
 
     def load_texts(self) -> None:
         """Read captions and names ahead of the first search, and sort by selection score."""
@@ -127,6 +155,8 @@ class Index:
         if query.reason:
             code = self.reasons.index(query.reason) if query.reason in self.reasons else -1
             yield self._reason_N == code
+        if query.cluster is not None:
+            yield self.clusters.label_N == query.cluster
         score_N = self.difficulty_N
         if query.low is not None:
             yield score_N >= np.float32(query.low + self.run.offset)
@@ -148,6 +178,7 @@ class Index:
                 "position": position,
                 **text,
                 "score": float(self.difficulty_N[position]) - self.run.offset,
+                "clamped": bool(self.difficulty_N[position] == 0),
                 "forward": float(self.forward_N[position]),
                 "selection": self.line.fixed_N[position] / SCALE if self.line.ranked_N[position] else None,
                 "kept": bool(self.line.kept_N[position]),
@@ -219,13 +250,18 @@ class Index:
             order_N = ranking(line.fixed_N)
             ranked_N = line.ranked_N[order_N]
             return np.concatenate([order_N[ranked_N], order_N[~ranked_N]])
+        if sort in ("cluster", "reason"):
+            order_N = self._orders("selection")
+            # Those in no cluster come last.
+            label_N = self.clusters.label_N.astype(np.uint16) if sort == "cluster" else self._reason_N
+            return order_N[np.argsort(label_N[order_N], kind="stable")]
         keys: dict[str, Callable[[], NDArray[Any]]] = {
             "score": lambda: self.difficulty_N,
             "forward": lambda: self.forward_N,
             "taken": lambda: self.forward_N - line.fixed_N / SCALE,
         }
         if sort not in keys:
-            raise UserError(f"sort: got {sort!r}, expected one of pool, selection, {', '.join(keys)}")
+            raise UserError(f"sort: got {sort!r}, expected one of pool, selection, cluster, reason, {', '.join(keys)}")
         return np.argsort(-keys[sort](), kind="stable")
 
     def _match(self, text: str) -> NDArray[np.bool_]:

@@ -49,8 +49,9 @@ class Server(ThreadingHTTPServer):
         self.explorer = explorer
         try:
             super().__init__((HOST, port), _Handler)
-        except OSError as error:
-            raise UserError(f"--port {port}: {error.strerror or error}; expected a free port, or 0") from error
+        except (OSError, OverflowError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise UserError(f"--port {port}: {reason}; expected a free port, or 0") from error
 
     @property
     def url(self) -> str:
@@ -99,6 +100,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._json(explorer.about())
         elif path == "/api/samples":
             self._json(explorer.samples(asked))
+        elif path == "/api/clusters":
+            self._json(explorer.clusters())
         elif path == "/api/cut":
             self._json(explorer.cut(asked))
         elif found := re.fullmatch(r"/api/sample/(\d{1,18})", path):

@@ -79,7 +79,9 @@ def lines(run: FinishedRun, of: Explained) -> Iterator[str]:
 def _sum(run: FinishedRun, of: Explained) -> Iterator[str]:
     """How the selection score came about."""
     row = of.sample
-    shifted = f"{plain(run.score_name, 30)} {row['difficulty'] - run.offset:.4f} {run.offset:+.4g}"
+    # What lies below is raised to 0, and its own score is not kept.
+    at_most = "at most " if row["difficulty"] == 0 else ""
+    shifted = f"{plain(run.score_name, 30)} {at_most}{row['difficulty'] - run.offset:.4f} {run.offset:+.4g}"
     raised, lowered = sum(n.raised for n in of.neighbours), sum(n.lowered for n in of.neighbours)
     above = sum(n.lowered > 0 for n in of.neighbours)
     yield f"  {row['difficulty']:>9.4f}  difficulty ({shifted})"

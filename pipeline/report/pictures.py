@@ -177,7 +177,7 @@ def _picture(row: dict[str, object], record: RunRecord, threshold: float, image:
         caption=gallery.shorten(str(row["caption"] or "")),
         kept=bool(row["kept"]),
         scores=(
-            (record.score_name, words.number(None if difficulty is None else difficulty - record.score_offset)),
+            (record.score_name, words.score(difficulty, record.score_offset)),
             ("forward", words.number(_float(row["forward_score"]) if ranked else None)),
             ("selection", words.number(_float(row["selection_score"]) if ranked else None)),
         ),

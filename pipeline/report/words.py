@@ -35,6 +35,12 @@ def number(value: float | None, digits: int = 3) -> str:
     return f"{value:.{digits}f}".replace("-", "\u2212")
 
 
+def score(difficulty: float | None, offset: float) -> str:
+    """A score by its difficulty: what lay below the offset's zero was raised to it, and is not stored as it was."""
+    own = number(None if difficulty is None else difficulty - offset)
+    return f"\u2264 {own}" if difficulty == 0 else own
+
+
 def percent(value: float | None, digits: int = 1) -> str:
     """A share in [0, 1] in per cent, with a space that does not break; a dash where there is none."""
     return DASH if value is None or not np.isfinite(value) else f"{100 * value:.{digits}f}\u00a0%"

@@ -66,6 +66,12 @@ def test_the_command_prints_one_block_for_each(finished, capsys):
     assert f"{SAME}: 2 samples" in out
 
 
+def test_a_score_that_was_raised_to_zero_says_so(finished, capsys):
+    lowest = int(finished.column(DECISIONS, "difficulty").to_numpy().argmin())
+    assert main(["explain", finished.work_dir, finished.column(DECISIONS, "uid")[lowest].as_py()]) == 0
+    assert "0.0000  difficulty (clip_score at most " in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [

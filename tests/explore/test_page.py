@@ -83,6 +83,25 @@ def test_search_and_a_sample_by_keyboard_alone(page, url):
     page.until("location.hash.includes('q=circle') && !document.getElementById('list').hidden")
 
 
+def test_a_cluster_is_chosen_by_keyboard_and_stays_in_the_address(page, url):
+    page.open(url)
+    page.until("!document.getElementById('cluster').disabled")
+    page.run("document.getElementById('cluster').focus()")
+    page.key("ArrowDown", 40)
+    page.until("location.hash.includes('cluster=') && document.getElementById('status').textContent !== '127 samples'")
+    chosen = page.run("document.getElementById('cluster').selectedOptions[0].textContent")
+    assert f"({page.run('document.getElementById(`status`).textContent').split()[0]}, " in chosen
+    address = page.run("location.href")
+    page.open("about:blank")
+    page.open(address)
+    page.until("!document.getElementById('cluster').disabled")
+    assert page.run("document.getElementById('cluster').selectedOptions[0].textContent") == chosen
+    page.until(READY)
+    page.run("document.querySelector('#cards .card').click()")
+    page.until("document.querySelector('#sample .facts a')")
+    assert chosen.startswith(page.run("document.querySelector('#sample .facts a').textContent"))
+
+
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("width", [360, 1280])
 def test_nothing_overflows_or_jumps(page, url, width, dark):
@@ -98,7 +117,8 @@ def test_nothing_overflows_or_jumps(page, url, width, dark):
 @needs_axe
 @pytest.mark.parametrize("dark", [False, True])
 def test_axe_finds_no_serious_fault(page, url, dark):
-    for hash in ("#/", "#/sample/3"):
+    long = list(HOSTILE).index("long") + 120
+    for hash in ("#/", "#/?sort=cluster", "#/sample/3", f"#/sample/{long}"):
         page.open("about:blank", dark=dark)
         page.open(f"{url}{hash}", dark=dark)
         page.until("document.querySelector('#sample h2')" if "sample" in hash else READY)

@@ -94,6 +94,34 @@ def test_sorted_and_filtered(server, sort, value):
     assert second == rows[10:15]
 
 
+def test_a_score_that_was_raised_to_zero_says_so(server):
+    rows = ask(server, "/api/samples?sort=score&order=up&limit=200")["rows"]
+    # The offset is the pool's minimum, so its lowest is 0 and no other.
+    assert [row["clamped"] for row in rows] == [True] + [False] * 126
+
+
+def test_filtered_and_sorted_by_cluster(server):
+    told = ask(server, "/api/clusters")
+    clusters = server.explorer.index.clusters
+    assert told["whole"] and sum(row["samples"] for row in told["clusters"]) == 127
+    assert len(told["clusters"]) > 2
+    for row in told["clusters"]:
+        rows = ask(server, f"/api/samples?cluster={row['number']}&limit=200")["rows"]
+        members = np.flatnonzero(clusters.label_N == row["number"]).tolist()
+        assert sorted(found["position"] for found in rows) == members and len(members) == row["samples"]
+        assert sum(found["kept"] for found in rows) == row["kept"]
+        assert ask(server, f"/api/sample/{members[0]}")["cluster"] == row["number"]
+    both = ask(server, "/api/samples?cluster=0&reason=kept&limit=200")["rows"]
+    assert both and all(row["kept"] and clusters.label_N[row["position"]] == 0 for row in both)
+    rows = ask(server, "/api/samples?sort=cluster&limit=200")["rows"]
+    keys = [(int(clusters.label_N[row["position"]]), -row["selection"]) for row in rows]
+    assert len(rows) == 127 and keys == sorted(keys)
+    reasons = [row["reason"] for row in ask(server, "/api/samples?sort=reason&limit=200")["rows"]]
+    assert len(list(itertools.groupby(reasons))) == len(set(reasons)) == 2
+    assert ask(server, "/api/samples?cluster=99")["total"] == 0
+    assert get(server, "/api/samples?cluster=x")[0].status == 400
+
+
 def test_a_sample_and_its_picture(server, finished):
     told = ask(server, "/api/sample/120")
     assert told["sample"]["caption"] == HOSTILE["html"] and told["reconciled"]
@@ -119,6 +147,7 @@ def test_another_fraction_enters_and_leaves_as_a_run_would(server, finished):
         assert answer.status == 400 and "fraction" in json.loads(body)["error"]
 
 
-def test_a_port_that_is_taken_is_the_users_to_change(server, finished, capsys):
-    assert main(["explore", finished.work_dir, "--port", str(server.server_address[1])]) == 2
-    assert "expected a free port" in capsys.readouterr().err
+def test_a_port_that_is_taken_or_none_is_the_users_to_change(server, finished, capsys):
+    for port in (server.server_address[1], 99999):
+        assert main(["explore", finished.work_dir, "--port", str(port)]) == 2
+        assert f"d2prune: --port {port}: " in (said := capsys.readouterr().err) and "expected a free port" in said

@@ -7,6 +7,8 @@ import pytest
 import yaml
 
 from pipeline.cli import main
+from pipeline.embed.stage import check_reject_rate
+from pipeline.errors import UserError
 from tests.pools import tree, write_pool
 
 
@@ -41,10 +43,12 @@ def config(place, change):
 CONFIGURED = [
     ({"selct": {}}, "{yaml}: unknown key selct; did you mean select?"),
     ({"select": {"fracton": 0.3}}, "{yaml}: unknown key select.fracton; did you mean select.fraction?"),
-    ({"input": None}, "{yaml}: input is missing"),
+    ({"input": None}, "{yaml}: input is missing; expected such as input: s3://pool/{{00000000..00000012}}.tar"),
+    ({"select": None}, "{yaml}: select is missing; expected such as select: {{fraction: 0.3}}"),
     (
         {"embed": {}},
-        "embed.model is missing: {place}/pool/00000000.tar is a tar, whose pictures need a model",
+        "embed.model is missing: {place}/pool/00000000.tar is a tar, whose pictures need a model; "
+        "`d2prune models` lists them, and embed.model=demo is there to try",
     ),
     (
         {"select": {"fraction": 30}},
@@ -60,6 +64,22 @@ CONFIGURED = [
         "{yaml}: select: expected exactly one of fraction, size, min_score; got fraction, size",
     ),
     ({"graph": {"n_neighbors": 0}}, "{yaml}: graph.n_neighbors = 0: input should be greater than or equal to 1"),
+    # Both are found before anything is embedded, not after.
+    (
+        {"score": {"difficulty": "aesthetic"}},
+        "{yaml}: configuration: score.difficulty: no score is called 'aesthetic'; known: clip_score, width, height, "
+        "and numbers of embed.fields, as in embed: {{fields: {{aesthetic: number}}}}",
+    ),
+    (
+        {"select": {"fraction": 0.3, "groups": "language"}},
+        "{yaml}: configuration: select.groups: 'language' is no column; expected shard or a text of "
+        "embed.fields, as in embed: {{fields: {{language: text}}}}",
+    ),
+    (
+        {"embed": {"model": "ViT-B32", "pretrained": "openai"}},
+        "embed.model = ViT-B32: unknown, did you mean ViT-B-32?; list them with d2prune models",
+    ),
+    ({"input": "s3://"}, "{yaml}: input = 's3://': expected a bucket after //, as in s3://bucket/folder"),
     (
         {"output": "{place}/work/"},
         "{yaml}: configuration: output and work_dir are both {place}/work/; expected a folder of its own for the "
@@ -105,7 +125,22 @@ def test_a_wrong_configuration(place, capsys, change, line):
     assert tree(place) == before
 
 
+def test_a_tar_with_all_pictures_before_all_captions():
+    """`tar cf x.tar *.jpg *.txt`: each sample falls into two halves."""
+    counters = {"read": 8, "rejected": 8, "rejected.image-missing": 4, "rejected.caption-missing": 4}
+    with pytest.raises(UserError) as told:
+        check_reject_rate(counters, 0.2)
+    assert str(told.value) == (
+        "8 of 8 samples were rejected (100.0%; 4 image-missing, 4 caption-missing), embed.max_reject_rate is 20.0%; "
+        "the files of a sample must lie side by side in the tar, as tar --sort=name packs them"
+    )
+
+
 COMMANDS = [
+    (
+        "run --config {place}/none.yaml",
+        "{place}/none.yaml: the configuration cannot be read: [Errno 2] No such file or directory: '{place}/none.yaml'",
+    ),
     (
         "run --config {place}/broken.yaml",
         "{place}/broken.yaml: not YAML: line 3, column 7: expected ',' or '}}', but got ':'",

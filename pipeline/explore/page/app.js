@@ -9,6 +9,7 @@ let about = null;
 let lastList = "#/";
 let asked = 0;
 let cutAsked = 0;
+let clusters = null;
 
 async function get(path) {
   const response = await fetch(path);
@@ -25,6 +26,7 @@ function query() {
 async function showList() {
   const parameters = query();
   for (const name of ["q", "reason", "low", "high"]) form.elements[name].value = parameters.get(name) || "";
+  if (clusters) form.elements.cluster.value = parameters.get("cluster") || "";
   form.elements.sort.value = parameters.get("sort") || "selection";
   form.elements.order.value = parameters.get("order") || "down";
   const start = Math.max(0, Number.parseInt(parameters.get("start") || "0", 10) || 0);
@@ -64,7 +66,7 @@ async function showSample(position) {
   try {
     const told = await get(`/api/sample/${position}`);
     if (mine !== asked) return;
-    at("sample").replaceChildren(sample(told));
+    at("sample").replaceChildren(sample(told, clusters?.get(told.cluster)));
     at("sample").querySelector("#back").href = lastList;
   } catch (error) {
     if (mine !== asked) return;
@@ -109,6 +111,24 @@ async function showCut() {
   }
 }
 
+async function showClusters() {
+  const select = at("cluster");
+  try {
+    const found = await get("/api/clusters");
+    clusters = new Map(found.clusters.map((row) => [row.number, row.name]));
+    const options = found.clusters.map((row) => make("option", {
+      value: row.number, text: `${row.name} (${count(row.samples)}, ${Math.round((100 * row.kept) / row.samples)} % kept)`,
+    }));
+    select.replaceChildren(make("option", { value: "", text: options.length ? "any" : "none: too few samples" }), ...options);
+    select.disabled = !options.length;
+    select.value = query().get("cluster") || "";
+    if (!found.whole) at("cluster-name").textContent = "Cluster, within the report's sample";
+  } catch (error) {
+    select.options[0].textContent = "cannot be read";
+    select.title = String(error.message || error);
+  }
+}
+
 function route() {
   const found = location.hash.match(/^#\/sample\/(\d+)$/);
   at("list").hidden = Boolean(found);
@@ -125,11 +145,13 @@ form.addEventListener("submit", (event) => {
   event.preventDefault();
   const parameters = new URLSearchParams();
   for (const [name, value] of new FormData(form)) if (value) parameters.set(name, value);
+  // Not sent while it is disabled: what the address says holds until the clusters are there.
+  if (!clusters && query().get("cluster")) parameters.set("cluster", query().get("cluster"));
   const hash = `#/?${parameters}`;
   if (location.hash === hash) showList();
   else location.hash = hash;
 });
-for (const name of ["reason", "sort", "order"]) form.elements[name].addEventListener("change", () => form.requestSubmit());
+for (const name of ["reason", "cluster", "sort", "order"]) form.elements[name].addEventListener("change", () => form.requestSubmit());
 at("before").addEventListener("click", () => turn(-1));
 at("after").addEventListener("click", () => turn(1));
 at("fraction").addEventListener("input", showCut);
@@ -159,6 +181,7 @@ try {
   at("cut-enters").textContent = at("cut-leaves").textContent = "0";
   window.addEventListener("hashchange", route);
   route();
+  showClusters();
 } catch (error) {
   fail(at("status"), error);
   at("title").textContent = "The run cannot be read";

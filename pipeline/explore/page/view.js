@@ -15,6 +15,11 @@ export function number(value, digits = 3) {
   return value === null || value === undefined ? "–" : value.toFixed(digits).replace("-", "−");
 }
 
+// A score below the offset's zero was raised to it, and is not stored as it was.
+function score(value, clamped, digits = 3) {
+  return (clamped ? "≤ " : "") + number(value, digits);
+}
+
 export function count(value) {
   return value.toLocaleString("en");
 }
@@ -45,13 +50,19 @@ export function became(row) {
 
 export function card(row, scoreName) {
   const scores = make("dl", { class: "scores" });
-  for (const [name, value] of [[scoreName, row.score], ["forward", row.forward], ["selection", row.selection]]) {
-    scores.append(make("dt", { text: name }), make("dd", { text: number(value) }));
+  for (const [name, value] of [[scoreName, score(row.score, row.clamped)], ["forward", number(row.forward)], ["selection", number(row.selection)]]) {
+    scores.append(make("dt", { text: name }), make("dd", { text: value }));
   }
   const link = make("a", { class: "card", href: `#/sample/${row.position}` },
     picture(row.position, "small", row.caption),
     make("div", { class: "caption" }, caption(row.caption)), became(row), scores);
   return make("li", {}, link);
+}
+
+// A long caption scrolls in its own box, which the keyboard must be able to reach.
+function words(text) {
+  const scrolls = (text || "").length > 300;
+  return make("p", { class: "words", tabindex: scrolls && "0", role: scrolls && "region", "aria-label": scrolls && "Caption" }, caption(text));
 }
 
 function row(label, value, note) {
@@ -66,11 +77,11 @@ function sum(told, scoreName, offset) {
   const above = told.neighbours.filter((n) => n.lowered > 0).length;
   const own = told.sample.difficulty;
   if (told.method !== "d2") {
-    return make("table", { class: "sum" }, make("tbody", {}, row(scoreName, number(own - offset, 4)),
+    return make("table", { class: "sum" }, make("tbody", {}, row(scoreName, score(own - offset, own === 0, 4)),
       row(`selection score by ${told.method}`, number(told.sample.selection_score, 4))));
   }
   const body = make("tbody", {},
-    row(`${scoreName} + offset`, number(own, 4), `${number(own - offset, 4)} + ${number(offset, 4)}`),
+    row(`${scoreName} + offset`, number(own, 4), own === 0 ? `${score(own - offset, true, 4)}, raised to 0 with ${number(offset, 4)}` : `${number(own - offset, 4)} + ${number(offset, 4)}`),
     row(`+ support of ${told.neighbours.length} ${told.neighbours.length === 1 ? "neighbour" : "neighbours"}`, number(raised, 4)),
     row(`− taken by ${above} of them, picked before it`, number(lowered, 4)),
     row("= selection score", number(told.sample.selection_score, 4),
@@ -78,7 +89,7 @@ function sum(told, scoreName, offset) {
   return make("table", { class: "sum" }, body);
 }
 
-function facts(told, about) {
+function facts(told, cluster) {
   const s = told.sample;
   const rows = [
     ["uid", make("code", { text: s.uid })],
@@ -88,6 +99,7 @@ function facts(told, about) {
     ["Rank", told.rank === null ? "none: cut off" : `${count(told.rank)} of ${count(told.ranked)}`],
   ];
   if (told.kept_from !== null) rows.push(["Kept from", `a fraction of ${(Math.ceil(told.kept_from * 1e4) / 100).toFixed(2)} % on`]);
+  if (cluster) rows.push(["Cluster", make("a", { href: `#/?cluster=${told.cluster}`, text: cluster })]);
   for (const name of told.fields) rows.push([name, s[name] === null ? "–" : String(s[name])]);
   const body = make("tbody");
   for (const [label, value] of rows) body.append(make("tr", {}, make("th", { scope: "row", text: label }), make("td", {}, value)));
@@ -115,18 +127,18 @@ function neighbours(told) {
     make("table", { class: "neighbours" }, make("thead", {}, head), body));
 }
 
-export function sample(told) {
+export function sample(told, cluster) {
   const kept = told.sample.kept;
   const title = make("h2", { tabindex: "-1", text: `Sample ${told.sample.uid.slice(0, 40)}` });
   const page = make("div", {},
     make("p", {}, make("a", { href: "#/", id: "back", text: "← All samples" })), title,
     make("div", { class: "top" }, picture(told.position, "large", told.sample.caption),
       make("div", {},
-        make("p", { class: "words" }, caption(told.sample.caption)),
+        words(told.sample.caption),
         make("p", { class: `why ${kept ? "kept" : "dropped"}`, text: told.why }),
         told.rank === null ? null : sum(told, told.score_name, told.offset),
         told.reconciled || told.rank === null ? null : make("p", { class: "error", text: "The sum differs from the stored score: graph and scores are not of one run." }))),
-    make("h3", { text: "Where it is" }), facts(told));
+    make("h3", { text: "Where it is" }), facts(told, cluster));
   if (told.neighbours.length) page.append(make("h3", { text: `Neighbours (${told.neighbours.length}), nearest first` }), neighbours(told));
   return page;
 }

@@ -1,0 +1,293 @@
+"""Every command of README and docs does what the page says, typed in the page's order.
+
+A page is followed as a reader would: its configurations are written to the files its commands name, and its commands
+run on a part of the bundled pool, in buckets of a real S3 server. What stands for a reader's own things (a folder, a
+range of tars, a model to be downloaded) is replaced by what is here, and nothing else is. Runs go without Ray, which
+never changes a result; `make demo` and what tests/jobs submits have it.
+"""
+
+import argparse
+import importlib
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tarfile
+import threading
+import urllib.request
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline import cli, storage
+from pipeline.config import RunConfig
+from pipeline.demo import POOL_DIR, s3_server
+from pipeline.explore.server import Server
+from tests.doc_commands import PAGES, ROOT, Step, commands, steps
+from tests.jobs.head import clean_copy, free_ports
+from tests.s3 import moto_server
+from tests.tables import make_rows, write_datacomp
+
+NOT_HERE = {
+    r"git clone ": "the address is the reader's to fill in",
+    r"(pip|npm) install ": "downloads, gigabytes of them",
+    r"make (check|docs|test)$": "lints, installs, and tests: CI's own steps",
+    r"ray ": "needs a cluster: tests/jobs submits the README's line to one of its own",
+    r".* ray\.num_gpus=": "needs GPUs",
+    r"ssh ": "needs a second machine",
+    r"python -m jobs\.benchmarks\.(?!selection_plot )": "minutes to hours; the options are parsed",
+}
+# Tars and the samples taken from each; UID, which the pages show, is in the second.
+SHARDS = {"00000000.tar": range(60), "00000001.tar": range(300, 360)}
+UID = "bcc582b3"
+
+
+def why_not(command: str) -> str | None:
+    """Why a command is not run; None where it is."""
+    return next((reason for pattern, reason in NOT_HERE.items() if re.match(pattern, command)), None)
+
+
+class Reader:
+    """Follows pages; what one run left in `work_dir` serves the next page."""
+
+    def __init__(self, folder: Path, project: Path) -> None:
+        self.folder, self.project, self.json = folder, project, ""
+        self.configs: dict[str, str] = {}
+        self.done: set[str] = set()
+
+    def follow(self, page: Path) -> list[Step]:
+        """Do all of a page; returns what was run."""
+        self.configs, ran = {"run.yaml": README_CONFIG}, []
+        if "run-1" not in self.done:
+            # What the other pages look at is the README's run, whichever page is asked for.
+            self.done.add("run-1")
+            self._ours(README_RUN, shlex.split(README_RUN.text)[1:])
+        for step in steps(page):
+            if step.kind == "yaml":
+                self._configure(step.text)
+            elif step.kind == "json":
+                self.json = step.text
+            elif why_not(step.text) is None:
+                self._run(step)
+                ran.append(step)
+        return ran
+
+    def _configure(self, text: str) -> None:
+        """A block that says which file it is becomes that file; one with no input changes run.yaml."""
+        values = yaml.safe_load(text)
+        if not isinstance(values, dict) or not values.keys() & RunConfig.model_fields.keys():
+            return
+        if named := re.match(r"# (\w+\.yaml)\n", text):
+            self.configs[named[1]] = text
+        elif "input" not in values:
+            self.configs["run.yaml"] = yaml.safe_dump(yaml.safe_load(self.configs["run.yaml"]) | values)
+
+    def _here(self, text: str) -> str:
+        """What stands for a reader's own, as it is on this machine."""
+        text = re.sub(r"\{00000000\.\.\d+\}", "{00000000..00000001}", text)
+        text = text.replace("/data/", f"{self.folder}/data/").replace("[--full]", "--full")
+        for word, value in {
+            "WORK_DIR": "s3://scratch/run-1",
+            "OUTPUT": "s3://filtered/run-1",
+            "TARS": "s3://pool/",
+            "FOLDER": "s3://filtered/resharded",
+            "UID": UID,
+            "N": "1",
+        }.items():
+            text = re.sub(rf"(?<![\w.{{-]){word}(?![\w.-])", value, text)
+        return text
+
+    def _run(self, step: Step) -> None:
+        words = shlex.split(self._here(step.text))
+        if words[0] == "d2prune" and words[1] != "demo":
+            self._ours(step, words[1:])
+        elif words in (["make", "demo"], ["d2prune", "demo"]):
+            self._demo()
+        elif words[0] in ("make", "python"):
+            self._in_the_project(step, words)
+        elif words[0] in ("mkdir", "tar"):
+            subprocess.run(words, check=True)
+        elif words[0] == "export":
+            name, value = words[1].split("=")
+            assert name in os.environ and value.startswith("http://"), step
+            assert storage.exists("s3://pool/00000000.tar"), step
+        elif words[:2] == ["aws", "s3api"]:
+            self._aws(words[2:])
+        else:
+            raise AssertionError(f"{step}: runs in no way that is known here, and NOT_HERE has no reason for it")
+
+    def _ours(self, step: Step, words: list[str]) -> None:
+        if "--config" in words:
+            # A plan by published rates asks nothing of the model but its name.
+            as_it_is = words[0] == "plan" and "--calibrate" not in words
+            self._write_config(words[words.index("--config") + 1], as_it_is)
+        if words[0] in ("run", "sweep") and "--no-ray" not in words:
+            words = [*words, "--no-ray"]
+        if "--workers" in words:
+            words[words.index("--workers") + 1] = "1"
+        if "--port" in words:
+            words[words.index("--port") + 1] = str(free_ports(1)[0])
+        assert cli.main(words) == 0, step
+
+    def _write_config(self, name: str, as_it_is: bool) -> None:
+        values = yaml.safe_load(self._here(self.configs[name]))
+        if "model" in values.get("embed", {}) and not as_it_is:
+            values["embed"] = {"model": "demo"}
+        (self.folder / name).write_text(yaml.safe_dump(values))
+
+    def _demo(self) -> None:
+        """On the pool that is here, or it would take half of the time that all pages have."""
+        if "demo" in self.done:
+            return
+        self.done.add("demo")
+        recipe = re.search(r"^demo: install.*\n\t(.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        assert recipe and recipe[1] == "$(BIN)/d2prune demo"
+        script = (
+            "import sys, pathlib; from pipeline.demo import tour; from pipeline.cli import main\n"
+            f"tour.POOL_DIR = pathlib.Path({str(self.folder / 'data/pool')!r}); sys.exit(main(['demo']))"
+        )
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=240)
+        assert done.returncode == 0, done.stdout + done.stderr
+        page = (ROOT / "docs/quickstart.md").read_text()
+        shown = re.findall(r"^(\S.*?)  +", re.search(r"```text\n(.*?)```", page, re.DOTALL)[1], re.MULTILINE)
+        printed = re.findall(r"^(\S.*?)  +", done.stdout, re.MULTILINE)
+        assert [label for label in shown if label not in printed] == []
+
+    def _in_the_project(self, step: Step, words: list[str]) -> None:
+        if words[0] == "make":
+            # All but the installation.
+            words += ["-o", "install", f"BIN={Path(sys.executable).parent}"]
+        words[0] = sys.executable if words[0] == "python" else words[0]
+        before = {path: path.read_bytes() for path in self.project.rglob("docs/**/*") if path.is_file()}
+        done = subprocess.run(
+            words, cwd=self.project, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(self.project)}
+        )
+        assert done.returncode == 0, f"{step}: {done.stderr}"
+        assert {path: path.read_bytes() for path in before} == before, f"{step}: what it writes is not what is there"
+
+    def _aws(self, words: list[str]) -> None:
+        """The request that the command line of AWS makes, which is not here, made by the library below it."""
+        from botocore import xform_name
+        from botocore.session import get_session
+
+        options = dict(zip(words[1::2], words[2::2], strict=True))
+        arguments = {
+            "".join(part.capitalize() for part in name[2:].split("-")): json.loads(self.json)
+            if value == "file://parts.json"
+            else value
+            for name, value in options.items()
+        }
+        with moto_server() as server, pytest.MonkeyPatch.context() as patch:
+            for name, value in server.environment.items():
+                patch.setenv(name, value)
+            server.make_bucket("filtered")
+            client = get_session().create_client("s3", region_name="us-east-1", endpoint_url=server.endpoint)
+            answer = getattr(client, xform_name(words[0].replace("-", "_")))(**arguments)
+        assert answer["ResponseMetadata"]["HTTPStatusCode"] == 200
+
+
+README = steps(ROOT / "README.md")
+README_CONFIG = next(step.text for step in README if step.text.startswith("# run.yaml"))
+README_RUN = next(step for step in README if step.text.startswith("d2prune run "))
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("reader")
+    pool = folder / "data" / "pool"
+    pool.mkdir(parents=True)
+    for name, numbers in SHARDS.items():
+        with tarfile.open(POOL_DIR / name) as whole, tarfile.open(pool / name, "w") as part:
+            for member in whole:
+                if int(member.name.split(".")[0]) in numbers:
+                    part.addfile(member, whole.extractfile(member))
+    (folder / "data" / "pictures").mkdir()
+    with tarfile.open(pool / "00000000.tar") as tar:
+        tar.extractall(folder / "data" / "pictures", filter="data")
+    before = Path.cwd()
+    with s3_server.serve(folder / "s3") as server, s3_server.environment(server):
+        for bucket in ("pool", "scratch", "filtered", "datacomp"):
+            server.make_bucket(bucket)
+        for name in SHARDS:
+            for place in ("pool", "datacomp/small/shards"):
+                storage.write_bytes(f"s3://{place}/{name}", (pool / name).read_bytes())
+        metadata = write_datacomp(folder / "metadata", [make_rows(150, 1), make_rows(150, 2)])
+        for path in metadata.iterdir():
+            storage.write_bytes(f"s3://datacomp/small/metadata/{path.name}", path.read_bytes())
+        os.chdir(folder)
+        try:
+            yield Reader(folder, clean_copy(folder / "project"))
+        finally:
+            os.chdir(before)
+
+
+@pytest.fixture(autouse=True)
+def _explorers_that_end(monkeypatch):
+    """`d2prune explore` answers its page and the run, over HTTP, and ends as by Ctrl-C."""
+    forever = Server.serve_forever
+
+    def serve(server: Server) -> None:
+        thread = threading.Thread(target=forever, args=(server,))
+        thread.start()
+        try:
+            assert b"<!doctype html>" in urllib.request.urlopen(server.url).read()
+            assert json.load(urllib.request.urlopen(f"{server.url}api/run"))["samples"] > 100
+            assert urllib.request.urlopen(f"{server.url}picture/small/0").status == 200
+        finally:
+            server.shutdown()
+            thread.join()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Server, "serve_forever", serve)
+
+
+WITH_COMMANDS = [
+    page for page in PAGES if any(step.kind == "command" and not why_not(step.text) for step in steps(page))
+]
+
+
+@pytest.mark.parametrize("page", WITH_COMMANDS, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_a_page_is_followed(reader, page):
+    assert reader.follow(page)
+
+
+@pytest.mark.parametrize("pattern", NOT_HERE)
+def test_every_reason_not_to_run_is_needed(pattern):
+    assert any(re.match(pattern, step.text) for step in commands())
+
+
+def test_what_is_submitted_is_the_same_on_every_page():
+    """tests/jobs takes the README's."""
+    assert len({step.text for step in commands() if step.text.startswith("ray job submit ")}) == 1
+
+
+@pytest.mark.parametrize(
+    "step", [step for step in commands() if why_not(step.text)], ids=lambda step: f"{step.page}:{step.line}"
+)
+def test_what_is_not_run_can_be_read(step, monkeypatch):
+    """Options and keys exist, as far as they are ours."""
+    words = shlex.split(step.text)
+    if words[0] == "d2prune":
+        parsed = cli._parser().parse_args(words[1:])
+        changes = {name: value for name, value in (change.split("=") for change in parsed.set)}
+        for name in changes:
+            section, key = name.split(".")
+            assert key in RunConfig.model_fields[section].annotation.model_fields
+    elif words[0] == "make":
+        assert re.search(rf"^{words[1]}: .*## ", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    elif words[:2] == ["python", "-m"]:
+        module = importlib.import_module(words[2])
+        parse, read = argparse.ArgumentParser.parse_args, []
+
+        def parse_only(parser, arguments=None, namespace=None):
+            read.append(parse(parser, words[3:], namespace))
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_only)
+        with suppress(KeyboardInterrupt):
+            module.main()
+        assert len(read) == 1
