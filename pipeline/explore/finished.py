@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline import artifacts, storage
+from pipeline import artifacts, storage, schemas
 from pipeline.artifacts import Manifest, Receipt
 from pipeline.errors import InfrastructureError, UserError
 from pipeline.explore import sources, tables
@@ -73,10 +73,18 @@ class FinishedRun:
         return float(self.rank.facts.get("offset") or 0.0)
 
     @cached_property
+    def _distances(self) -> Mapping[str, object]:
+        return (self.rank.params.get("baseline") or {}) if self.graph is None else self.graph.params
+
+    @property
     def features(self) -> str:
         """What distances are measured on: `image`, `text` or `image+text`."""
-        made_with = (self.rank.params.get("baseline") or {}) if self.graph is None else self.graph.params
-        return str(made_with.get("features", "image+text"))
+        return str(self._distances.get("features", "image+text"))
+
+    @property
+    def embeddings(self) -> str:
+        """The file of each embed part that holds them."""
+        return str(self._distances.get("embeddings", schemas.embeddings_file()))
 
     @cached_property
     def urls(self) -> Mapping[str, str]:
