@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline import artifacts, storage, schemas
+from pipeline import artifacts, schemas, storage
 from pipeline.artifacts import Manifest, Receipt
 from pipeline.errors import InfrastructureError, UserError
 from pipeline.explore import sources, tables
