@@ -1,5 +1,6 @@
 """Write docs/configuration.md from the configuration model: `python docs/make_configuration.py`."""
 
+import inspect
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -10,8 +11,8 @@ from pipeline.config import RunConfig
 HEAD = """# Configuration
 
 One YAML file; `--set a.b=c` overrides a key. Unknown keys are refused with the nearest known name. Only `input`,
-`work_dir`, `output`, a budget (`select.fraction`, `size` or `min_score`) and, for tars, `embed.model` are needed.
-(Made by `docs/make_configuration.py`.)
+`work_dir`, `output`, a budget (`select.fraction`, `size` or `min_score`) and, for tars, `embed.model` (or `models`) are
+needed. (Made by `docs/make_configuration.py`.)
 """
 
 COSTS = """## What a change costs
@@ -50,7 +51,7 @@ def page() -> str:
     for name, field in RunConfig.model_fields.items():
         model = section(field)
         if model is not None:
-            lines += ["", f"## {name}", "", str(model.__doc__).strip(), "", top]
+            lines += ["", f"## {name}", "", inspect.cleandoc(str(model.__doc__)), "", top]
             lines += [row(f"{name}.{key}", inner) for key, inner in model.model_fields.items()]
     return "\n".join([*lines, "", COSTS])
 

@@ -30,6 +30,9 @@ from pipeline.schemas import SCHEMA_VERSION
 RECEIPT = "receipt.json"
 MANIFEST = "manifest.json"
 
+ROWS_PER_GROUP = 10_000
+"""Rows of a parquet row group of a table that is written while its rows come."""
+
 
 @dataclass(frozen=True)
 class FileRecord:
@@ -173,7 +176,7 @@ class _Summed(io.RawIOBase):
 
 @contextlib.contextmanager
 def table_writer(
-    folder: str, key: str, name: str, schema: pa.Schema, rows_per_group: int = 10_000
+    folder: str, key: str, name: str, schema: pa.Schema, rows_per_group: int = ROWS_PER_GROUP
 ) -> Iterator[TableWriter]:
     """Write a unit's table row by row; the file appears when the block ends without an error.
 
@@ -278,6 +281,18 @@ def read_table(folder: str, receipt: Receipt, name: str, columns: Sequence[str] 
     """A unit's table, checked against its receipt; raises what `read_file` does."""
     data = read_file(folder, receipt, name)
     return pq.read_table(pa.BufferReader(data), columns=list(columns) if columns is not None else None)
+
+
+def read_row_groups(
+    folder: str, receipt: Receipt, name: str, columns: Sequence[str] | None = None
+) -> Iterator[pa.Table]:
+    """`read_table` a row group at a time: memory holds the file and one row group; a table without rows has one."""
+    file = pq.ParquetFile(pa.BufferReader(read_file(folder, receipt, name)))
+    chosen = list(columns) if columns is not None else None
+    for group in range(file.num_row_groups):
+        yield file.read_row_group(group, chosen)
+    if not file.num_row_groups:
+        yield file.read(chosen)
 
 
 def sum_counters(receipts: Sequence[Receipt]) -> dict[str, int]:

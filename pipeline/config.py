@@ -14,7 +14,7 @@ import pydantic
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from pipeline import schemas
+from pipeline import model_names, schemas
 from pipeline.errors import UserError
 from pipeline.scores import expression
 
@@ -55,11 +55,22 @@ class EmbedConfig(_Section):
     pretrained: str | None = Field(
         default=None, description="a tag open_clip knows for the model, or a checkpoint's path"
     )
+    models: dict[str, str] = Field(
+        default={},
+        description="several models in one pass over the pictures, instead of `model` and `pretrained`: "
+        "`[ViT-B-32/openai, ViT-L-14/openai]`, called b32 and l14, or `{NAME: ARCHITECTURE/TAG}`; each gives the score "
+        "`clip_NAME`, and clip_score is that of the first",
+    )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         default="auto", description="auto: bf16 on a GPU that has it, fp32 on a CPU"
     )
     resize: Literal["exact", "fast"] = Field(
         default="exact", description="exact: open_clip's pixels; fast: nearly the same in two thirds of the time"
+    )
+    decode: Literal["local", "remote"] = Field(
+        default="local",
+        description="where pictures are decoded. local: on the model's machine; remote: also on machines without a "
+        "GPU, for GPUs with too few cores beside them",
     )
     image_timeout: float = Field(
         default=30, gt=0, description="seconds of processor time after which a picture is rejected"
@@ -71,7 +82,16 @@ class EmbedConfig(_Section):
         description="json values (tars) or columns (tables) to carry along, as scores or groups, e.g. "
         "{aesthetic: number, lang: text}",
     )
-    batch_size: int = Field(default=64, gt=0, description="samples per forward pass")
+    batch_size: int | Literal["auto"] = Field(
+        default=64,
+        description="samples per forward pass; auto: grows while that makes the model faster and fits its memory; the "
+        "last bits of embeddings then vary from run to run",
+    )
+    compile: bool = Field(
+        default=False,
+        description="compile the models first (torch.compile), which pays on long runs; needs a C++ compiler, and on a "
+        "GPU Triton",
+    )
 
     @field_validator("fields")
     @classmethod
@@ -81,9 +101,48 @@ class EmbedConfig(_Section):
             raise ValueError(f"expected names that no column has yet; {', '.join(sorted(taken))} is taken")
         return fields
 
+    @field_validator("batch_size", mode="before")
+    @classmethod
+    def _number_or_auto(cls, size: Any) -> Any:
+        # The error of a union of types names each of them.
+        if size != "auto" and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
+            raise ValueError("expected a whole number from 1 on, or auto")
+        return size
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def _named(cls, models: Any) -> Any:
+        if not isinstance(models, list | dict):
+            raise ValueError("expected a list such as [ViT-B-32/openai, ViT-L-14/openai], or {NAME: ARCHITECTURE/TAG}")
+        return model_names.named(models) if isinstance(models, list) else models
+
+    @model_validator(mode="after")
+    def _model_or_models(self) -> "EmbedConfig":
+        model_names.check(self.models)
+        if self.compile and self.batch_size == "auto":
+            raise ValueError("expected a number as batch_size: compile makes a model for batches of one size")
+        if self.models and (self.model or self.pretrained):
+            raise ValueError("expected model (with pretrained) or models, not both")
+        for column in map(schemas.score_column, self.models):
+            if column in self.fields:
+                raise ValueError(
+                    f"fields and models both make a column {column}; expected another name for one of them"
+                )
+        return self
+
+    @property
+    def named_models(self) -> tuple[tuple[str, str, str | None], ...]:
+        """(name, model, pretrained) of all models, in order; the name is empty where there is only `model`."""
+        if self.model is not None:
+            return (("", self.model, self.pretrained),)
+        return tuple((name, *model_names.split(text)) for name, text in self.models.items())
+
 
 class FilterConfig(_Section):
-    """Samples of tars to leave out before anything is embedded; all off. DataComp's basic baseline: 3, 6, 200 and 3."""
+    """Samples of tars to leave out before anything is embedded; all off.
+
+    DataComp's basic baseline: 3, 6, 200, 3 and en.
+    """
 
     min_words: Annotated[int, Field(gt=0)] | None = Field(default=None, description="fewest words of a caption")
     min_characters: Annotated[int, Field(gt=0)] | None = Field(
@@ -94,6 +153,11 @@ class FilterConfig(_Section):
     )
     max_aspect_ratio: Annotated[float, Field(ge=1)] | None = Field(
         default=None, description="an image's longer side over its shorter one, at most"
+    )
+    language: str | None = Field(
+        default=None,
+        description="code of the language that captions must be in, such as en, by fastText's lid.176; needs "
+        "`d2prune[language]`",
     )
 
 
@@ -133,6 +197,10 @@ class GraphConfig(_Section):
     nlist: int | None = Field(default=None, gt=0, description="number of IVF lists; default from the pool's size")
     nprobe: int | None = Field(default=None, gt=0, description="lists searched per sample, instead of target_recall")
     seed: int = Field(default=0, ge=0, description="of the k-means sample and of the recall samples")
+    model: str | None = Field(
+        default=None,
+        description="the name of one of embed.models, whose embeddings distances are measured on; default: the first",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -199,7 +267,18 @@ class RayConfig(_Section):
     workers: int | None = Field(
         default=None, gt=0, description="workers side by side; default: the cluster's cores or GPUs"
     )
-    num_gpus: float = Field(default=0, ge=0, description="GPUs per worker of embed and of the graph's searches")
+    num_gpus: float = Field(
+        default=0,
+        ge=0,
+        description="GPUs per worker of embed and of the graph's searches; 0.5: two workers share one",
+    )
+
+    @field_validator("num_gpus")
+    @classmethod
+    def _whole_above_one(cls, num_gpus: float) -> float:
+        if num_gpus > 1 and num_gpus != int(num_gpus):
+            raise ValueError("expected a share of one GPU, or a whole number")
+        return num_gpus
 
 
 class RunConfig(_Section):
@@ -239,9 +318,10 @@ class RunConfig(_Section):
         return self
 
     def _are_scores(self, names: Sequence[str], option: str) -> None:
-        known = [*_SCORES, *(name for name, kind in self.embed.fields.items() if kind == "number")]
+        known = [*_SCORES, *map(schemas.score_column, self.embed.models)]
+        known += [name for name, kind in self.embed.fields.items() if kind == "number"]
         for name in names:
-            if name in known or name in schemas.samples().names or name.startswith("clip_"):
+            if name in known or name in schemas.samples().names:
                 continue
             if name in self.embed.fields:
                 raise ValueError(f"{option}: {name} is a text in embed.fields; expected a number")
@@ -269,6 +349,27 @@ class RunConfig(_Section):
             if re.match(r"(s3|gs)://(/|$)", url):
                 raise ValueError("expected a bucket after //, as in s3://bucket/folder")
         return place
+
+    @model_validator(mode="after")
+    def _graph_is_of_a_model(self) -> "RunConfig":
+        if self.graph.model is not None and self.graph.model not in self.embed.models:
+            known = ", ".join(self.embed.models) or "none, so leave it out"
+            raise ValueError(f"graph.model = {self.graph.model}: expected a name of embed.models ({known})")
+        return self
+
+    @property
+    def embeddings_file(self) -> str:
+        """What the embeddings that distances are measured on are called in each part."""
+        first = next(iter(self.embed.models), None)
+        return schemas.embeddings_file(None if self.graph.model == first else self.graph.model)
+
+    @model_validator(mode="after")
+    def _a_gpu_is_helped(self) -> "RunConfig":
+        if self.embed.decode == "remote" and not self.ray.num_gpus:
+            raise ValueError(
+                "embed.decode = remote is for workers with a GPU; expected ray.num_gpus above 0 or decode = local"
+            )
+        return self
 
     @model_validator(mode="after")
     def _output_is_no_work_dir(self) -> "RunConfig":

@@ -94,7 +94,8 @@ def plan_run(config: RunConfig) -> RunPlan:
     graph = plan(
         "graph",
         GraphParams(
-            **config.graph.model_dump(),
+            **config.graph.model_dump(exclude={"model"}),
+            embeddings=config.embeddings_file,
             drop_score=config.select.drop_score,
             drop_fraction=config.select.drop_fraction,
         ),
@@ -107,7 +108,7 @@ def plan_run(config: RunConfig) -> RunPlan:
         gamma_reverse=config.select.gamma_reverse,
     )
     if config.select.method != "d2":
-        baseline = Baseline(config.select.method, config.select.seed, config.graph.features)
+        baseline = Baseline(config.select.method, config.select.seed, config.graph.features, config.embeddings_file)
         rank_params = BaselineParams(**dataclasses.asdict(rank_params), baseline=baseline)
     rank = plan("rank", rank_params, {"graph": graph.fingerprint})
     budget = SelectParams(config.select.fraction, config.select.size, config.select.min_score, config.select.groups)
@@ -176,6 +177,8 @@ class _Run:
     @functools.cached_property
     def executor(self) -> Guarded:
         """Opened at the first unit: a run with nothing to do starts no Ray."""
+        # The lease is ours, so nobody else is uploading there.
+        storage.sweep_uploads(self.config.work_dir)
         return Guarded(self._opened(), self._guard)
 
     @property
@@ -234,6 +237,9 @@ class _Run:
         if isinstance(self.executor.inner, InProcess):
             cores = self.executor.cpus_per_node()
 
+        resources = dataclasses.replace(self.many, num_cpus=cores, num_gpus=num_gpus, at_once=stage.AT_ONCE)
+        helpers = self.executor.helpers(resources) if config.decode == "remote" else None
+
         def check(receipts: Sequence[Receipt]) -> None:
             counters = artifacts.sum_counters(receipts)
             books = {name: counters.get(name, 0) for name in (stage.EMBEDDED, stage.REJECTED, stage.FILTERED)}
@@ -248,8 +254,8 @@ class _Run:
             planned,
             self.executor,
             source.units(),
-            source.make_worker(planned.folder, min(int(cores), stage.MAX_PROCESSES), config.image_timeout),
-            dataclasses.replace(self.many, num_cpus=cores, num_gpus=num_gpus, at_once=stage.AT_ONCE),
+            source.make_worker(planned.folder, min(int(cores), stage.MAX_PROCESSES), config.image_timeout, helpers),
+            resources,
             check,
             describe=pace(),
         )
@@ -409,6 +415,7 @@ def run_record(config: RunConfig, result: RunResult) -> "RunRecord":
         score_name=config.score.difficulty,
         score_offset=result.manifests["rank"].facts["offset"],
         features=config.graph.features,
+        embeddings=config.embeddings_file,
         timings=result.seconds,
         parameters={stage: manifest.params for stage, manifest in result.manifests.items()},
     )

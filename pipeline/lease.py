@@ -34,6 +34,8 @@ RENEW_S = 5.0
 TTL_S = 60.0
 """Twelve beats: a driver whose interpreter a compiled kernel holds up, or a store that is away, is not yet dead."""
 
+_CLOCK_TRIES = 5
+
 
 @dataclass(frozen=True)
 class Holder:
@@ -186,6 +188,11 @@ def _take(folder: str, ttl_s: float, renew_s: float) -> Holder:
         taken = storage.create(url, data) or storage.read_bytes(url) == data
     else:
         taken = _through_the_door(folder, mine, ttl_s)
+    if taken and (found := _last(folder)) is not None and found.token > mine.token:
+        # What was seen at first was old: others took the lease meanwhile and cleared away the objects of those before,
+        # this token's among them. (Two contenders on a busy machine: in one of 50 tries both held it.)
+        storage.delete([url])
+        raise _busy(folder, found)
     if not taken:
         raise _busy(folder, _last(folder))
     storage.delete([file.url for file in _objects(folder) if _token(file.url) < mine.token])
@@ -291,11 +298,16 @@ def _age(folder: str, holder: Holder) -> float:
 def _now(folder: str, owner: str) -> float:
     """The store's time."""
     url = storage.join(folder, "clock", owner)
-    storage.write_bytes(url, b"")
-    try:
-        return storage.modified(url)
-    finally:
-        storage.delete([url])
+    for _ in range(_CLOCK_TRIES):
+        storage.write_bytes(url, b"")
+        try:
+            return storage.modified(url)
+        except FileNotFoundError:
+            # rclone may not know a new object for a moment, while another one of its folder is deleted.
+            continue
+        finally:
+            storage.delete([url])
+    raise InfrastructureError(f"{storage.redact(url)}: was written and is not there")
 
 
 def _busy(folder: str, holder: Holder | None) -> BusyError:

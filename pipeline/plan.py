@@ -24,6 +24,7 @@ class Workload:
         sample_bytes: of one in its tar.
         shards: input tars.
         dimension: of one embedding.
+        stored: values of a sample's embeddings by all models, image and text; None: those of one.
         sides: 2 for image+text features.
         n_neighbors: k.
         exact: no lists: every row against every other.
@@ -37,6 +38,7 @@ class Workload:
     sample_bytes: float
     shards: int
     dimension: int
+    stored: int | None = None
     sides: int = 2
     n_neighbors: int = 5
     exact: bool = False
@@ -162,7 +164,8 @@ def _workers(fleet: Fleet, units: int) -> int:
 
 def _embed(work: Workload, rates: Rates, fleet: Fleet) -> StagePlan:
     read = work.samples * work.sample_bytes
-    written = work.samples * (work.dimension * 2 * 2 + 150.0)
+    stored = work.stored or 2 * work.dimension
+    written = work.samples * (2.0 * stored + 150.0)
     seconds = work.samples * rates.embed_s
     cores = _workers(fleet, work.shards)
     limits = {"store": (read + written) / rates.store_bytes_s / cores}
@@ -176,7 +179,7 @@ def _embed(work: Workload, rates: Rates, fleet: Fleet) -> StagePlan:
         limits["CPU"] = seconds / cores
         hours = (0.0, seconds / 3600)
     wall, limit = _wall("embed", rates, limits)
-    memory = 2.5e9 + work.samples / max(work.shards, 1) * (work.dimension * 4 + 300)
+    memory = 2.5e9 + work.samples / max(work.shards, 1) * (2 * stored + 300)
     return StagePlan("embed", work.shards, *hours, read, 0.0, written, memory, 1, wall, limit)
 
 
@@ -219,7 +222,8 @@ def _rank(work: Workload, rates: Rates, fleet: Fleet) -> StagePlan:
     seconds = work.samples * rates.rank_s * (1 if members == 1 else 4)
     limits = {"CPU": seconds / members, "store": (read + written) / rates.store_bytes_s / members}
     wall, limit = _wall("rank", rates, limits)
-    memory = 4e8 + work.samples / members * (2 * work.n_neighbors * 16 + 64)
+    # Measured at k = 5, while a member reads its rows and lays them out: 950 bytes a row.
+    memory = 4.5e8 + work.samples / members * (2 * work.n_neighbors * 85 + 100)
     return StagePlan("rank", members, 0.0, seconds / 3600, read, shuffled, written, memory, members, wall, limit)
 
 

@@ -1,15 +1,18 @@
 """`d2prune plan`: a configuration and a listing, or a number of samples, become a workload; the plan is printed.
 
-Reads the listing of the input only, unless asked to calibrate: then the first shards are really filtered, thrice, in
-a temporary folder, by one worker of this machine: cold, again, and with more shards. The first tells what starting
-costs, the other two what a sample does.
+Reads the listing of the input only, unless asked to calibrate: then the first shards are really filtered, in temporary
+folders, by one worker of this machine: once to compile what is compiled once; again, and with more shards, which tells
+what a sample costs; and in a fresh process, which tells what starting does.
 """
 
 import dataclasses
 import logging
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
+from typing import TYPE_CHECKING
 
 from pipeline.config import RunConfig
 from pipeline.errors import UserError
@@ -25,6 +28,9 @@ from pipeline.plan import (
     make_plan,
 )
 
+if TYPE_CHECKING:
+    from pipeline.driver import RunResult
+
 log = logging.getLogger(__name__)
 
 SAMPLE_BYTES = 35_000
@@ -38,7 +44,7 @@ class Calibrated:
 
     rates: Rates
     sample_bytes: float
-    dimension: int
+    dimensions: tuple[int, ...]
 
 
 def workload(config: RunConfig, samples: int | None, found: Calibrated | None = None) -> Workload:
@@ -47,7 +53,7 @@ def workload(config: RunConfig, samples: int | None, found: Calibrated | None = 
     Args:
         config: the run.
         samples: of the pool; None: from the sizes of the tars that `config.input` names.
-        found: from `calibrate`: bytes per sample and dimension as they are.
+        found: from `calibrate`: bytes per sample and dimensions as they are.
     """
     sample_bytes: float = found.sample_bytes if found else SAMPLE_BYTES
     if samples is None:
@@ -62,11 +68,14 @@ def workload(config: RunConfig, samples: int | None, found: Calibrated | None = 
     # Lists are chosen from 5,000 rows on (graph.knn.EXACT_BELOW), never without a target to reach.
     from pipeline.graph.knn import wants_lists
 
+    dimensions = found.dimensions if found else _dimensions(config)
+    names = [*config.embed.models]
     return Workload(
         samples=samples,
         sample_bytes=sample_bytes,
         shards=shards,
-        dimension=found.dimension if found else _dimension(config.embed.model),
+        dimension=dimensions[names.index(graph.model) if graph.model else 0],
+        stored=2 * sum(dimensions),
         sides=len(graph.features.split("+")),
         n_neighbors=graph.n_neighbors,
         exact=not wants_lists(samples, graph.target_recall, graph.nprobe),
@@ -83,15 +92,16 @@ def default_rates(config: RunConfig, embed_rate: float | None, fleet: Fleet) -> 
     Raises:
         UserError: nothing is known about the model.
     """
+    models = [model for _, model, _ in config.embed.named_models]
     if embed_rate is not None:
         source = f"embed: {embed_rate:g} samples/s per worker as given"
-    elif fleet.gpus and config.embed.model in DEFAULTS:
-        embed_rate = DEFAULTS[config.embed.model]
-        source = f"embed: {embed_rate:g} samples/s, published for one A100"
+    elif fleet.gpus and models and all(model in DEFAULTS for model in models):
+        embed_rate = 1 / sum(1 / DEFAULTS[model] for model in models)
+        source = f"embed: {embed_rate:.4g} samples/s, from what is published for one A100"
     else:
         known = ", ".join(DEFAULTS)
         raise UserError(
-            f"embed.model {config.embed.model}: no rate is known for it here (on GPUs: {known}); "
+            f"embed.model {', '.join(models) or None}: no rate is known for it here (on GPUs: {known}); "
             "give --embed-rate SAMPLES_PER_SECOND of one worker, or --calibrate"
         )
     return Rates(1 / embed_rate, source=f"{source}; other stages: docs/results.md")
@@ -103,8 +113,6 @@ def calibrate(config: RunConfig, shards: int) -> Calibrated:
     Raises:
         UserError: there are fewer than two shards.
     """
-    from pipeline.driver import RunResult, run
-    from pipeline.execution import InProcess
     from pipeline.inputs.pool import expand_input
 
     listed = [shard.url for shard in expand_input(config.input)[:shards]]
@@ -113,18 +121,19 @@ def calibrate(config: RunConfig, shards: int) -> Calibrated:
     # A few samples may leave nothing to plan on where a score or a size is the budget; a share does not.
     select = config.select.model_copy(update={"fraction": 0.3, "size": None, "min_score": None})
 
-    def timed(urls: Sequence[str]) -> RunResult:
-        with tempfile.TemporaryDirectory(prefix="d2prune-plan-") as folder:
-            place = {"work_dir": f"{folder}/work", "output": f"{folder}/output"}
-            trial = config.model_copy(update={"input": list(urls), "select": select, **place})
-            return run(trial, InProcess())
-
-    cold, few, many = timed(listed[:1]), timed(listed[:1]), timed(listed)
+    trial = config.model_copy(update={"select": select})
+    _filter(trial, listed[:1])
+    few, many = _filter(trial, listed[:1]), _filter(trial, listed)
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+        cold = process.submit(_seconds, trial, listed[:1]).result()
     counts = [result.manifests["embed"].counters["embedded"] for result in (few, many)]
     sample_bytes = sum(shard.size for shard in many.shards) / many.manifests["embed"].counters["read"]
     kept = [result.manifests["write"].counters["written"] * sample_bytes for result in (few, many)]
-    dimension = many.manifests["embed"].units[0].facts["dimension"]
-    found = Calibrated(Rates(1.0), sample_bytes, dimension)
+    facts = many.manifests["embed"].units[0].facts
+    # Facts are stored with their keys sorted.
+    by_name = facts.get("dimensions")
+    dimensions = tuple(by_name[name] for name in config.embed.models) if by_name else (facts["dimension"],)
+    found = Calibrated(Rates(1.0), sample_bytes, dimensions)
     graphs = [graph_seconds(workload(config, count, found), Rates(1.0)) for count in counts]
     amounts = {"graph": graphs, "write": kept}
     slopes, starts = {}, {}
@@ -133,7 +142,7 @@ def calibrate(config: RunConfig, shards: int) -> Calibrated:
         slope = (many.seconds[stage] - few.seconds[stage]) / max(last - first, 1e-9)
         # What one more shard costs drowns in noise where it is milliseconds; a share of the whole bounds it.
         slopes[stage] = max(slope, 0.1 * many.seconds[stage] / last)
-        starts[stage] = max(0.0, cold.seconds[stage] - slopes[stage] * first)
+        starts[stage] = max(0.0, cold[stage] - slopes[stage] * first)
     defaults = Rates(1.0)
     rates = Rates(
         embed_s=slopes["embed"],
@@ -150,18 +159,33 @@ def calibrate(config: RunConfig, shards: int) -> Calibrated:
     return dataclasses.replace(found, rates=rates)
 
 
-def _dimension(model: str | None) -> int:
-    """Of the model's embeddings; 512 where open_clip does not know it.
+def _filter(config: RunConfig, urls: Sequence[str]) -> "RunResult":
+    """Filter some tars by one worker, and leave nothing behind."""
+    from pipeline.driver import run
+    from pipeline.execution import InProcess
+
+    with tempfile.TemporaryDirectory(prefix="d2prune-plan-") as folder:
+        place = {"work_dir": f"{folder}/work", "output": f"{folder}/output"}
+        return run(config.model_copy(update={"input": list(urls), **place}), InProcess())
+
+
+def _seconds(config: RunConfig, urls: Sequence[str]) -> dict[str, float]:
+    """Of each stage, in a process that did nothing before."""
+    return dict(_filter(config, urls).seconds)
+
+
+def _dimensions(config: RunConfig) -> tuple[int, ...]:
+    """Of each model's embeddings; 512 where open_clip does not know it.
 
     Raises:
         UserError: there is no model: tables of embeddings need none, and no plan.
     """
-    if model is None:
+    if not config.embed.named_models:
         raise UserError("embed.model is missing: a plan is for tars; importing tables of embeddings takes minutes")
     from pipeline.embed.models import import_open_clip
 
-    known = import_open_clip().get_model_config(model) or {}
-    return int(known.get("embed_dim", 512))
+    known = [import_open_clip().get_model_config(model) or {} for _, model, _ in config.embed.named_models]
+    return tuple(int(config.get("embed_dim", 512)) for config in known)
 
 
 def show(work: Workload, rates: Rates, fleet: Fleet) -> list[StagePlan]:

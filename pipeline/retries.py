@@ -22,7 +22,7 @@ from pipeline.errors import InfrastructureError, UserError
 log = logging.getLogger(__name__)
 
 ATTEMPTS_VARIABLE = "D2PRUNE_STORAGE_ATTEMPTS"
-"""Environment: tries of one request before the unit of work fails; 8 last about half a minute."""
+"""Environment: tries of one request before the unit of work fails; 8 last ten to twenty seconds, more with timeouts."""
 
 REQUESTS_VARIABLE = "D2PRUNE_STORAGE_REQUESTS"
 """Environment: requests of one process under way at once."""

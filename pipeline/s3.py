@@ -45,11 +45,29 @@ def list_objects(call: Call, bucket: str, prefix: str) -> Iterator[dict[str, Any
         more = {"ContinuationToken": page["NextContinuationToken"]}
 
 
+def list_uploads(call: Call, bucket: str, prefix: str) -> Iterator[tuple[str, str]]:
+    """Key and upload id of every multipart upload under way, or left so by a kill, of keys that begin with `prefix`.
+
+    Raises:
+        FileNotFoundError: there is no such bucket.
+    """
+    more: dict[str, str] = {}
+    while True:
+        page = call("list_multipart_uploads", Bucket=bucket, Prefix=prefix, **more)
+        for upload in page.get("Uploads", []):
+            # Not every server takes the prefix to heart, and what others are uploading must be left alone.
+            if upload["Key"].startswith(prefix):
+                yield upload["Key"], upload["UploadId"]
+        if not page.get("IsTruncated"):
+            return
+        more = {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
+
+
 class Upload(io.RawIOBase):
     """Bytes as they come -> an object that appears whole at `commit`, or never.
 
     Up to one part is a single put; more is a multipart upload with a few parts under way, so memory holds at most six.
-    What a killed process leaves of one is invisible to readers (docs/storage.md tells how to have it removed).
+    What a killed process leaves of one is invisible to readers; `storage.sweep_uploads` of a later run removes it.
     """
 
     def __init__(self, call: Call, bucket: str, key: str) -> None:

@@ -22,8 +22,18 @@ REJECTS = pa.schema(
 """Samples that were read but not embedded: one row each, `reason` from `pipeline.inputs.reasons`."""
 
 
+def embeddings_file(model: str | None = None) -> str:
+    """The file with the vectors of a part; `model`: the name of one of several, but not of the first."""
+    return "embeddings.parquet" if model is None else f"embeddings-{model}.parquet"
+
+
+def score_column(model: str) -> str:
+    """The column that holds the clip_score of one of several models."""
+    return f"clip_{model}"
+
+
 def embeddings(dimension: int) -> pa.Schema:
-    """The vectors of the embed stage's part, row-aligned with its samples.
+    """The vectors of the embed stage's part by one model, row-aligned with its samples.
 
     They lie in a file of their own because they are nearly all of the bytes and only the graph reads them all. A vector
     is one value of fixed size, not a list: parquet stores a list value by value, which takes fifteen times as long.
@@ -38,11 +48,13 @@ def embeddings(dimension: int) -> pa.Schema:
     return pa.schema([("image_emb", embedding), ("text_emb", embedding)])
 
 
-def samples(fields: Sequence[tuple[str, str]] = ()) -> pa.Schema:
+def samples(fields: Sequence[tuple[str, str]] = (), models: Sequence[str] = ()) -> pa.Schema:
     """The embed stage's part: one row per embedded sample, in tar order.
 
     Args:
         fields: columns carried along from the json, (name, `number` or `text`).
+        models: names of the models where there are several; each has its score in `score_column` of its name, and
+            clip_score is that of the first.
 
     Returns:
         uid (32 lower-case hex digits), clip_score (float32 cosine of the unrounded embeddings), offset and size (bytes
@@ -61,6 +73,7 @@ def samples(fields: Sequence[tuple[str, str]] = ()) -> pa.Schema:
             ("offset", pa.int64()),
             ("size", pa.int64()),
             *((name, pa.float64() if kind == "number" else pa.string()) for name, kind in fields),
+            *((score_column(name), pa.float32()) for name in models),
         ]
     )
 

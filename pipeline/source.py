@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from pipeline import storage
 from pipeline.config import RunConfig
 from pipeline.errors import UserError
+from pipeline.execution import Helpers
 from pipeline.inputs import pool, tables
 from pipeline.inputs.find import SourceShard, find_input
 from pipeline.inputs.tables import TableFile
@@ -30,18 +31,18 @@ class Source:
         shards: its parts in canonical order.
         identity: fingerprint of all of them.
         params: of the embed stage.
-        model: as the user names it, after `models.absolute`; None: tables, which need none.
+        models: as the user names them, after `models.absolute`; empty: tables, which need none.
     """
 
     shards: tuple[SourceShard, ...]
     identity: str
     params: "EmbedParams | ImportParams"
-    model: tuple[str, str | None] | None
+    models: tuple[tuple[str, str | None], ...]
 
     @property
     def is_tables(self) -> bool:
         """Whether there are embeddings and no pictures."""
-        return self.model is None
+        return not self.models
 
     def units(self) -> Sequence[Any]:
         """The units of the embed stage."""
@@ -52,22 +53,24 @@ class Source:
         return plan(self.shards, self.params)
 
     def make_worker(
-        self, folder: str, decode_processes: int, image_timeout: float
+        self, folder: str, decode_processes: int, image_timeout: float, helpers: Helpers | None = None
     ) -> Callable[[], Callable[[Any], Any]]:
         """What builds a worker of the embed stage; picklable. Arguments as of `EmbedWorker`."""
         from pipeline.embed.stage import EmbedWorker
         from pipeline.embed.tables import ImportParams, ImportWorker
 
-        if self.model is None:
+        if self.is_tables:
             return partial(ImportWorker, folder, cast(ImportParams, self.params))
-        params = cast("EmbedParams", self.params)
+        params, (first, *others) = cast("EmbedParams", self.params), self.models
         return partial(
             EmbedWorker,
             folder,
             params,
-            *self.model,
+            *first,
             decode_processes=decode_processes,
             image_timeout=image_timeout,
+            others=tuple(others),
+            helpers=helpers,
         )
 
 
@@ -90,22 +93,34 @@ def _tars(config: RunConfig, shards: Sequence[pool.Shard]) -> Source:
     from pipeline.embed.stage import EmbedParams
 
     given = config.embed
-    if given.model is None:
+    named = given.named_models
+    if not named:
         raise UserError(
             f"embed.model is missing: {storage.redact(shards[0].url)} is a tar, whose pictures need a model; "
             "`d2prune models` lists them, and embed.model=demo is there to try"
         )
-    model = models.absolute(given.model, given.pretrained)
+    found = [models.absolute(model, pretrained) for _, model, pretrained in named]
+    try:
+        identities = [models.identity(*model) for model in found]
+    except UserError as error:
+        if not given.models:
+            raise
+        raise UserError(f"embed.models: {error}") from error
+    filters = Filters(**config.filter.model_dump())
+    filters.setup()
     params = EmbedParams(
-        *models.identity(*model),
+        *identities[0],
         precision=given.precision,
         batch_size=given.batch_size,
         resize=given.resize,
         max_pixels=given.max_pixels,
         fields=tuple(sorted(given.fields.items())),
-        filters=Filters(**config.filter.model_dump()),
+        filters=filters,
+        compile=given.compile,
+        others=tuple(identities[1:]),
+        names=tuple(name for name, _, _ in named) if given.models else (),
     )
-    return Source(tuple(shards), pool.pool_identity(shards), params, model)
+    return Source(tuple(shards), pool.pool_identity(shards), params, tuple(found))
 
 
 def _tables(config: RunConfig, files: Sequence[TableFile]) -> Source:
@@ -113,8 +128,9 @@ def _tables(config: RunConfig, files: Sequence[TableFile]) -> Source:
     from pipeline.inputs.table_columns import WantedColumns, resolve
 
     first = storage.redact(files[0].table.url)
-    if config.embed.model is not None:
-        raise UserError(f"embed.model = {config.embed.model}: the input is embedded already ({first}); leave it out")
+    for option, value in (("embed.model", config.embed.model), ("embed.models", ", ".join(config.embed.models))):
+        if value:
+            raise UserError(f"{option} = {value}: the input is embedded already ({first}); leave it out")
     set_filters = [name for name, value in config.filter.model_dump().items() if value is not None]
     if set_filters:
         raise UserError(f"filter.{set_filters[0]}: filters look at captions and pictures of tars; {first} is a table")
@@ -122,7 +138,7 @@ def _tables(config: RunConfig, files: Sequence[TableFile]) -> Source:
     _check(config, columns, first)
     shards = tables.cut(files, SHARE_BYTES)
     params = ImportParams(columns, tuple(sorted(config.embed.fields.items())))
-    return Source(tuple(shards), tables.pool_identity(shards), params, None)
+    return Source(tuple(shards), tables.pool_identity(shards), params, ())
 
 
 def _check(config: RunConfig, columns: "Columns", first: str) -> None:

@@ -10,6 +10,7 @@ import contextlib
 import functools
 import hashlib
 import io
+import logging
 import mmap
 import os
 import re
@@ -32,6 +33,8 @@ from pipeline.retries import redact as redact
 from pipeline.retries import request as _request
 from pipeline.retries import retrying as _retrying
 from pipeline.retries import translated as _translated
+
+log = logging.getLogger(__name__)
 
 _TEMPORARY = ".tmp-d2prune-"
 _TAKEN = re.compile(r"precondition|conditional ?request ?conflict|\b412\b|already exists", re.IGNORECASE)
@@ -451,11 +454,37 @@ def _delete(url: str) -> None:
 
 
 def sweep_temporaries(folder: str) -> None:
-    """Remove what killed writers left in a local folder (an object store never shows a partial object)."""
+    """Remove what killed writers left in a folder: local temporaries, parts of uploads that were never completed."""
     filesystem, path = _filesystem(folder)
     if isinstance(filesystem, LocalFileSystem):
         for leftover in Path(path).rglob(f"{_TEMPORARY}*"):
             leftover.unlink(missing_ok=True)
+    sweep_uploads(folder)
+
+
+def sweep_uploads(folder: str) -> int:
+    """Have S3 forget the uploads below a folder that nobody will complete, as it bills their parts.
+
+    Only who holds the folder alone may call this: an upload under way there would fail. A store that cannot list them,
+    or does not let this run do so, is left as it is; a lifecycle rule serves there (docs/storage.md).
+
+    Returns:
+        How many there were.
+    """
+    if not folder.startswith(_S3):
+        return 0
+    call, bucket, key = _s3_place(folder)
+    swept = 0
+    try:
+        for name, upload_id in s3.list_uploads(call, bucket, f"{key.rstrip('/')}/" if key else ""):
+            with contextlib.suppress(FileNotFoundError):
+                call("abort_multipart_upload", Bucket=bucket, Key=name, UploadId=upload_id)
+                swept += 1
+    except (FileNotFoundError, UserError, InfrastructureError) as error:
+        log.info("%s: unfinished uploads of killed processes are left where they are: %s", redact(folder), error)
+    if swept:
+        log.info("%s: %d unfinished uploads of killed processes aborted", redact(folder), swept)
+    return swept
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Drives a cluster that gains a node and loses one while units run; prints what happened, as JSON.
+"""Drives a cluster that gains a node and loses one while units run on shares of GPUs; prints what happened, as JSON.
 
 In a process of its own (`python -m tests.placement FOLDER`): a process has one Ray, and this one ends its cluster.
 """
@@ -47,16 +47,16 @@ def main(folder: str) -> None:
     from pipeline.execution import OnRay, Resources
 
     os.environ["PYTHONPATH"] = os.getcwd()
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "num_gpus": 1, "include_dashboard": False})
     executor = OnRay(cluster.address)
     results: dict[str, str] = {}
     joined = lost = None
     lost_at = 0
     units = [Unit(f"u{number:02d}") for number in range(ROUNDS)]
-    for key, node in executor.map(Make(folder), units, Resources(workers=1, grows=True)):
+    for key, node in executor.map(Make(folder), units, Resources(workers=1, num_gpus=0.5, grows=True)):
         results[key] = node
         if len(results) == 2:
-            joined = cluster.add_node(num_cpus=2)
+            joined = cluster.add_node(num_cpus=2, num_gpus=1)
         # Not at a result of its own: its worker would have nothing in hand.
         if joined is not None and lost is None and joined.node_id in results.values() and node != joined.node_id:
             lost = joined

@@ -62,8 +62,9 @@ def test_every_page_is_in_the_navigation():
 def test_configurations_are_valid(page, block):
     """A block may leave out what is needed elsewhere; what it has is right."""
     values = yaml.safe_load(block)
-    needed = {"input": "x", "work_dir": "y", "output": "z", "embed": {"model": "demo"}, "select": {"fraction": 0.3}}
-    merged = {**needed, **values, "embed": needed["embed"] | values.get("embed", {})}
+    needed = {"input": "x", "work_dir": "y", "output": "z", "select": {"fraction": 0.3}}
+    embed = values.get("embed", {})
+    merged = {**needed, **values, "embed": embed if "models" in embed else {"model": "demo", **embed}}
     RunConfig.parse(merged, page)
 
 

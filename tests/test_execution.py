@@ -12,6 +12,7 @@ import pytest
 
 from pipeline.errors import BooksError, InfrastructureError, UserError
 from pipeline.execution import InProcess, OnRay, Resources, metrics
+from pipeline.execution.ray_helpers import RayHelpers, workers_that_fit
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,33 @@ class Make:
 
     def __call__(self) -> Squares:
         return Squares(self.folder, self.mischief)
+
+
+@dataclass(frozen=True)
+class Unsteady:
+    """Makes members whose first making, and first commit, meet a store that is away."""
+
+    folder: str
+
+    def __call__(self, index: int) -> "Unsteady":
+        self.fail_once(f"made-{index}")
+        return self
+
+    def fail_once(self, what: str) -> None:
+        mark = Path(self.folder, what)
+        if not mark.exists():
+            mark.touch()
+            raise InfrastructureError("store is away")
+
+    def ready(self) -> bool:
+        return True
+
+    def commit(self) -> str:
+        self.fail_once("committed")
+        return "committed"
+
+    def always_away(self) -> None:
+        raise InfrastructureError("store is away")
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +127,17 @@ def test_a_store_that_stays_away_fails_the_run_and_names_the_unit(executor, tmp_
         list(executor.map(Make(str(tmp_path), "store-fails"), UNITS, TWO))
 
 
+def test_members_bear_a_store_that_is_away_for_a_while(executor, tmp_path):
+    group = executor.group(Unsteady(str(tmp_path)), 2, TWO)
+    try:
+        assert group.build([0, 1]) == {0: True, 1: True}
+        assert group.call("commit", [0, 1]) == {0: "committed", 1: "committed"}
+        with pytest.raises(InfrastructureError, match="store is away"):
+            group.call("always_away", [0])
+    finally:
+        group.close()
+
+
 @pytest.mark.parametrize(
     ("mischief", "error", "text"), [("user", UserError, "x.tar"), ("books", BooksError, "unit u3")]
 )
@@ -128,3 +167,32 @@ def test_a_node_that_joins_is_used_and_one_that_vanishes_costs_a_unit_per_worker
     assert facts["results"] == 24 and facts["joined was used"] and 0 < facts["lost after"] < 24
     # Two workers were on the node; a unit that had only been sent to one of them leaves no trace.
     assert facts["done twice"] <= 2 and facts["most tries"] <= 2
+
+
+def node(alive=True, **resources):
+    return {"Alive": alive, "NodeID": "".join(sorted(resources)), "Resources": resources}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "nodes", "fit"),
+    [
+        # Cores and GPUs must lie on one node; a share never lies on two GPUs.
+        (Resources(num_cpus=4, num_gpus=1), [node(CPU=64), node(CPU=8, GPU=4)], 2),
+        (Resources(num_cpus=1, num_gpus=0.3), [node(CPU=64, GPU=10)], 30),
+        (Resources(num_cpus=1, num_gpus=0.5), [node(CPU=8, GPU=1), node(CPU=1, GPU=2)], 3),
+        (Resources(num_cpus=1, num_gpus=2), [node(CPU=8, GPU=5)], 2),
+        (Resources(num_cpus=2), [node(CPU=5), node(alive=False, CPU=8), node(GPU=1)], 2),
+    ],
+)
+def test_workers_that_fit_are_counted_node_by_node(wanted, nodes, fit):
+    assert workers_that_fit(nodes, wanted) == fit
+
+
+@pytest.mark.parametrize(("workers", "grows", "share"), [(1, True, 3), (1, False, 12), (100, False, 3)])
+def test_workers_share_the_cores_of_nodes_without_a_gpu(workers, grows, share):
+    class Cluster:
+        def nodes(self):
+            return [node(CPU=16, GPU=4), node(CPU=12), node(alive=False, CPU=9, x=1), node(memory=5)]
+
+    resources = Resources(workers, num_cpus=4, num_gpus=1, grows=grows)
+    assert RayHelpers(Cluster, object, resources).places() == {"CPU": share}

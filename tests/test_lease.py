@@ -109,6 +109,19 @@ def test_threads_that_come_at_once(place, monkeypatch):
     assert got == [1]
 
 
+def test_one_whose_view_is_old_finds_the_lease_taken(place, monkeypatch):
+    with lease.hold(place):
+        pass
+    with lease.hold(place) as holder:
+        # It listed the first holder's object, which was cleared away before it was read.
+        look, views = lease._last, [None]
+        monkeypatch.setattr(lease, "_last", lambda folder: views.pop() if views else look(folder))
+        with pytest.raises(BusyError, match="another run is at work there"), lease.hold(place):
+            pass
+        holder.check()
+        assert [found["token"] for found in holders(place)] == [holder.token] == [2]
+
+
 def test_a_live_one_elsewhere_is_found_out_by_its_beat(place, monkeypatch):
     forget_this_machine(monkeypatch)
     with lease.hold(place, 20.0, 0.2):

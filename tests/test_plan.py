@@ -94,3 +94,22 @@ def test_calibrated_by_a_real_run(plan):
     assert "calibrated on 120 samples of 3 shards" in out
     code, _, err = plan("--calibrate", "1")
     assert code == 2 and "expected 2 or more" in err
+
+
+def test_several_models_take_the_sum_of_their_times_and_bytes():
+    from pipeline.config import RunConfig
+    from pipeline.planning import default_rates, workload
+
+    def config(embed, **graph):
+        values = {"input": "x", "work_dir": "w", "output": "o", "select": {"fraction": 0.3}}
+        return RunConfig.parse({**values, "embed": embed, "graph": graph}, "test")
+
+    b32, l14 = (config({"model": name, "pretrained": "openai"}) for name in ("ViT-B-32", "ViT-L-14"))
+    both = config({"models": ["ViT-B-32/openai", "ViT-L-14/openai"]}, model="l14")
+    fleet = Fleet(gpus=1, cpus=8)
+    one, other, together = (default_rates(each, None, fleet).embed_s for each in (b32, l14, both))
+    assert together == pytest.approx(one + other)
+    works = [workload(each, 10**6) for each in (b32, l14, both)]
+    assert [(work.dimension, work.stored) for work in works] == [(512, 1024), (768, 1536), (768, 2560)]
+    written = [make_plan(work, Rates(0.01), fleet)[0].written for work in works]
+    assert written[2] - written[0] == 2 * 1536 * 10**6

@@ -1,12 +1,19 @@
 """The store across a real S3 protocol: a server that goes away, moves, and refuses keys."""
 
+import os
+import signal
+import subprocess
+import sys
 import time
 
 import pytest
+from botocore.session import get_session
 
 from pipeline import storage
 from pipeline.demo import s3_server
 from pipeline.errors import InfrastructureError, UserError
+from pipeline.output import claim
+from tests.s3 import moto_server
 
 
 def test_a_process_may_turn_to_another_server(tmp_path):
@@ -43,3 +50,43 @@ def test_a_missing_bucket_is_not_found(tmp_path):
             storage.write_bytes("s3://none/x", b"data")
         with pytest.raises(UserError, match="its bucket does not exist"), storage.writer("s3://none/y") as stream:
             stream.write(b"data")
+
+
+KILLED = """
+import sys, time
+from pipeline import storage
+with storage.writer(sys.argv[1]) as stream:
+    stream.write(bytes(40 * 2**20))
+    stream.flush()
+    print("begun", flush=True)
+    time.sleep(60)
+"""
+
+
+def kill_an_upload(url):
+    process = subprocess.Popen([sys.executable, "-c", KILLED, url], stdout=subprocess.PIPE, env=os.environ)
+    assert process.stdout is not None and process.stdout.readline() == b"begun\n"
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+
+
+@pytest.mark.parametrize("kind", ["moto", "rclone"])
+def test_what_a_killed_upload_left_is_swept_and_nothing_else(tmp_path, kind):
+    servers = {"moto": moto_server, "rclone": lambda: s3_server.serve(tmp_path)}
+    with servers[kind]() as server, s3_server.environment(server):
+        server.make_bucket("bucket")
+        client = get_session().create_client("s3")
+
+        def unfinished():
+            return sorted(upload["Key"] for upload in client.list_multipart_uploads(Bucket="bucket").get("Uploads", []))
+
+        storage.write_bytes("s3://bucket/out/whole", b"x")
+        for name in ("out/00000000.tar", "out-of-another/00000000.tar"):
+            kill_an_upload(f"s3://bucket/{name}")
+        assert unfinished() == ["out-of-another/00000000.tar", "out/00000000.tar"]
+        claim.sweep("s3://bucket/out")
+        assert unfinished() == ["out-of-another/00000000.tar"]
+        assert [file.url for file in storage.list_files("s3://bucket/")] == ["s3://bucket/out/whole"]
+        assert storage.sweep_uploads("s3://bucket") == 1
+        assert storage.sweep_uploads("s3://bucket/") == 0
+        assert storage.sweep_uploads("s3://none/x") == 0

@@ -8,7 +8,9 @@ Photos are crops of those in `--photos` (Debian's mate-backgrounds: `/usr/share/
   busy and of the bf16 matrix-product rate measured on it.
 - `decode`: images per second of one core: a decode process, open_clip's preprocessing in a loop, webdataset's pipeline.
 - `fast`: cosine of `fast` and `exact` embeddings of the same photos, and how far clip_score moves.
-- `memory`: this process and its decode processes over 50 shards, and over one shard of 20 GB (a sparse file).
+- `memory`: this process and its decode processes over 50 shards.
+- `large-shard`: the same over one shard of `--gigabytes` (sparse files): of samples with a large member that is
+  skipped, and of pictures of 20 MB each, which are not.
 
 `python -m jobs.benchmarks.embed --folder /tmp/bench --photos /usr/share/backgrounds/mate/nature`
 `python -m jobs.benchmarks.embed --folder /tmp/bench --photos ... --device cuda --models ViT-B-32 ViT-L-14 --parts model
@@ -44,8 +46,8 @@ from pipeline.inputs.tar_write import END_OF_ARCHIVE, member_header, padding
 WORDS = "a photo of the old red garden with yellow flowers beside dunes under storm clouds at dawn in green".split()
 
 
-def crops(folder: Path, count: int, seed: int = 0) -> list[bytes]:
-    """JPEGs of random crops of the folder's photos, about 500 x 400 pixels."""
+def crops(folder: Path, count: int, seed: int = 0, shorter: int | None = None) -> list[bytes]:
+    """JPEGs of random crops of the folder's photos, about 500 x 400 pixels, or with that shorter side."""
     photos = [Image.open(path).convert("RGB") for path in sorted(folder.glob("*.jp*g"))]
     rng = np.random.default_rng(seed)
     made = []
@@ -53,6 +55,8 @@ def crops(folder: Path, count: int, seed: int = 0) -> list[bytes]:
         photo = photos[i % len(photos)]
         width = int(rng.integers(400, 600))
         height = int(width * rng.uniform(0.6, 1.0))
+        if shorter is not None:
+            width, height = width * shorter // height, shorter
         scale = rng.uniform(1, min(photo.width / width, photo.height / height))
         wide, high = int(width * scale), int(height * scale)
         left, top = rng.integers(0, photo.width - wide + 1), rng.integers(0, photo.height - high + 1)
@@ -81,14 +85,19 @@ def write_pool(folder: Path, images: list[bytes], shards: int, per_shard: int) -
             tar.write(END_OF_ARCHIVE)
 
 
-def write_sparse_tar(path: Path, images: list[bytes], samples: int, hole: int) -> None:
-    """A tar whose samples each have a member of `hole` zero bytes beside image and caption; takes little disk."""
+def write_sparse_tar(path: Path, images: list[bytes], samples: int, size: int, inside: bool) -> None:
+    """A tar whose samples each have a member of `size` bytes, nearly all of them zeros that take no disk.
+
+    It is a third one beside image and caption, or, with `inside`, the image, with the zeros behind its end.
+    """
     with open(path, "wb") as tar:
         for i in range(samples):
-            for kind, data in (("jpg", images[i % len(images)]), ("txt", b"a photo")):
-                tar.write(member_header(f"{i:08d}.{kind}", len(data)) + data + padding(len(data)))
-            tar.write(member_header(f"{i:08d}.npy", hole))
-            tar.seek(hole + len(padding(hole)), os.SEEK_CUR)
+            large = f"{i:08d}.{'jpg' if inside else 'npy'}"
+            members = {large: b"", f"{i:08d}.jpg": images[i % len(images)], f"{i:08d}.txt": b"a photo"}
+            for name, data in members.items():
+                length = size if name == large else len(data)
+                tar.write(member_header(name, length) + data)
+                tar.seek(length - len(data) + len(padding(length)), os.SEEK_CUR)
         tar.write(END_OF_ARCHIVE)
 
 
@@ -108,7 +117,12 @@ def save_model(folder: Path, name: str) -> Path:
 def make_worker(folder: Path, model: str, weights: str | None, args: argparse.Namespace, **changes: Any) -> Any:
     """A worker of the embed stage, and what it needs to plan units."""
     model, weights = models.absolute(model, weights)
-    params = stage.EmbedParams(*models.identity(model, weights), precision=args.precision, batch_size=args.batch_size)
+    params = stage.EmbedParams(
+        *models.identity(model, weights),
+        precision=args.precision,
+        batch_size="auto" if args.auto else args.batch_size,
+        compile=args.compile,
+    )
     processes = changes.pop("processes", args.processes)
     return params, partial(
         stage.EmbedWorker, str(folder), params, model, weights, args.device, decode_processes=processes, **changes
@@ -271,12 +285,15 @@ def decode_rates(args: argparse.Namespace, images: list[bytes]) -> None:
 
 
 def fast_and_exact(args: argparse.Namespace, images: list[bytes]) -> None:
-    """Print how far `fast` moves embeddings and scores."""
+    """Print how far `fast` moves embeddings and scores; with the demo model also by the photos' size."""
     print("\n| model | photos | cosine, median | cosine, 1st percentile | clip_score moves: median | 99th percentile |")
     print("|---|---|---|---|---|---|")
     sources = [(name, str(save_model(args.folder / "models", name))) for name in args.models]
-    for name, weights in [*sources, ("demo", None)]:
+    of_sizes: list[tuple[str, str | None, float | None]] = [("demo", None, multiple) for multiple in (1.3, 2.5, 5)]
+    for name, weights, multiple in [*((*source, None) for source in sources), *of_sizes]:
         encoder = ClipEncoder(models.resolve(name, weights), "fp32", args.device)
+        if multiple is not None:
+            images = crops(args.photos, args.images, shorter=round(multiple * encoder.preprocess.height))
         found = []
         for method in ("exact", "fast"):
             decoder = Decoder(Preprocess(encoder.preprocess.height, encoder.preprocess.width, method=method), 10**8)
@@ -285,8 +302,9 @@ def fast_and_exact(args: argparse.Namespace, images: list[bytes]) -> None:
         one, two = (each.image_ND.astype(np.float64) for each in found)
         cosine = (one * two).sum(1) / np.linalg.norm(one, axis=1) / np.linalg.norm(two, axis=1)
         moves = np.abs(found[0].clip_score_N - found[1].clip_score_N)
+        what = f"{name}, random weights" if multiple is None else f"{name}, shorter side x {multiple}"
         print(
-            f"| {name}{'' if weights is None else ', random weights'} | {len(images)} | {np.median(cosine):.6f} | "
+            f"| {what} | {len(images)} | {np.median(cosine):.6f} | "
             f"{np.percentile(cosine, 1):.6f} | {np.median(moves):.5f} | {np.percentile(moves, 99):.5f} |"
         )
 
@@ -301,30 +319,50 @@ def resident_mib(*pids: int) -> int:
     return total
 
 
+def report_memory(worker: Any, what: str) -> None:
+    """Print what the worker and its processes hold."""
+    children = [process.popen.pid for process in worker._pool._processes if process is not None]
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    print(f"| {what} | {resident_mib(os.getpid()):,} | {peak:,} | {resident_mib(*children):,} |", flush=True)
+
+
+MEMORY_HEAD = "\n| MiB | worker | its peak so far | decode processes |\n|---|---|---|---|"
+
+
 def memory(args: argparse.Namespace, images: list[bytes]) -> None:
-    """Print what the worker and its processes hold after each of many shards, and after one of 20 GB."""
+    """Print what the worker and its processes hold after each of many shards."""
     write_pool(args.folder / "many", images, 50, 100)
-    write_sparse_tar(args.folder / "one.tar", images, 1000, 20 << 20)
     params, make = make_worker(args.folder / "memory", "demo", None, args)
     worker = make()
-
-    def report(what: str) -> None:
-        children = [process.popen.pid for process in worker._pool._processes if process is not None]
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-        print(f"| {what} | {resident_mib(os.getpid()):,} | {peak:,} | {resident_mib(*children):,} |")
-
-    print("\n| MiB | worker | its peak so far | decode processes |\n|---|---|---|---|")
+    print(MEMORY_HEAD)
     for number, unit in enumerate(stage.plan(expand_input(str(args.folder / "many")), params), 1):
         worker(unit)
         if number in (1, 5, 10, 25, 50):
-            report(f"after {number} shards of 100")
-    start = time.perf_counter()
-    (unit,) = stage.plan(expand_input(str(args.folder / "one.tar")), params)
-    receipt = worker(unit)
-    size = (args.folder / "one.tar").stat().st_size
-    seconds = time.perf_counter() - start
-    report(f"after one of {size / 1e9:.1f} GB ({receipt.counters['embedded']} samples, {seconds:.0f} s)")
-    (args.folder / "one.tar").unlink()
+            report_memory(worker, f"after {number} shards of 100")
+
+
+def large_shard(args: argparse.Namespace, images: list[bytes]) -> None:
+    """Print what the worker and its processes hold after one very large shard, of each kind."""
+    params, make = make_worker(args.folder / "large", "demo", None, args)
+    worker = make()
+    shard, samples = args.folder / "one.tar", int(args.gigabytes * 1e9) // (20 << 20)
+    print(MEMORY_HEAD)
+    for what, write in (
+        ("100 samples of 33 kB", partial(write_pool, args.folder / "warm", images, 1, 100)),
+        ("large members that are skipped", partial(write_sparse_tar, shard, images, samples, 20 << 20, False)),
+        ("pictures of 20 MB", partial(write_sparse_tar, shard, images, samples, 20 << 20, True)),
+    ):
+        write()
+        where = shard if shard.exists() else args.folder / "warm"
+        (unit,) = stage.plan(expand_input(str(where)), params)
+        start, cpu = time.perf_counter(), cpu_seconds()
+        receipt = worker(unit)
+        spent = f"{time.perf_counter() - start:.0f} s, {cpu_seconds() - cpu:.0f} s of its processor time"
+        report_memory(
+            worker, f"{what}: {unit.shard.size / 1e9:.1f} GB, {receipt.counters['embedded']} samples, {spent}"
+        )
+        shard.unlink(missing_ok=True)
+    worker.close()
 
 
 def main() -> None:
@@ -332,13 +370,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, required=True, help="for pools, models and parts")
     parser.add_argument("--photos", type=Path, default=Path("/usr/share/backgrounds/mate/nature"))
-    parser.add_argument("--parts", nargs="+", default=["model", "decode", "fast", "memory"])
+    parser.add_argument("--parts", nargs="+", default=["model", "decode", "fast", "memory", "large-shard"])
+    parser.add_argument("--gigabytes", type=float, default=20, help="of the part `large-shard`; takes no disk")
     parser.add_argument("--models", nargs="+", default=["ViT-B-32"])
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--samples", type=int, default=256, help="of the part `model`")
     parser.add_argument("--images", type=int, default=400, help="different photos")
     parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument(
+        "--compile", action="store_true", help="of the worker in the part `model`, not of the bare loop"
+    )
+    parser.add_argument("--auto", action="store_true", help="likewise: the worker finds its own batch size")
     parser.add_argument("--processes", type=int, help="that decode; default: 1, or with a GPU the cores")
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
@@ -350,7 +393,8 @@ def main() -> None:
         print("| model | | samples/s | samples per CPU second | | |\n|---|---|---|---|---|---|")
         for name in args.models:
             end_to_end(args, name, images)
-    for part, work in (("decode", decode_rates), ("fast", fast_and_exact), ("memory", memory)):
+    others = {"decode": decode_rates, "fast": fast_and_exact, "memory": memory, "large-shard": large_shard}
+    for part, work in others.items():
         if part in args.parts:
             work(args, images)
 

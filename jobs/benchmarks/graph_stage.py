@@ -32,24 +32,27 @@ STEPS = ("distinct", "copies", "quantiser", "truth", "layout", "assign", "search
 
 
 def peak_mib() -> float:
-    """Return the most MiB this process has held."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """Return the most MiB this process has held; `ru_maxrss` would count what its parent held when it started it."""
+    status = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in status if line.startswith("VmHWM")).split()[1]) / 1024
 
 
-class Measured:
-    """A worker that also tells what its process has held at most, and the CPU seconds of the unit."""
+_worker: Callable[[Any], Any]
 
-    def __init__(self, make_worker: Callable[[], Callable[[Any], Any]], limit_bytes: int | None) -> None:
-        """Keep the worker's maker; more than `limit_bytes` of memory of its own is refused to the process."""
-        self._make_worker, self._limit_bytes = make_worker, limit_bytes
 
-    def __call__(self, unit: Any) -> tuple[Any, float, float]:
-        """Do a unit."""
-        if self._limit_bytes is not None:
-            resource.setrlimit(resource.RLIMIT_DATA, (self._limit_bytes, self._limit_bytes))
-        before = time.process_time()
-        result = self._make_worker()(unit)
-        return result, peak_mib(), time.process_time() - before
+def start_worker(make_worker: Callable[[], Callable[[Any], Any]], limit_bytes: int | None) -> None:
+    """Build this process's worker; more than `limit_bytes` of memory of its own is refused to the process."""
+    global _worker
+    if limit_bytes is not None:
+        resource.setrlimit(resource.RLIMIT_DATA, (limit_bytes, limit_bytes))
+    _worker = make_worker()
+
+
+def measured(unit: Any) -> tuple[Any, float, float]:
+    """Do a unit; also what this process has held at most, and the CPU seconds of the unit."""
+    before = time.process_time()
+    result = _worker(unit)
+    return result, peak_mib(), time.process_time() - before
 
 
 def make_parts(folder: str, n_rows: int, n_dims: int) -> list[Receipt]:
@@ -68,9 +71,14 @@ def make_parts(folder: str, n_rows: int, n_dims: int) -> list[Receipt]:
 class FreshProcesses:
     """An executor: fresh processes for each step; keeps the CPU seconds of each, and the peak memory of its largest."""
 
-    def __init__(self, workers: int, limit_bytes: int | None) -> None:
-        """Nothing was measured yet."""
-        self.workers, self.limit_bytes = workers, limit_bytes
+    def __init__(
+        self,
+        workers: int,
+        limit_bytes: int | None,
+        note: Callable[[str, str, float, float], None] = lambda step, unit, seconds, mib: None,
+    ) -> None:
+        """Nothing was measured yet; `note` is told of each unit when it is done."""
+        self.workers, self.limit_bytes, self._note = workers, limit_bytes, note
         self.seconds: dict[str, float] = {}
         self.mib: dict[str, float] = {}
         self.idle_mib = 0.0
@@ -81,14 +89,16 @@ class FreshProcesses:
         """See `execution.Executor.map`."""
         if not units:
             return
-        measured = Measured(make_worker, self.limit_bytes)
         step = units[0].key.split("-")[0]
         self.seconds[step] = self.mib[step] = 0.0
-        with ProcessPoolExecutor(min(self.workers, len(units)), mp_context=get_context("spawn")) as processes:
+        with ProcessPoolExecutor(
+            min(self.workers, len(units)), get_context("spawn"), start_worker, (make_worker, self.limit_bytes)
+        ) as processes:
             self.idle_mib = max(self.idle_mib, processes.submit(peak_mib).result())
             for result, mib, seconds in processes.map(measured, units):
                 self.mib[step] = max(self.mib[step], mib)
                 self.seconds[step] += seconds
+                self._note(step, result.key, seconds, mib)
                 yield result
 
     def group(self, *_: Any) -> Any:
@@ -100,6 +110,10 @@ class FreshProcesses:
         return self.workers
 
     cpus_per_node = cpus
+
+    def cpus_per_gpu(self) -> float:
+        """No GPU here."""
+        return 0
 
     def close(self) -> None:
         """Nothing to stop."""

@@ -67,6 +67,7 @@ class ClipEncoder:
         device: str = "auto",
         threads: int = 1,
         resize: Method = "exact",
+        compiled_rows: int = 0,
     ) -> None:
         """Loads the model.
 
@@ -76,9 +77,10 @@ class ClipEncoder:
             device: `auto` takes a GPU if there is one.
             threads: torch threads on a CPU; other counts than 1 may change the last bits.
             resize: see `resize`.
+            compiled_rows: compile the model for batches of so many rows, and fill smaller ones up to that; 0: do not.
 
         Raises:
-            UserError: the checkpoint does not fit the model, or is no checkpoint.
+            UserError: the checkpoint does not fit the model, or is no checkpoint; or the model cannot be compiled here.
             InfrastructureError: weights could not be downloaded.
             D2PruneError: pixels would not be those of open_clip's preprocessing.
         """
@@ -112,6 +114,39 @@ class ClipEncoder:
         with torch.inference_mode():
             self.dimension = int(self._model.encode_text(self.tokenize(["a"]).to(self.device)).shape[-1])
         self._check_pixels()
+        self._rows = compiled_rows
+        if compiled_rows:
+            self._compile(source.name)
+
+    def _compile(self, name: str) -> None:
+        """Compile both towers and run them once, so that what is missing is found before anything is embedded."""
+        # Of a fixed shape, as one that adapts is chosen by what came first: bits would depend on the order of shards.
+        for method in ("encode_image", "encode_text"):
+            compiled = self._torch.compile(getattr(self._model, method), dynamic=False)
+            setattr(self._model, method, compiled)
+        start, shape = time.monotonic(), (self._rows, self.preprocess.height, self.preprocess.width, 3)
+        try:
+            self.launch(self._torch.zeros(shape, dtype=self._torch.uint8), self.tokenize(["a"] * self._rows)).settle()
+        except D2PruneError:
+            raise
+        except Exception as error:
+            # Compilers fail with exceptions of a dozen kinds.
+            raise UserError(
+                f"embed.compile: {name} cannot be compiled on this machine's {self.device}, which needs a C++ compiler"
+                f"{'' if self.device == 'cpu' else ' and Triton'}; leave it out, or see: {_line(error)}"
+            ) from error
+        log.info("%s compiled for batches of %d in %.0f s", name, self._rows, time.monotonic() - start)
+
+    def _compiled_for(self) -> int:
+        """Rows of every pass of a compiled model; 0 of another."""
+        return min(self._rows, self.largest or self._rows)
+
+    def _whole(self, rows: Any) -> Any:
+        """The rows, the last one repeated up to the number that the model is compiled for."""
+        missing = self._compiled_for() - len(rows)
+        if missing <= 0:
+            return rows
+        return self._torch.cat([rows, rows[-1:].expand(missing, *rows.shape[1:])])
 
     def _set_threads(self) -> None:
         """Set torch's thread count in a thread that is new here: OpenMP keeps it per thread."""
@@ -230,11 +265,14 @@ class ClipEncoder:
                     pieces.append(self._forward(part, part_tokens))
                     continue
                 except self._torch.OutOfMemoryError as error:
-                    if n == 1:
+                    tried = max(n, self._compiled_for())
+                    if tried == 1:
                         raise InfrastructureError(f"one sample exceeds the memory of {self.device}: {error}") from error
-                    self.largest = n // 2
+                    self.largest = tried // 2
                 # Here, since the error held on to the tensors of the pass that failed.
-                log.warning("a batch of %d exceeds the memory of %s; going on with %d", n, self.device, self.largest)
+                log.warning(
+                    "a batch of %d exceeds the memory of %s; going on with %d", tried, self.device, self.largest
+                )
                 if self.device == "cuda":
                     self._torch.cuda.empty_cache()
             cuts = range(0, n, self.largest)
@@ -242,12 +280,13 @@ class ClipEncoder:
         return Flight(tuple(pieces), self.precision)
 
     def _forward(self, pixels: Any, tokens: Any) -> "_Piece":
-        torch = self._torch
+        torch, n = self._torch, len(pixels)
         start = time.perf_counter()
+        pixels, tokens = self._whole(pixels), self._whole(tokens)
         with torch.inference_mode():
             if self._copies is None:
                 image, text = self._features(pixels, tokens)
-                return _Piece(image, text, time.perf_counter() - start)
+                return _Piece(image[:n], text[:n], time.perf_counter() - start)
             with torch.cuda.stream(self._copies):
                 pixels = pixels.to(self.device, non_blocking=True)
                 tokens = tokens.pin_memory().to(self.device, non_blocking=True)
@@ -259,8 +298,8 @@ class ClipEncoder:
             begin.record(stream)
             results = []
             for features in self._features(pixels, tokens):
-                results.append(torch.empty(features.shape, dtype=features.dtype, pin_memory=True))
-                results[-1].copy_(features, non_blocking=True)
+                results.append(torch.empty((n, features.shape[1]), dtype=features.dtype, pin_memory=True))
+                results[-1].copy_(features[:n], non_blocking=True)
             end.record(stream)
             return _Piece(results[0], results[1], 0.0, (begin, end))
 

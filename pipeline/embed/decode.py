@@ -15,7 +15,8 @@ import warnings
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-from PIL import Image, UnidentifiedImageError
+import PIL
+from PIL import Image, UnidentifiedImageError, features
 
 from pipeline.embed.filters import Filtered, Filters
 from pipeline.embed.resize import Preprocess
@@ -45,6 +46,12 @@ JSON_BROKEN = "json-broken"
 """Counter: json members that could not be parsed, or were too large to load."""
 
 
+def libraries() -> str:
+    """What decides pixels: machines where this differs may decode a picture to other bytes."""
+    parts = ("libjpeg_turbo", "jpg", "webp", "avif")
+    return ", ".join([f"Pillow {PIL.__version__}", *(f"{part} {features.version(part)}" for part in parts)])
+
+
 class Refusal(Exception):
     """Why a sample is rejected, on its way to becoming a `Rejected`."""
 
@@ -67,7 +74,8 @@ class Prepared:
     """A sample ready for the encoder but for its pixels, which lie in its slot.
 
     `notes` are counters to raise, `offset` and `size` its range in the tar, `width` and `height` the image's own,
-    `fields` the values of the json that were asked for, `tokens` the caption's as int64 bytes (None: not made yet).
+    `fields` the values of the json that were asked for, `tokens` the caption's for each model as int64 bytes (empty:
+    not made yet).
     """
 
     key: str
@@ -79,7 +87,7 @@ class Prepared:
     height: int
     notes: tuple[str, ...]
     fields: tuple[float | str, ...] = ()
-    tokens: bytes | None = None
+    tokens: tuple[bytes, ...] = ()
 
 
 class Decoded(NamedTuple):
@@ -96,7 +104,8 @@ class Decoder:
 
     Attributes:
         preprocess: makes the model's pixels.
-        max_pixels: bounds width times height of the image, and of what the resize makes of it: an image of
+        others: make those of further models; they follow in the slot, in this order.
+        max_pixels: bounds width times height of the image, and of what any resize makes of it: an image of
             10 x 100,000 pixels would become 224 x 2,240,000. Larger ones are refused before they cost memory.
         fields: names and kinds of json values to carry along.
         filters: what captions and images must have.
@@ -106,9 +115,11 @@ class Decoder:
     max_pixels: int
     fields: tuple[tuple[str, FieldKind], ...] = ()
     filters: Filters = field(default_factory=Filters)
+    others: tuple[Preprocess, ...] = ()
 
     def setup(self) -> None:
-        """Leaves size limits to `max_pixels`, and keeps Pillow's remarks on bad EXIF out of the log."""
+        """Loads what filters need, leaves size limits to `max_pixels`, keeps Pillow's remarks on EXIF to itself."""
+        self.filters.setup()
         Image.MAX_IMAGE_PIXELS = None
         warnings.filterwarnings("ignore", module="PIL")
 
@@ -117,7 +128,7 @@ class Decoder:
 
         Args:
             sample: with its image, caption and json members loaded.
-            into: receives the pixels, uint8 [H, W, 3]; of a rejected sample, anything or nothing.
+            into: receives the pixels, uint8 [H, W, 3] for each size; of a rejected sample, anything or nothing.
 
         Returns:
             The sample, or why it is rejected. Captions are looked at first: they cost nothing.
@@ -136,7 +147,7 @@ class Decoder:
         values = tuple(field_value(record, name, kind) for name, kind in self.fields)
         image, width, height = self.decode(image_bytes)
         try:
-            into[:] = self.preprocess(image).tobytes()
+            self._fill(into, image, image_bytes)
         except (ValueError, OSError) as error:
             raise Refusal(reasons.IMAGE_UNDECODABLE, f"preprocessing: {_line(error)}") from error
         uid, more = _uid_of(record, image_bytes, caption_bytes)
@@ -157,8 +168,18 @@ class Decoder:
             fields=values,
         )
 
-    def decode(self, data: bytes) -> Decoded:
-        """Decodes to 8-bit RGB, smaller than in the file if `preprocess` asks for that.
+    def _fill(self, into: memoryview, image: Image.Image, data: bytes) -> None:
+        start = 0
+        for preprocess in (self.preprocess, *self.others):
+            if start and preprocess.method == "fast":
+                # At the scale that this size asks for: pixels are those of the model alone.
+                image = self.decode(data, preprocess).image
+            stop = start + preprocess.n_bytes
+            into[start:stop] = preprocess(image).tobytes()
+            start = stop
+
+    def decode(self, data: bytes, preprocess: Preprocess | None = None) -> Decoded:
+        """Decodes to 8-bit RGB, smaller than in the file if `preprocess` (default: the decoder's own) asks for that.
 
         Raises:
             Refusal: too many pixels by the header (nothing is decoded then), truncated, or not an image.
@@ -169,7 +190,7 @@ class Decoder:
                 width, height = image.size
                 self._check_size(width, height)
                 self.filters.check_image(width, height)
-                self.preprocess.draft(image)
+                (preprocess or self.preprocess).draft(image)
                 return Decoded(image.convert("RGB"), width, height)
         except (Refusal, Filtered):
             raise
@@ -189,13 +210,13 @@ class Decoder:
         limit = self.max_pixels
         if width * height > limit:
             raise Refusal(reasons.IMAGE_TOO_LARGE, f"{width} x {height} pixels, limit {limit}")
-        resized_width, resized_height = self.preprocess.resized_size(width, height) if width and height else (0, 0)
-        if resized_width * resized_height > limit:
-            raise Refusal(
-                reasons.IMAGE_TOO_LARGE,
-                f"{width} x {height} is so narrow that resizing gives {resized_width * resized_height} pixels, "
-                f"limit {limit}",
-            )
+        if not width or not height:
+            return
+        for preprocess in (self.preprocess, *self.others):
+            resized = math.prod(preprocess.resized_size(width, height))
+            if resized > limit:
+                detail = f"{width} x {height} is so narrow that resizing gives {resized} pixels, limit {limit}"
+                raise Refusal(reasons.IMAGE_TOO_LARGE, detail)
 
 
 def decode_caption(data: bytes) -> tuple[str, bool]:
@@ -222,9 +243,13 @@ def parse_json(data: bytes | None) -> tuple[dict[str, Any], tuple[str, ...]]:
     if data is None:
         return {}, ()
     try:
-        record = json.loads(data)
+        # Bytes would be searched for their encoding, which takes as long as reading them; the rare other kind is below.
+        record = json.loads(data.decode())
     except (ValueError, RecursionError):
-        return {}, (JSON_BROKEN,)
+        try:
+            record = json.loads(data)
+        except (ValueError, RecursionError):
+            return {}, (JSON_BROKEN,)
     return (record if isinstance(record, dict) else {}), ()
 
 

@@ -23,10 +23,10 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Protocol
@@ -34,18 +34,16 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.embed.decode import Prepared, Rejected
+from pipeline.embed.decode import Rejected
 from pipeline.embed.decode_process import MARK, TIMEOUT_SIGNALS, WALL_FACTOR
+from pipeline.embed.decode_tasks import TASKS_IN_HAND, Outcome, Task, Tasks
 from pipeline.errors import D2PruneError, InfrastructureError
 from pipeline.inputs import reasons
 from pipeline.inputs.tar import Sample
 
 log = logging.getLogger(__name__)
 
-Outcome = Prepared | Rejected
-
 _TRIES = 2
-_TASKS_PER_PROCESS = 2
 # A process that ends this often in a row before it is at any sample does so for a reason of its own.
 _MAX_IDLE_DEATHS = 3
 
@@ -60,18 +58,6 @@ class Work(Protocol):
     def __call__(self, sample: Sample, into: memoryview) -> Outcome:
         """Decode the sample into its slot."""
         ...
-
-
-@dataclass(eq=False)
-class _Task:
-    number: int
-    samples: Sequence[tuple[int, Sample]]  # offset in the arena, sample
-    future: "Future[list[Outcome]]" = field(default_factory=Future)
-    rejected: dict[int, Rejected] = field(default_factory=dict)
-    deaths: Counter[int] = field(default_factory=Counter)
-
-    def left(self) -> list[int]:
-        return [index for index in range(len(self.samples)) if index not in self.rejected]
 
 
 class _Ended(Exception):
@@ -140,7 +126,7 @@ class DecodePool:
         self._lanes: queue.SimpleQueue[int] = queue.SimpleQueue()
         for lane in range(lanes):
             self._lanes.put(lane)
-        self._tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
+        self._tasks = Tasks()
         self._number, self._lock = 0, threading.Lock()
         self._closed = False
         self._threads = [
@@ -166,18 +152,18 @@ class DecodePool:
         """Decode samples to where they belong in the arena; used through `Lane.submit`."""
         with self._lock:
             self._number += 1
-            task = _Task(self._number, samples)
+            task = Task(self._number, samples)
         self._tasks.put(task)
         return task.future
 
     def close(self) -> None:
         """Kill the processes; futures that are not done fail."""
         self._closed = True
+        for task in self._tasks.close():
+            task.future.set_exception(self._stopped())
         for process in self._processes:
             if process is not None:
                 process.popen.kill()
-        for _ in self._threads:
-            self._tasks.put(None)
         for thread in self._threads:
             thread.join(timeout=10)
         with contextlib.suppress(OSError):
@@ -185,12 +171,12 @@ class DecodePool:
 
     def _serve(self, index: int) -> None:
         """One process's life, and that of those that replace it."""
-        pending: deque[_Task] = deque()
+        pending: deque[Task] = deque()
         sent = idle_deaths = 0
         while True:
-            if len(pending) < _TASKS_PER_PROCESS and (task := self._next(block=not pending)) is not None:
+            if len(pending) < TASKS_IN_HAND and (task := self._tasks.take(0 if pending else None)) is not None:
                 pending.append(task)
-                more = len(pending) < _TASKS_PER_PROCESS
+                more = len(pending) < TASKS_IN_HAND
             else:
                 more = False
             if not pending:
@@ -216,9 +202,9 @@ class DecodePool:
             except _Ended:
                 idle_deaths = 0 if self._ended(index, pending) else idle_deaths + 1
                 if self._closed or idle_deaths >= _MAX_IDLE_DEATHS:
-                    why = "were stopped" if self._closed else f"end at once ({sys.executable}); see their messages"
+                    why = InfrastructureError(f"decode processes end at once ({sys.executable}); see their messages")
                     for task in pending:
-                        task.future.set_exception(InfrastructureError(f"decode processes {why}"))
+                        task.future.set_exception(self._stopped() if self._closed else why)
                     pending.clear()
                     idle_deaths = 0
             except Exception as error:
@@ -230,16 +216,9 @@ class DecodePool:
         if (process := self._processes[index]) is not None:
             process.end()
 
-    def _next(self, block: bool) -> _Task | None:
-        """The next task; None where there is none now, or the pool is closed."""
-        while not self._closed:
-            try:
-                task = self._tasks.get(block)
-            except queue.Empty:
-                return None
-            if task is not None and task.future.set_running_or_notify_cancel():
-                return task
-        return None
+    @staticmethod
+    def _stopped() -> InfrastructureError:
+        return InfrastructureError("decode processes were stopped")
 
     def _start(self, index: int) -> None:
         ours, theirs = socket.socketpair()
@@ -270,7 +249,7 @@ class DecodePool:
         except OSError as error:
             raise _Ended from error
 
-    def _ended(self, index: int, pending: Sequence[_Task]) -> bool:
+    def _ended(self, index: int, pending: Sequence[Task]) -> bool:
         """Clears up after a process; True if it was at a sample, which has then one try less."""
         process, self._processes[index] = self._processes[index], None
         if process is None:
@@ -297,7 +276,7 @@ class DecodePool:
         return True
 
 
-def _send(process: _Process, task: _Task, slot_bytes: int) -> None:
+def _send(process: _Process, task: Task, slot_bytes: int) -> None:
     samples = [(task.samples[index][0], slot_bytes, task.samples[index][1]) for index in task.left()]
     try:
         process.connection.send((task.number, samples))
@@ -305,7 +284,7 @@ def _send(process: _Process, task: _Task, slot_bytes: int) -> None:
         raise _Ended from error
 
 
-def _receive(process: _Process, task: _Task) -> tuple[dict[int, Outcome], str]:
+def _receive(process: _Process, task: Task) -> tuple[dict[int, Outcome], str]:
     try:
         outcomes, failure = process.connection.recv()
     except (EOFError, OSError) as error:
@@ -313,7 +292,7 @@ def _receive(process: _Process, task: _Task) -> tuple[dict[int, Outcome], str]:
     return (dict(zip(task.left(), outcomes, strict=True)) if outcomes is not None else {}), failure
 
 
-def _finish(task: _Task, outcomes: dict[int, Outcome]) -> None:
+def _finish(task: Task, outcomes: dict[int, Outcome]) -> None:
     every = outcomes | task.rejected
     task.future.set_result([every[index] for index in range(len(task.samples))])
 

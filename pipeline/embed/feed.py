@@ -15,12 +15,12 @@ from typing import NamedTuple
 
 from pipeline import storage
 from pipeline.embed.decode import Prepared
-from pipeline.embed.decode_pool import Lane, Outcome
+from pipeline.embed.decode_pool import Lane
+from pipeline.embed.decode_tasks import TASK_SAMPLES, Outcome
 from pipeline.inputs.tar import Fault, Sample, TarReader
 
 _AHEAD_BYTES = 256 << 20
-# Samples per message to a decode process, and bytes after which a message is not filled any further.
-_TASK_SAMPLES = 8
+# Bytes after which a message to a decode process is not filled any further.
 _TASK_BYTES = 2 << 20
 # Blocks of a remote tar under way at once: a GPU eats more than one connection brings.
 _BLOCKS_AHEAD = 8
@@ -146,7 +146,7 @@ class Feed:
         for event in reader:
             self.read += 1
             more = sum(map(len, event.members.values())) if isinstance(event, Sample) else 0
-            if events and (len(events) == _TASK_SAMPLES or size + more > _TASK_BYTES or not self._has_room(more)):
+            if events and (len(events) == TASK_SAMPLES or size + more > _TASK_BYTES or not self._has_room(more)):
                 self._submit(events, size)
                 events, size = [], 0
             slot = self._take(more)

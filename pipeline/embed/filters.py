@@ -1,12 +1,11 @@
 """Rules that samples must obey to be embedded, told before anything is decoded: DataComp's basic baseline.
 
-Each is off unless set. What they remove is booked as `filtered`, apart from what could not be read. The baseline's
-rule that captions be English is left out: language identifiers that come with a model of their own misjudge captions
-of a few words (py3langid takes "dog" for Czech and "Hello Kitty 3D Wallpaper HD" for Finnish).
+Each is off unless set. What they remove is booked as `filtered`, apart from what could not be read.
 """
 
 from dataclasses import dataclass
 
+from pipeline.embed import language
 from pipeline.inputs import reasons
 
 
@@ -28,20 +27,30 @@ class Filters:
         min_characters: of the caption, white space at its ends not counted.
         min_image_side: pixels of the shorter side.
         max_aspect_ratio: longer side over shorter side.
+        language: of the caption, a code of `language.CODES`.
     """
 
     min_words: int | None = None
     min_characters: int | None = None
     min_image_side: int | None = None
     max_aspect_ratio: float | None = None
+    language: str | None = None
+
+    def setup(self) -> None:
+        """Loads what the rules need; raises UserError where that is not installed."""
+        if self.language is not None:
+            language.check(self.language, "filter.language")
 
     def check_caption(self, caption: str) -> None:
-        """Raises `Filtered` if the caption is too short."""
+        """Raises `Filtered` if the caption is too short, or in another language."""
         if self.min_words is not None and (words := len(caption.split())) < self.min_words:
             raise Filtered(reasons.FILTERED_WORDS, f"{words} words, filter.min_words is {self.min_words}")
         if self.min_characters is not None and len(caption) < self.min_characters:
             detail = f"{len(caption)} characters, filter.min_characters is {self.min_characters}"
             raise Filtered(reasons.FILTERED_CHARACTERS, detail)
+        # Last, as it costs most.
+        if self.language is not None and (found := language.language_of(caption)) != self.language:
+            raise Filtered(reasons.FILTERED_LANGUAGE, f"taken for {found}, filter.language is {self.language}")
 
     def check_image(self, width: int, height: int) -> None:
         """Raises `Filtered` if the image is too small or too narrow."""

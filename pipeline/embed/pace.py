@@ -4,7 +4,13 @@ from collections.abc import Callable
 
 from pipeline.execution import metrics
 
-_SHOWN = (metrics.SAMPLES_REJECTED, metrics.EMBED_BUSY_SECONDS, metrics.EMBED_WAIT_SECONDS)
+_SHOWN = (
+    metrics.SAMPLES_REJECTED,
+    metrics.EMBED_BUSY_SECONDS,
+    metrics.EMBED_WAIT_SECONDS,
+    metrics.SAMPLES_DECODED_REMOTELY,
+    metrics.SAMPLES_READ,
+)
 
 
 def pace() -> Callable[[], str]:
@@ -15,8 +21,12 @@ def pace() -> Callable[[], str]:
     before = [metrics.total(name) for name in _SHOWN]
 
     def line() -> str:
-        rejected, busy, wait = (metrics.total(name) - was for name, was in zip(_SHOWN, before, strict=True))
+        rejected, busy, wait, remote, read = (
+            metrics.total(name) - was for name, was in zip(_SHOWN, before, strict=True)
+        )
         said = [f"{rejected:,.0f} rejected"] if rejected else []
+        if remote:
+            said.insert(0, f"{remote / max(remote, read):.0%} decoded remotely")
         if busy + wait:
             said.insert(0, f"model busy {busy / (busy + wait):.0%}, waiting {wait / (busy + wait):.0%}")
         return ", ".join(said)

@@ -20,7 +20,7 @@ from pipeline.execution import metrics
 from pipeline.inputs import reasons
 
 SAMPLES = "samples.parquet"
-EMBEDDINGS = "embeddings.parquet"
+EMBEDDINGS = schemas.embeddings_file()
 REJECTS = "rejects.parquet"
 
 READ = "read"
@@ -47,10 +47,18 @@ class Part:
 
     records: tuple[FileRecord, ...] = ()
 
-    def __init__(self, shard: str, samples: TableWriter, embeddings: TableWriter, rejects: TableWriter) -> None:
+    def __init__(
+        self,
+        shard: str,
+        fields: Sequence[str],
+        models: Sequence[str],
+        samples: TableWriter,
+        embeddings: Sequence[TableWriter],
+        rejects: TableWriter,
+    ) -> None:
         self.counters: Counter[str] = Counter()
         self._shard, self._samples, self._embeddings, self._rejects = shard, samples, embeddings, rejects
-        self._columns = samples.schema.names
+        self._fields, self._scores = fields, [schemas.score_column(model) for model in models]
         self._waiting: list[dict[str, str]] = []
         self._uids: set[bytes] = set()
 
@@ -70,8 +78,8 @@ class Part:
         self._rejects.write(pa.Table.from_pylist(self._waiting, schema=schemas.REJECTS))
         self._waiting = []
 
-    def embed(self, batch: Sequence[Prepared], found: Embeddings) -> None:
-        """Book a batch of samples with their embeddings."""
+    def embed(self, batch: Sequence[Prepared], found: Sequence[Embeddings]) -> None:
+        """Book a batch of samples with their embeddings by each model."""
         metrics.add(metrics.SAMPLES_READ, len(batch))
         metrics.add(metrics.SAMPLES_EMBEDDED, len(batch))
         self.counters[EMBEDDED] += len(batch)
@@ -84,22 +92,30 @@ class Part:
             "shard": [self._shard] * len(batch),
             "key": [item.key for item in batch],
             "uid": [item.uid for item in batch],
-            "clip_score": found.clip_score_N,
+            "clip_score": found[0].clip_score_N,
             "caption": [item.caption for item in batch],
             "width": np.array([item.width for item in batch], np.int32),
             "height": np.array([item.height for item in batch], np.int32),
             "offset": np.array([item.offset for item in batch], np.int64),
             "size": np.array([item.size for item in batch], np.int64),
         }
-        carried = self._columns[len(columns) :]
-        columns |= {name: [item.fields[i] for item in batch] for i, name in enumerate(carried)}
+        columns |= {name: [item.fields[i] for item in batch] for i, name in enumerate(self._fields)}
+        columns |= {name: by_model.clip_score_N for name, by_model in zip(self._scores, found, strict=False)}
         self._samples.write(pa.table(columns, schema=self._samples.schema))
-        vectors = [vector_column(found.image_ND), vector_column(found.text_ND)]
-        self._embeddings.write(pa.Table.from_arrays(vectors, schema=self._embeddings.schema))
+        for writer, by_model in zip(self._embeddings, found, strict=True):
+            vectors = [vector_column(by_model.image_ND), vector_column(by_model.text_ND)]
+            writer.write(pa.Table.from_arrays(vectors, schema=writer.schema))
 
 
 @contextlib.contextmanager
-def open_part(folder: str, key: str, shard: str, fields: Sequence[tuple[str, str]], dimension: int) -> Iterator[Part]:
+def open_part(
+    folder: str,
+    key: str,
+    shard: str,
+    fields: Sequence[tuple[str, str]],
+    dimensions: Sequence[int],
+    models: Sequence[str] = (),
+) -> Iterator[Part]:
     """The part of a shard; its files appear when the block ends without an error, and nothing stays otherwise.
 
     Args:
@@ -107,19 +123,26 @@ def open_part(folder: str, key: str, shard: str, fields: Sequence[tuple[str, str
         key: the unit's key.
         shard: its name.
         fields: see `schemas.samples`.
-        dimension: D of the embeddings.
+        dimensions: D of each model's embeddings.
+        models: their names, where there are several.
     """
-    with (
-        artifacts.table_writer(folder, key, SAMPLES, schemas.samples(fields)) as samples,
-        artifacts.table_writer(folder, key, EMBEDDINGS, schemas.embeddings(dimension)) as embeddings,
-        artifacts.table_writer(folder, key, REJECTS, schemas.REJECTS) as rejects,
-    ):
-        part = Part(shard, samples, embeddings, rejects)
+    files = [EMBEDDINGS, *(schemas.embeddings_file(model) for model in models[1:])]
+    with contextlib.ExitStack() as stack:
+
+        def open_table(name: str, schema: pa.Schema) -> TableWriter:
+            return stack.enter_context(artifacts.table_writer(folder, key, name, schema))
+
+        samples = open_table(SAMPLES, schemas.samples(fields, models))
+        embeddings = [
+            open_table(name, schemas.embeddings(width)) for name, width in zip(files, dimensions, strict=True)
+        ]
+        rejects = open_table(REJECTS, schemas.REJECTS)
+        part = Part(shard, [name for name, _ in fields], models, samples, embeddings, rejects)
         yield part
         part.flush()
         books = {name: part.counters[name] for name in (EMBEDDED, REJECTED, FILTERED)}
         artifacts.balance(f"embed {shard}", part.counters[READ], books)
-    part.records = tuple(writer.record for writer in (samples, embeddings, rejects) if writer.record is not None)
+    part.records = tuple(writer.record for writer in (samples, *embeddings, rejects) if writer.record is not None)
 
 
 def commit(folder: str, key: str, part: Part, facts: dict[str, object]) -> Receipt:

@@ -1,9 +1,10 @@
 """The embed stage: a unit is one input shard, its part holds the embedded samples and the rejects, in tar order.
 
 Reads tars (`inputs.pool.Shard`), writes `samples.parquet` (`schemas.samples`), `embeddings.parquet`
-(`schemas.embeddings`) and `rejects.parquet` (`schemas.REJECTS`) per shard. Invariants: samples read = embedded +
-rejected + filtered; batches never cross shards, so the bits do not depend on which worker took which shard; memory
-holds what `feed` and `part` keep, whatever the size of the shard.
+(`schemas.embeddings`; of further models `embeddings-NAME.parquet`) and `rejects.parquet` (`schemas.REJECTS`) per shard.
+Invariants: samples read = embedded + rejected + filtered; what a model gives does not depend on the others; batches
+never cross shards, so the bits do not depend on which worker took which shard; memory holds what `feed` and `part`
+keep, whatever the size of the shard.
 
 A worker takes two shards side by side: while the model works on one, the next is read and decoded ahead, and the one
 before written. So the model waits at no border between shards.
@@ -14,16 +15,18 @@ import weakref
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from pipeline import artifacts, storage
 from pipeline.artifacts import Receipt
-from pipeline.embed import models
-from pipeline.embed.clip import ClipEncoder, Flight
+from pipeline.embed import batch_size, models
+from pipeline.embed.batch_size import BatchSize
 from pipeline.embed.decode import WANTED_EXTENSIONS, Decoder, FieldKind, Prepared
 from pipeline.embed.decode_pool import DecodePool, Lane, Work
+from pipeline.embed.decode_remote import AssistedPool
 from pipeline.embed.feed import Feed, Ready
 from pipeline.embed.filters import Filters
+from pipeline.embed.models_at_once import Flights, ModelsAtOnce
 from pipeline.embed.part import (
     EMBEDDED,
     EMBEDDINGS,
@@ -40,7 +43,7 @@ from pipeline.embed.part import (
 from pipeline.embed.resize import Method
 from pipeline.embed.tokens import Tokenising
 from pipeline.errors import InfrastructureError, UserError
-from pipeline.execution import metrics
+from pipeline.execution import Helpers, metrics
 from pipeline.inputs.pool import Shard
 from pipeline.inputs.tar import DEFAULT_MAX_MEMBER_BYTES
 
@@ -66,7 +69,7 @@ AT_ONCE = 2
 """Shards that a worker has in hand: the model is at one of them."""
 
 MAX_PROCESSES = 32
-"""Decode processes of one worker; more than a GPU takes pictures from."""
+"""Decode processes of one worker, helpers included; more than a GPU takes pictures from."""
 
 BATCH_CUT = "batch-cut"
 """Counter: batches that exceeded the device's memory and went through the model in pieces; their last bits may differ
@@ -83,8 +86,12 @@ class EmbedParams:
     Attributes:
         model: from `models.identity`; paths do not count.
         pretrained: likewise.
+        compile: whether the models are compiled, which moves the last bits.
+        others: the same of further models, whose embeddings are made in the same pass.
+        names: of all models, the first's included; empty where there is but one.
         precision: fp32, bf16, fp16, or auto (by the device of the worker; its receipt tells which).
-        batch_size: samples per forward pass: a matrix product of another shape may round differently.
+        batch_size: samples per forward pass: a matrix product of another shape may round differently. `auto`: see
+            `batch_size`.
         resize: see `resize`.
         max_pixels: see `decode.Decoder`.
         max_member_bytes: images, captions and json above are not loaded.
@@ -95,12 +102,15 @@ class EmbedParams:
     model: str
     pretrained: str | None
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    batch_size: int = 64
+    batch_size: int | Literal["auto"] = 64
     resize: Method = "exact"
     max_pixels: int = 100_000_000
     max_member_bytes: int = DEFAULT_MAX_MEMBER_BYTES
     fields: tuple[tuple[str, FieldKind], ...] = ()
     filters: Filters = field(default_factory=Filters)
+    compile: bool = False
+    others: tuple[tuple[str, str | None], ...] = ()
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -117,7 +127,7 @@ def plan(shards: Sequence[Shard], params: EmbedParams) -> list[EmbedUnit]:
 
 
 class EmbedWorker:
-    """Embeds one shard per call; `AT_ONCE` threads may call it. Loads the model once: build it where it runs."""
+    """Embeds one shard per call; `AT_ONCE` threads may call it. Loads the models once: build it where it runs."""
 
     def __init__(
         self,
@@ -128,8 +138,10 @@ class EmbedWorker:
         device: str = "auto",
         decode_processes: int = 1,
         image_timeout: float = 30.0,
+        others: Sequence[tuple[str, str | None]] = (),
+        helpers: Helpers | None = None,
     ) -> None:
-        """Loads the model.
+        """Loads the models.
 
         Args:
             folder: the stage's folder, `work_dir/embed`.
@@ -139,26 +151,38 @@ class EmbedWorker:
             device: `auto` takes a GPU if there is one.
             decode_processes: processes that decode ahead of the encoder; does not change the result.
             image_timeout: seconds of processor time after which a picture's decoder is given up.
+            others: further models, as `model` and `pretrained`.
+            helpers: on other machines, that decode too; change the result no more than processes do.
 
         Raises:
-            UserError: the model here is not the one the units were planned with.
+            UserError: a model here is not the one the units were planned with, or a filter needs what is not installed.
         """
-        here = models.identity(model, pretrained)
-        if here != (params.model, params.pretrained):
-            raise UserError(f"embed.model: this machine has {here}, planned was {(params.model, params.pretrained)}")
+        named = ((model, pretrained), *others)
+        for given, planned in zip(named, ((params.model, params.pretrained), *params.others), strict=True):
+            if (here := models.identity(*given)) != planned:
+                raise UserError(f"embed.model: this machine has {here}, planned was {planned}")
+        # Here, as a decode process that cannot load it says so only in its messages.
+        params.filters.setup()
         self._folder = folder
         self._params = params
-        source = models.resolve(model, pretrained)
-        self._encoder = ClipEncoder(source, params.precision, device, resize=params.resize)
-        decoder = Decoder(self._encoder.preprocess, params.max_pixels, params.fields, params.filters)
+        # The configuration refuses `auto` with `compile`.
+        compiled_rows = params.batch_size if params.compile and params.batch_size != "auto" else 0
+        sources = [models.resolve(*given) for given in named]
+        self._models = ModelsAtOnce(sources, params.precision, device, params.resize, compiled_rows)
+        most = batch_size.limit(params.batch_size, self._models.device)
+        self._batch = BatchSize(params.batch_size, most)
+        preprocess, *smaller = self._models.preprocesses
+        decoder = Decoder(preprocess, params.max_pixels, params.fields, params.filters, tuple(smaller))
         work: Work = decoder
-        if self._encoder.device != "cpu":
+        if self._models.device != "cpu":
             # At a GPU's pace the tokenizer alone would fill this process; on a CPU it is lost beside the model, and a
             # decode process that loads it takes 360 MB instead of 25.
-            work = Tokenising(decoder, source)
-        # A batch that is gathered, one that waits, and what the processes are at.
-        slots = 2 * params.batch_size + 16 * decode_processes
-        self._pool = DecodePool(work, decode_processes, self._encoder.preprocess.n_bytes, slots, AT_ONCE, image_timeout)
+            work = Tokenising(decoder, sources)
+        # A batch that is gathered, one that waits, and what processes and helpers are at.
+        most_helpers = max(0, MAX_PROCESSES - decode_processes) if helpers is not None else 0
+        slots = 2 * most + 16 * (decode_processes + most_helpers)
+        shape = (work, decode_processes, self._models.n_bytes, slots, AT_ONCE, image_timeout)
+        self._pool = DecodePool(*shape) if helpers is None else AssistedPool(*shape, helpers, most_helpers)
         self.close = weakref.finalize(self, self._pool.close)
         """Ends the decode processes; happens by itself when the worker is collected or the program ends."""
         self._turn = threading.Lock()
@@ -171,13 +195,13 @@ class EmbedWorker:
             InfrastructureError: storage failed, or the shard changed under the run.
             BooksError: a sample is neither embedded nor rejected.
         """
-        shard, params, encoder = unit.shard, self._params, self._encoder
-        with open_part(self._folder, unit.key, shard.name, params.fields, encoder.dimension) as part:
+        shard, params, found = unit.shard, self._params, self._models
+        with open_part(self._folder, unit.key, shard.name, params.fields, found.dimensions, params.names) as part:
             try:
                 with (
                     self._pool.lane() as lane,
                     Feed(shard.url, lane, WANTED_EXTENSIONS, params.max_member_bytes) as feed,
-                    # From here on this shard has the model; until then it decodes ahead.
+                    # From here on this shard has the models; until then it decodes ahead.
                     self._turn,
                 ):
                     self._embed(feed, lane, part)
@@ -189,19 +213,22 @@ class EmbedWorker:
                 )
             part.counters[READ] = feed.read
             part.counters[END_MARK_MISSING] += not feed.end_mark
-        return commit(self._folder, unit.key, part, {"dimension": encoder.dimension, "precision": encoder.precision})
+        facts = {"dimension": found.dimensions[0], "precision": found.precision}
+        if params.names:
+            facts |= {"dimensions": dict(zip(params.names, found.dimensions, strict=True))}
+        return commit(self._folder, unit.key, part, facts)
 
     def _embed(self, feed: Feed, lane: Lane, part: Part) -> None:
-        flights: deque[tuple[list[Prepared], Flight]] = deque()
+        flights: deque[tuple[list[Prepared], Flights]] = deque()
         waited = 0.0
         for batch in self._batches(feed, part):
             metrics.add(metrics.EMBED_WAIT_SECONDS, feed.waited - waited)
             waited = feed.waited
             samples = [ready.sample for ready in batch]
             slots = [ready.slot for ready in batch]
-            pixels = self._encoder.gather(lane.pixels, slots)
+            pixels = self._models.gather(lane.pixels, slots)
             feed.release(slots)
-            flights.append((samples, self._encoder.launch(pixels, self._tokens(samples))))
+            flights.append((samples, self._models.launch(pixels, samples)))
             if len(flights) == _FLIGHTS:
                 self._book(*flights.popleft(), part)
         while flights:
@@ -212,7 +239,7 @@ class EmbedWorker:
         for item in feed:
             if isinstance(item, Ready):
                 batch.append(item)
-                if len(batch) == self._params.batch_size:
+                if len(batch) == self._batch.size:
                     yield batch
                     batch = []
             else:
@@ -220,16 +247,11 @@ class EmbedWorker:
         if batch:
             yield batch
 
-    def _tokens(self, samples: Sequence[Prepared]) -> Any:
-        made = [sample.tokens for sample in samples if sample.tokens is not None]
-        if len(made) < len(samples):
-            return self._encoder.tokenize([sample.caption for sample in samples])
-        return self._encoder.as_tokens(b"".join(made), len(samples))
-
-    def _book(self, samples: list[Prepared], flight: Flight, part: Part) -> None:
-        part.embed(samples, flight.settle())
-        metrics.add(metrics.EMBED_BUSY_SECONDS, flight.seconds)
-        part.counters[BATCH_CUT] += len(flight.pieces) > 1
+    def _book(self, samples: list[Prepared], flights: Flights, part: Part) -> None:
+        part.embed(samples, flights.settle())
+        metrics.add(metrics.EMBED_BUSY_SECONDS, flights.seconds)
+        self._batch.saw(len(samples), flights.seconds, self._models.fits)
+        part.counters[BATCH_CUT] += flights.cut
 
 
 def check_reject_rate(counters: Counter[str] | dict[str, int], limit: float) -> None:

@@ -1,7 +1,7 @@
 """Captions become token ids in the decode processes: at a GPU's pace that alone is a core's work and more."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,17 +16,19 @@ class Tokenising:
     """A `Decoder` that also fills `Prepared.tokens`; see `decode_pool.Work`. Loads open_clip in each process."""
 
     decoder: Decoder
-    source: ModelSource
-    _tokenizer: Callable[[list[str]], Any] | None = field(default=None, init=False)
+    sources: Sequence[ModelSource]
+    _tokenizers: list[Callable[[list[str]], Any]] = field(default_factory=list, init=False)
 
     def setup(self) -> None:
-        """Load the tokenizer."""
+        """Load each model's tokenizer."""
         self.decoder.setup()
-        self._tokenizer = load_tokenizer(import_open_clip(), self.source)
+        open_clip = import_open_clip()
+        self._tokenizers = [load_tokenizer(open_clip, source) for source in self.sources]
 
     def __call__(self, sample: Sample, into: memoryview) -> Prepared | Rejected:
         """Decode one sample, pixels and caption."""
         found = self.decoder(sample, into)
-        if isinstance(found, Rejected) or self._tokenizer is None:
+        if isinstance(found, Rejected):
             return found
-        return dataclasses.replace(found, tokens=self._tokenizer([found.caption]).numpy().tobytes())
+        made = tuple(tokenizer([found.caption]).numpy().tobytes() for tokenizer in self._tokenizers)
+        return dataclasses.replace(found, tokens=made)

@@ -1,7 +1,7 @@
 """Runs work on workers: on Ray actors, or in this process with the same semantics.
 
 Two ways to work. `map`: independent units on a pool of workers. `group`: members that keep state and send each other
-messages in rounds.
+messages in rounds. A worker of `map` may have `helpers`: cores of machines that have no GPU.
 
 A worker is whatever `make_worker()` returns: a callable from unit to result, built where it runs, so that models and
 compiled kernels are loaded once per worker. Units are independent, so a unit may run again after a crash: its result is
@@ -10,9 +10,21 @@ anything else a unit raises, since it would be raised again. Ray appears in `on_
 """
 
 from pipeline.execution import metrics
-from pipeline.execution.contract import Executor, Group, Inboxes, Resources
+from pipeline.execution.contract import Executor, Group, Helper, Helpers, Inboxes, Resources
 from pipeline.execution.guarded import Guarded
-from pipeline.execution.in_process import InProcess
+from pipeline.execution.in_process import InProcess, InProcessHelpers
 from pipeline.execution.on_ray import OnRay
 
-__all__ = ["Executor", "Group", "Guarded", "InProcess", "Inboxes", "OnRay", "Resources", "metrics"]
+__all__ = [
+    "Executor",
+    "Group",
+    "Guarded",
+    "Helper",
+    "Helpers",
+    "InProcess",
+    "InProcessHelpers",
+    "Inboxes",
+    "OnRay",
+    "Resources",
+    "metrics",
+]

@@ -1,12 +1,15 @@
 """What every executor promises: independent units on a pool, and groups of members that exchange messages."""
 
+import logging
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from pipeline.errors import D2PruneError, UserError
+from pipeline.errors import D2PruneError, InfrastructureError, UserError
+
+log = logging.getLogger(__name__)
 
 UnitT = TypeVar("UnitT")
 ResultT = TypeVar("ResultT")
@@ -67,8 +70,52 @@ class Executor(Protocol):
         """Cores for each GPU, on the machine that has fewest; 0 where there is no GPU."""
         ...
 
+    def helpers(self, resources: Resources) -> "Helpers":
+        """What each of the workers that `map` runs with `resources` may use of other machines."""
+        ...
+
     def close(self) -> None:
         """Stop what this executor started."""
+        ...
+
+
+class Helpers(Protocol):
+    """Cores of machines without a GPU, lent to a worker on another machine. Picklable; used where the worker lives."""
+
+    def places(self) -> Mapping[str, int]:
+        """Machines that can help, and how many helpers one worker may have on each; changes as machines come and go."""
+        ...
+
+    def hire(self, make_worker: Callable[[], Callable[[UnitT], ResultT]], place: str) -> "Helper":
+        """Ask for one on that machine, built from `make_worker` at its first unit. It ends with whoever hired it."""
+        ...
+
+
+class Helper(Protocol):
+    """One worker of a worker, with a core of its own. One thread uses it; any may `close` it."""
+
+    def here(self, timeout_s: float) -> bool:
+        """Whether it has found room, after waiting so long at most.
+
+        Raises:
+            InfrastructureError: it is lost, as with the methods below.
+        """
+        ...
+
+    def send(self, unit: Any) -> None:
+        """Hand it a unit, also while it is at another one."""
+        ...
+
+    def receive(self) -> Any:
+        """Wait for the result of the oldest unit it has.
+
+        Raises:
+            D2PruneError: what the worker raised; an `InfrastructureError` where the helper is lost, with all it had.
+        """
+        ...
+
+    def close(self) -> None:
+        """End it, whatever it is at."""
         ...
 
 
@@ -86,7 +133,7 @@ class Group(Protocol):
         ...
 
     def call(self, method: str, members: Sequence[int]) -> dict[int, Any]:
-        """Results by member; the lost are left out.
+        """Results by member; the lost are left out. Called again where storage fails, as `build` is.
 
         Raises:
             D2PruneError: whatever a member raised.
@@ -127,6 +174,21 @@ def close(worker: Any) -> None:
     """End what a worker started, if it says how (`close`)."""
     if (end := getattr(worker, "close", None)) is not None:
         end()
+
+
+def tried(work: Callable[[], ResultT], name: str) -> ResultT:
+    """What `work` returns, after as many tries as storage takes or is given.
+
+    Raises:
+        InfrastructureError: that of the last try.
+    """
+    for attempt in range(ATTEMPTS - 1):
+        try:
+            return work()
+        except InfrastructureError as error:
+            log.warning("%s failed (%s); trying again", name, error)
+            pause(attempt)
+    return work()
 
 
 def pause(attempt: int) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from pipeline.execution.contract import Executor, Group, Inboxes, Resources, ResultT, UnitT
+from pipeline.execution.contract import Executor, Group, Helpers, Inboxes, Resources, ResultT, UnitT
 
 
 class Guarded:
@@ -38,6 +38,10 @@ class Guarded:
     def cpus_per_gpu(self) -> float:
         """See `Executor.cpus_per_gpu`."""
         return self.inner.cpus_per_gpu()
+
+    def helpers(self, resources: Resources) -> Helpers:
+        """See `Executor.helpers`."""
+        return self.inner.helpers(resources)
 
     def close(self) -> None:
         """See `Executor.close`."""

@@ -1,16 +1,16 @@
 """One worker, in this process: where Ray is not installed, in notebooks, in most tests."""
 
-import logging
 import os
+import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from pipeline.errors import D2PruneError, InfrastructureError
-from pipeline.execution.contract import ATTEMPTS, Inboxes, Resources, ResultT, UnitT, close, name_of, named, pause
-
-log = logging.getLogger(__name__)
+from pipeline.execution.contract import Inboxes, Resources, ResultT, UnitT, close, name_of, named, tried
 
 
 class InProcess:
@@ -50,6 +50,10 @@ class InProcess:
         """See `Executor.cpus_per_gpu`: a worker here finds a GPU by itself."""
         return 0
 
+    def helpers(self, resources: Resources) -> "InProcessHelpers":
+        """See `Executor.helpers`: there is no other machine, and the worker has all cores of this one."""
+        return InProcessHelpers()
+
     def close(self) -> None:
         """Nothing to stop."""
 
@@ -71,17 +75,10 @@ def _side_by_side(worker: Callable[[UnitT], ResultT], units: Sequence[UnitT], at
 
 def _attempt(worker: Callable[[UnitT], ResultT], unit: UnitT) -> ResultT:
     """The unit's result, after as many tries as it takes or is given."""
-    for attempt in range(ATTEMPTS):
-        try:
-            return worker(unit)
-        except InfrastructureError as error:
-            if attempt + 1 == ATTEMPTS:
-                raise named(error, unit) from error
-            log.warning("unit %s failed (%s); trying again", name_of(unit), error)
-            pause(attempt)
-        except D2PruneError as error:
-            raise named(error, unit) from error
-    raise AssertionError("unreachable")
+    try:
+        return tried(lambda: worker(unit), f"unit {name_of(unit)}")
+    except D2PruneError as error:
+        raise named(error, unit) from error
 
 
 class InProcessGroup:
@@ -95,12 +92,16 @@ class InProcessGroup:
     def build(self, members: Sequence[int]) -> dict[int, Any]:
         """See `Group.build`."""
         for index in members:
-            self._members[index] = self._make_member(index)
+            self._members[index] = tried(partial(self._make_member, index), f"member {index}")
         return self.call("ready", members)
 
     def call(self, method: str, members: Sequence[int]) -> dict[int, Any]:
         """See `Group.call`."""
-        return {index: getattr(self._members[index], method)() for index in members if index in self._members}
+        return {
+            index: tried(getattr(self._members[index], method), f"member {index}: {method}")
+            for index in members
+            if index in self._members
+        }
 
     def exchange(
         self, method: str, members: Sequence[int], inboxes: Inboxes, *arguments: Any
@@ -121,3 +122,80 @@ class InProcessGroup:
     def close(self) -> None:
         """See `Group.close`."""
         self._members.clear()
+
+
+@dataclass
+class InProcessHelpers:
+    """Helpers that are threads of this process; a test may add places and `lose` one to see what becomes of its work.
+
+    Attributes:
+        room: helpers that each place holds.
+        hired: those that work, by place.
+    """
+
+    room: dict[str, int] = field(default_factory=dict)
+    hired: dict[str, list["InProcessHelper"]] = field(default_factory=dict)
+
+    def places(self) -> Mapping[str, int]:
+        """See `Helpers.places`."""
+        return dict(self.room)
+
+    def hire(self, make_worker: Callable[[], Callable[[UnitT], ResultT]], place: str) -> "InProcessHelper":
+        """See `Helpers.hire`."""
+        helper = InProcessHelper(make_worker)
+        self.hired.setdefault(place, []).append(helper)
+        return helper
+
+    def lose(self, place: str) -> None:
+        """Forget a place with all its helpers, as if the machine had vanished."""
+        self.room.pop(place, None)
+        for helper in self.hired.pop(place, []):
+            helper.close()
+
+
+class InProcessHelper:
+    """See `Helper`."""
+
+    def __init__(self, make_worker: Callable[[], Callable[[Any], Any]]) -> None:
+        self._make_worker = make_worker
+        self._worker: Callable[[Any], Any] | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="helper")
+        self._sent: deque[Future[Any]] = deque()
+        self._lost = threading.Event()
+
+    def here(self, timeout_s: float) -> bool:
+        """See `Helper.here`: at once."""
+        self._check()
+        return True
+
+    def send(self, unit: Any) -> None:
+        """See `Helper.send`."""
+        self._check()
+        self._sent.append(self._thread.submit(self._run, unit))
+
+    def receive(self) -> Any:
+        """See `Helper.receive`."""
+        try:
+            result = self._sent.popleft().result()
+        except CancelledError:
+            result = None
+        self._check()
+        return result
+
+    def close(self) -> None:
+        """See `Helper.close`."""
+        self._lost.set()
+        self._thread.shutdown(wait=False, cancel_futures=True)
+        close(self._worker)
+
+    def _run(self, unit: Any) -> Any:
+        if self._worker is None:
+            self._worker = self._make_worker()
+            if self._lost.is_set():
+                # Whoever closed this found no worker to end.
+                close(self._worker)
+        return self._worker(unit)
+
+    def _check(self) -> None:
+        if self._lost.is_set():
+            raise InfrastructureError("helper lost")

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 SAMPLES_READ = "d2prune_samples_read_total"
 SAMPLES_EMBEDDED = "d2prune_samples_embedded_total"
 SAMPLES_REJECTED = "d2prune_samples_rejected_total"
+SAMPLES_DECODED_REMOTELY = "d2prune_samples_decoded_remotely_total"
 EMBED_BUSY_SECONDS = "d2prune_embed_busy_seconds_total"
 EMBED_WAIT_SECONDS = "d2prune_embed_wait_seconds_total"
 UNITS_DONE = "d2prune_units_done_total"
@@ -19,6 +20,7 @@ DESCRIPTIONS = {
     SAMPLES_READ: "Samples met in the input.",
     SAMPLES_EMBEDDED: "Samples embedded.",
     SAMPLES_REJECTED: "Samples not embedded, by reason.",
+    SAMPLES_DECODED_REMOTELY: "Samples that another machine decoded for their worker.",
     EMBED_BUSY_SECONDS: "Time that the model's device computed.",
     EMBED_WAIT_SECONDS: "Time that the model waited for decoded samples.",
     UNITS_DONE: "Units of work finished, by stage.",

@@ -1,10 +1,12 @@
 """Ray actors as workers and as members of groups; the only module that imports Ray."""
 
 import collections
+import contextlib
 import dataclasses
 import logging
 import math
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,7 +15,8 @@ from typing import Any
 
 from pipeline.errors import D2PruneError, InfrastructureError, UserError
 from pipeline.execution import metrics
-from pipeline.execution.contract import ATTEMPTS, Inboxes, Resources, ResultT, UnitT, name_of, named, pause
+from pipeline.execution.contract import ATTEMPTS, Inboxes, Resources, ResultT, UnitT, name_of, named, pause, tried
+from pipeline.execution.ray_helpers import RayHelpers, workers_that_fit
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +24,12 @@ log = logging.getLogger(__name__)
 _GROW_EVERY_S = 2.0
 _MAX_STARTING = 64
 _SILENCE_S = 60.0
+
+
+def _import_ray() -> Any:
+    import ray
+
+    return ray
 
 
 def _fetch(boxed: list[Any]) -> Any:
@@ -42,6 +51,17 @@ def _send_metrics_to_ray() -> None:
         made[name].inc(amount, tags=dict(labels))
 
     metrics.send_to(count)
+
+
+@contextlib.contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keep who handles SIGTERM: `ray.init` puts handlers of its own there, after which a stopped run says nothing."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if before is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 class _Host:
@@ -97,18 +117,24 @@ class OnRay:
             return
         local = address is None and "RAY_ADDRESS" not in os.environ
         try:
-            ray.init(
-                # "local", lest Ray joins whatever cluster `ray start` once left on this machine.
-                address="local" if local else address,
-                num_cpus=num_cpus if local else None,
-                include_dashboard=False if local else None,
-                logging_level=logging.ERROR,
-                log_to_driver=False,
-            )
+            with _own_sigterm():
+                ray.init(
+                    # "local", lest Ray joins whatever cluster `ray start` once left on this machine.
+                    address="local" if local else address,
+                    num_cpus=num_cpus if local else None,
+                    include_dashboard=False if local else None,
+                    logging_level=logging.ERROR,
+                    log_to_driver=False,
+                )
         except (ConnectionError, ValueError) as error:
             raise UserError(
                 f"ray.address {address!r}: no cluster answers there: {' '.join(str(error).split())}"
             ) from error
+        except Exception as error:
+            # Ray has no class of its own for it: a node that did not come up in 30 s raises a bare Exception.
+            if type(error) is not Exception:
+                raise
+            raise InfrastructureError(f"a local Ray did not start: {' '.join(str(error).split())}") from error
         _send_metrics_to_ray()
 
     def map(
@@ -126,9 +152,7 @@ class OnRay:
 
     def _room(self, resources: Resources) -> int:
         """How many such workers the cluster as it is now can hold, and one at least."""
-        total = self._ray.cluster_resources()
-        wanted = {"CPU": resources.num_cpus, "GPU": resources.num_gpus}
-        return max(1, min(int(total.get(kind, 0) / share) for kind, share in wanted.items() if share))
+        return max(1, workers_that_fit(self._ray.nodes(), resources))
 
     def group(self, make_member: Callable[[int], Any], size: int, resources: Resources) -> "RayGroup":
         """See `Executor.group`."""
@@ -152,6 +176,10 @@ class OnRay:
         """See `Executor.cpus_per_gpu`."""
         nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
         return min((node.get("CPU", 0) / node["GPU"] for node in nodes if node.get("GPU")), default=0)
+
+    def helpers(self, resources: Resources) -> RayHelpers:
+        """See `Executor.helpers`: a core each, on nodes without a GPU."""
+        return RayHelpers(_import_ray, _Host, resources)
 
     def close(self) -> None:
         """Shut a local Ray down, or leave the cluster."""
@@ -303,7 +331,7 @@ class _Member:
 
     def build(self, make_member: list[Any], index: int) -> tuple[str, Any]:
         try:
-            self._member = _fetch(make_member)(index)
+            self._member = tried(lambda: _fetch(make_member)(index), f"member {index}")
             return "done", self._member.ready()
         except D2PruneError as error:
             return "error", error
@@ -312,7 +340,7 @@ class _Member:
         if self._member is None:
             return "lost", None
         try:
-            return "done", getattr(self._member, method)()
+            return "done", tried(getattr(self._member, method), method)
         except D2PruneError as error:
             return "error", error
 

@@ -17,7 +17,6 @@ from pipeline.report import gallery, metrics
 from pipeline.report.data import ReportParams
 from pipeline.report.pool import Pool
 
-EMBEDDINGS = "embeddings.parquet"
 NONE = -1
 """Label of a sample that was not looked at."""
 # Beyond so many bytes of embeddings only the report's sample is labelled: nobody waits for terabytes.
@@ -43,11 +42,11 @@ class Clusters:
 def read_clusters(run: FinishedRun, limit: int = LIMIT) -> Clusters:
     """Cluster the pool; without names where there are fewer than two clusters, or no embeddings."""
     label_N = np.full(len(run), NONE, np.int16)
-    sizes = [file.size for unit in run.embed.units for file in unit.files if file.name == EMBEDDINGS]
+    sizes = [file.size for unit in run.embed.units for file in unit.files if file.name == run.embeddings]
     if not len(run) or len(sizes) < len(run.embed.units):
         return Clusters((), label_N, True)
     params = ReportParams()
-    pool = Pool(run.work_dir, run.embed, run.select)
+    pool = Pool(run.work_dir, run.embed, run.select, run.embeddings)
     positions_S = pool.sample(params.sample_rows, params.sample_parts, params.seed)
     table, image_SD, text_SD = pool.take(positions_S, ["caption"], embeddings=True)
     points_SD = metrics.join_features(image_SD, text_SD, run.features)
@@ -69,7 +68,7 @@ def read_clusters(run: FinishedRun, limit: int = LIMIT) -> Clusters:
 def _nearest(run: FinishedRun, part: int, centres: NDArray[np.float32]) -> NDArray[np.int16]:
     rows = int(run.starts_P[part + 1] - run.starts_P[part])
     sides = run.features.split("+")
-    table = run.part(part, EMBEDDINGS, [f"{side}_emb" for side in sides])
+    table = run.part(part, run.embeddings, [f"{side}_emb" for side in sides])
     found = {side: vectors(table[f"{side}_emb"]) for side in sides}
     nothing = np.zeros((rows, 0), np.float16)
     points = metrics.join_features(found.get("image", nothing), found.get("text", nothing), run.features)

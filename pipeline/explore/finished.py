@@ -8,22 +8,23 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline import artifacts, storage
+from pipeline import artifacts, schemas, storage
 from pipeline.artifacts import Manifest, Receipt
 from pipeline.errors import InfrastructureError, UserError
 from pipeline.explore import sources, tables
 
 SAMPLES = "samples.parquet"
-EMBEDDINGS = "embeddings.parquet"
 REJECTS = "rejects.parquet"
 DECISIONS = "decisions.parquet"
 NEIGHBORS = "neighbors.parquet"
-_TABLES = {SAMPLES: "embed", EMBEDDINGS: "embed", REJECTS: "embed", DECISIONS: "select", NEIGHBORS: "graph"}
+# All others are embed's: samples, rejects, the embeddings of each model.
+_TABLES = {DECISIONS: "select", NEIGHBORS: "graph"}
 # Parts read side by side: a remote store answers many as fast as one.
 _THREADS = 8
 
@@ -75,8 +76,16 @@ class FinishedRun:
     @cached_property
     def features(self) -> str:
         """What distances are measured on: `image`, `text` or `image+text`."""
-        made_with = (self.rank.params.get("baseline") or {}) if self.graph is None else self.graph.params
-        return str(made_with.get("features", "image+text"))
+        return str(self._made_with.get("features", "image+text"))
+
+    @cached_property
+    def embeddings(self) -> str:
+        """The file of each embed part that these are read from."""
+        return str(self._made_with.get("embeddings", schemas.embeddings_file()))
+
+    @property
+    def _made_with(self) -> Mapping[str, Any]:
+        return (self.rank.params.get("baseline") or {}) if self.graph is None else self.graph.params
 
     @cached_property
     def urls(self) -> Mapping[str, str]:
@@ -94,7 +103,7 @@ class FinishedRun:
 
     def part(self, part: int, table: str, columns: Sequence[str]) -> pa.Table:
         """Columns of one part's table."""
-        stage = _TABLES[table]
+        stage = _TABLES.get(table, "embed")
         return tables.read_columns(self._folder(stage), self._units(stage)[part], table, columns)
 
     def parts(self, table: str, columns: Sequence[str]) -> list[pa.Table]:

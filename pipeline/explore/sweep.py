@@ -20,7 +20,7 @@ from pipeline.columns import vectors
 from pipeline.config import RunConfig
 from pipeline.driver import RunPlan, plan_run, run
 from pipeline.errors import UserError
-from pipeline.explore.finished import DECISIONS, EMBEDDINGS, SAMPLES, FinishedRun
+from pipeline.explore.finished import DECISIONS, SAMPLES, FinishedRun
 from pipeline.graph.csr import Graph
 from pipeline.graph.tables import read_graph
 from pipeline.report import metrics
@@ -196,13 +196,14 @@ class _Pool:
         self._sample = np.sort(rng.permutation(self.size)[:_POINTS])
         # A side that distances are not measured on may be missing: tables need not have it.
         sides = [f"{side}_emb" for side in config.graph.features.split("+")]
-        found = source.take(self._sample, EMBEDDINGS, sides)
+        found = source.take(self._sample, config.embeddings_file, sides)
         image, text = (
             vectors(found[side]) if side in sides else np.zeros((len(found), 0), np.float16)
             for side in ("image_emb", "text_emb")
         )
-        self._points = metrics.join_features(image, text, config.graph.features)
+        points_ND = metrics.join_features(image, text, config.graph.features)
         self._asking = np.sort(rng.permutation(len(self._sample))[:_QUERIES])
+        self._near = metrics.distances(points_ND[self._asking], points_ND)
         self.flagged_N = None
         if flagged:
             uids = source.column(SAMPLES, "uid")
@@ -220,7 +221,7 @@ class _Pool:
         sampled_M = kept_N[self._sample]
         order_M = np.concatenate([np.flatnonzero(sampled_M), np.flatnonzero(~sampled_M)])
         sizes = np.array([max(int(sampled_M.sum()), 1)])
-        coverage = metrics.nearest_by_fraction(self._points, self._asking, order_M, sizes)
+        coverage = metrics.nearest_by_fraction(self._near, self._asking, order_M, sizes)
         own_N = self._own_N
         return Outcome(
             setting=setting,

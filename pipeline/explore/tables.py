@@ -5,16 +5,14 @@ store beforehand. Checksums are not verified, which would mean reading whole fil
 deciding.
 """
 
-import functools
 from collections.abc import Sequence
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline import artifacts, storage
 from pipeline.artifacts import Receipt
 from pipeline.errors import InfrastructureError
-from pipeline.inputs.ranges import RangeFile
+from pipeline.inputs.ranges import open_parquet
 
 
 def read_columns(folder: str, receipt: Receipt, name: str, columns: Sequence[str]) -> pa.Table:
@@ -25,7 +23,7 @@ def read_columns(folder: str, receipt: Receipt, name: str, columns: Sequence[str
     """
     url = artifacts.unit_url(folder, receipt.key, name)
     try:
-        with open_table(url, _size(receipt, name)) as file:
+        with open_parquet(url, _size(receipt, name)) as file:
             return file.read(columns=list(columns), use_threads=False)
     except (FileNotFoundError, pa.ArrowInvalid) as error:
         raise InfrastructureError(f"{storage.redact(url)}: cannot be read: {error}; run again to make it") from error
@@ -33,18 +31,8 @@ def read_columns(folder: str, receipt: Receipt, name: str, columns: Sequence[str
 
 def names(folder: str, receipt: Receipt, name: str) -> list[str]:
     """The columns that a unit's table has."""
-    with open_table(artifacts.unit_url(folder, receipt.key, name), _size(receipt, name)) as file:
+    with open_parquet(artifacts.unit_url(folder, receipt.key, name), _size(receipt, name)) as file:
         return [str(column) for column in file.schema_arrow.names]
-
-
-def open_table(url: str, size: int) -> pq.ParquetFile:
-    """A parquet file of `size` bytes, of which only what is asked for is read."""
-    if storage.is_local(url):
-        with storage.mapped_or_stream(url) as view:
-            return pq.ParquetFile(pa.BufferReader(pa.py_buffer(view)))
-    return pq.ParquetFile(
-        pa.PythonFile(RangeFile(size, functools.partial(storage.read_range, url)), mode="r"), pre_buffer=True
-    )
 
 
 def _size(receipt: Receipt, name: str) -> int:

@@ -13,6 +13,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from pipeline.graph.distances import sq_distance
+from pipeline.graph.images import Images
 from pipeline.graph.products import accumulation
 from pipeline.graph.search import TopK, insert
 
@@ -43,9 +44,16 @@ class DeviceSearch:
         self._held: tuple[Float32 | None, torch.Tensor | None] = (None, None)
 
     def __call__(
-        self, queries_QD: Float32, index_B: Int64, rows_MD: Float32, positions_M: Int64, centre_D: Float32, top: TopK
+        self,
+        queries_QD: Float32,
+        index_B: Int64,
+        rows_MD: Float32,
+        positions_M: Int64,
+        centre_D: Float32,
+        top: TopK,
+        images: tuple[Images, Images] | None = None,
     ) -> None:
-        """Let a block of queries meet the members; see `search.search_block`."""
+        """Let a block of queries meet the members; see `search.search_block`. Products are cheap here: no images."""
         host, held = self._held
         if host is not queries_QD:
             held = torch.from_numpy(queries_QD).to(self.device) if self._fits(queries_QD.nbytes) else None

@@ -20,6 +20,7 @@ from pipeline.graph.block_search import block_search
 from pipeline.graph.csr import Graph
 from pipeline.graph.duplicates import Groups, collapse, expand
 from pipeline.graph.features import unit_rows
+from pipeline.graph.images import Images, Projection
 from pipeline.graph.lists import Lists, search_lists, visits_of
 from pipeline.graph.merge import without_self
 from pipeline.graph.parallel import available_cores, parallel_ranges
@@ -38,6 +39,7 @@ EXACT_BELOW = 20_000
 RECALL_QUERIES = 1_000
 _BLOCK = 8_192
 _FIRST_PROBES = 64
+_LIKELY_PROBES = 16
 
 
 @dataclass(frozen=True)
@@ -192,23 +194,27 @@ def _search(
     """Search inverted lists; return the nearest of R rows, nlist, nprobe, and the rows to measure recall on."""
     n_rows = len(rows_RD)
     nlist = min(nlist or default_nlist(n_rows), n_rows)
-    quantiser = Quantiser(train(rows_RD[training_sample(n_rows, nlist, seed)], nlist, seed, threads=threads))
+    training_SD = rows_RD[training_sample(n_rows, nlist, seed)]
+    # Finding lists compares a row with `nlist` centroids, searching them with several lists of N / nlist rows.
+    projection = Projection.fit(training_SD, n_rows, n_rows * (nlist + _LIKELY_PROBES * n_rows // nlist))
+    quantiser = Quantiser(train(training_SD, nlist, seed, threads=threads), projection=projection)
     sample_S, checked_R = samples(n_rows, recall_queries, seed)
     if nprobe is None:
         assert target_recall is not None
         nprobe = _tune(rows_RD, sample_S, quantiser, n_neighbors, target_recall, threads)
         log.info("nlist %d, nprobe %d for recall %.3f", nlist, nprobe, target_recall)
     nprobe = min(nprobe, nlist)
-    probes_RP = probes(quantiser, rows_RD, nprobe, threads)
+    images = None if projection is None else projection.images(rows_RD, threads)
+    probes_RP = probes(quantiser, rows_RD, nprobe, threads, images)
     return (
-        search_in_memory(rows_RD, positions_R, quantiser.centroids, probes_RP, n_neighbors + 1, threads),
+        search_in_memory(rows_RD, positions_R, quantiser.centroids, probes_RP, n_neighbors + 1, threads, images),
         nlist,
         nprobe,
         checked_R,
     )
 
 
-def probes(quantiser: Quantiser, rows_RD: Float32, nprobe: int, threads: int) -> Int32:
+def probes(quantiser: Quantiser, rows_RD: Float32, nprobe: int, threads: int, images: Images | None = None) -> Int32:
     """Return the lists each row visits, home first.
 
     Args:
@@ -216,14 +222,15 @@ def probes(quantiser: Quantiser, rows_RD: Float32, nprobe: int, threads: int) ->
         rows_RD: float32 [R, D], contiguous.
         nprobe: P <= L.
         threads: workers; changes speed only.
+        images: as of `Quantiser.nearest`.
 
     Returns:
         int32 [R, P], -1 where no list was found; in no order past the first if P = L.
     """
     nlist = len(quantiser.centroids)
     if nprobe < nlist:
-        return probes_of(quantiser.nearest(rows_RD, nprobe, threads))
-    home_R = quantiser.nearest(rows_RD, 1, threads).positions
+        return probes_of(quantiser.nearest(rows_RD, nprobe, threads, images))
+    home_R = quantiser.nearest(rows_RD, 1, threads, images).positions
     return ((home_R + np.arange(nlist)) % nlist).astype(np.int32)
 
 
@@ -263,7 +270,13 @@ def tuned_nprobe(
 
 
 def search_in_memory(
-    rows_RD: Float32, positions_R: Int64, centroids_LD: Float32, probes_RP: Int32, n_best: int, threads: int = 1
+    rows_RD: Float32,
+    positions_R: Int64,
+    centroids_LD: Float32,
+    probes_RP: Int32,
+    n_best: int,
+    threads: int = 1,
+    images: Images | None = None,
 ) -> TopK:
     """Search every row in the lists it visits.
 
@@ -274,6 +287,7 @@ def search_in_memory(
         probes_RP: int32 [R, P], lists of each row, home first.
         n_best: K, the row itself among them.
         threads: workers; changes speed only.
+        images: of the rows; they change speed only.
 
     Returns:
         The K nearest of each row, in the order of `rows_RD`.
@@ -288,14 +302,15 @@ def search_in_memory(
         np.take(rows_RD, order_R[start:stop], axis=0, out=ordered_RD[start:stop], mode="clip")
 
     parallel_ranges(gather, n_rows, threads, chunk=4096)
-    lists = Lists(ordered_RD, positions_R[order_R], indptr, centroids_LD)
+    images = None if images is None else images[order_R]
+    lists = Lists(ordered_RD, positions_R[order_R], indptr, centroids_LD, images)
     probes_RP = probes_RP[order_R]
     top = TopK.empty(n_rows, n_best)
     search_one = block_search(rows_RD.shape[1])
 
     def search(start: int, stop: int) -> None:
         for probes in (probes_RP[start:stop, :1], probes_RP[start:stop, 1:]):
-            search_lists(lists, lists.rows, visits_of(probes, nlist, start), top, search_one)
+            search_lists(lists, lists.rows, visits_of(probes, nlist, start), top, search_one, images)
 
     parallel_ranges(search, n_rows, threads, chunk=n_rows)
     out = TopK.empty(n_rows, n_best)

@@ -10,13 +10,14 @@ bound, in another.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from pipeline.graph.images import Images
 from pipeline.graph.search import Members, TopK, search_block
 
 Float32 = NDArray[np.float32]
@@ -24,8 +25,20 @@ Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
 
 
-BlockSearch = Callable[[Float32, Int64, Float32, Int64, Float32, TopK], None]
-"""(queries_QD, the block's rows of it, members_MD, their positions, centre_D, state): does what `search_block` does."""
+class BlockSearch(Protocol):
+    """Does what `search_block` does for one block."""
+
+    def __call__(
+        self,
+        queries_QD: Float32,
+        index_B: Int64,
+        rows_MD: Float32,
+        positions_M: Int64,
+        centre_D: Float32,
+        top: TopK,
+        images: tuple[Images, Images] | None = None,
+    ) -> None:
+        """Let the block's rows of the queries meet the members; `images` are those of both, to be used or not."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +50,14 @@ class Lists:
         positions: int64 [M], canonical positions.
         indptr: int64 [L+1]; list l is `rows[indptr[l]:indptr[l+1]]`, possibly empty.
         centroids: float32 [L, D].
+        images: of the rows, if they are to be compared by them.
     """
 
     rows: Float32
     positions: Int64
     indptr: Int64
     centroids: Float32
+    images: Images | None = None
 
 
 @dataclass(frozen=True)
@@ -76,14 +91,27 @@ def visits_of(probes_QP: Int32, n_lists: int, first_query: int = 0) -> Visits:
 
 
 def search_on_cpu(
-    queries_QD: Float32, index_B: Int64, rows_MD: Float32, positions_M: Int64, centre_D: Float32, top: TopK
+    queries_QD: Float32,
+    index_B: Int64,
+    rows_MD: Float32,
+    positions_M: Int64,
+    centre_D: Float32,
+    top: TopK,
+    images: tuple[Images, Images] | None = None,
 ) -> None:
     """Search one block on the calling thread; see `search.search_block`."""
-    search_block(queries_QD, index_B, Members.prepare(rows_MD, positions_M, centre_D), top)
+    of_queries, of_members = images or (None, None)
+    members = Members.prepare(rows_MD, positions_M, centre_D, images=of_members)
+    search_block(queries_QD, index_B, members, top, of_queries)
 
 
 def search_lists(
-    lists: Lists, queries_QD: Float32, visits: Visits, top: TopK, search: BlockSearch = search_on_cpu
+    lists: Lists,
+    queries_QD: Float32,
+    visits: Visits,
+    top: TopK,
+    search: BlockSearch = search_on_cpu,
+    images: Images | None = None,
 ) -> None:
     """Let queries meet the members of the lists they visit.
 
@@ -93,6 +121,7 @@ def search_lists(
         visits: of the same L lists.
         top: state of the Q queries, changed in place.
         search: searches one block; which one changes speed only.
+        images: of the queries, if the lists have theirs.
     """
     for number in range(len(lists.indptr) - 1):
         start, stop = lists.indptr[number], lists.indptr[number + 1]
@@ -100,7 +129,8 @@ def search_lists(
         if start == stop or len(visiting) == 0:
             continue
         rows_MD, positions_M = lists.rows[start:stop], lists.positions[start:stop]
-        search(queries_QD, visiting, rows_MD, positions_M, lists.centroids[number], top)
+        both = None if images is None or lists.images is None else (images, lists.images[start:stop])
+        search(queries_QD, visiting, rows_MD, positions_M, lists.centroids[number], top, both)
 
 
 @njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]

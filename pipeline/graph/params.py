@@ -2,12 +2,16 @@
 
 from dataclasses import dataclass
 
+from pipeline import schemas
 from pipeline.graph.features import FeatureKind
 
 
 @dataclass(frozen=True)
 class GraphParams:
-    """What decides the graph; see `config.GraphConfig` and `config.SelectConfig` for units and meaning."""
+    """What decides the graph; see `config.GraphConfig` and `config.SelectConfig` for units and meaning.
+
+    `embeddings` is the file of each embed part that distances are measured on.
+    """
 
     features: FeatureKind
     n_neighbors: int
@@ -17,6 +21,7 @@ class GraphParams:
     seed: int
     drop_score: str | None
     drop_fraction: float
+    embeddings: str = schemas.embeddings_file()
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import UserError
 from pipeline.graph.block_search import block_search
+from pipeline.graph.images import Images, Projection
 from pipeline.graph.lists import Lists, search_lists, search_on_cpu, visits_of
 from pipeline.graph.parallel import parallel_ranges
 from pipeline.graph.search import NO_POSITION, Members, TopK, search_block
@@ -85,8 +86,10 @@ def train(sample_SD: Float32, nlist: int, seed: int, n_iterations: int = ITERATI
         raise UserError(f"graph.nlist is {nlist}, but there are only {len(sample_SD)} rows to train on")
     rng = np.random.default_rng(seed)
     centroids_LD = sample_SD[np.sort(rng.choice(len(sample_SD), nlist, replace=False))].copy()
+    projection = Projection.fit(sample_SD, len(sample_SD), n_iterations * len(sample_SD) * nlist)
+    images = None if projection is None else projection.images(sample_SD, threads)
     for _ in range(n_iterations):
-        nearest = Quantiser(centroids_LD).nearest(sample_SD, 1, threads)
+        nearest = Quantiser(centroids_LD, projection=projection).nearest(sample_SD, 1, threads, images)
         labels_S = nearest.positions[:, 0]
         centroids_LD = _means(sample_SD, labels_S, centroids_LD)
         _refill(sample_SD, labels_S, nearest.sq_distances[:, 0], centroids_LD)
@@ -101,18 +104,22 @@ class Quantiser:
     HNSW over the centroids takes its distances one by one, and its walk depends on how the machine rounds them.)
     """
 
-    def __init__(self, centroids_LD: Float32, flat_lists: int = FLAT_LISTS) -> None:
+    def __init__(
+        self, centroids_LD: Float32, flat_lists: int = FLAT_LISTS, projection: Projection | None = None
+    ) -> None:
         """Prepare the search.
 
         Args:
             centroids_LD: float32 [L, D], contiguous.
             flat_lists: up to how many lists all are compared; it is part of the definition of a row's lists.
+            projection: the map of the images that `nearest` will be given; without, it finds one where that pays.
         """
         self.centroids = centroids_LD
         self._upper: Quantiser | None = None
         nlist = len(centroids_LD)
         if nlist <= flat_lists:
             self._members = Members.prepare(centroids_LD, np.arange(nlist))
+            self._short = None if projection is None else self._prepared(projection)
             return
         n_upper = round(math.sqrt(nlist))
         sample = training_sample(nlist, n_upper, seed=0)
@@ -123,23 +130,28 @@ class Quantiser:
         np.cumsum(np.bincount(home, minlength=n_upper), out=indptr[1:])
         self._lists = Lists(centroids_LD[order], order, indptr, self._upper.centroids)
 
-    def nearest(self, rows_ND: Float32, nprobe: int, threads: int = 1) -> TopK:
+    def nearest(self, rows_ND: Float32, nprobe: int, threads: int = 1, images: Images | None = None) -> TopK:
         """Return the lists each row visits, nearest first; the first is its home.
 
         Args:
             rows_ND: float32 [N, D], contiguous.
             nprobe: P <= L.
             threads: workers; changes speed only.
+            images: of the rows, by the projection of this quantiser.
 
         Returns:
             [N, P]; positions are list numbers, NO_POSITION past the last that was found (two levels only).
         """
         top = TopK.empty(len(rows_ND), nprobe)
         search_one = block_search(rows_ND.shape[1])
+        if self._upper is None and search_one is search_on_cpu:
+            projection, members = self._members_for(len(rows_ND))
+            if projection is not None and images is None:
+                images = projection.images(rows_ND, threads)
 
         def search(start: int, stop: int) -> None:
             if self._upper is None and search_one is search_on_cpu:
-                search_block(rows_ND, np.arange(start, stop), self._members, top)
+                search_block(rows_ND, np.arange(start, stop), members, top, images)
                 return
             if self._upper is None:
                 numbers = self._members.positions
@@ -151,6 +163,20 @@ class Quantiser:
 
         parallel_ranges(search, len(rows_ND), threads)
         return top
+
+    def _members_for(self, n_rows: int) -> tuple[Projection | None, Members]:
+        """Return the centroids as they are best compared with so many rows; by images if there is a projection."""
+        if self._short is None:
+            nlist = len(self.centroids)
+            projection = Projection.fit(self.centroids, n_rows + nlist, n_rows * nlist)
+            if projection is None:
+                return None, self._members
+            self._short = self._prepared(projection)
+        return self._short
+
+    def _prepared(self, projection: Projection) -> tuple[Projection, Members]:
+        images = projection.images(self.centroids)
+        return projection, Members.prepare(self.centroids, np.arange(len(self.centroids)), images=images)
 
 
 def probes_of(top: TopK) -> Int32:

@@ -5,10 +5,10 @@ after any sequence of blocks a query holds exactly the K smallest pairs (canonic
 members it met, ties to the lower position. Hence the result depends on which members a query met, and on nothing else:
 not on block shapes, order, threads, precision or machine.
 
-How: one matrix product per (queries x members) tile, then one pass over it. An element is re-ranked with the canonical
-distance unless the bound of `products` proves it worse than the query's K-th best so far. A query that comes with good
-neighbours (from its own list, or as a bound carried from another partition) excludes nearly all of a block this way, so
-no top-k over the product is ever taken: a `topk` cost as much as the product itself.
+How: one matrix product per (queries x members) tile, of the rows or of their short images, then one pass over it. An
+element is re-ranked with the canonical distance unless the bound of `products` proves it worse than the query's K-th
+best so far. A query that comes with good neighbours (from its own list, or as a bound carried from another partition)
+excludes nearly all of a block this way. One that does not takes the K likeliest members first.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from pipeline.graph.distances import sq_distance
+from pipeline.graph.images import Images
 from pipeline.graph.products import Precision, Rounded, accumulation, best_precision, multiply, output_error, round_rows
 
 Float32 = NDArray[np.float32]
@@ -69,8 +70,8 @@ class Members:
     Attributes:
         rows: float32 [M, D].
         positions: int64 [M], canonical positions.
-        centre: float32 [D], what rounding subtracts.
-        tiles: (start, stop, rounded) for each tile of `rows`.
+        centre: float32 [D], or of an image's dimensions: what rounding subtracts.
+        tiles: (start, stop, rounded) for each tile of `rows`, or of their images.
     """
 
     rows: Float32
@@ -81,7 +82,12 @@ class Members:
 
     @classmethod
     def prepare(
-        cls, rows_MD: Float32, positions_M: Int64, centre_D: Float32 | None = None, precision: Precision | None = None
+        cls,
+        rows_MD: Float32,
+        positions_M: Int64,
+        centre_D: Float32 | None = None,
+        precision: Precision | None = None,
+        images: Images | None = None,
     ) -> Members:
         """Round the members of a list.
 
@@ -90,21 +96,39 @@ class Members:
             positions_M: int64 [M].
             centre_D: float32 [D]; the list's centroid is good, None takes the mean. It changes speed only.
             precision: None takes the fastest of this machine. It changes speed only.
+            images: of the members; the queries must come with theirs, of the same map. They change speed only.
 
         Returns:
             The prepared members.
         """
         precision = precision or best_precision()
-        if centre_D is None:
-            centre_D = rows_MD.mean(axis=0) if len(rows_MD) else np.zeros(rows_MD.shape[1], np.float32)
+        compared = rows_MD if images is None else images.values
+        if centre_D is None or images is not None:
+            centre_D = compared.mean(axis=0) if len(compared) else np.zeros(compared.shape[1], np.float32)
         tiles = []
         for start in range(0, len(rows_MD), TILE_MEMBERS):
             stop = min(start + TILE_MEMBERS, len(rows_MD))
-            tiles.append((start, stop, round_rows(rows_MD, np.arange(start, stop), centre_D, precision)))
+            tiles.append((start, stop, _rounded(compared, np.arange(start, stop), centre_D, precision, images)))
         return cls(rows_MD, positions_M, centre_D, precision, tuple(tiles))
 
 
-def search_block(queries_ND: Float32, index_Q: Int64, members: Members, top: TopK) -> None:
+def _rounded(
+    compared: Float32,
+    index_R: Int64,
+    centre: Float32,
+    precision: Precision,
+    images: Images | None,
+    queries: bool = False,
+) -> Rounded:
+    rounded = round_rows(compared, index_R, centre, precision, queries)
+    if images is not None:
+        rounded.errors[:] += images.errors[index_R]
+    return rounded
+
+
+def search_block(
+    queries_ND: Float32, index_Q: Int64, members: Members, top: TopK, images: Images | None = None
+) -> None:
     """Let a block of queries meet all members of a list; update their nearest in place.
 
     A member must meet a query once: nothing looks for repetitions.
@@ -114,12 +138,13 @@ def search_block(queries_ND: Float32, index_Q: Int64, members: Members, top: Top
         index_Q: int64 [Q], the rows of `queries_ND` and `top` in this block, each once.
         members: the list.
         top: state of N queries, changed in place.
+        images: of the N queries, if the members were prepared with theirs.
     """
-    n_dims = queries_ND.shape[1]
-    relative, output = np.float32(accumulation(n_dims)), np.float32(output_error(members.precision))
+    compared = queries_ND if images is None else images.values
+    relative, output = np.float32(accumulation(compared.shape[1])), np.float32(output_error(members.precision))
     for low in range(0, len(index_Q), TILE_QUERIES):
         index_T = index_Q[low : low + TILE_QUERIES]
-        rounded = round_rows(queries_ND, index_T, members.centre, members.precision, queries=True)
+        rounded = _rounded(compared, index_T, members.centre, members.precision, images, queries=True)
         for start, stop, tile in members.tiles:
             _rank_tile(
                 multiply(rounded, tile),
@@ -171,49 +196,51 @@ def insert(distances_K: Float32, positions_K: Int64, distance: np.float32, posit
 
 
 @njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def _widen_and_count(
+def _upper_bounds(
     source_M: NDArray[np.uint16] | Float32,
     are_bits: bool,
     output: np.float32,
     half_M: Float32,
     threshold: np.float32,
-    product_M: Float32,
+    upper_M: Float32,
 ) -> int:
-    """Fill `product_M` with float32 products; return how many members the bound cannot exclude."""
+    """Fill `upper_M` with what product - |b'|^2/2 can be at most; return how many reach the threshold."""
     passing = 0
     if are_bits:
-        for m in range(product_M.shape[0]):
+        for m in range(upper_M.shape[0]):
             product = np.uint32(np.uint32(source_M[m]) << np.uint32(16)).view(np.float32)
-            product_M[m] = product
-            passing += product + output * abs(product) - half_M[m] >= threshold
+            upper_M[m] = product + output * abs(product) - half_M[m]
+            passing += upper_M[m] >= threshold
     else:
-        for m in range(product_M.shape[0]):
+        for m in range(upper_M.shape[0]):
             product = np.float32(source_M[m])
-            product_M[m] = product
-            passing += product + output * abs(product) - half_M[m] >= threshold
+            upper_M[m] = product + output * abs(product) - half_M[m]
+            passing += upper_M[m] >= threshold
     return passing
 
 
 @njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def _keep_largest(product_M: Float32, output: np.float32, half_M: Float32, likely_K: Float32) -> None:
-    """Fill `likely_K` with the K largest lower bounds, ascending; -inf where there are fewer."""
-    likely_K[:] = -np.inf
-    n_best, n_members = likely_K.shape[0], product_M.shape[0]
+def _likeliest(upper_M: Float32, values_K: Float32, members_K: Int64) -> None:
+    """Fill `members_K` with the members of the K largest bounds; there are more than K."""
+    values_K[:] = -np.inf
+    n_best, n_members = values_K.shape[0], upper_M.shape[0]
     for start in range(0, n_members, _STRIP):
         stop = min(start + _STRIP, n_members)
         larger = 0
         for m in range(start, stop):
-            larger += product_M[m] - output * abs(product_M[m]) - half_M[m] > likely_K[0]
+            larger += upper_M[m] > values_K[0]
         if larger == 0:
             continue
         for m in range(start, stop):
-            value = product_M[m] - output * abs(product_M[m]) - half_M[m]
-            if value > likely_K[0]:
+            value = upper_M[m]
+            if value > values_K[0]:
                 slot = 0
-                while slot < n_best - 1 and value > likely_K[slot + 1]:
-                    likely_K[slot] = likely_K[slot + 1]
+                while slot < n_best - 1 and value > values_K[slot + 1]:
+                    values_K[slot] = values_K[slot + 1]
+                    members_K[slot] = members_K[slot + 1]
                     slot += 1
-                likely_K[slot] = value
+                values_K[slot] = value
+                members_K[slot] = m
 
 
 @njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
@@ -237,33 +264,43 @@ def _rank_tile(
     n_best = best_distances.shape[1]
     half_M = sq_norms_M * np.float32(0.5)
     largest = sq_norms_M.max()
-    likely_K = np.empty(n_best, np.float32)
-    product_M = np.empty(n_members, np.float32)
+    values_K, members_K = np.empty(n_best, np.float32), np.empty(n_best, np.int64)
+    upper_M = np.empty(n_members, np.float32)
     for r in range(n_queries):
         row = index_Q[r]
-        distances_K, positions_K = best_distances[row], best_positions[row]
+        query_D, distances_K, positions_K = queries_ND[row], best_distances[row], best_positions[row]
         error = np.float64(errors_Q[r]) + member_error
         slack = relative * (np.float64(sq_norms_Q[r]) + largest)
-        bound = distances_K[n_best - 1]
-        threshold = _threshold(bound, sq_norms_Q[r], error, slack)
-        passing = _widen_and_count(product_QM[r], are_bits, output, half_M, threshold, product_M)
+        threshold = _threshold(distances_K[n_best - 1], sq_norms_Q[r], error, slack)
+        passing = _upper_bounds(product_QM[r], are_bits, output, half_M, threshold, upper_M)
         if passing == 0:
             continue
         if passing > n_best:
-            # The K-th largest lower bound of the products caps the K-th distance before any is computed.
-            _keep_largest(product_M, output, half_M, likely_K)
-            sq_image = max(sq_norms_Q[r] - 2.0 * likely_K[0] + 2.0 * slack, 0.0)
-            cap = (np.sqrt(sq_image) + error) ** 2 * (1.0 + 2.0**-20)
-            if cap < bound:
-                threshold = max(threshold, _threshold(cap, sq_norms_Q[r], error, slack))
-        query_D = queries_ND[row]
-        for m in range(n_members):
-            if product_M[m] + output * abs(product_M[m]) - half_M[m] < threshold:
+            # The likeliest first: their distances leave little for the others to pass.
+            _likeliest(upper_M, values_K, members_K)
+            for slot in range(n_best):
+                m = members_K[slot]
+                upper_M[m] = -np.inf
+                _meet(query_D, members_MD[m], positions_M[m], distances_K, positions_K)
+            threshold = _threshold(distances_K[n_best - 1], sq_norms_Q[r], error, slack)
+        for start in range(0, n_members, _STRIP):
+            stop = min(start + _STRIP, n_members)
+            passing = 0
+            for m in range(start, stop):
+                passing += upper_M[m] >= threshold
+            if passing == 0:
                 continue
-            distance = sq_distance(query_D, members_MD[m])
-            position = positions_M[m]
-            if distance < bound or (distance == bound and position < positions_K[n_best - 1]):
-                insert(distances_K, positions_K, distance, position)
-                if distances_K[n_best - 1] < bound:
-                    bound = distances_K[n_best - 1]
-                    threshold = max(threshold, _threshold(bound, sq_norms_Q[r], error, slack))
+            for m in range(start, stop):
+                if upper_M[m] >= threshold and _meet(query_D, members_MD[m], positions_M[m], distances_K, positions_K):
+                    threshold = _threshold(distances_K[n_best - 1], sq_norms_Q[r], error, slack)
+
+
+@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _meet(query_D: Float32, member_D: Float32, position: int, distances_K: Float32, positions_K: Int64) -> bool:
+    """Insert a member if it is among the K nearest so far; return whether it is."""
+    last = distances_K.shape[0] - 1
+    distance = sq_distance(query_D, member_D)
+    if distance < distances_K[last] or (distance == distances_K[last] and position < positions_K[last]):
+        insert(distances_K, positions_K, distance, position)
+        return True
+    return False

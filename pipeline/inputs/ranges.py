@@ -5,9 +5,13 @@ was listed: another size or version is told, since artifacts are named after wha
 """
 
 import contextlib
+import functools
 import io
 from collections.abc import Callable, Iterator
 from typing import IO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from pipeline import storage
 from pipeline.errors import UserError
@@ -69,3 +73,13 @@ def open_seekable(file: FileInfo) -> Iterator[IO[bytes]]:
     """A file as a buffered, seekable stream; raises what `open_ranges` does."""
     with open_ranges(file) as read:
         yield io.BufferedReader(RangeFile(file.size, read), _BLOCK)
+
+
+def open_parquet(url: str, size: int) -> pq.ParquetFile:
+    """A parquet file of `size` bytes, of which only what is asked for is read; a local one is mapped."""
+    if storage.is_local(url):
+        with storage.mapped_or_stream(url) as view:
+            return pq.ParquetFile(pa.BufferReader(pa.py_buffer(view)))
+    return pq.ParquetFile(
+        pa.PythonFile(RangeFile(size, functools.partial(storage.read_range, url)), mode="r"), pre_buffer=True
+    )

@@ -57,7 +57,12 @@ FILTERED_IMAGE_SIDE = "filtered-image-side"
 FILTERED_ASPECT_RATIO = "filtered-aspect-ratio"
 """The image's longer side is more than `filter.max_aspect_ratio` times the shorter one."""
 
-FILTERS = frozenset({FILTERED_WORDS, FILTERED_CHARACTERS, FILTERED_IMAGE_SIDE, FILTERED_ASPECT_RATIO})
+FILTERED_LANGUAGE = "filtered-language"
+"""The caption is taken for another language than `filter.language`."""
+
+FILTERS = frozenset(
+    {FILTERED_WORDS, FILTERED_CHARACTERS, FILTERED_IMAGE_SIDE, FILTERED_ASPECT_RATIO, FILTERED_LANGUAGE}
+)
 """Samples that could be read and are not wanted: booked as `filtered`, not as `rejected`."""
 
 EMBEDDING_INVALID = "embedding-invalid"

@@ -67,10 +67,10 @@ class _Source(Protocol):
 class StreamSource:
     """Exact reads from a stream that may return short ones, with push-back for the search after a bad header."""
 
-    def __init__(self, stream: IO[bytes]):
+    def __init__(self, stream: IO[bytes], position: int = 0):
         self._stream = stream
         self._back = b""
-        self.position = 0
+        self.position = position
 
     def take(self, count: int) -> bytes:
         """The next `count` bytes; fewer only at the end."""

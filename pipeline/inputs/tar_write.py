@@ -53,10 +53,19 @@ def padding(size: int) -> bytes:
 
 def _block(name: bytes, size: int, kind: bytes) -> bytes:
     head = name.ljust(100, b"\0") + b"0000644\x000000000\x000000000\x00%011o\x00%011o\x00" % (size, MODIFIED)
-    tail = (kind + bytes(100) + b"ustar\x0000").ljust(BLOCK - 156, b"\0")
+    tail, tail_sum = _TAILS[kind]
     # All bytes are ASCII, so the sum stays below Adler-32's modulus, and its low half is 1 + the sum; see tar_header.
-    checksum = (adler32(tail, adler32(head)) & 0xFFFF) - 1 + 8 * ord(" ")
+    checksum = (adler32(head) & 0xFFFF) - 1 + tail_sum
     return head + b"%06o\x00 " % checksum + tail
+
+
+def _tail(kind: bytes) -> tuple[bytes, int]:
+    """What follows the checksum in a header of this kind, and the sum of its bytes with the checksum as spaces."""
+    tail = (kind + bytes(100) + b"ustar\x0000").ljust(BLOCK - 156, b"\0")
+    return tail, sum(tail) + 8 * ord(" ")
+
+
+_TAILS = {kind: _tail(kind) for kind in (b"0", b"x")}
 
 
 def _record(key: bytes, value: bytes) -> bytes:

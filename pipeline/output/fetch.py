@@ -30,8 +30,10 @@ class Costs:
     ahead: int
 
 
-LOCAL = Costs(gap=64 * 2**10, block=4 * 2**20, ahead=0)
-"""Page cache or a local disk, which reads ahead by itself: a read costs about 10 microseconds, 64 KiB as much."""
+LOCAL = Costs(gap=16 * 2**10, block=2**20, ahead=0)
+"""Page cache or a local disk, which reads ahead by itself: a read costs about 5 microseconds, 16 KiB as much.
+
+Blocks are small enough for the allocator to use their memory again; of larger ones every page is made anew."""
 
 REMOTE = Costs(gap=1 * 2**20, block=8 * 2**20, ahead=8)
 """An object store: 10-50 ms a request and 50-100 MB/s a stream, and requests overlap. At most 64 MiB are in flight."""

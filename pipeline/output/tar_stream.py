@@ -16,7 +16,8 @@ from pipeline.inputs.tar import RawMember
 from pipeline.inputs.tar_header import BLOCK
 from pipeline.inputs.tar_write import END_OF_ARCHIVE, member_header
 
-_FLUSH = 4 * 2**20
+# Stays in the cache until it is hashed and written, and its memory is used again: of 4 MiB every page was made anew.
+_FLUSH = 2**20
 _ZEROS = bytes(BLOCK)
 
 Payload = bytes | memoryview
@@ -64,7 +65,7 @@ def _is_json(data: bytes) -> bool:
 
 
 class TarStream:
-    """Turns members into tar bytes, in blocks of about 4 MiB; a context manager.
+    """Turns members into tar bytes, in blocks of about 1 MiB; a context manager.
 
     A block is hashed and given out by two threads of its own while the next one is put together: both leave the
     interpreter free, and each takes as long as reading and parsing the samples.

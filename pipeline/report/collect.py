@@ -12,7 +12,7 @@ import numpy as np
 
 from pipeline import __version__, artifacts, storage
 from pipeline.report import metrics, words
-from pipeline.report.coverage import curves, fraction_rows, measures
+from pipeline.report.coverage import ask, curves, fraction_rows, measures
 from pipeline.report.data import FlowStep, Loss, Metric, ReportData, ReportParams, RunRecord
 from pipeline.report.pictures import show
 from pipeline.report.pool import Pool
@@ -28,7 +28,7 @@ def collect(record: RunRecord, params: ReportParams) -> ReportData:
         BooksError: the artifacts do not belong together.
         InfrastructureError: an artifact cannot be read.
     """
-    pool = Pool(record.work_dir, record.embed, record.select)
+    pool = Pool(record.work_dir, record.embed, record.select, record.embeddings)
     sample = read_sample(pool, record, params)
     tally = Tally(
         bin_edges(sample.difficulty_N), bin_edges(sample.selection_N), max(params.gallery, 1), record.score_offset
@@ -47,8 +47,9 @@ def collect(record: RunRecord, params: ReportParams) -> ReportData:
     drawn = np.sort(np.random.default_rng(params.seed).permutation(len(sample))[: params.map_points])
     fraction = tally.kept / tally.samples if tally.samples else 0.0
     pool_mean, kept_mean = tally.mean_difficulty()
-    ranked = curves(sample, record.score_name, params.queries, params.seed)
-    rows = measures(sample, params.queries, params.seed)
+    asked = ask(sample, params.queries, params.seed)
+    ranked = curves(sample, record.score_name, asked, params.seed)
+    rows = measures(sample, asked, params.seed)
     return ReportData(
         title=f"d2prune kept {tally.kept:,} of {tally.samples:,} samples",
         lead=_lead(record, tally, pool_mean, kept_mean),

@@ -1,5 +1,7 @@
 """What the choice did to the pool, measured on a sample: coverage and diversity, and both against the fraction kept."""
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -10,25 +12,47 @@ from pipeline.report.sample import Sample
 _FRACTIONS = np.arange(1, 21) / 20
 
 
-def measures(sample: Sample, queries: int, seed: int) -> list[Metric]:
+@dataclass(frozen=True)
+class Asked:
+    """The samples that ask for their nearest one, once for all comparisons.
+
+    Attributes:
+        queries_Q: int64, ascending rows of the sample.
+        near_QN: float32, their distances to the whole sample.
+    """
+
+    queries_Q: NDArray[np.int64]
+    near_QN: NDArray[np.float32]
+
+
+def ask(sample: Sample, queries: int, seed: int) -> Asked:
+    """Draw at most `queries` rows of the sample, and measure their distances."""
+    drawn = np.sort(np.random.default_rng(seed).permutation(len(sample))[:queries])
+    return Asked(drawn, metrics.distances(sample.points_ND[drawn], sample.points_ND))
+
+
+def measures(sample: Sample, asked: Asked, seed: int) -> list[Metric]:
     """Coverage and diversity of the sample, of its kept part and of a random part of the same size."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng([seed, 1])
     everything = np.arange(len(sample))
     kept = np.flatnonzero(sample.kept_N)
     chance = np.sort(rng.permutation(len(sample))[: len(kept)])
-    asking = np.sort(rng.permutation(len(sample))[:queries])
     if not len(kept):
         return []
 
     def coverage(members: NDArray[np.int64]) -> str:
         order = np.concatenate([members, np.setdiff1d(everything, members)])
-        near = metrics.nearest_by_fraction(sample.points_ND, asking, order, np.array([len(members)]))
+        near = metrics.nearest_by_fraction(asked.near_QN, asked.queries_Q, order, np.array([len(members)]))
         return words.number(float(near[0]))
 
     columns = []
     for members in (everything, kept, chance):
         points = sample.points_ND[members]
-        near = metrics.nearest_other(points, np.sort(rng.permutation(len(members))[:queries]))
+        if members is everything:
+            near = metrics.nearest_other(asked.near_QN, asked.queries_Q)
+        else:
+            drawn = np.sort(rng.permutation(len(members))[: len(asked.queries_Q)])
+            near = metrics.nearest_other(metrics.distances(points[drawn], points), drawn)
         near = near[np.isfinite(near)]
         columns.append(
             (
@@ -50,26 +74,24 @@ def measures(sample: Sample, queries: int, seed: int) -> list[Metric]:
     ]
 
 
-def curves(sample: Sample, score_name: str, queries: int, seed: int) -> tuple[Curve, ...]:
+def curves(sample: Sample, score_name: str, asked: Asked, seed: int) -> tuple[Curve, ...]:
     """Mean difficulty and coverage at 5 %, 10 %, ..., in the order of D2, of the score alone, and at random."""
     if len(sample) < 2:
         return ()
-    rng = np.random.default_rng(seed)
-    asking = np.sort(rng.permutation(len(sample))[:queries])
     sizes = np.maximum(np.rint(_FRACTIONS * len(sample)).astype(np.int64), 1)
     sizes, first = np.unique(sizes, return_index=True)
     difficulty = np.nan_to_num(sample.difficulty_N)
     orders = {
         "D2 (this run's ranking)": np.argsort(~sample.rank_N, kind="stable"),
         f"highest {score_name} first": np.argsort(-difficulty, kind="stable"),
-        "random": rng.permutation(len(sample)),
+        "random": np.random.default_rng([seed, 2]).permutation(len(sample)),
     }
     return tuple(
         Curve(
             label,
             _FRACTIONS[first],
             np.cumsum(difficulty[order])[sizes - 1] / sizes,
-            metrics.nearest_by_fraction(sample.points_ND, asking, order.astype(np.int64), sizes),
+            metrics.nearest_by_fraction(asked.near_QN, asked.queries_Q, order.astype(np.int64), sizes),
         )
         for label, order in orders.items()
     )

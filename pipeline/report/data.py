@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline import schemas
 from pipeline.artifacts import Manifest
 
 
@@ -57,6 +58,7 @@ class RunRecord:
         score_name: what `difficulty` was made from.
         score_offset: what was added to the score to make `difficulty`; the page shows the score without it.
         features: what distances are measured on: `image`, `text` or `image+text`.
+        embeddings: the file of each embed part that holds them.
         timings: stage -> seconds, of this run; stages that were skipped are absent.
         parameters: stage -> name -> value; default: what the manifests recorded.
     """
@@ -71,6 +73,7 @@ class RunRecord:
     score_name: str = "clip_score"
     score_offset: float = 0.0
     features: str = "image+text"
+    embeddings: str = schemas.embeddings_file()
     timings: Mapping[str, float] = field(default_factory=dict)
     parameters: Mapping[str, Mapping[str, object]] | None = None
 
@@ -82,7 +85,7 @@ class ReportParams:
     Attributes:
         gallery: thumbnails of kept and of dropped samples each; 0: none.
         sample_rows: samples whose embeddings are read, for the map, clusters and measures.
-        sample_parts: at most so many parts are read for them.
+        sample_groups: at most so many row groups of embeddings are read for them.
         queries: samples that ask for their nearest neighbour in the measures.
         map_points: points drawn.
         clusters: at most.
@@ -92,7 +95,7 @@ class ReportParams:
 
     gallery: int = 24
     sample_rows: int = 10_000
-    sample_parts: int = 256
+    sample_groups: int = 64
     queries: int = 2_000
     map_points: int = 5_000
     clusters: int = 12

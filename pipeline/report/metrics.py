@@ -1,7 +1,8 @@
 """Measures of a sample of the pool, as pure functions of arrays: coverage, diversity, clusters, a 2-D map.
 
 Vectors are unit-norm, distances Euclidean (0: the same direction; 2: opposite). Everything random takes a seed, and
-the largest temporary is a block of distances of about 64 MB.
+the largest temporaries are
+the distances of the queries (80 MB for 2,000 of 10,000) and a block of them.
 """
 
 from collections.abc import Collection, Sequence
@@ -60,17 +61,21 @@ def join_features(image_ND: NDArray[np.float16], text_ND: NDArray[np.float16], f
 
 def distances(queries_QD: Floats, points_ND: Floats) -> Floats:
     """Euclidean distances of unit vectors, float32 [Q, N]."""
-    return np.asarray(np.sqrt(np.maximum(2 - 2 * (queries_QD @ points_ND.T), 0)), dtype=np.float32)
+    out_QN = queries_QD @ points_ND.T
+    out_QN *= -2
+    out_QN += 2
+    np.maximum(out_QN, 0, out=out_QN)
+    return np.asarray(np.sqrt(out_QN, out=out_QN), dtype=np.float32)
 
 
 def nearest_by_fraction(
-    points_ND: Floats, queries_Q: NDArray[np.int64], order_N: NDArray[np.int64], sizes_F: NDArray[np.int64]
+    near_QN: Floats, queries_Q: NDArray[np.int64], order_N: NDArray[np.int64], sizes_F: NDArray[np.int64]
 ) -> NDArray[np.float64]:
     """Coverage: mean distance of the queries to the nearest of the first m points of an order.
 
     Args:
-        points_ND: float32 [N, D], unit-norm.
-        queries_Q: rows of `points_ND` that ask.
+        near_QN: float32 [Q, N], `distances` of the queries to all points: the same for every order that is compared.
+        queries_Q: which points the queries are.
         order_N: a permutation: who is kept first.
         sizes_F: ascending m >= 1, the last at most N.
 
@@ -84,29 +89,24 @@ def nearest_by_fraction(
     last = int(sizes_F[-1])
     rank_N = np.empty(len(order_N), np.int64)
     rank_N[order_N] = np.arange(len(order_N))
-    ordered_ND = points_ND[order_N[:last]]
-    for block_Q in _blocks(queries_Q, last):
-        near_QN = distances(points_ND[block_Q], ordered_ND)
-        own = rank_N[block_Q]
+    step = max(1, _BLOCK_ELEMENTS // max(last, 1))
+    for first in range(0, len(queries_Q), step):
+        ordered_QN = near_QN[first : first + step, order_N[:last]]
+        own = rank_N[queries_Q[first : first + step]]
         # The distance of a vector to itself comes out as 1e-4 in float32, not 0.
-        near_QN[np.flatnonzero(own < last), own[own < last]] = 0
-        total_F += np.minimum.accumulate(np.minimum.reduceat(near_QN, starts_F, axis=1), axis=1).sum(axis=0)
+        ordered_QN[np.flatnonzero(own < last), own[own < last]] = 0
+        total_F += np.minimum.accumulate(np.minimum.reduceat(ordered_QN, starts_F, axis=1), axis=1).sum(axis=0)
     return total_F / len(queries_Q)
 
 
-def nearest_other(points_ND: Floats, queries_Q: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Distance of each query (a row of the points) to its nearest other point, float64 [Q]; inf where it is alone."""
-    found = [np.zeros(0)]
-    for block_Q in _blocks(queries_Q, len(points_ND)):
-        near_QN = distances(points_ND[block_Q], points_ND)
-        near_QN[np.arange(len(block_Q)), block_Q] = np.inf
-        found.append(near_QN.min(axis=1).astype(np.float64))
-    return np.concatenate(found)
-
-
-def _blocks(queries_Q: NDArray[np.int64], columns: int) -> list[NDArray[np.int64]]:
-    size = max(1, _BLOCK_ELEMENTS // max(columns, 1))
-    return [queries_Q[start : start + size] for start in range(0, len(queries_Q), size)]
+def nearest_other(near_QN: Floats, queries_Q: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Distance of each query to its nearest other point, float64 [Q]; inf where it is alone; arguments as above."""
+    rows = np.arange(len(queries_Q))
+    own = near_QN[rows, queries_Q]
+    near_QN[rows, queries_Q] = np.inf
+    nearest = near_QN.min(axis=1, initial=np.inf).astype(np.float64)
+    near_QN[rows, queries_Q] = own
+    return np.asarray(nearest)
 
 
 def near_duplicate_share(nearest_Q: NDArray[np.float64]) -> float:
@@ -121,8 +121,9 @@ def effective_directions(points_ND: Floats) -> float:
     """
     if not len(points_ND):
         return float("nan")
-    gram = points_ND.astype(np.float64).T @ points_ND.astype(np.float64) / len(points_ND)
-    values = np.linalg.eigvalsh(gram)
+    wide_ND = points_ND.astype(np.float64)
+    # The very same array on both sides: then half of the products are enough.
+    values = np.linalg.eigvalsh(wide_ND.T @ wide_ND / len(points_ND))
     values = values[values > 1e-12]
     values /= values.sum()
     return float(np.exp(-(values * np.log(values)).sum()))

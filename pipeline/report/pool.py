@@ -9,14 +9,15 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline import artifacts, storage
+from pipeline import artifacts, schemas, storage
 from pipeline.artifacts import Manifest
 from pipeline.columns import vectors
-from pipeline.errors import BooksError
+from pipeline.errors import BooksError, InfrastructureError
+from pipeline.inputs.ranges import open_parquet
 
 SAMPLES = "samples.parquet"
-EMBEDDINGS = "embeddings.parquet"
 DECISIONS = "decisions.parquet"
+_FIRST = schemas.embeddings_file()
 
 
 class Pool:
@@ -26,13 +27,14 @@ class Pool:
         work_dir: where the artifacts lie.
         embed: manifest of the embed artifact.
         select: manifest of the select artifact.
+        embeddings: the file of each embed part that embeddings are read from.
 
     Raises:
         BooksError: the artifacts are not row-aligned, so they belong to different runs.
     """
 
-    def __init__(self, work_dir: str, embed: Manifest, select: Manifest):
-        self._embed, self._select = embed, select
+    def __init__(self, work_dir: str, embed: Manifest, select: Manifest, embeddings: str = _FIRST):
+        self._embed, self._select, self._embeddings = embed, select, embeddings
         self._embed_folder = storage.join(work_dir, embed.stage)
         self._select_folder = storage.join(work_dir, select.stage)
         self.rows_P = np.array([unit.rows(SAMPLES) for unit in embed.units], dtype=np.int64)
@@ -54,21 +56,29 @@ class Pool:
                 table = artifacts.read_table(self._select_folder, unit, DECISIONS, columns)
                 yield int(self._starts_P[part]), table
 
-    def sample(self, size: int, max_parts: int, seed: int) -> NDArray[np.int64]:
-        """Seeded, ascending canonical positions of at most `size` samples, from at most `max_parts` parts.
+    def sample(self, size: int, max_groups: int, seed: int) -> NDArray[np.int64]:
+        """Seeded, ascending canonical positions of at most `size` samples, from at most `max_groups` row groups.
 
-        Parts are limited because embeddings are read whole: a report on a billion samples must not read them all.
+        Row groups are limited because embeddings are read in whole ones: a report cannot read a billion.
         """
         rng = np.random.default_rng(seed)
-        parts = np.flatnonzero(self.rows_P)
-        if len(parts) > max_parts:
-            parts = np.sort(rng.choice(parts, max_parts, replace=False))
-        ends = np.cumsum(self.rows_P[parts])
+        starts, sizes = self._groups()
+        if len(starts) > max_groups:
+            drawn = np.sort(rng.choice(len(starts), max_groups, replace=False))
+            starts, sizes = starts[drawn], sizes[drawn]
+        ends = np.cumsum(sizes)
         total = int(ends[-1]) if len(ends) else 0
         chosen = np.arange(total) if total <= size else np.sort(rng.choice(total, size, replace=False, shuffle=False))
         within = np.searchsorted(ends, chosen, side="right")
-        starts = ends - self.rows_P[parts]
-        return np.asarray(self._starts_P[parts][within] + chosen - starts[within], dtype=np.int64)
+        return np.asarray(starts[within] + chosen - (ends - sizes)[within], dtype=np.int64)
+
+    def _groups(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Canonical position of the first row, and rows, of every row group of the embeddings."""
+        counts_P = -(-self.rows_P // artifacts.ROWS_PER_GROUP)
+        part_G = np.repeat(np.arange(len(counts_P)), counts_P)
+        first_G = np.concatenate([np.arange(count) for count in counts_P] or [np.zeros(0, np.int64)])
+        first_G = first_G.astype(np.int64) * artifacts.ROWS_PER_GROUP
+        return self._starts_P[part_G] + first_G, np.minimum(self.rows_P[part_G] - first_G, artifacts.ROWS_PER_GROUP)
 
     def part_of(self, positions_N: NDArray[np.int64]) -> NDArray[np.int64]:
         """The part (= input shard) that holds each canonical position."""
@@ -112,9 +122,30 @@ class Pool:
         if from_samples:
             samples = artifacts.read_table(self._embed_folder, self._embed.units[part], SAMPLES, from_samples)
         if embeddings:
-            both = artifacts.read_table(self._embed_folder, self._embed.units[part], EMBEDDINGS)
-            # A pool of tables may hold one side only; features then ask for no other.
-            sides = (name if name in both.column_names else None for name in ("image_emb", "text_emb"))
-            image, text = (image if name is None else vectors(both[name])[rows] for name in sides)
+            image, text = self._vectors(part, rows)
         merged = {name: (decided if name in decided.column_names else samples)[name].take(rows) for name in columns}
         return pa.table(merged), image, text
+
+    def _vectors(self, part: int, rows: NDArray[np.int64]) -> tuple[NDArray[np.float16], NDArray[np.float16]]:
+        """Image and text embeddings of some rows, [N, 0] where there is no such side: tables may hold one only.
+
+        Only the row groups that hold them are read, so their checksum, which is of the whole file, is not looked at.
+        """
+        unit = self._embed.units[part]
+        url = artifacts.unit_url(self._embed_folder, unit.key, self._embeddings)
+        size = next(file.size for file in unit.files if file.name == self._embeddings)
+        try:
+            file = open_parquet(url, size)
+            starts = np.cumsum([0, *(file.metadata.row_group(i).num_rows for i in range(file.num_row_groups))])
+            group_N = np.searchsorted(starts, rows, side="right") - 1
+            wanted = np.unique(group_N)
+            found = [file.read_row_group(group).take(rows[group_N == group] - starts[group]) for group in wanted]
+        except (FileNotFoundError, pa.ArrowInvalid) as error:
+            raise InfrastructureError(
+                f"{storage.redact(url)}: cannot be read: {error}; run again to make it"
+            ) from error
+        back_N = np.argsort(np.argsort(group_N, kind="stable"), kind="stable")
+        both = pa.concat_tables(found).take(back_N)
+        none = np.zeros((len(rows), 0), np.float16)
+        image, text = (vectors(both[name]) if name in both.column_names else none for name in ("image_emb", "text_emb"))
+        return image, text

@@ -56,8 +56,8 @@ class Sample:
 
 
 def read_sample(pool: Pool, record: RunRecord, params: ReportParams) -> Sample:
-    """Read a seeded sample, of the size and from as many parts as `params` allows."""
-    positions_N = pool.sample(params.sample_rows, params.sample_parts, params.seed)
+    """Read a seeded sample, of the size and from as many row groups as `params` allows."""
+    positions_N = pool.sample(params.sample_rows, params.sample_groups, params.seed)
     table, image_ND, text_ND = pool.take(positions_N, _COLUMNS, embeddings=True)
     difficulty_N, selection_N = floats(table, "difficulty"), competing(table, "selection_score")
     lowest = int(np.iinfo(np.int64).min)

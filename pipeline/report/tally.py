@@ -72,7 +72,8 @@ class Tally:
         selection = competing(decisions, "selection_score")
         self.samples += len(kept)
         self.kept += int(kept.sum())
-        self.reasons.update(decisions["reason"].to_pylist())
+        for counted in pc.value_counts(decisions["reason"]).to_pylist():
+            self.reasons[counted["values"]] += counted["counts"]
         for side in (True, False):
             self.difficulty_sum[side] += float(np.nansum(difficulty[kept == side]))
         for name, values in (("difficulty", difficulty), ("selection_score", selection)):

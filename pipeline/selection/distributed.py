@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from pipeline.errors import D2PruneError, InfrastructureError
 from pipeline.execution import Group, Inboxes
 from pipeline.progress import Live
-from pipeline.selection.partition import Introduction, Messages
+from pipeline.selection.partition import Letter
 
 log = logging.getLogger(__name__)
 
@@ -30,19 +30,19 @@ class Member(Protocol):
         """Whether it stands where a checkpoint left it, rather than at the beginning."""
         ...
 
-    def introduce(self, inbox: Mapping[int, Any], destinations: tuple[int, ...]) -> dict[int, Introduction]:
+    def introduce(self, inbox: Mapping[int, Any], destinations: tuple[int, ...]) -> dict[int, Letter]:
         """Introductions to those of the destinations that are its neighbours."""
         ...
 
-    def start(self, inbox: Mapping[int, Introduction]) -> dict[int, Messages]:
+    def start(self, inbox: Mapping[int, Letter]) -> dict[int, Letter]:
         """Forward pass and first messages."""
         ...
 
-    def step(self, inbox: Mapping[int, Messages]) -> dict[int, Messages]:
+    def step(self, inbox: Mapping[int, Letter]) -> dict[int, Letter]:
         """Take in messages, settle, and tell what changed."""
         ...
 
-    def resend(self, inbox: Mapping[int, Any], destinations: tuple[int, ...]) -> dict[int, Messages]:
+    def resend(self, inbox: Mapping[int, Any], destinations: tuple[int, ...]) -> dict[int, Letter]:
         """All that those of the destinations that are its neighbours may know."""
         ...
 

@@ -14,6 +14,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline import schemas
 from pipeline.errors import UserError
 from pipeline.graph.csr import Graph
 from pipeline.graph.features import FeatureKind
@@ -63,11 +64,13 @@ class Baseline:
         method: not d2.
         seed: of what it draws by lot.
         features: what distances are measured on, as for the graph.
+        embeddings: the file of each embed part that holds them.
     """
 
     method: PerSample | WholePool
     seed: int
     features: FeatureKind
+    embeddings: str = schemas.embeddings_file()
 
     @property
     def whole_pool(self) -> bool:

@@ -1,11 +1,11 @@
 """One partition of the pool: it owns nodes, knows bounds of its neighbours elsewhere, and settles what it can.
 
-The same class serves the loop in this process (rounds.py) and Ray actors. It exchanges small arrays with other
-partitions, one value per destination and round, and is told what it hears as the same values per source:
+The same class serves the loop in this process (rounds.py) and Ray actors. It exchanges a `Mail` with the other
+partitions in each round, one array for all of them, and is told what it hears in the same form:
 
 1. `introduce()` -> each neighbour partition gets the canonical position and difficulty of the nodes it knows;
-2. `start(inbox)` -> forward pass, first settling; returns the first messages;
-3. `step(inbox)` -> take in messages, settle, return what changed; until `remaining` is 0 everywhere and nothing is
+2. `start(mail)` -> forward pass, first settling; returns the first messages;
+3. `step(mail)` -> take in messages, settle, return what changed; until `remaining` is 0 everywhere and nothing is
    under way. Then `scores()`.
 
 Invariant: what a partition believes of a remote node is never below its t, so what it finalises is right,
@@ -30,18 +30,57 @@ _INDEX_BITS = 32
 _UNKNOWN = np.iinfo(np.int64).max  # bound of a ghost not heard of; also "nothing sent yet", as no value reaches it
 
 
-class Introduction(NamedTuple):
-    """What a partition tells another, once, about the nodes the other has as ghosts, in the order of their slots."""
+class Letter(NamedTuple):
+    """What one partition tells another about the nodes the other has as ghosts, in the order of their slots.
 
-    position: NDArray[np.int64]
-    difficulty: NDArray[np.int64]
+    An introduction: `keys` int64, canonical positions, `values` int64, difficulty; all of them, once.
+    Messages: `keys` int32, `values` int64, what changed, 12 bytes an entry: slot k >= 0 is a new bound of the k-th
+    ghost, ~k its final value.
+    """
 
-
-class Messages(NamedTuple):
-    """What changed, 12 bytes an entry: slot k >= 0 is a new bound of the k-th ghost, ~k its final value."""
-
-    slots: NDArray[np.int32]
+    keys: NDArray[Any]
     values: NDArray[np.int64]
+
+
+class Mail(NamedTuple):
+    """Letters from or to several partitions: that of `partitions[k]` is entries `starts[k]` to `starts[k + 1]`.
+
+    One array for all, since among a thousand partitions by lot a letter is an entry or two, and an object for each took
+    longer than everything else.
+
+    Attributes:
+        partitions: int64 [d], ascending, each once.
+        starts: int64 [d+1], from 0 to M; a letter may be empty.
+        keys: [M], as of `Letter`.
+        values: int64 [M].
+    """
+
+    partitions: NDArray[np.int64]
+    starts: NDArray[np.int64]
+    keys: NDArray[Any]
+    values: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, letters: Mapping[int, Letter]) -> Mail:
+        """Letters by partition, as mail."""
+        if not letters:
+            return NO_MAIL
+        partitions = sorted(letters)
+        keys, values = ([letters[p][column] for p in partitions] for column in (0, 1))
+        starts = np.cumsum([0, *map(len, keys)])
+        return cls(np.array(partitions), starts, np.concatenate(keys), np.concatenate(values))
+
+    def letters(self) -> dict[int, Letter]:
+        """By partition, without empty ones."""
+        bounds = self.starts.tolist()
+        return {
+            partition: Letter(self.keys[lo:hi], self.values[lo:hi])
+            for partition, lo, hi in zip(self.partitions.tolist(), bounds[:-1], bounds[1:], strict=True)
+            if lo < hi
+        }
+
+
+NO_MAIL = Mail(np.empty(0, np.int64), np.zeros(1, np.int64), np.empty(0, np.int32), np.empty(0, np.int64))
 
 
 def node_id(partition: int | NDArray[np.int64], index: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -114,35 +153,33 @@ class GraphPartition:
         self.remaining = n
         self.n_sent = 0
 
-    def introduce(self) -> dict[int, Introduction]:
+    def introduce(self) -> Mail:
         """What each neighbour partition needs before it can start."""
-        out = {}
-        for dest, lo, hi in self._destinations():
-            nodes = self._export_nodes[lo:hi]
-            out[dest] = Introduction(self._position[nodes], self._difficulty[nodes])
-        return out
+        nodes = self._export_nodes
+        return Mail(self._sources, self._export_bounds, self._position[nodes], self._difficulty[nodes])
 
-    def start(self, inbox: Mapping[int, Introduction]) -> dict[int, Messages]:
+    def start(self, mail: Mail) -> Mail:
         """Forward pass and first settling, given the introductions of all neighbour partitions.
 
         Raises:
             UserError: a neighbour is missing or knows of other edges (the graph is not symmetric), or overflow.
         """
-        self._meet(inbox)
+        self._meet(mail)
         self._value[: self.n_nodes] = self._forward
         self.remaining = int(np.count_nonzero(self._forward > 0))
-        return self.step({})
+        return self.step(NO_MAIL)
 
-    def _meet(self, inbox: Mapping[int, Introduction]) -> None:
-        for k, source in enumerate(self._sources.tolist()):
-            lo, hi = self.n_nodes + self._ghost_bounds[k : k + 2]
-            met = len(inbox[source].position) if source in inbox else 0
-            if met != hi - lo:
+    def _meet(self, mail: Mail) -> None:
+        wanted = dict(zip(self._sources.tolist(), np.diff(self._ghost_bounds).tolist(), strict=True))
+        met = dict(zip(mail.partitions.tolist(), np.diff(mail.starts).tolist(), strict=True))
+        for source in sorted(wanted.keys() | met.keys()):
+            if wanted.get(source, 0) != met.get(source, 0):
                 raise UserError(
-                    f"graph: not symmetric between partitions {self.partition} and {source}: {hi - lo} nodes of"
-                    f" {source} have neighbours in {self.partition} by its own rows, {met} by those of {source}"
+                    f"graph: not symmetric between partitions {self.partition} and {source}: {wanted.get(source, 0)}"
+                    f" nodes of {source} have neighbours in {self.partition} by its own rows, {met.get(source, 0)} by"
+                    f" those of {source}"
                 )
-            self._position[lo:hi], self._difficulty[lo:hi] = inbox[source]
+        self._position[self.n_nodes :], self._difficulty[self.n_nodes :] = mail.keys, mail.values
         self._forward = np.empty(self.n_nodes, np.int64)
         overflow = kernel.forward(
             *self._rows, self._gammas[0],
@@ -150,39 +187,26 @@ class GraphPartition:
         )  # fmt: skip
         self._check(overflow)
 
-    def step(self, inbox: Mapping[int, Messages]) -> dict[int, Messages]:
+    def step(self, mail: Mail) -> Mail:
         """Take in messages by source, finalise all that can be, and return what changed by destination.
-
-        Destinations without news are left out.
 
         Raises:
             UserError: a value left the range of fixed point.
         """
-        if not inbox and not self._sweep:
-            return {}
-        self._settle(self._receive(inbox) if inbox else order.NOBODY)
+        if not len(mail.keys) and not self._sweep:
+            return NO_MAIL
+        self._settle(self._receive(mail))
         slots, values, starts = ghosts.collect_changes(
             self._export_nodes, self._export_bounds, self._value, self._head, self._last_sent
         )
         self.n_sent += len(slots)
-        told = np.flatnonzero(np.diff(starts))
-        first, last = starts[told].tolist(), starts[told + 1].tolist()
-        return {
-            dest: Messages(slots[lo:hi], values[lo:hi])
-            for dest, lo, hi in zip(self._sources[told].tolist(), first, last, strict=True)
-        }
+        return Mail(self._sources, starts, slots, values) if len(slots) else NO_MAIL
 
-    def _receive(self, inbox: Mapping[int, Messages]) -> int:
+    def _receive(self, mail: Mail) -> int:
         """Take in what all sources say; the top of the stack of nodes to look at."""
-        # One call for all: with a thousand partitions by lot, news of a source are a few entries, and a call for each
-        # took longer than everything else.
-        sources = sorted(inbox)
-        news = [inbox[source] for source in sources]
-        first_ghosts = self.n_nodes + self._ghost_bounds[np.searchsorted(self._sources, sources)]
+        first_ghosts = self.n_nodes + self._ghost_bounds[np.searchsorted(self._sources, mail.partitions)]
         top: int = ghosts.receive(
-            np.concatenate([slots for slots, _ in news]),
-            np.concatenate([values for _, values in news]),
-            np.repeat(first_ghosts, [len(slots) for slots, _ in news]),
+            mail.keys, mail.values, np.repeat(first_ghosts, np.diff(mail.starts)),
             self._position, self._value, self._head, self._link, self._known,
         )  # fmt: skip
         return top
@@ -205,7 +229,7 @@ class GraphPartition:
         """Partitions that share an edge with this one."""
         return [int(source) for source in self._sources]
 
-    def resend(self, dest: int) -> Messages:
+    def resend(self, dest: int) -> Letter:
         """All that `dest` may know of this partition's nodes, for one that was restored or started again."""
         k = int(np.searchsorted(self._sources, dest))
         lo, hi = self._export_bounds[k : k + 2]
@@ -214,7 +238,7 @@ class GraphPartition:
             self._export_nodes[lo:hi], np.array([0, hi - lo]), self._value, self._head, self._last_sent[lo:hi]
         )
         self.n_sent += len(slots)
-        return Messages(slots, values)
+        return Letter(slots, values)
 
     def state(self) -> dict[str, NDArray[Any]]:
         """A checkpoint: copies of all that `restore` needs beyond the constructor's arrays, about 20 bytes a node."""
@@ -269,11 +293,6 @@ class GraphPartition:
             self._position, self._value, sender, amount, 0, self.n_nodes,
         )  # fmt: skip
         return np.where(sender < 0, -1, self._position[sender]), amount
-
-    def _destinations(self) -> list[tuple[int, int, int]]:
-        """(partition, first export, one past its last); the graph is symmetric, so sources are destinations."""
-        bounds = self._export_bounds.tolist()
-        return list(zip(self._sources.tolist(), bounds[:-1], bounds[1:], strict=True))
 
     def _check(self, overflow: int) -> None:
         if overflow != kernel.NO_OVERFLOW:

@@ -6,6 +6,7 @@ many partitions there are shows nowhere in the result.
 """
 
 import io
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +18,7 @@ import pyarrow as pa
 
 from pipeline import artifacts, columns, schemas, storage
 from pipeline.artifacts import Receipt
+from pipeline.errors import InfrastructureError
 from pipeline.execution import Executor, Resources
 from pipeline.graph.features import features
 from pipeline.graph.tables import read_graph
@@ -24,11 +26,12 @@ from pipeline.scores.column import read_score, shift
 from pipeline.selection.distributed import Progress, settle
 from pipeline.selection.fixed_point import check_gamma, to_fixed
 from pipeline.selection.methods import Baseline, PoolView
-from pipeline.selection.partition import GraphPartition, Introduction, Messages, node_id
+from pipeline.selection.partition import GraphPartition, Letter, Mail, node_id
+
+log = logging.getLogger(__name__)
 
 RANKS = "ranks.parquet"
 SAMPLES = "samples.parquet"
-EMBEDDINGS = "embeddings.parquet"
 SCORE_OPTION = "score.difficulty"
 
 
@@ -178,19 +181,19 @@ class RankMember:
         """See `Member.ready`."""
         return self._restored
 
-    def introduce(self, inbox: Mapping[int, Any], destinations: tuple[int, ...]) -> dict[int, Introduction]:
+    def introduce(self, inbox: Mapping[int, Any], destinations: tuple[int, ...]) -> dict[int, Letter]:
         """See `Member.introduce`."""
-        return {to: message for to, message in self._partition.introduce().items() if to in destinations}
+        return {to: letter for to, letter in self._partition.introduce().letters().items() if to in destinations}
 
-    def start(self, inbox: Mapping[int, Introduction]) -> dict[int, Messages]:
+    def start(self, inbox: Mapping[int, Letter]) -> dict[int, Letter]:
         """See `Member.start`."""
-        return self._partition.start(inbox)
+        return self._partition.start(Mail.of(inbox)).letters()
 
-    def step(self, inbox: Mapping[int, Messages]) -> dict[int, Messages]:
+    def step(self, inbox: Mapping[int, Letter]) -> dict[int, Letter]:
         """See `Member.step`."""
-        return self._partition.step(inbox)
+        return self._partition.step(Mail.of(inbox)).letters()
 
-    def resend(self, inbox: Mapping[int, Any], destinations: tuple[int, ...]) -> dict[int, Messages]:
+    def resend(self, inbox: Mapping[int, Any], destinations: tuple[int, ...]) -> dict[int, Letter]:
         """See `Member.resend`."""
         return {to: self._partition.resend(to) for to in self._partition.neighbours if to in destinations}
 
@@ -203,7 +206,11 @@ class RankMember:
         """See `Member.checkpoint`."""
         sink = io.BytesIO()
         np.savez(sink, allow_pickle=False, **self._partition.state())
-        storage.write_bytes(self._checkpoint, sink.getvalue())
+        try:
+            storage.write_bytes(self._checkpoint, sink.getvalue())
+        except InfrastructureError as error:
+            # Only a member that is lost would miss it.
+            log.warning("rank: no checkpoint this time (%s)", error)
 
     def _restore(self) -> bool:
         try:
@@ -263,7 +270,7 @@ def read_features(pool: Pool, baseline: Baseline) -> npt.NDArray[np.float32]:
     parts, first_row = [], 0
     for receipt in pool.parts:
         names = [f"{side}_emb" for side in ("image", "text") if side in baseline.features.split("+")]
-        table = artifacts.read_table(pool.embed_folder, receipt, EMBEDDINGS, names)
+        table = artifacts.read_table(pool.embed_folder, receipt, baseline.embeddings, names)
         sides = {name: columns.vectors(table[name]) for name in names}
         parts.append(features(baseline.features, sides.get("image_emb"), sides.get("text_emb"), first_row))
         first_row += len(table)

@@ -5,9 +5,8 @@ Reference for the distributed stage, which makes the same calls on actors.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 from numba import njit
@@ -15,9 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pipeline.errors import D2PruneError, UserError
 from pipeline.graph.csr import Graph
-from pipeline.selection.partition import GraphPartition, Introduction, Messages, node_id
-
-_News = TypeVar("_News", Introduction, Messages)
+from pipeline.selection.partition import NO_MAIL, GraphPartition, Mail, node_id
 
 
 @dataclass(frozen=True)
@@ -94,22 +91,42 @@ def run_rounds(parts: Sequence[GraphPartition]) -> list[Round]:
     history = []
     remaining = sum(part.remaining for part in parts)
     introductions = _deliver([part.introduce() for part in parts])
-    outbox = [part.start(inbox) for part, inbox in zip(parts, introductions, strict=True)]
+    sent = [part.start(mail) for part, mail in zip(parts, introductions, strict=True)]
     while True:
         before, remaining = remaining, sum(part.remaining for part in parts)
-        sent = sum(len(news.slots) for out in outbox for news in out.values())
-        history.append(Round(before - remaining, sent, remaining))
-        if sent == 0 and remaining == 0:
+        messages = sum(len(mail.keys) for mail in sent)
+        history.append(Round(before - remaining, messages, remaining))
+        if messages == 0 and remaining == 0:
             return history
-        if sent == 0:
+        if messages == 0:
             raise D2PruneError(f"{remaining} nodes are left and no partition has news: the graph is not symmetric")
-        outbox = [part.step(inbox) for part, inbox in zip(parts, _deliver(outbox), strict=True)]
+        sent = [part.step(mail) for part, mail in zip(parts, _deliver(sent), strict=True)]
 
 
-def _deliver(outbox: Sequence[Mapping[int, _News]]) -> list[dict[int, _News]]:
-    """From one mapping by destination for each source to one mapping by source for each destination."""
-    inbox: list[dict[int, _News]] = [{} for _ in outbox]
-    for source, out in enumerate(outbox):
-        for dest, news in out.items():
-            inbox[dest][source] = news
-    return inbox
+def _deliver(sent: Sequence[Mail]) -> list[Mail]:
+    """From one mail by destination for each source to one mail by source for each destination."""
+    inboxes = [NO_MAIL] * len(sent)
+    # Of a long chain most partitions are silent in most rounds: those must cost nothing.
+    senders = [source for source, mail in enumerate(sent) if len(mail.keys)]
+    if not senders:
+        return inboxes
+    mails = [sent[source] for source in senders]
+    source_L = np.repeat(senders, [len(mail.partitions) for mail in mails])
+    destination_L = np.concatenate([mail.partitions for mail in mails])
+    length_L = np.concatenate([np.diff(mail.starts) for mail in mails])
+    first_L = np.cumsum(length_L) - length_L
+    order_L = np.argsort(destination_L, kind="stable")
+    order_L = order_L[length_L[order_L] > 0]
+    source_L, destination_L, length_L, first_L = (
+        column[order_L] for column in (source_L, destination_L, length_L, first_L)
+    )
+    starts = np.append(0, np.cumsum(length_L))
+    place_M = np.repeat(first_L - starts[:-1], length_L) + np.arange(starts[-1])
+    keys_M, values_M = (np.concatenate([mail[column] for mail in mails])[place_M] for column in (2, 3))
+    destinations, bounds = np.unique(destination_L, return_index=True)
+    for destination, lo, hi in zip(destinations.tolist(), bounds, np.append(bounds[1:], len(order_L)), strict=True):
+        entries = slice(starts[lo], starts[hi])
+        inboxes[destination] = Mail(
+            source_L[lo:hi], starts[lo : hi + 1] - starts[lo], keys_M[entries], values_M[entries]
+        )
+    return inboxes

@@ -31,7 +31,7 @@ class Mischievous:
         if key.startswith("spin"):
             while True:
                 pass
-        if key.startswith("sleep"):
+        if key.startswith("sleep") or (key.startswith("slow-once") and first):
             time.sleep(60)
         if key.startswith("no-memory"):
             raise MemoryError
@@ -51,3 +51,19 @@ class Stillborn:
 
     def setup(self):
         os._exit(3)
+
+
+@dataclass(frozen=True)
+class Sluggish:
+    """Decodes, but not at once while a file is there: so that machines can come and go while there is work."""
+
+    mark: str
+    decoder: object
+
+    def setup(self):
+        self.decoder.setup()
+
+    def __call__(self, sample: Sample, into: memoryview):
+        if os.path.exists(self.mark):
+            time.sleep(0.06)
+        return self.decoder(sample, into)

@@ -333,7 +333,7 @@ def test_a_batch_that_exceeds_the_devices_memory_loses_no_sample(setting):
     (unit,) = stage.plan(expand_input(str(pool)), params)
     samples, _, embeddings = tables(str(pool.parent / "whole"), make_worker(params, folder="whole")(unit))
     worker = make_worker(params)
-    tried = with_little_memory(worker._encoder, 3)
+    tried = with_little_memory(worker._models.encoders[0], 3)
     receipt = worker(unit)
     cut_samples, _, cut_embeddings = tables(folder, receipt)
     # Halved until it fits, and later batches are cut to that at once.
@@ -349,7 +349,7 @@ def test_a_single_sample_that_exceeds_the_devices_memory_fails_the_unit(setting)
     write_tar(pool / "0.tar", [m for i in range(3) for m in good(f"{i}", i)])
     (unit,) = stage.plan(expand_input(str(pool)), params)
     worker = make_worker()
-    with_little_memory(worker._encoder, 0)
+    with_little_memory(worker._models.encoders[0], 0)
     with pytest.raises(InfrastructureError, match="one sample exceeds the memory"):
         worker(unit)
 
@@ -362,12 +362,12 @@ def test_tokens_made_in_the_decode_processes_are_the_same(setting, tiny_model):
     write_tar(pool / "0.tar", [m for i in range(5) for m in good(f"{i}", i)])
     ((unit, receipt),) = run(setting)
     worker = make_worker(folder="again")
-    decoder = Decoder(worker._encoder.preprocess, 50_000)
+    decoder = Decoder(worker._models.preprocesses[0], 50_000)
     worker._pool.close()
     worker._pool = DecodePool(
-        Tokenising(decoder, models.resolve(str(tiny_model), None)), 1, decoder.preprocess.n_bytes, 40
+        Tokenising(decoder, [models.resolve(str(tiny_model), None)]), 1, decoder.preprocess.n_bytes, 40
     )
-    worker._encoder.tokenize = None
+    worker._models.encoders[0].tokenize = None
     assert worker(unit) == receipt
     worker._pool.close()
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from pipeline import artifacts, columns
 from pipeline.execution import Resources
-from pipeline.graph import stage
+from pipeline.graph import images, stage
 from pipeline.graph.csr import Graph
 from pipeline.graph.knn import knn_graph_report
 from pipeline.graph.params import GraphParams
@@ -77,3 +77,11 @@ def in_memory(rows, params, kept=None):
     degree[kept] = np.diff(report.graph.indptr)
     graph = Graph(np.concatenate([[0], np.cumsum(degree)]), kept[report.graph.indices], report.graph.sq_distances)
     return graph, facts_of(params.n_neighbors, report.nlist, report.nprobe, report.recall)
+
+
+def always_by_images(patch):
+    """Have every search compare images of eight dimensions, however small the pool."""
+    for name, value in (("IMAGE_DIMS", 8), ("_LEAST_DIMS", 9), ("_LEAST_SHARE", 0.0), ("_SUMMED", 5)):
+        patch.setattr(images, name, value)
+    patch.setattr(images, "_LEAST_PRODUCTS", 0)
+    patch.setattr(images, "_LEAST_PAIRS_PER_ROW", 0)

@@ -10,11 +10,12 @@ import pytest
 from pipeline.errors import InfrastructureError, UserError
 from pipeline.execution import InProcess, OnRay, Resources
 from pipeline.graph.features import features
+from pipeline.graph.images import Images
 from pipeline.graph.params import Layout
 from pipeline.graph.sharded import build as sharded
 from pipeline.graph.tables import read_graph
 from pipeline.selection.budget import drop_mask
-from tests.graph.pools import PARAMS, build, clustered, embed, in_memory, same_bytes
+from tests.graph.pools import PARAMS, always_by_images, build, clustered, embed, in_memory, same_bytes
 from tests.pools import tree
 
 SHARDED = Layout(whole_below=0, partitions=4, buckets=3, batch_rows=200)
@@ -28,6 +29,18 @@ def test_any_number_of_partitions_gives_the_graph_of_memory(tmp_path, partitions
     layout = replace(SHARDED, partitions=partitions, buckets=partitions, threads=partitions % 3 + 1)
     built = build(tmp_path, parts, PARAMS, layout, InProcess())
     same_bytes(*built, *in_memory(rows, PARAMS))
+
+
+def test_comparing_images_gives_the_graph_of_comparing_rows(tmp_path, monkeypatch):
+    rows = clustered(1500, n_dims=24, copies=0.2)
+    expected = in_memory(rows, PARAMS)
+    always_by_images(monkeypatch)
+    taken = []
+    take = Images.__getitem__
+    monkeypatch.setattr(Images, "__getitem__", lambda self, rows: taken.append(rows) or take(self, rows))
+    parts = embed(tmp_path / "embed", rows)
+    same_bytes(*build(tmp_path, parts, PARAMS, replace(SHARDED, threads=2), InProcess()), *expected)
+    assert taken
 
 
 @pytest.mark.parametrize("visitors", [1, 150, 10_000])

@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -95,15 +96,32 @@ def clean_copy(target: Path) -> Path:
     return target
 
 
-def submit(server: str, folder: Path, *entrypoint: str) -> subprocess.Popen[str]:
-    """The README's `ray job submit`, typed in a folder; with another entrypoint, where one is given."""
+def submit(server: str, folder: Path, *entrypoint: str, name: str | None = None) -> subprocess.Popen[str]:
+    """The README's `ray job submit`, typed in a folder; with another entrypoint, or a name, where they are given."""
     (line,) = {step.text for step in commands() if step.text.startswith("ray job submit ")}
     words = shlex.split(line)
+    named, at = [] if name is None else ["--submission-id", name], words.index("--")
     return subprocess.Popen(
-        [*words[: words.index("--") + 1], *entrypoint] if entrypoint else words,
+        [*words[:at], *named, "--", *(entrypoint or words[at + 1 :])],
         cwd=folder,
         env=environment() | {"RAY_ADDRESS": server},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
+
+
+def stop(server: str, name: str) -> str:
+    """`ray job stop`, and what it says."""
+    command = ["ray", "job", "stop", "--address", server, name]
+    done = subprocess.run(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return done.stdout
+
+
+def wait_for_files(folder: Path, pattern: str, process: subprocess.Popen[str], limit_s: float = 120.0) -> list[Path]:
+    """The files, as soon as there is one; fails where the process ends before."""
+    until = time.monotonic() + limit_s
+    while not (found := list(folder.glob(pattern))):
+        assert process.poll() is None and time.monotonic() < until, process.communicate(timeout=10)[0]
+        time.sleep(0.05)
+    return found

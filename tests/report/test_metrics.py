@@ -16,7 +16,7 @@ def test_coverage_equals_brute_force(block, monkeypatch):
     order = np.random.default_rng(1).permutation(60)
     queries = np.array([0, 3, 17, 59, 20, 21, 22, 23, 24])
     sizes = np.array([1, 5, 30, 60])
-    found = metrics.nearest_by_fraction(pool, queries, order, sizes)
+    found = metrics.nearest_by_fraction(metrics.distances(pool[queries], pool), queries, order, sizes)
     naive = []
     for size in sizes:
         kept = order[:size]
@@ -30,14 +30,14 @@ def test_coverage_equals_brute_force(block, monkeypatch):
 def test_nearest_other_equals_brute_force():
     pool = points(40)
     pool[7] = pool[3]
-    found = metrics.nearest_other(pool, np.arange(40))
+    found = metrics.nearest_other(metrics.distances(pool, pool), np.arange(40))
     for i in range(40):
         assert found[i] == pytest.approx(min(np.linalg.norm(pool[i] - pool[j]) for j in range(40) if j != i), abs=1e-3)
     assert metrics.near_duplicate_share(found) == pytest.approx(2 / 40)
 
 
 def test_nearest_other_of_a_single_point_is_infinite():
-    assert np.isinf(metrics.nearest_other(points(1), np.array([0]))).all()
+    assert np.isinf(metrics.nearest_other(metrics.distances(points(1), points(1)), np.array([0]))).all()
 
 
 def test_effective_directions_at_its_ends():

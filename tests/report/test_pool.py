@@ -1,8 +1,11 @@
 import dataclasses
+from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
+from pipeline import artifacts
 from pipeline.errors import BooksError
 from pipeline.report.pool import Pool
 
@@ -23,6 +26,29 @@ def test_an_empty_part_holds_no_position(run):
     assert pool.rows_P.tolist() == [40, 0, 40, 40, 10]
     assert pool.part_of(np.array([0, 39, 40, 80, 129])).tolist() == [0, 0, 2, 3, 4]
     assert [start for start, _ in pool.decisions(["kept"])] == [0, 40, 80, 120]
+
+
+def test_embeddings_come_from_the_row_groups_that_hold_them(run):
+    pool = Pool(run.work_dir, run.embed, run.select)
+    positions = np.array([39, 0, 41, 16, 17, 0])
+    _, image, text = pool.take(positions, ("uid",), embeddings=True)
+    url = artifacts.unit_url(f"{run.work_dir}/embed", run.embed.units[0].key, "embeddings.parquet")
+    before = Path(url).read_bytes()
+    try:
+        pq.write_table(pq.read_table(url), url, row_group_size=16)
+        again = pool.take(positions, ("uid",), embeddings=True)
+    finally:
+        Path(url).write_bytes(before)
+    assert np.array_equal(image, again[1]) and np.array_equal(text, again[2])
+
+
+def test_a_sample_touches_few_row_groups(run, monkeypatch):
+    monkeypatch.setattr(artifacts, "ROWS_PER_GROUP", 16)
+    pool = Pool(run.work_dir, run.embed, run.select)
+    starts = np.array([0, 16, 32, 40, 56, 72, 80, 96, 112, 120])
+    groups = {tuple(np.unique(np.searchsorted(starts, pool.sample(1000, 2, seed), "right"))) for seed in range(20)}
+    assert all(len(found) == 2 for found in groups) and len(groups) > 5
+    assert np.array_equal(pool.sample(1000, 99, 0), np.arange(130))
 
 
 @pytest.mark.parametrize(("size", "parts", "count"), [(1000, 99, 130), (20, 99, 20), (1000, 1, None), (0, 9, 0)])

@@ -15,7 +15,7 @@ from pipeline.graph.csr import Graph
 from pipeline.selection.api import select
 from pipeline.selection.distributed import Progress, settle
 from pipeline.selection.fixed_point import to_fixed
-from pipeline.selection.partition import GraphPartition, node_id
+from pipeline.selection.partition import GraphPartition, Mail, node_id
 from tests.oracles import graph_from_edges, naive_d2, neighbours
 from tests.selection.graphs import problems
 
@@ -57,13 +57,13 @@ class PartitionMember:
         return self.restored
 
     def introduce(self, inbox, destinations):
-        return {to: message for to, message in self.partition.introduce().items() if to in destinations}
+        return {to: message for to, message in self.partition.introduce().letters().items() if to in destinations}
 
     def start(self, inbox):
-        return self.partition.start(inbox)
+        return self.partition.start(Mail.of(inbox)).letters()
 
     def step(self, inbox):
-        return self.partition.step(inbox)
+        return self.partition.step(Mail.of(inbox)).letters()
 
     def resend(self, inbox, destinations):
         return {to: self.partition.resend(to) for to in self.partition.neighbours if to in destinations}

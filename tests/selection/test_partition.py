@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pipeline.errors import UserError
 from pipeline.selection.api import select, selection_scores
 from pipeline.selection.fixed_point import to_fixed
-from pipeline.selection.partition import GraphPartition, node_id
+from pipeline.selection.partition import NO_MAIL, GraphPartition, Mail, node_id
 from pipeline.selection.rounds import _deliver, dense_partitions, run_rounds, split
 from tests.oracles import graph_from_edges, naive_d2
 from tests.selection.graphs import GAMMAS, problems
@@ -38,13 +38,13 @@ def test_a_lost_partition_comes_back_from_a_checkpoint_of_any_age(problem, n_par
     victim = random.randrange(n_parts)
     parts = split(graph, owner, n_parts, to_fixed(scores), (1.0, 1.0))
     checkpoint = None
-    outbox = [p.start(i) for p, i in zip(parts, _deliver([p.introduce() for p in parts]), strict=True)]
+    sent = [p.start(mail) for p, mail in zip(parts, _deliver([p.introduce() for p in parts]), strict=True)]
     for r in range(500):
-        if not any(outbox) and not any(p.remaining for p in parts):
+        if not any(len(mail.keys) for mail in sent) and not any(p.remaining for p in parts):
             break
         if r == saved:
             checkpoint = pickle.loads(pickle.dumps(parts[victim].state()))
-        inbox = _deliver(outbox)
+        inbox = [mail.letters() for mail in _deliver(sent)]
         if r == lost:
             # What was on its way to and from the victim is lost with it.
             inbox = [{s: news for s, news in i.items() if s != victim} for i in inbox]
@@ -55,11 +55,11 @@ def test_a_lost_partition_comes_back_from_a_checkpoint_of_any_age(problem, n_par
                 again = fresh.start(introductions)
             else:
                 fresh.restore(checkpoint)
-                again = fresh.step({})
-            inbox[victim] = {p.partition: p.resend(victim) for p in parts if p.partition in introductions}
-            for dest, news in again.items():
+                again = fresh.step(NO_MAIL)
+            inbox[victim] = {p.partition: p.resend(victim) for p in parts if p.partition in introductions.partitions}
+            for dest, news in again.letters().items():
                 inbox[dest][victim] = news
-        outbox = [p.step(i) for p, i in zip(parts, inbox, strict=True)]
+        sent = [p.step(Mail.of(i)) for p, i in zip(parts, inbox, strict=True)]
     t = np.empty(graph.n_nodes, np.int64)
     for p in parts:
         t[p.own_positions] = p.scores()
@@ -76,14 +76,15 @@ def test_messages_may_come_twice_and_late(problem, random):
     introductions = _deliver([p.introduce() for p in parts])
     post = [
         (p.partition, dest, news)
-        for p, i in zip(parts, introductions, strict=True)
-        for dest, news in p.start(i).items()
+        for p, mail in zip(parts, introductions, strict=True)
+        for dest, news in p.start(mail).letters().items()
     ]
     while post:
         source, dest, news = post.pop(random.randrange(len(post)))
         if random.random() < 0.3:
             post.append((source, dest, news))
-        post += [(dest, to, more) for to, more in parts[dest].step({source: news}).items()]
+        answers = parts[dest].step(Mail.of({source: news})).letters()
+        post += [(dest, to, more) for to, more in answers.items()]
     t = np.empty(graph.n_nodes, np.int64)
     for p in parts:
         t[p.own_positions] = p.scores()

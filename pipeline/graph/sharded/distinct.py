@@ -34,12 +34,14 @@ def distinct(job: Job, part: int) -> Receipt:
         UserError: an embedding without direction.
     """
     raw_AD, rows_AD = checked_features(job, part)
+    row_bytes = int(raw_AD[:1].nbytes)
+    del raw_AD
     start = int(job.starts[part])
     cut_off_A = np.zeros(len(rows_AD), bool)
     if job.cut_off is not None:
         cut_off_A = job.cut_off.of_part(job.embed_folder, part, job.parts[part])
     kept_N = np.flatnonzero(~cut_off_A)
-    rows_ND = rows_AD[kept_N]
+    rows_ND = rows_AD if len(kept_N) == len(rows_AD) else rows_AD[kept_N]
     groups = collapse(rows_ND)
     group_A = np.full(len(rows_AD), -1, np.int64)
     group_A[kept_N] = groups.group_N
@@ -53,7 +55,7 @@ def distinct(job: Job, part: int) -> Receipt:
     records["position"] = start + kept_N[listed]
     bucket = (records["high"] % np.uint64(job.buckets)).astype(np.int64)
     files = {LOCAL_GROUPS: group_A, HASHES: exchange.pack(records, bucket, job.buckets)}
-    facts = {"kept": len(kept_N), "distinct": len(groups.first_R), "row_bytes": int(raw_AD[:1].nbytes)}
+    facts = {"kept": len(kept_N), "distinct": len(groups.first_R), "row_bytes": row_bytes}
     return job.commit("distinct", part, files, facts=facts)
 
 

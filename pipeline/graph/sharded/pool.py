@@ -23,7 +23,7 @@ from pipeline.graph.params import GraphParams, Layout
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
 
-EMBEDDINGS, SAMPLES = "embeddings.parquet", "samples.parquet"
+SAMPLES = "samples.parquet"
 LOCAL_GROUPS = "groups.npy"
 COPIES = "copies.bin"
 MEMBERS_OF_GROUPS = "groups.bin"
@@ -72,7 +72,7 @@ class Job:
     @property
     def starts(self) -> Int64:
         """int64 [P+1], canonical position of each part's first row."""
-        return np.cumsum([0, *(receipt.rows(EMBEDDINGS) for receipt in self.parts)])
+        return np.cumsum([0, *(receipt.rows(self.params.embeddings) for receipt in self.parts)])
 
     @property
     def slice_bounds(self) -> list[int]:
@@ -158,8 +158,20 @@ class StepWorker:
 def read_raw(job: Job, part: int) -> NDArray[Any]:
     """A part's embeddings as they are stored, [N, D], or [N, 2 D] for both sides."""
     names = [f"{name}_emb" for name in ("image", "text") if name in job.params.features.split("+")]
-    table = artifacts.read_table(job.embed_folder, job.parts[part], EMBEDDINGS, names)
-    return np.concatenate([columns.vectors(table[name]) for name in names], axis=1)
+    receipt = job.parts[part]
+    raw_ND: NDArray[Any] | None = None
+    start = 0
+    # A row group at a time, each into its place: a part is held as its file and as one array, and in no third form.
+    for table in artifacts.read_row_groups(job.embed_folder, receipt, job.params.embeddings, names):
+        sides = [columns.vectors(table[name]) for name in names]
+        bounds = np.cumsum([0, *(side.shape[1] for side in sides)])
+        if raw_ND is None:
+            raw_ND = np.empty((receipt.rows(job.params.embeddings), int(bounds[-1])), np.result_type(*sides))
+        for side, left, right in zip(sides, bounds, bounds[1:], strict=False):
+            raw_ND[start : start + len(side), left:right] = side
+        start += len(table)
+    assert raw_ND is not None
+    return raw_ND
 
 
 def features_of(job: Job, raw_ND: NDArray[Any], first_row: int = 0) -> Float32:
@@ -214,28 +226,34 @@ def local_groups(job: Job, part: int) -> LocalGroups:
 
 @dataclass(frozen=True)
 class PartRows:
-    """A part's distinct rows.
+    """A part's distinct rows; `features_of` those of `raw` that are needed, a block at a time where all are.
 
     Attributes:
         positions: int64 [Q], canonical, ascending.
         raw: [Q, D] as stored.
-        rows: float32 [Q, D].
         is_member: bool [Q], whether no earlier part holds the same bytes: then it stands for all of them in its list.
     """
 
     positions: Int64
     raw: NDArray[Any]
-    rows: Float32
     is_member: NDArray[np.bool_]
+
+    def members(self) -> tuple[Int64, NDArray[Any]]:
+        """Positions and raw rows of the members."""
+        if self.is_member.all():
+            return self.positions, self.raw
+        return self.positions[self.is_member], self.raw[self.is_member]
 
 
 def read_part(job: Job, part: int) -> PartRows:
     """The distinct rows of a part, from its embeddings."""
     first_Q = local_groups(job, part).first_Q
     positions_Q = first_Q + job.starts[part]
-    raw_QD = read_raw(job, part)[first_Q]
+    raw_QD = read_raw(job, part)
+    if len(first_Q) < len(raw_QD):
+        raw_QD = raw_QD[first_Q]
     copies = exchange.concatenated(job.urls("copies", job.buckets, COPIES), COPY, part)["position"]
-    return PartRows(positions_Q, raw_QD, features_of(job, raw_QD), ~np.isin(positions_Q, copies))
+    return PartRows(positions_Q, raw_QD, ~np.isin(positions_Q, copies))
 
 
 def members_of_groups(job: Job, part: int) -> exchange.Records:

@@ -19,7 +19,7 @@ from pipeline.graph.partitions import group_lists
 from pipeline.graph.quantiser import Quantiser, default_nlist, train, training_sample
 from pipeline.graph.recall import Recall, brute_force, measure, samples
 from pipeline.graph.search import NO_POSITION, TopK
-from pipeline.graph.sharded.pool import Job, groups_of, members_of_groups, read_part
+from pipeline.graph.sharded.pool import Job, features_of, groups_of, members_of_groups, read_part
 
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
@@ -43,7 +43,7 @@ def quantiser(job: Job, _: int) -> Receipt:
         ranks = wanted[slice(*np.searchsorted(wanted, job.members[part : part + 2]))] - job.members[part]
         rows = read_part(job, part)
         chosen = np.flatnonzero(rows.is_member)[ranks]
-        return rows.rows[chosen], rows.positions[chosen]
+        return features_of(job, rows.raw[chosen]), rows.positions[chosen]
 
     touched = np.flatnonzero(np.diff(np.searchsorted(wanted, job.members))).tolist()
     picked = []
@@ -66,23 +66,30 @@ def truth(job: Job, part: int) -> Receipt:
 
     Of the tuning sample, representatives with their home lists; of the checked one, all rows they stand for.
     """
-    part_rows = read_part(job, part)
-    rows_MD, positions_M = part_rows.rows[part_rows.is_member], part_rows.positions[part_rows.is_member]
+    positions_M, raw_MD = read_part(job, part).members()
     threads = job.layout.threads
-
-    def nearest(sample: str) -> TopK:
-        blocks = ((rows_MD[s : s + _BLOCK], positions_M[s : s + _BLOCK]) for s in range(0, len(rows_MD), _BLOCK))
-        return brute_force(job.array("quantiser", 0, f"{sample}.npy"), blocks, job.n_best, threads)
-
+    names = [CHECKED] if job.params.nprobe is not None else [CHECKED, TUNING]
+    samples = [job.array("quantiser", 0, f"{name}.npy") for name in names]
+    # Both samples at once, so that each row is normalised once.
+    top = brute_force(
+        np.concatenate(samples),
+        (
+            (features_of(job, raw_MD[start : start + _BLOCK]), positions_M[start : start + _BLOCK])
+            for start in range(0, len(raw_MD), _BLOCK)
+        ),
+        job.n_best,
+        threads,
+    )
+    n_checked = len(samples[0])
     files = {}
-    if job.params.nprobe is None:
-        top = nearest(TUNING)
-        found = np.unique(top.positions[top.positions != NO_POSITION])
-        lists = Quantiser(job.array("quantiser", 0, CENTROIDS)).nearest(
-            rows_MD[np.searchsorted(positions_M, found)], 1, threads
-        )
-        files = _files(TUNING, top) | {"found.npy": found, "lists.npy": lists.positions[:, 0]}
-    checked = expand(nearest(CHECKED), *groups_of(positions_M, members_of_groups(job, part)))
+    if TUNING in names:
+        tuning = TopK(top.sq_distances[n_checked:], top.positions[n_checked:])
+        found = np.unique(tuning.positions[tuning.positions != NO_POSITION])
+        rows_FD = features_of(job, raw_MD[np.searchsorted(positions_M, found)])
+        lists = Quantiser(job.array("quantiser", 0, CENTROIDS)).nearest(rows_FD, 1, threads)
+        files = _files(TUNING, tuning) | {"found.npy": found, "lists.npy": lists.positions[:, 0]}
+    checked = TopK(top.sq_distances[:n_checked], top.positions[:n_checked])
+    checked = expand(checked, *groups_of(positions_M, members_of_groups(job, part)))
     return job.commit("truth", part, files | _files(CHECKED, checked))
 
 

@@ -2,7 +2,8 @@
 
 A partition's destination 2 s takes the rows whose home list is in it, 2 s + 1 those that only visit. Rows travel as
 they are stored (float16) and are normalised where they arrive: a row's bits depend on that row alone, so both ends
-agree. A worker that searches holds its partition's members as stored, and one batch of queries in float32.
+agree. A worker that searches holds its partition's members as stored, their images, and one batch of queries in
+float32.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pipeline.artifacts import Receipt
 from pipeline.graph import exchange
 from pipeline.graph.block_search import block_search
 from pipeline.graph.duplicates import Groups, expand
+from pipeline.graph.images import Images, Projection
 from pipeline.graph.knn import probes
 from pipeline.graph.lists import visits_of
 from pipeline.graph.parallel import parallel_ranges
@@ -40,6 +42,10 @@ Int64 = NDArray[np.int64]
 VISITORS = "visitors.bin"
 CANDIDATES = "candidates.bin"
 VISITS = "visits"
+_BLOCK = 16_384
+"""Rows of a part in float32 at once."""
+# Members that become float32 at a time, to find their main axes and to take their images.
+_FIT_ROWS = 2048
 
 
 def visitor_type(nprobe: int, width: int, dtype: np.dtype[Any]) -> np.dtype[Any]:
@@ -60,26 +66,36 @@ def assign(job: Job, part: int) -> Receipt:
     lists = Quantiser(job.array("quantiser", 0, CENTROIDS))
     partition_L = job.array("layout", 0, PARTITIONS)
     nprobe = job.receipt("layout").facts[NPROBE]
-    probes_QP = probes(lists, rows.rows, nprobe, job.layout.threads)
-    partition_QP = np.where(probes_QP >= 0, partition_L[probes_QP], -1)
-    n_rows = len(probes_QP)
-    pairs = np.unique((partition_QP * np.int64(n_rows) + np.arange(n_rows)[:, None])[probes_QP >= 0])
-    to_V, query_V = np.divmod(pairs, max(1, n_rows))
-    records = np.empty(len(pairs), visitor_type(nprobe, rows.raw.shape[1], rows.raw.dtype))
-    records["position"] = rows.positions[query_V]
-    records["probes"] = np.where(partition_QP[query_V] == to_V[:, None], probes_QP[query_V], -1)
-    is_home_V = partition_QP[query_V, 0] == to_V
-    records["is_member"] = is_home_V & rows.is_member[query_V]
-    records["raw"] = rows.raw[query_V]
+    dtype = visitor_type(nprobe, rows.raw.shape[1], rows.raw.dtype)
+    home_Q = np.empty(len(rows.raw), np.int64)
+    visits_P = np.zeros(job.partitions, np.int64)
+    sent = []
+    for start in range(0, len(rows.raw), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        probes_QP = probes(lists, features_of(job, rows.raw[block]), nprobe, job.layout.threads)
+        partition_QP = np.where(probes_QP >= 0, partition_L[probes_QP], -1)
+        home_Q[block] = partition_QP[:, 0]
+        n_rows = len(probes_QP)
+        pairs = np.unique((partition_QP * np.int64(n_rows) + np.arange(n_rows)[:, None])[probes_QP >= 0])
+        to_V, query_V = np.divmod(pairs, n_rows)
+        records = np.empty(len(pairs), dtype)
+        records["position"] = rows.positions[block][query_V]
+        records["probes"] = np.where(partition_QP[query_V] == to_V[:, None], probes_QP[query_V], -1)
+        is_home_V = partition_QP[query_V, 0] == to_V
+        records["is_member"] = is_home_V & rows.is_member[block][query_V]
+        records["raw"] = rows.raw[block][query_V]
+        visits_P += np.bincount(to_V, minlength=job.partitions)
+        sent.append((records, 2 * to_V + ~is_home_V))
+    if not sent:
+        sent.append((np.empty(0, dtype), np.empty(0, np.int64)))
 
     groups = members_of_groups(job, part)
-    home_G = partition_QP[np.searchsorted(rows.positions, groups["representative"]), 0].astype(np.int64)
+    home_G = home_Q[np.searchsorted(rows.positions, groups["representative"])]
     files = {
-        VISITORS: exchange.pack(records, 2 * to_V + ~is_home_V, 2 * job.partitions),
+        VISITORS: exchange.pack_all(sent, 2 * job.partitions),
         MEMBERS_OF_GROUPS: exchange.pack(groups, home_G, job.partitions),
     }
-    visits = np.bincount(to_V, minlength=job.partitions).tolist()
-    facts = {"width": rows.raw.shape[1], "dtype": rows.raw.dtype.str, NPROBE: nprobe, VISITS: visits}
+    facts = {"width": rows.raw.shape[1], "dtype": rows.raw.dtype.str, NPROBE: nprobe, VISITS: visits_P.tolist()}
     return job.commit("assign", part, files, facts=facts)
 
 
@@ -91,7 +107,8 @@ def search(job: Job, index: int) -> Receipt:
     partition, number = divmod(index, job.slices)
     facts = job.receipt("assign", 0).facts
     visitors = _Visitors(job, visitor_type(facts[NPROBE], facts["width"], np.dtype(facts["dtype"])))
-    members = _Members(job, partition, visitors)
+    n_visits = sum(job.receipt("assign", part).facts[VISITS][partition] for part in range(len(job.parts)))
+    members = _Members(job, partition, visitors, n_visits // job.slices)
     groups = exchange.concatenated(job.urls("assign", len(job.parts), MEMBERS_OF_GROUPS), GROUP_MEMBER, partition)
     grouped = groups_of(members.positions, groups)
     found, n_queries = [], 0
@@ -118,7 +135,7 @@ class _Visitors:
 class _Members:
     """A partition's members as they are stored, in the order they came; a list becomes float32 when it is searched."""
 
-    def __init__(self, job: Job, partition: int, visitors: _Visitors) -> None:
+    def __init__(self, job: Job, partition: int, visitors: _Visitors, n_queries: int) -> None:
         self._job = job
         partition_L = job.array("layout", 0, PARTITIONS)
         numbers = np.flatnonzero(partition_L == partition)
@@ -139,16 +156,35 @@ class _Members:
         self._order_M = np.argsort(home_M, kind="stable")
         self.positions: Int64 = np.concatenate(positions)[self._order_M]
         self._indptr = np.searchsorted(home_M[self._order_M], np.arange(len(numbers) + 1))
+        n_pairs = n_queries * len(self.positions) // max(1, len(numbers))
+        sample = features_of(job, self._raw[:: max(1, len(self._raw) // _FIT_ROWS)])
+        self.projection = Projection.fit(sample, n_queries + len(self.positions), n_pairs)
+        self._images = self._image_lists()
 
-    def meet(self, queries_QD: Float32, probes_QP: Int32, first_query: int, top: TopK) -> None:
+    def _rows(self, start: int, stop: int) -> Float32:
+        return features_of(self._job, self._raw[self._order_M[start:stop]])
+
+    def _image_lists(self) -> Images | None:
+        if self.projection is None:
+            return None
+        n_members = len(self.positions)
+        images = Images.empty(n_members, self.projection.width)
+        for start in range(0, n_members, _FIT_ROWS):
+            stop = min(start + _FIT_ROWS, n_members)
+            part = self.projection.images(self._rows(start, stop), self._job.layout.threads)
+            images.values[start:stop], images.errors[start:stop] = part.values, part.errors
+        return images
+
+    def meet(self, queries_QD: Float32, images: Images | None, probes_QP: Int32, first_query: int, top: TopK) -> None:
         """Let queries meet the lists they visit; `probes_QP` in this partition's numbers, -1 for none."""
         visits = visits_of(probes_QP, len(self.centroids), first_query)
         search_one = block_search(queries_QD.shape[1])
         for number in np.flatnonzero(np.diff(visits.indptr) * np.diff(self._indptr)):
             start, stop = self._indptr[number], self._indptr[number + 1]
             visiting = visits.queries[visits.indptr[number] : visits.indptr[number + 1]]
-            rows_MD = features_of(self._job, self._raw[self._order_M[start:stop]])
-            search_one(queries_QD, visiting, rows_MD, self.positions[start:stop], self.centroids[number], top)
+            both = None if images is None or self._images is None else (images, self._images[start:stop])
+            positions_M, centroid = self.positions[start:stop], self.centroids[number]
+            search_one(queries_QD, visiting, self._rows(start, stop), positions_M, centroid, top, both)
 
 
 def _batches(visitors: _Visitors, partition: int, parts: Sequence[int], batch_rows: int) -> Iterator[exchange.Records]:
@@ -171,12 +207,13 @@ def _search_batch(
     """CANDIDATES of a batch of queries: the nearest rows, those that a representative stands for included."""
     probes_QP = members.local[batch["probes"]]
     queries_QD = features_of(job, batch["raw"])
+    images = None if members.projection is None else members.projection.images(queries_QD, job.layout.threads)
     top = TopK.empty(len(batch), job.n_best)
 
     def work(start: int, stop: int) -> None:
         # The home list first: it gives a close K-th distance, with which most of the others is excluded.
-        members.meet(queries_QD, probes_QP[start:stop, :1], start, top)
-        members.meet(queries_QD, probes_QP[start:stop, 1:], start, top)
+        members.meet(queries_QD, images, probes_QP[start:stop, :1], start, top)
+        members.meet(queries_QD, images, probes_QP[start:stop, 1:], start, top)
 
     parallel_ranges(work, len(batch), job.layout.threads, chunk=max(1, len(batch)))
     expanded = expand(top, *grouped)

