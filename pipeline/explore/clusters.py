@@ -47,7 +47,7 @@ def read_clusters(run: FinishedRun, limit: int = LIMIT) -> Clusters:
         return Clusters((), label_N, True)
     params = ReportParams()
     pool = Pool(run.work_dir, run.embed, run.select, run.embeddings)
-    positions_S = pool.sample(params.sample_rows, params.sample_parts, params.seed)
+    positions_S = pool.sample(params.sample_rows, params.sample_groups, params.seed)
     table, image_SD, text_SD = pool.take(positions_S, ["caption"], embeddings=True)
     points_SD = metrics.join_features(image_SD, text_SD, run.features)
     wanted = metrics.cluster_count(len(points_SD), params.clusters)
