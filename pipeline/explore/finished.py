@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -74,18 +73,18 @@ class FinishedRun:
         return float(self.rank.facts.get("offset") or 0.0)
 
     @cached_property
-    def features(self) -> str:
-        """What distances are measured on: `image`, `text` or `image+text`."""
-        return str(self._made_with.get("features", "image+text"))
-
-    @cached_property
-    def embeddings(self) -> str:
-        """The file of each embed part that these are read from."""
-        return str(self._made_with.get("embeddings", schemas.embeddings_file()))
+    def _distances(self) -> Mapping[str, object]:
+        return (self.rank.params.get("baseline") or {}) if self.graph is None else self.graph.params
 
     @property
-    def _made_with(self) -> Mapping[str, Any]:
-        return (self.rank.params.get("baseline") or {}) if self.graph is None else self.graph.params
+    def features(self) -> str:
+        """What distances are measured on: `image`, `text` or `image+text`."""
+        return str(self._distances.get("features", "image+text"))
+
+    @property
+    def embeddings(self) -> str:
+        """The file of each embed part that holds them."""
+        return str(self._distances.get("embeddings", schemas.embeddings_file()))
 
     @cached_property
     def urls(self) -> Mapping[str, str]:

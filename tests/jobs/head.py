@@ -97,12 +97,12 @@ def clean_copy(target: Path) -> Path:
 
 
 def submit(server: str, folder: Path, *entrypoint: str, name: str | None = None) -> subprocess.Popen[str]:
-    """The README's `ray job submit`, typed in a folder; with another entrypoint, or a name, where they are given."""
+    """The README's `ray job submit`, typed in a folder; with another entrypoint or a name, where one is given."""
     (line,) = {step.text for step in commands() if step.text.startswith("ray job submit ")}
     words = shlex.split(line)
-    named, at = [] if name is None else ["--submission-id", name], words.index("--")
+    options = words[: words.index("--")] + ([] if name is None else ["--submission-id", name])
     return subprocess.Popen(
-        [*words[:at], *named, "--", *(entrypoint or words[at + 1 :])],
+        [*options, "--", *(entrypoint or words[words.index("--") + 1 :])],
         cwd=folder,
         env=environment() | {"RAY_ADDRESS": server},
         stdout=subprocess.PIPE,
