@@ -128,9 +128,9 @@ class RayCluster:
         self.process.stdout.readline()
 
     def workers(self) -> dict[int, str]:
-        """Title by process id of the Ray workers below this cluster."""
+        """Title by process id of the Ray workers below this cluster; not of agents, with which a raylet dies."""
         found = processes.below(self.process.pid)
-        return {pid: title for pid, title in found.items() if title.startswith("ray::")}
+        return {pid: title for pid, title in found.items() if title.startswith("ray::") and "Agent" not in title}
 
     def close(self) -> None:
         """End all of it."""
@@ -290,7 +290,7 @@ def one(event: str | None, moment: Moment | None, rng: random.Random) -> tuple[d
             row["s"] = round(time.monotonic() - begin, 1)
         finally:
             cluster.close()
-        if codes[-1] != 0:
+        if codes != [0]:
             print((Path(place) / "driver.log").read_text()[-3000:], file=sys.stderr)
         return row, tree(Path(place) / "s3" / "chaos" / "output"), timeline
 
