@@ -7,6 +7,7 @@ Exit codes: 0 done; 1 a run failed and can be resumed by the same command; 2 a m
 import argparse
 import contextlib
 import logging
+import os
 import signal
 import sys
 import threading
@@ -34,10 +35,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
         with _stoppable():
-            return int(arguments.command(arguments))
+            code = int(arguments.command(arguments))
+            sys.stdout.flush()
+            return code
     except D2PruneError as error:
         print(f"d2prune: {error}", file=sys.stderr)
         return error.exit_code
+    except BrokenPipeError:
+        # `d2prune explain ... | head`: whoever reads has enough. Nothing is left for the interpreter to flush.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except KeyboardInterrupt:
         print("d2prune: interrupted; the same command resumes", file=sys.stderr)
         return 130

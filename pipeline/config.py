@@ -318,9 +318,10 @@ class RunConfig(_Section):
         return self
 
     def _are_scores(self, names: Sequence[str], option: str) -> None:
-        known = [*_SCORES, *(name for name, kind in self.embed.fields.items() if kind == "number")]
+        known = [*_SCORES, *map(schemas.score_column, self.embed.models)]
+        known += [name for name, kind in self.embed.fields.items() if kind == "number"]
         for name in names:
-            if name in known or name in schemas.samples().names or name.startswith("clip_"):
+            if name in known or name in schemas.samples().names:
                 continue
             if name in self.embed.fields:
                 raise ValueError(f"{option}: {name} is a text in embed.fields; expected a number")

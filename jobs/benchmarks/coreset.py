@@ -15,18 +15,17 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import sys
-import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 from jobs.benchmarks import coreset_methods, coreset_report
-from jobs.benchmarks.coreset_cells import FULL, Cell, Settings, worker
+from jobs.benchmarks.cells import Cell, claim, compute
+from jobs.benchmarks.coreset_cells import FULL, Settings, worker
 from jobs.benchmarks.coreset_training import Recipe
-from pipeline.errors import D2PruneError, UserError
-from pipeline.execution import Executor, InProcess, OnRay, Resources
+from pipeline.errors import D2PruneError
+from pipeline.execution import Executor, InProcess, OnRay
 
 RATES = (0.3, 0.5, 0.7, 0.8, 0.9)
 # Recipes by data set; the images' on a CPU is sized for minutes, not for the last per cent.
@@ -46,31 +45,11 @@ def run(
     Raises:
         UserError: the folder holds figures of other settings.
     """
-    _claim(out, settings)
-    deadline = None if seconds is None else time.monotonic() + seconds
-    make_worker = partial(worker, settings, str(out))
+    claim(out, settings)
     full = [Cell(FULL, 0.0, seed) for seed in range(seeds)]
     # Seed by seed, so that a run cut short has every method.
     rest = [Cell(method, rate, seed) for seed in range(seeds) for rate in rates for method in methods]
-    for cells in (full, rest):
-        todo = [cell for cell in cells if not (out / "cells" / f"{cell.key}.json").exists()]
-        # In bites where a clock is to be looked at between them.
-        bite = 8 * workers if seconds is not None else max(1, len(todo))
-        for start in range(0, len(todo), bite):
-            if deadline is not None and time.monotonic() > deadline:
-                return False
-            for key in executor.map(make_worker, todo[start : start + bite], Resources(workers)):
-                print(key, flush=True)
-    return True
-
-
-def _claim(out: Path, settings: Settings) -> None:
-    """Take an empty folder, or one with the same settings."""
-    path, text = out / "settings.json", json.dumps(dataclasses.asdict(settings), indent=1)
-    if path.exists() and path.read_text() != text:
-        raise UserError(f"--out {out} holds figures of other settings (see settings.json there); name another folder")
-    out.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
+    return compute(partial(worker, settings, str(out)), out, (full, rest), executor, workers, seconds)
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:

@@ -1,4 +1,4 @@
-"""The cells of the coreset benchmark: what one is, and the worker that computes it. See coreset.py.
+"""The cells of the coreset benchmark: the worker that computes them. See coreset.py.
 
 Reads the data set; writes, for each cell, one small file under `cells/`, and for each seed the log and the features
 of the model trained on everything under `scores/`. Invariant: a cell's file is written last, in one piece.
@@ -6,10 +6,8 @@ of the model trained on everything under `scores/`. Invariant: a cell's file is 
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import io
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +16,7 @@ import numpy as np
 import torch
 
 from jobs.benchmarks import coreset_data, coreset_methods
+from jobs.benchmarks.cells import Cell, keep
 from jobs.benchmarks.coreset_training import Recipe, Trainer
 from pipeline import storage
 from pipeline.scores import TrainingLog
@@ -34,20 +33,6 @@ class Settings:
     limit: int | None
     size: int
     recipe: Recipe
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One figure: a method at one share pruned with one seed; pruned 0 is the model trained on everything."""
-
-    method: str
-    pruned: float
-    seed: int
-
-    @property
-    def key(self) -> str:
-        """Name of its file."""
-        return f"{self.method.replace(':', '-').replace(' ', '-')}-{self.pruned:g}-{self.seed}"
 
 
 class Worker:
@@ -71,10 +56,8 @@ class Worker:
         else:
             kept = coreset_methods.choose(self._of_seed(cell.seed), cell.method, cell.pruned, cell.seed)
             accuracy = self._trainer.evaluate(self._trainer.fit(kept, cell.seed))
-        row = {**dataclasses.asdict(cell), "kept": len(kept), "accuracy": accuracy}
-        row["seconds"] = round(time.perf_counter() - start, 3)
-        storage.write_bytes(str(self._out / "cells" / f"{cell.key}.json"), json.dumps(row).encode())
-        return cell.key
+        seconds = round(time.perf_counter() - start, 3)
+        return keep(self._out, cell, {"kept": len(kept), "accuracy": accuracy, "seconds": seconds})
 
     def _score_model(self, seed: int) -> float:
         """Train on everything, keep log and features, return the accuracy."""

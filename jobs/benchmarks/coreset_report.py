@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from jobs.benchmarks.cells import kept
 from pipeline import storage
 
 RESULTS = pa.schema(
@@ -44,8 +44,7 @@ Points = Mapping[str, Mapping[float, tuple[float, float, int]]]
 
 def write(out: Path, methods: Sequence[str]) -> None:
     """Make `results.parquet`, `results.md` and `results.svg` from the cells of these methods."""
-    cells = [json.loads(path.read_text()) for path in sorted((out / "cells").glob("*.json"))]
-    table = pa.Table.from_pylist(cells, schema=RESULTS)
+    table = pa.Table.from_pylist(kept(out), schema=RESULTS)
     pq.write_table(table, out / "results.parquet")
     points = summarise(table, methods)
     storage.write_bytes(str(out / "results.md"), markdown(points).encode())

@@ -39,6 +39,7 @@ def main() -> None:
                 for number in range(count):
                     sink.write(block(number))
             written = time.perf_counter() - start
+            print(f"{count * BLOCK:,} bytes written in {written:.0f} s; rclone now hashes them", flush=True)
             assert storage.info(url).size == count * BLOCK
             start = time.perf_counter()
             with storage.open_read(url) as source:

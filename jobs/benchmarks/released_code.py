@@ -9,6 +9,7 @@ keeps the graph directed).
     python -m jobs.benchmarks.released_code --size 20000                    # synthetic clusters
     python -m jobs.benchmarks.released_code --work-dir WORK                 # embeddings and clip_score of a run
     python -m jobs.benchmarks.released_code --coreset out/sentences         # of jobs.benchmarks.coreset, seed 0
+    python -m jobs.benchmarks.released_code --image-text out/image_text     # of jobs.benchmarks.image_text
 """
 
 from __future__ import annotations
@@ -92,6 +93,13 @@ def of_coreset(out: Path) -> tuple[NDArray[np.float32], dict[str, NDArray[np.flo
     return rows, {name: (score - score.min()).astype(np.float64) for name, score in by_name.items()}
 
 
+def of_image_text(out: Path) -> tuple[NDArray[np.float32], dict[str, NDArray[np.float64]]]:
+    """The same of a folder of jobs.benchmarks.image_text: images and texts joined, the cross-fitted score."""
+    with np.load(out / "scores" / "evidence.npz") as arrays:
+        score = arrays["score"].astype(np.float64)
+        return np.concatenate([arrays["image"], arrays["text"]], axis=1), {"image-text score": score - score.min()}
+
+
 def compare(
     embeddings: NDArray[np.float32], difficulties: dict[str, NDArray[np.float64]]
 ) -> Iterator[tuple[str, int, str, str, str]]:
@@ -113,11 +121,14 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=20_000)
     parser.add_argument("--work-dir")
     parser.add_argument("--coreset", type=Path)
+    parser.add_argument("--image-text", type=Path)
     args = parser.parse_args()
     if args.work_dir:
         embeddings, difficulties = of_run(args.work_dir)
     elif args.coreset:
         embeddings, difficulties = of_coreset(args.coreset)
+    elif args.image_text:
+        embeddings, difficulties = of_image_text(args.image_text)
     else:
         embeddings, difficulties = synthetic(args.size)
     print(f"{len(embeddings):,} samples, {FRACTION:.0%} kept, gamma {GAMMA}\n")

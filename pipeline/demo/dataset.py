@@ -58,7 +58,9 @@ class Pictures:
         return Pictures([self.pictures[row] for row in rows], [self.decoded[row] for row in rows], self.groups[rows])
 
 
-def load(root: Path, size: int, with_extra: bool = True, seed: int = SEED) -> tuple[Pictures, Pictures]:
+def load(
+    root: Path, size: int, with_extra: bool = True, seed: int = SEED, pool_size: int = POOL_SIZE
+) -> tuple[Pictures, Pictures]:
     """Read, decode and split everything.
 
     Args:
@@ -66,6 +68,7 @@ def load(root: Path, size: int, with_extra: bool = True, seed: int = SEED) -> tu
         size: the longer side of the decoded pictures, at most; up to MAX_SIZE.
         with_extra: whether to read the sources other than Open Clip Art, which only teach.
         seed: of the split.
+        pool_size: pictures of the pool.
 
     Returns:
         The pool and the training set.
@@ -83,7 +86,7 @@ def load(root: Path, size: int, with_extra: bool = True, seed: int = SEED) -> tu
     decoded = [found[row] for row in rows]
     hashes = np.stack([one.hash for one in decoded])
     art_groups = content_groups(pictures[:n_art], hashes[:n_art])
-    pool, training = pool_and_training(pictures[:n_art], hashes[:n_art], art_groups, POOL_SIZE, seed)
+    pool, training = pool_and_training(pictures[:n_art], hashes[:n_art], art_groups, pool_size, seed)
     # Extra pictures are a group each: the training loss already knows equal captions.
     everything = Pictures(pictures, decoded, np.concatenate([art_groups, np.arange(n_art, len(pictures))]))
     copies = near_copies(hashes[n_art:], hashes[pool])[:, 0] + n_art

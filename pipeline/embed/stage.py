@@ -86,9 +86,6 @@ class EmbedParams:
     Attributes:
         model: from `models.identity`; paths do not count.
         pretrained: likewise.
-        compile: whether the models are compiled, which moves the last bits.
-        others: the same of further models, whose embeddings are made in the same pass.
-        names: of all models, the first's included; empty where there is but one.
         precision: fp32, bf16, fp16, or auto (by the device of the worker; its receipt tells which).
         batch_size: samples per forward pass: a matrix product of another shape may round differently. `auto`: see
             `batch_size`.
@@ -97,6 +94,9 @@ class EmbedParams:
         max_member_bytes: images, captions and json above are not loaded.
         fields: json values to carry along as columns, (name, kind).
         filters: what captions and images must have.
+        compile: whether the models are compiled, which moves the last bits.
+        others: (model, pretrained) of further models, whose embeddings are made in the same pass.
+        names: of all models, the first's included; empty where there is but one.
     """
 
     model: str

@@ -138,11 +138,11 @@ def _column(parts: Sequence[pa.Table], name: str) -> pa.ChunkedArray:
 
 def _find(name: str, uid: pa.ChunkedArray, key: pa.ChunkedArray, shard: pa.ChunkedArray, rejects: pa.Table) -> Found:
     folder, _, own = name.rpartition("/")
-    hit = pc.or_(pc.equal(uid, name), pc.equal(key, name))
-    lost = pc.equal(rejects["key"], name)
+    hit = pc.or_(pc.equal(uid, name), _is_key(key, name))
+    lost = _is_key(rejects["key"], name)
     if folder:
-        hit = pc.or_(hit, pc.and_(pc.equal(shard, folder), pc.equal(key, own)))
-        lost = pc.or_(lost, pc.and_(pc.equal(rejects["shard"], folder), pc.equal(rejects["key"], own)))
+        hit = pc.or_(hit, pc.and_(pc.equal(shard, folder), _is_key(key, own)))
+        lost = pc.or_(lost, pc.and_(pc.equal(rejects["shard"], folder), _is_key(rejects["key"], own)))
     positions = _true(hit)
     rejected = tuple(Rejected(**row) for row in rejects.filter(lost).to_pylist())
     if positions or rejected:
@@ -155,6 +155,11 @@ def _find(name: str, uid: pa.ChunkedArray, key: pa.ChunkedArray, shard: pa.Chunk
         if named:
             return Found((), (), tuple(named[:_NEAREST]))
     return Found((), ())
+
+
+def _is_key(key: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
+    """Tars of a whole folder, `tar -C FOLDER .`, have `./` before every name, which nobody types."""
+    return pc.is_in(key, value_set=pa.array([name, f"./{name}"]))
 
 
 def _true(mask: pa.ChunkedArray) -> tuple[int, ...]:

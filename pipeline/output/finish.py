@@ -167,7 +167,7 @@ def close(
     }
     small = training.warning(len(tars), training.DEFAULT_WORKERS, 1) if tars else None
     if small:
-        log.warning("output %s: %s", storage.redact(output), small)
+        log.info("output %s: %s", storage.redact(output), small)
     size, checksum = subset.write(storage.join(output, layout.SUBSET), lambda: _uids(work_dir, tars))
     files = [
         *(file for receipt in tars for file in output_files(receipt)),

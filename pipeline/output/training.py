@@ -70,7 +70,7 @@ def datacomp_command(output: str, scale: str = "small") -> str:
 
 
 def warning(shards: int, workers: int, world_size: int) -> str | None:
-    """What is wrong with so many shards for so many readers; None if nothing is.
+    """What so few shards mean for so many readers, which open_clip refuses; None where they are enough.
 
     Args:
         shards: number of tars.
@@ -81,8 +81,8 @@ def warning(shards: int, workers: int, world_size: int) -> str | None:
     if shards >= readers:
         return None
     return (
-        f"shards: {shards}, fewer than {workers} workers x {world_size} processes = {readers}; open_clip refuses that: "
-        "use fewer workers, a smaller write.samples_per_shard, or --dataset-resampled"
+        f"{shards} {'shard feeds' if shards == 1 else 'shards feed'} no more than {shards} of {readers} data-loader "
+        "workers (train.sh starts no more); for more, lower write.samples_per_shard"
     )
 
 

@@ -31,7 +31,7 @@ class Make:
         from pipeline.embed import stage
 
         stage.Decoder = lambda *given: Sluggish(f"{self.folder}/slow", Decoder(*given))
-        worker = stage.EmbedWorker(self.folder, self.params, self.model, None, "cpu", 1, 30.0, self.helpers)
+        worker = stage.EmbedWorker(self.folder, self.params, self.model, None, "cpu", helpers=self.helpers)
 
         def work(unit: Any) -> Any:
             with open(f"{self.folder}/called", "a") as file:

@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.driver import run_record
 from pipeline.explore import clusters
-from pipeline.explore.clusters import EMBEDDINGS, NONE, read_clusters
+from pipeline.explore.clusters import NONE, read_clusters
 from pipeline.explore.index import Index
 from pipeline.report import metrics
 from pipeline.report.collect import collect
@@ -44,7 +44,7 @@ def test_samples_that_the_report_did_not_look_at_go_to_the_nearest(finished, mon
 
 def test_a_run_without_embeddings_has_none(finished):
     units = [
-        dataclasses.replace(unit, files=tuple(file for file in unit.files if file.name != EMBEDDINGS))
+        dataclasses.replace(unit, files=tuple(file for file in unit.files if file.name != finished.embeddings))
         for unit in finished.embed.units
     ]
     bare = dataclasses.replace(finished, embed=dataclasses.replace(finished.embed, units=tuple(units)))

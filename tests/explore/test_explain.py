@@ -1,19 +1,23 @@
 """What `explain` says is what the run did: sums agree to the bit, every name leads to its samples."""
 
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from pipeline import storage
 from pipeline.cli import main
 from pipeline.driver import run
 from pipeline.execution import InProcess
-from pipeline.explore.explain import explain, find, read_line
+from pipeline.explore.explain import _find, explain, find, read_line
 from pipeline.explore.finished import DECISIONS, open_run
 from pipeline.explore.terminal import plain
 from pipeline.selection.budget import ranking
+from tests.doc_commands import ROOT
 from tests.explore.conftest import HOSTILE, SAME
 from tests.pools import tree
 
@@ -66,6 +70,14 @@ def test_the_command_prints_one_block_for_each(finished, capsys):
     assert f"{SAME}: 2 samples" in out
 
 
+def test_a_key_is_found_without_the_folder_it_was_packed_from():
+    uid, key, shard = (pa.chunked_array([values]) for values in (["aa", "bb"], ["./1", "2"], ["s", "s"]))
+    rejects = pa.table({"shard": ["s"], "key": ["./3"], "reason": ["x"], "detail": [""]})
+    for name, positions in (("1", (0,)), ("./1", (0,)), ("s/1", (0,)), ("2", (1,)), ("s/2", (1,))):
+        assert _find(name, uid, key, shard, rejects).positions == positions
+    assert _find("s/3", uid, key, shard, rejects).rejected[0].key == "./3"
+
+
 def test_a_score_that_was_raised_to_zero_says_so(finished, capsys):
     lowest = int(finished.column(DECISIONS, "difficulty").to_numpy().argmin())
     assert main(["explain", finished.work_dir, finished.column(DECISIONS, "uid")[lowest].as_py()]) == 0
@@ -85,6 +97,14 @@ def test_mistakes_are_one_line(finished, capsys, arguments, line):
     assert main(["explain", *(text.format(work=finished.work_dir) for text in arguments)]) == 2
     (shown,) = capsys.readouterr().err.splitlines()
     assert shown.startswith("d2prune: ") and line in shown
+
+
+def test_a_reader_that_has_enough_is_no_error(finished):
+    # More than a pipe holds.
+    uids = " ".join(sorted(set(finished.column(DECISIONS, "uid").to_pylist())))
+    command = f"{sys.executable} -m pipeline.cli explain {finished.work_dir} {uids} | head -n 1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=ROOT)
+    assert done.stderr == "" and done.stdout.count("\n") == 1
 
 
 def test_a_remote_run_is_read_in_ranges(finished, monkeypatch):

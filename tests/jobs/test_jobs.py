@@ -61,8 +61,8 @@ def folder(tmp_path_factory):
 
 def test_submitted_from_a_clean_copy(server, folder, settings):
     (folder / "run.yaml").write_text(yaml.safe_dump(settings | {"ray": {"workers": 2}}))
-    # One after the other: of two jobs that arrive together with one folder, Ray may start the second before the folder
-    # is unpacked whole.
+    # One after the other: of two jobs that arrive together with one folder, Ray may start the second before the
+    # folder is unpacked whole.
     run = submit(server, folder)
     said = run.communicate(timeout=240)[0]
     wrong = submit(server, folder, "python", "jobs/embed.py", "--config", "run.yaml", "--set", "graph.k=3")
