@@ -34,7 +34,7 @@ from tests.tables import make_rows, write_datacomp
 
 NOT_HERE = {
     r"git clone ": "the address is the reader's to fill in",
-    r"(pip|npm) install ": "downloads, gigabytes of them",
+    r"(pip|npm) install |.*apt-get download ": "downloads, gigabytes of them",
     r"make (check|docs|test)$": "lints, installs, and tests: CI's own steps",
     r"ray ": "needs a cluster: tests/jobs submits the README's line to one of its own",
     r".* ray\.num_gpus=": "needs GPUs",
