@@ -118,7 +118,8 @@ def svg(points: Points) -> str:
     )
     if level is not None:
         body.append(f'<path d="M{_LEFT} {y(level):.1f}H{_WIDTH - _RIGHT}" stroke="black" stroke-dasharray="4 4"/>')
-        body.append(f'<text x="{_WIDTH - _RIGHT + 6}" y="{y(level) + 4:.1f}">all samples</text>')
+        body.append(f'<path d="M{_WIDTH - _RIGHT + 20} {_TOP + 7}h24" stroke="black" stroke-dasharray="4 4"/>')
+        body.append(f'<text x="{_WIDTH - _RIGHT + 50}" y="{_TOP + 11}">all samples</text>')
     for i, (method, values) in enumerate(lines.items()):
         colour, dash = _COLOURS[i % len(_COLOURS)], "" if i < len(_COLOURS) else ' stroke-dasharray="6 3"'
         path = "L".join(f"{x(rate):.1f} {y(mean):.1f}" for rate, (mean, _, _) in sorted(values.items()))
