@@ -480,7 +480,9 @@ def sweep_uploads(folder: str) -> int:
             with contextlib.suppress(FileNotFoundError):
                 call("abort_multipart_upload", Bucket=bucket, Key=name, UploadId=upload_id)
                 swept += 1
-    except (FileNotFoundError, UserError, InfrastructureError) as error:
+    except FileNotFoundError:
+        pass  # Some stores say so of a folder that holds nothing yet.
+    except (UserError, InfrastructureError) as error:
         log.info("%s: unfinished uploads of killed processes are left where they are: %s", redact(folder), error)
     if swept:
         log.info("%s: %d unfinished uploads of killed processes aborted", redact(folder), swept)
