@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 
 import pytest
 import yaml
@@ -9,6 +10,9 @@ import yaml
 from pipeline.config import RunConfig
 from pipeline.embed import models
 from tests.pools import write_pool
+
+# Ray's workers are niced by 15; beside the other test processes of a small machine they would hardly run.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 CONFIG = {
     "embed_dim": 24,
