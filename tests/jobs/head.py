@@ -118,7 +118,7 @@ def stop(server: str, name: str) -> str:
     return done.stdout
 
 
-def wait_for_files(folder: Path, pattern: str, process: subprocess.Popen[str], limit_s: float = 120.0) -> list[Path]:
+def wait_for_files(folder: Path, pattern: str, process: subprocess.Popen[str], limit_s: float = 200.0) -> list[Path]:
     """The files, as soon as there is one; fails where the process ends before."""
     until = time.monotonic() + limit_s
     while not (found := list(folder.glob(pattern))):
