@@ -10,7 +10,9 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from pipeline.graph.images import Projection
 from pipeline.graph.lists import BlockSearch, search_on_cpu
 from pipeline.graph.search import TopK
 
@@ -33,6 +35,13 @@ def block_search(n_dims: int) -> BlockSearch:
     from pipeline.graph.device_search import DeviceSearch
 
     return faster(DeviceSearch("cuda"), n_dims)
+
+
+def projection_for(rows_ND: NDArray[np.float32], n_images: int, n_pairs: int) -> Projection | None:
+    """Do what `Projection.fit` does where the CPU searches; a GPU has no use for images."""
+    if block_search(rows_ND.shape[1]) is not search_on_cpu:
+        return None
+    return Projection.fit(rows_ND, n_images, n_pairs)
 
 
 def faster(candidate: BlockSearch, n_dims: int, n_queries: int = _QUERIES) -> BlockSearch:

@@ -108,9 +108,7 @@ class Projection:
             rows_ND: float32 [N, D], contiguous.
             threads: workers; changes speed only.
         """
-        images = Images(
-            np.empty((len(rows_ND), self._axes.shape[1] + 1), np.float32), np.empty(len(rows_ND), np.float32)
-        )
+        images = Images.empty(len(rows_ND), self.width)
 
         def project(start: int, stop: int) -> None:
             rows = torch.from_numpy(rows_ND[start:stop])

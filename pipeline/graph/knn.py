@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import UserError
-from pipeline.graph.block_search import block_search
+from pipeline.graph.block_search import block_search, projection_for
 from pipeline.graph.csr import Graph
 from pipeline.graph.duplicates import Groups, collapse, expand
 from pipeline.graph.features import unit_rows
-from pipeline.graph.images import Images, Projection
+from pipeline.graph.images import Images
 from pipeline.graph.lists import Lists, search_lists, visits_of
 from pipeline.graph.merge import without_self
 from pipeline.graph.parallel import available_cores, parallel_ranges
@@ -196,7 +196,7 @@ def _search(
     nlist = min(nlist or default_nlist(n_rows), n_rows)
     training_SD = rows_RD[training_sample(n_rows, nlist, seed)]
     # Finding lists compares a row with `nlist` centroids, searching them with several lists of N / nlist rows.
-    projection = Projection.fit(training_SD, n_rows, n_rows * (nlist + _LIKELY_PROBES * n_rows // nlist))
+    projection = projection_for(training_SD, n_rows, n_rows * (nlist + _LIKELY_PROBES * n_rows // nlist))
     quantiser = Quantiser(train(training_SD, nlist, seed, threads=threads), projection=projection)
     sample_S, checked_R = samples(n_rows, recall_queries, seed)
     if nprobe is None:

@@ -15,7 +15,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from pipeline.errors import UserError
-from pipeline.graph.block_search import block_search
+from pipeline.graph.block_search import block_search, projection_for
 from pipeline.graph.images import Images, Projection
 from pipeline.graph.lists import Lists, search_lists, search_on_cpu, visits_of
 from pipeline.graph.parallel import parallel_ranges
@@ -86,7 +86,7 @@ def train(sample_SD: Float32, nlist: int, seed: int, n_iterations: int = ITERATI
         raise UserError(f"graph.nlist is {nlist}, but there are only {len(sample_SD)} rows to train on")
     rng = np.random.default_rng(seed)
     centroids_LD = sample_SD[np.sort(rng.choice(len(sample_SD), nlist, replace=False))].copy()
-    projection = Projection.fit(sample_SD, len(sample_SD), n_iterations * len(sample_SD) * nlist)
+    projection = projection_for(sample_SD, len(sample_SD), n_iterations * len(sample_SD) * nlist)
     images = None if projection is None else projection.images(sample_SD, threads)
     for _ in range(n_iterations):
         nearest = Quantiser(centroids_LD, projection=projection).nearest(sample_SD, 1, threads, images)
@@ -168,7 +168,7 @@ class Quantiser:
         """Return the centroids as they are best compared with so many rows; by images if there is a projection."""
         if self._short is None:
             nlist = len(self.centroids)
-            projection = Projection.fit(self.centroids, n_rows + nlist, n_rows * nlist)
+            projection = projection_for(self.centroids, n_rows + nlist, n_rows * nlist)
             if projection is None:
                 return None, self._members
             self._short = self._prepared(projection)

@@ -13,15 +13,6 @@ from pipeline.scores import TrainingLog
 RECIPE = Recipe("small", 3, 4, 0.1, 3, "cpu")
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """As in a worker; torch's threads on small products wait for each other on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def pictures():
     """Two classes told apart by brightness."""

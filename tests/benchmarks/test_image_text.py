@@ -21,14 +21,6 @@ from pipeline.errors import UserError
 from pipeline.selection.coreset import d2_prune
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def clean():
     return bundled(150)

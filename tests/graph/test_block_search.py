@@ -76,3 +76,10 @@ def test_without_a_gpu_it_is_the_cpu(monkeypatch):
     block_search.cache_clear()
     assert block_search(16) is search_on_cpu
     block_search.cache_clear()
+
+
+def test_no_images_where_a_gpu_searches(monkeypatch):
+    rows = (np.random.default_rng(0).normal(size=(600, 40)) @ np.ones((40, 300))).astype(np.float32)
+    assert module.projection_for(rows, 600, 10**9) is not None
+    monkeypatch.setattr(module, "block_search", lambda n_dims: DeviceSearch("cpu"))
+    assert module.projection_for(rows, 600, 10**9) is None

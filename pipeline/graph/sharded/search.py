@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from pipeline.artifacts import Receipt
 from pipeline.graph import exchange
-from pipeline.graph.block_search import block_search
+from pipeline.graph.block_search import block_search, projection_for
 from pipeline.graph.duplicates import Groups, expand
-from pipeline.graph.images import Images, Projection
+from pipeline.graph.images import Images
 from pipeline.graph.knn import probes
 from pipeline.graph.lists import visits_of
 from pipeline.graph.parallel import parallel_ranges
@@ -158,7 +158,7 @@ class _Members:
         self._indptr = np.searchsorted(home_M[self._order_M], np.arange(len(numbers) + 1))
         n_pairs = n_queries * len(self.positions) // max(1, len(numbers))
         sample = features_of(job, self._raw[:: max(1, len(self._raw) // _FIT_ROWS)])
-        self.projection = Projection.fit(sample, n_queries + len(self.positions), n_pairs)
+        self.projection = projection_for(sample, n_queries + len(self.positions), n_pairs)
         self._images = self._image_lists()
 
     def _rows(self, start: int, stop: int) -> Float32:
