@@ -14,6 +14,23 @@ from tests.pools import write_pool
 # Ray's workers are niced by 15; beside the other test processes of a small machine they would hardly run.
 os.environ.setdefault("RAY_worker_niceness", "0")
 
+# Files that take longest, so that no process is left alone with one at the end.
+_FIRST = (
+    "jobs/test_jobs.py",
+    "integration/test_kill.py",
+    "test_docs_commands.py",
+    "integration/test_run.py",
+    "graph/test_stage.py",
+    "embed/test_decode_remote.py",
+    "embed/test_compile.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    """Start with the long files."""
+    items.sort(key=lambda item: not str(item.path).endswith(_FIRST))
+
+
 CONFIG = {
     "embed_dim": 24,
     "vision_cfg": {"image_size": 32, "layers": 2, "width": 64, "patch_size": 8, "head_width": 32},
