@@ -264,6 +264,33 @@ def ranged_reader(url: str) -> Iterator[Callable[[int, int], bytes]]:
 
 
 @contextlib.contextmanager
+def local_reader(url: str) -> Iterator[Callable[[int, memoryview], None]]:
+    """`fill(offset, memory)`: the bytes of a local file from `offset` on, straight into memory that is there already.
+
+    Raises:
+        FileNotFoundError: it does not exist.
+        InfrastructureError: from `fill`, where the file ends before the memory does.
+    """
+    with _translated(url):
+        handle = os.open(_filesystem(url)[1], os.O_RDONLY)
+
+    def fill(offset: int, memory: memoryview) -> None:
+        done = 0
+        # Once but for a signal in between, or more than 2 GiB.
+        while done < len(memory):
+            with _translated(url):
+                count = os.preadv(handle, [memory[done:]], offset + done)
+            if not count:
+                raise InfrastructureError(f"{redact(url)}: {len(memory)} bytes at {offset} expected, {done} came")
+            done += count
+
+    try:
+        yield fill
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
 def mapped_or_stream(url: str) -> Iterator[memoryview | IO[bytes]]:
     """A local file as a view of its mapped bytes, which costs only the pages that are looked at; else `open_read`.
 

@@ -29,7 +29,7 @@ def members(data: memoryview | bytes, position: int, largest: int, most: int) ->
         int64 [M, 5], see the columns. A sample ends where the key changes, or an extension comes again.
     """
     out = np.empty((most, 5), np.int64)
-    return out[: _scan(np.frombuffer(data, np.uint8), position, largest, out)]
+    return out[: scan(np.frombuffer(data, np.uint8), position, largest, out)]
 
 
 @njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
@@ -54,7 +54,8 @@ def _lower(byte: int) -> int:
 
 
 @njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def _scan(data: NDArray[np.uint8], position: int, largest: int, out: Rows) -> int:
+def scan(data: NDArray[np.uint8], position: int, largest: int, out: Rows) -> int:
+    """`members` for compiled callers: fills `out` [M, 5], gives the number of rows."""
     end, count, first = len(data), 0, 0
     while count < out.shape[0] and position + 512 <= end:
         at = position

@@ -1,28 +1,37 @@
-"""Byte ranges of samples -> their bytes: neighbouring ranges joined into few reads, a bounded number ahead.
+"""Byte ranges of samples -> their bytes side by side in the caller's memory, block by block, in order.
 
-A read costs a fixed time (a request's round trip, a system call) and a time per byte. Two ranges are joined where
+A read of an object store costs a fixed time (a request's round trip) and a time per byte. Two ranges are joined where
 reading the gap between them costs less than another read. So where most samples of a shard are wanted it is one pass
-over the shard in blocks, and where few are it is a few ranged reads, with nothing to switch.
+over the shard, and where few are it is a few ranged reads, with nothing to switch. A bounded number of reads is under
+way ahead. Of a local file ranges go straight to where they are wanted, neighbours with one system call.
 """
 
 import collections
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from pipeline import storage
 from pipeline.errors import UserError
 
+BLOCK = 2**20
+"""Bytes of samples in a block, unless a single sample is larger: enough to make a block's handling cheap, few enough to
+stay in the cache until they are hashed and written."""
+
+Room = Callable[[int], memoryview]
+"""`room(size)`: `size` bytes of writable memory that the caller provides."""
+
 
 @dataclass(frozen=True)
 class Costs:
-    """How to read from one kind of storage.
+    """How to read from an object store.
 
     Attributes:
         gap: bytes worth reading to save one read.
         block: bytes of one joined read, unless a single sample is larger.
-        ahead: reads in flight; 0 reads in the caller's thread.
+        ahead: reads in flight.
     """
 
     gap: int
@@ -30,13 +39,8 @@ class Costs:
     ahead: int
 
 
-LOCAL = Costs(gap=16 * 2**10, block=2**20, ahead=0)
-"""Page cache or a local disk, which reads ahead by itself: a read costs about 5 microseconds, 16 KiB as much.
-
-Blocks are small enough for the allocator to use their memory again; of larger ones every page is made anew."""
-
 REMOTE = Costs(gap=1 * 2**20, block=8 * 2**20, ahead=8)
-"""An object store: 10-50 ms a request and 50-100 MB/s a stream, and requests overlap. At most 64 MiB are in flight."""
+"""10-50 ms a request and 50-100 MB/s a stream, and requests overlap. At most 64 MiB are in flight."""
 
 
 @dataclass(frozen=True)
@@ -90,72 +94,111 @@ def plan_reads(offsets: Sequence[int], sizes: Sequence[int], gap: int, block: in
     return reads
 
 
-def read_samples(sources: Iterable[Source], costs: Costs | None = None) -> Iterator[memoryview]:
+@dataclass(frozen=True)
+class Block:
+    """Samples [first, last) of a source, side by side.
+
+    Attributes:
+        source: number of the source, counted from 0.
+        first: of its samples.
+        last: of its samples.
+        data: their bytes, in memory from `Room`.
+    """
+
+    source: int
+    first: int
+    last: int
+    data: memoryview
+
+
+def read_blocks(sources: Iterable[Source], room: Room, costs: Costs | None = None) -> Iterator[Block]:
     """The bytes of every sample of every source, in order.
 
     Args:
         sources: read one after the other; reads ahead cross from one to the next.
-        costs: default by the kind of storage of each source.
-
-    Yields:
-        One view per sample; it stays valid as long as it is held, and so does the block under it.
+        room: gives memory for a block; asked right before the block is filled.
+        costs: default `REMOTE`, or for local files reads without detours.
 
     Raises:
         UserError: a source is gone.
         InfrastructureError: it could not be read, or is shorter than its ranges.
     """
-    for ahead, group in _grouped(sources, costs):
-        yield from _read_here(group) if ahead == 0 else _read_ahead(group, ahead)
+    ways = itertools.groupby(enumerate(sources), lambda item: costs is None and storage.is_local(item[1].url))
+    for is_local, group in ways:
+        yield from _read_local(group, room) if is_local else _read_ahead(group, room, costs or REMOTE)
 
 
-def _grouped(sources: Iterable[Source], costs: Costs | None) -> Iterator[tuple[int, list[tuple[Source, Costs]]]]:
-    """Runs of neighbouring sources that are read the same way, with their costs."""
-    group: list[tuple[Source, Costs]] = []
-    for source in sources:
-        cost = costs or (LOCAL if storage.is_local(source.url) else REMOTE)
-        if group and group[-1][1].ahead != cost.ahead:
-            yield group[-1][1].ahead, group
-            group = []
-        group.append((source, cost))
-    if group:
-        yield group[-1][1].ahead, group
+def read_samples(sources: Iterable[Source], costs: Costs | None = None) -> Iterator[memoryview]:
+    """As `read_blocks`, a view per sample; it stays valid as long as it is held, and so does the block under it."""
+    seen: list[Source] = []
+
+    def noted() -> Iterator[Source]:
+        for source in sources:
+            seen.append(source)
+            yield source
+
+    for block in read_blocks(noted(), lambda size: memoryview(bytearray(size)), costs):
+        start = 0
+        for size in seen[block.source].sizes[block.first : block.last]:
+            yield block.data[start : start + size]
+            start += size
 
 
-def _read_here(group: Sequence[tuple[Source, Costs]]) -> Iterator[memoryview]:
-    for source, costs in group:
-        with _present(source.url), storage.ranged_reader(source.url) as read:
-            for planned in plan_reads(source.offsets, source.sizes, costs.gap, costs.block):
-                yield from _views(source, planned, read(planned.offset, planned.size))
+def _blocks(sizes: Sequence[int], first: int, last: int) -> Iterator[tuple[int, int, int]]:
+    """Cuts samples [first, last) into blocks: first, last, bytes."""
+    start, total = first, 0
+    for i in range(first, last):
+        if i > start and total + sizes[i] > BLOCK:
+            yield start, i, total
+            start, total = i, 0
+        total += sizes[i]
+    if start < last:
+        yield start, last, total
 
 
-def _read_ahead(group: Sequence[tuple[Source, Costs]], ahead: int) -> Iterator[memoryview]:
-    waiting: collections.deque[tuple[Source, Read, Future[bytes]]] = collections.deque()
+def _read_local(sources: Iterable[tuple[int, Source]], room: Room) -> Iterator[Block]:
+    for number, source in sources:
+        offsets, sizes = source.offsets, source.sizes
+        with _present(source.url), storage.local_reader(source.url) as fill:
+            for first, last, total in _blocks(sizes, 0, len(sizes)):
+                data = room(total)
+                start = end = 0
+                for i in range(first, last):
+                    end += sizes[i]
+                    if i + 1 == last or offsets[i + 1] != offsets[i] + sizes[i]:
+                        fill(offsets[i] + sizes[i] - (end - start), data[start:end])
+                        start = end
+                yield Block(number, first, last, data)
 
-    def oldest() -> Iterator[memoryview]:
-        source, planned, future = waiting.popleft()
+
+def _read_ahead(sources: Iterable[tuple[int, Source]], room: Room, costs: Costs) -> Iterator[Block]:
+    waiting: collections.deque[tuple[int, Source, Read, Future[bytes]]] = collections.deque()
+
+    def oldest() -> Iterator[Block]:
+        number, source, planned, future = waiting.popleft()
         with _present(source.url):
-            data = future.result()
-        return _views(source, planned, data)
+            read = memoryview(future.result())
+        for first, last, total in _blocks(source.sizes, planned.first, planned.last):
+            data = room(total)
+            end = 0
+            for i in range(first, last):
+                size, at = source.sizes[i], source.offsets[i] - planned.offset
+                data[end : end + size] = read[at : at + size]
+                end += size
+            yield Block(number, first, last, data)
 
-    pool = ThreadPoolExecutor(ahead, thread_name_prefix="d2prune-fetch")
+    pool = ThreadPoolExecutor(costs.ahead, thread_name_prefix="d2prune-fetch")
     try:
-        for source, costs in group:
+        for number, source in sources:
             for planned in plan_reads(source.offsets, source.sizes, costs.gap, costs.block):
-                if len(waiting) == ahead:
+                if len(waiting) == costs.ahead:
                     yield from oldest()
                 future = pool.submit(storage.read_range, source.url, planned.offset, planned.size)
-                waiting.append((source, planned, future))
+                waiting.append((number, source, planned, future))
         while waiting:
             yield from oldest()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _views(source: Source, planned: Read, data: bytes) -> Iterator[memoryview]:
-    view = memoryview(data)
-    for i in range(planned.first, planned.last):
-        start = source.offsets[i] - planned.offset
-        yield view[start : start + source.sizes[i]]
 
 
 @contextlib.contextmanager

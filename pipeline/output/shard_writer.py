@@ -11,14 +11,16 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from pipeline import artifacts, schemas, storage
 from pipeline.artifacts import FileRecord, Receipt
 from pipeline.errors import UserError
 from pipeline.inputs.tar import parse_sample
-from pipeline.output import fetch, layout, subset
-from pipeline.output.tar_stream import TarStream, trainable
+from pipeline.output import fetch, layout, relabel, subset
+from pipeline.output.tar_stream import Payload, TarStream, encode_members, trainable
 
 UIDS = "uids.npy"
 """A unit's file: the rows of a subset file, without its header."""
@@ -47,52 +49,73 @@ def write_shard(output: str, index: int, pieces: Iterable[tuple[str, pa.Table]])
         UserError: an input shard is gone or changed.
         InfrastructureError: storage failed.
     """
-    names: list[str] = []
-    tables: list[pa.Table] = []
+    wanted: list[_Wanted] = []
     repairs: Counter[str] = Counter()
-    seen: Counter[str] = Counter()
     url = storage.join(output, layout.SHARD_FORMAT.format(index))
     with storage.writer(url) as sink, TarStream(sink.write) as stream:
-        for uid, members, fixed in _samples(pieces, tables):
-            names.append(f"{uid}-{seen[uid]}")
-            seen[uid] += 1
-            repairs.update(fixed)
-            stream.add(names[-1], members)
+        for block in fetch.read_blocks(_sources(pieces, wanted), stream.room):
+            stream.put(_parts(block, wanted[block.source], repairs), block.data)
         stream.close()
     tar = FileRecord(layout.SHARD_FORMAT.format(index), None, stream.size, stream.checksum)
-    table = _written_table(tables, names)
-    stats = json.dumps({"successes": len(names)}).encode()
+    table = _written_table(wanted)
+    stats = json.dumps({"successes": table.num_rows}).encode()
     files = (
         tar,
         put_bytes(output, layout.STATS_FORMAT.format(index), stats),
         put_table(output, layout.TABLE_FORMAT.format(index), table),
     )
     uids = subset.encode(table["uid"].to_pylist()).tobytes()
-    return WrittenShard(len(names), files, uids, dict(repairs))
+    return WrittenShard(table.num_rows, files, uids, dict(repairs))
 
 
-def _samples(
-    pieces: Iterable[tuple[str, pa.Table]], tables: list[pa.Table]
-) -> Iterator[tuple[str, list[tuple[str, bytes | memoryview]], tuple[str, ...]]]:
-    """(uid, members to write, repairs) of every row; the tables that were read are appended to `tables`."""
-    wanted: list[tuple[str, str, str, int]] = []
+@dataclass(frozen=True)
+class _Wanted:
+    """Rows to copy from one input tar, with their keys there and here."""
 
-    def sources() -> Iterator[fetch.Source]:
-        for url, table in pieces:
-            offsets, sizes = table["offset"].to_pylist(), table["size"].to_pylist()
-            keys, uids = table["key"].to_pylist(), table["uid"].to_pylist()
-            tables.append(table)
-            wanted.extend((url, key, uid, offset) for key, uid, offset in zip(keys, uids, offsets, strict=True))
-            yield fetch.Source(url, offsets, sizes)
-
-    for position, data in enumerate(fetch.read_samples(sources())):
-        url, key, uid, offset = wanted[position]
-        yield uid, *_members(data, url, key, offset)
+    url: str
+    rows: pa.Table
+    sizes: NDArray[np.int64]
+    keys: relabel.Texts
+    names: pa.Array
+    new_keys: relabel.Texts
 
 
-def _members(
-    data: memoryview, url: str, key: str, offset: int
-) -> tuple[list[tuple[str, bytes | memoryview]], tuple[str, ...]]:
+def _sources(pieces: Iterable[tuple[str, pa.Table]], wanted: list[_Wanted]) -> Iterator[fetch.Source]:
+    """What to read, piece by piece; `wanted` gets what is known of each."""
+    seen: Counter[str] = Counter()
+    for url, rows in pieces:
+        names = []
+        for uid in rows["uid"].to_pylist():
+            names.append(f"{uid}-{seen[uid]}")
+            seen[uid] += 1
+        new = pa.array(names, pa.string())
+        sizes = rows["size"].to_numpy()
+        wanted.append(_Wanted(url, rows, sizes, relabel.Texts.of(rows["key"]), new, relabel.Texts.of(new)))
+        yield fetch.Source(url, rows["offset"].to_pylist(), sizes.tolist())
+
+
+def _parts(block: fetch.Block, wanted: _Wanted, repairs: Counter[str]) -> list[Payload]:
+    """A block as it is written: samples with new headers where they lie, and what takes more member by member."""
+    first, last = block.first, block.last
+    sizes = wanted.sizes[first:last]
+    others = relabel.relabel(block.data, sizes, wanted.keys.slice(first, last), wanted.new_keys.slice(first, last))
+    if not others:
+        return [block.data]
+    bounds = [0, *np.cumsum(sizes).tolist()]
+    parts: list[Payload] = []
+    done = 0
+    for i in others:
+        parts.append(block.data[done : bounds[i]])
+        done = bounds[i + 1]
+        key, offset = wanted.rows["key"][first + i].as_py(), wanted.rows["offset"][first + i].as_py()
+        members, fixed = _members(block.data[bounds[i] : done], wanted.url, key, offset)
+        repairs.update(fixed)
+        parts += encode_members(wanted.names[first + i].as_py(), members)
+    parts.append(block.data[done:])
+    return parts
+
+
+def _members(data: memoryview, url: str, key: str, offset: int) -> tuple[list[tuple[str, Payload]], tuple[str, ...]]:
     try:
         members = parse_sample(data)
     except ValueError as error:
@@ -110,17 +133,17 @@ def _changed(url: str, key: str, offset: int, detail: str) -> str:
     )
 
 
-def _written_table(tables: Sequence[pa.Table], names: Sequence[str]) -> pa.Table:
+def _written_table(wanted: Sequence[_Wanted]) -> pa.Table:
     """The rows with their new keys, in the columns of `schemas.WRITTEN`; columns nobody knows are null."""
     schema = schemas.WRITTEN
-    if not tables:
+    if not wanted:
         return schema.empty_table()
-    rows = pa.concat_tables(tables)
+    rows = pa.concat_tables([piece.rows for piece in wanted])
     columns = []
     for field in schema:
         source = "key" if field.name == "source_key" else field.name
         if field.name == "key":
-            columns.append(pa.chunked_array([pa.array(names, pa.string())]))
+            columns.append(pa.chunked_array([piece.names for piece in wanted]))
         elif source in rows.column_names:
             columns.append(rows[source].cast(field.type))
         else:

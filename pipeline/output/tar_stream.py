@@ -6,6 +6,7 @@ repaired (as the model saw it) with the original bytes beside it as `txt-origina
 extension `json-invalid`, which decoders leave alone.
 """
 
+import collections
 import hashlib
 import json
 from collections.abc import Callable, Sequence
@@ -13,12 +14,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Self
 
 from pipeline.inputs.tar import RawMember
-from pipeline.inputs.tar_header import BLOCK
-from pipeline.inputs.tar_write import END_OF_ARCHIVE, member_header
+from pipeline.inputs.tar_write import END_OF_ARCHIVE, member_header, padding
 
-# Stays in the cache until it is hashed and written, and its memory is used again: of 4 MiB every page was made anew.
-_FLUSH = 2**20
-_ZEROS = bytes(BLOCK)
+_AT_ONCE = 3
+"""Blocks being hashed and written."""
+
+_ROOM = 2**20
+"""Bytes of a block whose memory is used again; larger ones are rare."""
 
 Payload = bytes | memoryview
 
@@ -45,7 +47,7 @@ def trainable(members: Sequence[RawMember]) -> tuple[list[tuple[str, Payload]], 
                 written.append(("txt-original", member.payload))
                 continue
         elif member.extension == "json":
-            if not _is_json(bytes(member.payload)):
+            if not is_json(bytes(member.payload)):
                 repairs.append("json_set_aside")
                 written.append(("json-invalid", member.payload))
                 continue
@@ -53,78 +55,103 @@ def trainable(members: Sequence[RawMember]) -> tuple[list[tuple[str, Payload]], 
     return written, tuple(repairs)
 
 
-def _is_json(data: bytes) -> bool:
-    """Whether `json.loads` takes it, asked the quick way first: bytes are searched for their encoding."""
-    for text in (str, bytes):
+_scan_json: Callable[[str, int], tuple[object, int]] = vars(json.JSONDecoder())["scan_once"]
+
+
+def is_json(data: bytes) -> bool:
+    """Whether `json.loads` takes it, asked the quick way first, which knows no space around and no other encodings."""
+    try:
+        text = data.decode()
+        if _scan_json(text, 0)[1] == len(text):
+            return True
+    except (StopIteration, ValueError, RecursionError):
+        pass
+    for form in (str, bytes):
         try:
-            json.loads(data.decode() if text is str else data)
+            json.loads(data.decode() if form is str else data)
             return True
         except (ValueError, RecursionError):
             continue
     return False
 
 
-class TarStream:
-    """Turns members into tar bytes, in blocks of about 1 MiB; a context manager.
+def encode_members(key: str, members: Sequence[tuple[str, Payload]]) -> list[Payload]:
+    """A sample as pieces of a tar: `members` are (extension, payload), named `key.extension`."""
+    parts: list[Payload] = []
+    for extension, payload in members:
+        parts += (member_header(f"{key}.{extension}", len(payload)), payload, padding(len(payload)))
+    return parts
 
-    A block is hashed and given out by two threads of its own while the next one is put together: both leave the
-    interpreter free, and each takes as long as reading and parsing the samples.
+
+class TarStream:
+    """Gives a tar out block by block; a context manager.
+
+    A block is hashed and written by two threads of their own while the next ones are put together: both leave the
+    interpreter free. Memory: `_AT_ONCE` blocks, used again and again (of new memory every page is made anew).
 
     Attributes:
         size: bytes given out; the tar's size after `close`.
     """
 
-    def __init__(self, write: Callable[[bytes], object]) -> None:
+    def __init__(self, write: Callable[[Payload], object]) -> None:
         self._write = write
         self._hash = hashlib.sha256()
-        self._parts: list[Payload] = []
-        self._pending = 0
-        self._threads = ThreadPoolExecutor(2, thread_name_prefix="d2prune-tar")
-        self._under_way: list[Future[object]] = []
+        self._hasher = ThreadPoolExecutor(1, thread_name_prefix="d2prune-hash")
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="d2prune-tar")
+        self._under_way: collections.deque[tuple[memoryview | None, tuple[Future[None], Future[None]]]]
+        self._under_way = collections.deque()
+        self._free: list[bytearray] = []
         self.size = 0
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._threads.shutdown(wait=True, cancel_futures=True)
+        for thread in (self._hasher, self._writer):
+            thread.shutdown(wait=True, cancel_futures=True)
 
     @property
     def checksum(self) -> str:
         """SHA-256 of the whole tar in hex; valid after `close`."""
         return self._hash.hexdigest()
 
-    def add(self, key: str, members: Sequence[tuple[str, Payload]]) -> None:
-        """Append one sample: `members` are (extension, payload), named `key.extension`.
+    def room(self, size: int) -> memoryview:
+        """Memory for a block, the caller's until it goes to `put`.
 
         Raises:
             Whatever `write` raised for an earlier block.
         """
-        parts = self._parts
-        for extension, payload in members:
-            size = len(payload)
-            header = member_header(f"{key}.{extension}", size)
-            tail = -size % BLOCK
-            parts += (header, payload, _ZEROS[:tail])
-            self._pending += len(header) + size + tail
-        if self._pending >= _FLUSH:
-            self._flush()
+        while len(self._under_way) >= _AT_ONCE:
+            self._oldest()
+        if size > _ROOM:
+            return memoryview(bytearray(size))
+        return memoryview(self._free.pop() if self._free else bytearray(_ROOM))[:size]
+
+    def put(self, parts: Sequence[Payload], room: memoryview | None = None) -> None:
+        """Append bytes: whole samples.
+
+        Args:
+            parts: in order.
+            room: the memory they lie in, wholly or partly, if it came from `room`.
+        """
+        self.size += sum(len(part) for part in parts)
+        futures = self._hasher.submit(_each, self._hash.update, parts), self._writer.submit(_each, self._write, parts)
+        self._under_way.append((room, futures))
 
     def close(self) -> None:
-        """Append the end-of-archive mark and wait until all is given out; errors as `add`."""
-        self._parts.append(END_OF_ARCHIVE)
-        self._flush()
-        self._wait()
+        """Append the end-of-archive mark and wait until all is given out; errors as `room`."""
+        self.put([END_OF_ARCHIVE])
+        while self._under_way:
+            self._oldest()
 
-    def _flush(self) -> None:
-        data = b"".join(self._parts)
-        self._parts.clear()
-        self._pending = 0
-        self._wait()
-        self.size += len(data)
-        self._under_way = [self._threads.submit(self._write, data), self._threads.submit(self._hash.update, data)]
-
-    def _wait(self) -> None:
-        for future in self._under_way:
+    def _oldest(self) -> None:
+        room, futures = self._under_way.popleft()
+        for future in futures:
             future.result()
-        self._under_way = []
+        if room is not None and isinstance(room.obj, bytearray) and len(room.obj) == _ROOM:
+            self._free.append(room.obj)
+
+
+def _each(function: Callable[[Payload], object], parts: Sequence[Payload]) -> None:
+    for part in parts:
+        function(part)

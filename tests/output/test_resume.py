@@ -10,7 +10,7 @@ import pytest
 
 from pipeline import s3 as s3_requests
 from pipeline import storage
-from pipeline.output import tar_stream
+from pipeline.output import fetch, tar_stream
 from tests.fault_proxy import FaultProxy
 from tests.output.pools import build, plain_pool, tree
 from tests.output.runs import write
@@ -32,8 +32,8 @@ def events(monkeypatch):
 
         return counted
 
-    monkeypatch.setattr(tar_stream, "_FLUSH", 1)
-    monkeypatch.setattr(tar_stream.TarStream, "_flush", before(tar_stream.TarStream._flush))
+    monkeypatch.setattr(fetch, "BLOCK", 1)
+    monkeypatch.setattr(tar_stream.TarStream, "put", before(tar_stream.TarStream.put))
     monkeypatch.setattr(os, "replace", before(os.replace))
     monkeypatch.setattr(os, "makedirs", before(os.makedirs))
     return state
