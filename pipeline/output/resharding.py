@@ -34,6 +34,9 @@ log = logging.getLogger(__name__)
 
 Positions = npt.NDArray[np.int64]
 
+AT_ONCE = 2
+"""Tars that a worker has in hand: one is read while another is hashed, written and closed."""
+
 
 @dataclass(frozen=True)
 class ReshardParams:
@@ -126,8 +129,9 @@ def reshard(
     claim.claim(output, identity)
     claim.sweep(output)
     run = executor or InProcess()
+    resources = dataclasses.replace(resources or Resources(), at_once=AT_ONCE)
     with _work_dir(work_dir) as folder:
-        indexes = _indexes(folder, shards, run, resources or Resources())
+        indexes = _indexes(folder, shards, run, resources)
         rows = select(wanted, indexes)
         missing = len(wanted) - rows.num_rows
         if missing:
@@ -135,7 +139,7 @@ def reshard(
         units = plan(rows, shards, params, identity)
         receipts = stage.finished(folder, output, units)
         todo = [unit for unit in units if unit.key not in receipts]
-        for receipt in run.map(partial(ReshardWriter, folder, output), todo, resources or Resources()):
+        for receipt in run.map(partial(ReshardWriter, folder, output), todo, resources):
             receipts[receipt.key] = receipt
         ids = put_bytes(output, layout.SAMPLE_IDS, subset.to_bytes(wanted), len(wanted))
         return finish.close(

@@ -5,17 +5,25 @@ depend on the subset, so it serves every subset of the same pool.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from pipeline import artifacts, storage
 from pipeline.artifacts import Receipt
 from pipeline.embed.decode import CAPTION_EXTENSION, IMAGE_EXTENSIONS, JSON_EXTENSION, sample_uid
 from pipeline.errors import InfrastructureError, UserError
 from pipeline.inputs.pool import Shard
-from pipeline.inputs.tar import Fault, Sample, TarReader, parse_sample
+from pipeline.inputs.tar import Fault, TarReader, parse_sample
+
+if TYPE_CHECKING:
+    from pipeline.inputs import tar_index
+
+Reader = Callable[[int, int], bytes]
 
 INDEX = "index.parquet"
 
@@ -57,39 +65,84 @@ class Indexer:
             UserError: the tar is gone.
             InfrastructureError: storage failed.
         """
+        from pipeline.inputs import tar_index
+
         shard = unit.shard
         counters: Counter[str] = Counter(samples=0)
-        rows: list[tuple[str, str, str, int, int]] = []
+        tables: list[pa.Table] = []
         try:
             with storage.mapped_or_stream(shard.url) as content, storage.ranged_reader(shard.url) as read:
-                reader = TarReader(content, frozenset({JSON_EXTENSION}))
-                for item in reader:
-                    if isinstance(item, Fault):
-                        counters[f"fault.{item.reason}"] += 1
-                        continue
-                    counters["samples"] += 1
-                    uid = _uid(item) or _hashed(read(item.offset, item.size))
-                    if uid is None:
-                        counters["no-uid"] += 1
-                    else:
-                        rows.append((uid, shard.name, item.key, item.offset, item.size))
+                batches = tar_index.read_batches(content)
+                while True:
+                    try:
+                        tables.append(_from_batch(next(batches), shard.name, read, counters))
+                    except StopIteration as stopped:
+                        start, rest = stopped.value
+                        break
+                reader = TarReader(rest, frozenset({JSON_EXTENSION}))
+                tables.append(_from_reader(reader, start, shard.name, read, counters))
         except FileNotFoundError as error:
             raise UserError(f"{storage.redact(shard.url)}: was in the pool and is gone") from error
-        if reader.bytes_read != shard.size:
-            raise InfrastructureError(
-                f"{storage.redact(shard.url)}: {reader.bytes_read} bytes came, {shard.size} were listed"
-            )
-        columns = zip(*rows, strict=True) if rows else ([] for _ in SCHEMA)
-        arrays = [pa.array(list(column), field.type) for column, field in zip(columns, SCHEMA, strict=True)]
-        table = pa.Table.from_arrays(arrays, schema=SCHEMA)
+        size = start + reader.bytes_read
+        if size != shard.size:
+            raise InfrastructureError(f"{storage.redact(shard.url)}: {size} bytes came, {shard.size} were listed")
+        table = pa.concat_tables(tables).combine_chunks()
         return artifacts.commit_unit(self._folder, unit.key, {INDEX: table}, dict(counters))
 
 
-def _uid(sample: Sample) -> str | None:
-    """The uid its json tells, None where there is none."""
-    if JSON_EXTENSION not in sample.members:
+def _from_batch(batch: "tar_index.Batch", shard: str, read: Reader, counters: Counter[str]) -> pa.Table:
+    """The rows of ordinary samples."""
+    count = len(batch.offsets)
+    counters["samples"] += count
+    known = np.ones(count, bool)
+    for i, data in batch.jsons.items():
+        uid = _uid(data) or _hashed(read(int(batch.offsets[i]), int(batch.sizes[i])))
+        if uid is None:
+            counters["no-uid"] += 1
+            known[i] = False
+        else:
+            batch.uids[i] = np.frombuffer(uid.encode(), np.uint8)
+    columns = [
+        _strings(np.arange(0, 32 * count + 1, 32), batch.uids),
+        pa.repeat(pa.scalar(shard), count),
+        _strings(batch.key_bounds, batch.key_bytes),
+        pa.array(batch.offsets),
+        pa.array(batch.sizes),
+    ]
+    table = pa.Table.from_arrays(columns, schema=SCHEMA)
+    return table if known.all() else table.filter(pa.array(known))
+
+
+def _strings(bounds: NDArray[np.int64], data: NDArray[np.uint8]) -> pa.Array:
+    """String i is `data[bounds[i] : bounds[i + 1]]`."""
+    buffers = [None, pa.py_buffer(bounds.astype(np.int32)), pa.py_buffer(data)]
+    return pa.Array.from_buffers(pa.string(), len(bounds) - 1, buffers)
+
+
+def _from_reader(reader: TarReader, start: int, shard: str, read: Reader, counters: Counter[str]) -> pa.Table:
+    """The rows of what is left of a tar from byte `start` on."""
+    rows: list[tuple[str, str, str, int, int]] = []
+    for item in reader:
+        if isinstance(item, Fault):
+            counters[f"fault.{item.reason}"] += 1
+            continue
+        counters["samples"] += 1
+        offset = start + item.offset
+        uid = _uid(item.members.get(JSON_EXTENSION)) or _hashed(read(offset, item.size))
+        if uid is None:
+            counters["no-uid"] += 1
+        else:
+            rows.append((uid, shard, item.key, offset, item.size))
+    columns = zip(*rows, strict=True) if rows else ([] for _ in SCHEMA)
+    arrays = [pa.array(list(column), field.type) for column, field in zip(columns, SCHEMA, strict=True)]
+    return pa.Table.from_arrays(arrays, schema=SCHEMA)
+
+
+def _uid(json_bytes: bytes | None) -> str | None:
+    """The uid a json tells, None where there is none."""
+    if json_bytes is None:
         return None
-    uid, notes = sample_uid(sample.members[JSON_EXTENSION], b"", b"")
+    uid, notes = sample_uid(json_bytes, b"", b"")
     return None if notes else uid
 
 
