@@ -1,4 +1,4 @@
-"""One run at a time on a work_dir: a lease with an owner, an expiry and a fencing token.
+"""One run at a time on a work_dir or an output: a lease with an owner, an expiry and a fencing token.
 
     work_dir/.lease/<token>.json     who holds it, rewritten at every beat; `released` at the end
     work_dir/.lease/door/...         only where the store ignores conditions: who is entering, for a moment
@@ -78,8 +78,8 @@ class Holder:
 class Lease:
     """A lease that is held: a thread renews it until `release`."""
 
-    def __init__(self, folder: str, holder: Holder, renew_s: float) -> None:
-        self._folder, self._holder, self._renew_s = folder, holder, renew_s
+    def __init__(self, folder: str, holder: Holder, renew_s: float, what: str) -> None:
+        self._folder, self._holder, self._renew_s, self._what = folder, holder, renew_s, what
         self._lost: str | None = None
         self._renewed = time.monotonic()
         self._lock = threading.Lock()
@@ -104,13 +104,17 @@ class Lease:
         if self._lost is not None:
             raise BusyError(self._lost)
 
-    def release(self) -> None:
-        """Let the next run have it; a lease that was lost is left alone."""
+    def release(self, leave: bool = True) -> None:
+        """Let the next run have it, and leave word of that or nothing; a lease that was lost is left alone."""
         self._over.set()
         self._thread.join()
         if self._lost is None:
             with contextlib.suppress(InfrastructureError):
-                _write(self._folder, dataclasses.replace(self._holder, released=True))
+                if leave:
+                    _write(self._folder, dataclasses.replace(self._holder, released=True))
+                else:
+                    storage.delete([_url(self._folder, self._holder.token)])
+                    storage.remove_empty(self._folder)
 
     def _beat(self) -> None:
         while not self._over.wait(self._renew_s) and self._lost is None:
@@ -124,7 +128,7 @@ class Lease:
             found = _last(self._folder)
             if found is None or found.owner != self._holder.owner:
                 by = "removed" if found is None else f"taken over by {found.name}"
-                self._lost = f"work_dir {_shown(self._folder)}: this run's lease was {by}; it stops here"
+                self._lost = f"{self._what} {_shown(self._folder)}: this run's lease was {by}; it stops here"
                 return
             self._holder = dataclasses.replace(self._holder, beat=self._holder.beat + 1)
             _write(self._folder, self._holder)
@@ -132,27 +136,31 @@ class Lease:
 
 
 @contextlib.contextmanager
-def hold(work_dir: str, ttl_s: float = TTL_S, renew_s: float = RENEW_S) -> Iterator[Lease]:
-    """Hold the lease of `work_dir` for the length of the block.
+def hold(
+    place: str, ttl_s: float = TTL_S, renew_s: float = RENEW_S, what: str = "work_dir", leave: bool = True
+) -> Iterator[Lease]:
+    """Hold the lease of a folder, a `work_dir` for instance, for the length of the block.
 
     Args:
-        work_dir: URL.
+        place: URL of the folder.
         ttl_s: seconds without a beat after which others may take it over.
         renew_s: seconds between beats.
+        what: the folder is to people.
+        leave: whether the last word stays there; without it the next token is 1 again.
 
     Raises:
         BusyError: a live run holds it.
         InfrastructureError: the store cannot be reached.
     """
-    folder = storage.join(work_dir, FOLDER)
-    lease = Lease(folder, _take(folder, ttl_s, renew_s), renew_s)
+    folder = storage.join(place, FOLDER)
+    lease = Lease(folder, _take(folder, ttl_s, renew_s, what), renew_s, what)
     try:
         yield lease
     finally:
-        lease.release()
+        lease.release(leave)
 
 
-def _take(folder: str, ttl_s: float, renew_s: float) -> Holder:
+def _take(folder: str, ttl_s: float, renew_s: float, what: str) -> Holder:
     """Wait until the lease is free or stale, and take it.
 
     Raises:
@@ -162,15 +170,14 @@ def _take(folder: str, ttl_s: float, renew_s: float) -> Holder:
     watched = before
     while before is not None and not before.released and before.alive() is not False:
         if before.alive() or before != watched:
-            raise _busy(folder, before)
+            raise _busy(folder, before, what)
         age = _age(folder, before)
         if age > before.ttl_s:
-            log.info("work_dir %s: %s has been silent for %.0f s; taking over", _shown(folder), before.name, age)
+            log.info("%s %s: %s has been silent for %.0f s; taking over", what, _shown(folder), before.name, age)
             break
         if watched is before:
-            log.info(
-                "work_dir %s: %s was here %.0f s ago; waiting for a sign of life", _shown(folder), before.name, age
-            )
+            seen = f"{before.name} was here {age:.0f} s ago"
+            log.info("%s %s: %s; waiting for a sign of life", what, _shown(folder), seen)
         time.sleep(min(renew_s, before.ttl_s - age + 0.1))
         before = _last(folder)
     mine = Holder(
@@ -192,9 +199,9 @@ def _take(folder: str, ttl_s: float, renew_s: float) -> Holder:
         # What was seen at first was old: others took the lease meanwhile and cleared away the objects of those before,
         # this token's among them. (Two contenders on a busy machine: in one of 50 tries both held it.)
         storage.delete([url])
-        raise _busy(folder, found)
+        raise _busy(folder, found, what)
     if not taken:
-        raise _busy(folder, _last(folder))
+        raise _busy(folder, _last(folder), what)
     storage.delete([file.url for file in _objects(folder) if _token(file.url) < mine.token])
     return mine
 
@@ -310,9 +317,9 @@ def _now(folder: str, owner: str) -> float:
     raise InfrastructureError(f"{storage.redact(url)}: was written and is not there")
 
 
-def _busy(folder: str, holder: Holder | None) -> BusyError:
+def _busy(folder: str, holder: Holder | None, what: str) -> BusyError:
     by = "another run is starting there" if holder is None else f"another run is at work there ({holder.name})"
-    return BusyError(f"work_dir {_shown(folder)}: {by}")
+    return BusyError(f"{what} {_shown(folder)}: {by}")
 
 
 def _shown(folder: str) -> str:

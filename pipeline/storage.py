@@ -370,9 +370,15 @@ def create(url: str, data: bytes) -> bool:
 
 def _create_local(path: str, data: bytes) -> bool:
     """By a link to a whole file, so that no reader sees half of it; where a filesystem has no links, by O_EXCL."""
-    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-    temporary = os.path.join(os.path.dirname(path), f"{_TEMPORARY}{uuid.uuid4().hex}")
-    Path(temporary).write_bytes(data)
+    folder = os.path.dirname(path) or "."
+    temporary = os.path.join(folder, f"{_TEMPORARY}{uuid.uuid4().hex}")
+    os.makedirs(folder, exist_ok=True)
+    try:
+        Path(temporary).write_bytes(data)
+    except FileNotFoundError:
+        # Empty, it was removed in between by one who left it.
+        os.makedirs(folder, exist_ok=True)
+        Path(temporary).write_bytes(data)
     try:
         os.link(temporary, path)
     except FileExistsError:
@@ -478,6 +484,15 @@ def _delete(url: str) -> None:
     filesystem, path = _filesystem(url)
     with _request(url):
         filesystem.rm_file(path)
+
+
+def remove_empty(folder: str) -> None:
+    """Remove a local folder and those below it, as far as they hold nothing; other stores have no folders."""
+    if not is_local(folder):
+        return
+    for path, _, _ in os.walk(_filesystem(folder)[1], topdown=False):
+        with contextlib.suppress(OSError):
+            os.rmdir(path)
 
 
 def sweep_temporaries(folder: str) -> None:

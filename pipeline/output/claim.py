@@ -1,13 +1,37 @@
 """One output folder, one run: the claim is the first object written there, and the last word on whose data it is.
 
 A killed run leaves its claim and can go on; another run, or other parameters, are refused before anything is touched.
+Of two that are the same, at the same moment, one works (`hold`).
 """
 
+import contextlib
 import json
+from collections.abc import Iterator
 
-from pipeline import storage
+from pipeline import lease, storage
 from pipeline.errors import UserError
 from pipeline.output import layout
+
+
+@contextlib.contextmanager
+def hold(output: str, identity: str) -> Iterator[lease.Lease]:
+    """Make `output` this run's, for the length of the block its alone, and sweep what a killed one left.
+
+    The lease lies in the folder while it is held and leaves nothing there (see `layout`).
+
+    Args:
+        output: URL of the output folder.
+        identity: fingerprint of everything that decides the output's content.
+
+    Raises:
+        UserError: as `check`.
+        BusyError: another process is at work there.
+    """
+    check(output, identity)
+    with lease.hold(output, what="output", leave=False) as held:
+        claim(output, identity)
+        sweep(output)
+        yield held
 
 
 def claim(output: str, identity: str) -> None:
@@ -39,7 +63,8 @@ def check(output: str, identity: str) -> bool:
     try:
         text = storage.read_bytes(url)
     except FileNotFoundError:
-        found = storage.list_files(output)
+        # Who is at work there may not have got to its claim.
+        found = [file for file in storage.list_files(output) if f"/{lease.FOLDER}/" not in file.url]
         if found:
             name = storage.redact(found[0].url).rsplit("/", 1)[-1]
             raise UserError(

@@ -117,6 +117,7 @@ def reshard(
 
     Raises:
         UserError: no tar, no subset file, or the output folder holds other data.
+        BusyError: another process is at work on the output folder.
         BooksError: written is not selected.
     """
     params = params or ReshardParams()
@@ -126,11 +127,9 @@ def reshard(
     shards = expand_input(given)
     pool = [(storage.redact(shard.url), shard.size, shard.version) for shard in shards]
     identity = artifacts.fingerprint("reshard", params, storage.checksum(wanted.tobytes()), pool)
-    claim.claim(output, identity)
-    claim.sweep(output)
     run = executor or InProcess()
     resources = dataclasses.replace(resources or Resources(), at_once=AT_ONCE)
-    with _work_dir(work_dir) as folder:
+    with claim.hold(output, identity) as held, _work_dir(work_dir) as folder:
         indexes = _indexes(folder, shards, run, resources)
         rows = select(wanted, indexes)
         missing = len(wanted) - rows.num_rows
@@ -141,6 +140,7 @@ def reshard(
         todo = [unit for unit in units if unit.key not in receipts]
         for receipt in run.map(partial(ReshardWriter, folder, output), todo, resources):
             receipts[receipt.key] = receipt
+        held.check()
         ids = put_bytes(output, layout.SAMPLE_IDS, subset.to_bytes(wanted), len(wanted))
         return finish.close(
             output=output,
