@@ -80,15 +80,14 @@ def verify(
         if not storage.is_folder(output):
             raise UserError(f"output {storage.redact(output)}: not found")
         return [f"{layout.MANIFEST}: missing; the run that writes this folder has not finished"]
-    faults = _objects(output, manifest)
-    if faults:
-        return faults
-    tables = _Tables(output, manifest)
-    faults += _table_numbers(output, manifest) if manifest.is_tables else _numbers(output, manifest, tables.tar_rows)
+    faults, absent = _objects(output, manifest)
+    tables = _Tables(output, manifest, absent)
+    numbers = _table_numbers if manifest.is_tables else _numbers
+    faults += numbers(output, manifest, absent)
     faults += tables.read()
     if manifest.is_tables:
-        return faults + _sources(output, manifest, depth, executor or InProcess(), resources or Resources())
-    checks = _chosen(manifest, depth)
+        return faults + _sources(output, manifest, depth, absent, executor or InProcess(), resources or Resources())
+    checks = _chosen(manifest, depth, absent)
     run = executor or InProcess()
     checker = _MakeChecker(output, manifest, depth)
     by_tar = {check.index: found for check, found in run.map(checker, checks, resources or Resources())}
@@ -98,10 +97,15 @@ def verify(
 
 
 def _sources(
-    output: str, manifest: OutputManifest, depth: Depth, executor: Executor, resources: Resources
+    output: str,
+    manifest: OutputManifest,
+    depth: Depth,
+    absent: frozenset[str],
+    executor: Executor,
+    resources: Resources,
 ) -> list[str]:
     """Each kept sample against its row of the input."""
-    records = [file for file in manifest.files if file.name.startswith(layout.KEPT_PREFIX)]
+    records = [file for file in _kept(manifest) if file.name not in absent]
     checks = [TableCheck(file) for file in _some(records, depth)]
     sources = {shard.name: shard.url for shard in manifest.inputs}
     make = partial(TableChecker, output, sources, manifest.params["uid"], depth.samples, depth.seed)
@@ -122,8 +126,12 @@ class _MakeChecker:
         return TarChecker(self.output, urls, self.depth.samples, self.depth.loader, self.depth.seed)
 
 
-def _objects(output: str, manifest: OutputManifest) -> list[str]:
-    """Names and sizes: all that is told of is there, and nothing else is."""
+def _kept(manifest: OutputManifest) -> list[FileRecord]:
+    return [file for file in manifest.files if file.name.startswith(layout.KEPT_PREFIX)]
+
+
+def _objects(output: str, manifest: OutputManifest) -> tuple[list[str], frozenset[str]]:
+    """Names and sizes: all that is told of is there, and nothing else is. Also tells what is not there."""
     found = storage.list_files(output)
     sizes = {file.url.rsplit("/", 1)[-1]: file.size for file in found}
     faults = []
@@ -136,49 +144,58 @@ def _objects(output: str, manifest: OutputManifest) -> list[str]:
     faults += [f"{name}: not in the manifest" for name in sorted(sizes.keys() - known)]
     if len(found) != len(sizes):
         faults.append(f"{len(found) - len(sizes)} files lie in folders below; the folder must be flat")
-    return faults
+    return faults, frozenset(file.name for file in manifest.files if file.name not in sizes)
 
 
-def _numbers(output: str, manifest: OutputManifest, rows: Sequence[int]) -> list[str]:
+def _numbers(output: str, manifest: OutputManifest, absent: frozenset[str]) -> list[str]:
     """Numbering without gaps, and counts that agree wherever they are told."""
     faults = []
-    count = len(rows)
-    tars = [file.name for file in manifest.files if file.name.endswith(".tar")]
     expected = [layout.SHARD_FORMAT.format(i) for i in range(manifest.counts["shards"])]
+    rows = [manifest.rows(layout.TABLE_FORMAT.format(i)) or 0 for i in range(len(expected))]
+    tars = [file.name for file in manifest.files if file.name.endswith(".tar")]
     if tars != expected:
         odd = sorted(set(tars) ^ set(expected))
         faults.append(f"numbering: expected {len(expected)} tars from 0 without gaps; wrong: {', '.join(odd[:5])}")
     told: list[tuple[str, Any, Any]] = [
         ("sum of the tables' rows", sum(rows), manifest.counts["written"]),
         ("selected", manifest.counts["selected"], manifest.counts["written"]),
-        (f"{layout.META}: output_shard_count", _json(output, layout.META).get("output_shard_count"), count),
-        (f"{layout.META}: output_shard_format", _json(output, layout.META).get("output_shard_format"), "{:08d}.tar"),
-        (layout.SIZES, _json(output, layout.SIZES), {layout.SHARD_FORMAT.format(i): n for i, n in enumerate(rows)}),
     ]
+    if layout.META not in absent:
+        meta = _json(output, layout.META)
+        told.append((f"{layout.META}: output_shard_count", meta.get("output_shard_count"), len(rows)))
+        told.append((f"{layout.META}: output_shard_format", meta.get("output_shard_format"), layout.SHARD_FORMAT))
+    if layout.SIZES not in absent:
+        told.append((layout.SIZES, _json(output, layout.SIZES), dict(zip(expected, rows, strict=True))))
     for index, number in enumerate(rows):
         name = layout.STATS_FORMAT.format(index)
-        told.append((f"{name}: successes", _json(output, name).get("successes"), number))
-    faults += [f"{what}: {found}, expected {right}" for what, found, right in told if found != right]
-    return faults
+        if name not in absent:
+            told.append((f"{name}: successes", _json(output, name).get("successes"), number))
+    return faults + _unlike(told)
 
 
-def _table_numbers(output: str, manifest: OutputManifest) -> list[str]:
+def _table_numbers(output: str, manifest: OutputManifest, absent: frozenset[str]) -> list[str]:
     """Counts that agree wherever they are told, of an output without tars."""
     counts = manifest.counts
-    rows = sum(file.rows or 0 for file in manifest.files if file.name.startswith(layout.KEPT_PREFIX))
-    told = [
-        ("sum of the tables' rows", rows, counts["written"]),
+    told: list[tuple[str, Any, Any]] = [
+        ("sum of the tables' rows", sum(file.rows or 0 for file in _kept(manifest)), counts["written"]),
         ("selected", counts["selected"], counts["written"]),
-        (f"{layout.META}: output_count", _json(output, layout.META).get("output_count"), counts["written"]),
-        (f"{layout.META}: output_shard_count", _json(output, layout.META).get("output_shard_count"), 0),
     ]
+    if layout.META not in absent:
+        meta = _json(output, layout.META)
+        told.append((f"{layout.META}: output_count", meta.get("output_count"), counts["written"]))
+        told.append((f"{layout.META}: output_shard_count", meta.get("output_shard_count"), 0))
+    return _unlike(told)
+
+
+def _unlike(told: Sequence[tuple[str, Any, Any]]) -> list[str]:
     return [f"{what}: {found}, expected {right}" for what, found, right in told if found != right]
 
 
 def _json(output: str, name: str) -> dict[str, Any]:
+    """A small object of the output; empty where it is no JSON object, or the manifest does not know it."""
     try:
         value = json.loads(storage.read_bytes(storage.join(output, name)))
-    except ValueError:
+    except (ValueError, FileNotFoundError):
         return {}
     return value if isinstance(value, dict) else {}
 
@@ -186,42 +203,56 @@ def _json(output: str, name: str) -> dict[str, Any]:
 class _Tables:
     """The tables of an output: rows by the manifest, uids by the files themselves."""
 
-    def __init__(self, output: str, manifest: OutputManifest) -> None:
-        self._output, self._manifest = output, manifest
+    def __init__(self, output: str, manifest: OutputManifest, absent: frozenset[str]) -> None:
+        self._output, self._manifest, self._absent = output, manifest, absent
         names = [layout.TABLE_FORMAT.format(i) for i in range(manifest.counts["shards"])]
-        kept = [file for file in manifest.files if file.name.startswith(layout.KEPT_PREFIX)]
-        self._written = kept or [file for name in names for file in manifest.files if file.name == name]
+        self._written = _kept(manifest) or [file for name in names for file in manifest.files if file.name == name]
         self._decisions = [file for file in manifest.files if file.name.startswith("decisions-")]
-        self.tar_rows = [file.rows or 0 for file in self._written]
 
     def read(self) -> list[str]:
         """Checksums of the tables and of the subset file, and that all tell of the same samples."""
         faults: list[str] = []
-        written = [self._uids(file, faults, kept_only=False) for file in self._written]
-        rows = np.concatenate([np.zeros(0, subset.DTYPE), *written])
-        rows = rows[subset.order(rows)]
-        record = next((file for file in self._manifest.files if file.name == layout.SUBSET), None)
-        if record is None:
-            return [*faults, f"{layout.SUBSET}: not in the manifest"]
-        data = storage.read_bytes(storage.join(self._output, layout.SUBSET))
-        if storage.checksum(data) != record.checksum:
-            faults.append(f"{layout.SUBSET}: its checksum is not the manifest's")
-        try:
-            listed = subset.read(storage.join(self._output, layout.SUBSET))
-        except UserError as error:
-            return [*faults, str(error)]
-        if not np.array_equal(rows, listed):
+        rows = self._uids(self._written, faults, kept_only=False)
+        listed = self._listed(faults)
+        kept = self._uids(self._decisions, faults, kept_only=True) if self._decisions else None
+        # Of tables that are not all there, nothing is told but that: the lists cannot agree.
+        if rows is not None and listed is not None and not np.array_equal(rows, listed):
             faults.append(f"{layout.SUBSET}: {_difference(listed, rows)}")
-        if self._decisions:
-            kept = np.concatenate([self._uids(file, faults, kept_only=True) for file in self._decisions])
-            if not np.array_equal(kept[subset.order(kept)], rows):
-                faults.append(f"decisions: {_difference(kept, rows)}")
-            told = sum(file.rows or 0 for file in self._decisions)
-            if told != self._manifest.counts["pool"]:
-                faults.append(f"decisions: {told} rows, the pool has {self._manifest.counts['pool']}")
+        if rows is not None and kept is not None and not np.array_equal(kept, rows):
+            faults.append(f"decisions: {_difference(kept, rows)}")
+        if rows is None and listed is not None and kept is not None and not np.array_equal(kept, listed):
+            faults.append(f"decisions: {_difference(kept, listed)}")
+        told = sum(file.rows or 0 for file in self._decisions)
+        if self._decisions and told != self._manifest.counts["pool"]:
+            faults.append(f"decisions: {told} rows, the pool has {self._manifest.counts['pool']}")
         return faults
 
-    def _uids(self, file: FileRecord, faults: list[str], kept_only: bool) -> subset.UidArray:
+    def _listed(self, faults: list[str]) -> subset.UidArray | None:
+        """The subset file's uids, None where they cannot be had."""
+        record = next((file for file in self._manifest.files if file.name == layout.SUBSET), None)
+        if record is None:
+            faults.append(f"{layout.SUBSET}: not in the manifest")
+        if record is None or record.name in self._absent:
+            return None
+        url = storage.join(self._output, layout.SUBSET)
+        if storage.checksum(storage.read_bytes(url)) != record.checksum:
+            faults.append(f"{layout.SUBSET}: its checksum is not the manifest's")
+        try:
+            return subset.read(url)
+        except UserError as error:
+            faults.append(str(error))
+            return None
+
+    def _uids(self, files: Sequence[FileRecord], faults: list[str], kept_only: bool) -> subset.UidArray | None:
+        """The uids of tables, sorted, None where not all can be had."""
+        found = [self._read(file, faults, kept_only) for file in files if file.name not in self._absent]
+        whole = [uids for uids in found if uids is not None]
+        if len(whole) != len(files):
+            return None
+        rows = np.concatenate([np.zeros(0, subset.DTYPE), *whole])
+        return rows[subset.order(rows)]
+
+    def _read(self, file: FileRecord, faults: list[str], kept_only: bool) -> subset.UidArray | None:
         data = storage.read_bytes(storage.join(self._output, file.name))
         if storage.checksum(data) != file.checksum:
             faults.append(f"{file.name}: its checksum is not the manifest's")
@@ -233,7 +264,7 @@ class _Tables:
             return subset.encode(uids.to_pylist())
         except (pa.ArrowException, OSError, ValueError) as error:
             faults.append(f"{file.name}: cannot be read: {' '.join(str(error).split())}")
-            return np.zeros(0, subset.DTYPE)
+            return None
 
 
 def _difference(found: subset.UidArray, written: subset.UidArray) -> str:
@@ -247,11 +278,11 @@ def _difference(found: subset.UidArray, written: subset.UidArray) -> str:
     )
 
 
-def _chosen(manifest: OutputManifest, depth: Depth) -> list[TarCheck]:
+def _chosen(manifest: OutputManifest, depth: Depth, absent: frozenset[str] = frozenset()) -> list[TarCheck]:
     """The tars to check."""
-    records = {file.name: file for file in manifest.files}
-    names = [(index, layout.SHARD_FORMAT.format(index)) for index in _some(range(manifest.counts["shards"]), depth)]
-    return [TarCheck(index, records[name]) for index, name in names if name in records]
+    records = {file.name: file for file in manifest.files if file.name not in absent}
+    names = [(index, layout.SHARD_FORMAT.format(index)) for index in range(manifest.counts["shards"])]
+    return _some([TarCheck(index, records[name]) for index, name in names if name in records], depth)
 
 
 def _some(of: Sequence[T], depth: Depth) -> list[T]:

@@ -49,7 +49,10 @@ class TableChecker:
     def __call__(self, check: TableCheck) -> tuple[TableCheck, list[str]]:
         """The table's faults, each beginning with its name."""
         data = storage.read_bytes(storage.join(self.output, check.key))
-        table = pq.read_table(pa.BufferReader(data))
+        try:
+            table = pq.read_table(pa.BufferReader(data))
+        except (pa.ArrowException, OSError):
+            return check, [f"{check.key}: cannot be compared with its source"]
         if self.samples is not None and self.samples < table.num_rows:
             chosen = np.random.default_rng(self.seed).choice(table.num_rows, self.samples, replace=False)
             table = table.take(pa.array(np.sort(chosen)))

@@ -68,7 +68,8 @@ class TarChecker:
             rows = np.sort(generator.choice(rows, self._samples, replace=False))
         with storage.local_copy(storage.join(self._output, name)) as path:
             found, wanted = self._read(path, check, table["key"].to_pylist(), set(rows.tolist()))
-            if not found:
+            # What a wrong checksum is about can be named as long as the samples are those the table tells of.
+            if len(wanted) == len(rows):
                 found += self._compare(table.take(rows), wanted)
             if self._loader:
                 found += _load(path, table.num_rows)

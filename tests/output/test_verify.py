@@ -14,7 +14,7 @@ from pipeline import artifacts, storage
 from pipeline.cli import main
 from pipeline.errors import UserError
 from pipeline.inputs.tar import TarReader
-from pipeline.output import finish, verify
+from pipeline.output import finish, subset, verify
 from tests.output.pools import Made, build, jpeg, plain_pool, sample
 from tests.output.runs import write
 
@@ -70,11 +70,50 @@ def test_missing_short_and_foreign_files(out):
     assert "00000009.tar: not in the manifest" in text
 
 
+def test_what_is_missing_hides_nothing_else(out, pool):
+    """Each object that is gone, and beside it a fault of every other kind."""
+    gone = ("00000001.tar", "00000002.parquet", "sizes.json", "00000000_stats.json", "subset.npy")
+    for name in gone:
+        (out / name).unlink()
+    tar = out / "00000003.tar"
+    tar.write_bytes(tar.read_bytes()[:-3000])
+    meta = json.loads((out / "meta.json").read_text())
+    rewrite(out, "meta.json", json.dumps(meta | {"output_shard_count": 7}).encode())
+    source = Path(pool.shards[0].url)
+    source.write_bytes(source.read_bytes().replace(b"a drawing of 000000004", b"a drawinG of 000000004"))
+    found = verify.verify(str(out), full=True)
+    assert {line for line in found if line.endswith("missing")} == {f"{name}: missing" for name in gone}
+    text = "\n".join(found)
+    assert "meta.json: output_shard_count: 7, expected 5" in text
+    assert "00000002.tar: cannot be checked without its table" in text
+    assert "00000003.tar: its checksum is not the manifest's" in text and "00000003.tar: tar-truncated" in text
+    assert "txt is not the source's" in text
+    assert not any(line.startswith(("decisions", "00000004")) for line in found)
+
+
+@pytest.mark.parametrize("gone", ["00000000.parquet", "subset.npy", "decisions-00000001.parquet"])
+def test_two_lists_that_differ_are_told_without_the_third(out, gone):
+    """Tables, subset file and decisions tell of the same samples: any two that are left are compared."""
+    (out / gone).unlink()
+    assert verify.verify(str(out))[0] == f"{gone}: missing"
+    if gone != "subset.npy":
+        uids = subset.decode(subset.read(str(out / "subset.npy")))
+        rewrite(out, "subset.npy", subset.to_bytes(subset.encode([*uids[1:], "f" * 32])))
+    else:
+        table = pq.read_table(out / "decisions-00000000.parquet")
+        kept = [False, *table["kept"].to_pylist()[1:]]
+        sink = pa.BufferOutputStream()
+        pq.write_table(table.set_column(table.schema.get_field_index("kept"), "kept", [kept]), sink)
+        rewrite(out, "decisions-00000000.parquet", sink.getvalue().to_pybytes())
+    assert any("1 uids" in line or "uids were not written" in line for line in verify.verify(str(out)))
+
+
 def test_a_flipped_bit_in_an_image(out):
     data = bytearray((out / "00000001.tar").read_bytes())
     data[600] ^= 1
     (out / "00000001.tar").write_bytes(data)
-    assert verify.verify(str(out), full=True) == ["00000001.tar: its checksum is not the manifest's"]
+    checksum, image = verify.verify(str(out), full=True)
+    assert checksum == "00000001.tar: its checksum is not the manifest's" and image.endswith("jpg is not the source's")
     rewrite(out, "00000001.tar", bytes(data))
     (fault,) = verify.verify(str(out), depth=verify.Depth(tars=None, samples=None, loader=False))
     assert fault.startswith("00000001.tar: ") and fault.endswith("jpg is not the source's")
