@@ -97,6 +97,7 @@ def serve(
     access_key: str = "d2prune",
     secret_key: str | None = None,
     log: Path | str | None = None,
+    hashes: bool = True,
 ) -> Iterator[S3Server]:
     """Serve `folder` over S3 on 127.0.0.1, at a free port, until the block ends.
 
@@ -105,6 +106,7 @@ def serve(
         access_key: the key to accept.
         secret_key: its secret; default a random one.
         log: file for the server's own messages; default nowhere.
+        hashes: whether an ETag is the MD5 of the object, for which the server reads it whole at the first request.
 
     Yields:
         The server, ready for requests.
@@ -116,7 +118,7 @@ def serve(
     root = Path(folder).resolve()
     root.mkdir(parents=True, exist_ok=True)
     secret = secret_key or secrets.token_hex(16)
-    process, port = _start(root, access_key, secret, log)
+    process, port = _start(root, access_key, secret, log, hashes)
     try:
         yield S3Server(f"http://127.0.0.1:{port}", access_key, secret, root, process.pid)
     finally:
@@ -141,7 +143,9 @@ def environment(server: S3Server) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _start(root: Path, access_key: str, secret: str, log: Path | str | None) -> tuple[subprocess.Popen[bytes], int]:
+def _start(
+    root: Path, access_key: str, secret: str, log: Path | str | None, hashes: bool
+) -> tuple[subprocess.Popen[bytes], int]:
     """Start rclone and wait until it accepts; another port where someone took the free one in between."""
     rclone = find_rclone()
     settings = {
@@ -149,13 +153,14 @@ def _start(root: Path, access_key: str, secret: str, log: Path | str | None) -> 
         "RCLONE_AUTH_KEY": f'"{access_key},{secret}"',
         "RCLONE_CONFIG": os.devnull,
     }
+    options = () if hashes else ("--etag-hash", "")
     surroundings = {name: value for name, value in os.environ.items() if not name.startswith("RCLONE_")}
     with contextlib.ExitStack() as stack:
         sink = stack.enter_context(open(log, "ab")) if log is not None else subprocess.DEVNULL
         for _ in range(_TRIES):
             port = _free_port()
             process = subprocess.Popen(
-                [rclone, "serve", "s3", "--addr", f"127.0.0.1:{port}", str(root)],
+                [rclone, "serve", "s3", "--addr", f"127.0.0.1:{port}", *options, str(root)],
                 env=surroundings | settings,
                 stdin=subprocess.DEVNULL,
                 stdout=sink,
