@@ -74,7 +74,7 @@ class Upload(io.RawIOBase):
         """Nothing is sent yet."""
         super().__init__()
         self._call, self._place, self._part = call, {"Bucket": bucket, "Key": key}, PART
-        self._pending: list[bytes] = []
+        self._pending: list[bytes | memoryview] = []
         self._held = self._size = self._parts = 0
         self._upload_id: str | None = None
         self._under_way: collections.deque[Future[dict[str, Any]]] = collections.deque()
@@ -99,9 +99,11 @@ class Upload(io.RawIOBase):
         self._held += len(taken)
         self._size += len(taken)
         while self._held >= self._part:
-            held = b"".join(self._pending)
-            self._send(held[: self._part])
-            self._pending, self._held = [held[self._part :]], self._held - self._part
+            last = memoryview(self._pending.pop())
+            more = self._held - self._part
+            cut = len(last) - more
+            self._send(b"".join([*self._pending, last[:cut]]))
+            self._pending, self._held = [last[cut:]], more
         return len(taken)
 
     def commit(self) -> None:

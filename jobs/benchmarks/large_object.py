@@ -1,7 +1,7 @@
 """One object larger than S3's 5 GB put, through `storage.writer` and back, on a real S3 server on loopback.
 
-Every 8 MiB block differs and is compared on the way back. So the server (rclone) is told not to hash what it has: for an
-ETag it would read the object whole before it answered the first request, which takes longer than a client waits. It
+Every 8 MiB block differs and is compared on the way back. So the server (rclone) is told not to hash what it has: for
+an ETag it would read the object whole before it answered the first request, which takes longer than a client waits. It
 holds the parts in its own memory until the upload is completed: it needs as much as the object, this process a few.
 
     python -m jobs.benchmarks.large_object --folder DIR --gigabytes 5.5

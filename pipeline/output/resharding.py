@@ -35,7 +35,9 @@ log = logging.getLogger(__name__)
 Positions = npt.NDArray[np.int64]
 
 AT_ONCE = 2
-"""Tars that a worker has in hand: one is read while another is hashed, written and closed."""
+"""Tars that a worker has in hand: one is read while another is hashed, written and closed.
+
+Each has at most 64 MiB of reads from an object store in flight, and 96 MiB of parts on the way to one."""
 
 
 @dataclass(frozen=True)
