@@ -176,6 +176,12 @@ def close(worker: Any) -> None:
         end()
 
 
+def stop(worker: Any) -> None:
+    """Have the threads that call a worker leave what they are at, if it says how (`stop`): nobody wants it any more."""
+    if (end := getattr(worker, "stop", None)) is not None:
+        end()
+
+
 def tried(work: Callable[[], ResultT], name: str) -> ResultT:
     """What `work` returns, after as many tries as storage takes or is given.
 

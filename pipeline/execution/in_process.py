@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from pipeline.errors import D2PruneError, InfrastructureError
-from pipeline.execution.contract import Inboxes, Resources, ResultT, UnitT, close, name_of, named, tried
+from pipeline.execution.contract import Inboxes, Resources, ResultT, UnitT, close, name_of, named, stop, tried
 
 
 class InProcess:
@@ -69,6 +69,9 @@ def _side_by_side(worker: Callable[[UnitT], ResultT], units: Sequence[UnitT], at
             running.append(pool.submit(_attempt, worker, unit))
         while running:
             yield running.popleft().result()
+    except BaseException:
+        stop(worker)
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
 

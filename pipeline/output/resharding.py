@@ -13,7 +13,9 @@ import dataclasses
 import itertools
 import logging
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -79,16 +81,29 @@ class ReshardUnit:
 
 
 class ReshardWriter:
-    """Writes one output tar per call."""
+    """Writes one output tar per call; several threads may call it."""
 
     def __init__(self, work_dir: str, output: str) -> None:
         """Name the places, as `stage.Writer`."""
         self._write = storage.join(work_dir, "write")
         self._output = output
+        self._stopped = threading.Event()
 
     def __call__(self, unit: ReshardUnit) -> Receipt:
-        """Write the unit's objects, then its receipt; errors as `shard_writer.write_shard`."""
-        return commit_shard(self._write, unit.key, write_shard(self._output, unit.index, unit.pieces()))
+        """Write the unit's objects, then its receipt; raises what `shard_writer.write_shard` does.
+
+        Raises:
+            CancelledError: after `stop`.
+        """
+        return commit_shard(self._write, unit.key, write_shard(self._output, unit.index, unit.pieces(), self._go_on))
+
+    def stop(self) -> None:
+        """Leave the tars under way at their next block, with nothing under their names."""
+        self._stopped.set()
+
+    def _go_on(self) -> None:
+        if self._stopped.is_set():
+            raise CancelledError
 
 
 def reshard(

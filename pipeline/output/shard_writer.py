@@ -8,7 +8,7 @@ resharder names them.
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,7 +36,12 @@ class WrittenShard:
     repairs: Mapping[str, int]
 
 
-def write_shard(output: str, index: int, pieces: Iterable[tuple[str, pa.Table]]) -> WrittenShard:
+def write_shard(
+    output: str,
+    index: int,
+    pieces: Iterable[tuple[str, pa.Table]],
+    go_on: Callable[[], None] = lambda: None,
+) -> WrittenShard:
     """Write one output tar, its stats and its table.
 
     Args:
@@ -44,6 +49,7 @@ def write_shard(output: str, index: int, pieces: Iterable[tuple[str, pa.Table]])
         index: number of the tar.
         pieces: (URL of an input tar, rows to copy from it). Rows have key, uid, offset, size, offsets ascending, and
             whatever else of `schemas.WRITTEN` is known.
+        go_on: called before each block; what it raises ends the writing.
 
     Raises:
         UserError: an input shard is gone or changed.
@@ -54,6 +60,7 @@ def write_shard(output: str, index: int, pieces: Iterable[tuple[str, pa.Table]])
     url = storage.join(output, layout.SHARD_FORMAT.format(index))
     with storage.writer(url) as sink, TarStream(sink.write) as stream:
         for block in fetch.read_blocks(_sources(pieces, wanted), stream.room):
+            go_on()
             stream.put(_parts(block, wanted[block.source], repairs), block.data)
         stream.close()
     tar = FileRecord(layout.SHARD_FORMAT.format(index), None, stream.size, stream.checksum)

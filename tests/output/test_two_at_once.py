@@ -1,5 +1,6 @@
-"""Two processes with the same `d2prune reshard` at the same moment: one works, the other says so in one line."""
+"""`d2prune reshard` as a process: two of it at one moment, one that is killed, one that is interrupted."""
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -104,3 +105,36 @@ def test_a_killed_one_keeps_nobody_waiting(tmp_path):
         "train.sh",
         "manifest.json",
     }
+
+
+def test_an_interrupted_one_leaves_its_tars_at_the_next_block(tmp_path):
+    made = plain_pool(1, 6)
+    put_pool(tmp_path / "pool", made)
+    url = subset_file(tmp_path, [item.uid for item in made[0]])
+    options = ["--subset", url, "--input", str(tmp_path / "pool"), "--output", str(tmp_path / "out")]
+    # Blocks of one sample, and a wait before the third that ends with the signal.
+    slow = """
+import time
+from pipeline.output import fetch, resharding
+fetch.BLOCK = 1
+go_on, calls = resharding.ReshardWriter._go_on, []
+def wait_and_go_on(writer):
+    calls.append(1)
+    if len(calls) == 3:
+        print("writing", flush=True)
+        while not writer._stopped.is_set():
+            time.sleep(0.01)
+    go_on(writer)
+resharding.ReshardWriter._go_on = wait_and_go_on
+from pipeline.cli import main
+import sys
+sys.exit(main(["reshard", *sys.argv[1:]]))
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", slow, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
+    )
+    assert process.stdout.readline() == "writing\n"
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130 and err.splitlines() == ["d2prune: interrupted; the same command resumes"]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [".d2prune-run.json"]
