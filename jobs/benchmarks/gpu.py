@@ -1,20 +1,17 @@
 """The graph on a GPU: the same bytes as on the CPU, and where the time of a large pool goes.
 
-Reads nothing; prints markdown. First two processes, one of which sees no GPU, make the graph of `--check-rows` rows:
-every byte must be equal. Then, for each of `--rows`, a pool that is generated on the card goes through the steps of
-`knn_graph` one by one; recall is measured against brute force. Beside the search stand the operations of its products
-as a share of the bf16 rate measured on the card.
+Reads nothing; prints markdown. Searches on the cores and searches on the card, whichever the pipeline would choose,
+make the graph of `--check-rows` rows: every byte must be equal. Then, for each of `--rows` and each of `--searches`, a
+pool that is generated on the card goes through the steps of `knn_graph` one by one; recall is measured against brute
+force. Beside the search stand the operations of its products as a share of the bf16 rate measured on the card.
 
     python -m jobs.benchmarks.gpu --rows 1000000 10000000
 """
 
 import argparse
 import hashlib
-import json
-import os
 import platform
 import resource
-import subprocess
 import sys
 import time
 
@@ -23,8 +20,10 @@ import torch
 from numpy.typing import NDArray
 
 from jobs.benchmarks.embed import matmul_rate
+from pipeline.graph import list_search
+from pipeline.graph.device_search import DeviceSearch
 from pipeline.graph.knn import knn_graph_report, probes, search_in_memory, tuned_nprobe
-from pipeline.graph.list_search import on_cpu
+from pipeline.graph.lists import search_lists
 from pipeline.graph.merge import without_self
 from pipeline.graph.parallel import available_cores
 from pipeline.graph.quantiser import Quantiser, default_nlist, train, training_sample
@@ -62,32 +61,28 @@ def pool(n_rows: int, n_dims: int, device: str) -> Float32:
     return out
 
 
-def digest(n_rows: int, n_dims: int) -> None:
-    """Print what a graph hashes to, and the seconds it took."""
-    rows = np.random.default_rng(0).standard_normal((n_rows, n_dims), dtype=np.float32)
-    rows[1:] += 1.5 * rows[np.random.default_rng(1).integers(0, max(1, n_rows // 100), n_rows - 1)]
-    knn_graph_report(rows[:20_000], K, nlist=100, nprobe=3)  # compiles
-    start = time.perf_counter()
-    report = knn_graph_report(rows, K, target_recall=0.95)
-    seconds = time.perf_counter() - start
-    graph = report.graph
-    made = b"".join(part.tobytes() for part in (graph.indptr, graph.indices, graph.sq_distances))
-    searched = "CPU" if on_cpu(n_dims) else "GPU"
-    print(json.dumps({"sha256": hashlib.sha256(made).hexdigest(), "seconds": seconds, "searched": searched}))
+def search_with(name: str) -> None:
+    """Let every search be that of the cores or that of the card from here on."""
+    chosen = search_lists if name == "cpu" else DeviceSearch("cuda" if torch.cuda.is_available() else "cpu")
+    list_search.list_search = lambda n_dims: chosen  # type: ignore[assignment]
 
 
 def check(n_rows: int, n_dims: int) -> None:
     """Print both hashes; exit unless they are equal."""
-    found = []
-    for visible in ("", "0"):
-        command = [sys.executable, "-m", "jobs.benchmarks.gpu", "--digest", "--check-rows", str(n_rows)]
-        command += ["--dims", str(n_dims)]
-        environment = os.environ | {"CUDA_VISIBLE_DEVICES": visible}
-        done = subprocess.run(command, stdout=subprocess.PIPE, check=True, env=environment)
-        found.append(json.loads(done.stdout.splitlines()[-1]))
-        print(f"{n_rows:,} x {n_dims}, searched on the {found[-1]['searched']}: {found[-1]['seconds']:.1f} s, ", end="")
-        print(found[-1]["sha256"][:16], flush=True)
-    if found[0]["sha256"] != found[1]["sha256"]:
+    rows = np.random.default_rng(0).standard_normal((n_rows, n_dims), dtype=np.float32)
+    rows[1:] += 1.5 * rows[np.random.default_rng(1).integers(0, max(1, n_rows // 100), n_rows - 1)]
+    found = set()
+    for name in ("cpu", "gpu"):
+        search_with(name)
+        knn_graph_report(rows[:20_000], K, nlist=100, nprobe=3)  # compiles
+        start = time.perf_counter()
+        graph = knn_graph_report(rows, K, target_recall=0.95).graph
+        seconds = time.perf_counter() - start
+        made = b"".join(part.tobytes() for part in (graph.indptr, graph.indices, graph.sq_distances))
+        sha = hashlib.sha256(made).hexdigest()[:16]
+        print(f"{n_rows:,} x {n_dims}, searches of the {name}: {seconds:.1f} s, {sha}", flush=True)
+        found.add(sha)
+    if len(found) > 1:
         sys.exit("the GPU's graph differs from the CPU's")
 
 
@@ -106,11 +101,11 @@ class Steps:
         return seconds
 
 
-def measure_steps(n_rows: int, n_dims: int, target: float, device: str) -> None:
+def measure_steps(rows: Float32, search: str, target: float) -> None:
     """Print the steps of one pool."""
-    threads = available_cores()
-    rows = pool(n_rows, n_dims, device)
-    print(f"\n{n_rows:,} x {n_dims}, {threads} threads\n")
+    search_with(search)
+    (n_rows, n_dims), threads = rows.shape, available_cores()
+    print(f"\n{n_rows:,} x {n_dims}, searches of the {search}, {threads} threads\n")
     steps = Steps()
     nlist = default_nlist(n_rows)
     sample_S, checked_S = samples(n_rows, 1000, 0)
@@ -137,7 +132,7 @@ def measure_steps(n_rows: int, n_dims: int, target: float, device: str) -> None:
     sizes = np.bincount(probes_RP[:, 0], minlength=nlist).astype(np.float64)
     visits = np.bincount(probes_RP[probes_RP >= 0], minlength=nlist)
     flops = 2.0 * n_dims * float(sizes @ visits)
-    if device == "cuda":
+    if search == "gpu" and torch.cuda.is_available():
         rate = matmul_rate()
         share = f"{flops / seconds / rate:.1%} of {rate / 1e12:,.0f} TFLOP/s"
         print(f"\nproducts of the search: {flops / 1e12:,.0f} TFLOP, {share}")
@@ -152,18 +147,17 @@ def main() -> None:
     parser.add_argument("--check-rows", type=int, default=200_000)
     parser.add_argument("--dims", type=int, default=512)
     parser.add_argument("--recall", type=float, default=0.95)
-    parser.add_argument("--digest", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--searches", nargs="*", choices=["cpu", "gpu"], default=["cpu", "gpu"])
     options = parser.parse_args()
-    if options.digest:
-        digest(options.check_rows, options.dims)
-        return
     device = "cuda" if torch.cuda.is_available() else "cpu"
     name = torch.cuda.get_device_name() if device == "cuda" else "no GPU"
     print(f"{name}, {platform.machine()}, {available_cores()} cores, torch {torch.__version__}\n")
     if options.check_rows:
         check(options.check_rows, options.dims)
     for n_rows in options.rows:
-        measure_steps(n_rows, options.dims, options.recall, device)
+        rows = pool(n_rows, options.dims, device)
+        for search in options.searches:
+            measure_steps(rows, search, options.recall)
 
 
 if __name__ == "__main__":

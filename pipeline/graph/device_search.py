@@ -2,11 +2,15 @@
 
 Reads float32 rows of the host; updates a `TopK` of the host exactly as `lists.search_lists` does: same bits. A list's
 product with its visitors stays on the device, and so does all that is computed from it: the bound of `products` marks
-the pairs that it cannot exclude, and these get their canonical distance in float64, in the order of
-`distances.sq_distance`, one operation a kernel, so that nothing is fused. What comes back is what was found.
+the pairs that it cannot exclude, and these get their canonical distance there. What comes back is what was found.
+Kernels are few and large, since a launch takes as long as a small product. So rows are rounded once, without a centre
+(half a unit in float16's last place of a unit row is next to nothing beside the gaps between neighbours).
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -19,9 +23,12 @@ from pipeline.graph.products import accumulation
 from pipeline.graph.search import NO_POSITION, TopK
 
 Float32 = NDArray[np.float32]
+Int64 = NDArray[np.int64]
 
 TILE_QUERIES = 32_768
 TILE_MEMBERS = 4_096
+# Members on the device at a time: a transfer and a few kernels for many lists.
+WINDOW = 2**18
 # Pairs whose float64 differences are on the device at a time, and how many of one query are merged at once.
 PAIRS = 2**18
 _WIDTH = 32
@@ -30,7 +37,40 @@ _HELD_SHARE = 0.5
 # Relative, above what any formula below rounds in float32.
 _ROOM = 2.0**-18
 
-Rounded = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
+@dataclass(frozen=True)
+class _Rows:
+    """Rows on the device.
+
+    Attributes:
+        exact: float32 [R, D].
+        rounded: [R, D], of the products' type.
+        sq_norms: float32 [R], squared norms of the rounded rows.
+        errors: float32 [R], upper bounds of the norm of what rounding took away.
+    """
+
+    exact: torch.Tensor
+    rounded: torch.Tensor
+    sq_norms: torch.Tensor
+    errors: torch.Tensor
+
+    @classmethod
+    def of(cls, rows_RD: Float32, device: torch.device, dtype: torch.dtype) -> _Rows:
+        """Send rows and round them there."""
+        exact = torch.from_numpy(np.ascontiguousarray(rows_RD)).to(device)
+        rounded = torch.empty_like(exact, dtype=dtype)
+        sq_norms, errors = exact.new_empty(len(exact)), exact.new_empty(len(exact))
+        for start in range(0, len(exact), WINDOW):
+            part = slice(start, start + WINDOW)
+            rounded[part] = exact[part]
+            back = rounded[part].float()
+            sq_norms[part] = (back * back).sum(1)
+            taken = (exact[part] - back).norm(dim=1) * (1 + exact.shape[1] * 2.0**-22)
+            errors[part] = taken + 2.0**-22 * sq_norms[part].sqrt() + 1e-30
+        return cls(exact, rounded, sq_norms, errors)
+
+    def __getitem__(self, index: torch.Tensor | slice) -> _Rows:
+        return _Rows(self.exact[index], self.rounded[index], self.sq_norms[index], self.errors[index])
 
 
 class DeviceSearch:
@@ -46,95 +86,63 @@ class DeviceSearch:
         """
         self.device, self.dtype = torch.device(device), dtype
         self._host: Float32 | None = None
-        self._held: torch.Tensor | None = None
+        self._held: _Rows | None = None
 
     @torch.no_grad()
     def __call__(
         self, lists: SomeLists, queries_QD: Float32, visits: Visits, top: TopK, images: Images | None = None
     ) -> None:
         """Let queries meet the members of the lists they visit. Products are cheap here: no use is made of images."""
-        self._hold(queries_QD)
-        best = self._sent(top.sq_distances), self._sent(top.positions)
-        for number, start, stop, visiting in met(lists.indptr, visits):
-            centre = self._sent(lists.centroids[number])
-            index_V = self._sent(visiting)
-            for first in range(start, stop, TILE_MEMBERS):
-                last = min(first + TILE_MEMBERS, stop)
-                members_MD = self._sent(lists.rows_of(first, last))
-                positions_M = self._sent(lists.positions[first:last])
-                members = self._round(members_MD, centre)
-                for low in range(0, len(visiting), TILE_QUERIES):
-                    index_T = index_V[low : low + TILE_QUERIES]
-                    queries_TD = self._queries(queries_QD, visiting[low : low + TILE_QUERIES], index_T)
-                    tile = _Tile(queries_TD, members_MD, positions_M, best[0][index_T], best[1][index_T])
-                    self._search_tile(tile, self._round(queries_TD, centre), members)
-                    best[0][index_T], best[1][index_T] = tile.distances_TK, tile.positions_TK
-        top.sq_distances[:], top.positions[:] = best[0].cpu().numpy(), best[1].cpu().numpy()
+        held = self._hold(queries_QD)
+        distances_QK, positions_QK = self._sent(top.sq_distances), self._sent(top.positions)
+        low = high = 0
+        for start, stop, visiting in _tiles(lists.indptr, visits):
+            if stop > high:
+                low, high = start, min(start + max(WINDOW, stop - start), int(lists.indptr[-1]))
+                window = _Rows.of(lists.rows_of(low, high), self.device, self.dtype)
+                positions_W = self._sent(lists.positions[low:high])
+            inside = slice(start - low, stop - low)
+            for first in range(0, len(visiting), TILE_QUERIES):
+                host_T = visiting[first : first + TILE_QUERIES]
+                index_T = self._sent(host_T)
+                queries = _Rows.of(queries_QD[host_T], self.device, self.dtype) if held is None else held[index_T]
+                tile = _Tile(queries, window[inside], positions_W[inside], distances_QK[index_T], positions_QK[index_T])
+                tile.search()
+                distances_QK[index_T], positions_QK[index_T] = tile.distances_TK, tile.positions_TK
+        top.sq_distances[:], top.positions[:] = distances_QK.cpu().numpy(), positions_QK.cpu().numpy()
 
-    def _hold(self, queries_QD: Float32) -> None:
-        if self._host is queries_QD:
-            return
-        self._host = self._held = None
-        fits = self.device.type != "cuda" or (queries_QD.nbytes < _HELD_SHARE * torch.cuda.mem_get_info(self.device)[0])
-        if fits:
-            self._held = self._sent(queries_QD)
-        self._host = queries_QD
+    def _hold(self, queries_QD: Float32) -> _Rows | None:
+        if self._host is not queries_QD:
+            self._host = self._held = None
+            n_bytes = queries_QD.size * (4 + self.dtype.itemsize)
+            if self.device.type != "cuda" or n_bytes < _HELD_SHARE * torch.cuda.mem_get_info(self.device)[0]:
+                self._held = _Rows.of(queries_QD, self.device, self.dtype)
+            self._host = queries_QD
+        return self._held
 
     def _sent(self, array: NDArray[np.generic]) -> torch.Tensor:
         sent: torch.Tensor = torch.from_numpy(np.ascontiguousarray(array)).to(self.device, copy=True)
         return sent
 
-    def _queries(self, queries_QD: Float32, host_T: NDArray[np.int64], index_T: torch.Tensor) -> torch.Tensor:
-        return self._sent(queries_QD[host_T]) if self._held is None else self._held[index_T]
 
-    def _round(self, rows_RD: torch.Tensor, centre_D: torch.Tensor) -> Rounded:
-        """Return rounded rows, their squared norms, and upper bounds of what rounding took away."""
-        centred = rows_RD - centre_D
-        rounded = centred.to(self.dtype)
-        back = rounded.float()
-        sq_norms = (back * back).sum(1)
-        taken = (centred - back).norm(dim=1) * (1 + rows_RD.shape[1] * 2.0**-22)
-        return rounded, sq_norms, taken + 2.0**-22 * (sq_norms.sqrt() + 2 * centre_D.norm()) + 1e-30
+def _tiles(indptr: Int64, visits: Visits) -> Iterator[tuple[int, int, Int64]]:
+    """Yield (first row, end, queries) of each list that is visited, in pieces of TILE_MEMBERS rows."""
+    for _, start, stop, visiting in met(indptr, visits):
+        for first in range(start, stop, TILE_MEMBERS):
+            yield first, min(first + TILE_MEMBERS, stop), visiting
 
-    def _multiply(self, a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, float]:
-        """Return float32 products and the relative error of their last rounding."""
-        if self.dtype == torch.float32:
-            if self.device.type == "cuda" and torch.backends.cuda.matmul.allow_tf32:
-                return (a.double() @ b.double().T).float(), 2.0**-23
-            return a @ b.T, 0.0
-        if self.device.type == "cuda":
-            return torch.mm(a, b.T, out_dtype=torch.float32), 0.0
-        return (a @ b.T).float(), 1.01 * 2.0 ** (-11 if self.dtype == torch.float16 else -8)
 
-    def _search_tile(self, tile: _Tile, queries: Rounded, members: Rounded) -> None:
-        """Let a tile's queries meet its members."""
-        (a, norms_a, errors_a), (b, norms_b, errors_b) = queries, members
-        upper_TM, output = self._multiply(a, b)
-        if output:
-            upper_TM += output * upper_TM.abs()
-        upper_TM -= norms_b * 0.5
-        slack_T = accumulation(a.shape[1]) * (norms_a + norms_b.max()) + 1e-30
-        error_T = errors_a + errors_b.max()
-
-        def thresholds(rows: torch.Tensor | slice) -> torch.Tensor:
-            """The least product - |b'|^2/2 that a member within the K-th distance so far can show."""
-            reach = (tile.distances_TK[rows, -1].sqrt() + error_T[rows]) ** 2 * (1 + _ROOM)
-            return (norms_a[rows] - reach) / 2 - slack_T[rows] * (1 + _ROOM)
-
-        near_TM = upper_TM >= thresholds(slice(None))[:, None]
-        n_best = tile.distances_TK.shape[1]
-        many = (near_TM.sum(1) > n_best).nonzero()[:, 0]
-        if len(many):
-            # The likeliest first: their distances leave little for the others to pass.
-            upper_SM = upper_TM[many]
-            likely_SK = upper_SM.topk(n_best, dim=1).indices
-            tile.merge(many, likely_SK)
-            upper_SM.scatter_(1, likely_SK, -torch.inf)
-            near_TM[many] = upper_SM >= thresholds(many)[:, None]
-            del upper_SM
-        pairs_E2 = near_TM.nonzero()
-        if len(pairs_E2):
-            tile.merge_pairs(pairs_E2)
+def _products(queries: _Rows, members: _Rows) -> tuple[torch.Tensor, float]:
+    """Return float32 products of the rounded rows, and the relative error of their last rounding."""
+    a, b = queries.rounded, members.rounded
+    on_cuda = a.device.type == "cuda"
+    if a.dtype == torch.float32:
+        if on_cuda and torch.backends.cuda.matmul.allow_tf32:
+            return (a.double() @ b.double().T).float(), 2.0**-23
+        return a @ b.T, 0.0
+    if on_cuda:
+        return torch.mm(a, b.T, out_dtype=torch.float32), 0.0
+    return (a @ b.T).float(), 1.01 * 2.0 ** (-11 if a.dtype == torch.float16 else -8)
 
 
 class _Tile:
@@ -142,22 +150,52 @@ class _Tile:
 
     def __init__(
         self,
-        queries_TD: torch.Tensor,
-        members_MD: torch.Tensor,
+        queries: _Rows,
+        members: _Rows,
         positions_M: torch.Tensor,
         distances_TK: torch.Tensor,
         positions_TK: torch.Tensor,
     ) -> None:
-        self._queries_TD, self._members_MD, self._positions_M = queries_TD, members_MD, positions_M
+        self._queries, self._members, self._positions_M = queries, members, positions_M
         self.distances_TK, self.positions_TK = distances_TK, positions_TK
+        self._errors_T = queries.errors + members.errors.max()
+        # As (norms - reach) / 2 below, and what the products' sums may stray by.
+        slack_T = accumulation(queries.exact.shape[1]) * (queries.sq_norms + members.sq_norms.max()) + 1e-30
+        self._highest_T = queries.sq_norms / 2 - slack_T * (1 + _ROOM)
 
-    def merge(self, rows_S: torch.Tensor, members_SC: torch.Tensor) -> None:
+    def search(self) -> None:
+        """Let all queries meet all members."""
+        upper_TM, output = _products(self._queries, self._members)
+        if output:
+            upper_TM += output * upper_TM.abs()
+        upper_TM -= self._members.sq_norms * 0.5
+        near_TM = upper_TM >= self._thresholds(slice(None))[:, None]
+        n_best = self.distances_TK.shape[1]
+        many = (near_TM.sum(1) > n_best).nonzero()[:, 0]
+        if len(many):
+            # The likeliest first: their distances leave little for the others to pass.
+            upper_SM = upper_TM[many]
+            likely_SK = upper_SM.topk(n_best, dim=1).indices
+            self._merge(many, likely_SK)
+            upper_SM.scatter_(1, likely_SK, -torch.inf)
+            near_TM[many] = upper_SM >= self._thresholds(many)[:, None]
+            del upper_SM
+        pairs_E2 = near_TM.nonzero()
+        if len(pairs_E2):
+            self._merge_pairs(pairs_E2)
+
+    def _thresholds(self, rows: torch.Tensor | slice) -> torch.Tensor:
+        """The least product - |b'|^2/2 that a member within the K-th distance so far can show."""
+        reach = (self.distances_TK[rows, -1].sqrt() + self._errors_T[rows]) ** 2
+        return self._highest_T[rows] - reach * (0.5 * (1 + _ROOM))
+
+    def _merge(self, rows_S: torch.Tensor, members_SC: torch.Tensor) -> None:
         """Let some queries meet C members each."""
         n_rows, width = members_SC.shape
         distances = self._sq_distances(rows_S.repeat_interleave(width), members_SC.reshape(-1))
         self._insert(rows_S, distances.reshape(n_rows, width), self._positions_M[members_SC])
 
-    def merge_pairs(self, pairs_E2: torch.Tensor) -> None:
+    def _merge_pairs(self, pairs_E2: torch.Tensor) -> None:
         """Let the queries meet members, int64 [E, 2] (query, member) ordered by query, E >= 1."""
         distances_E = self._sq_distances(pairs_E2[:, 0], pairs_E2[:, 1])
         positions_E = self._positions_M[pairs_E2[:, 1]]
@@ -183,21 +221,36 @@ class _Tile:
         self.positions_TK[rows_S] = positions.gather(1, by_distance)[:, :n_best]
 
     def _sq_distances(self, rows_E: torch.Tensor, members_E: torch.Tensor) -> torch.Tensor:
-        """Canonical squared distances of pairs, float32 [E]; see `distances.sq_distance`."""
-        out = torch.empty(len(rows_E), dtype=torch.float32, device=rows_E.device)
-        n_dims = self._queries_TD.shape[1]
-        whole = n_dims - n_dims % LANES
+        """Canonical squared distances of pairs, float32 [E].
+
+        The terms are those of `distances.sq_distance`; only their order is free. Where no order can change what the sum
+        is rounded to, any will do; the others, one in some 100,000, are added in the order that is canonical.
+        """
+        out = self.distances_TK.new_empty(len(rows_E))
+        stray = 4 * self._queries.exact.shape[1] * 2.0**-53
         for start in range(0, len(out), PAIRS):
             part = slice(start, start + PAIRS)
-            squares_ED = self._queries_TD[rows_E[part]].double() - self._members_MD[members_E[part]].double()
+            squares_ED = self._queries.exact[rows_E[part]].double()
+            squares_ED -= self._members.exact[members_E[part]]
             squares_ED *= squares_ED
-            lanes = squares_ED.new_zeros(len(squares_ED), LANES)
-            for i in range(0, whole, LANES):
-                lanes += squares_ED[:, i : i + LANES]
-            while lanes.shape[1] > 1:
-                lanes = lanes[:, ::2] + lanes[:, 1::2]
-            total = lanes[:, 0]
-            for i in range(whole, n_dims):
-                total = total + squares_ED[:, i]
-            out[part] = total
+            totals_E = squares_ED.sum(1)
+            out[part] = totals_E
+            unsure = ((totals_E * (1 - stray)).float() != (totals_E * (1 + stray)).float()).nonzero()[:, 0]
+            if len(unsure):
+                out[start + unsure] = _lane_sums(squares_ED[unsure]).float()
         return out
+
+
+def _lane_sums(squares_ED: torch.Tensor) -> torch.Tensor:
+    """Sums float64 [E] in the order of `distances.sq_distance`, one operation a kernel: nothing is fused."""
+    n_dims = squares_ED.shape[1]
+    whole = n_dims - n_dims % LANES
+    lanes = squares_ED.new_zeros(len(squares_ED), LANES)
+    for i in range(0, whole, LANES):
+        lanes += squares_ED[:, i : i + LANES]
+    while lanes.shape[1] > 1:
+        lanes = lanes[:, ::2] + lanes[:, 1::2]
+    totals_E = lanes[:, 0]
+    for i in range(whole, n_dims):
+        totals_E = totals_E + squares_ED[:, i]
+    return totals_E

@@ -23,7 +23,7 @@ Float32 = NDArray[np.float32]
 Int32 = NDArray[np.int32]
 
 # A few lists as a pool of some millions has them, and all who visit them.
-_LISTS, _MEMBERS, _QUERIES, _N_BEST, _TRIES = 4, 512, 16_384, 6, 2
+_LISTS, _MEMBERS, _QUERIES, _N_BEST, _TRIES = 4, 1_024, 32_768, 6, 2
 
 
 @lru_cache(maxsize=4)

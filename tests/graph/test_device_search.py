@@ -6,6 +6,7 @@ import torch
 
 from pipeline.graph import device_search
 from pipeline.graph.device_search import DeviceSearch
+from pipeline.graph.distances import sq_distance_float64
 from pipeline.graph.lists import Lists, Visits, search_lists, visits_of
 from pipeline.graph.search import TopK
 from tests.graph.test_search import pairs_of, rows_with_ties
@@ -19,7 +20,7 @@ DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 @pytest.mark.parametrize("kind", ["lattice", "jitter", "plain"])
 @pytest.mark.parametrize("tile", [16, 8192])
 def test_equals_sorting_every_pair(device, dtype, kind, tile, monkeypatch):
-    for name in ("TILE_QUERIES", "TILE_MEMBERS"):
+    for name in ("TILE_QUERIES", "TILE_MEMBERS", "WINDOW"):
         monkeypatch.setattr(device_search, name, tile)
     monkeypatch.setattr(device_search, "PAIRS", 8 * tile)
     for seed in range(6):
@@ -52,6 +53,15 @@ def test_same_bits_as_the_cpu_kernel(device, n_dims):
     DeviceSearch(device)(lists, rows, visits, other)
     assert one.positions.tobytes() == other.positions.tobytes()
     assert one.sq_distances.tobytes() == other.sq_distances.tobytes()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("n_dims", [1, 15, 16, 100, 512])
+def test_sums_in_the_canonical_order(device, n_dims):
+    rows, others = np.random.default_rng(n_dims).normal(size=(2, 400, n_dims)).astype(np.float32)
+    squares = (torch.from_numpy(rows).to(device).double() - torch.from_numpy(others).to(device).double()).square()
+    expected = [sq_distance_float64(*pair) for pair in zip(rows, others, strict=True)]
+    assert device_search._lane_sums(squares).cpu().tolist() == expected
 
 
 @pytest.mark.parametrize("device", DEVICES)
