@@ -5,8 +5,9 @@ from functools import partial
 import pytest
 
 from pipeline import storage
-from pipeline.driver import plan_run, run
+from pipeline.driver import run
 from pipeline.execution import InProcess, Resources
+from pipeline.run_plan import plan_run
 from pipeline.selection.distributed import settle
 from pipeline.selection.ranking import Pool, RankJob, RankMember, rank, resolve_offset, share_parts
 from tests.pools import tree
