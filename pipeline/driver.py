@@ -302,8 +302,11 @@ class _Run:
         self.manifests["rank"] = stages.commit(planned, receipts, check, lambda receipts: {"offset": offset})
 
     def _select(self) -> None:
-        from pipeline.selection import stage
+        from pipeline.selection import ranking, stage
 
+        if not ranking.names_suppressors(self.manifests["rank"].units):
+            log.info("rank: made by an earlier version, which did not name suppressors; made again")
+            self._rank()
         planned, embed, rank = self.plan.select, self.manifests["embed"], self.manifests["rank"]
         line = stage.draw_line(self.plan.rank.folder, rank, self.plan.embed.folder, embed.units, planned.params)
 

@@ -216,7 +216,8 @@ def _graph(work: Workload, rates: Rates, fleet: Fleet) -> StagePlan:
 def _rank(work: Workload, rates: Rates, fleet: Fleet) -> StagePlan:
     members = _workers(fleet, work.shards)
     edges = 2.0 * work.n_neighbors * work.samples
-    read, written = edges * 12 + work.samples * 4, work.samples * 28.0
+    # Scores and uids; ranks and the uids of suppressors.
+    read, written = edges * 12 + work.samples * (4 + 17), work.samples * (28.0 + 17)
     # Partitions are runs of shards: nearly all edges are cut, about 19 messages of 12 bytes a node were measured.
     shuffled = work.samples * 19 * 12.0 if members > 1 else 0.0
     seconds = work.samples * rates.rank_s * (1 if members == 1 else 4)
@@ -228,7 +229,7 @@ def _rank(work: Workload, rates: Rates, fleet: Fleet) -> StagePlan:
 
 
 def _select(work: Workload, rates: Rates, fleet: Fleet) -> StagePlan:
-    read, written = work.samples * 60.0, work.samples * 90.0
+    read, written = work.samples * 77.0, work.samples * 90.0
     seconds, cores = work.samples * rates.select_s, _workers(fleet, work.shards)
     limits = {"CPU": seconds / cores, "store": (read + written) / rates.store_bytes_s / cores}
     wall, limit = _wall("select", rates, limits)

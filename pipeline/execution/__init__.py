@@ -10,7 +10,7 @@ anything else a unit raises, since it would be raised again. Ray appears in `on_
 """
 
 from pipeline.execution import metrics
-from pipeline.execution.contract import Executor, Group, Helper, Helpers, Inboxes, Resources
+from pipeline.execution.contract import Executor, Group, Helper, Helpers, Inboxes, Resources, tried
 from pipeline.execution.guarded import Guarded
 from pipeline.execution.in_process import InProcess, InProcessHelpers
 from pipeline.execution.on_ray import OnRay
@@ -27,4 +27,5 @@ __all__ = [
     "OnRay",
     "Resources",
     "metrics",
+    "tried",
 ]

@@ -1,8 +1,8 @@
 """The rank stage: difficulty scores on the graph -> one selection score per sample, good for every budget.
 
-Reads the embed artifact's scores and the graph artifact, writes `ranks.parquet` (schemas.RANKS) per input shard,
-row-aligned with embed's parts. Partition p owns a run of input shards, so it reads its own parts and no others; how
-many partitions there are shows nowhere in the result.
+Reads the embed artifact's scores and uids and the graph artifact, writes `ranks.parquet` (schemas.RANKS) and
+`suppressors.parquet` (schemas.SUPPRESSORS) per input shard, row-aligned with embed's parts. Partition p owns a run of
+input shards, so it reads its own parts and no others; how many partitions there are shows nowhere in the result.
 """
 
 import io
@@ -19,7 +19,7 @@ import pyarrow as pa
 from pipeline import artifacts, columns, schemas, storage
 from pipeline.artifacts import Receipt
 from pipeline.errors import InfrastructureError
-from pipeline.execution import Executor, Resources
+from pipeline.execution import Executor, Resources, tried
 from pipeline.graph.features import features
 from pipeline.graph.tables import read_graph
 from pipeline.scores.column import read_score, shift
@@ -27,12 +27,16 @@ from pipeline.selection.distributed import Progress, settle
 from pipeline.selection.fixed_point import check_gamma, to_fixed
 from pipeline.selection.methods import Baseline, PoolView
 from pipeline.selection.partition import GraphPartition, Letter, Mail, node_id
+from pipeline.selection.suppressors import Suppressors, answers, questions
 
 log = logging.getLogger(__name__)
 
 RANKS = "ranks.parquet"
+SUPPRESSORS = "suppressors.parquet"
 SAMPLES = "samples.parquet"
 SCORE_OPTION = "score.difficulty"
+CLOSING = ("ask", "answer", "learn")
+"""Exchanges of `RankMember` between the last round and `finish`: the uids of suppressors."""
 
 
 @dataclass(frozen=True)
@@ -106,11 +110,16 @@ def rank(pool: Pool, params: RankParams, offset: float, executor: Executor, reso
     job = RankJob(pool, params, offset, tuple(bounds))
     group = executor.group(partial(RankMember, job), len(bounds) - 1, resources)
     try:
-        receipts = settle(group, finish="finish")
+        receipts = settle(group, finish="finish", closing=CLOSING)
     finally:
         group.close()
     storage.delete([file.url for file in storage.list_files(job.checkpoints)])
     return [receipt for member in receipts for receipt in member]
+
+
+def names_suppressors(ranks: Sequence[Receipt]) -> bool:
+    """Whether a rank artifact holds `suppressors.parquet`; those of earlier versions do not."""
+    return all(any(file.name == SUPPRESSORS for file in receipt.files) for receipt in ranks)
 
 
 def share_parts(rows: Sequence[int], n_partitions: int) -> list[int]:
@@ -157,10 +166,10 @@ class RankMember:
 
     def __init__(self, job: RankJob, index: int) -> None:
         """Read the partition, and its last checkpoint if there is one."""
-        self._job, pool, params = job, job.pool, job.params
+        self._job, self._index, pool, params = job, index, job.pool, job.params
         self._parts = range(job.bounds[index], job.bounds[index + 1])
         receipts = [pool.parts[part] for part in self._parts]
-        starts = np.cumsum([0, *(receipt.rows(SAMPLES) for receipt in pool.parts)])[list(job.bounds)]
+        self._starts = starts = np.cumsum([0, *(receipt.rows(SAMPLES) for receipt in pool.parts)])[list(job.bounds)]
         graph, self._cut_off_N = read_graph(pool.graph_folder, [pool.graph[part] for part in self._parts])
         self._difficulty_N = shift(read_score(pool.embed_folder, receipts, params.difficulty, SCORE_OPTION), job.offset)
         owner_E = np.searchsorted(starts, graph.indices, side="right") - 1
@@ -221,19 +230,38 @@ class RankMember:
             self._partition.restore(dict(state))
         return True
 
+    def ask(self, inbox: Mapping[int, Any]) -> dict[int, npt.NDArray[np.int64]]:
+        """Ask the owners of suppressors for their uids."""
+        if isinstance(self._job.params, BaselineParams):
+            n = self._partition.n_nodes
+            self._suppressor_N, self._suppression_N = np.full(n, -1), np.zeros(n, np.int64)
+        else:
+            self._suppressor_N, self._suppression_N = self._partition.strongest_messages()
+        return questions(self._suppressor_N, self._starts)
+
+    def answer(self, inbox: Mapping[int, npt.NDArray[np.int64]]) -> dict[int, pa.LargeStringArray]:
+        """Answer those who ask."""
+        # Not by the group: it does not repeat an exchange where storage fails.
+        uids = tried(self._read_uids, "uids") if inbox else pa.chunked_array([], pa.string())
+        return answers(inbox, uids, int(self._starts[self._index]))
+
+    def learn(self, inbox: Mapping[int, pa.LargeStringArray]) -> dict[int, Any]:
+        """Keep the answers."""
+        self._answers = inbox
+        return {}
+
     def finish(self) -> list[Receipt]:
         """Commit the ranks of the partition's parts."""
         params, forward_N = self._job.params, self._partition.forward_scores()
         if isinstance(params, BaselineParams):
             score_N = self._baseline_scores(params.baseline, forward_N)
-            suppressor_N, suppression_N = np.full_like(score_N, -1), np.zeros_like(score_N)
         else:
             score_N = self._partition.scores()
-            suppressor_N, suppression_N = self._partition.strongest_messages()
         ranks = pa.table(
-            [self._difficulty_N, ~self._cut_off_N, forward_N, score_N, suppressor_N, suppression_N],
+            [self._difficulty_N, ~self._cut_off_N, forward_N, score_N, self._suppressor_N, self._suppression_N],
             schema=schemas.RANKS,
         )
+        suppressors = Suppressors(self._suppressor_N, self._answers)
         receipts = []
         start = 0
         for part in self._parts:
@@ -241,10 +269,18 @@ class RankMember:
             cut_off = int(self._cut_off_N[start : start + rows].sum())
             key = artifacts.unit_key(f"{part:08d}", self._job.params, self._job.offset, self._job.pool.graph_identity)
             counters = {"ranked": rows - cut_off, "cut_off": cut_off}
-            table = ranks.slice(start, rows)
-            receipts.append(artifacts.commit_unit(self._job.pool.folder, key, {RANKS: table}, counters))
+            names = pa.table([suppressors.uids(slice(start, start + rows))], schema=schemas.SUPPRESSORS)
+            files = {RANKS: ranks.slice(start, rows), SUPPRESSORS: names}
+            receipts.append(artifacts.commit_unit(self._job.pool.folder, key, files, counters))
             start += rows
         return receipts
+
+    def _read_uids(self) -> pa.ChunkedArray:
+        pool = self._job.pool
+        columns = [
+            artifacts.read_table(pool.embed_folder, pool.parts[part], SAMPLES, ["uid"])["uid"] for part in self._parts
+        ]
+        return pa.chunked_array([chunk for column in columns for chunk in column.chunks], pa.string())
 
     def _baseline_scores(self, baseline: Baseline, forward_N: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Selection scores by another method; one of the whole pool has only this partition."""
