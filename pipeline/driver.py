@@ -287,10 +287,11 @@ class _Run:
 
     def _rank(self) -> None:
         from pipeline.selection import ranking
+        from pipeline.selection.pool import Pool
 
         planned, embed, graph = self.plan.rank, self.manifests["embed"], self.manifests["graph"]
         stages.announce(planned)
-        pool = ranking.Pool(self.plan.embed.folder, embed.units, self.plan.graph.folder, graph.units, planned.folder)
+        pool = Pool(self.plan.embed.folder, embed.units, self.plan.graph.folder, graph.units, planned.folder)
         offset = ranking.resolve_offset(pool, planned.params)
         receipts = ranking.rank(pool, planned.params, offset, self.executor, self.many)
 

@@ -16,24 +16,23 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline import artifacts, columns, schemas, storage
+from pipeline import artifacts, schemas, storage
 from pipeline.artifacts import Receipt
 from pipeline.errors import InfrastructureError
 from pipeline.execution import Executor, Resources, tried
-from pipeline.graph.features import features
 from pipeline.graph.tables import read_graph
 from pipeline.scores.column import read_score, shift
 from pipeline.selection.distributed import Progress, settle
 from pipeline.selection.fixed_point import check_gamma, to_fixed
 from pipeline.selection.methods import Baseline, PoolView
-from pipeline.selection.partition import GraphPartition, Letter, Mail, node_id
+from pipeline.selection.partition import NO_MAIL, GraphPartition, Letter, Mail
+from pipeline.selection.pool import SAMPLES, Pool, read_features, read_rows, read_uids
 from pipeline.selection.suppressors import Suppressors, answers, questions
 
 log = logging.getLogger(__name__)
 
 RANKS = "ranks.parquet"
 SUPPRESSORS = "suppressors.parquet"
-SAMPLES = "samples.parquet"
 SCORE_OPTION = "score.difficulty"
 CLOSING = ("ask", "answer", "learn")
 """Exchanges of `RankMember` between the last round and `finish`: the uids of suppressors."""
@@ -54,30 +53,6 @@ class BaselineParams(RankParams):
     """The same for a method other than d2; a class of its own, so that d2's fingerprints know nothing of it."""
 
     baseline: Baseline
-
-
-@dataclass(frozen=True)
-class Pool:
-    """Where the artifacts of a pool lie.
-
-    Attributes:
-        embed_folder: `work_dir/embed`.
-        parts: embed's units, in canonical order.
-        graph_folder: `work_dir/graph`.
-        graph: the graph artifact's units, one per part.
-        folder: `work_dir/rank`.
-    """
-
-    embed_folder: str
-    parts: tuple[Receipt, ...]
-    graph_folder: str
-    graph: tuple[Receipt, ...]
-    folder: str
-
-    @property
-    def graph_identity(self) -> str:
-        """What the graph is made from: each unit's key holds it, as the whole pool decides every part's neighbours."""
-        return self.graph[0].key
 
 
 def resolve_offset(pool: Pool, params: RankParams) -> float:
@@ -170,19 +145,17 @@ class RankMember:
         self._parts = range(job.bounds[index], job.bounds[index + 1])
         receipts = [pool.parts[part] for part in self._parts]
         self._starts = starts = np.cumsum([0, *(receipt.rows(SAMPLES) for receipt in pool.parts)])[list(job.bounds)]
-        graph, self._cut_off_N = read_graph(pool.graph_folder, [pool.graph[part] for part in self._parts])
+        self._cut_off_N, rows = read_rows(pool, self._parts, starts)
         self._difficulty_N = shift(read_score(pool.embed_folder, receipts, params.difficulty, SCORE_OPTION), job.offset)
-        owner_E = np.searchsorted(starts, graph.indices, side="right") - 1
         self._partition = GraphPartition(
             index,
             np.arange(starts[index], starts[index + 1]),
-            graph.indptr,
-            node_id(owner_E, graph.indices - starts[owner_E]),
-            graph.sq_distances,
+            *rows,
             to_fixed(self._difficulty_N),
             check_gamma("select.gamma_forward", params.gamma_forward),
             check_gamma("select.gamma_reverse", params.gamma_reverse),
         )
+        del rows
         self._checkpoint = storage.join(job.checkpoints, f"{index:06d}.npz")
         self._restored = self._restore()
 
@@ -196,7 +169,9 @@ class RankMember:
 
     def start(self, inbox: Mapping[int, Letter]) -> dict[int, Letter]:
         """See `Member.start`."""
-        return self._partition.start(Mail.of(inbox)).letters()
+        # Not `GraphPartition.start`: the mail, a copy of the letters, is gone before there is anything to send.
+        self._partition.meet(Mail.of(inbox))
+        return self._partition.step(NO_MAIL).letters()
 
     def step(self, inbox: Mapping[int, Letter]) -> dict[int, Letter]:
         """See `Member.step`."""
@@ -242,7 +217,11 @@ class RankMember:
     def answer(self, inbox: Mapping[int, npt.NDArray[np.int64]]) -> dict[int, pa.LargeStringArray]:
         """Answer those who ask."""
         # Not by the group: it does not repeat an exchange where storage fails.
-        uids = tried(self._read_uids, "uids") if inbox else pa.chunked_array([], pa.string())
+        uids = (
+            tried(partial(read_uids, self._job.pool, self._parts), "uids")
+            if inbox
+            else pa.chunked_array([], pa.string())
+        )
         return answers(inbox, uids, int(self._starts[self._index]))
 
     def learn(self, inbox: Mapping[int, pa.LargeStringArray]) -> dict[int, Any]:
@@ -275,13 +254,6 @@ class RankMember:
             start += rows
         return receipts
 
-    def _read_uids(self) -> pa.ChunkedArray:
-        pool = self._job.pool
-        columns = [
-            artifacts.read_table(pool.embed_folder, pool.parts[part], SAMPLES, ["uid"])["uid"] for part in self._parts
-        ]
-        return pa.chunked_array([chunk for column in columns for chunk in column.chunks], pa.string())
-
     def _baseline_scores(self, baseline: Baseline, forward_N: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Selection scores by another method; one of the whole pool has only this partition."""
         if not baseline.whole_pool:
@@ -299,15 +271,3 @@ class RankMember:
         score_N = np.zeros_like(forward_N)
         score_N[left_P] = baseline.of_pool(view)
         return score_N
-
-
-def read_features(pool: Pool, baseline: Baseline) -> npt.NDArray[np.float32]:
-    """The rows of the whole pool that distances are taken between, as the graph takes them; float32 [N, D]."""
-    parts, first_row = [], 0
-    for receipt in pool.parts:
-        names = [f"{side}_emb" for side in ("image", "text") if side in baseline.features.split("+")]
-        table = artifacts.read_table(pool.embed_folder, receipt, baseline.embeddings, names)
-        sides = {name: columns.vectors(table[name]) for name in names}
-        parts.append(features(baseline.features, sides.get("image_emb"), sides.get("text_emb"), first_row))
-        first_row += len(table)
-    return np.concatenate(parts)

@@ -25,7 +25,8 @@ from pipeline.selection.budget import (
     threshold_of_score,
 )
 from pipeline.selection.fixed_point import SCALE, to_float
-from pipeline.selection.ranking import RANKS, SAMPLES, SUPPRESSORS
+from pipeline.selection.pool import SAMPLES
+from pipeline.selection.ranking import RANKS, SUPPRESSORS
 
 Int64s = npt.NDArray[np.int64]
 

@@ -10,7 +10,8 @@ from pipeline.driver import plan_run, run
 from pipeline.execution import InProcess, Resources
 from pipeline.selection import ranking
 from pipeline.selection.distributed import settle
-from pipeline.selection.ranking import CLOSING, Pool, RankJob, RankMember, rank, resolve_offset, share_parts
+from pipeline.selection.pool import Pool
+from pipeline.selection.ranking import CLOSING, RankJob, RankMember, rank, resolve_offset, share_parts
 from tests.pools import tree
 from tests.selection.test_distributed import Losing
 
