@@ -281,7 +281,9 @@ class GraphPartition:
             *self._block.rows, self._gammas[1],
             self._position, self._value, sender, amount, 0, self.n_nodes,
         )  # fmt: skip
-        return np.where(sender < 0, -1, self._position[sender]), amount
+        position = self._position[sender]
+        position[sender < 0] = -1
+        return position, amount
 
     def _check(self, overflow: int) -> None:
         if overflow != kernel.NO_OVERFLOW:

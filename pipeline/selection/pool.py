@@ -13,6 +13,7 @@ from pipeline.graph.features import features
 from pipeline.graph.tables import read_graph
 from pipeline.selection.methods import Baseline
 from pipeline.selection.partition import node_id
+from pipeline.selection.suppressors import NAMES
 
 SAMPLES = "samples.parquet"
 
@@ -70,10 +71,12 @@ def read_rows(
     return np.concatenate(cut_off), rows
 
 
-def read_uids(pool: Pool, parts: Sequence[int]) -> pa.ChunkedArray:
+def read_uids(pool: Pool, parts: Sequence[int]) -> pa.LargeStringArray:
     """The uids of some parts' samples, in canonical order."""
-    tables = [artifacts.read_table(pool.embed_folder, pool.parts[part], SAMPLES, ["uid"]) for part in parts]
-    return pa.concat_tables(tables)["uid"]
+    columns = [
+        artifacts.read_table(pool.embed_folder, pool.parts[part], SAMPLES, ["uid"])["uid"].cast(NAMES) for part in parts
+    ]
+    return pa.concat_arrays([pa.array([], NAMES), *(chunk for column in columns for chunk in column.chunks)])
 
 
 def read_features(pool: Pool, baseline: Baseline) -> npt.NDArray[np.float32]:

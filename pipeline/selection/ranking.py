@@ -27,7 +27,7 @@ from pipeline.selection.fixed_point import check_gamma, to_fixed
 from pipeline.selection.methods import Baseline, PoolView
 from pipeline.selection.partition import NO_MAIL, GraphPartition, Letter, Mail
 from pipeline.selection.pool import SAMPLES, Pool, read_features, read_rows, read_uids
-from pipeline.selection.suppressors import Suppressors, answers, questions
+from pipeline.selection.suppressors import NAMES, Suppressors, answers, questions
 
 log = logging.getLogger(__name__)
 
@@ -217,16 +217,12 @@ class RankMember:
     def answer(self, inbox: Mapping[int, npt.NDArray[np.int64]]) -> dict[int, pa.LargeStringArray]:
         """Answer those who ask."""
         # Not by the group: it does not repeat an exchange where storage fails.
-        uids = (
-            tried(partial(read_uids, self._job.pool, self._parts), "uids")
-            if inbox
-            else pa.chunked_array([], pa.string())
-        )
+        uids = tried(partial(read_uids, self._job.pool, self._parts), "uids") if inbox else pa.array([], NAMES)
         return answers(inbox, uids, int(self._starts[self._index]))
 
     def learn(self, inbox: Mapping[int, pa.LargeStringArray]) -> dict[int, Any]:
-        """Keep the answers."""
-        self._answers = inbox
+        """Keep the answers. Where one is missing its sender is lost, and all is asked again."""
+        self._suppressors = Suppressors(self._suppressor_N, inbox)
         return {}
 
     def finish(self) -> list[Receipt]:
@@ -240,7 +236,6 @@ class RankMember:
             [self._difficulty_N, ~self._cut_off_N, forward_N, score_N, self._suppressor_N, self._suppression_N],
             schema=schemas.RANKS,
         )
-        suppressors = Suppressors(self._suppressor_N, self._answers)
         receipts = []
         start = 0
         for part in self._parts:
@@ -248,7 +243,7 @@ class RankMember:
             cut_off = int(self._cut_off_N[start : start + rows].sum())
             key = artifacts.unit_key(f"{part:08d}", self._job.params, self._job.offset, self._job.pool.graph_identity)
             counters = {"ranked": rows - cut_off, "cut_off": cut_off}
-            names = pa.table([suppressors.uids(slice(start, start + rows))], schema=schemas.SUPPRESSORS)
+            names = pa.table([self._suppressors.uids(slice(start, start + rows))], schema=schemas.SUPPRESSORS)
             files = {RANKS: ranks.slice(start, rows), SUPPRESSORS: names}
             receipts.append(artifacts.commit_unit(self._job.pool.folder, key, files, counters))
             start += rows

@@ -14,9 +14,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from pipeline.selection.block import distinct
+
 Int64s = npt.NDArray[np.int64]
 
-_NAMES = pa.large_string()  # Its offsets hold more than the 2 GiB that 60 million uids take.
+NAMES = pa.large_string()
+"""Of uids in memory: the offsets of `pa.string()` end at 2 GiB, that is 67 million uids."""
 
 
 def questions(suppressor_N: Int64s, starts: Int64s) -> dict[int, Int64s]:
@@ -31,7 +34,7 @@ def questions(suppressor_N: Int64s, starts: Int64s) -> dict[int, Int64s]:
     return {owner: wanted_W[lo:hi] for owner, (lo, hi) in enumerate(itertools.pairwise(bounds)) if lo < hi}
 
 
-def answers(questions: Mapping[int, Int64s], uids: pa.ChunkedArray, start: int) -> dict[int, pa.LargeStringArray]:
+def answers(questions: Mapping[int, Int64s], uids: pa.LargeStringArray, start: int) -> dict[int, pa.LargeStringArray]:
     """The uids that each one asks for, in the order of its question.
 
     Args:
@@ -39,8 +42,7 @@ def answers(questions: Mapping[int, Int64s], uids: pa.ChunkedArray, start: int) 
         uids: of the own samples.
         start: canonical position of the first.
     """
-    names = pa.concat_arrays([pa.array([], _NAMES), *uids.cast(_NAMES).chunks])
-    return {asker: names.take(pa.array(position_W - start)) for asker, position_W in questions.items()}
+    return {asker: uids.take(pa.array(position_W - start)) for asker, position_W in questions.items()}
 
 
 class Suppressors:
@@ -49,7 +51,7 @@ class Suppressors:
     def __init__(self, suppressor_N: Int64s, answers: Mapping[int, pa.LargeStringArray]) -> None:
         """`answers` by owner, to the `questions` about the same suppressors."""
         self._suppressor_N, self._wanted_W = suppressor_N, _distinct(suppressor_N)
-        self._names = pa.concat_arrays([pa.array([], _NAMES), *(answers[owner] for owner in sorted(answers))])
+        self._names = pa.concat_arrays([pa.array([], NAMES), *(answers[owner] for owner in sorted(answers))])
 
     def uids(self, rows: slice) -> pa.StringArray:
         """Of some of the samples; null where nobody suppressed one."""
@@ -59,4 +61,4 @@ class Suppressors:
 
 
 def _distinct(suppressor_N: Int64s) -> Int64s:
-    return np.unique(suppressor_N[suppressor_N >= 0])
+    return distinct(suppressor_N[suppressor_N >= 0])
