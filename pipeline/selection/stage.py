@@ -69,7 +69,7 @@ def draw_line(
 ) -> Line:
     """Find the exact line: a few rounds of histograms over the parts, never a sort of the pool.
 
-    Groups get their share of the ranked samples by largest remainder; their labels are held in memory.
+    Groups get their share of the ranked samples by largest remainder; memory holds 4 bytes a sample for them.
 
     Args:
         rank_folder: `work_dir/rank`.
@@ -88,7 +88,7 @@ def draw_line(
             table = artifacts.read_table(rank_folder, receipt, RANKS, ["ranked", "selection_score"])
             member_M = table["ranked"].to_numpy()
             if params.groups is not None:
-                member_M = member_M & (labels[i] == group)
+                member_M = member_M & (groups.code_of[i] == groups.codes[group])
             yield table["selection_score"].to_numpy()[member_M]
 
     def cut(group: str, threshold: Threshold) -> Cut:
@@ -114,10 +114,28 @@ def draw_line(
         raise UserError(f"{option} {budget} samples, but only {ranked} are ranked ({cut_off} were cut off)")
     if params.groups is None:
         return Line(budget, (highest("", budget),))
-    labels = [read_labels(embed_folder, part, params.groups) for part in parts]
-    names = np.unique(np.concatenate(labels)).tolist()
+    groups = read_groups(embed_folder, parts, params.groups)
+    names = sorted(groups.codes)
     shares = quotas([sum(len(score_M) for score_M in scores(name)) for name in names], budget)
     return Line(budget, tuple(highest(name, share) for name, share in zip(names, shares, strict=True) if share))
+
+
+@dataclass(frozen=True)
+class Groups:
+    """The groups of a pool: the number of each, and int32 [N] per part, that of each sample."""
+
+    codes: dict[str, int]
+    code_of: list[npt.NDArray[np.int32]]
+
+
+def read_groups(embed_folder: str, parts: Sequence[Receipt], name: str) -> Groups:
+    """Number the groups of a pool; raises what `read_labels` does."""
+    groups = Groups({}, [])
+    for part in parts:
+        distinct, place_N = np.unique(read_labels(embed_folder, part, name), return_inverse=True)
+        codes = [groups.codes.setdefault(label, len(groups.codes)) for label in distinct.tolist()]
+        groups.code_of.append(np.array(codes, np.int32)[place_N])
+    return groups
 
 
 def read_labels(embed_folder: str, part: Receipt, name: str) -> npt.NDArray[np.str_]:
