@@ -220,10 +220,11 @@ class _Run:
 
     def _rank(self) -> None:
         from pipeline.selection import ranking
+        from pipeline.selection.pool import Pool
 
         planned, embed, graph = self.plan.rank, self.manifests["embed"], self.manifests["graph"]
         stages.announce(planned)
-        pool = ranking.Pool(self.plan.embed.folder, embed.units, self.plan.graph.folder, graph.units, planned.folder)
+        pool = Pool(self.plan.embed.folder, embed.units, self.plan.graph.folder, graph.units, planned.folder)
         offset = ranking.resolve_offset(pool, planned.params)
         receipts = ranking.rank(pool, planned.params, offset, self.executor, self.many)
 
@@ -235,8 +236,11 @@ class _Run:
         self.manifests["rank"] = stages.commit(planned, receipts, check, lambda receipts: {"offset": offset})
 
     def _select(self) -> None:
-        from pipeline.selection import stage
+        from pipeline.selection import ranking, stage
 
+        if not ranking.names_suppressors(self.manifests["rank"].units):
+            log.info("rank: made by an earlier version, which did not name suppressors; made again")
+            self._rank()
         planned, embed, rank = self.plan.select, self.manifests["embed"], self.manifests["rank"]
         line = stage.draw_line(self.plan.rank.folder, rank, self.plan.embed.folder, embed.units, planned.params)
 

@@ -11,7 +11,7 @@ anything else a unit raises, since it would be raised again. Ray appears in `on_
 """
 
 from pipeline.execution import metrics
-from pipeline.execution.contract import Executor, Group, Helper, Helpers, Inboxes, Resources
+from pipeline.execution.contract import Executor, Group, Helper, Helpers, Inboxes, Resources, tried
 from pipeline.execution.guarded import Guarded
 from pipeline.execution.in_process import InProcess, InProcessHelpers
 from pipeline.execution.on_ray import OnRay
@@ -28,4 +28,5 @@ __all__ = [
     "OnRay",
     "Resources",
     "metrics",
+    "tried",
 ]

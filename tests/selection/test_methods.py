@@ -17,7 +17,8 @@ from pipeline.selection import budget
 from pipeline.selection.baselines import by_diversity, by_score
 from pipeline.selection.fixed_point import to_fixed
 from pipeline.selection.methods import Baseline, PerSample, WholePool, lots
-from pipeline.selection.ranking import Pool, RankParams, rank
+from pipeline.selection.pool import Pool
+from pipeline.selection.ranking import RankParams, rank
 from tests.pools import tree
 
 CUT = {"embed__fields": {"beauty": "number", "colour": "text"}, "select__drop_score": "beauty",
