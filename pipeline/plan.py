@@ -216,19 +216,20 @@ def _graph(work: Workload, rates: Rates, fleet: Fleet) -> StagePlan:
 def _rank(work: Workload, rates: Rates, fleet: Fleet) -> StagePlan:
     members = _workers(fleet, work.shards)
     edges = 2.0 * work.n_neighbors * work.samples
-    read, written = edges * 12 + work.samples * 4, work.samples * 28.0
+    # Scores and uids; ranks and the uids of suppressors.
+    read, written = edges * 12 + work.samples * (4 + 17), work.samples * (28.0 + 17)
     # Partitions are runs of shards: nearly all edges are cut, about 19 messages of 12 bytes a node were measured.
     shuffled = work.samples * 19 * 12.0 if members > 1 else 0.0
     seconds = work.samples * rates.rank_s * (1 if members == 1 else 4)
     limits = {"CPU": seconds / members, "store": (read + written) / rates.store_bytes_s / members}
     wall, limit = _wall("rank", rates, limits)
-    # Measured at k = 5, while a member reads its rows and lays them out: 950 bytes a row.
-    memory = 4.5e8 + work.samples / members * (2 * work.n_neighbors * 85 + 100)
+    # Measured at k = 5, when a member hears of its neighbours and when it names suppressors: 650 bytes a row.
+    memory = 4.5e8 + work.samples / members * (2 * work.n_neighbors * 50 + 150)
     return StagePlan("rank", members, 0.0, seconds / 3600, read, shuffled, written, memory, members, wall, limit)
 
 
 def _select(work: Workload, rates: Rates, fleet: Fleet) -> StagePlan:
-    read, written = work.samples * 60.0, work.samples * 90.0
+    read, written = work.samples * 77.0, work.samples * 90.0
     seconds, cores = work.samples * rates.select_s, _workers(fleet, work.shards)
     limits = {"CPU": seconds / cores, "store": (read + written) / rates.store_bytes_s / cores}
     wall, limit = _wall("select", rates, limits)

@@ -90,6 +90,9 @@ RANKS = pa.schema(
 )
 """The rank stage's part: one row per embedded sample, scores in fixed point 2^40; `ranked` is false for the cut-off."""
 
+SUPPRESSORS = pa.schema([("suppressed_by", pa.string())])
+"""Beside RANKS, row-aligned: the uid of the `suppressor`, null where there is none."""
+
 NEIGHBORS = pa.schema(
     [
         ("cut_off", pa.bool_()),

@@ -24,7 +24,7 @@ from pipeline.driver import RunResult, run
 from pipeline.execution import InProcess
 from pipeline.graph.features import unit_rows
 from pipeline.selection.methods import Baseline
-from pipeline.selection.ranking import Pool, read_features
+from pipeline.selection.pool import Pool, read_features
 
 POOL = Path(pipeline.__file__).parent / "demo" / "pool"
 FRACTION = 0.3

@@ -30,7 +30,7 @@ from pipeline.scores.column import read_score
 from pipeline.selection.api import select
 from pipeline.selection.budget import ranking, top
 from pipeline.selection.methods import Baseline
-from pipeline.selection.ranking import Pool, read_features
+from pipeline.selection.pool import Pool, read_features
 
 GAMMA, FRACTION = 1.0, 0.3
 

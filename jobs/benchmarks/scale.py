@@ -37,6 +37,7 @@ from pipeline.graph import stage as graph_stage
 from pipeline.graph.params import GraphParams, Layout
 from pipeline.selection import ranking
 from pipeline.selection import stage as select_stage
+from pipeline.selection.pool import Pool
 
 PART_ROWS = 50_000
 ROWS_PER_CLUSTER = 500
@@ -110,7 +111,7 @@ class Ledger:
             yield from map(json.loads, self._file.read_text().splitlines())
 
 
-def rank(pool: ranking.Pool, members: int, ledger: Ledger) -> list[Receipt]:
+def rank(pool: Pool, members: int, ledger: Ledger) -> list[Receipt]:
     """Rank on so many actors of a local Ray, one for each run of parts."""
     executor = OnRay(num_cpus=members)
     try:
@@ -124,7 +125,7 @@ def rank(pool: ranking.Pool, members: int, ledger: Ledger) -> list[Receipt]:
     return receipts
 
 
-def select(pool: ranking.Pool, ranks: Manifest, folder: str, executor: FreshProcesses) -> int:
+def select(pool: Pool, ranks: Manifest, folder: str, executor: FreshProcesses) -> int:
     """Keep 30 %: how many that were."""
     params = select_stage.SelectParams(0.3, None, None, None)
     line = select_stage.draw_line(pool.folder, ranks, pool.embed_folder, pool.parts, params)
@@ -164,7 +165,7 @@ def measure(n_rows: int, options: Options) -> tuple[dict[str, float], dict[str, 
     params = GraphParams("image", 5, options.recall, None, None, 0, None, 0.0)
     job = graph_stage.plan(folders["embed"], parts, "scale", folders["graph"], params, Layout(whole_below=0))
     job, graph, facts = graph_stage.build(job, executor, ONE, ONE)
-    pool = ranking.Pool(folders["embed"], parts, folders["graph"], tuple(graph), folders["rank"])
+    pool = Pool(folders["embed"], parts, folders["graph"], tuple(graph), folders["rank"])
     members = max(2, -(-n_rows // options.rows_per_member))
     ranked = rank(pool, members, ledger)
     ranks = Manifest("rank", "scale", {}, {}, tuple(ranked), artifacts.sum_counters(ranked))

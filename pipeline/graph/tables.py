@@ -31,7 +31,7 @@ def read_graph(folder: str, parts: Sequence[Receipt]) -> tuple[Graph, npt.NDArra
     degrees = [chunk.value_lengths().to_numpy() for chunk in table["indices"].chunks]
     graph = Graph(
         np.cumsum(np.concatenate([[0], *degrees]), dtype=np.int64),
-        columns.ragged(table["indices"]).astype(np.int64),
-        columns.ragged(table["sq_distances"]).astype(np.float32),
+        columns.ragged(table["indices"]).astype(np.int64, copy=False),
+        columns.ragged(table["sq_distances"]).astype(np.float32, copy=False),
     )
     return graph, table["cut_off"].to_numpy()

@@ -6,7 +6,7 @@ its neighbours tell it again what they know, and the result is the same, bit for
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -64,12 +64,16 @@ class Progress:
     sent: int
 
 
-def settle(group: Group, finish: str, checkpoint_every: int = CHECKPOINT_EVERY) -> list[Any]:
+def settle(
+    group: Group, finish: str, closing: Sequence[str] = (), checkpoint_every: int = CHECKPOINT_EVERY
+) -> list[Any]:
     """Build the members, run to the end, and return what each one's method `finish` says, by member.
 
     Args:
-        group: one member per partition; its members answer `Member` and `finish`.
+        group: one member per partition; its members answer `Member`, `finish` and what `closing` names.
         finish: name of the method that commits a member's result.
+        closing: methods of `Group.exchange` before it, one after the other, each with the letters of the one before;
+            all of them again where a member was lost.
         checkpoint_every: rounds between checkpoints.
 
     Raises:
@@ -77,10 +81,10 @@ def settle(group: Group, finish: str, checkpoint_every: int = CHECKPOINT_EVERY) 
         InfrastructureError: members are lost again and again.
     """
     with Live("rank", 0, "nodes") as live:
-        return _rounds(group, finish, checkpoint_every, live)
+        return _rounds(group, finish, closing, checkpoint_every, live)
 
 
-def _rounds(group: Group, finish: str, checkpoint_every: int, live: Live) -> list[Any]:
+def _rounds(group: Group, finish: str, closing: Sequence[str], checkpoint_every: int, live: Live) -> list[Any]:
     everyone = range(group.size)
     inboxes: Inboxes = {}
     lost: set[int] = set(everyone)
@@ -101,8 +105,7 @@ def _rounds(group: Group, finish: str, checkpoint_every: int, live: Live) -> lis
         if not any(inboxes.values()):
             if remaining:
                 raise D2PruneError(f"{remaining} nodes are left and no partition has news: the graph is not symmetric")
-            results = group.call(finish, everyone)
-            lost = set(everyone) - results.keys()
+            results, lost = _finish(group, finish, closing)
             if not lost:
                 log.info("rank: %d partitions, %d rounds, %d messages", group.size, rounds, sent)
                 return [results[member] for member in everyone]
@@ -111,6 +114,18 @@ def _rounds(group: Group, finish: str, checkpoint_every: int, live: Live) -> lis
             group.call("checkpoint", everyone)
         inboxes, lost = group.exchange("step", everyone, inboxes)
         rounds += 1
+
+
+def _finish(group: Group, finish: str, closing: Sequence[str]) -> tuple[dict[int, Any], set[int]]:
+    """Results by member, and those that are lost; a letter that never came makes its source one of these."""
+    everyone = range(group.size)
+    letters: Inboxes = {}
+    for method in closing:
+        letters, lost = group.exchange(method, everyone, letters)
+        if lost:
+            return {}, lost
+    results = group.call(finish, everyone)
+    return results, set(everyone) - results.keys()
 
 
 def _recover(group: Group, lost: set[int], pending: Inboxes) -> Inboxes:

@@ -15,51 +15,6 @@ TOLD_ALL = np.iinfo(np.int64).min
 
 _Int64s = NDArray[np.int64]
 _Int32s = NDArray[np.int32]
-_Float32s = NDArray[np.float32]
-
-
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def local_rows(
-    indptr: _Int64s,
-    neighbors: _Int64s,
-    sq_distances: _Float32s,
-    cut: _Int64s,
-    row_of_cut: _Int64s,
-    ghost_of_cut: _Int64s,
-    n_ghosts: int,
-) -> tuple[_Int64s, _Int32s, _Float32s]:
-    """The block's CSR in local indices, with a row for each ghost as far as its neighbours are own nodes.
-
-    Args:
-        indptr: int64 [n+1].
-        neighbors: int64 [e], node ids, whose lower 32 bits are the index within the owner.
-        sq_distances: float32 [e].
-        cut: int64 [c], ascending: which of the e edges lead to a ghost.
-        row_of_cut: int64 [c], the own node of each.
-        ghost_of_cut: int64 [c], the ghost of each, below g.
-        n_ghosts: g.
-
-    Returns:
-        indptr int64 [n+g+1], indices int32 [e+c], squared distances float32 [e+c].
-    """
-    n, e = len(indptr) - 1, len(neighbors)
-    full_indptr = np.zeros(n + n_ghosts + 1, np.int64)
-    indices, distances = np.empty(e + len(cut), np.int32), np.empty(e + len(cut), np.float32)
-    for k in range(e):
-        indices[k] = np.int32(neighbors[k] & 0x7FFFFFFF)
-    for k in range(len(cut)):
-        indices[cut[k]] = n + ghost_of_cut[k]
-        full_indptr[n + ghost_of_cut[k] + 1] += 1
-    distances[:e] = sq_distances
-    full_indptr[: n + 1] = indptr
-    for ghost in range(n, n + n_ghosts):
-        full_indptr[ghost + 1] += full_indptr[ghost]
-    cursor = full_indptr[n:-1].copy()
-    for k in range(len(cut)):
-        slot = cursor[ghost_of_cut[k]]
-        indices[slot], distances[slot] = row_of_cut[k], sq_distances[cut[k]]
-        cursor[ghost_of_cut[k]] += 1
-    return full_indptr, indices, distances
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
@@ -141,4 +96,7 @@ def collect_changes(
             last_sent[k] = TOLD_ALL if head[u] == DONE or value[u] <= 0 else value[u]
             m += 1
         starts[dest + 1] = m
+    if 2 * m > len(slots):
+        # In the first rounds nearly all changes: a copy would double what is on its way.
+        return slots[:m], values[:m], starts
     return slots[:m].copy(), values[:m].copy(), starts

@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 
 from pipeline.errors import UserError
 from pipeline.selection import ghosts, kernel, order
+from pipeline.selection.block import INDEX_BITS, cut_block
 from pipeline.selection.whole_graph import overflow_error
 
-_INDEX_BITS = 32
 _UNKNOWN = np.iinfo(np.int64).max  # bound of a ghost not heard of; also "nothing sent yet", as no value reaches it
 
 
@@ -85,7 +85,7 @@ NO_MAIL = Mail(np.empty(0, np.int64), np.zeros(1, np.int64), np.empty(0, np.int3
 
 def node_id(partition: int | NDArray[np.int64], index: NDArray[np.int64]) -> NDArray[np.int64]:
     """The id of a node within a run: its partition in the upper 32 bits, its index there in the lower."""
-    return (np.asarray(partition, np.int64) << _INDEX_BITS) | np.asarray(index, np.int64)
+    return (np.asarray(partition, np.int64) << INDEX_BITS) | np.asarray(index, np.int64)
 
 
 class GraphPartition:
@@ -124,39 +124,29 @@ class GraphPartition:
         Raises:
             UserError: too many nodes and ghosts for one partition.
         """
-        n = len(position)
-        cut = np.flatnonzero((neighbors >> _INDEX_BITS) != partition)
-        ghost_ids, ghost_of_cut = np.unique(neighbors[cut], return_inverse=True)
-        row_of_cut = np.searchsorted(indptr, cut, side="right") - 1
-        if n + len(ghost_ids) >= 2**31 - 1:
-            raise UserError(f"partition {partition}: {n} nodes and {len(ghost_ids)} ghosts, expected fewer than 2**31")
+        self._block = cut_block(partition, indptr, neighbors, sq_distances)
         self.partition = partition
-        self.n_nodes, self.n_ghosts = n, len(ghost_ids)
+        self.n_nodes, self.n_ghosts = len(position), self._block.n_ghosts
         self._gammas = gamma_forward, gamma_reverse
-        self._rows = ghosts.local_rows(indptr, neighbors, sq_distances, cut, row_of_cut, ghost_of_cut, self.n_ghosts)
-        # Ghosts are sorted by (owner, index there). The owner lists its exports to us in the same order, because the
-        # graph is symmetric: both sides derive the slots without a word.
-        self._sources, starts = np.unique(ghost_ids >> _INDEX_BITS, return_index=True)
-        self._ghost_bounds = np.append(starts, len(ghost_ids))
-        exports = np.unique((neighbors[cut] >> _INDEX_BITS << _INDEX_BITS) | row_of_cut)
-        self._export_nodes = (exports & (2**_INDEX_BITS - 1)).astype(np.int32)
-        self._export_bounds = np.append(np.searchsorted(exports, self._sources << _INDEX_BITS), len(exports))
-        self._last_sent = np.full(len(exports), _UNKNOWN)
+        # Of ghosts too once they are known (`_begin`): until then who built this holds what it was built from.
+        self._position, self._difficulty = position, difficulty
+        self._forward = np.empty(0, np.int64)
+        self.remaining = self.n_nodes
+        self.n_sent = 0
 
-        self._position = np.concatenate([position, np.full(self.n_ghosts, -1)])
-        self._difficulty = np.concatenate([difficulty, np.zeros(self.n_ghosts, np.int64)])
-        self._value, self._head, self._link = kernel.new_state(n + self.n_ghosts)
+    def _begin(self, ghost_position: NDArray[np.int64]) -> None:
+        """Make room for the state of own nodes and ghosts, nothing known of any."""
+        self._position = np.concatenate([self._position[: self.n_nodes], ghost_position])
+        self._value, self._head, self._link = kernel.new_state(len(self._position))
         self._value[:] = _UNKNOWN
         self._known = np.zeros(self.n_ghosts, np.bool_)
-        self._forward = np.empty(0, np.int64)
+        self._last_sent = np.full(len(self._block.export_nodes), _UNKNOWN)
         self._sweep = True
-        self.remaining = n
-        self.n_sent = 0
 
     def introduce(self) -> Mail:
         """What each neighbour partition needs before it can start."""
-        nodes = self._export_nodes
-        return Mail(self._sources, self._export_bounds, self._position[nodes], self._difficulty[nodes])
+        nodes = self._block.export_nodes
+        return Mail(self._block.sources, self._block.export_bounds, self._position[nodes], self._difficulty[nodes])
 
     def start(self, mail: Mail) -> Mail:
         """Forward pass and first settling, given the introductions of all neighbour partitions.
@@ -164,13 +154,12 @@ class GraphPartition:
         Raises:
             UserError: a neighbour is missing or knows of other edges (the graph is not symmetric), or overflow.
         """
-        self._meet(mail)
-        self._value[: self.n_nodes] = self._forward
-        self.remaining = int(np.count_nonzero(self._forward > 0))
+        self.meet(mail)
         return self.step(NO_MAIL)
 
-    def _meet(self, mail: Mail) -> None:
-        wanted = dict(zip(self._sources.tolist(), np.diff(self._ghost_bounds).tolist(), strict=True))
+    def meet(self, mail: Mail) -> None:
+        """`start` up to the forward pass; the `step` that follows needs the introductions no more."""
+        wanted = dict(zip(self._block.sources.tolist(), np.diff(self._block.ghost_bounds).tolist(), strict=True))
         met = dict(zip(mail.partitions.tolist(), np.diff(mail.starts).tolist(), strict=True))
         for source in sorted(wanted.keys() | met.keys()):
             if wanted.get(source, 0) != met.get(source, 0):
@@ -179,13 +168,15 @@ class GraphPartition:
                     f" nodes of {source} have neighbours in {self.partition} by its own rows, {met.get(source, 0)} by"
                     f" those of {source}"
                 )
-        self._position[self.n_nodes :], self._difficulty[self.n_nodes :] = mail.keys, mail.values
         self._forward = np.empty(self.n_nodes, np.int64)
         overflow = kernel.forward(
-            *self._rows, self._gammas[0],
-            self._difficulty, self._forward, 0, self.n_nodes,
+            *self._block.rows, self._gammas[0],
+            np.concatenate([self._difficulty, mail.values]), self._forward, 0, self.n_nodes,
         )  # fmt: skip
         self._check(overflow)
+        self._begin(mail.keys)
+        self._value[: self.n_nodes] = self._forward
+        self.remaining = int(np.count_nonzero(self._forward > 0))
 
     def step(self, mail: Mail) -> Mail:
         """Take in messages by source, finalise all that can be, and return what changed by destination.
@@ -197,14 +188,14 @@ class GraphPartition:
             return NO_MAIL
         self._settle(self._receive(mail))
         slots, values, starts = ghosts.collect_changes(
-            self._export_nodes, self._export_bounds, self._value, self._head, self._last_sent
+            self._block.export_nodes, self._block.export_bounds, self._value, self._head, self._last_sent
         )
         self.n_sent += len(slots)
-        return Mail(self._sources, starts, slots, values) if len(slots) else NO_MAIL
+        return Mail(self._block.sources, starts, slots, values) if len(slots) else NO_MAIL
 
     def _receive(self, mail: Mail) -> int:
         """Take in what all sources say; the top of the stack of nodes to look at."""
-        first_ghosts = self.n_nodes + self._ghost_bounds[np.searchsorted(self._sources, mail.partitions)]
+        first_ghosts = self.n_nodes + self._block.ghost_bounds[np.searchsorted(self._block.sources, mail.partitions)]
         top: int = ghosts.receive(
             mail.keys, mail.values, np.repeat(first_ghosts, np.diff(mail.starts)),
             self._position, self._value, self._head, self._link, self._known,
@@ -218,7 +209,7 @@ class GraphPartition:
             order.sort_into_buckets(self._value, self._head, 0, n, queue, ends)
             self._sweep = False
         settled, overflow = kernel.settle(
-            *self._rows, self._gammas[1], self._position, self._value, self._head, self._link,
+            *self._block.rows, self._gammas[1], self._position, self._value, self._head, self._link,
             0, n, queue, ends, top, False,
         )  # fmt: skip
         self._check(overflow)
@@ -227,15 +218,15 @@ class GraphPartition:
     @property
     def neighbours(self) -> list[int]:
         """Partitions that share an edge with this one."""
-        return [int(source) for source in self._sources]
+        return [int(source) for source in self._block.sources]
 
     def resend(self, dest: int) -> Letter:
         """All that `dest` may know of this partition's nodes, for one that was restored or started again."""
-        k = int(np.searchsorted(self._sources, dest))
-        lo, hi = self._export_bounds[k : k + 2]
+        k = int(np.searchsorted(self._block.sources, dest))
+        lo, hi = self._block.export_bounds[k : k + 2]
         self._last_sent[lo:hi] = _UNKNOWN
         slots, values, _ = ghosts.collect_changes(
-            self._export_nodes[lo:hi], np.array([0, hi - lo]), self._value, self._head, self._last_sent[lo:hi]
+            self._block.export_nodes[lo:hi], np.array([0, hi - lo]), self._value, self._head, self._last_sent[lo:hi]
         )
         self.n_sent += len(slots)
         return Letter(slots, values)
@@ -255,20 +246,18 @@ class GraphPartition:
         Raises:
             UserError: the state is of a partition of another size.
         """
-        if len(state["value"]) != len(self._value) or len(state["forward"]) != self.n_nodes:
+        if len(state["value"]) != self.n_nodes + self.n_ghosts or len(state["forward"]) != self.n_nodes:
             raise UserError(
                 f"partition {self.partition}: the checkpoint holds {len(state['forward'])} nodes and"
                 f" {len(state['value']) - len(state['forward'])} ghosts, expected {self.n_nodes} and {self.n_ghosts}"
             )
-        self._position[self.n_nodes :] = state["position"]
+        self._begin(state["position"])
         self._forward = state["forward"].copy()
         self._value[:] = state["value"]
         # Waiting lists and what was sent are not kept: a sweep rebuilds the first, and telling all again is harmless.
         # A ghost whose turn had not come is told again by its owner; until then its t is a bound like any other.
         self._head[:] = np.where(state["done"], order.DONE, order.NOBODY)
         self._known[:] = state["done"][self.n_nodes :]
-        self._last_sent[:] = _UNKNOWN
-        self._sweep = True
         own = slice(0, self.n_nodes)
         self.remaining = int(np.count_nonzero((self._value[own] > 0) & ~state["done"][own]))
 
@@ -289,10 +278,12 @@ class GraphPartition:
         """(canonical position of the node whose message was the largest or -1, that message), int64 [n] each."""
         sender, amount = np.empty(self.n_nodes, np.int64), np.empty(self.n_nodes, np.int64)
         kernel.strongest_message(
-            *self._rows, self._gammas[1],
+            *self._block.rows, self._gammas[1],
             self._position, self._value, sender, amount, 0, self.n_nodes,
         )  # fmt: skip
-        return np.where(sender < 0, -1, self._position[sender]), amount
+        position = self._position[sender]
+        position[sender < 0] = -1
+        return position, amount
 
     def _check(self, overflow: int) -> None:
         if overflow != kernel.NO_OVERFLOW:

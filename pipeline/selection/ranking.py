@@ -1,8 +1,8 @@
 """The rank stage: difficulty scores on the graph -> one selection score per sample, good for every budget.
 
-Reads the embed artifact's scores and the graph artifact, writes `ranks.parquet` (schemas.RANKS) per input shard,
-row-aligned with embed's parts. Partition p owns a run of input shards, so it reads its own parts and no others; how
-many partitions there are shows nowhere in the result.
+Reads the embed artifact's scores and uids and the graph artifact, writes `ranks.parquet` (schemas.RANKS) and
+`suppressors.parquet` (schemas.SUPPRESSORS) per input shard, row-aligned with embed's parts. Partition p owns a run of
+input shards, so it reads its own parts and no others; how many partitions there are shows nowhere in the result.
 """
 
 import io
@@ -16,23 +16,26 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline import artifacts, columns, schemas, storage
+from pipeline import artifacts, schemas, storage
 from pipeline.artifacts import Receipt
 from pipeline.errors import InfrastructureError
-from pipeline.execution import Executor, Resources
-from pipeline.graph.features import features
+from pipeline.execution import Executor, Resources, tried
 from pipeline.graph.tables import read_graph
 from pipeline.scores.column import read_score, shift
 from pipeline.selection.distributed import Progress, settle
 from pipeline.selection.fixed_point import check_gamma, to_fixed
 from pipeline.selection.methods import Baseline, PoolView
-from pipeline.selection.partition import GraphPartition, Letter, Mail, node_id
+from pipeline.selection.partition import NO_MAIL, GraphPartition, Letter, Mail
+from pipeline.selection.pool import SAMPLES, Pool, read_features, read_rows, read_uids
+from pipeline.selection.suppressors import NAMES, Suppressors, answers, questions
 
 log = logging.getLogger(__name__)
 
 RANKS = "ranks.parquet"
-SAMPLES = "samples.parquet"
+SUPPRESSORS = "suppressors.parquet"
 SCORE_OPTION = "score.difficulty"
+CLOSING = ("ask", "answer", "learn")
+"""Exchanges of `RankMember` between the last round and `finish`: the uids of suppressors."""
 
 
 @dataclass(frozen=True)
@@ -50,30 +53,6 @@ class BaselineParams(RankParams):
     """The same for a method other than d2; a class of its own, so that d2's fingerprints know nothing of it."""
 
     baseline: Baseline
-
-
-@dataclass(frozen=True)
-class Pool:
-    """Where the artifacts of a pool lie.
-
-    Attributes:
-        embed_folder: `work_dir/embed`.
-        parts: embed's units, in canonical order.
-        graph_folder: `work_dir/graph`.
-        graph: the graph artifact's units, one per part.
-        folder: `work_dir/rank`.
-    """
-
-    embed_folder: str
-    parts: tuple[Receipt, ...]
-    graph_folder: str
-    graph: tuple[Receipt, ...]
-    folder: str
-
-    @property
-    def graph_identity(self) -> str:
-        """What the graph is made from: each unit's key holds it, as the whole pool decides every part's neighbours."""
-        return self.graph[0].key
 
 
 def resolve_offset(pool: Pool, params: RankParams) -> float:
@@ -106,11 +85,16 @@ def rank(pool: Pool, params: RankParams, offset: float, executor: Executor, reso
     job = RankJob(pool, params, offset, tuple(bounds))
     group = executor.group(partial(RankMember, job), len(bounds) - 1, resources)
     try:
-        receipts = settle(group, finish="finish")
+        receipts = settle(group, finish="finish", closing=CLOSING)
     finally:
         group.close()
     storage.delete([file.url for file in storage.list_files(job.checkpoints)])
     return [receipt for member in receipts for receipt in member]
+
+
+def names_suppressors(ranks: Sequence[Receipt]) -> bool:
+    """Whether a rank artifact holds `suppressors.parquet`; those of earlier versions do not."""
+    return all(any(file.name == SUPPRESSORS for file in receipt.files) for receipt in ranks)
 
 
 def share_parts(rows: Sequence[int], n_partitions: int) -> list[int]:
@@ -157,23 +141,21 @@ class RankMember:
 
     def __init__(self, job: RankJob, index: int) -> None:
         """Read the partition, and its last checkpoint if there is one."""
-        self._job, pool, params = job, job.pool, job.params
+        self._job, self._index, pool, params = job, index, job.pool, job.params
         self._parts = range(job.bounds[index], job.bounds[index + 1])
         receipts = [pool.parts[part] for part in self._parts]
-        starts = np.cumsum([0, *(receipt.rows(SAMPLES) for receipt in pool.parts)])[list(job.bounds)]
-        graph, self._cut_off_N = read_graph(pool.graph_folder, [pool.graph[part] for part in self._parts])
+        self._starts = starts = np.cumsum([0, *(receipt.rows(SAMPLES) for receipt in pool.parts)])[list(job.bounds)]
+        self._cut_off_N, rows = read_rows(pool, self._parts, starts)
         self._difficulty_N = shift(read_score(pool.embed_folder, receipts, params.difficulty, SCORE_OPTION), job.offset)
-        owner_E = np.searchsorted(starts, graph.indices, side="right") - 1
         self._partition = GraphPartition(
             index,
             np.arange(starts[index], starts[index + 1]),
-            graph.indptr,
-            node_id(owner_E, graph.indices - starts[owner_E]),
-            graph.sq_distances,
+            *rows,
             to_fixed(self._difficulty_N),
             check_gamma("select.gamma_forward", params.gamma_forward),
             check_gamma("select.gamma_reverse", params.gamma_reverse),
         )
+        del rows
         self._checkpoint = storage.join(job.checkpoints, f"{index:06d}.npz")
         self._restored = self._restore()
 
@@ -187,7 +169,9 @@ class RankMember:
 
     def start(self, inbox: Mapping[int, Letter]) -> dict[int, Letter]:
         """See `Member.start`."""
-        return self._partition.start(Mail.of(inbox)).letters()
+        # Not `GraphPartition.start`: the mail, a copy of the letters, is gone before there is anything to send.
+        self._partition.meet(Mail.of(inbox))
+        return self._partition.step(NO_MAIL).letters()
 
     def step(self, inbox: Mapping[int, Letter]) -> dict[int, Letter]:
         """See `Member.step`."""
@@ -221,17 +205,35 @@ class RankMember:
             self._partition.restore(dict(state))
         return True
 
+    def ask(self, inbox: Mapping[int, Any]) -> dict[int, npt.NDArray[np.int64]]:
+        """Ask the owners of suppressors for their uids."""
+        if isinstance(self._job.params, BaselineParams):
+            n = self._partition.n_nodes
+            self._suppressor_N, self._suppression_N = np.full(n, -1), np.zeros(n, np.int64)
+        else:
+            self._suppressor_N, self._suppression_N = self._partition.strongest_messages()
+        return questions(self._suppressor_N, self._starts)
+
+    def answer(self, inbox: Mapping[int, npt.NDArray[np.int64]]) -> dict[int, pa.LargeStringArray]:
+        """Answer those who ask."""
+        # Not by the group: it does not repeat an exchange where storage fails.
+        uids = tried(partial(read_uids, self._job.pool, self._parts), "uids") if inbox else pa.array([], NAMES)
+        return answers(inbox, uids, int(self._starts[self._index]))
+
+    def learn(self, inbox: Mapping[int, pa.LargeStringArray]) -> dict[int, Any]:
+        """Keep the answers. Where one is missing its sender is lost, and all is asked again."""
+        self._suppressors = Suppressors(self._suppressor_N, inbox)
+        return {}
+
     def finish(self) -> list[Receipt]:
         """Commit the ranks of the partition's parts."""
         params, forward_N = self._job.params, self._partition.forward_scores()
         if isinstance(params, BaselineParams):
             score_N = self._baseline_scores(params.baseline, forward_N)
-            suppressor_N, suppression_N = np.full_like(score_N, -1), np.zeros_like(score_N)
         else:
             score_N = self._partition.scores()
-            suppressor_N, suppression_N = self._partition.strongest_messages()
         ranks = pa.table(
-            [self._difficulty_N, ~self._cut_off_N, forward_N, score_N, suppressor_N, suppression_N],
+            [self._difficulty_N, ~self._cut_off_N, forward_N, score_N, self._suppressor_N, self._suppression_N],
             schema=schemas.RANKS,
         )
         receipts = []
@@ -241,8 +243,9 @@ class RankMember:
             cut_off = int(self._cut_off_N[start : start + rows].sum())
             key = artifacts.unit_key(f"{part:08d}", self._job.params, self._job.offset, self._job.pool.graph_identity)
             counters = {"ranked": rows - cut_off, "cut_off": cut_off}
-            table = ranks.slice(start, rows)
-            receipts.append(artifacts.commit_unit(self._job.pool.folder, key, {RANKS: table}, counters))
+            names = pa.table([self._suppressors.uids(slice(start, start + rows))], schema=schemas.SUPPRESSORS)
+            files = {RANKS: ranks.slice(start, rows), SUPPRESSORS: names}
+            receipts.append(artifacts.commit_unit(self._job.pool.folder, key, files, counters))
             start += rows
         return receipts
 
@@ -263,15 +266,3 @@ class RankMember:
         score_N = np.zeros_like(forward_N)
         score_N[left_P] = baseline.of_pool(view)
         return score_N
-
-
-def read_features(pool: Pool, baseline: Baseline) -> npt.NDArray[np.float32]:
-    """The rows of the whole pool that distances are taken between, as the graph takes them; float32 [N, D]."""
-    parts, first_row = [], 0
-    for receipt in pool.parts:
-        names = [f"{side}_emb" for side in ("image", "text") if side in baseline.features.split("+")]
-        table = artifacts.read_table(pool.embed_folder, receipt, baseline.embeddings, names)
-        sides = {name: columns.vectors(table[name]) for name in names}
-        parts.append(features(baseline.features, sides.get("image_emb"), sides.get("text_emb"), first_row))
-        first_row += len(table)
-    return np.concatenate(parts)

@@ -1,12 +1,11 @@
 """The select stage: the ranking of the pool -> what fits the budget, and of each sample what became of it and why.
 
 Reads the rank artifact, writes `decisions.parquet` (schemas.DECISIONS) per input shard, row-aligned with embed's parts.
+A worker holds one part: whom another part's sample suppressed, the ranking has named.
 """
 
-import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +25,8 @@ from pipeline.selection.budget import (
     threshold_of_score,
 )
 from pipeline.selection.fixed_point import SCALE, to_float
-from pipeline.selection.ranking import RANKS
+from pipeline.selection.pool import SAMPLES
+from pipeline.selection.ranking import RANKS, SUPPRESSORS
 
 Int64s = npt.NDArray[np.int64]
 
@@ -69,7 +69,7 @@ def draw_line(
 ) -> Line:
     """Find the exact line: a few rounds of histograms over the parts, never a sort of the pool.
 
-    Groups get their share of the ranked samples by largest remainder; their labels are held in memory.
+    Groups get their share of the ranked samples by largest remainder; memory holds 4 bytes a sample for them.
 
     Args:
         rank_folder: `work_dir/rank`.
@@ -88,7 +88,7 @@ def draw_line(
             table = artifacts.read_table(rank_folder, receipt, RANKS, ["ranked", "selection_score"])
             member_M = table["ranked"].to_numpy()
             if params.groups is not None:
-                member_M = member_M & (labels[i] == group)
+                member_M = member_M & (groups.code_of[i] == groups.codes[group])
             yield table["selection_score"].to_numpy()[member_M]
 
     def cut(group: str, threshold: Threshold) -> Cut:
@@ -114,10 +114,28 @@ def draw_line(
         raise UserError(f"{option} {budget} samples, but only {ranked} are ranked ({cut_off} were cut off)")
     if params.groups is None:
         return Line(budget, (highest("", budget),))
-    labels = [read_labels(embed_folder, part, params.groups) for part in parts]
-    names = np.unique(np.concatenate(labels)).tolist()
+    groups = read_groups(embed_folder, parts, params.groups)
+    names = sorted(groups.codes)
     shares = quotas([sum(len(score_M) for score_M in scores(name)) for name in names], budget)
     return Line(budget, tuple(highest(name, share) for name, share in zip(names, shares, strict=True) if share))
+
+
+@dataclass(frozen=True)
+class Groups:
+    """The groups of a pool: the number of each, and int32 [N] per part, that of each sample."""
+
+    codes: dict[str, int]
+    code_of: list[npt.NDArray[np.int32]]
+
+
+def read_groups(embed_folder: str, parts: Sequence[Receipt], name: str) -> Groups:
+    """Number the groups of a pool; raises what `read_labels` does."""
+    groups = Groups({}, [])
+    for part in parts:
+        distinct, place_N = np.unique(read_labels(embed_folder, part, name), return_inverse=True)
+        codes = [groups.codes.setdefault(label, len(groups.codes)) for label in distinct.tolist()]
+        groups.code_of.append(np.array(codes, np.int32)[place_N])
+    return groups
 
 
 def read_labels(embed_folder: str, part: Receipt, name: str) -> npt.NDArray[np.str_]:
@@ -127,7 +145,7 @@ def read_labels(embed_folder: str, part: Receipt, name: str) -> npt.NDArray[np.s
         UserError: there is no such column of text.
     """
     try:
-        column = artifacts.read_table(embed_folder, part, "samples.parquet", [name])[name]
+        column = artifacts.read_table(embed_folder, part, SAMPLES, [name])[name]
     except (KeyError, pa.ArrowInvalid) as error:
         raise UserError(f"select.groups: {name!r} is no column; expected shard or a text of embed.fields") from error
     if not pa.types.is_string(column.type):
@@ -160,15 +178,14 @@ class SelectWorker:
     """Says of each sample of a part what became of it."""
 
     def __init__(self, embed_folder: str, rank_folder: str, folder: str, parts: Sequence[Receipt]) -> None:
-        """`parts` are the embed artifact's units: the suppressing neighbour of a sample may lie in any of them."""
+        """`parts` are the embed artifact's units."""
         self._embed_folder, self._rank_folder, self._folder, self._parts = embed_folder, rank_folder, folder, parts
-        self._starts = np.cumsum([0, *(receipt.rows("samples.parquet") for receipt in parts)])
-        self._uids = functools.lru_cache(maxsize=None)(self._read_uids)
 
     def __call__(self, unit: SelectUnit) -> Receipt:
         """Decide and commit one part."""
         ranks = artifacts.read_table(self._rank_folder, unit.ranks, RANKS)
-        samples = artifacts.read_table(self._embed_folder, self._parts[unit.part], "samples.parquet", ["shard", "key"])
+        suppressors = artifacts.read_table(self._rank_folder, unit.ranks, SUPPRESSORS)
+        samples = artifacts.read_table(self._embed_folder, self._parts[unit.part], SAMPLES, ["uid", "shard", "key"])
         score_N, ranked_N = ranks["selection_score"].to_numpy(), ranks["ranked"].to_numpy()
         kept_N = np.zeros(len(score_N), bool)
         if unit.groups is not None:
@@ -177,10 +194,9 @@ class SelectWorker:
             member_N = ranked_N if unit.groups is None else ranked_N & (label_N == cut.group)
             kept_N[member_N] = kept_in_part(score_N[member_N], cut.threshold, *cut.ties_before)
         reason_N = np.where(kept_N, "kept", np.where(ranked_N, "below-budget", "cut-off"))
-        suppressor_N = ranks["suppressor"].to_numpy()
         table = pa.table(
             [
-                self._uids(unit.part),
+                samples["uid"],
                 samples["shard"],
                 samples["key"],
                 ranks["difficulty"],
@@ -189,8 +205,8 @@ class SelectWorker:
                 score_N,
                 kept_N,
                 reason_N,
-                self._uids_at(suppressor_N),
-                suppressor_N,
+                suppressors["suppressed_by"],
+                ranks["suppressor"],
                 to_float(ranks["suppression"].to_numpy()),
             ],
             schema=schemas.DECISIONS,
@@ -201,15 +217,3 @@ class SelectWorker:
             "cut_off": int((~ranked_N).sum()),
         }
         return artifacts.commit_unit(self._folder, unit.key, {"decisions.parquet": table}, counters)
-
-    def _read_uids(self, part: int) -> pa.ChunkedArray:
-        return artifacts.read_table(self._embed_folder, self._parts[part], "samples.parquet", ["uid"])["uid"]
-
-    def _uids_at(self, position_N: Int64s) -> pa.Array:
-        """The uids at canonical positions; null for -1."""
-        uids: npt.NDArray[Any] = np.full(len(position_N), None, object)
-        part_N = np.searchsorted(self._starts, position_N, side="right") - 1
-        for part in np.unique(part_N[position_N >= 0]):
-            rows = np.flatnonzero(part_N == part)
-            uids[rows] = self._uids(int(part)).take(pa.array(position_N[rows] - self._starts[part])).to_numpy()
-        return pa.array(uids, pa.string())

@@ -1,14 +1,18 @@
 """The rank stage on real artifacts: partitions, losses and checkpoints leave no trace in what is committed."""
 
+import dataclasses
 from functools import partial
 
 import pytest
 
-from pipeline import storage
-from pipeline.driver import plan_run, run
+from pipeline import artifacts, storage
+from pipeline.driver import run
 from pipeline.execution import InProcess, Resources
+from pipeline.run_plan import plan_run
+from pipeline.selection import ranking
 from pipeline.selection.distributed import settle
-from pipeline.selection.ranking import Pool, RankJob, RankMember, rank, resolve_offset, share_parts
+from pipeline.selection.pool import Pool
+from pipeline.selection.ranking import CLOSING, RankJob, RankMember, rank, resolve_offset, share_parts
 from tests.pools import tree
 from tests.selection.test_distributed import Losing
 
@@ -28,36 +32,83 @@ def test_parts_are_shared_evenly_and_completely(rows, n, bounds):
     assert share_parts(rows, n) == bounds
 
 
+def pool_of(config, manifests, folder):
+    embed, graph = manifests["embed"].units, manifests["graph"].units
+    return Pool(f"{config.work_dir}/embed", embed, f"{config.work_dir}/graph", graph, str(folder))
+
+
+class LosingAt(Losing):
+    """Loses a member before the first call of an exchange that has this name."""
+
+    def __init__(self, group, method, member):
+        super().__init__(group, {})
+        self.method, self.member = method, member
+
+    def exchange(self, method, members, inboxes, *arguments):
+        if method == self.method:
+            self.group.lose(self.member)
+            self.method = None
+        return super().exchange(method, members, inboxes, *arguments)
+
+
 def test_lost_members_come_back_from_their_files(configure, tmp_path):
     config = configure()
     result = run(config, InProcess(), stop_after="rank")
     folder = str(tmp_path / "rank-again")
     params = plan_run(config).rank.params
-    embed, graph = result.manifests["embed"], result.manifests["graph"]
-    artifacts_of = Pool(f"{config.work_dir}/embed", embed.units, f"{config.work_dir}/graph", graph.units, folder)
-    offset = resolve_offset(artifacts_of, params)
+    pool = pool_of(config, result.manifests, folder)
+    offset = resolve_offset(pool, params)
     assert offset == result.manifests["rank"].facts["offset"]
-    job = RankJob(artifacts_of, params, offset, (0, 1, 2, 3, 4))
+    job = RankJob(pool, params, offset, (0, 1, 2, 3, 4))
     losses = {call: [call % 4] for call in range(2, 60, 2)}
-    group = Losing(InProcess().group(partial(RankMember, job), 4, Resources()), losses)
-    receipts = [receipt for member in settle(group, "finish", checkpoint_every=1) for receipt in member]
-    assert storage.list_files(job.checkpoints)
-    assert receipts == list(result.manifests["rank"].units)
-    assert tree(f"{folder}/units") == tree(f"{config.work_dir}/rank/units")
+    for losing in (partial(Losing, losses=losses), *(partial(LosingAt, method=name, member=2) for name in CLOSING)):
+        group = losing(InProcess().group(partial(RankMember, job), 4, Resources()))
+        receipts = [receipt for member in settle(group, "finish", CLOSING, checkpoint_every=1) for receipt in member]
+        assert storage.list_files(job.checkpoints)
+        assert receipts == list(result.manifests["rank"].units)
+        assert tree(f"{folder}/units") == tree(f"{config.work_dir}/rank/units")
+        storage.delete([file.url for file in storage.list_files(folder)])
+
+
+def test_suppressors_are_named_by_the_uids_at_their_positions(configure, tmp_path):
+    config = configure()
+    result = run(config, InProcess(), stop_after="graph")
+    pool = pool_of(config, result.manifests, tmp_path / "rank")
+    uids = [
+        uid
+        for part in pool.parts
+        for uid in artifacts.read_table(pool.embed_folder, part, "samples.parquet")["uid"].to_pylist()
+    ]
+    for receipt in rank(pool, plan_run(config).rank.params, 0.5, InProcess(), Resources(workers=4)):
+        by = artifacts.read_table(pool.folder, receipt, ranking.RANKS)["suppressor"].to_pylist()
+        names = artifacts.read_table(pool.folder, receipt, ranking.SUPPRESSORS)["suppressed_by"].to_pylist()
+        assert names == [uids[position] if position >= 0 else None for position in by]
+        assert len(set(names)) > 2 and None in names
+
+
+def test_a_ranking_of_an_earlier_version_is_made_again_where_it_is_needed(configure):
+    config = configure()
+    whole = run(config, InProcess(), stop_after="select")
+    decisions = tree(f"{config.work_dir}/select")
+    manifest = whole.manifests["rank"]
+    units = tuple(
+        dataclasses.replace(unit, files=tuple(file for file in unit.files if file.name != ranking.SUPPRESSORS))
+        for unit in manifest.units
+    )
+    earlier = artifacts.commit_manifest(f"{config.work_dir}/rank", dataclasses.replace(manifest, units=units))
+    storage.delete([file.url for file in storage.list_files(f"{config.work_dir}/rank/*/{ranking.SUPPRESSORS}")])
+    assert run(config, InProcess(), stop_after="select").manifests["rank"] == earlier
+    storage.delete([file.url for file in storage.list_files(f"{config.work_dir}/select")])
+    again = run(config, InProcess(), stop_after="select")
+    assert again.manifests["rank"] == manifest
+    assert tree(f"{config.work_dir}/select") == decisions
 
 
 def test_checkpoints_are_swept(configure, tmp_path):
     config = configure()
     result = run(config, InProcess(), stop_after="graph")
     params = plan_run(config).rank.params
-    manifests = result.manifests
-    given = Pool(
-        f"{config.work_dir}/embed",
-        manifests["embed"].units,
-        f"{config.work_dir}/graph",
-        manifests["graph"].units,
-        str(tmp_path / "r"),
-    )
+    given = pool_of(config, result.manifests, tmp_path / "r")
     one = rank(given, params, 0.5, InProcess(), Resources(workers=1))
     four = rank(given, params, 0.5, InProcess(), Resources(workers=4))
     assert one == four
