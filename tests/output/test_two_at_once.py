@@ -91,7 +91,8 @@ def test_a_killed_one_keeps_nobody_waiting(tmp_path):
     put_pool(tmp_path / "pool", made)
     url = subset_file(tmp_path, [item.uid for item in made[0]])
     options = ["--subset", url, "--input", str(tmp_path / "pool"), "--output", str(tmp_path / "out")]
-    process = start(*options)
+    # A temporary folder would be left behind.
+    process = start(*options, "--work-dir", str(tmp_path / "work"))
     process.stdin.write("go\n")
     process.stdin.flush()
     assert [process.stdout.readline() for _ in range(2)] == ["ready\n", "writing\n"]
