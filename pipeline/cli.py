@@ -213,7 +213,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-# As pipeline.driver.STAGES, which a test compares: importing it here would cost a second at every `--help`.
+# As pipeline.run_plan.STAGES, which a test compares: importing it here would cost a second at every `--help`.
 STAGES = ("embed", "graph", "rank", "select", "write", "report")
 
 

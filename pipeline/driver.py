@@ -1,8 +1,7 @@
 """A whole run: embed -> graph -> rank -> select -> write -> report, each finished stage skipped.
 
-All identities are known before anything starts: an artifact's fingerprint follows from its parameters and from those of
-the artifacts it is made from. So a run can tell what is finished, what has to be done, and whether the output folder is
-its own, before it touches anything.
+What is to be made is known before anything starts (`run_plan`). So a run can tell what is finished, what has to be
+done, and whether the output folder is its own, before it touches anything.
 """
 
 import contextlib
@@ -13,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING
 
 from pipeline import artifacts, lease, runs, stages, storage
 from pipeline.artifacts import Manifest, Receipt
@@ -23,16 +22,13 @@ from pipeline.execution import Executor, Guarded, InProcess, OnRay, Resources
 from pipeline.explore import sources
 from pipeline.inputs.find import SourceShard
 from pipeline.inputs.tables import TableShard
-from pipeline.source import Source, open_source
+from pipeline.run_plan import STAGES, RunPlan, Stage, plan_run
 from pipeline.stages import Planned
 
 if TYPE_CHECKING:
     from pipeline.report import ReportParams, RunRecord
 
 log = logging.getLogger(__name__)
-
-Stage = Literal["embed", "graph", "rank", "select", "write", "report"]
-STAGES: tuple[Stage, ...] = get_args(Stage)
 
 
 @dataclass(frozen=True)
@@ -52,69 +48,6 @@ class RunResult:
     seconds: Mapping[str, float]
     report: str | None
     output: str
-
-
-@dataclass(frozen=True)
-class RunPlan:
-    """Every artifact of a run, planned."""
-
-    source: Source
-    embed: Planned
-    graph: Planned
-    rank: Planned
-    select: Planned
-    write: Planned
-
-    @property
-    def shards(self) -> tuple[SourceShard, ...]:
-        """The input, in canonical order."""
-        return self.source.shards
-
-    def guarded(self, guard: Callable[[], None]) -> "RunPlan":
-        """The same, with `guard` called before a manifest is written."""
-        planned = {stage: dataclasses.replace(getattr(self, stage), guard=guard) for stage in STAGES[:-1]}
-        return dataclasses.replace(self, **planned)
-
-
-def plan_run(config: RunConfig) -> RunPlan:
-    """Look at the input and name every artifact; nothing is written.
-
-    Raises:
-        UserError: the input or the model is missing.
-    """
-    from pipeline.graph.params import GraphParams
-    from pipeline.output.stage import WriteParams
-    from pipeline.selection.methods import Baseline
-    from pipeline.selection.ranking import BaselineParams, RankParams
-    from pipeline.selection.stage import SelectParams
-
-    source = open_source(config)
-    plan = partial(stages.plan, config.work_dir)
-    embed = plan("embed", source.params, {"pool": source.identity})
-    graph = plan(
-        "graph",
-        GraphParams(
-            **config.graph.model_dump(exclude={"model"}),
-            embeddings=config.embeddings_file,
-            drop_score=config.select.drop_score,
-            drop_fraction=config.select.drop_fraction,
-        ),
-        {"embed": embed.fingerprint},
-    )
-    rank_params = RankParams(
-        difficulty=config.score.difficulty,
-        offset=config.score.offset,
-        gamma_forward=config.select.gamma_forward,
-        gamma_reverse=config.select.gamma_reverse,
-    )
-    if config.select.method != "d2":
-        baseline = Baseline(config.select.method, config.select.seed, config.graph.features, config.embeddings_file)
-        rank_params = BaselineParams(**dataclasses.asdict(rank_params), baseline=baseline)
-    rank = plan("rank", rank_params, {"graph": graph.fingerprint})
-    budget = SelectParams(config.select.fraction, config.select.size, config.select.min_score, config.select.groups)
-    select = plan("select", budget, {"rank": rank.fingerprint})
-    write = plan("write", WriteParams(**config.write.model_dump()), {"select": select.fingerprint})
-    return RunPlan(source, embed, graph, rank, select, write)
 
 
 @contextlib.contextmanager

@@ -2,8 +2,9 @@
 
 The only layer that retries: filesystems are opened with their own retries off, so that a store that asks for less is
 not asked five times five times. A request that may pass (429, 5xx, timeouts, resets, bodies cut short) is tried again
-after a random, growing pause (full jitter), so that a thousand workers do not come back at once. What a person must
-mend (keys, rights, a missing bucket, a full disk) is not. Messages hold no credentials.
+after a growing pause, half of it random, so that a thousand workers do not come back at once and that none has used up
+its tries before a store that was away for 20 seconds is back. What a person must mend (keys, rights, a missing bucket,
+a full disk) is not. Messages hold no credentials.
 """
 
 import contextlib
@@ -22,12 +23,12 @@ from pipeline.errors import InfrastructureError, UserError
 log = logging.getLogger(__name__)
 
 ATTEMPTS_VARIABLE = "D2PRUNE_STORAGE_ATTEMPTS"
-"""Environment: tries of one request before the unit of work fails; 8 last ten to twenty seconds, more with timeouts."""
+"""Environment: tries of one request before the unit of work fails; 10 last 20 to 45 seconds, more with timeouts."""
 
 REQUESTS_VARIABLE = "D2PRUNE_STORAGE_REQUESTS"
 """Environment: requests of one process under way at once."""
 
-_ATTEMPTS = 8
+_ATTEMPTS = 10
 _REQUESTS = 32
 _PAUSE_S, _LONGEST_PAUSE_S = 0.2, 10.0
 _LOUD_FROM = 3
@@ -129,7 +130,9 @@ def request(url: str) -> Iterator[None]:
 
 
 def _pause(state: tenacity.RetryCallState) -> float:
-    return tenacity.wait_random_exponential(multiplier=_PAUSE_S, max=_LONGEST_PAUSE_S)(state)
+    half, longest = _PAUSE_S / 2, _LONGEST_PAUSE_S / 2
+    fixed = tenacity.wait_exponential(multiplier=half, max=longest)(state)
+    return fixed + tenacity.wait_random_exponential(multiplier=half, max=longest)(state)
 
 
 def _tell(state: tenacity.RetryCallState) -> None:

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import s3fs
+import tenacity
 
 from pipeline import read_ahead, retries, s3, storage
 from pipeline.demo import s3_server
@@ -79,6 +80,14 @@ def test_pages_of_a_listing_are_retried_one_by_one(behind):
     listed = s3.list_objects(functools.partial(call, MaxKeys=2), bucket, "pages/")
     assert [entry["Key"] for entry in listed] == [f"pages/{i:02d}" for i in range(20)]
     assert proxy.spoiled["503"] >= 9
+
+
+def test_the_tries_outlast_a_store_that_is_away_for_20_seconds():
+    states = [tenacity.RetryCallState(None, None, (), {}) for _ in range(retries.attempts() - 1)]
+    for number, state in enumerate(states, 1):
+        state.attempt_number = number
+    lengths = [sum(map(retries._pause, states)) for _ in range(200)]
+    assert 20 < min(lengths) < max(lengths) < 45 and max(lengths) - min(lengths) > 1
 
 
 @pytest.mark.parametrize("kind", ["dropped mid-upload", "503"])

@@ -6,7 +6,8 @@ messages in rounds. A worker of `map` may have `helpers`: cores of machines that
 A worker is whatever `make_worker()` returns: a callable from unit to result, built where it runs, so that models and
 compiled kernels are loaded once per worker. Units are independent, so a unit may run again after a crash: its result is
 committed atomically and is the same. Retried, with back-off: `InfrastructureError` and workers that die. Not retried:
-anything else a unit raises, since it would be raised again. Ray appears in `on_ray.py` and in `jobs/` only.
+anything else a unit raises, since it would be raised again. Ray appears in `on_ray.py`,
+`ray_group.py` and `jobs/` only.
 """
 
 from pipeline.execution import metrics

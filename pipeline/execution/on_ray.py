@@ -1,4 +1,4 @@
-"""Ray actors as workers and as members of groups; the only module that imports Ray."""
+"""Ray actors as workers; with `ray_group` the only module that imports Ray."""
 
 import collections
 import contextlib
@@ -15,7 +15,8 @@ from typing import Any
 
 from pipeline.errors import D2PruneError, InfrastructureError, UserError
 from pipeline.execution import metrics
-from pipeline.execution.contract import ATTEMPTS, Inboxes, Resources, ResultT, UnitT, name_of, named, pause, tried
+from pipeline.execution.contract import ATTEMPTS, Resources, ResultT, UnitT, name_of, named, pause
+from pipeline.execution.ray_group import RayGroup, fetch
 from pipeline.execution.ray_helpers import RayHelpers, workers_that_fit
 
 log = logging.getLogger(__name__)
@@ -30,13 +31,6 @@ def _import_ray() -> Any:
     import ray
 
     return ray
-
-
-def _fetch(boxed: list[Any]) -> Any:
-    """What a reference stands for; boxed, Ray hands the reference itself to an actor."""
-    import ray
-
-    return ray.get(boxed[0])
 
 
 def _send_metrics_to_ray() -> None:
@@ -83,7 +77,7 @@ class _Host:
         try:
             with self._building:
                 if self._worker is None:
-                    self._worker = _fetch(make_worker)()
+                    self._worker = fetch(make_worker)()
             return True, self._worker(unit), metrics.drain()
         except D2PruneError as error:
             return False, error, metrics.drain()
@@ -154,7 +148,7 @@ class OnRay:
         """How many such workers the cluster as it is now can hold, and one at least."""
         return max(1, workers_that_fit(self._ray.nodes(), resources))
 
-    def group(self, make_member: Callable[[int], Any], size: int, resources: Resources) -> "RayGroup":
+    def group(self, make_member: Callable[[int], Any], size: int, resources: Resources) -> RayGroup:
         """See `Executor.group`."""
         # All members live at once. They ask for half of what they use, less where the cluster is small: when a machine
         # vanishes its members find room beside others instead of waiting for a new one. Ray fills machines half before
@@ -321,104 +315,3 @@ class _Pool:
             wanted = f"{self._resources.num_cpus:g} CPU, {self._resources.num_gpus:g} GPU"
             log.warning("%d units wait: the cluster has no room for a worker (%s each)", waiting, wanted)
             self._heard = time.monotonic()
-
-
-class _Member:
-    """The Ray actor's body: one member of a group, unbuilt at first and after a restart."""
-
-    def __init__(self) -> None:
-        self._member: Any = None
-
-    def build(self, make_member: list[Any], index: int) -> tuple[str, Any]:
-        try:
-            self._member = tried(lambda: _fetch(make_member)(index), f"member {index}")
-            return "done", self._member.ready()
-        except D2PruneError as error:
-            return "error", error
-
-    def call(self, method: str) -> tuple[str, Any]:
-        if self._member is None:
-            return "lost", None
-        try:
-            return "done", tried(getattr(self._member, method), method)
-        except D2PruneError as error:
-            return "error", error
-
-    def exchange(self, method: str, letters: dict[int, list[Any]], arguments: tuple[Any, ...]) -> tuple[str, Any]:
-        """Fetch the letters, run the method, and keep what it sends in this node's object store."""
-        import ray
-
-        if self._member is None:
-            return "lost", None
-        inbox, unreachable = {}, []
-        for source, (reference,) in letters.items():
-            try:
-                inbox[source] = ray.get(reference)
-            except ray.exceptions.RayError:
-                unreachable.append(source)
-        try:
-            outbox = getattr(self._member, method)(inbox, *arguments)
-        except D2PruneError as error:
-            return "error", error
-        return "done", ({destination: [ray.put(message)] for destination, message in outbox.items()}, unreachable)
-
-
-class RayGroup:
-    """Members on Ray actors; messages go from one's node to the other's through the object store."""
-
-    def __init__(self, ray: Any, make_member: Callable[[int], Any], size: int, resources: Resources) -> None:
-        self.size = size
-        self._ray = ray
-        actor = ray.remote(num_cpus=resources.num_cpus, num_gpus=resources.num_gpus, max_restarts=-1)(_Member)
-        self._make_member = [ray.put(make_member)]
-        self._actors = [actor.remote() for _ in range(size)]
-
-    def build(self, members: Sequence[int]) -> dict[int, Any]:
-        """See `Group.build`."""
-        return self._results({index: self._actors[index].build.remote(self._make_member, index) for index in members})
-
-    def call(self, method: str, members: Sequence[int]) -> dict[int, Any]:
-        """See `Group.call`."""
-        return self._results({index: self._actors[index].call.remote(method) for index in members})
-
-    def exchange(
-        self, method: str, members: Sequence[int], inboxes: Inboxes, *arguments: Any
-    ) -> tuple[Inboxes, set[int]]:
-        """See `Group.exchange`."""
-        pending = {
-            index: self._actors[index].exchange.remote(method, inboxes.get(index, {}), arguments) for index in members
-        }
-        results = self._results(pending)
-        lost = set(members) - results.keys()
-        outgoing: Inboxes = {}
-        for source, (outbox, unreachable) in results.items():
-            lost.update(unreachable)
-            for destination, letter in outbox.items():
-                outgoing.setdefault(destination, {})[source] = letter
-        return outgoing, lost
-
-    def actor(self, member: int) -> Any:
-        """The member's actor, for whoever wants to kill one."""
-        return self._actors[member]
-
-    def close(self) -> None:
-        """See `Group.close`."""
-        for actor in self._actors:
-            self._ray.kill(actor)
-
-    def _results(self, pending: dict[int, Any]) -> dict[int, Any]:
-        """What came back, without the members that are lost."""
-        results = {}
-        for index, reference in pending.items():
-            try:
-                state, value = self._ray.get(reference)
-            except self._ray.exceptions.RayTaskError:
-                raise
-            except self._ray.exceptions.RayError as error:
-                log.warning("member %d is lost (%s)", index, " ".join(str(error).split())[:200])
-                continue
-            if state == "error":
-                raise value
-            if state == "done":
-                results[index] = value
-        return results

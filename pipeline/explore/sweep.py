@@ -18,12 +18,13 @@ from pipeline import artifacts, storage
 from pipeline.artifacts import Manifest
 from pipeline.columns import vectors
 from pipeline.config import RunConfig
-from pipeline.driver import RunPlan, plan_run, run
+from pipeline.driver import run
 from pipeline.errors import UserError
 from pipeline.explore.finished import DECISIONS, SAMPLES, FinishedRun
 from pipeline.graph.csr import Graph
 from pipeline.graph.tables import read_graph
 from pipeline.report import metrics
+from pipeline.run_plan import RunPlan, plan_run
 from pipeline.scores.column import read_score, shift
 from pipeline.selection.api import compute_scores
 from pipeline.selection.budget import size_of_fraction, top

@@ -16,12 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import UserError
-from pipeline.graph.block_search import block_search, projection_for
 from pipeline.graph.csr import Graph
 from pipeline.graph.duplicates import Groups, collapse, expand
 from pipeline.graph.features import unit_rows
 from pipeline.graph.images import Images
-from pipeline.graph.lists import Lists, search_lists, visits_of
+from pipeline.graph.list_search import projection_for, search_probes
+from pipeline.graph.lists import Lists
 from pipeline.graph.merge import without_self
 from pipeline.graph.parallel import available_cores, parallel_ranges
 from pipeline.graph.quantiser import Quantiser, default_nlist, probes_of, train, training_sample
@@ -304,15 +304,8 @@ def search_in_memory(
     parallel_ranges(gather, n_rows, threads, chunk=4096)
     images = None if images is None else images[order_R]
     lists = Lists(ordered_RD, positions_R[order_R], indptr, centroids_LD, images)
-    probes_RP = probes_RP[order_R]
     top = TopK.empty(n_rows, n_best)
-    search_one = block_search(rows_RD.shape[1])
-
-    def search(start: int, stop: int) -> None:
-        for probes in (probes_RP[start:stop, :1], probes_RP[start:stop, 1:]):
-            search_lists(lists, lists.rows, visits_of(probes, nlist, start), top, search_one, images)
-
-    parallel_ranges(search, n_rows, threads, chunk=n_rows)
+    search_probes(lists, lists.rows, probes_RP[order_R], top, threads, images)
     out = TopK.empty(n_rows, n_best)
     out.sq_distances[order_R] = top.sq_distances
     out.positions[order_R] = top.positions

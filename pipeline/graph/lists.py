@@ -10,6 +10,7 @@ bound, in another.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -25,20 +26,36 @@ Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
 
 
-class BlockSearch(Protocol):
-    """Does what `search_block` does for one block."""
+class SomeLists(Protocol):
+    """What a search has to know of lists, however their rows are kept; see `Lists`."""
+
+    @property
+    def positions(self) -> Int64:
+        """Canonical positions, int64 [M]."""
+
+    @property
+    def indptr(self) -> Int64:
+        """Where each list begins, int64 [L+1]."""
+
+    @property
+    def centroids(self) -> Float32:
+        """Float32 [L, D]."""
+
+    @property
+    def images(self) -> Images | None:
+        """Those of the rows, if they are to be compared by them."""
+
+    def rows_of(self, start: int, stop: int) -> Float32:
+        """Return the rows [start, stop), float32 and contiguous."""
+
+
+class ListSearch(Protocol):
+    """Does what `search_lists` does."""
 
     def __call__(
-        self,
-        queries_QD: Float32,
-        index_B: Int64,
-        rows_MD: Float32,
-        positions_M: Int64,
-        centre_D: Float32,
-        top: TopK,
-        images: tuple[Images, Images] | None = None,
+        self, lists: SomeLists, queries_QD: Float32, visits: Visits, top: TopK, images: Images | None = None
     ) -> None:
-        """Let the block's rows of the queries meet the members; `images` are those of both, to be used or not."""
+        """Let queries meet the members of the lists they visit."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +76,15 @@ class Lists:
     centroids: Float32
     images: Images | None = None
 
+    @classmethod
+    def one(cls, rows_MD: Float32, positions_M: Int64) -> Lists:
+        """Return all these rows as one list."""
+        return cls(rows_MD, positions_M, np.array([0, len(rows_MD)]), rows_MD.mean(axis=0, keepdims=True))
+
+    def rows_of(self, start: int, stop: int) -> Float32:
+        """Return the rows [start, stop)."""
+        return self.rows[start:stop]
+
 
 @dataclass(frozen=True)
 class Visits:
@@ -71,6 +97,11 @@ class Visits:
 
     indptr: Int64
     queries: Int64
+
+    @classmethod
+    def everyone(cls, start: int, stop: int) -> Visits:
+        """Return that the queries [start, stop) all visit one list."""
+        return cls(np.array([0, stop - start]), np.arange(start, stop))
 
 
 def visits_of(probes_QP: Int32, n_lists: int, first_query: int = 0) -> Visits:
@@ -90,47 +121,32 @@ def visits_of(probes_QP: Int32, n_lists: int, first_query: int = 0) -> Visits:
     return Visits(indptr, _invert(probes_QP, indptr, first_query))
 
 
-def search_on_cpu(
-    queries_QD: Float32,
-    index_B: Int64,
-    rows_MD: Float32,
-    positions_M: Int64,
-    centre_D: Float32,
-    top: TopK,
-    images: tuple[Images, Images] | None = None,
-) -> None:
-    """Search one block on the calling thread; see `search.search_block`."""
-    of_queries, of_members = images or (None, None)
-    members = Members.prepare(rows_MD, positions_M, centre_D, images=of_members)
-    search_block(queries_QD, index_B, members, top, of_queries)
-
-
 def search_lists(
-    lists: Lists,
-    queries_QD: Float32,
-    visits: Visits,
-    top: TopK,
-    search: BlockSearch = search_on_cpu,
-    images: Images | None = None,
+    lists: SomeLists, queries_QD: Float32, visits: Visits, top: TopK, images: Images | None = None
 ) -> None:
-    """Let queries meet the members of the lists they visit.
+    """Let queries meet the members of the lists they visit, on the calling thread.
 
     Args:
         lists: L lists.
         queries_QD: float32 [Q, D], contiguous.
         visits: of the same L lists.
         top: state of the Q queries, changed in place.
-        search: searches one block; which one changes speed only.
-        images: of the queries, if the lists have theirs.
+        images: of the queries, to be used if the lists have theirs.
     """
-    for number in range(len(lists.indptr) - 1):
-        start, stop = lists.indptr[number], lists.indptr[number + 1]
+    for number, start, stop, visiting in met(lists.indptr, visits):
+        both = images is not None and lists.images is not None
+        of_members = lists.images[start:stop] if both and lists.images is not None else None
+        members = Members.prepare(
+            lists.rows_of(start, stop), lists.positions[start:stop], lists.centroids[number], images=of_members
+        )
+        search_block(queries_QD, visiting, members, top, images if both else None)
+
+
+def met(indptr: Int64, visits: Visits) -> Iterator[tuple[int, int, int, Int64]]:
+    """Yield (number, first row, end, queries that visit) of each list that has both rows and visitors."""
+    for number in np.flatnonzero(np.diff(indptr) * np.diff(visits.indptr)).tolist():
         visiting = visits.queries[visits.indptr[number] : visits.indptr[number + 1]]
-        if start == stop or len(visiting) == 0:
-            continue
-        rows_MD, positions_M = lists.rows[start:stop], lists.positions[start:stop]
-        both = None if images is None or lists.images is None else (images, lists.images[start:stop])
-        search(queries_QD, visiting, rows_MD, positions_M, lists.centroids[number], top, both)
+        yield number, int(indptr[number]), int(indptr[number + 1]), visiting
 
 
 @njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]

@@ -15,9 +15,9 @@ from numba import njit
 from numpy.typing import NDArray
 
 from pipeline.errors import UserError
-from pipeline.graph.block_search import block_search, projection_for
 from pipeline.graph.images import Images, Projection
-from pipeline.graph.lists import Lists, search_lists, search_on_cpu, visits_of
+from pipeline.graph.list_search import on_cpu, projection_for, search_probes, search_rows
+from pipeline.graph.lists import Lists
 from pipeline.graph.parallel import parallel_ranges
 from pipeline.graph.search import NO_POSITION, Members, TopK, search_block
 
@@ -31,6 +31,8 @@ TRAINING_ROWS_PER_LIST = 32
 ITERATIONS = 4
 FLAT_LISTS = 65_536
 UPPER_PROBES = 32
+# Rows that find their lists in two levels at a time.
+_BLOCK = 262_144
 
 
 def default_nlist(n_rows: int) -> int:
@@ -143,25 +145,25 @@ class Quantiser:
             [N, P]; positions are list numbers, NO_POSITION past the last that was found (two levels only).
         """
         top = TopK.empty(len(rows_ND), nprobe)
-        search_one = block_search(rows_ND.shape[1])
-        if self._upper is None and search_one is search_on_cpu:
-            projection, members = self._members_for(len(rows_ND))
-            if projection is not None and images is None:
-                images = projection.images(rows_ND, threads)
-
-        def search(start: int, stop: int) -> None:
-            if self._upper is None and search_one is search_on_cpu:
-                search_block(rows_ND, np.arange(start, stop), members, top, images)
-                return
-            if self._upper is None:
-                numbers = self._members.positions
-                search_one(rows_ND, np.arange(start, stop), self.centroids, numbers, self._members.centre, top)
-                return
-            n_upper = len(self._upper.centroids)
-            upper = self._upper.nearest(rows_ND[start:stop], min(UPPER_PROBES, n_upper)).positions
-            search_lists(self._lists, rows_ND, visits_of(upper.astype(np.int32), n_upper, start), top, search_one)
-
-        parallel_ranges(search, len(rows_ND), threads)
+        if self._upper is not None:
+            n_probes = min(UPPER_PROBES, len(self._upper.centroids))
+            for start in range(0, len(rows_ND), _BLOCK):
+                block = slice(start, start + _BLOCK)
+                upper_BP = self._upper.nearest(rows_ND[block], n_probes, threads).positions.astype(np.int32)
+                part = TopK(top.sq_distances[block], top.positions[block])
+                search_probes(self._lists, rows_ND[block], upper_BP, part, threads)
+            return top
+        if not on_cpu(rows_ND.shape[1]):
+            search_rows(self.centroids, np.arange(len(self.centroids)), rows_ND, top, threads)
+            return top
+        projection, members = self._members_for(len(rows_ND))
+        if projection is not None and images is None:
+            images = projection.images(rows_ND, threads)
+        parallel_ranges(
+            lambda start, stop: search_block(rows_ND, np.arange(start, stop), members, top, images),
+            len(rows_ND),
+            threads,
+        )
         return top
 
     def _members_for(self, n_rows: int) -> tuple[Projection | None, Members]:

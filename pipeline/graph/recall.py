@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.graph.parallel import parallel_ranges
-from pipeline.graph.search import Members, TopK, search_block
+from pipeline.graph.list_search import search_rows
+from pipeline.graph.search import TopK
 
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
@@ -71,12 +71,7 @@ def brute_force(
     """
     top = TopK.empty(len(queries_QD), n_neighbors)
     for rows_MD, positions_M in blocks:
-        members = Members.prepare(rows_MD, positions_M)
-
-        def search(start: int, stop: int, members: Members = members) -> None:
-            search_block(queries_QD, np.arange(start, stop), members, top)
-
-        parallel_ranges(search, len(queries_QD), threads)
+        search_rows(rows_MD, positions_M, queries_QD, top, threads)
     return top
 
 

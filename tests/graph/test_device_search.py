@@ -6,7 +6,9 @@ import torch
 
 from pipeline.graph import device_search
 from pipeline.graph.device_search import DeviceSearch
-from pipeline.graph.search import Members, TopK, search_block
+from pipeline.graph.distances import sq_distance_float64
+from pipeline.graph.lists import Lists, Visits, search_lists, visits_of
+from pipeline.graph.search import TopK
 from tests.graph.test_search import pairs_of, rows_with_ties
 from tests.oracles_knn import sorted_pairs
 
@@ -18,30 +20,54 @@ DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 @pytest.mark.parametrize("kind", ["lattice", "jitter", "plain"])
 @pytest.mark.parametrize("tile", [16, 8192])
 def test_equals_sorting_every_pair(device, dtype, kind, tile, monkeypatch):
-    monkeypatch.setattr(device_search, "TILE_QUERIES", tile)
-    monkeypatch.setattr(device_search, "TILE_MEMBERS", tile)
-    for seed in range(8):
+    for name in ("TILE_QUERIES", "TILE_MEMBERS", "WINDOW"):
+        monkeypatch.setattr(device_search, name, tile)
+    monkeypatch.setattr(device_search, "PAIRS", 8 * tile)
+    for seed in range(6):
         rng = np.random.default_rng(seed)
-        n_members, n_best = int(rng.integers(1, 80)), int(rng.integers(1, 9))
-        members = rows_with_ties(rng, n_members, 24, kind)
-        queries = np.concatenate([rows_with_ties(rng, 30, 24, kind), members[:6]])
+        n_members, n_best, n_dims = int(rng.integers(1, 80)), int(rng.integers(1, 9)), int(rng.integers(1, 40))
+        members = rows_with_ties(rng, n_members, n_dims, kind)
+        queries = np.concatenate([rows_with_ties(rng, 30, n_dims, kind), members[:6]])
         positions = rng.permutation(500)[:n_members]
         top = TopK.empty(len(queries), n_best)
         search = DeviceSearch(device, dtype)
         half = n_members // 2
         for part in (slice(half, None), slice(0, half)):
             if len(positions[part]):
-                centre = members.mean(axis=0)
-                search(queries, rng.permutation(len(queries)), members[part].copy(), positions[part], centre, top)
+                lists = Lists.one(members[part].copy(), positions[part])
+                everyone = Visits.everyone(0, len(queries))
+                search(lists, queries, Visits(everyone.indptr, rng.permutation(len(queries))), top)
         assert pairs_of(top) == [p[:n_best] for p in sorted_pairs(queries, members, positions)]
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_same_bits_as_the_cpu_kernel(device):
-    rows = np.random.default_rng(0).normal(size=(1500, 96)).astype(np.float32)
+@pytest.mark.parametrize("n_dims", [96, 100])
+def test_same_bits_as_the_cpu_kernel(device, n_dims):
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(1500, n_dims)).astype(np.float32)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    one, other = TopK.empty(1500, 6), TopK.empty(1500, 6)
-    search_block(rows, np.arange(1500), Members.prepare(rows, np.arange(1500)), one)
-    DeviceSearch(device)(rows, np.arange(1500), rows, np.arange(1500), rows.mean(axis=0), other)
+    lists = Lists(rows, rng.permutation(1500), np.array([0, 400, 400, 900, 1500]), rows[:4])
+    visits = visits_of(rng.permuted(np.tile(np.arange(-1, 4, dtype=np.int32), (1500, 1)), axis=1)[:, :3], 4)
+    one, other = (TopK.empty(1500, 6, rng_bounds) for rng_bounds in [np.full(1500, 1.9, np.float32)] * 2)
+    search_lists(lists, rows, visits, one)
+    DeviceSearch(device)(lists, rows, visits, other)
     assert one.positions.tobytes() == other.positions.tobytes()
     assert one.sq_distances.tobytes() == other.sq_distances.tobytes()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("n_dims", [1, 15, 16, 100, 512])
+def test_sums_in_the_canonical_order(device, n_dims):
+    rows, others = np.random.default_rng(n_dims).normal(size=(2, 400, n_dims)).astype(np.float32)
+    squares = (torch.from_numpy(rows).to(device).double() - torch.from_numpy(others).to(device).double()).square()
+    expected = [sq_distance_float64(*pair) for pair in zip(rows, others, strict=True)]
+    assert device_search._lane_sums(squares).cpu().tolist() == expected
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_more_candidates_of_a_query_than_are_merged_at_once(device, monkeypatch):
+    monkeypatch.setattr(device_search, "_WIDTH", 2)
+    rows = np.ones((90, 16), np.float32)
+    lists, top = Lists.one(rows, np.arange(90)[::-1]), TopK.empty(90, 4)
+    DeviceSearch(device)(lists, rows, Visits.everyone(0, 90), top)
+    assert (top.positions == np.arange(4)).all() and (top.sq_distances == 0).all()

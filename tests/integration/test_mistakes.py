@@ -9,8 +9,9 @@ import yaml
 
 from pipeline.cli import STAGES as CLI_STAGES
 from pipeline.cli import main
-from pipeline.driver import STAGES, run
+from pipeline.driver import run
 from pipeline.execution import InProcess
+from pipeline.run_plan import STAGES
 from tests.pools import tree
 
 

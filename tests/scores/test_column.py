@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from pipeline import artifacts
-from pipeline.driver import plan_run, run
+from pipeline.driver import run
 from pipeline.errors import UserError
 from pipeline.execution import InProcess
+from pipeline.run_plan import plan_run
 from pipeline.scores.column import read_score
 
 

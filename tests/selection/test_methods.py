@@ -7,11 +7,12 @@ import pytest
 
 from pipeline import artifacts, columns
 from pipeline.config import Method
-from pipeline.driver import plan_run, run
+from pipeline.driver import run
 from pipeline.errors import UserError
 from pipeline.execution import InProcess, Resources
 from pipeline.graph.features import features
 from pipeline.graph.tables import read_graph
+from pipeline.run_plan import plan_run
 from pipeline.selection import budget
 from pipeline.selection.baselines import by_diversity, by_score
 from pipeline.selection.fixed_point import to_fixed

@@ -6,8 +6,9 @@ from functools import partial
 import pytest
 
 from pipeline import artifacts, storage
-from pipeline.driver import plan_run, run
+from pipeline.driver import run
 from pipeline.execution import InProcess, Resources
+from pipeline.run_plan import plan_run
 from pipeline.selection import ranking
 from pipeline.selection.distributed import settle
 from pipeline.selection.pool import Pool

@@ -16,12 +16,10 @@ from numpy.typing import NDArray
 
 from pipeline.artifacts import Receipt
 from pipeline.graph import exchange
-from pipeline.graph.block_search import block_search, projection_for
 from pipeline.graph.duplicates import Groups, expand
 from pipeline.graph.images import Images
 from pipeline.graph.knn import probes
-from pipeline.graph.lists import visits_of
-from pipeline.graph.parallel import parallel_ranges
+from pipeline.graph.list_search import projection_for, search_probes
 from pipeline.graph.quantiser import Quantiser
 from pipeline.graph.search import TopK
 from pipeline.graph.sharded.pool import (
@@ -133,7 +131,7 @@ class _Visitors:
 
 
 class _Members:
-    """A partition's members as they are stored, in the order they came; a list becomes float32 when it is searched."""
+    """`lists.SomeLists` of a partition: rows as they are stored, in the order they came, and float32 when searched."""
 
     def __init__(self, job: Job, partition: int, visitors: _Visitors, n_queries: int) -> None:
         self._job = job
@@ -155,13 +153,14 @@ class _Members:
         home_M = np.concatenate(homes)
         self._order_M = np.argsort(home_M, kind="stable")
         self.positions: Int64 = np.concatenate(positions)[self._order_M]
-        self._indptr = np.searchsorted(home_M[self._order_M], np.arange(len(numbers) + 1))
+        self.indptr = np.searchsorted(home_M[self._order_M], np.arange(len(numbers) + 1))
         n_pairs = n_queries * len(self.positions) // max(1, len(numbers))
         sample = features_of(job, self._raw[:: max(1, len(self._raw) // _FIT_ROWS)])
         self.projection = projection_for(sample, n_queries + len(self.positions), n_pairs)
-        self._images = self._image_lists()
+        self.images = self._image_lists()
 
-    def _rows(self, start: int, stop: int) -> Float32:
+    def rows_of(self, start: int, stop: int) -> Float32:
+        """Return the rows [start, stop), ordered by list."""
         return features_of(self._job, self._raw[self._order_M[start:stop]])
 
     def _image_lists(self) -> Images | None:
@@ -171,20 +170,9 @@ class _Members:
         images = Images.empty(n_members, self.projection.width)
         for start in range(0, n_members, _FIT_ROWS):
             stop = min(start + _FIT_ROWS, n_members)
-            part = self.projection.images(self._rows(start, stop), self._job.layout.threads)
+            part = self.projection.images(self.rows_of(start, stop), self._job.layout.threads)
             images.values[start:stop], images.errors[start:stop] = part.values, part.errors
         return images
-
-    def meet(self, queries_QD: Float32, images: Images | None, probes_QP: Int32, first_query: int, top: TopK) -> None:
-        """Let queries meet the lists they visit; `probes_QP` in this partition's numbers, -1 for none."""
-        visits = visits_of(probes_QP, len(self.centroids), first_query)
-        search_one = block_search(queries_QD.shape[1])
-        for number in np.flatnonzero(np.diff(visits.indptr) * np.diff(self._indptr)):
-            start, stop = self._indptr[number], self._indptr[number + 1]
-            visiting = visits.queries[visits.indptr[number] : visits.indptr[number + 1]]
-            both = None if images is None or self._images is None else (images, self._images[start:stop])
-            positions_M, centroid = self.positions[start:stop], self.centroids[number]
-            search_one(queries_QD, visiting, self._rows(start, stop), positions_M, centroid, top, both)
 
 
 def _batches(visitors: _Visitors, partition: int, parts: Sequence[int], batch_rows: int) -> Iterator[exchange.Records]:
@@ -209,13 +197,7 @@ def _search_batch(
     queries_QD = features_of(job, batch["raw"])
     images = None if members.projection is None else members.projection.images(queries_QD, job.layout.threads)
     top = TopK.empty(len(batch), job.n_best)
-
-    def work(start: int, stop: int) -> None:
-        # The home list first: it gives a close K-th distance, with which most of the others is excluded.
-        members.meet(queries_QD, images, probes_QP[start:stop, :1], start, top)
-        members.meet(queries_QD, images, probes_QP[start:stop, 1:], start, top)
-
-    parallel_ranges(work, len(batch), job.layout.threads, chunk=max(1, len(batch)))
+    search_probes(members, queries_QD, probes_QP, top, job.layout.threads, images)
     expanded = expand(top, *grouped)
     out = np.empty(len(batch), candidate_type(job.n_best))
     out["query"] = batch["position"]

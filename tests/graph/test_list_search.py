@@ -1,16 +1,17 @@
-"""The search of a block is the GPU's only if that gives the same bits in less time."""
+"""The search of lists is the GPU's only if that gives the same bits in less time."""
 
+import dataclasses
 import time
 
 import numpy as np
 import pytest
 import torch
 
-from pipeline.graph import block_search as module
-from pipeline.graph.block_search import block_search, faster
+from pipeline.graph import list_search as module
 from pipeline.graph.device_search import DeviceSearch
 from pipeline.graph.knn import knn_graph_report
-from pipeline.graph.lists import search_on_cpu
+from pipeline.graph.list_search import faster, list_search
+from pipeline.graph.lists import search_lists
 
 N = 700
 
@@ -21,9 +22,9 @@ class Remembering:
     def __init__(self):
         self.found = None
 
-    def __call__(self, queries, index, rows, positions, centre, top):
+    def __call__(self, lists, queries, visits, top):
         if self.found is None:
-            search_on_cpu(queries, index, rows, positions, centre, top)
+            search_lists(lists, queries, visits, top)
             self.found = top
         else:
             top.sq_distances[:], top.positions[:] = self.found.sq_distances, self.found.positions
@@ -31,11 +32,11 @@ class Remembering:
 
 def slow(*arguments):
     time.sleep(0.2)
-    search_on_cpu(*arguments)
+    search_lists(*arguments)
 
 
-def wrong(queries, index, rows, positions, centre, top):
-    search_on_cpu(queries, index, rows[1:], positions[1:], centre, top)
+def wrong(lists, queries, visits, top):
+    search_lists(dataclasses.replace(lists, rows=lists.rows[::-1].copy()), queries, visits, top)
 
 
 def broken(*_):
@@ -49,7 +50,7 @@ def test_the_faster_one_that_agrees_is_taken():
 
 @pytest.mark.parametrize("candidate", [slow, wrong, broken])
 def test_what_is_slower_wrong_or_broken_is_not(candidate):
-    assert faster(candidate, 32, N) is search_on_cpu
+    assert faster(candidate, 32, N) is search_lists
 
 
 def test_a_graph_searched_by_the_device_has_the_same_bytes(monkeypatch):
@@ -63,8 +64,7 @@ def test_a_graph_searched_by_the_device_has_the_same_bytes(monkeypatch):
         calls.append(n_dims)
         return search
 
-    for user in ("knn", "quantiser", "sharded.search"):
-        monkeypatch.setattr(f"pipeline.graph.{user}.block_search", chosen)
+    monkeypatch.setattr(module, "list_search", chosen)
     found = knn_graph_report(rows, 4, nlist=30, nprobe=4, threads=2)
     assert len(calls) >= 3
     for name in ("indptr", "indices", "sq_distances"):
@@ -73,13 +73,13 @@ def test_a_graph_searched_by_the_device_has_the_same_bytes(monkeypatch):
 
 def test_without_a_gpu_it_is_the_cpu(monkeypatch):
     monkeypatch.setattr(module.torch.cuda, "is_available", lambda: False)
-    block_search.cache_clear()
-    assert block_search(16) is search_on_cpu
-    block_search.cache_clear()
+    list_search.cache_clear()
+    assert list_search(16) is search_lists
+    list_search.cache_clear()
 
 
 def test_no_images_where_a_gpu_searches(monkeypatch):
     rows = (np.random.default_rng(0).normal(size=(600, 40)) @ np.ones((40, 300))).astype(np.float32)
     assert module.projection_for(rows, 600, 10**9) is not None
-    monkeypatch.setattr(module, "block_search", lambda n_dims: DeviceSearch("cpu"))
+    monkeypatch.setattr(module, "list_search", lambda n_dims: DeviceSearch("cpu"))
     assert module.projection_for(rows, 600, 10**9) is None
