@@ -27,6 +27,7 @@ demo: install ## Filter the bundled pool, from S3 to S3, on a local Ray
 
 .PHONY: test
 test: install ## Run every test that needs no GPU
+	$(BIN)/python -m tests.warm
 	$(BIN)/python -m pytest
 
 .PHONY: bench-smoke
