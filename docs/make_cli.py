@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from pipeline import cli
+from d2prune.cli import main
 
 HEAD = """# Command line
 
@@ -14,7 +14,7 @@ run is at work; 130 interrupted. (Made by `docs/make_cli.py`.)
 
 def commands() -> dict[str, tuple[str, argparse.ArgumentParser]]:
     """Name -> (one-line help, parser) of every command."""
-    parser = cli._parser()
+    parser = main._parser()
     (action,) = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
     told = {choice.dest: choice.help or "" for choice in action._choices_actions}
     return {name: (told.get(name, ""), command) for name, command in action.choices.items()}

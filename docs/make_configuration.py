@@ -6,7 +6,7 @@ from pathlib import Path
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from pipeline.config import RunConfig
+from d2prune.config.model import RunConfig
 
 HEAD = """# Configuration
 

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.graph.csr import Graph
-from pipeline.graph.knn import knn_graph
-from pipeline.selection.api import select
-from pipeline.selection.budget import top
-from pipeline.selection.fixed_point import SCALE
+from d2prune.d2.api import select
+from d2prune.d2.budget import top
+from d2prune.d2.fixed_point import SCALE
+from d2prune.knn.build import knn_graph
+from d2prune.knn.csr import Graph
 
 SIDE, GAP, TOP = 260, 24, 34
 KEPT, DROPPED, SOFT, INK = "#0072b2", "#d55e00", "#8a8f96", "#1d2126"
@@ -21,9 +21,12 @@ def make_pool() -> tuple[Floats, Floats, Graph]:
     rng = np.random.default_rng(4)
     crowds = (((-0.5, -0.45), 0.14, 16), ((0.45, 0.5), 0.16, 12), ((0.55, -0.5), 0.12, 8))
     points_N2 = np.concatenate(
-        [rng.normal(centre, spread, (count, 2)) for centre, spread, count in crowds] + [rng.uniform(-0.9, 0.9, (9, 2))]
+        [rng.normal(centre, spread, (count, 2)) for centre, spread, count in crowds]
+        + [rng.uniform(-0.9, 0.9, (9, 2))]
     )
-    difficulty_N = np.clip(np.where(points_N2[:, 0] < 0, 0.6, 0.42) + rng.normal(0, 0.15, len(points_N2)), 0.05, 1)
+    difficulty_N = np.clip(
+        np.where(points_N2[:, 0] < 0, 0.6, 0.42) + rng.normal(0, 0.15, len(points_N2)), 0.05, 1
+    )
     # The plane lifted to unit vectors, as embeddings are.
     return points_N2, difficulty_N, knn_graph(np.c_[points_N2, np.ones(len(points_N2))].astype(np.float32), 3)
 
@@ -75,7 +78,10 @@ def main() -> None:
     kept_N = np.zeros(n, bool)
     kept_N[top(found.selection_score, m)] = True
     edges = [
-        (i, int(j), SOFT, 0.8) for i in range(n) for j in graph.indices[graph.indptr[i] : graph.indptr[i + 1]] if i < j
+        (i, int(j), SOFT, 0.8)
+        for i in range(n)
+        for j in graph.indices[graph.indptr[i] : graph.indptr[i + 1]]
+        if i < j
     ]
     messages = [
         (int(found.suppressed_by[i]), i, DROPPED, 0.8 + 2 * found.suppression[i] / SCALE / 3)
@@ -87,7 +93,14 @@ def main() -> None:
         "passes",
         [
             panel(0, "1. difficulty, and nearest neighbours", at_N2, 3 + 6 * difficulty_N, [SOFT] * n, edges),
-            panel(1, "2. forward: neighbours support", at_N2, 3 + 2 * found.forward_score / SCALE, [INK] * n, edges),
+            panel(
+                1,
+                "2. forward: neighbours support",
+                at_N2,
+                3 + 2 * found.forward_score / SCALE,
+                [INK] * n,
+                edges,
+            ),
             panel(2, "3. reverse: picks suppress", at_N2, 3 + 6 * difficulty_N, by_kept, messages),
         ],
         "Difficulty, the forward pass and the reverse pass on 45 points",
@@ -99,7 +112,9 @@ def main() -> None:
     picture(
         "choices",
         [
-            panel(at, title, at_N2, 3 + 6 * difficulty_N, [KEPT if kept else "#d9d6d0" for kept in chosen], [])
+            panel(
+                at, title, at_N2, 3 + 6 * difficulty_N, [KEPT if kept else "#d9d6d0" for kept in chosen], []
+            )
             for at, (title, chosen) in enumerate(
                 (("the 12 highest scores", by_score), ("12 by D2", kept_N), ("12 at random", by_chance))
             )

@@ -59,7 +59,13 @@ class Page:
 
     def open(self, url: str, width: int = 1280, height: int = 900, dark: bool = False) -> None:
         """Load a page and wait until it is there."""
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+        self.call(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=False,
+        )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", media="", features=[scheme])
         self.call("Page.navigate", url=url)
@@ -106,7 +112,9 @@ def chromium() -> Iterator[Page]:
     )
     loop = asyncio.new_event_loop()
     try:
-        address = next(found[1] for line in process.stderr if (found := re.search(r"listening on (ws://\S+)", line)))
+        address = next(
+            found[1] for line in process.stderr if (found := re.search(r"listening on (ws://\S+)", line))
+        )
         session = loop.run_until_complete(_session())
         socket = loop.run_until_complete(session.ws_connect(address, max_msg_size=0))
         page = Page(loop, socket)

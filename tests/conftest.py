@@ -7,8 +7,8 @@ import os
 import pytest
 import yaml
 
-from pipeline.config import RunConfig
-from pipeline.embed import models
+from d2prune.config.model import RunConfig
+from d2prune.embed.model import names
 from tests.pools import write_pool
 
 # Ray's workers are niced by 15; beside the other test processes of a small machine they would hardly run.
@@ -43,14 +43,16 @@ def tiny_model(tmp_path_factory):
     """A folder with `tiny-clip.json` and `weights.safetensors`."""
     import safetensors.torch
 
-    open_clip = models.import_open_clip()
+    open_clip = names.import_open_clip()
     import torch
 
     folder = tmp_path_factory.mktemp("model")
     (folder / "tiny-clip.json").write_text(json.dumps(CONFIG))
     open_clip.add_model_config(folder / "tiny-clip.json")
     torch.manual_seed(0)
-    safetensors.torch.save_file(open_clip.create_model("tiny-clip").state_dict(), folder / "weights.safetensors")
+    safetensors.torch.save_file(
+        open_clip.create_model("tiny-clip").state_dict(), folder / "weights.safetensors"
+    )
     return folder
 
 

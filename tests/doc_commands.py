@@ -1,7 +1,7 @@
 """What README and docs tell a reader to type: commands and configurations, in the order of the page.
 
-A page's rule, which this module holds it to: an indented block and a fence of `sh` hold commands and nothing else;
-whatever is no command is fenced with its language.
+A page's rule, which this module holds it to: an indented block and a fence of `sh` hold commands
+and nothing else; whatever is no command is fenced with its language.
 """
 
 import re
@@ -77,7 +77,9 @@ def _steps(lines: list[str]) -> Iterator[tuple[int, str, str]]:
             yield from ((number + k, text, "command") for k, text in _joined(block))
         else:
             spans = re.findall(rf"`((?:{_PROGRAMS}) [^`]+)`", line)
-            spans += [f"d2prune run --config run.yaml {text}" for text in re.findall(r"^\| `(--[^`]+)`", line)]
+            spans += [
+                f"d2prune run --config run.yaml {text}" for text in re.findall(r"^\| `(--[^`]+)`", line)
+            ]
             yield from ((number, text, "command") for text in spans if not _is_name(text))
 
 

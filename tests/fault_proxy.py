@@ -127,7 +127,11 @@ class FaultProxy:
     async def _forward(self, head, body):
         """The server's whole answer, on a connection of its own."""
         upstream, sink = await asyncio.open_connection(self._upstream.hostname, self._upstream.port)
-        lines = [line for line in head.split(b"\r\n")[:-2] if not line.lower().startswith((b"expect:", b"connection:"))]
+        lines = [
+            line
+            for line in head.split(b"\r\n")[:-2]
+            if not line.lower().startswith((b"expect:", b"connection:"))
+        ]
         sink.write(b"\r\n".join([*lines, b"Connection: close", b"", b""]) + body)
         answer = await upstream.read(-1)
         sink.close()

@@ -44,7 +44,8 @@ def naive_d2(graph, difficulty, gamma_forward=1.0, gamma_reverse=1.0):
     n = len(near)
     s = [round(float(v) * SCALE) for v in difficulty]
     x = [
-        s[i] + sum(round(naive_exp_neg(gamma_forward * d) * float(s[j])) for j, d in near[i].items()) for i in range(n)
+        s[i] + sum(round(naive_exp_neg(gamma_forward * d) * float(s[j])) for j, d in near[i].items())
+        for i in range(n)
     ]
     forward, t, order = list(x), [0] * n, []
     suppressed_by, suppression = [-1] * n, [0] * n
@@ -71,7 +72,8 @@ def paper_picks(graph, difficulty, m, gamma_forward=1.0, gamma_reverse=1.0):
     near = neighbours(graph)
     n = len(near)
     x = [
-        difficulty[i] + sum(math.exp(-gamma_forward * d) * difficulty[j] for j, d in near[i].items()) for i in range(n)
+        difficulty[i] + sum(math.exp(-gamma_forward * d) * difficulty[j] for j, d in near[i].items())
+        for i in range(n)
     ]
     picks, values, leads = [], [], []
     for _ in range(m):
@@ -87,7 +89,7 @@ def paper_picks(graph, difficulty, m, gamma_forward=1.0, gamma_reverse=1.0):
 
 def graph_from_edges(n, edges):
     """A Graph from {(i, j): squared distance}, i < j."""
-    from pipeline.graph.csr import Graph
+    from d2prune.knn.csr import Graph
 
     rows = [{} for _ in range(n)]
     for (i, j), d in edges.items():

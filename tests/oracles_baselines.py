@@ -7,7 +7,7 @@ import statistics
 
 import numpy as np
 
-from pipeline.graph.distances import sq_distance
+from d2prune.knn.distances import sq_distance
 from tests.oracles import SCALE, naive_exp_neg, neighbours
 from tests.oracles_scores import added
 
@@ -41,7 +41,8 @@ def facility_location(graph, m, gamma):
     near = neighbours(graph)
     n = len(near)
     similar = [
-        {j: round(naive_exp_neg(gamma * d) * SCALE) for j, d in row.items()} | {i: SCALE} for i, row in enumerate(near)
+        {j: round(naive_exp_neg(gamma * d) * SCALE) for j, d in row.items()} | {i: SCALE}
+        for i, row in enumerate(near)
     ]
 
     def value(picks):
@@ -60,7 +61,8 @@ def moderate(rows, labels):
         members = [i for i in range(len(rows)) if labels[i] == label]
         centre = [added(rows[i][d] for i in members) / len(members) for d in range(len(rows[0]))]
         distance = {
-            i: math.sqrt(added((a - b) * (a - b) for a, b in zip(rows[i], centre, strict=True))) for i in members
+            i: math.sqrt(added((a - b) * (a - b) for a, b in zip(rows[i], centre, strict=True)))
+            for i in members
         }
         median = statistics.median(distance.values())
         away |= {i: abs(d - median) for i, d in distance.items()}
@@ -93,6 +95,8 @@ def semdedup(rows, cluster, priority):
     """(pick order, squared distance to the nearest before it in its cluster's line)."""
     away = []
     for i in range(len(rows)):
-        before = [j for j in range(len(rows)) if cluster[j] == cluster[i] and (-priority[j], j) < (-priority[i], i)]
+        before = [
+            j for j in range(len(rows)) if cluster[j] == cluster[i] and (-priority[j], j) < (-priority[i], i)
+        ]
         away.append(min((sq(rows[i], rows[j]) for j in before), default=math.inf))
     return sorted(range(len(rows)), key=lambda i: (-away[i], i)), away

@@ -43,7 +43,8 @@ def unit_rows(rows) -> np.ndarray:
 def sorted_pairs(queries, members, positions) -> list[list[tuple[np.float32, int]]]:
     """All (d2, position) pairs of each query, ascending."""
     return [
-        sorted((canonical_sq_distance(q, m), int(p)) for m, p in zip(members, positions, strict=True)) for q in queries
+        sorted((canonical_sq_distance(q, m), int(p)) for m, p in zip(members, positions, strict=True))
+        for q in queries
     ]
 
 

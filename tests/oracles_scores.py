@@ -21,7 +21,9 @@ def _by_sample(score):
 
     def of_all(log, labels):
         rows = np.asarray(log).tolist()
-        return np.array([score(row, int(label)) for row, label in zip(rows, labels, strict=True)]).astype(np.float32)
+        return np.array([score(row, int(label)) for row, label in zip(rows, labels, strict=True)]).astype(
+            np.float32
+        )
 
     return of_all
 
@@ -73,7 +75,9 @@ def variance_of_gradients(log, label):
 
 def grand(log, labels, features):
     out = []
-    for rows, label, hidden in zip(np.asarray(log).tolist(), labels, np.asarray(features).tolist(), strict=True):
+    for rows, label, hidden in zip(
+        np.asarray(log).tolist(), labels, np.asarray(features).tolist(), strict=True
+    ):
         total = 0.0
         for row, h in zip(rows, hidden, strict=True):
             error = math.sqrt(added((p - (c == label)) * (p - (c == label)) for c, p in enumerate(row)))

@@ -1,6 +1,7 @@
 """Drives a cluster that gains a node and loses one while units run on shares of GPUs; prints what happened, as JSON.
 
-In a process of its own (`python -m tests.placement FOLDER`): a process has one Ray, and this one ends its cluster.
+In a process of its own (`python -m tests.placement FOLDER`): a process has one Ray, and this one
+ends its cluster.
 """
 
 import json
@@ -44,10 +45,12 @@ class Make:
 def main(folder: str) -> None:
     from ray.cluster_utils import Cluster
 
-    from pipeline.execution import OnRay, Resources
+    from d2prune.execution import OnRay, Resources
 
     os.environ["PYTHONPATH"] = os.getcwd()
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "num_gpus": 1, "include_dashboard": False})
+    cluster = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 1, "num_gpus": 1, "include_dashboard": False}
+    )
     executor = OnRay(cluster.address)
     results: dict[str, str] = {}
     joined = lost = None
@@ -58,7 +61,12 @@ def main(folder: str) -> None:
         if len(results) == 2:
             joined = cluster.add_node(num_cpus=2, num_gpus=1)
         # Not at a result of its own: its worker would have nothing in hand.
-        if joined is not None and lost is None and joined.node_id in results.values() and node != joined.node_id:
+        if (
+            joined is not None
+            and lost is None
+            and joined.node_id in results.values()
+            and node != joined.node_id
+        ):
             lost = joined
             lost_at = len(results)
             cluster.remove_node(joined, allow_graceful=False)

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.demo.s3_server import S3Server
+from d2prune.demo.s3_server import S3Server
 
 SERVER = """
 import sys

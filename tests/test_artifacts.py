@@ -3,9 +3,10 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pytest
 
-from pipeline import artifacts, storage
-from pipeline.artifacts import Manifest
-from pipeline.errors import BooksError, InfrastructureError
+from d2prune import store
+from d2prune.errors import BooksError, InfrastructureError
+from d2prune.store import artifacts
+from d2prune.store.artifacts import Manifest
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,8 @@ class Params:
 
 def _manifest(folder, params, fingerprint="f"):
     return artifacts.commit_manifest(
-        folder, Manifest("graph", fingerprint, vars(params) | {}, {"embed": "e"}, (), {"read": 1}, {"recall": 0.97})
+        folder,
+        Manifest("graph", fingerprint, vars(params) | {}, {"embed": "e"}, (), {"read": 1}, {"recall": 0.97}),
     )
 
 
@@ -33,7 +35,7 @@ def test_a_receipt_comes_back_as_it_was_written(tmp_path):
 
 def test_a_table_that_differs_from_its_receipt_is_refused(tmp_path):
     receipt = artifacts.commit_unit(str(tmp_path), "unit", {"t.parquet": pa.table({"a": [1]})})
-    storage.write_bytes(artifacts.unit_url(str(tmp_path), "unit", "t.parquet"), b"other")
+    store.write_bytes(artifacts.unit_url(str(tmp_path), "unit", "t.parquet"), b"other")
     with pytest.raises(InfrastructureError, match="not what its receipt tells"):
         artifacts.read_table(str(tmp_path), receipt, "t.parquet")
 
@@ -53,8 +55,9 @@ def test_a_manifest_is_found_by_its_fingerprint_only(tmp_path):
     written = _manifest(str(tmp_path), Params())
     assert artifacts.read_manifest(str(tmp_path), "f") == written
     assert artifacts.read_manifest(str(tmp_path), "g") is None
-    storage.write_bytes(
-        artifacts.manifest_url(str(tmp_path), "g"), storage.read_bytes(artifacts.manifest_url(str(tmp_path), "f"))
+    store.write_bytes(
+        artifacts.manifest_url(str(tmp_path), "g"),
+        store.read_bytes(artifacts.manifest_url(str(tmp_path), "f")),
     )
     with pytest.raises(InfrastructureError, match="holds artifact f, expected g"):
         artifacts.read_manifest(str(tmp_path), "g")

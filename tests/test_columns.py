@@ -5,8 +5,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import artifacts, schemas
-from pipeline.columns import vector_column, vectors
+from d2prune.store import artifacts, schemas
+from d2prune.store.columns import vector_column, vectors
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])

@@ -1,8 +1,8 @@
 import pytest
 import yaml
 
-from pipeline.config import RunConfig
-from pipeline.errors import UserError
+from d2prune.config.model import RunConfig
+from d2prune.errors import UserError
 
 MINIMAL = {
     "input": "s3://pool/{0..3}.tar",
@@ -24,7 +24,9 @@ def write(tmp_path):
 
 
 def test_defaults_and_overrides(write):
-    config = RunConfig.load(write(MINIMAL), ["select.fraction=0.5", "graph.n_neighbors=7", "graph.target_recall=null"])
+    config = RunConfig.load(
+        write(MINIMAL), ["select.fraction=0.5", "graph.n_neighbors=7", "graph.target_recall=null"]
+    )
     assert (config.select.fraction, config.graph.n_neighbors, config.graph.target_recall) == (0.5, 7, None)
     assert config.score.difficulty == "clip_score"
     assert RunConfig.load(write(MINIMAL), ["graph.nprobe=3"]).graph.target_recall is None
@@ -40,16 +42,25 @@ def test_defaults_and_overrides(write):
         ("select.fraction=1.5", "select.fraction = 1.5: input should be less than or equal to 1"),
         ("select.fraction=.nan", "select.fraction = nan"),
         ("select.size=10", "select: expected exactly one of fraction, size, min_score; got fraction, size"),
-        ("graph.features=colour", "graph.features = 'colour': input should be 'image', 'text' or 'image+text'"),
+        (
+            "graph.features=colour",
+            "graph.features = 'colour': input should be 'image', 'text' or 'image+text'",
+        ),
         ("graph={nprobe: 3, target_recall: 0.9}", "graph: expected target_recall or nprobe, not both"),
         ("embed.fields={uid: text}", "embed.fields: expected names that no column has yet; uid"),
         ("embed.fields={lang: word}", "embed.fields.lang = 'word': input should be 'number' or 'text'"),
         ("fraction", "--set fraction: expected KEY=VALUE"),
-        ("embed={models: demo}", "embed.models = 'demo': expected a list such as [ViT-B-32/openai, ViT-L-14/openai]"),
+        (
+            "embed={models: demo}",
+            "embed.models = 'demo': expected a list such as [ViT-B-32/openai, ViT-L-14/openai]",
+        ),
         ("embed.batch_size=0", "embed.batch_size = 0: expected a whole number from 1 on, or auto"),
         ("embed={model: demo, batch_size: auto, compile: true}", "embed: expected a number as batch_size"),
         ("ray.num_gpus=1.5", "ray.num_gpus = 1.5: expected a share of one GPU, or a whole number"),
-        ("embed.decode=remote", "embed.decode = remote is for workers with a GPU; expected ray.num_gpus above 0"),
+        (
+            "embed.decode=remote",
+            "embed.decode = remote is for workers with a GPU; expected ray.num_gpus above 0",
+        ),
         ("columns.image=x", "unknown key columns.image; did you mean columns.image_emb?"),
         ("input.x=1", "--set input.x=1: input is not a section"),
     ],

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import yaml
 
-from pipeline.config import RunConfig
+from d2prune.config.model import RunConfig
 from tests.doc_commands import PAGES, ROOT
 
 
@@ -72,7 +72,10 @@ def test_the_library_page_runs():
     names: dict[str, object] = {}
     for block in re.findall(r"```python\n(.*?)```", (ROOT / "docs/howto/library.md").read_text(), re.DOTALL):
         exec(block, names)
-    assert len(names["coreset"].indices) == 300 and names["order"][:300].tolist() == names["coreset"].indices.tolist()
+    assert (
+        len(names["coreset"].indices) == 300
+        and names["order"][:300].tolist() == names["coreset"].indices.tolist()
+    )
 
 
 def test_the_readmes_library_example_runs():

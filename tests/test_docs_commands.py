@@ -1,9 +1,10 @@
 """Every command of README and docs does what the page says, typed in the page's order.
 
-A page is followed as a reader would: its configurations are written to the files its commands name, and its commands
-run on a part of the bundled pool, in buckets of a real S3 server. What stands for a reader's own things (a folder, a
-range of tars, a model to be downloaded) is replaced by what is here, and nothing else is. Runs go without Ray, which
-never changes a result; `make demo` and what tests/jobs submits have it.
+A page is followed as a reader would: its configurations are written to the files its commands name,
+and its commands run on a part of the bundled pool, in buckets of a real S3 server. What stands for
+a reader's own things (a folder, a range of tars, a model to be downloaded) is replaced by what is
+here, and nothing else is. Runs go without Ray, which never changes a result; `make demo` and what
+tests/jobs submits have it.
 """
 
 import argparse
@@ -23,10 +24,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline import cli, storage
-from pipeline.config import RunConfig
-from pipeline.demo import POOL_DIR, s3_server
-from pipeline.explore.server import Server
+from d2prune import store
+from d2prune.bundled import POOL_DIR
+from d2prune.cli import main
+from d2prune.config.model import RunConfig
+from d2prune.demo import s3_server
+from d2prune.explore.server import Server
 from tests.doc_commands import PAGES, ROOT, Step, commands, steps
 from tests.jobs.head import clean_copy, free_ports
 from tests.s3 import moto_server
@@ -114,11 +117,13 @@ class Reader:
         elif words[0] == "export":
             name, value = words[1].split("=")
             assert name in os.environ and value.startswith("http://"), step
-            assert storage.exists("s3://pool/00000000.tar"), step
+            assert store.exists("s3://pool/00000000.tar"), step
         elif words[:2] == ["aws", "s3api"]:
             self._aws(words[2:])
         else:
-            raise AssertionError(f"{step}: runs in no way that is known here, and NOT_HERE has no reason for it")
+            raise AssertionError(
+                f"{step}: runs in no way that is known here, and NOT_HERE has no reason for it"
+            )
 
     def _ours(self, step: Step, words: list[str]) -> None:
         if "--config" in words:
@@ -131,7 +136,7 @@ class Reader:
             words[words.index("--workers") + 1] = "1"
         if "--port" in words:
             words[words.index("--port") + 1] = str(free_ports(1)[0])
-        assert cli.main(words) == 0, step
+        assert main.main(words) == 0, step
 
     def _write_config(self, name: str, as_it_is: bool) -> None:
         values = yaml.safe_load(self._here(self.configs[name]))
@@ -147,7 +152,7 @@ class Reader:
         recipe = re.search(r"^demo: install.*\n\t(.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
         assert recipe and recipe[1] == "$(BIN)/d2prune demo"
         script = (
-            "import sys, pathlib; from pipeline.demo import tour; from pipeline.cli import main\n"
+            "import sys, pathlib; from d2prune.bundled import tour; from d2prune.cli.main import main\n"
             f"tour.POOL_DIR = pathlib.Path({str(self.folder / 'data/pool')!r}); sys.exit(main(['demo']))"
         )
         done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=240)
@@ -164,10 +169,16 @@ class Reader:
         words[0] = sys.executable if words[0] == "python" else words[0]
         before = {path: path.read_bytes() for path in self.project.rglob("docs/**/*") if path.is_file()}
         done = subprocess.run(
-            words, cwd=self.project, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(self.project)}
+            words,
+            cwd=self.project,
+            capture_output=True,
+            text=True,
+            env=os.environ | {"PYTHONPATH": str(self.project)},
         )
         assert done.returncode == 0, f"{step}: {done.stderr}"
-        assert {path: path.read_bytes() for path in before} == before, f"{step}: what it writes is not what is there"
+        assert {path: path.read_bytes() for path in before} == before, (
+            f"{step}: what it writes is not what is there"
+        )
 
     def _aws(self, words: list[str]) -> None:
         """The request that the command line of AWS makes, which is not here, made by the library below it."""
@@ -214,10 +225,10 @@ def reader(tmp_path_factory):
             server.make_bucket(bucket)
         for name in SHARDS:
             for place in ("pool", "datacomp/small/shards"):
-                storage.write_bytes(f"s3://{place}/{name}", (pool / name).read_bytes())
+                store.write_bytes(f"s3://{place}/{name}", (pool / name).read_bytes())
         metadata = write_datacomp(folder / "metadata", [make_rows(150, 1), make_rows(150, 2)])
         for path in metadata.iterdir():
-            storage.write_bytes(f"s3://datacomp/small/metadata/{path.name}", path.read_bytes())
+            store.write_bytes(f"s3://datacomp/small/metadata/{path.name}", path.read_bytes())
         os.chdir(folder)
         try:
             yield Reader(folder, clean_copy(folder / "project"))
@@ -272,7 +283,7 @@ def test_what_is_not_run_can_be_read(step, monkeypatch):
     """Options and keys exist, as far as they are ours."""
     words = shlex.split(step.text)
     if words[0] == "d2prune":
-        parsed = cli._parser().parse_args(words[1:])
+        parsed = main._parser().parse_args(words[1:])
         changes = {name: value for name, value in (change.split("=") for change in parsed.set)}
         for name in changes:
             section, key = name.split(".")

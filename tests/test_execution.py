@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import BooksError, InfrastructureError, UserError
-from pipeline.execution import InProcess, OnRay, Resources, metrics
-from pipeline.execution.ray_helpers import RayHelpers, workers_that_fit
+from d2prune.errors import BooksError, InfrastructureError, UserError
+from d2prune.execution import InProcess, OnRay, Resources, metrics
+from d2prune.execution.ray_helpers import RayHelpers, workers_that_fit
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ TWO = Resources(workers=2)
 
 @pytest.fixture(autouse=True)
 def _no_long_pauses(monkeypatch):
-    monkeypatch.setattr("pipeline.execution.contract.BACKOFF_S", 0.01)
+    monkeypatch.setattr("d2prune.execution.contract.BACKOFF_S", 0.01)
 
 
 @pytest.mark.parametrize("at_once", [1, 2])

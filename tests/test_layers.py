@@ -31,12 +31,16 @@ def top(names: set[str]) -> set[str]:
 
 def test_ray_stays_in_execution():
     users = {path.relative_to(ROOT).as_posix() for path in FILES if "ray" in top(imports(path))}
-    assert users == {"pipeline/execution/on_ray.py", "pipeline/execution/ray_group.py"}
+    assert users == {"pipeline/d2prune/execution/on_ray.py", "pipeline/d2prune/execution/ray_group.py"}
 
 
 def test_fsspec_stays_in_storage():
-    users = {path.relative_to(ROOT).as_posix() for path in FILES if top(imports(path)) & {"fsspec", "s3fs", "gcsfs"}}
-    assert users == {"pipeline/storage.py"}
+    users = {
+        path.relative_to(ROOT).as_posix()
+        for path in FILES
+        if top(imports(path)) & {"fsspec", "s3fs", "gcsfs"}
+    }
+    assert users == {"pipeline/d2prune/store/files.py"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
@@ -47,18 +51,22 @@ def test_stages_do_not_import_each_other_and_nothing_imports_upwards(path):
         others = {f"pipeline.{stage}.stage" for stage in STAGES - {package}}
         assert not names & others
     if package in STAGES | {"inputs", "scores"} or package in ("storage.py", "artifacts.py", "execution"):
-        assert not names & {"pipeline.driver", "pipeline.cli", "pipeline.config"}
+        assert not names & {"d2prune.runs.driver", "d2prune.cli.main", "d2prune.config.model"}
 
 
 def test_importing_the_package_is_quick():
     code = "import sys, pipeline; print(*sorted({'torch', 'ray', 'numba', 'pyarrow', 'faiss'} & sys.modules.keys()))"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
     assert loaded.stdout.split() == []
 
 
 def test_the_public_names_are_not_hidden_by_modules():
-    import pipeline
-    import pipeline.driver
+    import d2prune
+    import d2prune.runs.driver
 
-    assert pipeline.run is pipeline.driver.run
-    assert all(not isinstance(getattr(pipeline, name), ModuleType) for name in pipeline.__all__ if name != "scores")
+    assert d2prune.run is d2prune.driver.run
+    assert all(
+        not isinstance(getattr(d2prune, name), ModuleType) for name in d2prune.__all__ if name != "scores"
+    )

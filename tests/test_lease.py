@@ -12,16 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import lease, storage
-from pipeline.demo import s3_server
-from pipeline.errors import BusyError
+from d2prune import store
+from d2prune.demo import s3_server
+from d2prune.errors import BusyError
+from d2prune.store import lease
 from tests.s3 import moto_server
 
 ROOT = Path(__file__).resolve().parents[1]
 CONTENDER = """
 import sys, time
-from pipeline import lease
-from pipeline.errors import BusyError
+from d2prune.store import lease
+from d2prune.errors import BusyError
 print("ready", flush=True)
 sys.stdin.readline()
 try:
@@ -54,7 +55,7 @@ def place(request, tmp_path):
     server = request.getfixturevalue(request.param)
     with s3_server.environment(server):
         server.make_bucket("bucket")
-        assert storage.honours_create("s3://bucket/probe") == (request.param == "conditional")
+        assert store.honours_create("s3://bucket/probe") == (request.param == "conditional")
         yield f"s3://bucket/{tmp_path.name}"
 
 
@@ -64,8 +65,8 @@ def contend(place: str) -> subprocess.Popen[str]:
 
 
 def holders(folder: str) -> list[dict]:
-    files = storage.list_files(storage.join(folder, lease.FOLDER, "*.json"))
-    return [json.loads(storage.read_bytes(file.url)) for file in files]
+    files = store.list_files(store.join(folder, lease.FOLDER, "*.json"))
+    return [json.loads(store.read_bytes(file.url)) for file in files]
 
 
 def forget_this_machine(monkeypatch):
@@ -126,7 +127,9 @@ def test_a_live_one_elsewhere_is_found_out_by_its_beat(place, monkeypatch):
     forget_this_machine(monkeypatch)
     with lease.hold(place, 20.0, 0.2):
         start = time.monotonic()
-        with pytest.raises(BusyError, match=rf"work_dir {place}: another run is at work there \(process {os.getpid()}"):
+        with pytest.raises(
+            BusyError, match=rf"work_dir {place}: another run is at work there \(process {os.getpid()}"
+        ):
             with lease.hold(place, 20.0, 0.2):
                 pass
         assert time.monotonic() - start < 5
@@ -171,18 +174,18 @@ def test_an_interrupted_run_lets_go(tmp_path):
 def test_what_the_dead_left_at_the_door_is_swept(unconditional, monkeypatch):
     with s3_server.environment(unconditional):
         unconditional.make_bucket("bucket")
-        storage.write_bytes("s3://bucket/work/.lease/door/00000001-gone", b"")
-        storage.write_bytes("s3://bucket/work/.lease/door/drawing-gone", b"")
+        store.write_bytes("s3://bucket/work/.lease/door/00000001-gone", b"")
+        store.write_bytes("s3://bucket/work/.lease/door/drawing-gone", b"")
         with pytest.raises(BusyError, match="another run is starting there"), lease.hold("s3://bucket/work"):
             pass
         monkeypatch.setattr(lease, "_now", lambda folder, owner: time.time() + lease.TTL_S + 5)
         with lease.hold("s3://bucket/work"):
             pass
-        assert not storage.list_files("s3://bucket/work/.lease/door")
+        assert not store.list_files("s3://bucket/work/.lease/door")
 
 
 def test_create_makes_an_object_once(place):
-    assert storage.create(f"{place}/x", b"one")
-    if storage.honours_create(f"{place}/probe"):
-        assert not storage.create(f"{place}/x", b"two")
-        assert storage.read_bytes(f"{place}/x") == b"one"
+    assert store.create(f"{place}/x", b"one")
+    if store.honours_create(f"{place}/probe"):
+        assert not store.create(f"{place}/x", b"two")
+        assert store.read_bytes(f"{place}/x") == b"one"

@@ -1,6 +1,6 @@
 import pytest
 
-from pipeline.model_names import check, named, split
+from d2prune.config.model_names import check, named, split
 
 
 @pytest.mark.parametrize(

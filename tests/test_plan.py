@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
-from pipeline.cli import main
-from pipeline.plan import STAGES, Fleet, Rates, Workload, cost, graph_seconds, make_plan
+from d2prune.cli.main import main
+from d2prune.estimate.costs import STAGES, Fleet, Rates, Workload, cost, graph_seconds, make_plan
 
 WORK = Workload(samples=1_000_000, sample_bytes=30_000, shards=100, dimension=512, sides=1, fraction=0.25)
 RATES = Rates(embed_s=1 / 500)
@@ -35,7 +35,9 @@ def test_the_limit_is_what_is_scarce():
     assert by_stage(fleet=Fleet(cpus=1000))["graph"].limit == "partitions"
     # More devices than shards are of no use.
     few = dataclasses.replace(WORK, shards=2)
-    assert by_stage(few, fleet=Fleet(8, 64))["embed"].wall_s == by_stage(few, fleet=Fleet(2, 64))["embed"].wall_s
+    assert (
+        by_stage(few, fleet=Fleet(8, 64))["embed"].wall_s == by_stage(few, fleet=Fleet(2, 64))["embed"].wall_s
+    )
 
 
 def test_a_worker_stays_of_one_size_while_the_pool_grows():
@@ -70,7 +72,9 @@ def plan(config_file, capsys):
 def test_printed_for_a_number_of_samples(plan):
     code, out, _ = plan("--samples", "12.8e6", "--embed-rate", "300", "--gpus", "8", "--gpu-price", "2")
     assert code == 0
-    assert out.startswith("12,800,000 samples in 1,280 shards, 448 GB; 8 GPUs, 16 cores, 2 and 0 per GPU and core hour")
+    assert out.startswith(
+        "12,800,000 samples in 1,280 shards, 448 GB; 8 GPUs, 16 cores, 2 and 0 per GPU and core hour"
+    )
     rows = [line.split()[0] for line in out.splitlines() if line.strip()]
     assert rows[2:9] == ["stage", *STAGES] and rows[9:] == ["wall", "cost", "memory", "limit"]
 
@@ -97,8 +101,8 @@ def test_calibrated_by_a_real_run(plan):
 
 
 def test_several_models_take_the_sum_of_their_times_and_bytes():
-    from pipeline.config import RunConfig
-    from pipeline.planning import default_rates, workload
+    from d2prune.config.model import RunConfig
+    from d2prune.estimate.workload import default_rates, workload
 
     def config(embed, **graph):
         values = {"input": "x", "work_dir": "w", "output": "o", "select": {"fraction": 0.3}}

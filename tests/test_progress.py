@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from pipeline import progress
+from d2prune.execution import progress
 
 
 class Clock:
@@ -31,7 +31,7 @@ def slowly(clock, count, seconds):
 
 
 def test_plain_lines_every_ten_seconds(clock, caplog):
-    caplog.set_level(logging.INFO, "pipeline")
+    caplog.set_level(logging.INFO, "d2prune")
     items = list(progress.track(slowly(clock, 10, 4.0), "embed", 20, 10, lambda item: 1000))
     assert items == list(range(10))
     assert caplog.messages == [
@@ -43,13 +43,13 @@ def test_plain_lines_every_ten_seconds(clock, caplog):
 
 @pytest.mark.parametrize(("seconds", "left"), [(11.0, "22 s"), (60.0, "2 min 00 s"), (3000.0, "1 h 40 min")])
 def test_the_time_left_in_words(clock, caplog, seconds, left):
-    caplog.set_level(logging.INFO, "pipeline")
+    caplog.set_level(logging.INFO, "d2prune")
     list(progress.track(slowly(clock, 1, seconds), "graph", 3, 0))
     assert f"about {left} left" in caplog.messages[0]
 
 
 def test_rounds_tell_what_they_know(clock, caplog):
-    caplog.set_level(logging.INFO, "pipeline")
+    caplog.set_level(logging.INFO, "d2prune")
     with progress.Live("rank", 0, "nodes") as live:
         live.update(0, note="round 0", total=1000)
         clock.now += 20
@@ -60,7 +60,7 @@ def test_rounds_tell_what_they_know(clock, caplog):
 
 
 def test_nothing_of_what_is_quick_or_finished(clock, caplog):
-    caplog.set_level(logging.INFO, "pipeline")
+    caplog.set_level(logging.INFO, "d2prune")
     assert list(progress.track(slowly(clock, 3, 0.1), "select", 3, 0)) == [0, 1, 2]
     assert list(progress.track(iter([]), "select", 3, 3)) == []
     assert caplog.messages == []
@@ -71,7 +71,7 @@ def test_a_bar_on_a_terminal_is_gone_at_the_end(clock, monkeypatch, caplog):
         def isatty(self) -> bool:
             return True
 
-    caplog.set_level(logging.INFO, "pipeline")
+    caplog.set_level(logging.INFO, "d2prune")
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "140")
     monkeypatch.setattr(sys, "stderr", Terminal())

@@ -8,9 +8,9 @@ from functools import partial
 import numpy as np
 import pytest
 
-from pipeline import storage
-from pipeline.errors import InfrastructureError
-from pipeline.read_ahead import ReadAhead
+from d2prune import store
+from d2prune.errors import InfrastructureError
+from d2prune.store.read_ahead import ReadAhead
 
 DATA = np.random.default_rng(0).bytes(100_123)
 
@@ -18,14 +18,14 @@ DATA = np.random.default_rng(0).bytes(100_123)
 @pytest.fixture
 def remote():
     url = f"memory://read-ahead/{random.random()}.tar"
-    storage.write_bytes(url, DATA)
+    store.write_bytes(url, DATA)
     yield url
-    storage.delete([url])
+    store.delete([url])
 
 
 def test_bytes_are_those_of_the_object(remote):
     sizes = random.Random(0)
-    with io.BufferedReader(ReadAhead(partial(storage.read_range, remote), len(DATA), 1000, 3)) as stream:
+    with io.BufferedReader(ReadAhead(partial(store.read_range, remote), len(DATA), 1000, 3)) as stream:
         parts = [stream.read(sizes.randint(1, 5000)) for _ in range(20)]
         assert b"".join([*parts, stream.read()]) == DATA
         assert stream.read(10) == b""
@@ -53,7 +53,7 @@ def test_no_more_than_told_is_fetched_ahead():
 
 def test_a_local_file_is_read_as_it_is(tmp_path):
     (tmp_path / "a").write_bytes(DATA)
-    with storage.open_read(str(tmp_path / "a")) as stream:
+    with store.open_read(str(tmp_path / "a")) as stream:
         assert stream.read() == DATA
 
 
@@ -61,11 +61,11 @@ def test_a_range_that_fails_fails_the_read(remote, monkeypatch):
     def broken(url, at, size):
         raise InfrastructureError("connection reset")
 
-    monkeypatch.setattr(storage, "read_range", broken)
-    with storage.open_read(remote) as stream, pytest.raises(InfrastructureError, match="reset"):
+    monkeypatch.setattr(store, "read_range", broken)
+    with store.open_read(remote) as stream, pytest.raises(InfrastructureError, match="reset"):
         stream.read(1)
 
 
 def test_a_missing_object():
-    with pytest.raises(FileNotFoundError), storage.open_read("memory://read-ahead/none.tar"):
+    with pytest.raises(FileNotFoundError), store.open_read("memory://read-ahead/none.tar"):
         pass

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import artifacts, lease, runs, storage
-from pipeline.cli import main
-from pipeline.driver import run
-from pipeline.errors import BusyError, UserError
-from pipeline.execution import InProcess
-from pipeline.output.verify import verify
+from d2prune import store
+from d2prune.cli.main import main
+from d2prune.errors import BusyError, UserError
+from d2prune.execution import InProcess
+from d2prune.runs import history
+from d2prune.runs.driver import run
+from d2prune.store import artifacts, lease
+from d2prune.verify.folder import verify
 from tests.pools import tree
 
 STAGES = ("embed", "graph", "rank", "select", "write", "report", "runs")
@@ -37,7 +39,7 @@ def latest(tmp_path: Path) -> dict:
 
 
 def test_a_pool_that_grows(grown, tmp_path, caplog, monkeypatch):
-    caplog.set_level(logging.INFO, "pipeline")
+    caplog.set_level(logging.INFO, "d2prune")
     first = run(grown(2), InProcess())
     assert latest(tmp_path)["output"] == first.output and latest(tmp_path)["samples"] == 80
     second = run(grown(3), InProcess())
@@ -46,7 +48,9 @@ def test_a_pool_that_grows(grown, tmp_path, caplog, monkeypatch):
     assert latest(tmp_path)["output"] == second.output and latest(tmp_path)["samples"] == 120
     assert verify(first.output, full=True) == verify(second.output, full=True) == []
     before = tree(tmp_path / "work") | tree(tmp_path / "out")
-    monkeypatch.setattr("pipeline.driver.open_executor", None)  # Nothing is opened where there is nothing to do.
+    monkeypatch.setattr(
+        "d2prune.runs.driver.open_executor", None
+    )  # Nothing is opened where there is nothing to do.
     third = run(grown(3))
     assert third.output == second.output
     assert f"nothing new: {second.output} has all of it" in caplog.messages
@@ -71,7 +75,10 @@ def test_runs_are_listed(grown, tmp_path, capsys):
 
 def test_pruning_leaves_what_one_run_would_have_left(grown, configure, tmp_path, capsys):
     run(grown(2), InProcess())
-    run(configure(select__fraction=0.5, input=str(tmp_path / "pool"), output=str(tmp_path / "fixed")), InProcess())
+    run(
+        configure(select__fraction=0.5, input=str(tmp_path / "pool"), output=str(tmp_path / "fixed")),
+        InProcess(),
+    )
     last = run(grown(3), InProcess())
     everything = tree(tmp_path / "work") | tree(tmp_path / "out")
     assert main(["runs", f"{tmp_path}/work", "--prune", "--keep", "1"]) == 0
@@ -82,7 +89,9 @@ def test_pruning_leaves_what_one_run_would_have_left(grown, configure, tmp_path,
     assert main(["runs", f"{tmp_path}/out", "--prune", "--keep", "1", "--yes"]) == 0
     assert "2 runs" in capsys.readouterr().out
     assert tree(tmp_path / "fixed") == fixed
-    assert [path.name for path in (tmp_path / "out").iterdir() if any(path.rglob("*"))] == [Path(last.output).name]
+    assert [path.name for path in (tmp_path / "out").iterdir() if any(path.rglob("*"))] == [
+        Path(last.output).name
+    ]
     left = tree(tmp_path / "work")
     assert verify(last.output, full=True) == []
     shutil.rmtree(tmp_path / "out")
@@ -100,17 +109,17 @@ def test_an_interrupted_pruning_can_go_on(grown, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(runs, "_delete_folder", fail)
-        runs.prune(work, 1, yes=True)
-    assert len(runs.read_runs(work)) == 2
-    runs.prune(work, 1, yes=True)
-    assert len(runs.read_runs(work)) == 1
+        patch.setattr(history, "_delete_folder", fail)
+        history.prune(work, 1, yes=True)
+    assert len(history.read_runs(work)) == 2
+    history.prune(work, 1, yes=True)
+    assert len(history.read_runs(work)) == 1
     for stage in ("graph", "rank", "select", "write"):
         (manifest,) = [path for path in Path(work, stage).glob("*/manifest.json")]
         named = {unit["key"] for unit in json.loads(manifest.read_text())["units"]}
         there = {path.parent.name for path in Path(work, stage).glob("units/*/*")}
         assert there - named <= {path for path in there if path.startswith("whole")}
-    assert not list(Path(work).rglob(runs.PRUNED))
+    assert not list(Path(work).rglob(history.PRUNED))
 
 
 def test_what_was_never_finished_and_what_is_in_use_stays(grown, configure, tmp_path):
@@ -119,20 +128,24 @@ def test_what_was_never_finished_and_what_is_in_use_stays(grown, configure, tmp_
     other = configure(embed__batch_size=8)
     run(other, InProcess(), stop_after="embed")
     with lease.hold(str(tmp_path / "work")), pytest.raises(BusyError):
-        runs.prune(str(tmp_path / "work"), 1, yes=True)
-    runs.prune(str(tmp_path / "work"), 1, yes=True)
-    manifests = [json.loads(path.read_text()) for path in Path(tmp_path, "work", "embed").glob("*/manifest.json")]
+        history.prune(str(tmp_path / "work"), 1, yes=True)
+    history.prune(str(tmp_path / "work"), 1, yes=True)
+    manifests = [
+        json.loads(path.read_text()) for path in Path(tmp_path, "work", "embed").glob("*/manifest.json")
+    ]
     assert sorted(manifest["params"]["batch_size"] for manifest in manifests) == [8, 16]
     for manifest in manifests:
         for unit in manifest["units"]:
             assert artifacts.read_receipt(f"{tmp_path}/work/embed", unit["key"]) is not None
     with pytest.raises(UserError, match="--keep 0"):
-        runs.prune(str(tmp_path / "work"), 0, yes=False)
+        history.prune(str(tmp_path / "work"), 0, yes=False)
 
 
 def test_only_the_last_folder_can_be_the_run_id(configure):
     for output in ("/a/{run_id}/b", "/a/run-{run_id}", "/a/{date}"):
-        with pytest.raises(UserError, match=r"output = .*expected braces only as the last folder, .../\{run_id\}"):
+        with pytest.raises(
+            UserError, match=r"output = .*expected braces only as the last folder, .../\{run_id\}"
+        ):
             configure(output=output)
 
 
@@ -145,14 +158,14 @@ def test_a_run_that_lost_its_lease_commits_nothing_more(configure, monkeypatch, 
     def taken_over(folder: str, manifest: artifacts.Manifest) -> artifacts.Manifest:
         """Another run takes the lease as soon as the embeddings are whole."""
         result = committed(folder, manifest)
-        holder = lease._last(storage.join(config.work_dir, lease.FOLDER))
+        holder = lease._last(store.join(config.work_dir, lease.FOLDER))
         lease._write(
-            storage.join(config.work_dir, lease.FOLDER),
+            store.join(config.work_dir, lease.FOLDER),
             lease.dataclasses.replace(holder, token=holder.token + 1, owner="other"),
         )
         return result
 
-    monkeypatch.setattr("pipeline.artifacts.commit_manifest", taken_over)
+    monkeypatch.setattr("d2prune.store.artifacts.commit_manifest", taken_over)
     original = lease.Lease.check
     monkeypatch.setattr(lease.Lease, "check", lambda self: (self._renew(), original(self))[1])
     with pytest.raises(BusyError, match="taken over by process"):

@@ -2,13 +2,13 @@ import os
 
 import pytest
 
-from pipeline import storage
-from pipeline.errors import InfrastructureError, UserError
+from d2prune import store
+from d2prune.errors import InfrastructureError, UserError
 
 
 def test_a_failed_write_leaves_nothing(tmp_path):
     target = str(tmp_path / "folder" / "object")
-    with pytest.raises(RuntimeError), storage.writer(target) as stream:
+    with pytest.raises(RuntimeError), store.writer(target) as stream:
         stream.write(b"half")
         raise RuntimeError("killed")
     assert os.listdir(tmp_path / "folder") == []
@@ -16,67 +16,67 @@ def test_a_failed_write_leaves_nothing(tmp_path):
 
 def test_a_failed_write_keeps_what_was_there(tmp_path):
     target = str(tmp_path / "object")
-    storage.write_bytes(target, b"old")
-    with pytest.raises(RuntimeError), storage.writer(target) as stream:
+    store.write_bytes(target, b"old")
+    with pytest.raises(RuntimeError), store.writer(target) as stream:
         stream.write(b"new")
         raise RuntimeError("killed")
-    assert storage.read_bytes(target) == b"old"
+    assert store.read_bytes(target) == b"old"
 
 
 @pytest.mark.parametrize("root", ["local", "memory://bucket"])
 def test_reads_back_what_was_written(tmp_path, root):
     root = str(tmp_path) if root == "local" else root
-    url = storage.join(root, "a", "b.bin")
+    url = store.join(root, "a", "b.bin")
     data = bytes(range(256)) * 100
-    storage.write_bytes(url, data)
-    with storage.writer(storage.join(root, "a", "c.bin")) as stream:
+    store.write_bytes(url, data)
+    with store.writer(store.join(root, "a", "c.bin")) as stream:
         stream.write(data)
-    assert storage.read_bytes(url) == data
-    assert storage.read_range(url, 300, 77) == data[300:377]
-    with storage.open_read(url) as stream:
+    assert store.read_bytes(url) == data
+    assert store.read_range(url, 300, 77) == data[300:377]
+    with store.open_read(url) as stream:
         assert stream.read() == data
-    with storage.local_copy(url) as path, open(path, "rb") as file:
+    with store.local_copy(url) as path, open(path, "rb") as file:
         assert file.read() == data
-    files = storage.list_files(storage.join(root, "a"))
+    files = store.list_files(store.join(root, "a"))
     assert [(file.url.rsplit("/", 1)[1], file.size) for file in files] == [("b.bin", 25600), ("c.bin", 25600)]
-    assert storage.exists(url) and not storage.exists(storage.join(root, "a"))
-    storage.delete([url, url])
-    assert not storage.exists(url)
+    assert store.exists(url) and not store.exists(store.join(root, "a"))
+    store.delete([url, url])
+    assert not store.exists(url)
 
 
 def test_a_changed_file_has_another_version(tmp_path):
     url = str(tmp_path / "x")
-    storage.write_bytes(url, b"one")
-    before = storage.info(url).version
-    storage.write_bytes(url, b"two")
+    store.write_bytes(url, b"one")
+    before = store.info(url).version
+    store.write_bytes(url, b"two")
     os.utime(url, ns=(1, 1))
-    assert storage.info(url).version != before
+    assert store.info(url).version != before
 
 
 def test_a_short_range_is_a_fault_not_data(tmp_path, monkeypatch):
-    monkeypatch.setattr(storage.read_range.retry, "stop", lambda state: True)
+    monkeypatch.setattr(store.read_range.retry, "stop", lambda state: True)
     url = str(tmp_path / "x")
-    storage.write_bytes(url, b"0123456789")
+    store.write_bytes(url, b"0123456789")
     with pytest.raises(InfrastructureError, match="4 bytes at 8 expected, 2 came"):
-        storage.read_range(url, 8, 4)
+        store.read_range(url, 8, 4)
 
 
 def test_missing_objects_and_unknown_kinds_say_so(tmp_path):
     with pytest.raises(FileNotFoundError, match="nothing-here: not found"):
-        storage.read_bytes(str(tmp_path / "nothing-here"))
+        store.read_bytes(str(tmp_path / "nothing-here"))
     with pytest.raises(UserError, match="carrier-pigeon"):
-        storage.read_bytes("carrier-pigeon://x")
-    assert storage.list_files(str(tmp_path / "no-folder")) == []
+        store.read_bytes("carrier-pigeon://x")
+    assert store.list_files(str(tmp_path / "no-folder")) == []
 
 
 def test_sweep_removes_only_what_killed_writers_left(tmp_path):
-    storage.write_bytes(str(tmp_path / "kept"), b"x")
+    store.write_bytes(str(tmp_path / "kept"), b"x")
     (tmp_path / ".tmp-d2prune-dead").write_bytes(b"half")
-    assert [file.url for file in storage.list_files(str(tmp_path))] == [str(tmp_path / "kept")]
-    storage.sweep_temporaries(str(tmp_path))
+    assert [file.url for file in store.list_files(str(tmp_path))] == [str(tmp_path / "kept")]
+    store.sweep_temporaries(str(tmp_path))
     assert os.listdir(tmp_path) == ["kept"]
 
 
 def test_redact_hides_credentials():
-    assert storage.redact("s3://key:secret@bucket/x?token=1") == "s3://bucket/x"
-    assert storage.redact("/plain/path") == "/plain/path"
+    assert store.redact("s3://key:secret@bucket/x?token=1") == "s3://bucket/x"
+    assert store.redact("/plain/path") == "/plain/path"

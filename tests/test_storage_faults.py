@@ -9,9 +9,10 @@ import pytest
 import s3fs
 import tenacity
 
-from pipeline import read_ahead, retries, s3, storage
-from pipeline.demo import s3_server
-from pipeline.errors import InfrastructureError, UserError
+from d2prune import store
+from d2prune.demo import s3_server
+from d2prune.errors import InfrastructureError, UserError
+from d2prune.store import read_ahead, retries, s3
 from tests.fault_proxy import KINDS, FaultProxy
 
 PART = 2**16
@@ -46,7 +47,7 @@ def behind(server, monkeypatch):
 
 
 def write(url, data=DATA):
-    with storage.writer(url) as stream:
+    with store.writer(url) as stream:
         for start in range(0, len(data), 10_000):
             stream.write(data[start : start + 10_000])
 
@@ -56,27 +57,27 @@ def test_every_third_request_fails(behind, server, kind):
     proxy = behind(every=3, kinds=(kind,))
     url = f"s3://bucket/{KINDS.index(kind)}/object"
     write(url)
-    storage.write_bytes(f"{url}.small", b"small")
+    store.write_bytes(f"{url}.small", b"small")
     assert (server.folder / "bucket" / str(KINDS.index(kind)) / "object").read_bytes() == DATA
-    with storage.open_read(url) as stream:
+    with store.open_read(url) as stream:
         assert stream.read() == DATA
-    with storage.open_read(url) as stream:
+    with store.open_read(url) as stream:
         assert stream.read(5) == DATA[:5]
-    assert storage.read_bytes(f"{url}.small") == b"small"
-    assert storage.read_range(url, 100, 50_000) == DATA[100:50_100]
-    assert storage.exists(url) and not storage.exists(f"{url}.none") and storage.is_folder(url[:-7])
-    assert [file.size for file in storage.list_files(f"s3://bucket/{KINDS.index(kind)}")] == [len(DATA), 5]
-    storage.delete([url, f"{url}.small"])
-    assert storage.list_files(f"s3://bucket/{KINDS.index(kind)}/*") == []
+    assert store.read_bytes(f"{url}.small") == b"small"
+    assert store.read_range(url, 100, 50_000) == DATA[100:50_100]
+    assert store.exists(url) and not store.exists(f"{url}.none") and store.is_folder(url[:-7])
+    assert [file.size for file in store.list_files(f"s3://bucket/{KINDS.index(kind)}")] == [len(DATA), 5]
+    store.delete([url, f"{url}.small"])
+    assert store.list_files(f"s3://bucket/{KINDS.index(kind)}/*") == []
     assert proxy.spoiled[kind] >= 8
 
 
 def test_pages_of_a_listing_are_retried_one_by_one(behind):
     proxy = behind(every=10**9)
     for i in range(20):
-        storage.write_bytes(f"s3://bucket/pages/{i:02d}", b"x")
+        store.write_bytes(f"s3://bucket/pages/{i:02d}", b"x")
     proxy.every, proxy.kinds = 2, ("503",)
-    call, bucket, _ = storage._s3_place("s3://bucket/pages")
+    call, bucket, _ = store._s3_place("s3://bucket/pages")
     listed = s3.list_objects(functools.partial(call, MaxKeys=2), bucket, "pages/")
     assert [entry["Key"] for entry in listed] == [f"pages/{i:02d}" for i in range(20)]
     assert proxy.spoiled["503"] >= 9
@@ -99,20 +100,20 @@ def test_an_upload_that_never_succeeds_shows_nothing(behind, server, monkeypatch
     assert "\n" not in str(caught.value)
     assert ("DELETE", "uploadId") in {(method, path.partition("?")[2][:8]) for method, path in proxy.requests}
     assert not [path for path in (server.folder / "bucket" / "never").rglob("*") if path.is_file()]
-    assert storage.list_files("s3://bucket/never") == []
+    assert store.list_files("s3://bucket/never") == []
 
 
 @pytest.mark.parametrize(
     "work",
     [
-        lambda url: storage.read_bytes(url),
-        lambda url: storage.read_range(url, 0, 3),
-        lambda url: storage.write_bytes(url, b"data"),
+        lambda url: store.read_bytes(url),
+        lambda url: store.read_range(url, 0, 3),
+        lambda url: store.write_bytes(url, b"data"),
         lambda url: write(url, b"data"),
-        lambda url: storage.info(url),
-        lambda url: storage.exists(url),
-        lambda url: storage.list_files(url),
-        lambda url: storage.delete([url]),
+        lambda url: store.info(url),
+        lambda url: store.exists(url),
+        lambda url: store.list_files(url),
+        lambda url: store.delete([url]),
     ],
 )
 @pytest.mark.parametrize("kind", ["503", "truncated"])
@@ -120,7 +121,7 @@ def test_one_layer_retries(behind, monkeypatch, work, kind):
     monkeypatch.setenv(retries.ATTEMPTS_VARIABLE, "3")
     url = f"s3://bucket/{random.getrandbits(60)}"
     proxy = behind(every=10**9)
-    storage.write_bytes(url, b"something")
+    store.write_bytes(url, b"something")
     before, proxy.every, proxy.kinds = len(proxy.requests), 1, (kind,)
     if kind == "truncated" and not any(method == "GET" for method, _ in _requests(proxy, work, url)):
         return
@@ -146,7 +147,7 @@ def _requests(proxy, work, url):
 
 def test_what_a_person_must_mend_is_asked_once(behind):
     proxy = behind(every=1, kinds=("403",))
-    for work in (storage.read_bytes, storage.exists, storage.list_files, lambda url: storage.write_bytes(url, b"x")):
+    for work in (store.read_bytes, store.exists, store.list_files, lambda url: store.write_bytes(url, b"x")):
         before = len(proxy.requests)
         with pytest.raises(UserError, match=r"^s3://bucket/mine: "):
             work("s3://bucket/mine")
@@ -158,7 +159,7 @@ def test_a_name_says_nothing_of_the_fault(behind, monkeypatch):
     monkeypatch.setenv(retries.ATTEMPTS_VARIABLE, "1")
     proxy = behind(every=1, kinds=("answer lost",))
     with pytest.raises(InfrastructureError):
-        storage.read_bytes("s3://bucket/403/credential-quota")
+        store.read_bytes("s3://bucket/403/credential-quota")
     assert proxy.spoiled["answer lost"]
 
 
@@ -166,9 +167,9 @@ def test_requests_are_capped(behind, monkeypatch):
     monkeypatch.setenv(retries.REQUESTS_VARIABLE, "3")
     retries._slots.cache_clear()
     proxy = behind(every=1, kinds=("slow",), only=("GET",))
-    storage.write_bytes("s3://bucket/capped", b"0123456789")
+    store.write_bytes("s3://bucket/capped", b"0123456789")
     with ThreadPoolExecutor(12) as pool:
-        got = list(pool.map(lambda i: storage.read_range("s3://bucket/capped", i % 10, 1), range(12)))
+        got = list(pool.map(lambda i: store.read_range("s3://bucket/capped", i % 10, 1), range(12)))
     assert b"".join(got) == b"012345678901"
     assert proxy.most_at_once == 3
     retries._slots.cache_clear()
@@ -178,10 +179,10 @@ def test_a_server_that_says_nothing_is_left(behind, monkeypatch):
     monkeypatch.setattr(s3fs.S3FileSystem, "read_timeout", 0.5)
     monkeypatch.setenv(retries.ATTEMPTS_VARIABLE, "2")
     proxy = behind(every=1, kinds=("stalled",), only=("GET",))
-    storage.write_bytes("s3://bucket/stalled", b"x")
+    store.write_bytes("s3://bucket/stalled", b"x")
     start = time.monotonic()
     with pytest.raises(InfrastructureError, match="imeout"):
-        storage.read_bytes("s3://bucket/stalled")
+        store.read_bytes("s3://bucket/stalled")
     assert time.monotonic() - start < 2.5
     assert proxy.spoiled["stalled"] == 2
 
@@ -198,7 +199,9 @@ def test_an_upload_completed_by_a_try_whose_answer_was_lost(behind, server):
     proxy = behind(every=2, kinds=("answer lost",), only=("POST",))
     write("s3://bucket/completed")
     assert proxy.spoiled["answer lost"] >= 1
-    assert [method for method, path in proxy.requests if path.startswith("/bucket/completed")].count("HEAD") == 1
+    assert [method for method, path in proxy.requests if path.startswith("/bucket/completed")].count(
+        "HEAD"
+    ) == 1
     assert (server.folder / "bucket" / "completed").read_bytes() == DATA
 
 
@@ -207,4 +210,4 @@ def test_an_object_of_too_many_parts(behind, monkeypatch):
     behind(every=10**9)
     with pytest.raises(UserError, match=r"^s3://bucket/large: larger than 3 parts of 0\.0625 MiB"):
         write("s3://bucket/large")
-    assert not storage.exists("s3://bucket/large")
+    assert not store.exists("s3://bucket/large")

@@ -10,10 +10,11 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from pipeline import storage
-from pipeline.errors import UserError
-from pipeline.output import subset, verify
-from pipeline.output.resharding import reshard
+from d2prune import store
+from d2prune.errors import UserError
+from d2prune.output import subset
+from d2prune.reshard.reshard import reshard
+from d2prune.verify import folder
 from tests.output.pools import plain_pool, put_pool, tree
 
 SERVER = """
@@ -62,25 +63,25 @@ def bucket(endpoint, monkeypatch):
 
 def test_reads_back_what_was_written():
     data = bytes(range(256)) * 40_000
-    storage.write_bytes("gs://bucket/a/b.bin", data[:1000])
-    with storage.writer("gs://bucket/a/c.bin") as stream:
+    store.write_bytes("gs://bucket/a/b.bin", data[:1000])
+    with store.writer("gs://bucket/a/c.bin") as stream:
         stream.write(data)
-    assert storage.read_bytes("gs://bucket/a/c.bin") == data
-    assert storage.read_range("gs://bucket/a/b.bin", 300, 77) == data[300:377]
-    with storage.open_read("gs://bucket/a/c.bin") as stream:
+    assert store.read_bytes("gs://bucket/a/c.bin") == data
+    assert store.read_range("gs://bucket/a/b.bin", 300, 77) == data[300:377]
+    with store.open_read("gs://bucket/a/c.bin") as stream:
         assert stream.read() == data
     for place in ("gs://bucket/a", "gs://bucket/a/*.bin"):
-        found = [(file.url, file.size) for file in storage.list_files(place)]
+        found = [(file.url, file.size) for file in store.list_files(place)]
         assert found == [("gs://bucket/a/b.bin", 1000), ("gs://bucket/a/c.bin", len(data))]
-    assert storage.exists("gs://bucket/a/b.bin") and not storage.exists("gs://bucket/a")
-    assert storage.is_folder("gs://bucket/a")
-    before = storage.info("gs://bucket/a/b.bin").version
-    storage.write_bytes("gs://bucket/a/b.bin", data[1:1001])
-    assert storage.info("gs://bucket/a/b.bin").version != before
-    storage.delete(["gs://bucket/a/b.bin", "gs://bucket/a/b.bin"])
-    assert not storage.exists("gs://bucket/a/b.bin")
+    assert store.exists("gs://bucket/a/b.bin") and not store.exists("gs://bucket/a")
+    assert store.is_folder("gs://bucket/a")
+    before = store.info("gs://bucket/a/b.bin").version
+    store.write_bytes("gs://bucket/a/b.bin", data[1:1001])
+    assert store.info("gs://bucket/a/b.bin").version != before
+    store.delete(["gs://bucket/a/b.bin", "gs://bucket/a/b.bin"])
+    assert not store.exists("gs://bucket/a/b.bin")
     with pytest.raises(FileNotFoundError, match="gs://bucket/a/none: not found"):
-        storage.read_bytes("gs://bucket/a/none")
+        store.read_bytes("gs://bucket/a/none")
 
 
 def test_reshard_and_verify_as_on_a_disk(tmp_path):
@@ -94,7 +95,7 @@ def test_reshard_and_verify_as_on_a_disk(tmp_path):
     here = tree(tmp_path / "out")
     for name in sorted(here):
         if name.endswith((".tar", ".npy")) or name[0].isdigit():
-            assert storage.read_bytes(f"gs://bucket/out/{name}") == here[name], name
-    assert verify.verify("gs://bucket/out", full=True) == []
+            assert store.read_bytes(f"gs://bucket/out/{name}") == here[name], name
+    assert folder.verify("gs://bucket/out", full=True) == []
     with pytest.raises(UserError, match="holds another run's data"):
         reshard(f"{Path(tmp_path)}/pool/00000000.tar", str(tmp_path / "subset.npy"), "gs://bucket/out")

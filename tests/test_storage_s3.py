@@ -9,10 +9,10 @@ import time
 import pytest
 from botocore.session import get_session
 
-from pipeline import storage
-from pipeline.demo import s3_server
-from pipeline.errors import InfrastructureError, UserError
-from pipeline.output import claim
+from d2prune import store
+from d2prune.demo import s3_server
+from d2prune.errors import InfrastructureError, UserError
+from d2prune.output import claim
 from tests.s3 import moto_server
 
 
@@ -20,8 +20,8 @@ def test_a_process_may_turn_to_another_server(tmp_path):
     for name in ("one", "two"):
         with s3_server.serve(tmp_path / name) as server, s3_server.environment(server):
             server.make_bucket("bucket")
-            storage.write_bytes("s3://bucket/who", name.encode())
-            assert storage.read_bytes("s3://bucket/who") == name.encode()
+            store.write_bytes("s3://bucket/who", name.encode())
+            assert store.read_bytes("s3://bucket/who") == name.encode()
 
 
 def test_a_wrong_key_is_the_users_and_is_not_tried_again(tmp_path, monkeypatch):
@@ -30,7 +30,7 @@ def test_a_wrong_key_is_the_users_and_is_not_tried_again(tmp_path, monkeypatch):
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
         start = time.monotonic()
         with pytest.raises(UserError, match="s3://bucket/x"):
-            storage.write_bytes("s3://bucket/x", b"data")
+            store.write_bytes("s3://bucket/x", b"data")
         assert time.monotonic() - start < 5
 
 
@@ -39,23 +39,26 @@ def test_a_server_that_is_away_is_infrastructure(tmp_path, monkeypatch):
         server.make_bucket("bucket")
         monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
         with pytest.raises(InfrastructureError, match="s3://bucket/x"):
-            storage.read_bytes("s3://bucket/x")
+            store.read_bytes("s3://bucket/x")
 
 
 def test_a_missing_bucket_is_not_found(tmp_path):
     with s3_server.serve(tmp_path) as server, s3_server.environment(server):
         with pytest.raises(FileNotFoundError, match="s3://none/x"):
-            storage.read_bytes("s3://none/x")
+            store.read_bytes("s3://none/x")
         with pytest.raises(UserError, match="s3://none/x: cannot be written, its bucket does not exist"):
-            storage.write_bytes("s3://none/x", b"data")
-        with pytest.raises(UserError, match="its bucket does not exist"), storage.writer("s3://none/y") as stream:
+            store.write_bytes("s3://none/x", b"data")
+        with (
+            pytest.raises(UserError, match="its bucket does not exist"),
+            store.writer("s3://none/y") as stream,
+        ):
             stream.write(b"data")
 
 
 KILLED = """
 import sys, time
-from pipeline import storage
-with storage.writer(sys.argv[1]) as stream:
+from d2prune import store
+with store.writer(sys.argv[1]) as stream:
     stream.write(bytes(40 * 2**20))
     stream.flush()
     print("begun", flush=True)
@@ -78,15 +81,17 @@ def test_what_a_killed_upload_left_is_swept_and_nothing_else(tmp_path, kind):
         client = get_session().create_client("s3")
 
         def unfinished():
-            return sorted(upload["Key"] for upload in client.list_multipart_uploads(Bucket="bucket").get("Uploads", []))
+            return sorted(
+                upload["Key"] for upload in client.list_multipart_uploads(Bucket="bucket").get("Uploads", [])
+            )
 
-        storage.write_bytes("s3://bucket/out/whole", b"x")
+        store.write_bytes("s3://bucket/out/whole", b"x")
         for name in ("out/00000000.tar", "out-of-another/00000000.tar"):
             kill_an_upload(f"s3://bucket/{name}")
         assert unfinished() == ["out-of-another/00000000.tar", "out/00000000.tar"]
         claim.sweep("s3://bucket/out")
         assert unfinished() == ["out-of-another/00000000.tar"]
-        assert [file.url for file in storage.list_files("s3://bucket/")] == ["s3://bucket/out/whole"]
-        assert storage.sweep_uploads("s3://bucket") == 1
-        assert storage.sweep_uploads("s3://bucket/") == 0
-        assert storage.sweep_uploads("s3://none/x") == 0
+        assert [file.url for file in store.list_files("s3://bucket/")] == ["s3://bucket/out/whole"]
+        assert store.sweep_uploads("s3://bucket") == 1
+        assert store.sweep_uploads("s3://bucket/") == 0
+        assert store.sweep_uploads("s3://none/x") == 0

@@ -1,7 +1,7 @@
 """Have what numba compiles compiled and cached: ``python -m tests.warm``.
 
-Run before the tests, once. In a fresh clone each of their processes, and of the workers and programs that they start,
-would compile it for itself, all at the same moment.
+Run before the tests, once. In a fresh clone each of their processes, and of the workers and
+programs that they start, would compile it for itself, all at the same moment.
 """
 
 import tempfile
@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.config import RunConfig
-from pipeline.driver import run
-from pipeline.execution import InProcess
-from pipeline.graph.knn import knn_graph_report
-from pipeline.output.resharding import reshard
+from d2prune.config.model import RunConfig
+from d2prune.execution import InProcess
+from d2prune.knn.build import knn_graph_report
+from d2prune.reshard.reshard import reshard
+from d2prune.runs.driver import run
 from tests.pools import write_pool
 
 

@@ -6,11 +6,23 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.benchmarks import coreset, coreset_methods
-from jobs.benchmarks.coreset_report import RESULTS, markdown, summarise, svg
+from benchmarks import coreset, coreset_methods
+from benchmarks.coreset_report import RESULTS, markdown, summarise, svg
 
 METHODS = ["random", "d2:aum", "ccs:aum", "k_center"]
-ARGUMENTS = ["--dataset", "tiny", "--rates", "0.5", "0.9", "--seeds", "2", "--steps", "20", "--methods", *METHODS]
+ARGUMENTS = [
+    "--dataset",
+    "tiny",
+    "--rates",
+    "0.5",
+    "0.9",
+    "--seeds",
+    "2",
+    "--steps",
+    "20",
+    "--methods",
+    *METHODS,
+]
 
 
 def contents(folder):
@@ -24,7 +36,9 @@ def test_it_resumes_and_reports(tmp_path, capsys):
     assert table.schema == RESULTS and len(table) == 2 + 2 * 2 * len(METHODS)
     kept = dict(zip(table["pruned"].to_pylist(), table["kept"].to_pylist(), strict=True))
     assert kept == {0.0: 240, 0.5: 120, 0.9: 24}
-    assert "| random |" in (out / "results.md").read_text() and "k_center" in (out / "results.svg").read_text()
+    assert (
+        "| random |" in (out / "results.md").read_text() and "k_center" in (out / "results.svg").read_text()
+    )
 
     before = contents(out / "cells")
     lost = sorted(before)[3]
@@ -61,10 +75,10 @@ def test_missing_data_is_one_line(tmp_path, capsys):
 
 
 def test_every_method_keeps_the_number_it_is_asked_for():
-    from jobs.benchmarks.coreset_cells import Settings
-    from jobs.benchmarks.coreset_data import tiny
-    from jobs.benchmarks.coreset_training import Trainer
-    from pipeline.scores import TrainingLog
+    from benchmarks.coreset_cells import Settings
+    from benchmarks.coreset_data import tiny
+    from benchmarks.coreset_training import Trainer
+    from d2prune.scores import TrainingLog
 
     data = tiny(None, None, 16, None)
     recipe = coreset.RECIPES["tiny"]
@@ -72,7 +86,11 @@ def test_every_method_keeps_the_number_it_is_asked_for():
     log = TrainingLog(len(data.train_labels), data.n_classes)
     Trainer(data, recipe).fit(np.arange(240), 0, log)
     evidence = coreset_methods.Evidence(log, data.embeddings, data.train_labels)
-    for method in (*coreset_methods.PAPER, *coreset_methods.REST, *(f"top:{name}" for name in coreset_methods.SCORES)):
+    for method in (
+        *coreset_methods.PAPER,
+        *coreset_methods.REST,
+        *(f"top:{name}" for name in coreset_methods.SCORES),
+    ):
         for pruned in (0.3, 0.7, 0.9, 0.99):
             kept = coreset_methods.choose(evidence, method, pruned, 1)
             assert len(set(kept.tolist())) == round(240 * (1 - pruned)), (method, pruned)
@@ -82,8 +100,20 @@ def test_table_and_plot_of_known_figures():
     import pyarrow as pa
 
     rows = [
-        {"method": method, "pruned": pruned, "seed": seed, "kept": 1, "accuracy": accuracy + seed / 100, "seconds": 1.0}
-        for method, pruned, accuracy in (("all samples", 0.0, 0.9), ("a", 0.5, 0.8), ("b", 0.5, 0.7), ("b", 0.9, 0.5))
+        {
+            "method": method,
+            "pruned": pruned,
+            "seed": seed,
+            "kept": 1,
+            "accuracy": accuracy + seed / 100,
+            "seconds": 1.0,
+        }
+        for method, pruned, accuracy in (
+            ("all samples", 0.0, 0.9),
+            ("a", 0.5, 0.8),
+            ("b", 0.5, 0.7),
+            ("b", 0.9, 0.5),
+        )
         for seed in (0, 1)
     ]
     points = summarise(pa.Table.from_pylist(rows, schema=RESULTS), ["all samples", "a", "b"])

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from jobs.benchmarks.coreset_data import Dataset
-from jobs.benchmarks.coreset_training import Recipe, Trainer
-from pipeline.scores import TrainingLog
+from benchmarks.coreset_data import Dataset
+from benchmarks.coreset_training import Recipe, Trainer
+from d2prune.scores import TrainingLog
 
 RECIPE = Recipe("small", 3, 4, 0.1, 3, "cpu")
 

@@ -11,14 +11,14 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from jobs.benchmarks import image_text, image_text_data, image_text_model
-from jobs.benchmarks.image_text_data import COPIES, WRONG, Drawings, NoisyPool, bundled, common_categories, plant
-from jobs.benchmarks.image_text_methods import METHODS, Chooser, diversity
-from jobs.benchmarks.image_text_model import Recipe, Trainer, recalls
-from jobs.benchmarks.image_text_report import RESULTS, SUBSET, TRAINED, markdown, summarise, svg
-from jobs.benchmarks.image_text_scores import Evidence, cross_fitted_score, score_auc
-from pipeline.errors import UserError
-from pipeline.selection.coreset import d2_prune
+from benchmarks import image_text, image_text_data, image_text_model
+from benchmarks.image_text_data import COPIES, WRONG, Drawings, NoisyPool, bundled, common_categories, plant
+from benchmarks.image_text_methods import METHODS, Chooser, diversity
+from benchmarks.image_text_model import Recipe, Trainer, recalls
+from benchmarks.image_text_report import RESULTS, SUBSET, TRAINED, markdown, summarise, svg
+from benchmarks.image_text_scores import Evidence, cross_fitted_score, score_auc
+from d2prune.d2.coreset import d2_prune
+from d2prune.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,9 @@ def test_what_is_planted_is_what_is_told(clean):
         if not wrong:
             assert noisy.drawings.captions[row].split(", ")[0] == pool.captions[original].split(", ")[0]
     # Of the drawings, not of the pool: copies may show one with a wrong caption.
-    wrong_drawings = {int(original) for original, wrong in zip(noisy.original, noisy.wrong, strict=True) if wrong}
+    wrong_drawings = {
+        int(original) for original, wrong in zip(noisy.original, noisy.wrong, strict=True) if wrong
+    }
     assert len(wrong_drawings) == round(WRONG * n)
     unaltered = [
         np.array_equal(image, pool.images[original])
@@ -71,7 +73,9 @@ def test_what_is_planted_is_what_is_told(clean):
 def test_a_wrong_caption_is_that_of_another_content_group(clean):
     pool, _ = clean
     noisy = plant(pool)
-    texts = [(sorted(text.split(", ")), group) for text, group in zip(pool.captions, pool.groups, strict=True)]
+    texts = [
+        (sorted(text.split(", ")), group) for text, group in zip(pool.captions, pool.groups, strict=True)
+    ]
     for row in np.flatnonzero(noisy.wrong):
         words = sorted(noisy.drawings.captions[row].split(", "))
         assert any(text == words and group != noisy.drawings.groups[row] for text, group in texts)
@@ -136,7 +140,9 @@ def test_every_method_keeps_the_number_it_is_asked_for(method):
 def test_d2_is_d2():
     evidence = evidence_of()
     difficulty = evidence.score - evidence.score.min()
-    wanted = d2_prune(evidence.both, difficulty, 0.3, n_neighbors=5, gamma_forward=10, gamma_reverse=10).indices
+    wanted = d2_prune(
+        evidence.both, difficulty, 0.3, n_neighbors=5, gamma_forward=10, gamma_reverse=10
+    ).indices
     assert np.array_equal(Chooser(evidence).choose("d2:5:10", 36, 0), np.sort(wanted))
     top = np.sort(np.argsort(-evidence.score)[:36])
     assert np.array_equal(Chooser(evidence).choose("clip_score", 36, 0), top)
@@ -153,7 +159,9 @@ def test_deduplication_goes_before_the_score():
     assert not set(kept.tolist()) & set(range(30)) and set(range(70, 100)) <= set(kept.tolist())
 
 
-@pytest.mark.parametrize("method", ["luck", "d2:1", "d2:0:1", "d2:1.5:1", "d2:x:1", "d2:5:-1", "forward", "random:3"])
+@pytest.mark.parametrize(
+    "method", ["luck", "d2:1", "d2:0:1", "d2:1.5:1", "d2:x:1", "d2:5:-1", "forward", "random:3"]
+)
 def test_an_unknown_method_is_refused(method, tmp_path, capsys):
     assert image_text.main(["--out", str(tmp_path), "--methods", method]) == 2
     assert f"--methods {method}: expected random, clip_score" in capsys.readouterr().err
@@ -161,7 +169,9 @@ def test_an_unknown_method_is_refused(method, tmp_path, capsys):
 
 def test_diversity_of_a_known_subset():
     image = np.eye(4, dtype=np.float32)[[0, 0, 1, 2]]
-    drawings = Drawings(np.zeros((4, 2, 2, 3), np.uint8), ["a"] * 4, np.array([7, 7, 8, 9]), ["x", "x", "y", "z"])
+    drawings = Drawings(
+        np.zeros((4, 2, 2, 3), np.uint8), ["a"] * 4, np.array([7, 7, 8, 9]), ["x", "x", "y", "z"]
+    )
     pool = NoisyPool(drawings, np.array([0, 0, 1, 2]), np.array([True, False, False, True]))
     evidence = Evidence(image, image, np.zeros(4))
     got = diversity(pool, evidence, np.array([0, 1]))
@@ -212,7 +222,9 @@ def test_it_runs_and_resumes(tmp_path, capsys, monkeypatch):
     assert kept["random"] == kept["d2:1:1"] == kept["right captions"] == round(0.3 * kept["all pairs"])
     wrong = dict(zip(table["method"].to_pylist(), table["wrong"].to_pylist(), strict=True))
     assert wrong["right captions"] == 0 < wrong["all pairs"]
-    assert "| d2:1:1 |" in (out / "results.md").read_text() and "zero-shot" in (out / "results.svg").read_text()
+    assert (
+        "| d2:1:1 |" in (out / "results.md").read_text() and "zero-shot" in (out / "results.svg").read_text()
+    )
     cells = sorted((out / "cells").iterdir())
     lost, marked = cells[0], cells[1].stat().st_mtime_ns
     before = lost.read_text()

@@ -3,8 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.demo.clipart import Picture, unfit
-from pipeline.demo.groups import content_groups, near_copies, pool_and_training
+from tools.clipart import Picture, unfit
+from tools.groups import content_groups, near_copies, pool_and_training
 
 
 def picture(path, title, keywords=()):

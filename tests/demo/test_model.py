@@ -8,10 +8,10 @@ import torch
 import webdataset
 from PIL import Image
 
-from pipeline.demo import MODEL_DIR, MODEL_NAME, MODEL_WEIGHTS, POOL_DIR
-from pipeline.demo.make_pool import shuffled
-from pipeline.demo.train_model import auc
-from pipeline.embed.torchvision_shim import install
+from d2prune.bundled import MODEL_DIR, MODEL_NAME, MODEL_WEIGHTS, POOL_DIR
+from d2prune.torchvision_shim import install
+from tools.make_pool import shuffled
+from tools.train_model import auc
 
 install()
 

@@ -9,10 +9,10 @@ import pytest
 import webdataset
 from PIL import Image
 
-from pipeline.demo import POOL_DIR
-from pipeline.demo.clipart import Picture, unfit
-from pipeline.demo.dataset import POOL_SIZE
-from pipeline.demo.make_pool import FAULTS, MISMATCH_SHARE, shuffled
+from d2prune.bundled import POOL_DIR
+from tools.clipart import Picture, unfit
+from tools.dataset import POOL_SIZE
+from tools.make_pool import FAULTS, MISMATCH_SHARE, shuffled
 
 IMAGES = ("jpg", "png", "webp")
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import s3fs
 
-from pipeline import storage
-from pipeline.demo import s3_server
-from pipeline.errors import UserError
+from d2prune import store
+from d2prune.demo import s3_server
+from d2prune.errors import UserError
 
 
 def alive(pid: int) -> bool:
@@ -22,15 +22,15 @@ def alive(pid: int) -> bool:
 
 def test_round_trip_ranges_and_wrong_keys(tmp_path, monkeypatch):
     with s3_server.serve(tmp_path / "served") as server, s3_server.environment(server):
-        url = storage.join(server.make_bucket("pool"), "a", "b.bin")
-        storage.write_bytes(url, bytes(range(200)))
-        assert storage.read_bytes(url) == bytes(range(200))
-        assert storage.read_range(url, 3, 4) == bytes([3, 4, 5, 6])
-        assert [file.url for file in storage.list_files("s3://pool")] == [url]
+        url = store.join(server.make_bucket("pool"), "a", "b.bin")
+        store.write_bytes(url, bytes(range(200)))
+        assert store.read_bytes(url) == bytes(range(200))
+        assert store.read_range(url, 3, 4) == bytes([3, 4, 5, 6])
+        assert [file.url for file in store.list_files("s3://pool")] == [url]
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
         s3fs.S3FileSystem.clear_instance_cache()
         with pytest.raises(UserError):
-            storage.read_bytes(url)
+            store.read_bytes(url)
         s3fs.S3FileSystem.clear_instance_cache()
         pid = server.pid
     assert not alive(pid)
@@ -46,7 +46,7 @@ def test_stops_when_the_block_raises(tmp_path):
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the death signal is Linux's")
 def test_ends_with_a_killed_owner(tmp_path):
     script = (
-        "import sys, time\nfrom pipeline.demo import s3_server\n"
+        "import sys, time\nfrom d2prune.demo import s3_server\n"
         "with s3_server.serve(sys.argv[1]) as server:\n    print(server.pid, flush=True)\n    time.sleep(60)\n"
     )
     root = Path(s3_server.__file__).parents[2]

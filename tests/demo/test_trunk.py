@@ -6,8 +6,8 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline.demo.dataset import Decoded, on_white
-from pipeline.demo.trunk import load_trunk, trunk_features
+from tools.dataset import Decoded, on_white
+from tools.trunk import load_trunk, trunk_features
 
 
 @pytest.fixture
@@ -30,7 +30,10 @@ def test_the_stem_absorbs_open_clips_normalisation(original):
     from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 
     pixels = torch.rand(2, 3, 32, 32)
-    mean, std = torch.tensor(OPENAI_DATASET_MEAN)[:, None, None], torch.tensor(OPENAI_DATASET_STD)[:, None, None]
+    mean, std = (
+        torch.tensor(OPENAI_DATASET_MEAN)[:, None, None],
+        torch.tensor(OPENAI_DATASET_STD)[:, None, None],
+    )
     trunk = load_trunk("tf_efficientnet_lite0")
     with torch.no_grad():
         expected = original.bn1(original.conv_stem(2 * pixels - 1))

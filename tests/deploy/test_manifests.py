@@ -1,7 +1,7 @@
 """The manifests of deploy/: each against its schema, and every flag, path and metric they name is there.
 
-KubeRay's CRDs are taken from the folder that D2PRUNE_KUBERAY_CRDS names; without it those checks are skipped, and what
-Ray and kubernetes-validate know is still checked.
+KubeRay's CRDs are taken from the folder that D2PRUNE_KUBERAY_CRDS names; without it those checks
+are skipped, and what Ray and kubernetes-validate know is still checked.
 """
 
 import json
@@ -17,9 +17,9 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from pipeline import cli
-from pipeline.config import RunConfig
-from pipeline.execution import metrics
+from d2prune.cli import main
+from d2prune.config.model import RunConfig
+from d2prune.execution import metrics
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
@@ -33,7 +33,9 @@ def documents(path: Path) -> list[dict[str, Any]]:
 
 
 def kinds(*wanted: str) -> list[Any]:
-    found = [(path, document) for path in KUBERAY for document in documents(path) if document["kind"] in wanted]
+    found = [
+        (path, document) for path in KUBERAY for document in documents(path) if document["kind"] in wanted
+    ]
     return [pytest.param(document, id=f"{path.name}-{document['kind']}") for path, document in found]
 
 
@@ -105,7 +107,9 @@ def test_ray_accepts_the_cluster():
     jsonschema.validate(config, schema)
     types = config["available_node_types"]
     assert config["head_node_type"] in types
-    assert [name for name, kind in types.items() if "InstanceMarketOptions" in kind["node_config"]] == ["gpu-spot"]
+    assert [name for name, kind in types.items() if "InstanceMarketOptions" in kind["node_config"]] == [
+        "gpu-spot"
+    ]
     assert config["max_workers"] == sum(kind.get("max_workers", 0) for kind in types.values())
     assert all("IamInstanceProfile" in kind["node_config"] for kind in types.values())
 
@@ -133,7 +137,7 @@ def test_every_script_and_flag_exists():
     assert len(found) >= 3
     for script, flags in found:
         assert (ROOT / script.removeprefix(IMAGE_FOLDER)).is_file(), script
-        cli._parser().parse_args(["run", *flags])
+        main._parser().parse_args(["run", *flags])
 
 
 def test_every_file_that_a_comment_or_a_build_names_exists():
@@ -152,7 +156,9 @@ def test_every_file_that_a_comment_or_a_build_names_exists():
 
 
 def test_images_and_manifests_agree_on_ray_and_are_pinned():
-    pins = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
+    pins = dict(
+        line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line
+    )
     for path in sorted((DEPLOY / "docker").iterdir()):
         text = path.read_text()
         (base,) = re.findall(r"^FROM (\S+)$", text, re.MULTILINE)
@@ -167,7 +173,9 @@ def test_images_and_manifests_agree_on_ray_and_are_pinned():
 
 def test_the_configuration_is_one():
     (config,) = [
-        document for document in documents(DEPLOY / "kuberay" / "config.yaml") if document["kind"] == "ConfigMap"
+        document
+        for document in documents(DEPLOY / "kuberay" / "config.yaml")
+        if document["kind"] == "ConfigMap"
     ]
     (name,) = config["data"]
     parsed = RunConfig.parse(yaml.safe_load(config["data"][name]), name)

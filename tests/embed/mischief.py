@@ -7,8 +7,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.embed.decode import Prepared
-from pipeline.inputs.tar import Sample
+from d2prune.embed.decode.decoder import Prepared
+from d2prune.inputs.tar.reader import Sample
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Embeds on a cluster whose GPU nodes have helpers that come and go; prints what happened, as JSON.
 
-In a process of its own (`python -m tests.embed.remote_cluster POOL MODEL FOLDER`): a process has one Ray, and this one
-ends its cluster. GPUs are only said to be there: what is tested is who decodes where.
+In a process of its own (`python -m tests.embed.remote_cluster POOL MODEL FOLDER`): a process has
+one Ray, and this one ends its cluster. GPUs are only said to be there: what is tested is who decodes where.
 """
 
 import json
@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.embed.decode import Decoder
-from pipeline.execution import Helpers
+from d2prune.embed.decode.decoder import Decoder
+from d2prune.execution import Helpers
 from tests.embed.mischief import Sluggish
 
 
@@ -28,7 +28,7 @@ class Make:
     helpers: Helpers
 
     def __call__(self) -> Any:
-        from pipeline.embed import stage
+        from d2prune.embed import worker as stage
 
         stage.Decoder = lambda *given: Sluggish(f"{self.folder}/slow", Decoder(*given))
         worker = stage.EmbedWorker(self.folder, self.params, self.model, None, "cpu", helpers=self.helpers)
@@ -44,9 +44,10 @@ class Make:
 def main(pool: str, model: str, folder: str) -> None:
     from ray.cluster_utils import Cluster
 
-    from pipeline.embed import models, stage
-    from pipeline.execution import OnRay, Resources, metrics
-    from pipeline.inputs.pool import expand_input
+    from d2prune.embed import worker as stage
+    from d2prune.embed.model import names
+    from d2prune.execution import OnRay, Resources, metrics
+    from d2prune.inputs.shards import expand_input
 
     os.environ["PYTHONPATH"] = os.getcwd()
     head = {"num_cpus": 2, "num_gpus": 1, "include_dashboard": False, "object_store_memory": 100 << 20}
@@ -55,7 +56,7 @@ def main(pool: str, model: str, folder: str) -> None:
     # Two workers, half a GPU and one core each: the head's cores are theirs, so whatever helps is elsewhere.
     resources = Resources(workers=1, num_cpus=1, num_gpus=0.5, at_once=stage.AT_ONCE, grows=True)
     helpers = executor.helpers(resources)
-    params = stage.EmbedParams(*models.identity(model, None), batch_size=4)
+    params = stage.EmbedParams(*names.identity(model, None), batch_size=4)
     units = stage.plan(expand_input(pool), params)
     Path(folder).mkdir()
     slow = Path(folder, "slow")

@@ -5,9 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from pipeline.embed import stage
-from pipeline.embed.batch_size import BatchSize, limit
-from pipeline.inputs.pool import expand_input
+from d2prune.embed import worker as stage
+from d2prune.embed.model.batch_size import BatchSize, limit
+from d2prune.inputs.shards import expand_input
 from tests.embed.pictures import write_tar
 from tests.embed.test_stage import good, setting, tables, with_little_memory
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.embed.clip import ClipEncoder
-from pipeline.embed.models import import_open_clip, resolve
-from pipeline.embed.resize import Preprocess
-from pipeline.errors import D2PruneError, UserError
+from d2prune.embed.decode.resize import Preprocess
+from d2prune.embed.model.encoder import ClipEncoder
+from d2prune.embed.model.names import import_open_clip, resolve
+from d2prune.errors import D2PruneError, UserError
 from tests.embed.pictures import picture
 
 CAPTIONS = ["a red square", "a café", "word " * 200]
@@ -51,7 +51,9 @@ def test_equals_open_clips_own_loop(tiny_model, precision):
     image, text = own_loop(tiny_model, images, CAPTIONS, precision)
     assert found.image_ND.tobytes() == image.astype(np.float16).tobytes()
     assert found.text_ND.tobytes() == text.astype(np.float16).tobytes()
-    cosine = [sum(float(a) * float(b) for a, b in zip(x, y, strict=True)) for x, y in zip(image, text, strict=True)]
+    cosine = [
+        sum(float(a) * float(b) for a, b in zip(x, y, strict=True)) for x, y in zip(image, text, strict=True)
+    ]
     np.testing.assert_allclose(found.clip_score_N, cosine, rtol=0, atol=1e-7)
 
 
@@ -110,9 +112,13 @@ def siglip(tmp_path_factory):
 
     open_clip = import_open_clip()
     folder = tmp_path_factory.mktemp("siglip")
-    words = Tokenizer(models.WordLevel({"<pad>": 0, "</s>": 1, "<unk>": 2, "a": 3, "red": 4, "square": 5}, "<unk>"))
+    words = Tokenizer(
+        models.WordLevel({"<pad>": 0, "</s>": 1, "<unk>": 2, "a": 3, "red": 4, "square": 5}, "<unk>")
+    )
     words.pre_tokenizer = pre_tokenizers.Whitespace()
-    PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", eos_token="</s>").save_pretrained(folder)
+    PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", eos_token="</s>").save_pretrained(
+        folder
+    )
     model = {
         "embed_dim": 24,
         "init_logit_bias": -10,
@@ -133,7 +139,9 @@ def siglip(tmp_path_factory):
     }
     half = [0.5, 0.5, 0.5]
     preprocess = {"mean": half, "std": half, "interpolation": "bicubic", "resize_mode": "squash"}
-    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": model, "preprocess_cfg": preprocess}))
+    (folder / "open_clip_config.json").write_text(
+        json.dumps({"model_cfg": model, "preprocess_cfg": preprocess})
+    )
     made = open_clip.create_model(f"local-dir:{folder}", load_weights=False)
     safetensors.torch.save_file(made.state_dict(), folder / "open_clip_model.safetensors")
     return folder
@@ -152,7 +160,11 @@ def test_siglip_with_its_own_preprocessing_and_tokenizer(siglip):
     tokens = open_clip.get_tokenizer(f"local-dir:{siglip}")(captions)
     assert tokens[0].tolist() == tokens[1].tolist()
     with torch.no_grad():
-        image = model.eval().encode_image(torch.stack([preprocess(one) for one in images]), normalize=True).numpy()
+        image = (
+            model.eval()
+            .encode_image(torch.stack([preprocess(one) for one in images]), normalize=True)
+            .numpy()
+        )
         text = model.encode_text(tokens, normalize=True).numpy()
     assert found.image_ND.tobytes() == image.astype(np.float16).tobytes()
     assert found.text_ND.tobytes() == text.astype(np.float16).tobytes()

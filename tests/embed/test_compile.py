@@ -6,9 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from pipeline.embed.clip import ClipEncoder
-from pipeline.embed.models import import_open_clip, resolve
-from pipeline.errors import UserError
+from d2prune.embed.model.encoder import ClipEncoder
+from d2prune.embed.model.names import import_open_clip, resolve
+from d2prune.errors import UserError
 from tests.conftest import CONFIG
 from tests.embed.pictures import picture
 from tests.embed.test_stage import with_little_memory
@@ -42,8 +42,8 @@ def test_compiled_gives_the_same_but_for_the_last_bits(source):
     expected, found = (encoder.encode(pixels, captions) for encoder in (plain, compiled))
     np.testing.assert_allclose(found.clip_score_N, expected.clip_score_N, rtol=0, atol=1e-6)
     np.testing.assert_allclose(found.image_ND, expected.image_ND, rtol=0, atol=1e-3)
-    # The last batch of a shard is filled up, so that it runs through the same kernels: its rows have the same bits.
-    # In another thread, as a worker's shards have: nothing is compiled again there.
+    # The last batch of a shard is filled up, so that it runs through the same kernels: its rows
+    # have the same bits. In another thread, as a worker's shards have: nothing is compiled again there.
     graphs = counters["stats"]["unique_graphs"]
     with ThreadPoolExecutor(1) as pool:
         short = pool.submit(compiled.encode, pixels[:3], captions[:3]).result()
@@ -52,7 +52,10 @@ def test_compiled_gives_the_same_but_for_the_last_bits(source):
     assert short.clip_score_N.tobytes() == found.clip_score_N[:3].tobytes()
     # A batch beyond the memory is halved all the same, and filled up to what fits.
     # (Not compiled here: it would be, once more, for the size that fits.)
-    compiled._model.encode_image, compiled._model.encode_text = plain._model.encode_image, plain._model.encode_text
+    compiled._model.encode_image, compiled._model.encode_text = (
+        plain._model.encode_image,
+        plain._model.encode_text,
+    )
     tried = with_little_memory(compiled, 3)
     cut = compiled.encode(pixels[:3], captions[:3])
     assert tried == [4, 2, 2]

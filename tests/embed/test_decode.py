@@ -12,8 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.embed import models
-from pipeline.embed.decode import (
+from d2prune.embed.decode.decoder import (
     CAPTION_REPLACED,
     JSON_BROKEN,
     UID_FROM_HASH,
@@ -24,9 +23,10 @@ from pipeline.embed.decode import (
     decode_caption,
     sample_uid,
 )
-from pipeline.embed.resize import Preprocess
-from pipeline.inputs import reasons
-from pipeline.inputs.tar import Sample
+from d2prune.embed.decode.resize import Preprocess
+from d2prune.embed.model import names
+from d2prune.inputs import reasons
+from d2prune.inputs.tar.reader import Sample
 from tests.embed.pictures import encoded, picture
 
 DECODER = Decoder(Preprocess(32, 32), max_pixels=10_000)
@@ -51,7 +51,7 @@ def scaled(transform, image):
 
 @pytest.fixture(scope="module")
 def transform():
-    models.import_open_clip()
+    names.import_open_clip()
     from open_clip.transform import PreprocessCfg, image_transform_v2
 
     return image_transform_v2(PreprocessCfg(size=32), is_train=False)
@@ -141,7 +141,13 @@ def test_truncated_is_told_from_junk(name):
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"\0" * 100, b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"<html>404</html>", b"%!PS-Adobe-3.0 EPSF-3.0\n"],
+    [
+        b"",
+        b"\0" * 100,
+        b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+        b"<html>404</html>",
+        b"%!PS-Adobe-3.0 EPSF-3.0\n",
+    ],
 )
 def test_junk(data):
     assert reason(data) == reasons.IMAGE_UNDECODABLE
@@ -152,7 +158,12 @@ def png_claiming(width, height):
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0")) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(b"\0"))
+        + chunk(b"IEND", b"")
+    )
 
 
 @pytest.mark.parametrize("size", [(101, 100), (40_000, 40_000), (1, 2_000_000_000)])

@@ -8,11 +8,11 @@ import time
 import numpy as np
 import pytest
 
-from pipeline.embed.decode import Prepared
-from pipeline.embed.decode_pool import DecodePool
-from pipeline.errors import D2PruneError, InfrastructureError
-from pipeline.inputs import reasons
-from pipeline.inputs.tar import Sample
+from d2prune.embed.decode.decoder import Prepared
+from d2prune.embed.decode.pool import DecodePool
+from d2prune.errors import D2PruneError, InfrastructureError
+from d2prune.inputs import reasons
+from d2prune.inputs.tar.reader import Sample
 from tests.embed.mischief import Mischievous, Stillborn
 
 
@@ -26,7 +26,9 @@ def make_pool(tmp_path):
 
     def make(work=None, processes=2, slots=32, timeout_s=0.3, **options):
         pools.append(
-            DecodePool(work or Mischievous(str(tmp_path)), processes, 12, slots, timeout_s=timeout_s, **options)
+            DecodePool(
+                work or Mischievous(str(tmp_path)), processes, 12, slots, timeout_s=timeout_s, **options
+            )
         )
         return pools[-1]
 
@@ -47,7 +49,10 @@ def outcomes(pool, tasks):
                 if isinstance(result, Prepared):
                     assert result.key == one.key
                     assert (lane.pixels[slot] == len(one.key)).all()
-        return [[result.key if isinstance(result, Prepared) else result.reason for result in task] for task in found]
+        return [
+            [result.key if isinstance(result, Prepared) else result.reason for result in task]
+            for task in found
+        ]
 
 
 def test_outcomes_come_in_order(make_pool):
@@ -60,7 +65,13 @@ CRASH, TIMEOUT = reasons.IMAGE_CRASHED_DECODER, reasons.IMAGE_TIMEOUT
 
 @pytest.mark.parametrize("processes", [1, 3])
 def test_a_poisoned_sample_is_one_reject_and_its_neighbours_survive(make_pool, processes):
-    tasks = [["a", "segfault", "b"], ["spin", "c"], ["d"], ["killed-once", "e", "segfault-2"], ["no-memory", "f"]]
+    tasks = [
+        ["a", "segfault", "b"],
+        ["spin", "c"],
+        ["d"],
+        ["killed-once", "e", "segfault-2"],
+        ["no-memory", "f"],
+    ]
     assert outcomes(make_pool(processes=processes), tasks) == [
         ["a", CRASH, "b"],
         [TIMEOUT, "c"],
@@ -77,7 +88,9 @@ def test_a_decoder_that_waits_for_ever_is_ended_by_the_clock(make_pool):
 def test_processes_killed_from_outside_lose_nothing(make_pool):
     pool = make_pool(processes=2, slots=400)
     with pool.lane() as lane:
-        futures = [lane.submit([(8 * task + i, sample(f"{task}-{i}")) for i in range(8)]) for task in range(50)]
+        futures = [
+            lane.submit([(8 * task + i, sample(f"{task}-{i}")) for i in range(8)]) for task in range(50)
+        ]
         for task in (3, 12, 25):
             futures[task].result(timeout=60)
             os.kill(random.choice([p for p in pool._processes if p is not None]).popen.pid, signal.SIGKILL)

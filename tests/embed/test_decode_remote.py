@@ -12,14 +12,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.embed import decode_remote, models, stage
-from pipeline.embed.decode import Decoder, libraries
-from pipeline.embed.decode_remote import AssistedPool, RemoteDecoder
-from pipeline.embed.decode_tasks import TASK_SAMPLES, Task, Tasks
-from pipeline.errors import D2PruneError, InfrastructureError, UserError
-from pipeline.execution import InProcess, InProcessHelpers, Resources, metrics
-from pipeline.inputs import reasons
-from pipeline.inputs.pool import expand_input
+from d2prune.embed import worker as stage
+from d2prune.embed.decode import remote as decode_remote
+from d2prune.embed.decode.decoder import Decoder, libraries
+from d2prune.embed.decode.remote import AssistedPool, RemoteDecoder
+from d2prune.embed.decode.tasks import TASK_SAMPLES, Task, Tasks
+from d2prune.embed.model import names
+from d2prune.errors import D2PruneError, InfrastructureError, UserError
+from d2prune.execution import InProcess, InProcessHelpers, Resources, metrics
+from d2prune.inputs import reasons
+from d2prune.inputs.shards import expand_input
 from tests.embed.mischief import Mischievous, Stillborn
 from tests.embed.pictures import write_tar
 from tests.embed.test_decode_pool import outcomes, sample
@@ -58,7 +60,13 @@ def wait_until(condition):
 
 def test_helpers_alone_give_the_outcomes_of_processes(make_pool):
     counted = metrics.total(metrics.SAMPLES_DECODED_REMOTELY)
-    tasks = [["a", "segfault", "b"], ["spin", "c"], ["d"], ["killed-once", "e", "segfault-2"], ["no-memory", "f"]]
+    tasks = [
+        ["a", "segfault", "b"],
+        ["spin", "c"],
+        ["d"],
+        ["killed-once", "e", "segfault-2"],
+        ["no-memory", "f"],
+    ]
     assert outcomes(make_pool(InProcessHelpers({"x": 1, "y": 2})), tasks) == [
         ["a", CRASH, "b"],
         [TIMEOUT, "c"],
@@ -140,7 +148,10 @@ def test_a_machine_whose_pixels_may_differ_is_refused(make_pool, tmp_path):
             return super().hire(lambda: make_worker.func(*make_worker.args[:-1], "Pillow 1.1.7"), place)
 
     pool = make_pool(Elsewhere({"x": 1}))
-    with pool.lane() as lane, pytest.raises(UserError, match=r"decodes with Pillow .* with Pillow 1\.1\.7; pixels may"):
+    with (
+        pool.lane() as lane,
+        pytest.raises(UserError, match=r"decodes with Pillow .* with Pillow 1\.1\.7; pixels may"),
+    ):
         lane.submit([(0, sample("a"))]).result(timeout=60)
 
 
@@ -179,7 +190,7 @@ def test_the_same_bytes_as_without_helpers(tiny_model, tmp_path, monkeypatch):
     pool.mkdir()
     write_tar(pool / "0.tar", [m for i, key in enumerate(POISONED) for m in good(key, i)])
     write_tar(pool / "1.tar", [m for i in range(40) for m in good(f"{i}", i)])
-    params = stage.EmbedParams(*models.identity(str(tiny_model), None), batch_size=4)
+    params = stage.EmbedParams(*names.identity(str(tiny_model), None), batch_size=4)
     units = stage.plan(expand_input(str(pool)), params)
     found = []
     counted = metrics.total(metrics.SAMPLES_DECODED_REMOTELY)
@@ -203,7 +214,14 @@ def test_on_a_cluster_whose_helping_nodes_come_and_go(tiny_model, tmp_path):
     pool.mkdir()
     for shard in range(30):
         write_tar(pool / f"{shard:02d}.tar", [m for i in range(16) for m in good(f"{i}", 16 * shard + i)])
-    command = [sys.executable, "-m", "tests.embed.remote_cluster", str(pool), str(tiny_model), str(tmp_path / "ray")]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.embed.remote_cluster",
+        str(pool),
+        str(tiny_model),
+        str(tmp_path / "ray"),
+    ]
     surroundings = os.environ | {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}
     surroundings |= {"RAY_AUTH_MODE": "disabled"}
     surroundings.pop("RAY_ADDRESS", None)
@@ -217,7 +235,7 @@ def test_on_a_cluster_whose_helping_nodes_come_and_go(tiny_model, tmp_path):
     assert used == "the first node decoded" and used_too == "the second node decoded" and "removed" in removed
     # The node that vanished had tasks in hand; no shard was begun again for them, and no byte is another.
     assert facts["most calls"] == 1
-    params = stage.EmbedParams(*models.identity(str(tiny_model), None), batch_size=4)
+    params = stage.EmbedParams(*names.identity(str(tiny_model), None), batch_size=4)
     units = stage.plan(expand_input(str(pool)), params)
     make = functools.partial(stage.EmbedWorker, str(tmp_path / "local"), params, str(tiny_model), None, "cpu")
     receipts = InProcess().map(make, units, Resources(at_once=stage.AT_ONCE))

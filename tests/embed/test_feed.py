@@ -6,9 +6,9 @@ from concurrent.futures import Future
 import numpy as np
 import pytest
 
-from pipeline.embed import feed as feed_module
-from pipeline.embed.decode import WANTED_EXTENSIONS, Prepared, Rejected
-from pipeline.embed.feed import Feed, Ready, Reject
+from d2prune.embed import feed as feed_module
+from d2prune.embed.decode.decoder import WANTED_EXTENSIONS, Prepared, Rejected
+from d2prune.embed.feed import Feed, Ready, Reject
 from tests.embed.pictures import write_tar
 
 SLOTS = 20
@@ -35,7 +35,9 @@ class Lane:
         for samples, future in tasks:
             future.set_result(
                 [
-                    Rejected("image-undecodable", "?") if "x" in one.key else Prepared(one.key, 0, 0, "", "", 1, 1, ())
+                    Rejected("image-undecodable", "?")
+                    if "x" in one.key
+                    else Prepared(one.key, 0, 0, "", "", 1, 1, ())
                     for _, one in samples
                 ]
             )
@@ -61,7 +63,8 @@ def test_order_and_books(tmp_path):
     with open_feed(tmp_path, keys, Lane(eager=True)) as feed:
         for item in feed:
             items.append(item)
-            # Rejects give their slots back by themselves, samples only when the caller is done with the pixels.
+            # Rejects give their slots back by themselves, samples only when the caller is done with
+            # the pixels.
             if isinstance(item, Ready):
                 feed.release([item.slot])
     assert [item.sample.key if isinstance(item, Ready) else item.key for item in items] == keys
@@ -87,7 +90,8 @@ def test_reading_stops_where_the_bytes_are_used_up(tmp_path, monkeypatch, limit,
     lane = Lane()
     with open_feed(tmp_path, range(50), lane, size=300) as feed:
         assert settled(feed) == ahead + 1
-        # What waits to be decoded is handed on although the message is not full: nothing else would make room.
+        # What waits to be decoded is handed on although the message is not full: nothing else would
+        # make room.
         assert sum(len(samples) for samples, _ in lane.tasks) == ahead
         lane.decode()
         assert settled(feed) == 2 * ahead + 1
@@ -102,5 +106,8 @@ def test_leaving_early_waits_for_slots_and_ends_the_reading(tmp_path):
 
 
 def test_a_missing_shard(tmp_path):
-    with Feed(str(tmp_path / "none.tar"), Lane(), WANTED_EXTENSIONS, 1) as feed, pytest.raises(FileNotFoundError):
+    with (
+        Feed(str(tmp_path / "none.tar"), Lane(), WANTED_EXTENSIONS, 1) as feed,
+        pytest.raises(FileNotFoundError),
+    ):
         list(feed)

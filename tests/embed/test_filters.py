@@ -4,13 +4,14 @@ import dataclasses
 
 import pytest
 
-from pipeline.embed import models, stage
-from pipeline.embed.decode import Decoder, Prepared
-from pipeline.embed.filters import Filters
-from pipeline.embed.resize import Preprocess
-from pipeline.inputs import reasons
-from pipeline.inputs.pool import expand_input
-from pipeline.inputs.tar import Sample
+from d2prune.embed import worker
+from d2prune.embed.decode.decoder import Decoder, Prepared
+from d2prune.embed.decode.resize import Preprocess
+from d2prune.embed.filters import Filters
+from d2prune.embed.model import names
+from d2prune.inputs import reasons
+from d2prune.inputs.shards import expand_input
+from d2prune.inputs.tar.reader import Sample
 from tests.embed.pictures import encoded, picture, write_tar
 
 
@@ -46,14 +47,19 @@ def test_books(tiny_model, tmp_path):
     members = [
         member
         for key, caption in (("a", "one"), ("b", "one two"), ("c", "one"), ("d", "one two"))
-        for member in ((f"{key}.png", encoded(picture(1)) if key != "d" else b"junk"), (f"{key}.txt", caption.encode()))
+        for member in (
+            (f"{key}.png", encoded(picture(1)) if key != "d" else b"junk"),
+            (f"{key}.txt", caption.encode()),
+        )
     ]
     write_tar(tmp_path / "0.tar", members)
-    params = stage.EmbedParams(*models.identity(str(tiny_model), None), filters=Filters(min_words=2))
+    params = worker.EmbedParams(*names.identity(str(tiny_model), None), filters=Filters(min_words=2))
     plain = dataclasses.replace(params, filters=Filters())
-    (unit,) = stage.plan(expand_input(str(tmp_path)), params)
-    assert unit.key != stage.plan(expand_input(str(tmp_path)), plain)[0].key
-    counters = stage.EmbedWorker(str(tmp_path / "embed"), params, str(tiny_model), None, device="cpu")(unit).counters
+    (unit,) = worker.plan(expand_input(str(tmp_path)), params)
+    assert unit.key != worker.plan(expand_input(str(tmp_path)), plain)[0].key
+    counters = worker.EmbedWorker(str(tmp_path / "embed"), params, str(tiny_model), None, device="cpu")(
+        unit
+    ).counters
     assert counters == {
         "read": 4,
         "embedded": 1,
@@ -63,4 +69,4 @@ def test_books(tiny_model, tmp_path):
         "rejected.image-undecodable": 1,
         "uid-from-hash": 1,
     }
-    stage.check_reject_rate(counters, 0.25)
+    worker.check_reject_rate(counters, 0.25)

@@ -4,13 +4,13 @@ import importlib.util
 
 import pytest
 
-from pipeline.embed import language
-from pipeline.embed.decode import Decoder, Prepared, Rejected
-from pipeline.embed.filters import Filters
-from pipeline.embed.resize import Preprocess
-from pipeline.errors import UserError
-from pipeline.inputs import reasons
-from pipeline.inputs.tar import Sample
+from d2prune.embed import language
+from d2prune.embed.decode.decoder import Decoder, Prepared, Rejected
+from d2prune.embed.decode.resize import Preprocess
+from d2prune.embed.filters import Filters
+from d2prune.errors import UserError
+from d2prune.inputs import reasons
+from d2prune.inputs.tar.reader import Sample
 from tests.embed.pictures import encoded, picture
 
 
@@ -61,7 +61,9 @@ def test_what_is_in_another_language_is_filtered_and_says_so():
 
 
 def test_mistakes_are_one_line(monkeypatch, tmp_path):
-    with pytest.raises(UserError, match=r"filter\.language = english: expected a language's code, such as en"):
+    with pytest.raises(
+        UserError, match=r"filter\.language = english: expected a language's code, such as en"
+    ):
         Filters(language="english").setup()
     language._predictor.cache_clear()
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)

@@ -2,8 +2,8 @@ import shutil
 
 import pytest
 
-from pipeline.embed import models
-from pipeline.errors import UserError
+from d2prune.embed.model import names
+from d2prune.errors import UserError
 
 
 @pytest.mark.parametrize(
@@ -24,37 +24,37 @@ from pipeline.errors import UserError
 )
 def test_mistakes_are_named(model, pretrained, message):
     with pytest.raises(UserError, match=message):
-        models.resolve(model, pretrained)
+        names.resolve(model, pretrained)
 
 
 def test_named_model():
     tag = "datacomp_xl_s13b_b90k"
-    assert models.resolve("ViT-B/32", tag) == models.ModelSource("ViT-B-32", tag)
-    assert models.identity("ViT-B/32", tag) == ("ViT-B-32", tag)
-    assert models.resolve("ViT-B-32-quickgelu", "openai").pretrained == "openai"
+    assert names.resolve("ViT-B/32", tag) == names.ModelSource("ViT-B-32", tag)
+    assert names.identity("ViT-B/32", tag) == ("ViT-B-32", tag)
+    assert names.resolve("ViT-B-32-quickgelu", "openai").pretrained == "openai"
 
 
 def test_folder_is_known_by_content_not_by_place(tiny_model, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(tiny_model, copy)
-    before = models.identity(str(tiny_model), None)
-    assert before == models.identity(str(copy), None)
+    before = names.identity(str(tiny_model), None)
+    assert before == names.identity(str(copy), None)
     assert "tiny-clip sha256:" in before[0] and before[1].startswith("sha256:")
     data = bytearray((copy / "weights.safetensors").read_bytes())
     data[-1] ^= 1
     (copy / "weights.safetensors").write_bytes(data)
-    assert models.identity(str(copy), None) != before
+    assert names.identity(str(copy), None) != before
 
 
 def test_folder_needs_one_config_and_one_checkpoint(tmp_path):
     with pytest.raises(UserError, match="found 0 and 0"):
-        models.resolve(str(tmp_path), None)
+        names.resolve(str(tmp_path), None)
 
 
 def test_checkpoint_file_of_a_named_architecture(tiny_model, tmp_path, monkeypatch):
-    models.import_open_clip().add_model_config(tiny_model / "tiny-clip.json")
+    names.import_open_clip().add_model_config(tiny_model / "tiny-clip.json")
     monkeypatch.chdir(tiny_model)
-    source = models.resolve("tiny-clip", "weights.safetensors")
+    source = names.resolve("tiny-clip", "weights.safetensors")
     assert source.pretrained == str(tiny_model / "weights.safetensors")
-    assert models.identity("tiny-clip", "weights.safetensors")[1].startswith("sha256:")
-    assert models.absolute("tiny-clip", "weights.safetensors") == ("tiny-clip", source.pretrained)
+    assert names.identity("tiny-clip", "weights.safetensors")[1].startswith("sha256:")
+    assert names.absolute("tiny-clip", "weights.safetensors") == ("tiny-clip", source.pretrained)

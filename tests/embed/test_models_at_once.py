@@ -6,14 +6,15 @@ import json
 import numpy as np
 import pytest
 
-from pipeline import artifacts, schemas
-from pipeline.columns import vectors
-from pipeline.driver import run
-from pipeline.embed import models, stage
-from pipeline.errors import UserError
-from pipeline.execution import InProcess
-from pipeline.inputs.pool import expand_input
-from pipeline.scores.column import read_score
+from d2prune.embed import worker as stage
+from d2prune.embed.model import names as models
+from d2prune.errors import UserError
+from d2prune.execution import InProcess
+from d2prune.inputs.shards import expand_input
+from d2prune.runs.driver import run
+from d2prune.scores.column import read_score
+from d2prune.store import artifacts, schemas
+from d2prune.store.columns import vectors
 from tests.conftest import CONFIG
 from tests.embed.pictures import encoded, picture, write_tar
 
@@ -38,7 +39,9 @@ def make_model(folder, name, size, seed, width=24):
 def others(tmp_path_factory):
     """One that wants the same pixels as `tiny_model`, one that wants larger ones and has another width."""
     folder = tmp_path_factory.mktemp("models")
-    return make_model(folder / "same", "tiny-same", 32, 1), make_model(folder / "large", "tiny-large", 48, 2, width=16)
+    return make_model(folder / "same", "tiny-same", 32, 1), make_model(
+        folder / "large", "tiny-large", 48, 2, width=16
+    )
 
 
 @pytest.fixture
@@ -50,7 +53,9 @@ def all_models(tiny_model, others):
 def test_each_model_gives_what_it_gives_alone(all_models, tmp_path, resize):
     pictures = [encoded(picture(i, 150 + 10 * i, 120), "JPEG") for i in range(9)]
     members = [
-        (f"{i}.{kind}", data) for i, jpg in enumerate(pictures) for kind, data in (("jpg", jpg), ("txt", b"no %d" % i))
+        (f"{i}.{kind}", data)
+        for i, jpg in enumerate(pictures)
+        for kind, data in (("jpg", jpg), ("txt", b"no %d" % i))
     ]
     write_tar(tmp_path / "0.tar", [*members, ("junk.jpg", b"<svg/>"), ("junk.txt", b"a")])
     shards = expand_input(str(tmp_path / "0.tar"))
@@ -86,7 +91,10 @@ def test_each_model_gives_what_it_gives_alone(all_models, tmp_path, resize):
 def test_a_run_on_several_models(configure, all_models, tmp_path):
     """A score over both; the graph of the second; a report; resumed from a pass that was there."""
     names = {name: all_models[name] for name in ("tiny", "large")}
-    several = {"embed": {"models": names, "batch_size": 16}, "score__difficulty": "0.5*clip_tiny + 0.5*clip_large"}
+    several = {
+        "embed": {"models": names, "batch_size": 16},
+        "score__difficulty": "0.5*clip_tiny + 0.5*clip_large",
+    }
     config = configure(**several, graph__model="large")
     result = run(config, InProcess())
     embed = result.manifests["embed"]
@@ -94,20 +102,28 @@ def test_a_run_on_several_models(configure, all_models, tmp_path):
         read_score(f"{config.work_dir}/embed", embed.units, name, "score")
         for name in ("clip_score", "clip_large", "0.5*clip_tiny + 0.5*clip_large")
     )
-    assert both.tobytes() == (0.5 * tiny.astype(float) + 0.5 * large.astype(float)).astype(np.float32).tobytes()
+    assert (
+        both.tobytes() == (0.5 * tiny.astype(float) + 0.5 * large.astype(float)).astype(np.float32).tobytes()
+    )
     # The graph is that of a run with the second model alone.
     alone = configure(
-        embed={"model": names["large"], "batch_size": 16}, work_dir=str(tmp_path / "w2"), output=str(tmp_path / "o2")
+        embed={"model": names["large"], "batch_size": 16},
+        work_dir=str(tmp_path / "w2"),
+        output=str(tmp_path / "o2"),
     )
     own = run(alone, InProcess(), "graph")
 
     def tables(config, found):
         folder = f"{config.work_dir}/graph"
-        return [artifacts.read_file(folder, unit, "neighbors.parquet") for unit in found.manifests["graph"].units]
+        return [
+            artifacts.read_file(folder, unit, "neighbors.parquet") for unit in found.manifests["graph"].units
+        ]
 
     assert tables(config, result) == tables(alone, own)
     # The first model's graph, from the stored embeddings.
-    changed = configure(**several, graph__model="tiny", output=str(tmp_path / "o3"), select__method="moderate")
+    changed = configure(
+        **several, graph__model="tiny", output=str(tmp_path / "o3"), select__method="moderate"
+    )
     again = run(changed, InProcess())
     assert "embed" not in again.seconds and "graph" in again.seconds
     assert tables(changed, again) != tables(config, result)
@@ -115,12 +131,16 @@ def test_a_run_on_several_models(configure, all_models, tmp_path):
     assert "graph" not in run(by_default, InProcess()).seconds
     folder = f"{config.work_dir}/embed"
     second = [artifacts.read_table(folder, unit, schemas.embeddings_file("large")) for unit in embed.units]
-    assert {vectors(table[side]).shape for table in second for side in ("image_emb", "text_emb")} == {(40, 16)}
+    assert {vectors(table[side]).shape for table in second for side in ("image_emb", "text_emb")} == {
+        (40, 16)
+    }
 
 
 def test_mistakes_are_one_line(configure, tiny_model, tmp_path):
     models_of = {"embed": {"models": {"a": "ViT-B-32/openay", "b": str(tiny_model)}}}
-    with pytest.raises(UserError, match=r"embed\.models: embed\.pretrained = openay: ViT-B-32 has no such weights"):
+    with pytest.raises(
+        UserError, match=r"embed\.models: embed\.pretrained = openay: ViT-B-32 has no such weights"
+    ):
         run(configure(**models_of), InProcess())
     with pytest.raises(UserError, match=r"graph\.model = c: expected a name of embed\.models \(a, b\)"):
         configure(**models_of, graph__model="c")

@@ -1,5 +1,5 @@
-from pipeline.embed.pace import pace
-from pipeline.execution import metrics
+from d2prune.embed.rates import pace
+from d2prune.execution import metrics
 
 
 def test_the_line_tells_what_was_done_since():

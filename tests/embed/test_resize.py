@@ -8,16 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.embed import models
-from pipeline.embed.decode import Decoder
-from pipeline.embed.resize import Preprocess
+from d2prune.embed.decode.decoder import Decoder
+from d2prune.embed.decode.resize import Preprocess
+from d2prune.embed.model import names
 from tests.embed.pictures import encoded, picture
 
 
 @pytest.fixture(scope="module")
 def theirs():
     """Pixels [H, W, 3] of open_clip's preprocessing, before it normalises."""
-    models.import_open_clip()
+    names.import_open_clip()
     from open_clip.transform import PreprocessCfg, image_transform_v2
     from torchvision.transforms import Compose
 

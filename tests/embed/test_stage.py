@@ -7,16 +7,18 @@ import numpy as np
 import pyarrow.compute as pc
 import pytest
 
-from pipeline import artifacts, schemas, storage
-from pipeline.columns import vectors
-from pipeline.embed import models, stage
-from pipeline.embed.clip import ClipEncoder
-from pipeline.embed.decode import Decoder
-from pipeline.embed.decode_pool import DecodePool
-from pipeline.errors import InfrastructureError, UserError
-from pipeline.inputs import reasons
-from pipeline.inputs.pool import Shard, expand_input
-from pipeline.inputs.tar import parse_sample
+from d2prune import store
+from d2prune.embed import worker as stage
+from d2prune.embed.decode.decoder import Decoder
+from d2prune.embed.decode.pool import DecodePool
+from d2prune.embed.model import names
+from d2prune.embed.model.encoder import ClipEncoder
+from d2prune.errors import InfrastructureError, UserError
+from d2prune.inputs import reasons
+from d2prune.inputs.shards import Shard, expand_input
+from d2prune.inputs.tar.reader import parse_sample
+from d2prune.store import artifacts, schemas
+from d2prune.store.columns import vectors
 from tests.embed.pictures import encoded, picture, write_tar
 
 PNG = encoded(picture(0))
@@ -73,13 +75,15 @@ REASONS = {
 @pytest.fixture
 def setting(tiny_model, tmp_path):
     """(pool folder, stage folder, params, make_worker)."""
-    model, pretrained = models.identity(str(tiny_model), None)
+    model, pretrained = names.identity(str(tiny_model), None)
     params = stage.EmbedParams(model, pretrained, batch_size=4, max_pixels=50_000, max_member_bytes=40_000)
     pool = tmp_path / "pool"
     pool.mkdir()
 
     def make_worker(params=params, folder="embed", **options):
-        return stage.EmbedWorker(str(tmp_path / folder), params, str(tiny_model), None, device="cpu", **options)
+        return stage.EmbedWorker(
+            str(tmp_path / folder), params, str(tiny_model), None, device="cpu", **options
+        )
 
     return pool, str(tmp_path / "embed"), params, make_worker
 
@@ -92,7 +96,10 @@ def run(setting, pool_url=None):
 
 
 def tables(folder, receipt):
-    return (artifacts.read_table(folder, receipt, name) for name in (stage.SAMPLES, stage.REJECTS, stage.EMBEDDINGS))
+    return (
+        artifacts.read_table(folder, receipt, name)
+        for name in (stage.SAMPLES, stage.REJECTS, stage.EMBEDDINGS)
+    )
 
 
 def test_every_fault(setting):
@@ -130,7 +137,7 @@ def test_embeddings_equal_batches_of_good_samples(setting, tiny_model):
     write_tar(pool / "0.tar", [("bad.txt", b""), *(m for i in range(10) for m in good(f"{i}", i))])
     ((_, receipt),) = run(setting)
     samples, _, embeddings = tables(folder, receipt)
-    encoder = ClipEncoder(models.resolve(str(tiny_model), None), device="cpu")
+    encoder = ClipEncoder(names.resolve(str(tiny_model), None), device="cpu")
     import io
 
     from PIL import Image
@@ -232,7 +239,7 @@ def test_storage_faults_pass_through(setting, monkeypatch):
         def read(self, size):
             raise InfrastructureError("connection reset")
 
-    monkeypatch.setattr(storage, "open_read", lambda url, ahead: Broken())
+    monkeypatch.setattr(store, "open_read", lambda url, ahead: Broken())
     with pytest.raises(InfrastructureError, match="connection reset"):
         make_worker()(unit)
 
@@ -260,7 +267,12 @@ def test_units_travel():
 
 def test_fields_of_the_json_become_columns_and_a_missing_number_is_a_reject(setting):
     pool, folder, params, make_worker = setting
-    members = [*good("a", 1), ("a.json", b'{"score": 2, "lang": "de"}'), *good("b", 2), ("b.json", b'{"score": "x"}')]
+    members = [
+        *good("a", 1),
+        ("a.json", b'{"score": 2, "lang": "de"}'),
+        *good("b", 2),
+        ("b.json", b'{"score": "x"}'),
+    ]
     write_tar(pool / "0.tar", [*members, *good("c", 3), ("c.json", b'{"score": 0.5}')])
     params = dataclasses.replace(params, fields=(("lang", "text"), ("score", "number")))
     (unit,) = stage.plan(expand_input(str(pool)), params)
@@ -299,12 +311,18 @@ def test_poison_costs_one_reject_each_whatever_the_workers_batches_and_order(set
         receipts = [worker(unit) for unit in (units if number == 0 else units[::-1])]
         worker.close()
         for receipt in receipts:
-            assert receipt.counters["read"] == 11 == receipt.counters["embedded"] + receipt.counters["rejected"]
+            assert (
+                receipt.counters["read"] == 11 == receipt.counters["embedded"] + receipt.counters["rejected"]
+            )
         assert sorted(receipt.counters["rejected"] for receipt in receipts) == [0, 4]
         parts = [list(tables(str(tmp_path / folder), receipt)) for receipt in receipts]
-        found.append(sorted((row["shard"], row["key"], "") for samples, *_ in parts for row in samples.to_pylist()))
+        found.append(
+            sorted((row["shard"], row["key"], "") for samples, *_ in parts for row in samples.to_pylist())
+        )
         found[-1] += sorted(
-            (row["shard"], row["key"], row["reason"]) for _, rejects, _ in parts for row in rejects.to_pylist()
+            (row["shard"], row["key"], row["reason"])
+            for _, rejects, _ in parts
+            for row in rejects.to_pylist()
         )
     assert found[0] == found[1]
     assert {key: reason for _, key, reason in found[0] if reason} == POISON_REASONS
@@ -341,7 +359,9 @@ def test_a_batch_that_exceeds_the_devices_memory_loses_no_sample(setting):
     assert receipt.counters["batch-cut"] == 3 and receipt.counters["embedded"] == 21
     assert cut_samples.drop(["clip_score"]).equals(samples.drop(["clip_score"]))
     np.testing.assert_allclose(cut_samples["clip_score"], samples["clip_score"], rtol=0, atol=1e-6)
-    np.testing.assert_allclose(vectors(cut_embeddings["image_emb"]), vectors(embeddings["image_emb"]), atol=1e-3)
+    np.testing.assert_allclose(
+        vectors(cut_embeddings["image_emb"]), vectors(embeddings["image_emb"]), atol=1e-3
+    )
 
 
 def test_a_single_sample_that_exceeds_the_devices_memory_fails_the_unit(setting):
@@ -356,7 +376,7 @@ def test_a_single_sample_that_exceeds_the_devices_memory_fails_the_unit(setting)
 
 def test_tokens_made_in_the_decode_processes_are_the_same(setting, tiny_model):
     """On a GPU captions become tokens where pictures are decoded; the embeddings do not change."""
-    from pipeline.embed.tokens import Tokenising
+    from d2prune.embed.decode.tokens import Tokenising
 
     pool, _, _, make_worker = setting
     write_tar(pool / "0.tar", [m for i in range(5) for m in good(f"{i}", i)])
@@ -365,7 +385,7 @@ def test_tokens_made_in_the_decode_processes_are_the_same(setting, tiny_model):
     decoder = Decoder(worker._models.preprocesses[0], 50_000)
     worker._pool.close()
     worker._pool = DecodePool(
-        Tokenising(decoder, [models.resolve(str(tiny_model), None)]), 1, decoder.preprocess.n_bytes, 40
+        Tokenising(decoder, [names.resolve(str(tiny_model), None)]), 1, decoder.preprocess.n_bytes, 40
     )
     worker._models.encoders[0].tokenize = None
     assert worker(unit) == receipt
@@ -376,7 +396,7 @@ def test_rows_of_a_large_part_are_written_while_they_come(setting, monkeypatch):
     """The same bytes whatever the batches, and row groups that a reader can take one by one."""
     import pyarrow.parquet as pq
 
-    from pipeline.embed import part
+    from d2prune.embed import part
 
     pool, folder, params, make_worker = setting
     plain = artifacts.table_writer

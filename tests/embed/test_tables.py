@@ -7,14 +7,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import artifacts, schemas
-from pipeline.columns import vectors
-from pipeline.embed.tables import ImportParams, ImportWorker, check_dimensions, plan
-from pipeline.errors import UserError
-from pipeline.inputs import reasons
-from pipeline.inputs.find import find_input
-from pipeline.inputs.table_columns import WantedColumns, resolve
-from pipeline.inputs.tables import cut
+from d2prune.embed.tables.importer import ImportParams, ImportWorker, check_dimensions, plan
+from d2prune.errors import UserError
+from d2prune.inputs import reasons
+from d2prune.inputs.find import find_input
+from d2prune.inputs.tables.column_names import WantedColumns, resolve
+from d2prune.inputs.tables.files import cut
+from d2prune.store import artifacts, schemas
+from d2prune.store.columns import vectors
 from tests.tables import (
     datacomp_table,
     make_rows,
@@ -60,7 +60,9 @@ def test_every_layout_gives_the_artifact_of_the_embed_stage(tmp_path, layout, sh
     for name, side in (("image_emb", "image"), ("text_emb", "text")):
         expected = np.concatenate([getattr(rows, side) for rows in PARTS])
         assert vectors(embeddings[name]).tobytes() == expected.tobytes()
-    assert samples["offset"].to_pylist() == [*range(40), *range(25)] and set(samples["size"].to_pylist()) == {0}
+    assert samples["offset"].to_pylist() == [*range(40), *range(25)] and set(samples["size"].to_pylist()) == {
+        0
+    }
     assert artifacts.sum_counters(receipts) == {"embedded": 65, "read": 65, "rejected": 0}
     for receipt in receipts:
         assert receipt.rows("samples.parquet") == receipt.rows("embeddings.parquet")
@@ -120,13 +122,17 @@ def test_every_bad_row_is_rejected_with_its_reason(tmp_path):
     text[3, 0] = np.inf
     table = datacomp_table(replace(rows, image=image))
     uid = ["xyz" if i == 4 else None if i == 5 else value.upper() for i, value in enumerate(rows.uid)]
-    score = [None if i == 6 else float("nan") if i == 7 else float(value) for i, value in enumerate(rows.score)]
+    score = [
+        None if i == 6 else float("nan") if i == 7 else float(value) for i, value in enumerate(rows.score)
+    ]
     beauty = [None if i == 8 else float("inf") if i == 9 else i for i in range(12)]
     lang = [None if i == 10 else "en" for i in range(12)]
     caption = [None if i == 11 else value for i, value in enumerate(rows.caption)]
     for name, values in (("uid", uid), ("clip_l14_similarity_score", score), ("text", caption)):
         table = table.set_column(table.column_names.index(name), name, pa.array(values))
-    table = table.append_column("beauty", pa.array(beauty, pa.float32())).append_column("lang", pa.array(lang))
+    table = table.append_column("beauty", pa.array(beauty, pa.float32())).append_column(
+        "lang", pa.array(lang)
+    )
     (tmp_path / "pool").mkdir()
     pq.write_table(table, tmp_path / "pool" / "a.parquet")
     np.savez(tmp_path / "pool" / "a.npz", l14_img=image, l14_txt=text)
@@ -153,10 +159,14 @@ def test_every_bad_row_is_rejected_with_its_reason(tmp_path):
 def test_lists_that_are_missing_or_of_another_length(tmp_path):
     (tmp_path / "pool").mkdir()
     lists = [None, [], [3.0, 4.0], [1.0], [1.0, None], [0.0, 2.0]]
-    pq.write_table(pa.table({"image_emb": pa.array(lists, pa.list_(pa.float16()))}), tmp_path / "pool" / "a.parquet")
+    pq.write_table(
+        pa.table({"image_emb": pa.array(lists, pa.list_(pa.float16()))}), tmp_path / "pool" / "a.parquet"
+    )
     _, samples, embeddings, rejects = imported(tmp_path / "pool", tmp_path / "work")
     assert samples["offset"].to_pylist() == [2, 5]
-    np.testing.assert_array_equal(vectors(embeddings["image_emb"]), np.array([[0.6, 0.8], [0, 1]], np.float16))
+    np.testing.assert_array_equal(
+        vectors(embeddings["image_emb"]), np.array([[0.6, 0.8], [0, 1]], np.float16)
+    )
     assert set(rejects["reason"].to_pylist()) == {"embedding-invalid"}
 
 
@@ -184,7 +194,9 @@ def spoil_column(pool):
 
 def spoil_score(pool):
     table = datacomp_table(PARTS[2]).drop_columns(["clip_l14_similarity_score"])
-    pq.write_table(table.append_column("clip_l14_similarity_score", pa.array(["x"] * 25)), pool / "00000001.parquet")
+    pq.write_table(
+        table.append_column("clip_l14_similarity_score", pa.array(["x"] * 25)), pool / "00000001.parquet"
+    )
 
 
 def spoil_array(pool):
@@ -199,8 +211,14 @@ def spoil_type(pool):
     ("spoil", "message"),
     [
         (spoil_rows, "{pool}/00000001.parquet has 25 rows, but l14_img in {pool}/00000001.npz has 24"),
-        (spoil_column, "{pool}/00000001.parquet: has no column clip_l14_similarity_score, uid, but url, text,"),
-        (spoil_score, "{pool}/00000001.parquet: column clip_l14_similarity_score is string, expected numbers"),
+        (
+            spoil_column,
+            "{pool}/00000001.parquet: has no column clip_l14_similarity_score, uid, but url, text,",
+        ),
+        (
+            spoil_score,
+            "{pool}/00000001.parquet: column clip_l14_similarity_score is string, expected numbers",
+        ),
         (spoil_array, "{pool}/00000001.npz: no embeddings called l14_txt; there are l14_img"),
         (spoil_type, "{pool}/00000001.npz: l14_img: int64 (25, 16), expected floats [rows, dimensions]"),
     ],
@@ -221,7 +239,9 @@ def receipts_of(pool, work, **wanted):
 
 def test_parts_of_two_models(tmp_path):
     write_datacomp(tmp_path / "pool", [make_rows(5), make_rows(5, width=8)])
-    with pytest.raises(UserError, match=r"of 00000001-\w+ have image_emb 8, text_emb 8 dimensions, those of 00000000-"):
+    with pytest.raises(
+        UserError, match=r"of 00000001-\w+ have image_emb 8, text_emb 8 dimensions, those of 00000000-"
+    ):
         check_dimensions(receipts_of(tmp_path / "pool", tmp_path / "work"))
 
 

@@ -5,10 +5,10 @@ import tarfile
 
 import pytest
 
-from pipeline.config import RunConfig
-from pipeline.driver import run
-from pipeline.execution import InProcess
-from pipeline.explore.finished import open_run
+from d2prune.config.model import RunConfig
+from d2prune.execution import InProcess
+from d2prune.runs.driver import run
+from d2prune.runs.finished import open_run
 from tests.pools import add, draw, write_pool
 
 HOSTILE = {
@@ -25,7 +25,9 @@ def _write(folder):
     """The usual pool, and a shard of hostile captions, two equal uids and a sample without a caption."""
     write_pool(folder, shards=3)
     with tarfile.open(folder / "00000003.tar", "w") as tar:
-        for index, (name, caption) in enumerate([*HOSTILE.items(), ("same1", "a red circle"), ("same2", "a red bar")]):
+        for index, (name, caption) in enumerate(
+            [*HOSTILE.items(), ("same1", "a red circle"), ("same2", "a red bar")]
+        ):
             add(tar, f"{name}.jpg", draw("circle", "red", index))
             add(tar, f"{name}.txt", caption.encode())
             record = {"uid": SAME if name.startswith("same") else f"{index:032x}"}

@@ -5,18 +5,21 @@ import dataclasses
 import numpy as np
 import pytest
 
-from pipeline.driver import run_record
-from pipeline.explore import clusters
-from pipeline.explore.clusters import NONE, read_clusters
-from pipeline.explore.index import Index
-from pipeline.report import metrics
-from pipeline.report.collect import collect
-from pipeline.report.data import ReportParams
-from pipeline.report.pool import Pool
+from d2prune.explore import clusters
+from d2prune.explore.clusters import NONE, read_clusters
+from d2prune.explore.index import Index
+from d2prune.parts.reader import Pool
+from d2prune.report import metrics
+from d2prune.report.collect import collect
+from d2prune.report.data import ReportParams
+from d2prune.report.stage import run_record
 
 
 def test_they_are_those_that_the_report_shows(finished, finished_config, finished_result):
-    shown = collect(run_record(finished_config, finished_result), ReportParams(gallery=0)).clusters
+    shown = collect(
+        run_record(finished_config, finished_result.pool, finished_result.manifests, finished_result.seconds),
+        ReportParams(gallery=0),
+    ).clusters
     ours = Index(finished).cluster_counts()
     assert [(name, samples / 127, kept / samples) for _, name, samples, kept in ours] == [
         (cluster.words, cluster.share, pytest.approx(cluster.kept_share)) for cluster in shown
@@ -44,7 +47,9 @@ def test_samples_that_the_report_did_not_look_at_go_to_the_nearest(finished, mon
 
 def test_a_run_without_embeddings_has_none(finished):
     units = [
-        dataclasses.replace(unit, files=tuple(file for file in unit.files if file.name != finished.embeddings))
+        dataclasses.replace(
+            unit, files=tuple(file for file in unit.files if file.name != finished.embeddings)
+        )
         for unit in finished.embed.units
     ]
     bare = dataclasses.replace(finished, embed=dataclasses.replace(finished.embed, units=tuple(units)))

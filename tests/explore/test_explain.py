@@ -9,14 +9,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline import storage
-from pipeline.cli import main
-from pipeline.driver import run
-from pipeline.execution import InProcess
-from pipeline.explore.explain import _find, explain, find, read_line
-from pipeline.explore.finished import DECISIONS, open_run
-from pipeline.explore.terminal import plain
-from pipeline.selection.budget import ranking
+from d2prune import store
+from d2prune.cli.main import main
+from d2prune.d2.budget import ranking
+from d2prune.execution import InProcess
+from d2prune.explore.explain import _find, explain, find, read_line
+from d2prune.explore.terminal import plain
+from d2prune.runs.driver import run
+from d2prune.runs.finished import DECISIONS, open_run
 from tests.doc_commands import ROOT
 from tests.explore.conftest import HOSTILE, SAME
 from tests.pools import tree
@@ -30,7 +30,8 @@ def test_every_score_is_the_sum_of_its_messages(finished):
     assert [of.rank for of in told] == [order.index(position) + 1 for position in range(len(finished))]
     assert any(of.suppressed_by for of in told) and any(of.suppressed for of in told)
     for of in told:
-        # Whom it says it suppressed say so themselves, by the same amount; the strongest is the one the run recorded.
+        # Whom it says it suppressed say so themselves, by the same amount; the strongest is the one
+        # the run recorded.
         for taken in of.suppressed:
             other = told[taken.position]
             assert next(n for n in other.neighbours if n.position == of.position).lowered == taken.lowers
@@ -50,7 +51,16 @@ def test_take_keeps_the_order_asked_for(finished):
 def test_a_name_finds_all_that_bear_it(finished):
     first = finished.take(np.array([0]), DECISIONS, ["uid", "key", "shard"]).to_pylist()[0]
     ends = len(finished)
-    names = [first["uid"], first["uid"][:9], first["key"], f"{first['shard']}/{first['key']}", SAME, "mute", "0", "zz"]
+    names = [
+        first["uid"],
+        first["uid"][:9],
+        first["key"],
+        f"{first['shard']}/{first['key']}",
+        SAME,
+        "mute",
+        "0",
+        "zz",
+    ]
     found = find(finished, names)
     for name in names[:4]:
         assert found[name].positions == (0,)
@@ -88,7 +98,10 @@ def test_a_score_that_was_raised_to_zero_says_so(finished, capsys):
     ("arguments", "line"),
     [
         (["{work}", "zz"], "zz: no uid, unique beginning of one, or key in this run"),
-        (["{work}", "000000000000000000000000000000ff"], "nearest: 00000000000000000000000000000000, 0000000"),
+        (
+            ["{work}", "000000000000000000000000000000ff"],
+            "nearest: 00000000000000000000000000000000, 0000000",
+        ),
         (["{work}/nothing", "zz"], "no finished selection"),
         (["{work}", "zz", "--run", "xyz"], "--run xyz: 0 selections start so; expected one of "),
     ],
@@ -102,7 +115,7 @@ def test_mistakes_are_one_line(finished, capsys, arguments, line):
 def test_a_reader_that_has_enough_is_no_error(finished):
     # More than a pipe holds.
     uids = " ".join(sorted(set(finished.column(DECISIONS, "uid").to_pylist())))
-    command = f"{sys.executable} -m pipeline.cli explain {finished.work_dir} {uids} | head -n 1"
+    command = f"{sys.executable} -m d2prune.cli.main explain {finished.work_dir} {uids} | head -n 1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=ROOT)
     assert done.stderr == "" and done.stdout.count("\n") == 1
 
@@ -110,9 +123,9 @@ def test_a_reader_that_has_enough_is_no_error(finished):
 def test_a_remote_run_is_read_in_ranges(finished, monkeypatch):
     """The same through a store that has no files to map."""
     for name, data in tree(finished.work_dir).items():
-        storage.write_bytes(f"memory://explained/{name}", data)
+        store.write_bytes(f"memory://explained/{name}", data)
     remote = open_run("memory://explained", finished.select.fingerprint)
-    monkeypatch.setattr(storage, "read_bytes", None)
+    monkeypatch.setattr(store, "read_bytes", None)
     monkeypatch.setitem(remote.__dict__, "urls", {})
     line = read_line(remote)
     assert explain(remote, 7, line) == replace(explain(finished, 7, read_line(finished)), url=None)

@@ -4,8 +4,8 @@ import threading
 
 import pytest
 
-from pipeline.explore.api import Explorer
-from pipeline.explore.server import Server
+from d2prune.explore.api import Explorer
+from d2prune.explore.server import Server
 from tests.browser import chromium, needs_axe, needs_chromium, serious_faults
 from tests.explore.conftest import HOSTILE
 
@@ -39,7 +39,9 @@ def test_hostile_captions_are_text(page, url):
     page.until(READY)
     assert page.run("document.querySelectorAll('#cards .card').length") == 48
     shown = page.run("document.querySelector('#cards .caption bdi').textContent")
-    assert shown == page.run("fetch('/api/samples?sort=pool').then(r => r.json()).then(r => r.rows[0].caption)")
+    assert shown == page.run(
+        "fetch('/api/samples?sort=pool').then(r => r.json()).then(r => r.rows[0].caption)"
+    )
     for position, caption in zip(range(120, 125), HOSTILE.values(), strict=True):
         page.open(f"{url}#/sample/{position}")
         page.until(f"document.getElementById('sample').dataset.position === '{position}'")
@@ -70,7 +72,9 @@ def test_search_and_a_sample_by_keyboard_alone(page, url):
     for letter in "circle":
         page.key(letter, ord(letter.upper()), letter)
     page.key("Enter", 13, "\r")
-    page.until("document.getElementById('status').textContent !== '127 samples' && location.hash.includes('q=circle')")
+    page.until(
+        "document.getElementById('status').textContent !== '127 samples' && location.hash.includes('q=circle')"
+    )
     page.until(READY)
     for _ in range(40):
         page.key("Tab", 9)

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.cli import main
-from pipeline.explore.api import Explorer
-from pipeline.explore.server import Server
+from d2prune.cli.main import main
+from d2prune.explore.api import Explorer
+from d2prune.explore.server import Server
 from tests.explore.conftest import HOSTILE, SAME
 
 
@@ -69,7 +69,10 @@ def test_the_run_in_numbers(server, finished, finished_result):
 
 
 def test_search_by_uid_key_and_caption(server, finished):
-    assert [row["position"] for row in ask(server, f"/api/samples?q={SAME}&sort=pool&order=up")["rows"]] == [125, 126]
+    assert [row["position"] for row in ask(server, f"/api/samples?q={SAME}&sort=pool&order=up")["rows"]] == [
+        125,
+        126,
+    ]
     assert ask(server, "/api/samples?q=AAAAAAAA")["total"] == 2
     assert [row["caption"] for row in ask(server, "/api/samples?q=quote")["rows"]] == [HOSTILE["quote"]]
     red = ask(server, "/api/samples?q=A%20Red&limit=200")
@@ -78,7 +81,9 @@ def test_search_by_uid_key_and_caption(server, finished):
     assert ask(server, "/api/samples?q=%25%5B.*")["total"] == 0
 
 
-@pytest.mark.parametrize(("sort", "value"), [("selection", "selection"), ("score", "score"), ("forward", "forward")])
+@pytest.mark.parametrize(
+    ("sort", "value"), [("selection", "selection"), ("score", "score"), ("forward", "forward")]
+)
 def test_sorted_and_filtered(server, sort, value):
     rows = ask(server, f"/api/samples?sort={sort}&limit=200")["rows"]
     assert len(rows) == 127
@@ -150,4 +155,7 @@ def test_another_fraction_enters_and_leaves_as_a_run_would(server, finished):
 def test_a_port_that_is_taken_or_none_is_the_users_to_change(server, finished, capsys):
     for port in (server.server_address[1], 99999):
         assert main(["explore", finished.work_dir, "--port", str(port)]) == 2
-        assert f"d2prune: --port {port}: " in (said := capsys.readouterr().err) and "expected a free port" in said
+        assert (
+            f"d2prune: --port {port}: " in (said := capsys.readouterr().err)
+            and "expected a free port" in said
+        )

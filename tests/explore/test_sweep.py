@@ -5,13 +5,13 @@ import shutil
 import pytest
 import yaml
 
-from pipeline.cli import main
-from pipeline.driver import run
-from pipeline.execution import InProcess
-from pipeline.explore.explain import read_line
-from pipeline.explore.finished import open_run
-from pipeline.explore.sweep import Grid, sweep, table
-from pipeline.explore.sweep_page import render
+from d2prune.cli.main import main
+from d2prune.execution import InProcess
+from d2prune.explore.explain import read_line
+from d2prune.runs.driver import run
+from d2prune.runs.finished import open_run
+from d2prune.sweep.page import render
+from d2prune.sweep.sweep import Grid, sweep, table
 from tests.browser import chromium, needs_axe, needs_chromium, serious_faults
 
 
@@ -20,7 +20,9 @@ def config(finished_config, finished_result, tmp_path_factory):
     """A copy of the finished run: a sweep may add graphs."""
     folder = tmp_path_factory.mktemp("sweep")
     shutil.copytree(finished_config.work_dir, folder / "work")
-    return finished_config.model_copy(update={"work_dir": str(folder / "work"), "output": str(folder / "output")})
+    return finished_config.model_copy(
+        update={"work_dir": str(folder / "work"), "output": str(folder / "output")}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +58,9 @@ def test_the_runs_own_setting_agrees_with_itself(found):
     assert own.overlap == 1.0
     assert all(0 < outcome.overlap <= 1 for outcome in found.outcomes)
     by_fraction = [outcome for outcome in found.outcomes if outcome.setting.n_neighbors == 4][:3]
-    assert [outcome.coverage for outcome in by_fraction] == sorted((o.coverage for o in by_fraction), reverse=True)
+    assert [outcome.coverage for outcome in by_fraction] == sorted(
+        (o.coverage for o in by_fraction), reverse=True
+    )
 
 
 def test_the_command_prints_a_table_and_writes_a_page(config, tmp_path, capsys):

@@ -7,14 +7,15 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from pipeline import artifacts, columns
-from pipeline.execution import Resources
-from pipeline.graph import images, stage
-from pipeline.graph.csr import Graph
-from pipeline.graph.knn import knn_graph_report
-from pipeline.graph.params import GraphParams
-from pipeline.graph.sharded.build import facts_of
-from pipeline.graph.tables import read_graph
+from d2prune.execution import Resources
+from d2prune.graph import build
+from d2prune.graph.params import GraphParams
+from d2prune.graph.steps.run import facts_of
+from d2prune.knn import projections
+from d2prune.knn.build import knn_graph_report
+from d2prune.knn.csr import Graph
+from d2prune.parts.neighbors import read_graph
+from d2prune.store import artifacts, columns
 
 PARAMS = GraphParams("image", 4, None, None, 3, 0, None, 0.0)
 ONE = Resources()
@@ -24,7 +25,9 @@ def clustered(n_rows, n_dims=12, seed=0, copies=0.0):
     """Float16 rows in clusters; a share of them are copies of others."""
     rng = np.random.default_rng(seed)
     centres = rng.normal(size=(max(1, n_rows // 40), n_dims))
-    rows = (centres[rng.integers(0, len(centres), n_rows)] + 0.6 * rng.normal(size=(n_rows, n_dims))).astype(np.float16)
+    rows = (centres[rng.integers(0, len(centres), n_rows)] + 0.6 * rng.normal(size=(n_rows, n_dims))).astype(
+        np.float16
+    )
     copied = rng.random(n_rows) < copies
     # From a few rows only, so that groups of many copies span all parts.
     rows[copied] = rows[rng.integers(0, max(1, n_rows // 50), copied.sum())]
@@ -42,7 +45,10 @@ def embed(folder, image, text=None, n_parts=5, score=None):
         table = {"image_emb": columns.vector_column(image[start:stop])}
         if text is not None:
             table["text_emb"] = columns.vector_column(text[start:stop])
-        names = {"shard": [f"{part:05d}.tar"] * (stop - start), "key": [f"sample{row}" for row in range(stop - start)]}
+        names = {
+            "shard": [f"{part:05d}.tar"] * (stop - start),
+            "key": [f"sample{row}" for row in range(stop - start)],
+        }
         samples = pa.table(names, schema=pa.schema([("shard", pa.string()), ("key", pa.string())]))
         if score is not None:
             samples = samples.append_column("aum", pa.array(score[start:stop]))
@@ -51,11 +57,11 @@ def embed(folder, image, text=None, n_parts=5, score=None):
     return receipts
 
 
-def build(work_dir, parts, params, layout, executor, many=ONE):
+def build_graph(work_dir, parts, params, layout, executor, many=ONE):
     """The graph stage on its own: job, receipts, facts."""
     work_dir = Path(work_dir)
-    job = stage.plan(str(work_dir / "embed"), parts, "e" * 32, str(work_dir / "graph"), params, layout)
-    return stage.build(job, executor, ONE, many)
+    job = build.plan(str(work_dir / "embed"), parts, "e" * 32, str(work_dir / "graph"), params, layout)
+    return build.build_graph(job, executor, ONE, many)
 
 
 def same_bytes(job, receipts, facts, expected_graph, expected_facts):
@@ -75,13 +81,15 @@ def in_memory(rows, params, kept=None):
     )
     degree = np.zeros(len(rows), np.int64)
     degree[kept] = np.diff(report.graph.indptr)
-    graph = Graph(np.concatenate([[0], np.cumsum(degree)]), kept[report.graph.indices], report.graph.sq_distances)
+    graph = Graph(
+        np.concatenate([[0], np.cumsum(degree)]), kept[report.graph.indices], report.graph.sq_distances
+    )
     return graph, facts_of(params.n_neighbors, report.nlist, report.nprobe, report.recall)
 
 
 def always_by_images(patch):
     """Have every search compare images of eight dimensions, however small the pool."""
     for name, value in (("IMAGE_DIMS", 8), ("_LEAST_DIMS", 9), ("_LEAST_SHARE", 0.0), ("_SUMMED", 5)):
-        patch.setattr(images, name, value)
-    patch.setattr(images, "_LEAST_PRODUCTS", 0)
-    patch.setattr(images, "_LEAST_PAIRS_PER_ROW", 0)
+        patch.setattr(projections, name, value)
+    patch.setattr(projections, "_LEAST_PRODUCTS", 0)
+    patch.setattr(projections, "_LEAST_PAIRS_PER_ROW", 0)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from pipeline.errors import UserError
-from pipeline.graph.csr import Graph
+from d2prune.errors import UserError
+from d2prune.knn.csr import Graph
 
 
 def make(rows, distances=None, n=None):

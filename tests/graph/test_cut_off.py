@@ -6,9 +6,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline import artifacts
-from pipeline.graph.cut_off import find_cut_off
-from pipeline.selection.budget import drop_mask
+from d2prune.d2.budget import drop_mask
+from d2prune.graph.cut_off import find_cut_off
+from d2prune.store import artifacts
 
 
 @pytest.mark.parametrize("fraction", [0.0, 0.1, 0.34, 0.9])
@@ -18,7 +18,9 @@ def test_equals_drop_mask(tmp_path, fraction, seed):
     score = rng.choice(np.array([-1.5, -0.0, 0.0, 1e-40, 0.25, 3.0], np.float32), 50)
     bounds = [0, 13, 13, 20, 50]
     parts = [
-        artifacts.commit_unit(str(tmp_path), f"p{i}", {"samples.parquet": pa.table({"aum": score[start:stop]})})
+        artifacts.commit_unit(
+            str(tmp_path), f"p{i}", {"samples.parquet": pa.table({"aum": score[start:stop]})}
+        )
         for i, (start, stop) in enumerate(itertools.pairwise(bounds))
     ]
     cut_off = find_cut_off(str(tmp_path), parts, "aum", fraction)

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.graph import device_search
-from pipeline.graph.device_search import DeviceSearch
-from pipeline.graph.distances import sq_distance_float64
-from pipeline.graph.lists import Lists, Visits, search_lists, visits_of
-from pipeline.graph.search import TopK
+from d2prune.knn import device_search
+from d2prune.knn.block_search import TopK
+from d2prune.knn.device_search import DeviceSearch
+from d2prune.knn.distances import sq_distance_float64
+from d2prune.knn.lists import Lists, Visits, search_lists, visits_of
 from tests.graph.test_search import pairs_of, rows_with_ties
 from tests.oracles_knn import sorted_pairs
 
@@ -25,7 +25,11 @@ def test_equals_sorting_every_pair(device, dtype, kind, tile, monkeypatch):
     monkeypatch.setattr(device_search, "PAIRS", 8 * tile)
     for seed in range(6):
         rng = np.random.default_rng(seed)
-        n_members, n_best, n_dims = int(rng.integers(1, 80)), int(rng.integers(1, 9)), int(rng.integers(1, 40))
+        n_members, n_best, n_dims = (
+            int(rng.integers(1, 80)),
+            int(rng.integers(1, 9)),
+            int(rng.integers(1, 40)),
+        )
         members = rows_with_ties(rng, n_members, n_dims, kind)
         queries = np.concatenate([rows_with_ties(rng, 30, n_dims, kind), members[:6]])
         positions = rng.permutation(500)[:n_members]
@@ -59,7 +63,9 @@ def test_same_bits_as_the_cpu_kernel(device, n_dims):
 @pytest.mark.parametrize("n_dims", [1, 15, 16, 100, 512])
 def test_sums_in_the_canonical_order(device, n_dims):
     rows, others = np.random.default_rng(n_dims).normal(size=(2, 400, n_dims)).astype(np.float32)
-    squares = (torch.from_numpy(rows).to(device).double() - torch.from_numpy(others).to(device).double()).square()
+    squares = (
+        torch.from_numpy(rows).to(device).double() - torch.from_numpy(others).to(device).double()
+    ).square()
     expected = [sq_distance_float64(*pair) for pair in zip(rows, others, strict=True)]
     assert device_search._lane_sums(squares).cpu().tolist() == expected
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.graph.distances import pair_sq_distances, sq_distance
+from d2prune.knn.distances import pair_sq_distances, sq_distance
 from tests.oracles_knn import canonical_sq_distance
 
 
@@ -13,7 +13,9 @@ from tests.oracles_knn import canonical_sq_distance
 @pytest.mark.parametrize("scale", [1e-20, 1.0, 1e10])
 def test_equals_the_documented_order_of_operations(n_dims, scale):
     rng = np.random.default_rng(n_dims)
-    a, b = (rng.normal(size=(2, n_dims)) * scale * 10.0 ** rng.integers(-5, 5, (2, n_dims))).astype(np.float32)
+    a, b = (rng.normal(size=(2, n_dims)) * scale * 10.0 ** rng.integers(-5, 5, (2, n_dims))).astype(
+        np.float32
+    )
     assert sq_distance(a, b) == canonical_sq_distance(a, b)
 
 

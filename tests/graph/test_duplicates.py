@@ -4,9 +4,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.graph import duplicates
-from pipeline.graph.duplicates import collapse, expand
-from pipeline.graph.search import Members, TopK, search_block
+from d2prune.knn import duplicates
+from d2prune.knn.block_search import Members, TopK, search_block
+from d2prune.knn.duplicates import collapse, expand
 from tests.graph.test_search import pairs_of
 from tests.oracles_knn import sorted_pairs
 

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import storage
-from pipeline.errors import InfrastructureError
-from pipeline.graph import exchange
+from d2prune import store
+from d2prune.errors import InfrastructureError
+from d2prune.graph import exchange
 
 RECORD = np.dtype([("number", "<i8"), ("small", "<f2", (3,))])
 
@@ -21,7 +21,7 @@ def test_each_destination_reads_its_own(tmp_path_factory, destinations, n, cut):
     to = np.array(destinations, np.int64)
     data = exchange.pack(records, to, n)
     assert exchange.pack_all([(records[:cut], to[:cut]), (records[cut:], to[cut:])], n) == data
-    storage.write_bytes(url, data)
+    store.write_bytes(url, data)
     for destination in range(n):
         expected = [number for number, goes in enumerate(destinations) if goes == destination]
         assert exchange.read(url, RECORD, destination)["number"].tolist() == expected
@@ -32,7 +32,7 @@ def test_a_changed_byte_is_noticed(tmp_path):
     url = str(tmp_path / "file")
     data = bytearray(exchange.pack(np.ones(4, RECORD), np.array([0, 0, 1, 1]), 2))
     data[-1] ^= 1
-    storage.write_bytes(url, bytes(data))
+    store.write_bytes(url, bytes(data))
     assert len(exchange.read(url, RECORD, 0)) == 2
     with pytest.raises(InfrastructureError, match="records 1 are not what was written"):
         exchange.read(url, RECORD, 1)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from pipeline.errors import UserError
-from pipeline.graph.features import features, unit_rows
+from d2prune.errors import UserError
+from d2prune.knn.features import features, unit_rows
 from tests.oracles_knn import unit_rows as oracle_unit_rows
 
 
@@ -41,7 +41,9 @@ def test_a_row_without_direction_is_named(value):
         unit_rows(rows, first_row=1000)
 
 
-@pytest.mark.parametrize("bad", [np.ones(3, np.float32), np.ones((2, 0), np.float32), np.ones((2, 2), np.int64)])
+@pytest.mark.parametrize(
+    "bad", [np.ones(3, np.float32), np.ones((2, 0), np.float32), np.ones((2, 2), np.int64)]
+)
 def test_not_a_floating_matrix(bad):
     with pytest.raises(UserError, match="expected floating"):
         unit_rows(bad)

@@ -4,9 +4,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.graph.images import Images, Projection
-from pipeline.graph.knn import knn_graph_report
-from pipeline.graph.search import Members, TopK, search_block
+from d2prune.knn.block_search import Members, TopK, search_block
+from d2prune.knn.build import knn_graph_report
+from d2prune.knn.projections import Images, Projection
 from tests.graph.pools import always_by_images
 from tests.graph.test_search import PRECISIONS, pairs_of, rows_with_ties
 from tests.oracles_knn import sorted_pairs
@@ -54,7 +54,9 @@ def test_errors_are_small():
     precision=st.sampled_from(PRECISIONS),
     stray=st.sampled_from([0.0, 1e-2]),
 )
-def test_a_search_by_images_equals_sorting_every_pair(seed, kind, n_dims, n_members, n_neighbors, precision, stray):
+def test_a_search_by_images_equals_sorting_every_pair(
+    seed, kind, n_dims, n_members, n_neighbors, precision, stray
+):
     rng = np.random.default_rng(seed)
     rows = rows_with_ties(rng, n_members, n_dims, kind)
     queries = np.concatenate([rows_with_ties(rng, 4, n_dims, kind), rows[:6]])
@@ -68,7 +70,9 @@ def test_a_search_by_images_equals_sorting_every_pair(seed, kind, n_dims, n_memb
 
 def test_the_graph_is_the_same_without_images(monkeypatch):
     rng = np.random.default_rng(0)
-    rows = (rng.normal(size=(40, 24))[rng.integers(0, 40, 3000)] + rng.normal(size=(3000, 24)) / 2).astype(np.float32)
+    rows = (rng.normal(size=(40, 24))[rng.integers(0, 40, 3000)] + rng.normal(size=(3000, 24)) / 2).astype(
+        np.float32
+    )
     plain = knn_graph_report(rows, 5, nlist=60, nprobe=7, threads=2)
     with monkeypatch.context() as patch:
         always_by_images(patch)

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.errors import UserError
-from pipeline.graph import knn
-from pipeline.graph.knn import knn_graph, knn_graph_report
+from d2prune.errors import UserError
+from d2prune.knn import build
+from d2prune.knn.build import knn_graph, knn_graph_report
 from tests.oracles_knn import edges_of, knn_edges, unit_rows
 
 
@@ -38,11 +38,13 @@ def test_exact_with_ties_and_nprobe_of_all_lists_equals_brute_force(
 def clustered(n_rows, n_dims=32, seed=0):
     rng = np.random.default_rng(seed)
     centres = rng.normal(size=(n_rows // 50, n_dims))
-    return (centres[rng.integers(0, len(centres), n_rows)] + 0.7 * rng.normal(size=(n_rows, n_dims))).astype(np.float16)
+    return (centres[rng.integers(0, len(centres), n_rows)] + 0.7 * rng.normal(size=(n_rows, n_dims))).astype(
+        np.float16
+    )
 
 
 def test_the_target_is_reached_and_the_measured_recall_is_true(monkeypatch):
-    monkeypatch.setattr(knn, "EXACT_BELOW", 1000)
+    monkeypatch.setattr(build, "EXACT_BELOW", 1000)
     rows = clustered(6000)
     report = knn_graph_report(rows, 5, target_recall=0.95)
     report.graph.validate()

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.graph import list_search as module
-from pipeline.graph.device_search import DeviceSearch
-from pipeline.graph.knn import knn_graph_report
-from pipeline.graph.list_search import faster, list_search
-from pipeline.graph.lists import search_lists
+from d2prune.knn import backend as module
+from d2prune.knn.backend import faster, list_search
+from d2prune.knn.build import knn_graph_report
+from d2prune.knn.device_search import DeviceSearch
+from d2prune.knn.lists import search_lists
 
 N = 700
 

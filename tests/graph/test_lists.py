@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from pipeline.graph.lists import Lists, Visits, search_lists, visits_of
-from pipeline.graph.merge import merge
-from pipeline.graph.quantiser import Quantiser, train
-from pipeline.graph.search import TopK
+from d2prune.knn.block_search import TopK
+from d2prune.knn.lists import Lists, Visits, search_lists, visits_of
+from d2prune.knn.merge import merge
+from d2prune.knn.quantiser import Quantiser, train
 from tests.graph.test_search import pairs_of
 from tests.oracles_knn import sorted_pairs
 

@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.graph.merge import merge, without_self
-from pipeline.graph.search import NO_POSITION, TopK
+from d2prune.knn.block_search import NO_POSITION, TopK
+from d2prune.knn.merge import merge, without_self
 from tests.graph.test_search import pairs_of
 
 

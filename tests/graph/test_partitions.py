@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline.graph.partitions import group_lists
+from d2prune.knn.list_partitions import group_lists
 
 
 @pytest.mark.parametrize("n_partitions", [1, 2, 3, 7, 40])

@@ -5,16 +5,23 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from pipeline.errors import UserError
-from pipeline.graph import quantiser
-from pipeline.graph.quantiser import Quantiser, default_nlist, probes_of, train, training_sample
+from d2prune.errors import UserError
+from d2prune.knn import quantiser
+from d2prune.knn.quantiser import Quantiser, default_nlist, probes_of, train, training_sample
 from tests.graph.test_search import pairs_of
 from tests.oracles_knn import sorted_pairs
 
 
 @pytest.mark.parametrize(
     ("n_rows", "nlist"),
-    [(1, 1), (4, 4), (100_000, 949), (12_800_000, 10_733), (128_000_000, 262_144), (12_800_000_000, 1_048_576)],
+    [
+        (1, 1),
+        (4, 4),
+        (100_000, 949),
+        (12_800_000, 10_733),
+        (128_000_000, 262_144),
+        (12_800_000_000, 1_048_576),
+    ],
 )
 def test_default_nlist(n_rows, nlist):
     assert default_nlist(n_rows) == nlist
@@ -32,15 +39,22 @@ def test_lists_by_distance_then_number():
     rng = np.random.default_rng(0)
     centroids = rng.integers(0, 3, (30, 4)).astype(np.float32)
     rows = rng.integers(0, 3, (40, 4)).astype(np.float32)
-    assert pairs_of(Quantiser(centroids).nearest(rows, 7)) == [p[:7] for p in sorted_pairs(rows, centroids, range(30))]
+    assert pairs_of(Quantiser(centroids).nearest(rows, 7)) == [
+        p[:7] for p in sorted_pairs(rows, centroids, range(30))
+    ]
 
 
 def test_an_assignment_does_not_depend_on_its_batch():
     rng = np.random.default_rng(0)
-    rows, centroids = rng.normal(size=(200, 32)).astype(np.float32), rng.normal(size=(50, 32)).astype(np.float32)
+    rows, centroids = (
+        rng.normal(size=(200, 32)).astype(np.float32),
+        rng.normal(size=(50, 32)).astype(np.float32),
+    )
     whole = Quantiser(centroids).nearest(rows, 5, threads=2).positions
     for size in (1, 13, 64):
-        parts = [Quantiser(centroids).nearest(rows[s : s + size].copy(), 5).positions for s in range(0, 200, size)]
+        parts = [
+            Quantiser(centroids).nearest(rows[s : s + size].copy(), 5).positions for s in range(0, 200, size)
+        ]
         assert (np.concatenate(parts) == whole).all()
 
 
@@ -64,7 +78,9 @@ def test_every_round_serves_the_rows_better():
     rng = np.random.default_rng(0)
     means = rng.normal(size=(12, 10)) * 20
     rows = (means[np.arange(600) % 12] + rng.normal(size=(600, 10))).astype(np.float32)
-    costs = [Quantiser(train(rows, 24, 0, n)).nearest(rows, 1).sq_distances.mean(dtype=float) for n in range(5)]
+    costs = [
+        Quantiser(train(rows, 24, 0, n)).nearest(rows, 1).sq_distances.mean(dtype=float) for n in range(5)
+    ]
     assert all(later <= earlier for earlier, later in pairwise(costs))
     assert costs[-1] < costs[0] / 1.5
 
@@ -79,9 +95,14 @@ def two_levels():
 def test_two_levels_agree_with_one_nearly_always_and_never_depend_on_the_batch(monkeypatch):
     monkeypatch.setattr(quantiser, "UPPER_PROBES", 8)
     centroids, rows = two_levels()
-    flat, deep = Quantiser(centroids).nearest(rows, 4), Quantiser(centroids, flat_lists=100).nearest(rows, 4, threads=2)
+    flat, deep = (
+        Quantiser(centroids).nearest(rows, 4),
+        Quantiser(centroids, flat_lists=100).nearest(rows, 4, threads=2),
+    )
     assert (flat.positions[:, 0] == deep.positions[:, 0]).mean() > 0.98
-    again = [Quantiser(centroids, flat_lists=100).nearest(rows[s : s + 77].copy(), 4) for s in range(0, 4000, 77)]
+    again = [
+        Quantiser(centroids, flat_lists=100).nearest(rows[s : s + 77].copy(), 4) for s in range(0, 4000, 77)
+    ]
     assert np.concatenate([part.positions for part in again]).tobytes() == deep.positions.tobytes()
 
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.graph import search
-from pipeline.graph.distances import pair_sq_distances
-from pipeline.graph.products import best_precision
-from pipeline.graph.search import NO_POSITION, Members, TopK, search_block
+from d2prune.knn import block_search
+from d2prune.knn.block_search import NO_POSITION, Members, TopK, search_block
+from d2prune.knn.distances import pair_sq_distances
+from d2prune.knn.products import best_precision
 from tests.oracles_knn import sorted_pairs
 
 PRECISIONS = ["float32", "bfloat16"] if best_precision() == "bfloat16" else ["float32"]
@@ -46,7 +46,9 @@ def rows_with_ties(rng, n_rows, n_dims, kind):
     offset=st.sampled_from([0.0, 100.0]),
     centred=st.booleans(),
 )
-def test_equals_sorting_every_pair(seed, kind, n_dims, n_members, n_neighbors, precision, tiles, offset, centred):
+def test_equals_sorting_every_pair(
+    seed, kind, n_dims, n_members, n_neighbors, precision, tiles, offset, centred
+):
     rng = np.random.default_rng(seed)
     members = rows_with_ties(rng, n_members, n_dims, kind) + np.float32(offset)
     queries = np.concatenate([rows_with_ties(rng, 4, n_dims, kind) + np.float32(offset), members[:6]])
@@ -54,8 +56,8 @@ def test_equals_sorting_every_pair(seed, kind, n_dims, n_members, n_neighbors, p
     centre = None if centred else rng.normal(size=n_dims).astype(np.float32)
     top = TopK.empty(len(queries), n_neighbors)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(search, "TILE_QUERIES", tiles[0])
-        patch.setattr(search, "TILE_MEMBERS", tiles[1])
+        patch.setattr(block_search, "TILE_QUERIES", tiles[0])
+        patch.setattr(block_search, "TILE_MEMBERS", tiles[1])
         split = int(rng.integers(0, n_members + 1))
         for part in (slice(split, None), slice(0, split)):
             if len(positions[part]):
@@ -85,7 +87,8 @@ def test_only_the_queries_of_the_block_change():
 
 
 def test_few_products_survive_the_bound():
-    # Were the bound useless, all 4 million pairs would be re-ranked: 0.6 s and more; the products take 0.05 s.
+    # Were the bound useless, all 4 million pairs would be re-ranked: 0.6 s and more; the products
+    # take 0.05 s.
     rows = np.random.default_rng(0).normal(size=(2000, 1024)).astype(np.float32)
     members = Members.prepare(rows, np.arange(2000))
     search_block(rows, np.arange(10), members, TopK.empty(2000, 6))

@@ -5,8 +5,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from pipeline.graph.search import NO_POSITION
-from pipeline.graph.symmetrise import rows_of_edges, symmetrise
+from d2prune.knn.block_search import NO_POSITION
+from d2prune.knn.symmetrise import rows_of_edges, symmetrise
 from tests.oracles_knn import edges_of
 
 
@@ -14,7 +14,9 @@ def directed(seed, n_nodes=60, n_neighbors=4):
     rng = np.random.default_rng(seed)
     weights = rng.random((n_nodes, n_nodes)).astype(np.float32)
     weights = np.minimum(weights, weights.T)
-    neighbours = np.stack([rng.permutation(np.delete(np.arange(n_nodes), i))[:n_neighbors] for i in range(n_nodes)])
+    neighbours = np.stack(
+        [rng.permutation(np.delete(np.arange(n_nodes), i))[:n_neighbors] for i in range(n_nodes)]
+    )
     distances = np.take_along_axis(weights, neighbours, axis=1)
     missing = rng.random(neighbours.shape) < 0.2
     neighbours[missing], distances[missing] = NO_POSITION, np.inf
@@ -39,7 +41,11 @@ def test_owners_of_ranges_build_the_rows_of_the_whole(cuts):
     i, k = np.nonzero(neighbours != NO_POSITION)
     j, d = neighbours[i, k], distances[i, k]
     order = np.random.default_rng(2).permutation(2 * len(i))
-    sources, targets, both = np.concatenate([i, j])[order], np.concatenate([j, i])[order], np.tile(d, 2)[order]
+    sources, targets, both = (
+        np.concatenate([i, j])[order],
+        np.concatenate([j, i])[order],
+        np.tile(d, 2)[order],
+    )
     for start, stop in pairwise(cuts):
         mine = (sources >= start) & (sources < stop)
         part = rows_of_edges(sources[mine], targets[mine], both[mine], start, stop)

@@ -7,11 +7,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.errors import UserError
-from pipeline.inputs.find import find_input
-from pipeline.inputs.pool import Shard
-from pipeline.inputs.table_columns import Columns, WantedColumns, resolve
-from pipeline.inputs.tables import TableFile, TableShard, cut, pool_identity
+from d2prune.errors import UserError
+from d2prune.inputs.find import find_input
+from d2prune.inputs.shards import Shard
+from d2prune.inputs.tables.column_names import Columns, WantedColumns, resolve
+from d2prune.inputs.tables.files import TableFile, TableShard, cut, pool_identity
 from tests.tables import make_rows, write_arrays, write_clip_retrieval, write_columns, write_datacomp
 
 PARTS = [make_rows(5, seed) for seed in range(11)]
@@ -30,16 +30,29 @@ def columns(folder, **wanted) -> Columns:
 def test_datacomp_metadata(tmp_path):
     found = tables(str(write_datacomp(tmp_path, PARTS[:3])))
     assert [file.name for file in found] == ["00000000", "00000001", "00000002"]
-    assert all(file.npz.url == file.table.url.replace(".parquet", ".npz") and not file.arrays for file in found)
+    assert all(
+        file.npz.url == file.table.url.replace(".parquet", ".npz") and not file.arrays for file in found
+    )
     assert columns(tmp_path) == Columns(
-        "l14_img", "l14_txt", "clip_l14_similarity_score", "uid", None, "text", "original_width", "original_height"
+        "l14_img",
+        "l14_txt",
+        "clip_l14_similarity_score",
+        "uid",
+        None,
+        "text",
+        "original_width",
+        "original_height",
     )
 
 
 def test_another_model_of_datacomp_brings_its_text_and_its_score(tmp_path):
     write_datacomp(tmp_path, PARTS[:1])
     found = columns(tmp_path, image_emb="b32_img")
-    assert (found.image_emb, found.text_emb, found.clip_score) == ("b32_img", "b32_txt", "clip_b32_similarity_score")
+    assert (found.image_emb, found.text_emb, found.clip_score) == (
+        "b32_img",
+        "b32_txt",
+        "clip_b32_similarity_score",
+    )
     assert columns(tmp_path, text_emb=None).embeddings == ("l14_img",)
 
 
@@ -47,7 +60,9 @@ def test_clip_retrieval_folders_in_the_order_of_their_numbers(tmp_path):
     found = tables(str(write_clip_retrieval(tmp_path, PARTS)))
     assert [file.name for file in found] == [f"metadata_{i}" for i in range(11)]
     assert found[10].arrays["img_emb"].url.endswith("img_emb/img_emb_10.npy")
-    assert columns(tmp_path) == Columns("img_emb", "text_emb", "similarity", "uid", "image_path", "caption", None, None)
+    assert columns(tmp_path) == Columns(
+        "img_emb", "text_emb", "similarity", "uid", "image_path", "caption", None, None
+    )
 
 
 def test_clip_retrieval_without_captions_embedded(tmp_path):
@@ -59,7 +74,9 @@ def test_clip_retrieval_without_captions_embedded(tmp_path):
 def test_arrays_beside_tables_and_tables_alone(tmp_path, write):
     write(tmp_path, PARTS[:2])
     assert [file.name for file in tables(str(tmp_path))] == ["part-0", "part-1"]
-    assert columns(tmp_path) == Columns("image_emb", "text_emb", "clip_score", "uid", None, "caption", None, None)
+    assert columns(tmp_path) == Columns(
+        "image_emb", "text_emb", "clip_score", "uid", None, "caption", None, None
+    )
 
 
 def test_a_lone_npy_holds_image_embeddings(tmp_path):
@@ -72,7 +89,10 @@ def test_a_lone_npy_holds_image_embeddings(tmp_path):
 def test_names_globs_and_braces_bring_the_arrays_beside_them(tmp_path):
     write_datacomp(tmp_path / "a", PARTS[:3])
     write_arrays(tmp_path / "b", PARTS[:2])
-    assert [file.name for file in tables(f"{tmp_path}/a/{{00000002,00000000}}.parquet")] == ["00000002", "00000000"]
+    assert [file.name for file in tables(f"{tmp_path}/a/{{00000002,00000000}}.parquet")] == [
+        "00000002",
+        "00000000",
+    ]
     assert all(file.npz for file in tables(f"{tmp_path}/a/*.parquet"))
     assert [len(file.arrays) for file in tables(f"{tmp_path}/b/part-?.parquet")] == [2, 2]
     found = tables([f"{tmp_path}/a/00000002.parquet", f"{tmp_path}/a/00000001.parquet"])
@@ -150,7 +170,10 @@ def break_folder_gone(folder):
         (break_table_gone, "00000001.npz has no table beside it; expected meta/00000001.parquet"),
         (break_stray_array, "stray.npy has no table beside it; expected meta/stray.parquet"),
         (break_two_layouts, "holds DataComp's metadata and arrays beside tables; expected one kind per run"),
-        (break_tars, "holds tars and tables of embeddings (3 .parquet, 3 .npz, 1 .tar); expected one kind per run"),
+        (
+            break_tars,
+            "holds tars and tables of embeddings (3 .parquet, 3 .npz, 1 .tar); expected one kind per run",
+        ),
         (break_tar_in_list, "holds tars and tables of embeddings"),
         (break_twice, "00000000.parquet would be read twice"),
         (break_name, "00000007.parquet: does not exist"),
@@ -168,14 +191,19 @@ def test_what_does_not_belong_together(tmp_path, change, message):
 def test_clip_retrieval_with_a_file_missing(tmp_path):
     write_clip_retrieval(tmp_path, PARTS[:3])
     (tmp_path / "text_emb" / "text_emb_1.npy").unlink()
-    with pytest.raises(UserError, match=r"metadata_1\.parquet has no text_emb/text_emb_1\.npy, which others have"):
+    with pytest.raises(
+        UserError, match=r"metadata_1\.parquet has no text_emb/text_emb_1\.npy, which others have"
+    ):
         find_input(str(tmp_path))
 
 
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
-        ({"image_emb": "h14_img"}, "00000000.npz: no embeddings called h14_img; there are b32_img, b32_txt, l14_img"),
+        (
+            {"image_emb": "h14_img"},
+            "00000000.npz: no embeddings called h14_img; there are b32_img, b32_txt, l14_img",
+        ),
         ({"image_emb": "text"}, "column text is string, expected lists of floats"),
         ({"clip_score": "score"}, "columns.clip_score: "),
         ({"image_emb": None, "text_emb": None}, "no embeddings are known"),
@@ -193,7 +221,9 @@ def test_a_table_that_is_none(tmp_path):
     with pytest.raises(UserError, match=r"x\.parquet: not parquet, or cut off"):
         columns(tmp_path)
     pq.write_table(pa.table({"a": [1]}), tmp_path / "x.parquet")
-    with pytest.raises(UserError, match=r"no embeddings are known in .*x\.parquet: its columns are a; expected tars"):
+    with pytest.raises(
+        UserError, match=r"no embeddings are known in .*x\.parquet: its columns are a; expected tars"
+    ):
         columns(tmp_path)
 
 
@@ -209,7 +239,10 @@ def test_large_arrays_are_cut_and_the_identity_knows_it(tmp_path):
     size = files[0].npz.size
     assert [(shard.index, shard.of) for shard in cut(files, size)] == [(0, 1), (0, 1)]
     parts = cut(files, size - 1)
-    assert [(shard.name, shard.index, shard.of) for shard in parts][:2] == [("00000000", 0, 2), ("00000000", 1, 2)]
+    assert [(shard.name, shard.index, shard.of) for shard in parts][:2] == [
+        ("00000000", 0, 2),
+        ("00000000", 1, 2),
+    ]
     assert pool_identity(parts) != pool_identity(cut(files, size))
     moved = tables(str(shutil.copytree(tmp_path, tmp_path.parent / f"{tmp_path.name}-moved")))
     assert pool_identity(cut(moved, size)) == pool_identity(cut(files, size))

@@ -9,13 +9,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.inputs.json_plain import NO_UID, UNSURE, find_uid
+from d2prune.inputs.tar.json_scan import NO_UID, UNSURE, find_uid
 
 UID = "0123456789abcdefABCDEF0123456789"
 PUNCTUATION = string.punctuation.replace("\\", "").replace('"', "")
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.sampled_from([UID, UID[1:]]),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["uid", "a", "ü"]), inner, max_size=3),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=5)
+    | st.sampled_from([UID, UID[1:]]),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["uid", "a", "ü"]), inner, max_size=3)
+    ),
     max_leaves=8,
 )
 OBJECTS = st.dictionaries(st.sampled_from(["uid", "uid ", "a", '"', "é"]), VALUES, max_size=4)
@@ -38,16 +45,24 @@ def check(data):
 
 
 @settings(deadline=None)
-@given(OBJECTS, st.sampled_from([None, 1]), st.booleans(), st.sampled_from([("", ""), (" \n", "\t"), ("", "x")]))
+@given(
+    OBJECTS, st.sampled_from([None, 1]), st.booleans(), st.sampled_from([("", ""), (" \n", "\t"), ("", "x")])
+)
 def test_says_what_json_says(value, indent, ascii, around):
-    check((around[0] + json.dumps(value, indent=indent, ensure_ascii=ascii) + around[1]).encode(errors="replace"))
+    check(
+        (around[0] + json.dumps(value, indent=indent, ensure_ascii=ascii) + around[1]).encode(
+            errors="replace"
+        )
+    )
 
 
 @settings(deadline=None, max_examples=300)
 @given(OBJECTS, st.data())
 def test_one_wrong_byte(value, data):
     text = bytearray(json.dumps(value).encode())
-    text[data.draw(st.integers(0, len(text) - 1))] = data.draw(st.sampled_from(b'{}[]",:\\u0-.eE tfn\n\x80' + b"9a"))
+    text[data.draw(st.integers(0, len(text) - 1))] = data.draw(
+        st.sampled_from(b'{}[]",:\\u0-.eE tfn\n\x80' + b"9a")
+    )
     try:
         json.loads(bytes(text))
     except ValueError:

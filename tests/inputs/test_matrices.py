@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import storage
-from pipeline.errors import UserError
-from pipeline.inputs.matrices import npz_names, open_npy, open_npz
+from d2prune import store
+from d2prune.errors import UserError
+from d2prune.inputs.tables.matrices import npz_names, open_npy, open_npz
 
 
 def info(path):
-    return storage.info(str(path))
+    return store.info(str(path))
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
@@ -74,7 +74,10 @@ def npy_bytes(array):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (npy_bytes(np.ones((4, 3), np.float16))[:-2], "22 bytes for float16 (4, 3); the file is damaged or cut off"),
+        (
+            npy_bytes(np.ones((4, 3), np.float16))[:-2],
+            "22 bytes for float16 (4, 3); the file is damaged or cut off",
+        ),
         (npy_bytes(np.ones((4, 3)))[:20], "not an array"),
         (b"", "not an array"),
         (b"PAR1 something else", "not an array"),
@@ -122,7 +125,10 @@ def test_damaged_archives(tmp_path):
     ):
         pass
     path.write_bytes(whole[:-30])
-    with pytest.raises(UserError, match=r"x\.npz: not an \.npz file, or cut off"), open_npz(info(path), "l14_img"):
+    with (
+        pytest.raises(UserError, match=r"x\.npz: not an \.npz file, or cut off"),
+        open_npz(info(path), "l14_img"),
+    ):
         pass
     path.write_bytes(b"XX" + whole[2:])
     with pytest.raises(UserError, match="damaged"), open_npz(info(path), "l14_img"):
@@ -131,7 +137,10 @@ def test_damaged_archives(tmp_path):
     packed = bytearray(path.read_bytes())
     packed[2000:2100] = bytes(100)
     path.write_bytes(packed)
-    with pytest.raises(UserError, match="l14_img: cannot be unpacked"), open_npz(info(path), "l14_img") as matrix:
+    with (
+        pytest.raises(UserError, match="l14_img: cannot be unpacked"),
+        open_npz(info(path), "l14_img") as matrix,
+    ):
         matrix.read(0, 5000)
 
 

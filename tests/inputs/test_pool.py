@@ -1,8 +1,8 @@
 import pytest
 
-from pipeline.errors import UserError
-from pipeline.inputs.braces import expand_braces
-from pipeline.inputs.pool import expand_input
+from d2prune.errors import UserError
+from d2prune.inputs.braces import expand_braces
+from d2prune.inputs.shards import expand_input
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,9 @@ def test_many_named_files_are_found_by_listing(tmp_path):
     for i in range(20):
         (tmp_path / f"{i:03d}.tar").write_bytes(b"")
     assert names(f"{tmp_path}/{{019..000}}.tar") == [f"{i:03d}" for i in reversed(range(20))]
-    with pytest.raises(UserError, match=r"020\.tar, .*021\.tar, .*022\.tar and 1 more: does not exist \(of 24 named"):
+    with pytest.raises(
+        UserError, match=r"020\.tar, .*021\.tar, .*022\.tar and 1 more: does not exist \(of 24 named"
+    ):
         expand_input(f"{tmp_path}/{{000..023}}.tar")
 
 
@@ -93,6 +95,10 @@ def test_names_are_unique(tmp_path):
 )
 def test_user_mistakes_are_named(pool, tmp_path, given, message):
     (tmp_path / "pool" / "empty").mkdir()
-    fill = [g.replace("{pool}", pool) for g in given] if isinstance(given, list) else given.replace("{pool}", pool)
+    fill = (
+        [g.replace("{pool}", pool) for g in given]
+        if isinstance(given, list)
+        else given.replace("{pool}", pool)
+    )
     with pytest.raises(UserError, match=message):
         expand_input(fill)

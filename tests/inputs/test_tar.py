@@ -7,9 +7,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.inputs import reasons
-from pipeline.inputs.tar import Fault, Sample, TarReader, parse_sample
-from pipeline.inputs.tar_header import parse_header, split_name
+from d2prune.inputs import reasons
+from d2prune.inputs.tar.header import parse_header, split_name
+from d2prune.inputs.tar.reader import Fault, Sample, TarReader, parse_sample
 
 FORMATS = [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]
 
@@ -56,8 +56,12 @@ def oracle(data):
     return groups
 
 
-segment = st.text(st.characters(exclude_characters="/\0.", exclude_categories=["Cs"]), min_size=1, max_size=12)
-folder = st.lists(segment | st.just("deep" * 30), max_size=3).map(lambda parts: "".join(f"{p}/" for p in parts))
+segment = st.text(
+    st.characters(exclude_characters="/\0.", exclude_categories=["Cs"]), min_size=1, max_size=12
+)
+folder = st.lists(segment | st.just("deep" * 30), max_size=3).map(
+    lambda parts: "".join(f"{p}/" for p in parts)
+)
 stem = segment | st.just("long" * 40) | st.sampled_from(["0001", "図像", "__x", "a b"])
 extensions = st.lists(
     st.sampled_from(["jpg", "JPG", "txt", "Txt", "json", "cls.txt", "png", "npz"]), min_size=1, max_size=4
@@ -107,7 +111,8 @@ def test_cut_anywhere(entries, format, data):
     samples, faults = read(whole[:cut])
     survivors = [s for s in before if s.offset + s.size <= cut]
     assert samples[: len(survivors)] == survivors or (
-        # The last one may have members behind the cut that a reader cannot know of; never so a sample before it.
+        # The last one may have members behind the cut that a reader cannot know of; never so a
+        # sample before it.
         samples[: len(survivors) - 1] == survivors[:-1]
     )
     assert len(samples) + len(faults) <= len(survivors) + 2
@@ -127,13 +132,15 @@ def test_cut_inside_every_byte_of_a_pool():
         if cut > next_start and cut % 512:
             rest = samples[len(intact) :]
             assert len(faults) + len(rest) >= 1, cut
-            # A cut is one row, never a fault and a sample with members missing, unless not even a name is left.
+            # A cut is one row, never a fault and a sample with members missing, unless not even a
+            # name is left.
             if faults:
                 assert not rest or cut % 512 <= len("000"), cut
 
 
 @given(
-    members(max_samples=4), st.lists(st.tuples(st.integers(0, 10**6), st.binary(min_size=1, max_size=600)), max_size=4)
+    members(max_samples=4),
+    st.lists(st.tuples(st.integers(0, 10**6), st.binary(min_size=1, max_size=600)), max_size=4),
 )
 @settings(max_examples=200, deadline=None)
 def test_garbage_never_raises(entries, patches):
@@ -219,7 +226,9 @@ class TestFaults:
         assert samples == [] and [(f.key, f.reason) for f in faults] == [("a", reasons.TAR_TRUNCATED)]
 
     def test_malformed_pax_records(self):
-        data = make_tar([("é" * 80 + ".jpg", b"x"), ("b.jpg", b"y")], tarfile.PAX_FORMAT).replace(b"path=", b"path~")
+        data = make_tar([("é" * 80 + ".jpg", b"x"), ("b.jpg", b"y")], tarfile.PAX_FORMAT).replace(
+            b"path=", b"path~"
+        )
         samples, faults = read(data)
         assert [f.reason for f in faults] == [reasons.TAR_CORRUPT]
         assert samples[-1].key == "b"
@@ -239,7 +248,9 @@ class TestGrouping:
         assert not faults and [s.key for s in samples] == ["a"]
 
     def test_mac_resource_forks_do_not_split_a_sample(self):
-        samples, _ = read(make_tar([("./._a.jpg", b""), ("./a.jpg", b"x"), ("./._a.txt", b""), ("./a.txt", b"t")]))
+        samples, _ = read(
+            make_tar([("./._a.jpg", b""), ("./a.jpg", b"x"), ("./._a.txt", b""), ("./a.txt", b"t")])
+        )
         assert [(s.key, s.members) for s in samples] == [("./a", {"jpg": b"x", "txt": b"t"})]
 
     def test_names_that_are_not_utf8_stay_apart(self):

@@ -8,13 +8,19 @@ from unittest import mock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.inputs import tar_index
-from pipeline.inputs.tar import Fault, TarReader
+from d2prune.inputs.tar import index
+from d2prune.inputs.tar.reader import Fault, TarReader
 from tests.inputs.test_tar import make_tar
 
 UID = "0123456789ABCDEF0123456789abcdef"
 JSONS = st.sampled_from(
-    [json.dumps({"uid": UID}), json.dumps({"uid": UID, "text": "é"}), json.dumps({"a": 1}), "{", '{"uid": "é"}']
+    [
+        json.dumps({"uid": UID}),
+        json.dumps({"uid": UID, "text": "é"}),
+        json.dumps({"a": 1}),
+        "{",
+        '{"uid": "é"}',
+    ]
 )
 FILES = st.sampled_from(["jpg", "JPG", "txt", "json", "Json", "a.json", "jso"])
 KEYS = st.sampled_from(["0", "1", "folder/0", "x" * 130, "名"])
@@ -24,7 +30,7 @@ ENTRIES = st.lists(st.tuples(KEYS, FILES, JSONS.map(str.encode) | st.binary(max_
 def by_batches(content):
     """(key, offset, size, uid or json) of the ordinary stretch, then of the rest, and the faults."""
     rows = []
-    batches = tar_index.read_batches(content)
+    batches = index.read_batches(content)
     while True:
         try:
             batch = next(batches)
@@ -67,7 +73,7 @@ def test_says_what_the_reader_says(entries, form, at_once, draws):
     if draws.draw(st.booleans()):
         data[draws.draw(st.integers(0, len(data) - 1))] ^= draws.draw(st.integers(1, 255))
     data = bytes(data[: draws.draw(st.sampled_from([len(data), len(data) // 2]))])
-    with mock.patch.object(tar_index, "_MEMBERS", at_once), mock.patch.object(tar_index, "_STREAM_BYTES", 4096):
+    with mock.patch.object(index, "_MEMBERS", at_once), mock.patch.object(index, "_STREAM_BYTES", 4096):
         for content in (memoryview(data), io.BufferedReader(io.BytesIO(data))):
             rows, size = by_batches(content)
             assert size == same(rows, data) == len(data)
@@ -77,9 +83,13 @@ def test_ordinary_samples_make_no_objects():
     entries = [
         (f"{i:09d}.{name}", payload)
         for i in range(50)
-        for name, payload in (("jpg", b"x" * 700), ("json", json.dumps({"uid": f"{i:032x}"}).encode()), ("txt", b"t"))
+        for name, payload in (
+            ("jpg", b"x" * 700),
+            ("json", json.dumps({"uid": f"{i:032x}"}).encode()),
+            ("txt", b"t"),
+        )
     ]
-    (batch,) = tar_index.read_batches(memoryview(make_tar(entries)))
+    (batch,) = index.read_batches(memoryview(make_tar(entries)))
     # The last one is left for the reader, which knows whether it goes on.
     assert [uid.tobytes() for uid in batch.uids] == [f"{i:032x}".encode() for i in range(49)]
     assert not batch.jsons

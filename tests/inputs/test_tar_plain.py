@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.inputs import tar, tar_plain
-from pipeline.inputs.tar import TarReader
-from pipeline.inputs.tar_header import BLOCK
+from d2prune.inputs.tar import reader as tar
+from d2prune.inputs.tar import scan
+from d2prune.inputs.tar.header import BLOCK
+from d2prune.inputs.tar.reader import TarReader
 from tests.inputs.test_tar import make_tar
 
 names = st.tuples(
@@ -28,7 +29,7 @@ def events(data, view):
 def walked(data):
     """As the walker alone reads it."""
     nothing = np.empty((0, 5), np.int64)
-    with mock.patch.object(tar_plain, "members", lambda *_: nothing):
+    with mock.patch.object(scan, "members", lambda *_: nothing):
         return events(data, view=False)
 
 
@@ -37,7 +38,10 @@ def walked(data):
 def test_any_number_of_members_at_a_time_gives_the_walkers_samples(members, at_once, format):
     data = make_tar(members, format)
     expected = walked(data)
-    with mock.patch.object(tar, "_PLAIN_MEMBERS", at_once), mock.patch.object(tar, "_PLAIN_BYTES", 1024 * at_once):
+    with (
+        mock.patch.object(tar, "_PLAIN_MEMBERS", at_once),
+        mock.patch.object(tar, "_PLAIN_BYTES", 1024 * at_once),
+    ):
         assert events(data, view=True) == expected
         assert events(data, view=False) == expected
 
@@ -56,20 +60,22 @@ def test_one_wrong_byte_changes_nothing_but_who_finds_it(members, data):
 
 def test_rows_of_a_plain_tar():
     data = make_tar([("k/1.jpg", b"x" * 600), ("k/1.a.txt", b""), ("k/2.jpg", b"y"), ("k/2.JPG", b"z")])
-    rows = tar_plain.members(data, 0, 1000, 99)
-    assert rows[:, tar_plain.START].tolist() == [0, 3 * BLOCK, 4 * BLOCK, 6 * BLOCK]
-    assert rows[:, tar_plain.SIZE].tolist() == [600, 0, 1, 1]
-    assert rows[:, tar_plain.KEY_END].tolist() == [3, 3, 3, 3]
-    assert rows[:, tar_plain.NAME_END].tolist() == [7, 9, 7, 7]
-    assert rows[:, tar_plain.IS_FIRST].tolist() == [1, 0, 1, 1]
-    assert np.array_equal(tar_plain.members(data, 4 * BLOCK, 1000, 1), rows[2:3])
-    assert len(tar_plain.members(data, 0, 599, 99)) == 0
+    rows = scan.members(data, 0, 1000, 99)
+    assert rows[:, scan.START].tolist() == [0, 3 * BLOCK, 4 * BLOCK, 6 * BLOCK]
+    assert rows[:, scan.SIZE].tolist() == [600, 0, 1, 1]
+    assert rows[:, scan.KEY_END].tolist() == [3, 3, 3, 3]
+    assert rows[:, scan.NAME_END].tolist() == [7, 9, 7, 7]
+    assert rows[:, scan.IS_FIRST].tolist() == [1, 0, 1, 1]
+    assert np.array_equal(scan.members(data, 4 * BLOCK, 1000, 1), rows[2:3])
+    assert len(scan.members(data, 0, 599, 99)) == 0
 
 
-@pytest.mark.parametrize("name", ["é.jpg", "none", ".hidden", "d/.hidden.jpg", "__meta__/a.jpg", "x" * 120 + ".jpg"])
+@pytest.mark.parametrize(
+    "name", ["é.jpg", "none", ".hidden", "d/.hidden.jpg", "__meta__/a.jpg", "x" * 120 + ".jpg"]
+)
 def test_stops_at_what_is_not_ordinary(name):
     data = make_tar([("1.jpg", b"x"), (name, b"y"), ("2.jpg", b"z")])
-    assert tar_plain.members(data, 0, 1000, 99)[:, tar_plain.START].tolist() == [0]
+    assert scan.members(data, 0, 1000, 99)[:, scan.START].tolist() == [0]
     link = tarfile.TarInfo("0.jpg")
     link.type, link.linkname = tarfile.SYMTYPE, "1.jpg"
-    assert len(tar_plain.members(make_tar([("1.jpg", b"x")], others=[link]), 0, 1000, 99)) == 0
+    assert len(scan.members(make_tar([("1.jpg", b"x")], others=[link]), 0, 1000, 99)) == 0

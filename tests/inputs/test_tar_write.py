@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.inputs.tar import TarReader
-from pipeline.inputs.tar_write import END_OF_ARCHIVE, MODIFIED, member_header, padding
+from d2prune.inputs.tar.reader import TarReader
+from d2prune.inputs.tar.write import END_OF_ARCHIVE, MODIFIED, member_header, padding
 
-names = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=150).filter(
-    lambda name: not name.endswith("/")
-)
+names = st.text(
+    st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=150
+).filter(lambda name: not name.endswith("/"))
 
 
 @given(st.lists(st.tuples(names, st.binary(max_size=1100)), max_size=5))

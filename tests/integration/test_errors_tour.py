@@ -6,9 +6,9 @@ Those that need a model or a run are in test_mistakes.py.
 import pytest
 import yaml
 
-from pipeline.cli import main
-from pipeline.embed.stage import check_reject_rate
-from pipeline.errors import UserError
+from d2prune.cli.main import main
+from d2prune.embed.worker import check_reject_rate
+from d2prune.errors import UserError
 from tests.pools import tree, write_pool
 
 
@@ -36,14 +36,19 @@ def config(place, change):
         "select": {"fraction": 0.3},
     }
     path = place / "run.yaml"
-    path.write_text(yaml.safe_dump({name: value for name, value in (values | change).items() if value is not None}))
+    path.write_text(
+        yaml.safe_dump({name: value for name, value in (values | change).items() if value is not None})
+    )
     return str(path)
 
 
 CONFIGURED = [
     ({"selct": {}}, "{yaml}: unknown key selct; did you mean select?"),
     ({"select": {"fracton": 0.3}}, "{yaml}: unknown key select.fracton; did you mean select.fraction?"),
-    ({"input": None}, "{yaml}: input is missing; expected such as input: s3://pool/{{00000000..00000012}}.tar"),
+    (
+        {"input": None},
+        "{yaml}: input is missing; expected such as input: s3://pool/{{00000000..00000012}}.tar",
+    ),
     ({"select": None}, "{yaml}: select is missing; expected such as select: {{fraction: 0.3}}"),
     (
         {"embed": {}},
@@ -63,7 +68,10 @@ CONFIGURED = [
         {"select": {"fraction": 0.3, "size": 5}},
         "{yaml}: select: expected exactly one of fraction, size, min_score; got fraction, size",
     ),
-    ({"graph": {"n_neighbors": 0}}, "{yaml}: graph.n_neighbors = 0: input should be greater than or equal to 1"),
+    (
+        {"graph": {"n_neighbors": 0}},
+        "{yaml}: graph.n_neighbors = 0: input should be greater than or equal to 1",
+    ),
     # Both are found before anything is embedded, not after.
     (
         {"score": {"difficulty": "aesthetic"}},

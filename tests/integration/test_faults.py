@@ -8,11 +8,11 @@ import pyarrow.parquet as pq
 import pytest
 import webdataset
 
-from pipeline.driver import run
-from pipeline.errors import UserError
-from pipeline.execution import InProcess
-from pipeline.inputs import reasons
-from pipeline.output.verify import verify
+from d2prune.errors import UserError
+from d2prune.execution import InProcess
+from d2prune.inputs import reasons
+from d2prune.runs.driver import run
+from d2prune.verify.folder import verify
 from tests.embed.pictures import encoded, picture, write_tar
 from tests.embed.test_stage import EMBEDDED, FAULTY, REASONS
 from tests.pools import write_pool
@@ -43,9 +43,16 @@ def test_every_fault_is_booked_and_every_good_sample_comes_out(configure, faulty
     expected = Counter(REASONS.values()) + Counter([reasons.TAR_TRUNCATED, reasons.TAR_EMPTY])
     # The heavy file of the list is under the default byte limit: here it is a JPEG that is none.
     expected[reasons.IMAGE_TOO_LARGE] -= 1
-    found = Counter({name.removeprefix("rejected."): n for name, n in counters.items() if name.startswith("rejected.")})
+    found = Counter(
+        {name.removeprefix("rejected."): n for name, n in counters.items() if name.startswith("rejected.")}
+    )
     assert sum(found.values()) == sum(expected.values()) + 1
-    for reason in (reasons.CAPTION_EMPTY, reasons.CAPTION_MISSING, reasons.IMAGE_MISSING, reasons.TAR_TRUNCATED):
+    for reason in (
+        reasons.CAPTION_EMPTY,
+        reasons.CAPTION_MISSING,
+        reasons.IMAGE_MISSING,
+        reasons.TAR_TRUNCATED,
+    ):
         assert found[reason] == expected[reason]
     assert verify(config.output, full=True) == []
 
@@ -70,7 +77,9 @@ def test_payloads_come_out_byte_for_byte(configure, faulty_pool):
     assert len(samples) == len({sample["__key__"] + sample["__url__"] for sample in samples})
     payloads = [value for sample in samples for name, value in sample.items() if not name.startswith("__")]
     # The one change: a caption that is not UTF-8 would stop a trainer.
-    assert [payload for payload in payloads if payload not in before] == [b"caf\xe9".decode(errors="replace").encode()]
+    assert [payload for payload in payloads if payload not in before] == [
+        b"caf\xe9".decode(errors="replace").encode()
+    ]
     assert result.manifests["write"].counters["caption_repaired"] == 1
 
 
@@ -78,5 +87,7 @@ def test_too_many_rejects_fail_the_run_and_name_the_reasons(configure, faulty_po
     with pytest.raises(UserError, match=r"rejected \(.*caption-missing.*embed\.max_reject_rate is 5\.0%"):
         run(configure(input=str(faulty_pool), embed__max_reject_rate=0.05), InProcess())
     assert not (tmp_path / "output").exists()
-    result = run(configure(input=str(faulty_pool), embed__max_reject_rate=0.5), InProcess(), stop_after="embed")
+    result = run(
+        configure(input=str(faulty_pool), embed__max_reject_rate=0.5), InProcess(), stop_after="embed"
+    )
     assert result.manifests["embed"].counters["rejected"] > 0

@@ -6,12 +6,14 @@ from pathlib import Path
 import pytest
 import s3fs
 
-from pipeline import read_ahead, retries, s3, storage
-from pipeline.config import RunConfig
-from pipeline.demo import s3_server
-from pipeline.driver import run
-from pipeline.execution import InProcess
-from pipeline.output import resharding, verify
+from d2prune import store
+from d2prune.config.model import RunConfig
+from d2prune.demo import s3_server
+from d2prune.execution import InProcess
+from d2prune.reshard import reshard
+from d2prune.runs.driver import run
+from d2prune.store import read_ahead, retries, s3
+from d2prune.verify import folder
 from tests.fault_proxy import KINDS, FaultProxy
 from tests.pools import tree
 
@@ -43,7 +45,8 @@ def under_fire(server, monkeypatch, work):
 def test_a_run_and_a_reshard_under_fire(served, settings, tmp_path, monkeypatch):
     server, bucket = served
     config = RunConfig.parse(
-        settings | {"input": f"{bucket}/pool", "work_dir": f"{bucket}/work", "output": f"{bucket}/out"}, "test"
+        settings | {"input": f"{bucket}/pool", "work_dir": f"{bucket}/work", "output": f"{bucket}/out"},
+        "test",
     )
     root = server.folder / "bucket"
 
@@ -51,8 +54,12 @@ def test_a_run_and_a_reshard_under_fire(served, settings, tmp_path, monkeypatch)
         run(config, InProcess(), "write")
 
     def resharded():
-        resharding.reshard(
-            f"{bucket}/pool", f"{bucket}/out/subset.npy", f"{bucket}/re", resharding.ReshardParams(7), f"{bucket}/index"
+        reshard.reshard(
+            f"{bucket}/pool",
+            f"{bucket}/out/subset.npy",
+            f"{bucket}/re",
+            reshard.ReshardParams(7),
+            f"{bucket}/index",
         )
 
     for work, made in ((filtered, ("work", "out")), (resharded, ("index", "re"))):
@@ -60,7 +67,7 @@ def test_a_run_and_a_reshard_under_fire(served, settings, tmp_path, monkeypatch)
         quiet = {name: tree(root / name) for name in made}
         for name in made:
             # Through the server, which remembers listings.
-            storage.delete([file.url for file in storage.list_files(f"{bucket}/{name}")])
+            store.delete([file.url for file in store.list_files(f"{bucket}/{name}")])
         under_fire(server, monkeypatch, work)
         assert {name: tree(root / name) for name in made} == quiet
-        assert verify.verify(f"{bucket}/{made[1]}", full=True) == []
+        assert folder.verify(f"{bucket}/{made[1]}", full=True) == []

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.driver import run
-from pipeline.execution import InProcess
+from d2prune.execution import InProcess
+from d2prune.runs.driver import run
 from tests.pools import tree
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,7 +26,7 @@ MOMENTS = {
 
 
 def start(config_file: Path, *options: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "pipeline.cli", "run", "--config", str(config_file), *options]
+    command = [sys.executable, "-m", "d2prune.cli.main", "run", "--config", str(config_file), *options]
     return subprocess.Popen(command, cwd=ROOT, start_new_session=True, stderr=subprocess.PIPE)
 
 
@@ -51,7 +51,9 @@ def kill_when(process: subprocess.Popen[bytes], folder: Path, pattern: str) -> b
     ids=["no-ray", "ray"],
 )
 def test_killed_at_different_moments(configure, settings, tmp_path, options, moments):
-    undisturbed = configure(work_dir=str(tmp_path / "calm" / "work"), output=str(tmp_path / "calm" / "output"))
+    undisturbed = configure(
+        work_dir=str(tmp_path / "calm" / "work"), output=str(tmp_path / "calm" / "output")
+    )
     run(undisturbed, InProcess())
     folder = tmp_path / "killed"
     config_file = tmp_path / "killed.yaml"

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.cli import STAGES as CLI_STAGES
-from pipeline.cli import main
-from pipeline.driver import run
-from pipeline.execution import InProcess
-from pipeline.run_plan import STAGES
+from d2prune.cli.main import STAGES as CLI_STAGES
+from d2prune.cli.main import main
+from d2prune.execution import InProcess
+from d2prune.runs.driver import run
+from d2prune.runs.plan import STAGES
 from tests.pools import tree
 
 
@@ -59,7 +59,9 @@ def test_an_output_of_another_run_is_refused_before_any_work(configure, settings
     run(configure(), InProcess())
     before = tree(tmp_path)
     config_file = Path(tmp_path, "..", f"{tmp_path.name}.yaml")
-    config_file.write_text(yaml.safe_dump(settings | {"select": {"fraction": 0.2}, "graph": {"n_neighbors": 3}}))
+    config_file.write_text(
+        yaml.safe_dump(settings | {"select": {"fraction": 0.2}, "graph": {"n_neighbors": 3}})
+    )
     assert main(["run", "--config", str(config_file), "--no-ray"]) == 2
     assert "holds another run's data" in capsys.readouterr().err
     assert tree(tmp_path) == before

@@ -9,13 +9,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline import artifacts, storage
-from pipeline.demo import s3_server
-from pipeline.driver import run
-from pipeline.execution import InProcess, OnRay
-from pipeline.graph.params import Layout
-from pipeline.output import subset
-from pipeline.output.verify import verify
+from d2prune import store
+from d2prune.demo import s3_server
+from d2prune.execution import InProcess, OnRay
+from d2prune.graph.params import Layout
+from d2prune.output import subset
+from d2prune.runs.driver import run
+from d2prune.store import artifacts
+from d2prune.verify.folder import verify
 from tests.pools import tree
 from tests.tables import make_rows, write_datacomp
 
@@ -40,7 +41,7 @@ def test_one_process_and_two_ray_workers_write_the_same_bytes(configure, tmp_pat
 
 
 def test_tables_of_embeddings_too(configure, tmp_path, on_ray, monkeypatch):
-    monkeypatch.setattr("pipeline.embed.tables.SHARE_BYTES", 4000)
+    monkeypatch.setattr("d2prune.inputs.pool.TABLE_PART_BYTES", 4000)
     pool = str(write_datacomp(tmp_path / "meta", [make_rows(60, 1), make_rows(30, 2)]))
     same = {"input": pool, "embed": {}}
     run(configure(**same, work_dir=str(tmp_path / "w1"), output=str(tmp_path / "o1")), InProcess())
@@ -53,8 +54,11 @@ def test_tables_of_embeddings_too(configure, tmp_path, on_ray, monkeypatch):
 def test_a_graph_in_shards_writes_the_same_bytes(configure, tmp_path, monkeypatch):
     lists = {"graph__nlist": 6, "graph__nprobe": 3}
     run(configure(work_dir=str(tmp_path / "w1"), output=str(tmp_path / "o1"), **lists), InProcess())
-    monkeypatch.setattr("pipeline.graph.params.Layout", partial(Layout, whole_below=1, partitions=3))
-    run(configure(work_dir=str(tmp_path / "w2"), output=str(tmp_path / "o2"), ray__workers=2, **lists), InProcess())
+    monkeypatch.setattr("d2prune.graph.params.Layout", partial(Layout, whole_below=1, partitions=3))
+    run(
+        configure(work_dir=str(tmp_path / "w2"), output=str(tmp_path / "o2"), ray__workers=2, **lists),
+        InProcess(),
+    )
     assert tree(tmp_path / "o1") == tree(tmp_path / "o2")
     assert list(Path(tmp_path, "w1", "graph").glob("*/manifest.json"))
     one, other = (next(Path(tmp_path, folder, "graph").glob("*/manifest.json")) for folder in ("w1", "w2"))
@@ -63,7 +67,7 @@ def test_a_graph_in_shards_writes_the_same_bytes(configure, tmp_path, monkeypatc
 
 def test_a_second_run_does_nothing_and_says_so(configure, caplog):
     config = configure()
-    caplog.set_level(logging.INFO, "pipeline")
+    caplog.set_level(logging.INFO, "d2prune")
     run(config, InProcess())
     before = tree(config.work_dir) | tree(config.output)
     caplog.clear()
@@ -75,7 +79,7 @@ def test_a_second_run_does_nothing_and_says_so(configure, caplog):
 
 
 def test_another_fraction_reuses_the_ranking_and_is_nested(configure, caplog, tmp_path):
-    caplog.set_level(logging.INFO, "pipeline")
+    caplog.set_level(logging.INFO, "d2prune")
     run(configure(), InProcess())
     caplog.clear()
     larger = configure(select__fraction=0.5, output=str(tmp_path / "larger"))
@@ -93,7 +97,7 @@ def test_another_fraction_reuses_the_ranking_and_is_nested(configure, caplog, tm
 
 
 def test_another_k_rebuilds_the_graph_only(configure, caplog):
-    caplog.set_level(logging.INFO, "pipeline")
+    caplog.set_level(logging.INFO, "d2prune")
     run(configure(), InProcess(), stop_after="rank")
     caplog.clear()
     result = run(configure(graph__n_neighbors=6), InProcess(), stop_after="rank")
@@ -103,7 +107,7 @@ def test_another_k_rebuilds_the_graph_only(configure, caplog):
 
 
 def test_a_grown_pool_embeds_only_the_new_shard(configure, pool, caplog):
-    caplog.set_level(logging.INFO, "pipeline")
+    caplog.set_level(logging.INFO, "d2prune")
     shards = [str(path) for path in sorted(pool.glob("*.tar"))]
     run(configure(input=shards[:3]), InProcess(), stop_after="embed")
     caplog.clear()
@@ -120,7 +124,9 @@ def test_the_cut_off_takes_the_lowest_scores_out_of_the_graph(configure):
 
 def test_groups_get_their_share_and_a_field_of_the_json_is_the_difficulty(configure):
     config = configure(
-        embed__fields={"colour": "text", "beauty": "number"}, score={"difficulty": "beauty"}, select__groups="colour"
+        embed__fields={"colour": "text", "beauty": "number"},
+        score={"difficulty": "beauty"},
+        select__groups="colour",
     )
     result = run(config, InProcess())
     embed = [
@@ -133,7 +139,9 @@ def test_groups_get_their_share_and_a_field_of_the_json_is_the_difficulty(config
     ]
     samples, decided = pa.concat_tables(embed), pa.concat_tables(decisions)
     lowest = min(samples["beauty"].to_pylist())
-    np.testing.assert_allclose(decided["difficulty"].to_numpy(), samples["beauty"].to_numpy() - lowest, rtol=1e-6)
+    np.testing.assert_allclose(
+        decided["difficulty"].to_numpy(), samples["beauty"].to_numpy() - lowest, rtol=1e-6
+    )
     colours, kept = np.array(samples["colour"].to_pylist()), decided["kept"].to_numpy()
     scores = decided["selection_fixed"].to_numpy()
     names, sizes = np.unique(colours, return_counts=True)
@@ -152,9 +160,11 @@ def test_from_s3_to_s3(configure, pool, tmp_path):
         for bucket in ("pool", "scratch", "filtered"):
             server.make_bucket(bucket)
         for path in pool.glob("*.tar"):
-            storage.write_bytes(f"s3://pool/{path.name}", path.read_bytes())
+            store.write_bytes(f"s3://pool/{path.name}", path.read_bytes())
         remote = configure(
-            input="s3://pool/{00000000..00000003}.tar", work_dir="s3://scratch/run", output="s3://filtered/run"
+            input="s3://pool/{00000000..00000003}.tar",
+            work_dir="s3://scratch/run",
+            output="s3://filtered/run",
         )
         run(remote, InProcess())
         assert verify(remote.output, full=True) == []

@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 import s3fs
 
-from pipeline import retries, storage
-from pipeline.cli import main
-from pipeline.demo import s3_server
-from pipeline.errors import UserError
-from pipeline.output import subset
+from d2prune import store
+from d2prune.cli.main import main
+from d2prune.demo import s3_server
+from d2prune.errors import UserError
+from d2prune.output import subset
+from d2prune.store import retries
 from tests.fault_proxy import FaultProxy
 from tests.output.pools import plain_pool, put_pool
 
@@ -32,7 +33,14 @@ def given(tmp_path):
     put_pool(tmp_path / "pool", made)
     uids = subset.encode([sample.uid for shard in made for sample in shard])
     (tmp_path / "subset.npy").write_bytes(subset.to_bytes(uids))
-    return ["reshard", "--input", str(tmp_path / "pool"), "--subset", str(tmp_path / "subset.npy"), "--output"]
+    return [
+        "reshard",
+        "--input",
+        str(tmp_path / "pool"),
+        "--subset",
+        str(tmp_path / "subset.npy"),
+        "--output",
+    ]
 
 
 @pytest.fixture
@@ -79,7 +87,9 @@ def test_no_key(given, said, served, monkeypatch, tmp_path):
 
 def test_missing_bucket(given, said, served):
     assert "s3://no-such-bucket/out" in said([*given, "s3://no-such-bucket/out"])
-    missing = [argument.replace(str(served.folder.parent / "pool"), "s3://no-such-bucket/pool") for argument in given]
+    missing = [
+        argument.replace(str(served.folder.parent / "pool"), "s3://no-such-bucket/pool") for argument in given
+    ]
     assert "s3://no-such-bucket/pool: does not exist" in said([*missing, "s3://bucket/out"])
 
 
@@ -171,7 +181,7 @@ def test_credentials_of_other_urls_are_used_and_never_kept(given, tmp_path, caps
     try:
         url = f"http://someone:{SECRET}@127.0.0.1:{serving.server_port}/{{00000000..00000001}}.tar"
         arguments = [url if value == str(tmp_path / "pool") else value for value in given]
-        with caplog.at_level(logging.DEBUG, logger="pipeline"), contextlib.suppress(SystemExit):
+        with caplog.at_level(logging.DEBUG, logger="d2prune"), contextlib.suppress(SystemExit):
             code = main([*arguments, str(tmp_path / "out"), "--work-dir", str(tmp_path / "work")])
             main([*arguments, str(tmp_path / "out2"), "--samples-per-shard", "0"])
     finally:
@@ -189,4 +199,4 @@ def test_messages_of_others_are_cleaned(monkeypatch):
     monkeypatch.setenv("AWS_SESSION_TOKEN", SECRET)
     shown = retries.one_line(OSError(f"GET https://me:pw@host/x?X-Amz-Signature=abc failed\nwith {SECRET}"))
     assert shown == "GET https://host/x failed with (AWS_SESSION_TOKEN)"
-    assert storage.redact("s3://key:secret@bucket/x?token=1") == "s3://bucket/x"
+    assert store.redact("s3://key:secret@bucket/x?token=1") == "s3://bucket/x"

@@ -12,16 +12,17 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from pipeline import artifacts, storage
-from pipeline.cli import main
-from pipeline.columns import vectors
-from pipeline.config import RunConfig
-from pipeline.demo import s3_server
-from pipeline.driver import run
-from pipeline.execution import InProcess
-from pipeline.output import subset
-from pipeline.output.resharding import ReshardParams, reshard
-from pipeline.output.verify import verify
+from d2prune import store
+from d2prune.cli.main import main
+from d2prune.config.model import RunConfig
+from d2prune.demo import s3_server
+from d2prune.execution import InProcess
+from d2prune.output import subset
+from d2prune.reshard.reshard import ReshardParams, reshard
+from d2prune.runs.driver import run
+from d2prune.store import artifacts
+from d2prune.store.columns import vectors
+from d2prune.verify.folder import verify
 from tests.pools import tree
 from tests.tables import (
     Rows,
@@ -38,7 +39,16 @@ LAYOUTS = {
     "arrays": write_arrays,
     "columns": write_columns,
 }
-DECIDED = ("uid", "difficulty", "forward_score", "selection_fixed", "kept", "reason", "suppressed_by", "suppressor")
+DECIDED = (
+    "uid",
+    "difficulty",
+    "forward_score",
+    "selection_fixed",
+    "kept",
+    "reason",
+    "suppressed_by",
+    "suppressor",
+)
 
 
 @pytest.fixture
@@ -98,7 +108,7 @@ def test_the_same_pool_as_tars_and_as_tables_gives_the_same_coreset(configure, t
         config = tables(write(tmp_path / layout, parts), layout)
         if layout == "datacomp":
             # More parts than files: how the pool is cut shows nowhere.
-            monkeypatch.setattr("pipeline.embed.tables.SHARE_BYTES", 2000)
+            monkeypatch.setattr("d2prune.inputs.pool.TABLE_PART_BYTES", 2000)
         result = run(config, InProcess(), stop_after="write")
         monkeypatch.undo()
         assert decisions(config, result).equals(decisions(tars, expected)), layout
@@ -131,7 +141,10 @@ def test_the_output_tells_all_of_every_kept_sample(tables, metadata):
     assert kept["uid"].to_pylist() == decided.filter(decided["kept"])["uid"].to_pylist()
     listed = subset.decode(subset.read(f"{config.output}/subset.npy"))
     assert listed == sorted(kept["uid"].to_pylist()) and len(listed) == 30
-    for table, name in ((metadata / "00000000.parquet", "00000000"), (metadata / "00000001.parquet", "00000001")):
+    for table, name in (
+        (metadata / "00000000.parquet", "00000000"),
+        (metadata / "00000001.parquet", "00000001"),
+    ):
         source = pq.read_table(table)
         mine = kept.filter(pa.compute.equal(kept["shard"], name))
         theirs = source.take(mine["row"])
@@ -157,7 +170,7 @@ def test_no_model_no_gpu(tables, metadata, tmp_path):
     config.write_text(yaml.safe_dump(json.loads(tables(metadata).model_dump_json(exclude_none=True))))
     code = (
         "import sys; sys.modules |= {'torchvision': None, 'open_clip': None}\n"
-        "from pipeline.cli import main; raise SystemExit(main(sys.argv[1:]))"
+        "from d2prune.cli.main import main; raise SystemExit(main(sys.argv[1:]))"
     )
     command = [sys.executable, "-c", code, "run", "--config", str(config), "--no-ray"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
@@ -172,7 +185,7 @@ def test_from_s3_to_s3_the_same_bytes(tables, metadata, tmp_path):
         for bucket in ("pool", "scratch", "filtered"):
             server.make_bucket(bucket)
         for path in metadata.iterdir():
-            storage.write_bytes(f"s3://pool/meta/{path.name}", path.read_bytes())
+            store.write_bytes(f"s3://pool/meta/{path.name}", path.read_bytes())
         remote = tables("s3://pool/meta", work_dir="s3://scratch/run", output="s3://filtered/run")
         run(remote, InProcess())
         assert verify(remote.output, full=True) == []

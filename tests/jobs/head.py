@@ -114,11 +114,15 @@ def submit(server: str, folder: Path, *entrypoint: str, name: str | None = None)
 def stop(server: str, name: str) -> str:
     """`ray job stop`, and what it says."""
     command = ["ray", "job", "stop", "--address", server, name]
-    done = subprocess.run(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    done = subprocess.run(
+        command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     return done.stdout
 
 
-def wait_for_files(folder: Path, pattern: str, process: subprocess.Popen[str], limit_s: float = 200.0) -> list[Path]:
+def wait_for_files(
+    folder: Path, pattern: str, process: subprocess.Popen[str], limit_s: float = 200.0
+) -> list[Path]:
     """The files, as soon as there is one; fails where the process ends before."""
     until = time.monotonic() + limit_s
     while not (found := list(folder.glob(pattern))):

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline import cli, driver
-from pipeline.config import RunConfig
-from pipeline.execution import InProcess
+from d2prune.cli import main
+from d2prune.config.model import RunConfig
+from d2prune.execution import InProcess
+from d2prune.runs import driver
 from tests.jobs.head import ROOT, clean_copy, ray_head, stop, submit, wait_for_files
 from tests.pools import tree, write_pool
 
@@ -27,7 +28,7 @@ def test_jobs_are_thin(path):
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
 def test_jobs_pass_their_options_on(path, monkeypatch):
     said = []
-    monkeypatch.setattr(cli, "main", lambda argv: said.append(list(argv)) or 7)
+    monkeypatch.setattr(main, "main", lambda argv: said.append(list(argv)) or 7)
     monkeypatch.setattr(sys, "argv", [str(path), "--config", "run.yaml"])
     monkeypatch.syspath_prepend(str(path.parent))
     monkeypatch.delitem(sys.modules, "_stage", raising=False)
@@ -37,7 +38,7 @@ def test_jobs_pass_their_options_on(path, monkeypatch):
     assert ended.value.code == 7
     monkeypatch.delitem(sys.modules, "_stage")
     (arguments,) = said
-    cli._parser().parse_args(arguments) if path.stem != "reshard" else None
+    main._parser().parse_args(arguments) if path.stem != "reshard" else None
     expected = {"filter": ["run"], "reshard": ["reshard"]}.get(path.stem, ["run"])
     stop = (
         []
@@ -61,8 +62,8 @@ def folder(tmp_path_factory):
 
 def test_submitted_from_a_clean_copy(server, folder, settings):
     (folder / "run.yaml").write_text(yaml.safe_dump(settings | {"ray": {"workers": 2}}))
-    # One after the other: of two jobs that arrive together with one folder, Ray may start the second before the
-    # folder is unpacked whole.
+    # One after the other: of two jobs that arrive together with one folder, Ray may start the
+    # second before the folder is unpacked whole.
     run = submit(server, folder)
     said = run.communicate(timeout=240)[0]
     wrong = submit(server, folder, "python", "jobs/embed.py", "--config", "run.yaml", "--set", "graph.k=3")

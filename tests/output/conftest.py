@@ -3,7 +3,7 @@
 import pytest
 import s3fs
 
-from pipeline.demo import s3_server
+from d2prune.demo import s3_server
 
 
 @pytest.fixture(scope="session")

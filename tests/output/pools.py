@@ -12,11 +12,12 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from pipeline import artifacts, schemas, storage
-from pipeline.artifacts import Manifest
-from pipeline.inputs.pool import Shard
-from pipeline.inputs.tar import Sample, TarReader
-from pipeline.output import stage
+from d2prune import store
+from d2prune.inputs.shards import Shard
+from d2prune.inputs.tar.reader import Sample, TarReader
+from d2prune.store import artifacts, schemas
+from d2prune.store.artifacts import Manifest
+from d2prune.write import worker
 
 
 def uid_of(text):
@@ -73,7 +74,7 @@ class Pool:
     kept: list
 
     def units(self, samples_per_shard):
-        return stage.plan(self.shards, self.embed, self.select, stage.WriteParams(samples_per_shard))
+        return worker.plan(self.shards, self.embed, self.select, worker.WriteParams(samples_per_shard))
 
 
 def put_pool(folder, made, format=tarfile.PAX_FORMAT, url=None):
@@ -86,9 +87,9 @@ def put_pool(folder, made, format=tarfile.PAX_FORMAT, url=None):
         write_tar(path, samples, format)
         place = str(path)
         if url is not None:
-            place = storage.join(url, path.name)
-            storage.write_bytes(place, path.read_bytes())
-        info = storage.info(place)
+            place = store.join(url, path.name)
+            store.write_bytes(place, path.read_bytes())
+        info = store.info(place)
         shards.append(Shard(info.url, f"{index:08d}", info.size, info.version))
     return shards
 
@@ -105,7 +106,7 @@ def build(folder, made, kept, format=tarfile.PAX_FORMAT, url=None, work_dir=None
     work_dir = work_dir or str(Path(folder) / "work")
     embedded, selected = [], []
     for shard, samples, keep in zip(shards, made, kept, strict=True):
-        with storage.open_read(shard.url) as stream:
+        with store.open_read(shard.url) as stream:
             found = [item for item in TarReader(stream) if isinstance(item, Sample)]
         assert [item.key for item in found] == [item.key for item in samples]
         count = len(samples)
@@ -124,7 +125,9 @@ def build(folder, made, kept, format=tarfile.PAX_FORMAT, url=None, work_dir=None
         ).cast(schemas.samples())
         key = artifacts.unit_key(shard.name, shard.version)
         embedded.append(
-            artifacts.commit_unit(storage.join(work_dir, "embed"), key, {stage.SAMPLES: table}, {"embedded": count})
+            artifacts.commit_unit(
+                store.join(work_dir, "embed"), key, {worker.SAMPLES: table}, {"embedded": count}
+            )
         )
         decisions = pa.table(
             {
@@ -144,7 +147,10 @@ def build(folder, made, kept, format=tarfile.PAX_FORMAT, url=None, work_dir=None
         ).cast(schemas.DECISIONS)
         selected.append(
             artifacts.commit_unit(
-                storage.join(work_dir, "select"), key, {stage.DECISIONS: decisions}, {"kept": sum(map(bool, keep))}
+                store.join(work_dir, "select"),
+                key,
+                {worker.DECISIONS: decisions},
+                {"kept": sum(map(bool, keep))},
             )
         )
     embed = Manifest("embed", "e" * 32, {}, {}, tuple(embedded), artifacts.sum_counters(embedded))
@@ -155,7 +161,10 @@ def build(folder, made, kept, format=tarfile.PAX_FORMAT, url=None, work_dir=None
 def naive(made, kept, samples_per_shard):
     """What must be in the output: per tar a list of (member name, payload), by the plainest loop."""
     chosen = [
-        item for shard, keep in zip(made, kept, strict=True) for item, flag in zip(shard, keep, strict=True) if flag
+        item
+        for shard, keep in zip(made, kept, strict=True)
+        for item, flag in zip(shard, keep, strict=True)
+        if flag
     ]
     tars = []
     for start in range(0, len(chosen), samples_per_shard):
@@ -180,4 +189,6 @@ def read_tars(folder):
 def tree(folder):
     """Every file below a folder: relative name -> bytes."""
     root = Path(folder)
-    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+    return {
+        str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()
+    }

@@ -2,8 +2,10 @@
 
 from functools import partial
 
-from pipeline.execution import InProcess, Resources
-from pipeline.output import claim, finish, stage
+from d2prune.execution import InProcess, Resources
+from d2prune.output import claim
+from d2prune.output import manifest as finish
+from d2prune.write import worker
 
 IDENTITY = "1d" * 16
 
@@ -13,16 +15,16 @@ def write(pool, output, samples_per_shard=7, identity=IDENTITY, order=lambda uni
     units = pool.units(samples_per_shard)
     claim.claim(output, identity)
     claim.sweep(output)
-    receipts = stage.finished(pool.work_dir, output, units)
+    receipts = worker.finished(pool.work_dir, output, units)
     todo = order([unit for unit in units if unit.key not in receipts])
-    make = partial(stage.Writer, pool.work_dir, output)
+    make = partial(worker.Writer, pool.work_dir, output)
     for receipt in InProcess().map(make, todo, Resources()):
         receipts[receipt.key] = receipt
     manifest = finish.finish(
         output,
         pool.work_dir,
         identity,
-        stage.WriteParams(samples_per_shard),
+        worker.WriteParams(samples_per_shard),
         pool.shards,
         pool.select,
         units,

@@ -2,8 +2,8 @@
 
 import pytest
 
-from pipeline.errors import UserError
-from pipeline.output import claim
+from d2prune.errors import UserError
+from d2prune.output import claim
 from tests.output.pools import tree
 
 

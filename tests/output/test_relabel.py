@@ -10,18 +10,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.inputs.tar import parse_sample
-from pipeline.output.relabel import Texts, relabel
-from pipeline.output.tar_stream import encode_members, is_json, trainable
+from d2prune.inputs.tar.reader import parse_sample
+from d2prune.output.relabel import Texts, relabel
+from d2prune.output.tar_stream import encode_members, is_json, trainable
 
 KEYS = st.sampled_from(["a", "folder/b", "x" * 60, "y" * 120, "ünïcödé", "UPPER"])
 EXTENSIONS = st.sampled_from(["jpg", "JPG", "txt", "TXT", "json", "Json", "cls", "seg.png", "z" * 70])
 PAYLOADS = st.one_of(
     st.binary(max_size=1100),
-    st.sampled_from([b"{}", b'{"uid": 1}', b'{"a": NaN}', b" [1] ", b"{not json", "caf\xe9".encode(), b"caf\xe9"]),
+    st.sampled_from(
+        [b"{}", b'{"uid": 1}', b'{"a": NaN}', b" [1] ", b"{not json", "caf\xe9".encode(), b"caf\xe9"]
+    ),
 )
 MEMBERS = st.dictionaries(EXTENSIONS, PAYLOADS, min_size=1, max_size=4)
-SAMPLES = st.lists(st.tuples(KEYS, MEMBERS, st.sampled_from([tarfile.USTAR_FORMAT, tarfile.PAX_FORMAT])), max_size=6)
+SAMPLES = st.lists(
+    st.tuples(KEYS, MEMBERS, st.sampled_from([tarfile.USTAR_FORMAT, tarfile.PAX_FORMAT])), max_size=6
+)
 
 
 def tar_bytes(key, members, form=tarfile.USTAR_FORMAT):
@@ -54,7 +58,9 @@ def test_equals_the_general_way_or_says_that_it_cannot(samples, lengths):
     names = [f"{'n' * length}-{i}" for i, length in zip(range(len(keys)), lengths, strict=False)]
     block = memoryview(bytearray(b"".join(datas)))
     sizes = np.array([len(data) for data in datas], np.int64)
-    left = relabel(block, sizes, Texts.of(pa.array(keys, pa.string())), Texts.of(pa.array(names, pa.string())))
+    left = relabel(
+        block, sizes, Texts.of(pa.array(keys, pa.string())), Texts.of(pa.array(names, pa.string()))
+    )
     start = 0
     for i, (data, name) in enumerate(zip(datas, names, strict=True)):
         now = bytes(block[start : start + len(data)])
@@ -67,13 +73,19 @@ def test_equals_the_general_way_or_says_that_it_cannot(samples, lengths):
 
 
 def test_ordinary_samples_are_not_left():
-    members = {"jpg": b"\xff" * 700, "txt": "caf\xe9".encode(), "json": json.dumps({"uid": "é", "n": [1]}).encode()}
+    members = {
+        "jpg": b"\xff" * 700,
+        "txt": "caf\xe9".encode(),
+        "json": json.dumps({"uid": "é", "n": [1]}).encode(),
+    }
     datas = [tar_bytes(f"{i:09d}", members) for i in range(5)]
     keys, names = [f"{i:09d}" for i in range(5)], [f"{'0' * 32}-{i}" for i in range(5)]
     block = memoryview(bytearray(b"".join(datas)))
     sizes = np.array([len(data) for data in datas], np.int64)
     # Columns that are slices, as those of a tar that draws from many are.
-    columns = [Texts.of(pa.chunked_array([["before"], values, ["after"]]).slice(1, 5)) for values in (keys, names)]
+    columns = [
+        Texts.of(pa.chunked_array([["before"], values, ["after"]]).slice(1, 5)) for values in (keys, names)
+    ]
     assert relabel(block, sizes, *columns) == []
     assert bytes(block) == b"".join(plainly(data, name)[0] for data, name in zip(datas, names, strict=True))
 
@@ -82,7 +94,9 @@ def test_ordinary_samples_are_not_left():
 def test_a_sample_of_another_key_is_left(expected):
     data = tar_bytes("000000", {"jpg": b"x"})
     block = memoryview(bytearray(data))
-    assert relabel(block, np.array([len(data)]), Texts.of(pa.array([expected])), Texts.of(pa.array(["new"]))) == [0]
+    assert relabel(
+        block, np.array([len(data)]), Texts.of(pa.array([expected])), Texts.of(pa.array(["new"]))
+    ) == [0]
     assert bytes(block) == data
 
 

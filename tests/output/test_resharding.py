@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.embed.decode import hashed_uid
-from pipeline.errors import UserError
-from pipeline.output import layout, resharding, subset, verify
-from pipeline.output.resharding import ReshardParams, reshard
+from d2prune.embed.decode.decoder import hashed_uid
+from d2prune.errors import UserError
+from d2prune.output import layout, subset
+from d2prune.reshard import reshard as resharding
+from d2prune.reshard.reshard import ReshardParams, reshard
+from d2prune.verify import folder
 from tests.output.pools import Made, jpeg, naive, plain_pool, put_pool, read_tars, sample, tree, uid_of
 
 
@@ -27,7 +29,12 @@ def test_equals_the_naive_loop(tmp_path):
     made = plain_pool()
     kept = [[(i + s) % 3 == 0 for i in range(20)] for s in range(3)]
     put_pool(tmp_path / "pool", made)
-    uids = [item.uid for shard, keep in zip(made, kept, strict=True) for item, k in zip(shard, keep, strict=True) if k]
+    uids = [
+        item.uid
+        for shard, keep in zip(made, kept, strict=True)
+        for item, k in zip(shard, keep, strict=True)
+        if k
+    ]
     url = subset_file(tmp_path, uids)
     out = tmp_path / "out"
     manifest = reshard(str(tmp_path / "pool"), url, str(out), ReshardParams(7))
@@ -36,7 +43,7 @@ def test_equals_the_naive_loop(tmp_path):
     assert manifest.counts["pool"] == 60 and manifest.counts["missing"] == 0
     assert np.array_equal(np.load(out / "sample_ids.npy"), np.load(out / "subset.npy"))
     assert json.loads((out / "meta.json").read_text())["output_shard_count"] == len(list(out.glob("*.tar")))
-    assert verify.verify(str(out), full=True) == []
+    assert folder.verify(str(out), full=True) == []
 
 
 def test_uids_from_anywhere(tmp_path):
@@ -55,14 +62,21 @@ def test_uids_from_anywhere(tmp_path):
 def test_repeats(tmp_path):
     """c entries, k samples: c are written, dealt over the k; an absent uid is counted."""
     one, twin = uid_of("one"), uid_of("twin")
-    made = [[sample("a", one, 1), sample("b", twin, 2)], [sample("c", twin, 3), sample("d", uid_of("other"), 4)]]
+    made = [
+        [sample("a", one, 1), sample("b", twin, 2)],
+        [sample("c", twin, 3), sample("d", uid_of("other"), 4)],
+    ]
     put_pool(tmp_path / "pool", made)
     for twins, expected in [(1, ["b"]), (2, ["b", "c"]), (3, ["b", "b", "c"])]:
         url = subset_file(tmp_path, [one, one, *[twin] * twins, "0" * 32])
         out = tmp_path / f"out{twins}"
         manifest = reshard(str(tmp_path / "pool"), url, str(out))
         (members,) = read_tars(out)
-        assert [json.loads(data)["key"] for name, data in members if name.endswith("json")] == ["a", "a", *expected]
+        assert [json.loads(data)["key"] for name, data in members if name.endswith("json")] == [
+            "a",
+            "a",
+            *expected,
+        ]
         names = [name for name, _ in members]
         assert len(set(names)) == len(names)
         assert manifest.counts["missing"] == 1 and manifest.counts["written"] == 2 + twins
@@ -71,7 +85,9 @@ def test_repeats(tmp_path):
 def test_missing_entries_are_told(tmp_path, caplog):
     put_pool(tmp_path / "pool", plain_pool(1, 2))
     with caplog.at_level(logging.WARNING):
-        manifest = reshard(str(tmp_path / "pool"), subset_file(tmp_path, ["0" * 32] * 3), str(tmp_path / "out"))
+        manifest = reshard(
+            str(tmp_path / "pool"), subset_file(tmp_path, ["0" * 32] * 3), str(tmp_path / "out")
+        )
     assert "3 of 3 entries" in caplog.text
     assert (manifest.counts["missing"], manifest.counts["shards"]) == (3, 0)
 
@@ -86,10 +102,12 @@ def test_shuffle_is_seeded_and_loses_nothing(tmp_path):
     trees = {name: tree(tmp_path / name) for name in seeds}
     assert trees["a"] == trees["b"]
     assert len({trees[name]["00000000.tar"] for name in "acd"}) == 3
-    members = {name: Counter(member for tar in read_tars(tmp_path / name) for member in tar) for name in seeds}
+    members = {
+        name: Counter(member for tar in read_tars(tmp_path / name) for member in tar) for name in seeds
+    }
     assert members["a"] == members["c"] == members["d"]
     assert [len(tar) for tar in read_tars(tmp_path / "a")] == [21] * 8 + [12]
-    assert verify.verify(str(tmp_path / "a"), full=True) == []
+    assert folder.verify(str(tmp_path / "a"), full=True) == []
 
 
 def test_goes_on_where_it_was(tmp_path, monkeypatch):
@@ -154,7 +172,9 @@ def test_selection_equals_dealing_one_by_one(entries, parts):
     indexes = []
     for part, uids in enumerate(texts):
         rows = [(uid, str(part), str(i), i, 1) for i, uid in enumerate(uids)]
-        columns = {name: [row[c] for row in rows] for c, name in enumerate(resharding.shard_index.SCHEMA.names)}
+        columns = {
+            name: [row[c] for row in rows] for c, name in enumerate(resharding.shard_index.SCHEMA.names)
+        }
         indexes.append(resharding.pa.table(columns, schema=resharding.shard_index.SCHEMA))
     found = resharding.select(wanted, indexes)
     holders = {}
@@ -165,11 +185,13 @@ def test_selection_equals_dealing_one_by_one(entries, parts):
     for uid, count in Counter(subset.decode(wanted)).items():
         if uid in holders:
             expected += [holders[uid][i % len(holders[uid])] for i in range(count)]
-    assert list(zip(found["part"].to_pylist(), map(int, found["key"].to_pylist()), strict=True)) == sorted(expected)
+    assert list(zip(found["part"].to_pylist(), map(int, found["key"].to_pylist()), strict=True)) == sorted(
+        expected
+    )
 
 
 def test_the_command_with_two_workers_gives_the_same_bytes(tmp_path, capsys):
-    from pipeline.cli import main
+    from d2prune.cli.main import main
 
     made = plain_pool()
     put_pool(tmp_path / "pool", made)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import s3 as s3_requests
-from pipeline import storage
-from pipeline.output import fetch, tar_stream
+from d2prune import store
+from d2prune.output import fetch, tar_stream
+from d2prune.store import s3 as s3_requests
 from tests.fault_proxy import FaultProxy
 from tests.output.pools import build, plain_pool, tree
 from tests.output.runs import write
@@ -83,12 +83,14 @@ def test_killed_at_many_requests_to_s3(tmp_path, s3, monkeypatch):
     """Killed while half of a request's body is on its way, as often as there are moments; then run again."""
     monkeypatch.setattr(s3_requests, "PART", 2**12)
     bucket = s3.make_bucket("resume")
-    pool = build(tmp_path, plain_pool(2, 6), [[True] * 6] * 2, url=f"{bucket}/pool", work_dir=f"{bucket}/work")
+    pool = build(
+        tmp_path, plain_pool(2, 6), [[True] * 6] * 2, url=f"{bucket}/pool", work_dir=f"{bucket}/work"
+    )
     served, out = s3.folder / "resume", f"{bucket}/out"
 
     def forget():
         for made_here in (f"{bucket}/work/write", out):
-            storage.delete([file.url for file in storage.list_files(made_here)])
+            store.delete([file.url for file in store.list_files(made_here)])
 
     with FaultProxy(s3.endpoint, every=10**9) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
@@ -105,7 +107,9 @@ def test_killed_at_many_requests_to_s3(tmp_path, s3, monkeypatch):
                     write(pool, out, 4)
                 os._exit(0)
             proxy.requests.clear()
-            proxy.on_request = lambda number, pid=pid, moment=moment: number == moment and os.kill(pid, signal.SIGKILL)
+            proxy.on_request = lambda number, pid=pid, moment=moment: (
+                number == moment and os.kill(pid, signal.SIGKILL)
+            )
             os.write(ready, b"x")
             assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
             proxy.on_request = lambda number: None

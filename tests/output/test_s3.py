@@ -5,9 +5,10 @@ import random
 import pytest
 import s3fs
 
-from pipeline import storage
-from pipeline.errors import UserError
-from pipeline.output import fetch, verify
+from d2prune import store
+from d2prune.errors import UserError
+from d2prune.output import fetch
+from d2prune.verify import folder
 from tests.output.pools import build, naive, plain_pool, read_tars, tree
 from tests.output.runs import write
 
@@ -28,14 +29,14 @@ def test_same_bytes_as_locally(tmp_path, s3, step):
     assert len(same) == len(here) - 2
     assert all(here[name] == there[name] for name in same)
     assert read_tars(s3.folder / f"same{step}" / "out") == naive(made, kept, 7)
-    assert verify.verify(f"{bucket}/out", full=True) == []
+    assert folder.verify(f"{bucket}/out", full=True) == []
     assert write(remote, f"{bucket}/out")[1] == []
 
 
 def test_reads_ahead_give_what_single_reads_give(tmp_path, s3):
     url = f"{s3.make_bucket('ahead')}/x.bin"
     data = random.Random(0).randbytes(300_000)
-    storage.write_bytes(url, data)
+    store.write_bytes(url, data)
     starts = sorted(random.Random(1).sample(range(290_000), 200))
     sizes = [(start * 31) % 9_000 + 1 for start in starts]
     source = fetch.Source(url, starts, sizes)

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import BooksError, UserError
-from pipeline.inputs.tar_write import MODIFIED
-from pipeline.output import fetch, stage, subset
+from d2prune.errors import BooksError, UserError
+from d2prune.inputs.tar.write import MODIFIED
+from d2prune.output import fetch, subset
+from d2prune.write import worker
 from tests.output.pools import Made, build, jpeg, naive, plain_pool, read_tars, sample, tree, uid_of
 from tests.output.runs import write
 
@@ -80,17 +81,30 @@ def test_beside_the_tars(tmp_path):
     assert sorted(path.name for path in out.iterdir()) == sorted(
         [".d2prune-run.json", "manifest.json", *(file.name for file in manifest.files)]
     )
-    assert [json.loads((out / f"{i:08d}_stats.json").read_text())["successes"] for i in range(5)] == [7, 7, 7, 7, 2]
-    assert json.loads((out / "sizes.json").read_text()) == {f"{i:08d}.tar": n for i, n in enumerate([7, 7, 7, 7, 2])}
+    assert [json.loads((out / f"{i:08d}_stats.json").read_text())["successes"] for i in range(5)] == [
+        7,
+        7,
+        7,
+        7,
+        2,
+    ]
+    assert json.loads((out / "sizes.json").read_text()) == {
+        f"{i:08d}.tar": n for i, n in enumerate([7, 7, 7, 7, 2])
+    }
     meta = json.loads((out / "meta.json").read_text())
     assert (meta["output_shard_count"], meta["output_shard_format"]) == (5, "{:08d}.tar")
     rows = [row for i in range(5) for row in pq.read_table(out / f"{i:08d}.parquet").to_pylist()]
     chosen = [
-        item for shard, keep in zip(made, pool.kept, strict=True) for item, k in zip(shard, keep, strict=True) if k
+        item
+        for shard, keep in zip(made, pool.kept, strict=True)
+        for item, k in zip(shard, keep, strict=True)
+        if k
     ]
     assert [row["uid"] for row in rows] == [item.uid for item in chosen]
     assert [row["source_key"] for row in rows] == [item.key for item in chosen]
-    assert all(row["key"].startswith(row["uid"]) and row["kept"] and row["clip_score"] is not None for row in rows)
+    assert all(
+        row["key"].startswith(row["uid"]) and row["kept"] and row["clip_score"] is not None for row in rows
+    )
     listed = [row for i in range(3) for row in pq.read_table(out / f"decisions-{i:08d}.parquet").to_pylist()]
     assert [row["uid"] for row in listed] == [item.uid for shard in made for item in shard]
     assert [row["kept"] for row in listed] == [flag for keep in pool.kept for flag in keep]
@@ -182,7 +196,7 @@ def test_a_changed_or_missing_input_is_named(tmp_path):
 
 @given(st.lists(st.integers(0, 12), max_size=8), st.integers(1, 9))
 def test_assign_fills_densely(kept, samples_per_shard):
-    shards = stage.assign(kept, samples_per_shard)
+    shards = worker.assign(kept, samples_per_shard)
     flat = [(part, row) for shard in shards for part, start, stop in shard for row in range(start, stop)]
     assert flat == [(part, row) for part, count in enumerate(kept) for row in range(count)]
     counts = [sum(stop - start for _, start, stop in shard) for shard in shards]

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import UserError
-from pipeline.output import subset
+from d2prune.errors import UserError
+from d2prune.output import subset
 
 UIDS = ["f" * 32, "0" * 32, "0123456789abcdef" * 2, "f" * 32]
 

@@ -16,8 +16,8 @@ import pytest
 import webdataset
 from PIL import Image
 
-from pipeline.embed import torchvision_shim
-from pipeline.output import layout, training
+from d2prune import torchvision_shim
+from d2prune.output import layout, training
 from tests.output.pools import Made, build, jpeg, naive, sample
 from tests.output.runs import write
 
@@ -61,7 +61,8 @@ def test_open_clip_trains_on_every_sample(written, workers, monkeypatch):
     torchvision_shim.install()
     from open_clip_train import data as open_clip_data
 
-    # open_clip's training extra pins webdataset 0.2; the marker that 1.x puts after each shard is unknown to it.
+    # open_clip's training extra pins webdataset 0.2; the marker that 1.x puts after each shard is
+    # unknown to it.
     expander = open_clip_data.tar_file_expander
     if "eof_value" in inspect.signature(expander).parameters:
         monkeypatch.setattr(open_clip_data, "tar_file_expander", partial(expander, eof_value=None))
@@ -79,7 +80,8 @@ def test_open_clip_trains_on_every_sample(written, workers, monkeypatch):
     assert info.dataloader.num_samples == 21 + (21 % 2 if workers else 0)
     captions = {texts[0] for _, texts in info.dataloader}
     if workers == 0:
-        # Two workers share shards of unequal numbers of samples: open_clip itself then repeats some and leaves some.
+        # Two workers share shards of unequal numbers of samples: open_clip itself then repeats some
+        # and leaves some.
         assert captions == {
             dict((e.lower(), p) for e, p in item.members)["txt"].decode(errors="replace")
             for shard in made
@@ -124,8 +126,13 @@ def test_datacomp_finds_the_shards_by_folder_and_by_parent(written):
     out, _ = written
     shards = [str(out / f"{i:08d}.tar") for i in range(5)]
     for data_dir in (out, out.parent):
-        found = [url for part in datacomp_input_shards(data_dir).split("::") for url in braceexpand.braceexpand(part)]
-        # Folders beside the output (the pool, work_dir) are found by the parent's walk too; only ours counts here.
+        found = [
+            url
+            for part in datacomp_input_shards(data_dir).split("::")
+            for url in braceexpand.braceexpand(part)
+        ]
+        # Folders beside the output (the pool, work_dir) are found by the parent's walk too; only
+        # ours counts here.
         assert [url for url in found if str(out) in url] == shards
     assert "" not in datacomp_input_shards(out).split("::")
 
@@ -166,15 +173,22 @@ def test_train_sh_says_what_open_clip_gets(written, tmp_path):
     assert "warning" not in errors
     said, errors = run(WORLD_SIZE="2")
     assert said[:4] == ["-m", "torch.distributed.run", "--nproc_per_node", "2"]
-    assert said[said.index("--workers") + 1] == "2" and "warning: 5 shards are fewer than 4 workers x 2" in errors
+    assert (
+        said[said.index("--workers") + 1] == "2"
+        and "warning: 5 shards are fewer than 4 workers x 2" in errors
+    )
     said, errors = run(WORLD_SIZE="8")
     assert "--dataset-resampled" in said
 
 
 def test_the_command_for_object_stores():
     assert training.train_data("s3://b/out/", 3) == "pipe:aws s3 cp s3://b/out/{00000000..00000002}.tar -"
-    assert training.train_data("gs://b/out", 1) == "pipe:gcloud storage cat gs://b/out/{00000000..00000000}.tar"
-    assert "'--train-data=pipe:aws s3 cp s3://b/o/{00000000..00000002}.tar -'" in training.command("s3://b/o", 3, 21)
+    assert (
+        training.train_data("gs://b/out", 1) == "pipe:gcloud storage cat gs://b/out/{00000000..00000000}.tar"
+    )
+    assert "'--train-data=pipe:aws s3 cp s3://b/o/{00000000..00000002}.tar -'" in training.command(
+        "s3://b/o", 3, 21
+    )
     assert "--workers=3" in training.command("s3://b/o", 3, 21)
     script = training.script("s3://b/o", 3, 21)
     assert subprocess.run(["sh", "-n"], input=script, text=True).returncode == 0

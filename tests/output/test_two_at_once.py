@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import storage
-from pipeline.demo import s3_server
-from pipeline.output.resharding import ReshardParams, reshard
+from d2prune import store
+from d2prune.demo import s3_server
+from d2prune.reshard.reshard import ReshardParams, reshard
 from tests.output.pools import plain_pool, put_pool, tree
 from tests.output.test_resharding import subset_file
 from tests.s3 import moto_server
@@ -19,8 +19,8 @@ ROOT = Path(__file__).parents[2]
 # The command itself, but for a stop in the middle of its first tar, until it is told to go on.
 COMMAND = """
 import sys
-from pipeline.cli import main
-from pipeline.output import shard_writer, tar_stream
+from d2prune.cli.main import main
+from d2prune.output import shard_writer, tar_stream
 close = tar_stream.TarStream.close
 def stop_and_close(stream):
     if not stop_and_close.told:
@@ -61,7 +61,16 @@ def test_one_works_and_the_other_says_so(place, tmp_path):
     put_pool(tmp_path / "pool", made)
     url = subset_file(tmp_path, [item.uid for shard in made for item in shard[::2]])
     alone = reshard(str(tmp_path / "pool"), url, str(tmp_path / "alone"), ReshardParams(4))
-    options = ["--subset", url, "--input", str(tmp_path / "pool"), "--output", place, "--samples-per-shard", "4"]
+    options = [
+        "--subset",
+        url,
+        "--input",
+        str(tmp_path / "pool"),
+        "--output",
+        place,
+        "--samples-per-shard",
+        "4",
+    ]
     processes = [start(*options) for _ in range(2)]
     for process in processes:
         assert process.stdout.readline() == "ready\n"
@@ -77,7 +86,7 @@ def test_one_works_and_the_other_says_so(place, tmp_path):
     out, _ = working.communicate("go on\n", timeout=60)
     assert "exit 0" in out
     # Nothing but the output is left, and in it nothing of the two.
-    there = {file.url.rsplit("/", 1)[-1]: storage.read_bytes(file.url) for file in storage.list_files(place)}
+    there = {file.url.rsplit("/", 1)[-1]: store.read_bytes(file.url) for file in store.list_files(place)}
     expected = tree(tmp_path / "alone")
     different = {name for name in there.keys() | expected.keys() if there.get(name) != expected.get(name)}
     assert different <= {"train.sh", "manifest.json"}
@@ -116,7 +125,7 @@ def test_an_interrupted_one_leaves_its_tars_at_the_next_block(tmp_path):
     # Blocks of one sample, and a wait before the third that ends with the signal.
     slow = """
 import time
-from pipeline.output import fetch, resharding
+from d2prune.output import fetch, resharding
 fetch.BLOCK = 1
 go_on, calls = resharding.ReshardWriter._go_on, []
 def wait_and_go_on(writer):
@@ -127,15 +136,21 @@ def wait_and_go_on(writer):
             time.sleep(0.01)
     go_on(writer)
 resharding.ReshardWriter._go_on = wait_and_go_on
-from pipeline.cli import main
+from d2prune.cli.main import main
 import sys
 sys.exit(main(["reshard", *sys.argv[1:]]))
 """
     process = subprocess.Popen(
-        [sys.executable, "-c", slow, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
+        [sys.executable, "-c", slow, *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
     )
     assert process.stdout.readline() == "writing\n"
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
-    assert process.returncode == 130 and err.splitlines() == ["d2prune: interrupted; the same command resumes"]
+    assert process.returncode == 130 and err.splitlines() == [
+        "d2prune: interrupted; the same command resumes"
+    ]
     assert [path.name for path in (tmp_path / "out").iterdir()] == [".d2prune-run.json"]

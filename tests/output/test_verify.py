@@ -10,11 +10,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import artifacts, storage
-from pipeline.cli import main
-from pipeline.errors import UserError
-from pipeline.inputs.tar import TarReader
-from pipeline.output import finish, subset, verify
+from d2prune import store
+from d2prune.cli.main import main
+from d2prune.errors import UserError
+from d2prune.inputs.tar.reader import TarReader
+from d2prune.output import manifest as finish
+from d2prune.output import subset
+from d2prune.store import artifacts
+from d2prune.verify import folder
 from tests.output.pools import Made, build, jpeg, plain_pool, sample
 from tests.output.runs import write
 
@@ -38,33 +41,33 @@ def rewrite(out, name, data):
     (out / name).write_bytes(data)
     manifest = json.loads((out / "manifest.json").read_text())
     record = next(file for file in manifest["files"] if file["name"] == name)
-    record.update(size=len(data), checksum=storage.checksum(data))
+    record.update(size=len(data), checksum=store.checksum(data))
     (out / "manifest.json").write_text(json.dumps(manifest))
 
 
 @pytest.mark.parametrize("full", [False, True])
 def test_good_output(out, full):
-    assert verify.verify(str(out), full) == []
+    assert folder.verify(str(out), full) == []
 
 
 def test_sampled_checks_the_first_and_the_last_tar(out):
     manifest = finish.read_manifest(str(out))
-    assert [check.index for check in verify._chosen(manifest, verify.Depth(tars=3))][::2] == [0, 4]
-    assert len(verify._chosen(manifest, verify.Depth(tars=None))) == 5
+    assert [check.index for check in folder._chosen(manifest, folder.Depth(tars=3))][::2] == [0, 4]
+    assert len(folder._chosen(manifest, folder.Depth(tars=None))) == 5
 
 
 def test_unfinished_and_absent(out, tmp_path):
     (out / "manifest.json").unlink()
-    assert "has not finished" in verify.verify(str(out))[0]
+    assert "has not finished" in folder.verify(str(out))[0]
     with pytest.raises(UserError, match="not found"):
-        verify.verify(str(tmp_path / "nowhere"))
+        folder.verify(str(tmp_path / "nowhere"))
 
 
 def test_missing_short_and_foreign_files(out):
     (out / "00000001.tar").unlink()
     (out / "00000002.parquet").write_bytes(b"")
     (out / "00000009.tar").write_bytes(b"")
-    text = "\n".join(verify.verify(str(out)))
+    text = "\n".join(folder.verify(str(out)))
     assert "00000001.tar: missing" in text
     assert "00000002.parquet: 0 bytes" in text
     assert "00000009.tar: not in the manifest" in text
@@ -81,12 +84,14 @@ def test_what_is_missing_hides_nothing_else(out, pool):
     rewrite(out, "meta.json", json.dumps(meta | {"output_shard_count": 7}).encode())
     source = Path(pool.shards[0].url)
     source.write_bytes(source.read_bytes().replace(b"a drawing of 000000004", b"a drawinG of 000000004"))
-    found = verify.verify(str(out), full=True)
+    found = folder.verify(str(out), full=True)
     assert {line for line in found if line.endswith("missing")} == {f"{name}: missing" for name in gone}
     text = "\n".join(found)
     assert "meta.json: output_shard_count: 7, expected 5" in text
     assert "00000002.tar: cannot be checked without its table" in text
-    assert "00000003.tar: its checksum is not the manifest's" in text and "00000003.tar: tar-truncated" in text
+    assert (
+        "00000003.tar: its checksum is not the manifest's" in text and "00000003.tar: tar-truncated" in text
+    )
     assert "txt is not the source's" in text
     assert not any(line.startswith(("decisions", "00000004")) for line in found)
 
@@ -95,7 +100,7 @@ def test_what_is_missing_hides_nothing_else(out, pool):
 def test_two_lists_that_differ_are_told_without_the_third(out, gone):
     """Tables, subset file and decisions tell of the same samples: any two that are left are compared."""
     (out / gone).unlink()
-    assert verify.verify(str(out))[0] == f"{gone}: missing"
+    assert folder.verify(str(out))[0] == f"{gone}: missing"
     if gone != "subset.npy":
         uids = subset.decode(subset.read(str(out / "subset.npy")))
         rewrite(out, "subset.npy", subset.to_bytes(subset.encode([*uids[1:], "f" * 32])))
@@ -105,34 +110,36 @@ def test_two_lists_that_differ_are_told_without_the_third(out, gone):
         sink = pa.BufferOutputStream()
         pq.write_table(table.set_column(table.schema.get_field_index("kept"), "kept", [kept]), sink)
         rewrite(out, "decisions-00000000.parquet", sink.getvalue().to_pybytes())
-    assert any("1 uids" in line or "uids were not written" in line for line in verify.verify(str(out)))
+    assert any("1 uids" in line or "uids were not written" in line for line in folder.verify(str(out)))
 
 
 def test_a_flipped_bit_in_an_image(out):
     data = bytearray((out / "00000001.tar").read_bytes())
     data[600] ^= 1
     (out / "00000001.tar").write_bytes(data)
-    checksum, image = verify.verify(str(out), full=True)
-    assert checksum == "00000001.tar: its checksum is not the manifest's" and image.endswith("jpg is not the source's")
+    checksum, image = folder.verify(str(out), full=True)
+    assert checksum == "00000001.tar: its checksum is not the manifest's" and image.endswith(
+        "jpg is not the source's"
+    )
     rewrite(out, "00000001.tar", bytes(data))
-    (fault,) = verify.verify(str(out), depth=verify.Depth(tars=None, samples=None, loader=False))
+    (fault,) = folder.verify(str(out), depth=folder.Depth(tars=None, samples=None, loader=False))
     assert fault.startswith("00000001.tar: ") and fault.endswith("jpg is not the source's")
 
 
 def test_a_changed_caption_in_the_source(out, pool):
     path = Path(pool.shards[1].url)
     path.write_bytes(path.read_bytes().replace(b"a drawing of 000010004", b"a drawinG of 000010004"))
-    (fault,) = verify.verify(str(out), full=True)
+    (fault,) = folder.verify(str(out), full=True)
     assert "(from 00000001, 000010004): txt is not the source's" in fault
     path.unlink()
-    assert any("is gone" in fault for fault in verify.verify(str(out), full=True))
+    assert any("is gone" in fault for fault in folder.verify(str(out), full=True))
 
 
 def test_a_lost_sample(out):
     with open(out / "00000004.tar", "rb") as stream:
         first = next(iter(TarReader(stream)))
     rewrite(out, "00000004.tar", (out / "00000004.tar").read_bytes()[first.size :])
-    text = "\n".join(verify.verify(str(out), full=True))
+    text = "\n".join(folder.verify(str(out), full=True))
     assert "00000004.tar: 1 samples, its table tells 2" in text
     assert "open_clip's data loader yields 1 samples of 2" in text
 
@@ -141,7 +148,7 @@ def test_counts_that_disagree(out):
     rewrite(out, "00000002_stats.json", b'{"successes": 6}')
     rewrite(out, "sizes.json", b"{}")
     rewrite(out, "meta.json", b'{"output_shard_count": 4, "output_shard_format": "{:08d}.tar"}')
-    text = "\n".join(verify.verify(str(out)))
+    text = "\n".join(folder.verify(str(out)))
     assert "00000002_stats.json: successes: 6, expected 7" in text
     assert "sizes.json: {}" in text
     assert "output_shard_count: 4, expected 5" in text
@@ -154,14 +161,16 @@ def test_a_subset_file_of_other_samples(out):
     data = (out / "other.npy").read_bytes()
     (out / "other.npy").unlink()
     rewrite(out, "subset.npy", data)
-    (fault,) = verify.verify(str(out))
-    assert fault.startswith("subset.npy: 30 uids, 30 samples were written; 1 uids were not written, 1 written ones")
+    (fault,) = folder.verify(str(out))
+    assert fault.startswith(
+        "subset.npy: 30 uids, 30 samples were written; 1 uids were not written, 1 written ones"
+    )
 
 
 def test_what_the_loader_drops_is_told(tmp_path):
     image = Made("0", "a" * 32, (("jpg", jpeg(1)[:200]), ("txt", b"cut"), ("json", b"{}")))
     write(build(tmp_path, [[image, sample("1")]], [[True, True]]), str(tmp_path / "out"))
-    faults = verify.verify(str(tmp_path / "out"))
+    faults = folder.verify(str(tmp_path / "out"))
     assert any("yields 1 samples of 2" in fault for fault in faults)
     assert any("data loader: Handling webdataset error" in fault for fault in faults)
 
@@ -171,14 +180,14 @@ def test_a_gap_in_the_numbering(out):
         (out / f"00000004{suffix}").rename(out / f"00000007{suffix}")
     text = (out / "manifest.json").read_text().replace("00000004", "00000007")
     (out / "manifest.json").write_text(text)
-    faults = verify.verify(str(out))
+    faults = folder.verify(str(out))
     assert "numbering: expected 5 tars from 0 without gaps; wrong: 00000004.tar, 00000007.tar" in faults
 
 
 def test_a_folder_below(out):
     (out / "more").mkdir()
     (out / "more" / "00000000.tar").write_bytes((out / "00000000.tar").read_bytes())
-    assert verify.verify(str(out)) == ["1 files lie in folders below; the folder must be flat"]
+    assert folder.verify(str(out)) == ["1 files lie in folders below; the folder must be flat"]
 
 
 def test_decisions_that_keep_others(out):
@@ -189,8 +198,10 @@ def test_decisions_that_keep_others(out):
     flags[first], flags[second] = False, True
     changed = table.set_column(table.schema.get_field_index("kept"), "kept", pa.array(flags))
     rewrite(out, path.name, artifacts.table_bytes(changed))
-    (fault,) = verify.verify(str(out))
-    assert fault.startswith("decisions: 30 uids, 30 samples were written; 1 uids were not written, 1 written ones are")
+    (fault,) = folder.verify(str(out))
+    assert fault.startswith(
+        "decisions: 30 uids, 30 samples were written; 1 uids were not written, 1 written ones are"
+    )
 
 
 def test_decisions_of_a_part_of_the_pool(out):
@@ -201,7 +212,7 @@ def test_decisions_of_a_part_of_the_pool(out):
     manifest = json.loads((out / "manifest.json").read_text())
     next(file for file in manifest["files"] if file["name"] == path.name)["rows"] = 10
     (out / "manifest.json").write_text(json.dumps(manifest))
-    assert verify.verify(str(out)) == ["decisions: 50 rows, the pool has 60"]
+    assert folder.verify(str(out)) == ["decisions: 50 rows, the pool has 60"]
 
 
 def test_samples_that_changed_places(out):
@@ -210,7 +221,7 @@ def test_samples_that_changed_places(out):
     first, second = itertools.islice(TarReader(io.BytesIO(data)), 2)
     swapped = data[second.offset :][: second.size] + data[: first.size] + data[second.offset + second.size :]
     rewrite(out, "00000002.tar", swapped)
-    faults = verify.verify(str(out), full=True)
+    faults = folder.verify(str(out), full=True)
     assert faults[:2] == [
         f"00000002.tar: sample 0 is {second.key}, its table tells {first.key}",
         f"00000002.tar: sample 1 is {first.key}, its table tells {second.key}",
@@ -222,7 +233,7 @@ def test_a_table_that_was_changed(out):
     data = bytearray(path.read_bytes())
     data[10] ^= 1
     path.write_bytes(data)
-    faults = verify.verify(str(out), full=True)
+    faults = folder.verify(str(out), full=True)
     assert faults[0] == "00000003.parquet: its checksum is not the manifest's"
     assert faults[1].startswith("00000003.parquet: cannot be read: ")
     assert faults[-1] == "00000003.tar: cannot be checked without its table"
@@ -230,7 +241,7 @@ def test_a_table_that_was_changed(out):
 
 def test_a_subset_file_that_is_none(out):
     rewrite(out, "subset.npy", b"\x93NUMPY, more or less")
-    (fault,) = verify.verify(str(out))
+    (fault,) = folder.verify(str(out))
     assert fault.startswith(f"subset file {out}/subset.npy: cannot be read: ")
 
 
@@ -238,7 +249,7 @@ def test_written_is_not_selected(out):
     manifest = json.loads((out / "manifest.json").read_text())
     manifest["counts"]["selected"] = 31
     (out / "manifest.json").write_text(json.dumps(manifest))
-    assert verify.verify(str(out)) == ["selected: 31, expected 30"]
+    assert folder.verify(str(out)) == ["selected: 31, expected 30"]
 
 
 def test_the_command_exits_with_0_or_1_and_names_each_fault(out, capsys):

@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from pipeline import artifacts, schemas
-from pipeline.artifacts import Manifest
-from pipeline.columns import vector_column
-from pipeline.report import RunRecord, Written
+from d2prune.report import RunRecord, Written
+from d2prune.store import artifacts, schemas
+from d2prune.store.artifacts import Manifest
+from d2prune.store.columns import vector_column
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,9 @@ def build_run(
                 "reason": became[start:end].tolist(),
                 "suppressed_by": [uids[b] if b >= 0 else None for b in by],
                 "suppressor": by.astype(np.int64),
-                "suppression": [m if b >= 0 else None for m, b in zip(found["message"][start:end], by, strict=True)],
+                "suppression": [
+                    m if b >= 0 else None for m, b in zip(found["message"][start:end], by, strict=True)
+                ],
             },
             schema=schemas.DECISIONS,
         )
@@ -215,14 +217,18 @@ def build_run(
     embed = _manifest("embed", embed_units, {"model": "demo", "max_pixels": 1000}, {})
     facts = {"recall": 0.972, "recall_low": 0.961, "recall_high": 0.981, "nlist": 16, "nprobe": 6}
     graph = _manifest("graph", [], {"n_neighbors": 5}, {**facts, "n_neighbors": 5, "edges": 4 * len(pool)})
-    select = _manifest("select", select_units, {"fraction": fraction, "gamma_forward": 1.0, "gamma_reverse": 1.0}, {})
+    select = _manifest(
+        "select", select_units, {"fraction": fraction, "gamma_forward": 1.0, "gamma_reverse": 1.0}, {}
+    )
     return RunRecord(
         work_dir=str(work),
         embed=embed,
         graph=graph,
         select=select,
         shards=shards,
-        written=Written("s3://filtered/run-1", 2, int(kept.sum()), "python -m open_clip_train.main --train-data ..."),
+        written=Written(
+            "s3://filtered/run-1", 2, int(kept.sum()), "python -m open_clip_train.main --train-data ..."
+        ),
         timings={"embed": 12.5, "graph": 1.0, "select": 0.25, "write": 2.0},
     )
 

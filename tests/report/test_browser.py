@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipeline.report import ReportParams, write_report
+from d2prune.report import ReportParams, write_report
 from tests.browser import chromium, needs_axe, needs_chromium, serious_faults
 from tests.explore.conftest import HOSTILE
 from tests.report.synthetic import build_run, items
@@ -17,7 +17,9 @@ pytestmark = needs_chromium
 def report(tmp_path_factory):
     pool = items(160)
     hostile = list(HOSTILE.values())
-    pool = [replace(item, caption=hostile[at % len(hostile)]) if at % 2 else item for at, item in enumerate(pool)]
+    pool = [
+        replace(item, caption=hostile[at % len(hostile)]) if at % 2 else item for at, item in enumerate(pool)
+    ]
     folder = tmp_path_factory.mktemp("report")
     url = write_report(build_run(folder, pool), ReportParams(gallery=12))
     return f"file://{url}"

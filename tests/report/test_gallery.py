@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pipeline.report import gallery
+from d2prune.report import gallery
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pipeline.report import metrics
+from d2prune.report import metrics
 from tests.report.synthetic import unit
 
 
@@ -32,7 +32,9 @@ def test_nearest_other_equals_brute_force():
     pool[7] = pool[3]
     found = metrics.nearest_other(metrics.distances(pool, pool), np.arange(40))
     for i in range(40):
-        assert found[i] == pytest.approx(min(np.linalg.norm(pool[i] - pool[j]) for j in range(40) if j != i), abs=1e-3)
+        assert found[i] == pytest.approx(
+            min(np.linalg.norm(pool[i] - pool[j]) for j in range(40) if j != i), abs=1e-3
+        )
     assert metrics.near_duplicate_share(found) == pytest.approx(2 / 40)
 
 
@@ -82,7 +84,9 @@ def test_cluster_shares_are_counts():
 
 
 def test_flag_share():
-    share = metrics.flag_share(["a", "b", "c", "d"], np.array([True, False, False, True]), {"b", "d", "elsewhere"})
+    share = metrics.flag_share(
+        ["a", "b", "c", "d"], np.array([True, False, False, True]), {"b", "d", "elsewhere"}
+    )
     assert (share.flagged, share.flagged_dropped, share.samples, share.dropped) == (2, 1, 4, 2)
     assert share.share_flagged == 0.5
     assert share.share_all == 0.5

@@ -4,15 +4,17 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from pipeline.report import plots
-from pipeline.report.data import FlowStep, Histogram
+from d2prune.report import plots
+from d2prune.report.data import FlowStep, Histogram
 
 
 def texts(markup):
     return [node.text for node in ElementTree.fromstring(str(markup)).iter() if node.text]
 
 
-@pytest.mark.parametrize(("low", "high"), [(0, 1), (-3.2, 17.9), (0, 12_800_000), (0.2, 0.21), (5, 5), (-1e-9, 1e-9)])
+@pytest.mark.parametrize(
+    ("low", "high"), [(0, 1), (-3.2, 17.9), (0, 12_800_000), (0.2, 0.21), (5, 5), (-1e-9, 1e-9)]
+)
 def test_ticks_are_inside_and_few(low, high):
     ticks = plots.nice_ticks(low, high)
     assert 1 <= len(ticks) <= 6
@@ -51,7 +53,10 @@ def test_labels_are_escaped():
         plots.flow([FlowStep(label, 3), FlowStep(label, 2, 1, label)]),
         plots.lines([curve], label, label, label, 0.3),
         plots.scatter(
-            np.random.default_rng(0).normal(size=(9, 2)).astype(np.float32), np.ones(9, bool), "kept", (label, label)
+            np.random.default_rng(0).normal(size=(9, 2)).astype(np.float32),
+            np.ones(9, bool),
+            "kept",
+            (label, label),
         ),
     ):
         assert "<script" not in markup
@@ -60,7 +65,9 @@ def test_labels_are_escaped():
 
 def test_charts_of_nothing_do_not_fail():
     nothing = np.zeros(2, np.int64)
-    assert "0 kept and 0 dropped" in plots.histogram(Histogram(np.array([0.0, 1, 2]), nothing, nothing), "n", "x")
+    assert "0 kept and 0 dropped" in plots.histogram(
+        Histogram(np.array([0.0, 1, 2]), nothing, nothing), "n", "x"
+    )
     plots.flow([FlowStep("Read", 0), FlowStep("Kept", 0)])
     plots.scatter(np.zeros((3, 2), np.float32), np.zeros(3, bool), "kept", ("a", "b"))
     plots.lines([("a", np.array([1.0]), np.array([0.0]))], "n", "x", "y", 1.0)
@@ -70,6 +77,8 @@ def test_every_point_is_drawn_inside():
     points = np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)
     shown = np.arange(50) % 2 == 0
     root = ElementTree.fromstring(str(plots.scatter(points, shown, "dropped", ("a", "b"))))
-    drawn = {node.get("class"): re.findall(r"M([\d.]+) ([\d.]+)h0", node.get("d")) for node in root.iter("path")}
+    drawn = {
+        node.get("class"): re.findall(r"M([\d.]+) ([\d.]+)h0", node.get("d")) for node in root.iter("path")
+    }
     assert {name: len(dots) for name, dots in drawn.items()} == {"dots other": 25, "dots dropped": 25}
     assert all(52 <= float(x) <= 400 and 0 <= float(y) <= 330 for dots in drawn.values() for x, y in dots)

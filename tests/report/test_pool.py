@@ -5,9 +5,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import artifacts
-from pipeline.errors import BooksError
-from pipeline.report.pool import Pool
+from d2prune.errors import BooksError
+from d2prune.parts.reader import Pool
+from d2prune.store import artifacts
 
 
 def test_take_keeps_order_and_repeats(run):
@@ -46,12 +46,16 @@ def test_a_sample_touches_few_row_groups(run, monkeypatch):
     monkeypatch.setattr(artifacts, "ROWS_PER_GROUP", 16)
     pool = Pool(run.work_dir, run.embed, run.select)
     starts = np.array([0, 16, 32, 40, 56, 72, 80, 96, 112, 120])
-    groups = {tuple(np.unique(np.searchsorted(starts, pool.sample(1000, 2, seed), "right"))) for seed in range(20)}
+    groups = {
+        tuple(np.unique(np.searchsorted(starts, pool.sample(1000, 2, seed), "right"))) for seed in range(20)
+    }
     assert all(len(found) == 2 for found in groups) and len(groups) > 5
     assert np.array_equal(pool.sample(1000, 99, 0), np.arange(130))
 
 
-@pytest.mark.parametrize(("size", "parts", "count"), [(1000, 99, 130), (20, 99, 20), (1000, 1, None), (0, 9, 0)])
+@pytest.mark.parametrize(
+    ("size", "parts", "count"), [(1000, 99, 130), (20, 99, 20), (1000, 1, None), (0, 9, 0)]
+)
 def test_samples_are_distinct_ascending_and_repeatable(run, size, parts, count):
     pool = Pool(run.work_dir, run.embed, run.select)
     found = pool.sample(size, parts, seed=3)

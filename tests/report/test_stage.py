@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import artifacts
-from pipeline.columns import vectors
-from pipeline.report import ReportParams, flagged_dropped, summary_rows, write_report
-from pipeline.report.collect import collect
+from d2prune.report import ReportParams, flagged_dropped, summary_rows, write_report
+from d2prune.report.collect import collect
+from d2prune.store import artifacts
+from d2prune.store.columns import vectors
 from tests.report.synthetic import build_run, items
 
 HOSTILE = [
@@ -94,7 +94,9 @@ def test_coverage_curve_equals_brute_force(run):
     points = []
     for unit in run.embed.units:
         table = artifacts.read_table(f"{run.work_dir}/embed", unit, "embeddings.parquet")
-        joined = np.concatenate([vectors(table["image_emb"]), vectors(table["text_emb"])], axis=1).astype(np.float64)
+        joined = np.concatenate([vectors(table["image_emb"]), vectors(table["text_emb"])], axis=1).astype(
+            np.float64
+        )
         points.append(joined / np.linalg.norm(joined, axis=1, keepdims=True))
     points = np.concatenate(points)
     kept = np.array([row["kept"] for row in decided(run)])
@@ -141,7 +143,9 @@ def test_page_needs_nothing_from_outside_and_is_small(run):
         if name in ("src", "href", "srcset", "xlink:href", "action", "data", "poster"):
             assert value.startswith(("#", "data:image/webp;base64,")), (name, value[:80])
         assert not name.startswith("on")
-    assert not {"script", "link", "iframe", "object", "embed", "base", "form"} & {tag for tag, _ in parsed.tags}
+    assert not {"script", "link", "iframe", "object", "embed", "base", "form"} & {
+        tag for tag, _ in parsed.tags
+    }
     assert "url(" not in page.replace("url(#hatch)", "")
     assert "@import" not in page
 
@@ -173,7 +177,9 @@ def hostile(tmp_path_factory):
         score_name=evil,
         written=dataclasses.replace(run.written, url="s3://key:secret@bucket/" + evil, train_command=evil),
         timings={evil: 1.0},
-        parameters={evil: {evil: evil, "list": [evil] * 50, "endpoint": "https://me:secret@host/x?token=secret"}},
+        parameters={
+            evil: {evil: evil, "list": [evil] * 50, "endpoint": "https://me:secret@host/x?token=secret"}
+        },
     )
 
 
@@ -212,7 +218,9 @@ def test_a_pool_that_is_gone_leaves_a_report_without_pictures(run):
     assert not any(picture.image for gallery in data.galleries for picture in gallery.pictures)
 
 
-@pytest.mark.parametrize(("count", "fraction"), [(1, 1.0), (2, 0.5), (3, 1.0), (30, 1.0), (30, 0.04), (30, 0.0)])
+@pytest.mark.parametrize(
+    ("count", "fraction"), [(1, 1.0), (2, 0.5), (3, 1.0), (30, 1.0), (30, 0.04), (30, 0.0)]
+)
 def test_small_pools_and_extreme_fractions(tmp_path, count, fraction):
     run = build_run(tmp_path, items(count), fraction=fraction)
     page = read(write_report(run))
@@ -268,9 +276,9 @@ def test_a_sample_of_a_larger_pool(run):
 
 
 def test_page_stays_under_its_limit_with_many_large_pictures(tmp_path, monkeypatch):
-    from pipeline.report import pictures
+    from d2prune.report import galleries
 
-    monkeypatch.setattr(pictures, "_THUMBNAIL_BUDGET", 20_000)
+    monkeypatch.setattr(galleries, "_THUMBNAIL_BUDGET", 20_000)
     run = build_run(tmp_path, items(100))
     page = read(write_report(run, ReportParams(gallery=100)))
     uris = re.findall(r"data:image/webp;base64,[^\"]+", page)
@@ -282,7 +290,11 @@ def test_summary_rows(run):
     rows = dict(summary_rows(run, "s3://me:secret@bucket/report.html"))
     assert rows["samples read"] == "137"
     assert rows["rejected"] == "7"
-    assert [rows[f"  {reason}"] for reason in ("image-missing", "caption-empty", "image-truncated")] == ["4", "2", "1"]
+    assert [rows[f"  {reason}"] for reason in ("image-missing", "caption-empty", "image-truncated")] == [
+        "4",
+        "2",
+        "1",
+    ]
     assert rows["embedded"] == "130"
     assert rows["kept"] == "39 (30.0 % of embedded)"
     assert rows["shards written"] == "2"

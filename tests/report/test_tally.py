@@ -2,7 +2,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline.report.tally import Extremes, Tally, bin_counts, bin_edges
+from d2prune.report.tally import Extremes, Tally, bin_counts, bin_edges
 
 
 def decisions(count, seed=0):
@@ -57,7 +57,10 @@ def test_histograms_hold_every_sample_that_competed():
 
 def test_the_offset_is_taken_off():
     table = decisions(50)
-    plain, shifted = tally_of(table, []).mean_difficulty()[0], tally_of(table, [], offset=0.3).mean_difficulty()[0]
+    plain, shifted = (
+        tally_of(table, []).mean_difficulty()[0],
+        tally_of(table, [], offset=0.3).mean_difficulty()[0],
+    )
     assert shifted == pytest.approx(plain - 0.3)
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.report.thumbnails import Source, data_uri, thumbnails
+from d2prune.report.thumbnails import Source, data_uri, thumbnails
 from tests.report.synthetic import Item, picture, write_tar
 
 
@@ -21,7 +21,8 @@ def decoded(uri):
 
 
 @pytest.mark.parametrize(
-    ("mode", "form"), [("RGB", "JPEG"), ("CMYK", "JPEG"), ("L", "PNG"), ("P", "PNG"), ("1", "PNG"), ("RGBA", "WEBP")]
+    ("mode", "form"),
+    [("RGB", "JPEG"), ("CMYK", "JPEG"), ("L", "PNG"), ("P", "PNG"), ("1", "PNG"), ("RGBA", "WEBP")],
 )
 def test_every_mode_becomes_a_small_picture(mode, form):
     small = decoded(data_uri(encoded(Image.new(mode, (400, 200)), form), 10**6))
@@ -42,7 +43,12 @@ def test_exif_orientation_is_followed():
 
 @pytest.mark.parametrize(
     "payload",
-    [b"", b"junk", b"<svg xmlns='http://www.w3.org/2000/svg'/>", encoded(Image.new("RGB", (99, 99)), "PNG")[:60]],
+    [
+        b"",
+        b"junk",
+        b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+        encoded(Image.new("RGB", (99, 99)), "PNG")[:60],
+    ],
 )
 def test_what_does_not_decode_is_no_picture(payload):
     assert data_uri(payload, 10**6) == ""

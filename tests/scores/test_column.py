@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from pipeline import artifacts
-from pipeline.driver import run
-from pipeline.errors import UserError
-from pipeline.execution import InProcess
-from pipeline.run_plan import plan_run
-from pipeline.scores.column import read_score
+from d2prune.errors import UserError
+from d2prune.execution import InProcess
+from d2prune.runs.driver import run
+from d2prune.runs.plan import plan_run
+from d2prune.scores.column import read_score
+from d2prune.store import artifacts
 
 
 @pytest.fixture
@@ -48,8 +48,14 @@ def test_columns_and_expressions(embedded):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("clip_scor", r"no score is called 'clip_scor'; did you mean clip_score\? known: clip_score, aesthetic,"),
-        ("clip_score + aestetic", r"called 'aestetic' \(in 'clip_score \+ aestetic'\); did you mean aesthetic\?"),
+        (
+            "clip_scor",
+            r"no score is called 'clip_scor'; did you mean clip_score\? known: clip_score, aesthetic,",
+        ),
+        (
+            "clip_score + aestetic",
+            r"called 'aestetic' \(in 'clip_score \+ aestetic'\); did you mean aesthetic\?",
+        ),
         ("zzz", "called 'zzz'; known: clip_score, aesthetic, sim-l14, sim, l14, and numbers of embed.fields"),
         ("lang", "'lang' is string, expected a number"),
         ("2 * lang", "'lang' is string, expected a number"),
@@ -75,14 +81,18 @@ def test_a_run_ranks_and_cuts_off_by_expressions(configure):
         np.concatenate([table[name].to_numpy() for table in samples]).astype(np.float64)
         for name in ("clip_score", "beauty")
     )
-    ranks = [artifacts.read_table(f"{config.work_dir}/rank", receipt, "ranks.parquet") for receipt in rank.units]
+    ranks = [
+        artifacts.read_table(f"{config.work_dir}/rank", receipt, "ranks.parquet") for receipt in rank.units
+    ]
     difficulty = np.concatenate([table["difficulty"].to_numpy() for table in ranks])
     ranked = np.concatenate([table["ranked"].to_numpy() for table in ranks])
     score = (0.5 * clip + 0.1 * beauty).astype(np.float32)
-    assert (difficulty == np.maximum(score.astype(np.float64) - float(score.min()), 0).astype(np.float32)).all()
+    assert (
+        difficulty == np.maximum(score.astype(np.float64) - float(score.min()), 0).astype(np.float32)
+    ).all()
     assert ranked.sum() == 128 and beauty[~ranked].min() >= beauty[ranked].max()
     plain = configure(**fields, score__difficulty="beauty")
-    assert plan_run(plain).rank.fingerprint != plan_run(config).rank.fingerprint
+    assert plan_run(plain)["rank"].fingerprint != plan_run(config)["rank"].fingerprint
 
 
 def test_a_mistyped_expression_is_found_before_anything_starts(configure):

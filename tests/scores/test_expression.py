@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.errors import UserError
-from pipeline.scores.expression import parse
+from d2prune.errors import UserError
+from d2prune.scores.expression import parse
 
 A, B = np.array([0.1, 0.2, -0.3], np.float32), np.array([3, 1, 2], np.int64)
 
@@ -84,7 +84,9 @@ def test_all_else_is_refused(text):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("text", ["a +", "(a", "a b", "`a` `b`", "a = 1", "a; b", "`a", "\0", "-" * 999 + "a", "a\nb"])
+@pytest.mark.parametrize(
+    "text", ["a +", "(a", "a b", "`a` `b`", "a = 1", "a; b", "`a", "\0", "-" * 999 + "a", "a\nb"]
+)
 def test_unreadable_text_is_one_line(text):
     # Python's own limit, which torch's compiler raises for all that follows in its process.
     before = sys.getrecursionlimit()
@@ -97,7 +99,9 @@ def test_unreadable_text_is_one_line(text):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(("text", "what"), [("", "1 to 1000"), ("a+" * 600 + "a", "1 to 1000"), ("1 + 2", "no column")])
+@pytest.mark.parametrize(
+    ("text", "what"), [("", "1 to 1000"), ("a+" * 600 + "a", "1 to 1000"), ("1 + 2", "no column")]
+)
 def test_too_little_or_too_much(text, what):
     with pytest.raises(UserError, match=what):
         parse(text, "score.difficulty")

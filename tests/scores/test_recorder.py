@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.errors import UserError
-from pipeline.scores import TrainingLog, recorder
+from d2prune.errors import UserError
+from d2prune.scores import TrainingLog, recorder
 
 
 def test_the_example_runs():

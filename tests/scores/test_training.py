@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import pipeline
-from pipeline.errors import UserError
+import d2prune
+from d2prune.errors import UserError
 from tests import oracles_scores as oracles
 
 
@@ -30,16 +30,16 @@ def logs(draw, min_classes=2):
 @given(logs())
 def test_scores_equal_the_references(log):
     logits, labels = log
-    p = pipeline.scores.softmax(logits)
-    assert (pipeline.scores.el2n(p, labels) == oracles.el2n(p, labels)).all()
-    assert (pipeline.scores.forgetting(p, labels) == oracles.forgetting(p, labels)).all()
-    assert (pipeline.scores.forgetting(logits, labels) == oracles.forgetting(logits, labels)).all()
-    assert (pipeline.scores.aum(logits, labels) == oracles.aum(logits, labels)).all()
-    assert (pipeline.scores.entropy(p) == oracles.entropy(p, labels)).all()
-    assert (pipeline.scores.margin(p) == oracles.margin(p, labels)).all()
-    assert (pipeline.scores.variance_of_gradients(p) == oracles.variance_of_gradients(p, labels)).all()
+    p = d2prune.scores.softmax(logits)
+    assert (d2prune.scores.el2n(p, labels) == oracles.el2n(p, labels)).all()
+    assert (d2prune.scores.forgetting(p, labels) == oracles.forgetting(p, labels)).all()
+    assert (d2prune.scores.forgetting(logits, labels) == oracles.forgetting(logits, labels)).all()
+    assert (d2prune.scores.aum(logits, labels) == oracles.aum(logits, labels)).all()
+    assert (d2prune.scores.entropy(p) == oracles.entropy(p, labels)).all()
+    assert (d2prune.scores.margin(p) == oracles.margin(p, labels)).all()
+    assert (d2prune.scores.variance_of_gradients(p) == oracles.variance_of_gradients(p, labels)).all()
     h = (logits[:, :, :1] + np.arange(3)).astype(np.float32)
-    assert (pipeline.scores.grand(p, labels, h) == oracles.grand(p, labels, h)).all()
+    assert (d2prune.scores.grand(p, labels, h) == oracles.grand(p, labels, h)).all()
 
 
 def test_hard_samples_score_higher_everywhere():
@@ -49,29 +49,29 @@ def test_hard_samples_score_higher_everywhere():
     logits[1, ::2, 0], logits[1, 1::2, 1] = 1, 1
     logits[2, :, 2] = 5
     labels = np.zeros(3, int)
-    p = pipeline.scores.softmax(logits)
+    p = d2prune.scores.softmax(logits)
     for score in (
-        pipeline.scores.el2n(p, labels),
-        pipeline.scores.forgetting(p, labels),
-        pipeline.scores.aum(logits, labels),
+        d2prune.scores.el2n(p, labels),
+        d2prune.scores.forgetting(p, labels),
+        d2prune.scores.aum(logits, labels),
     ):
         assert score[0] < score[1] < score[2]
     for score in (
-        pipeline.scores.entropy(p),
-        pipeline.scores.margin(p),
-        pipeline.scores.variance_of_gradients(p),
+        d2prune.scores.entropy(p),
+        d2prune.scores.margin(p),
+        d2prune.scores.variance_of_gradients(p),
     ):
         assert score[0] < score[1] and score[0] == score[2]  # they know no labels
-    assert pipeline.scores.forgetting(p, labels).tolist() == [0, 3, 6]
+    assert d2prune.scores.forgetting(p, labels).tolist() == [0, 3, 6]
 
 
 def test_one_sample_one_class_one_epoch():
     p, label = np.ones((1, 1, 1), np.float32), [0]
-    assert pipeline.scores.el2n(p, label).tolist() == [0]
-    assert pipeline.scores.forgetting(p, label).tolist() == [0]
-    assert pipeline.scores.entropy(p).tolist() == [0]
-    assert pipeline.scores.variance_of_gradients(p).tolist() == [0]
-    for of_two in (lambda: pipeline.scores.aum(p, label), lambda: pipeline.scores.margin(p)):
+    assert d2prune.scores.el2n(p, label).tolist() == [0]
+    assert d2prune.scores.forgetting(p, label).tolist() == [0]
+    assert d2prune.scores.entropy(p).tolist() == [0]
+    assert d2prune.scores.variance_of_gradients(p).tolist() == [0]
+    for of_two in (lambda: d2prune.scores.aum(p, label), lambda: d2prune.scores.margin(p)):
         with pytest.raises(UserError, match="at least 2"):
             of_two()
 
@@ -79,16 +79,16 @@ def test_one_sample_one_class_one_epoch():
 def test_wrong_logs_are_one_clear_line():
     p, labels = np.full((2, 3, 4), 0.25), np.array([0, 1])
     with pytest.raises(UserError, match=r"take softmax\(logits\)"):
-        pipeline.scores.el2n(p * 2, labels)
+        d2prune.scores.el2n(p * 2, labels)
     with pytest.raises(UserError, match="that of sample 1 is 4, expected 0 to 3"):
-        pipeline.scores.el2n(p, [0, 4])
+        d2prune.scores.el2n(p, [0, 4])
     with pytest.raises(UserError, match="for each of 2 samples"):
-        pipeline.scores.aum(p, [0])
+        d2prune.scores.aum(p, [0])
     with pytest.raises(UserError, match=r"expected floats \[N, E, C\]"):
-        pipeline.scores.forgetting(p[0], labels)
+        d2prune.scores.forgetting(p[0], labels)
     with pytest.raises(UserError, match="sample 1 has a value that is not finite"):
-        pipeline.scores.aum(np.where(np.arange(2)[:, None, None] == 1, np.nan, p), labels)
+        d2prune.scores.aum(np.where(np.arange(2)[:, None, None] == 1, np.nan, p), labels)
     with pytest.raises(UserError, match="none of them 0"):
-        pipeline.scores.entropy(np.zeros((2, 0, 4)))
+        d2prune.scores.entropy(np.zeros((2, 0, 4)))
     with pytest.raises(UserError, match=r"expected \[N, E, D\]"):
-        pipeline.scores.grand(p, labels, np.ones((2, 2, 8)))
+        d2prune.scores.grand(p, labels, np.ones((2, 2, 8)))

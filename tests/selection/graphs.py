@@ -35,7 +35,9 @@ def graphs(draw, max_nodes=14):
         if draw(st.booleans()):
             edges = dict.fromkeys(pairs, draw(DISTANCES))
         else:
-            edges = dict(zip(pairs, draw(st.lists(DISTANCES, min_size=len(pairs), max_size=len(pairs))), strict=True))
+            edges = dict(
+                zip(pairs, draw(st.lists(DISTANCES, min_size=len(pairs), max_size=len(pairs))), strict=True)
+            )
         shuffled = draw(st.permutations(range(n)))
         edges = {tuple(sorted((shuffled[i], shuffled[j]))): d for (i, j), d in edges.items()}
     return graph_from_edges(n, edges)

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.errors import UserError
-from pipeline.selection import block
-from pipeline.selection.partition import node_id
+from d2prune.d2 import partition_layout
+from d2prune.d2.partition import node_id
+from d2prune.errors import UserError
 from tests.oracles import neighbours
 from tests.selection.graphs import problems
 
@@ -21,7 +21,9 @@ def naive(partition, near):
     number = {node: len(near) + k for k, node in enumerate(ghosts)}
     rows = [{number.get(node, node[1]): d for node, d in row.items()} for row in near]
     rows += [{i: row[ghost] for i, row in enumerate(near) if ghost in row} for ghost in ghosts]
-    exports = [[i for i, row in enumerate(near) if any(node[0] == source for node in row)] for source in sources]
+    exports = [
+        [i for i, row in enumerate(near) if any(node[0] == source for node in row)] for source in sources
+    ]
     return sources, ghosts, rows, exports
 
 
@@ -39,8 +41,8 @@ def test_a_block_is_what_its_rows_say(problem, data):
         distances = np.array([d for row in own for d in row.values()], np.float32)
         indptr = np.cumsum([0, *map(len, own)])
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(block, "_AT_ONCE", data.draw(st.integers(1, 5)))
-            got = block.cut_block(partition, indptr, ids, distances)
+            patch.setattr(partition_layout, "_AT_ONCE", data.draw(st.integers(1, 5)))
+            got = partition_layout.cut_block(partition, indptr, ids, distances)
         sources, ghosts, rows, exports = naive(partition, own)
         assert got.sources.tolist() == sources
         assert got.n_ghosts == len(ghosts)
@@ -49,13 +51,15 @@ def test_a_block_is_what_its_rows_say(problem, data):
         for row, (lo, hi) in zip(rows, itertools.pairwise(got.indptr), strict=True):
             assert list(row) == got.indices[lo:hi].tolist()
             np.testing.assert_array_equal(np.array(list(row.values()), np.float32), got.sq_distances[lo:hi])
-        assert [got.export_nodes[lo:hi].tolist() for lo, hi in itertools.pairwise(got.export_bounds)] == exports
+        assert [
+            got.export_nodes[lo:hi].tolist() for lo, hi in itertools.pairwise(got.export_bounds)
+        ] == exports
 
 
 @given(st.lists(st.integers(-3, 3) | st.integers(-(2**63), 2**63 - 1)))
 def test_distinct_values_are_those_of_numpy(values):
     array = np.array(values, np.int64)
-    np.testing.assert_array_equal(block.distinct(array.copy()), np.unique(array))
+    np.testing.assert_array_equal(partition_layout.distinct(array.copy()), np.unique(array))
 
 
 def test_more_nodes_and_ghosts_than_an_index_holds_are_refused(monkeypatch):
@@ -64,6 +68,10 @@ def test_more_nodes_and_ghosts_than_an_index_holds_are_refused(monkeypatch):
         def __len__(self):
             return 2**31
 
-    monkeypatch.setattr(block, "distinct", lambda ids: ids.view(Many))
-    with pytest.raises(UserError, match=r"partition 7: 1 nodes and 2147483648 ghosts, expected fewer than 2\*\*31"):
-        block.cut_block(7, np.array([0, 1]), np.array([node_id(1, np.int64(0))]), np.zeros(1, np.float32))
+    monkeypatch.setattr(partition_layout, "distinct", lambda ids: ids.view(Many))
+    with pytest.raises(
+        UserError, match=r"partition 7: 1 nodes and 2147483648 ghosts, expected fewer than 2\*\*31"
+    ):
+        partition_layout.cut_block(
+            7, np.array([0, 1]), np.array([node_id(1, np.int64(0))]), np.zeros(1, np.float32)
+        )

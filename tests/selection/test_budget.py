@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.errors import UserError
-from pipeline.selection import budget
+from d2prune.d2 import budget
+from d2prune.errors import UserError
 
 T = st.lists(st.integers(-(2**62), 2**62) | st.integers(-2, 2), min_size=1, max_size=60)
 
@@ -75,7 +75,14 @@ def test_quotas_by_largest_remainder():
 
 @pytest.mark.parametrize(
     ("n", "fraction", "m"),
-    [(10, 0.3, 3), (10, 0.29, 2), (10, 0.01, 1), (10, 1.0, 10), (1000, 0.001, 1), (12_800_000_000, 0.3, 3_840_000_000)],
+    [
+        (10, 0.3, 3),
+        (10, 0.29, 2),
+        (10, 0.01, 1),
+        (10, 1.0, 10),
+        (1000, 0.001, 1),
+        (12_800_000_000, 0.3, 3_840_000_000),
+    ],
 )
 def test_fractions_are_floored_as_written(n, fraction, m):
     assert budget.size_of_fraction(n, fraction) == m

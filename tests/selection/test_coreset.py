@@ -5,10 +5,10 @@ import doctest
 import numpy as np
 import pytest
 
-from pipeline.errors import UserError
-from pipeline.graph.knn import knn_graph
-from pipeline.selection import coreset
-from pipeline.selection.coreset import DROPPED, d2_prune
+from d2prune.d2 import coreset
+from d2prune.d2.coreset import DROPPED, d2_prune
+from d2prune.errors import UserError
+from d2prune.knn.build import knn_graph
 from tests.oracles import naive_d2
 
 

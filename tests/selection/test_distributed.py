@@ -9,13 +9,13 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from pipeline.errors import D2PruneError
-from pipeline.execution import InProcess, OnRay, Resources
-from pipeline.graph.csr import Graph
-from pipeline.selection.api import select
-from pipeline.selection.distributed import Progress, settle
-from pipeline.selection.fixed_point import to_fixed
-from pipeline.selection.partition import GraphPartition, Mail, node_id
+from d2prune.d2.api import select
+from d2prune.d2.fixed_point import to_fixed
+from d2prune.d2.partition import GraphPartition, Mail, node_id
+from d2prune.errors import D2PruneError
+from d2prune.execution import InProcess, OnRay, Resources
+from d2prune.knn.csr import Graph
+from d2prune.rank.settle import Progress, settle
 from tests.oracles import graph_from_edges, naive_d2, neighbours
 from tests.selection.graphs import problems
 
@@ -57,7 +57,9 @@ class PartitionMember:
         return self.restored
 
     def introduce(self, inbox, destinations):
-        return {to: message for to, message in self.partition.introduce().letters().items() if to in destinations}
+        return {
+            to: message for to, message in self.partition.introduce().letters().items() if to in destinations
+        }
 
     def start(self, inbox):
         return self.partition.start(Mail.of(inbox)).letters()
@@ -76,7 +78,11 @@ class PartitionMember:
             self.saved[self.index] = self.partition.state()
 
     def finish(self):
-        return (self.partition.forward_scores(), self.partition.scores(), *self.partition.strongest_messages())
+        return (
+            self.partition.forward_scores(),
+            self.partition.scores(),
+            *self.partition.strongest_messages(),
+        )
 
 
 class Losing:
@@ -129,7 +135,8 @@ def _no_checkpoints_of_others():
 def test_any_number_of_members_gives_the_bits_of_one_kernel(size):
     wanted = job(size)
     assert_equal(
-        settle(InProcess().group(partial(PartitionMember, wanted), size, Resources()), "finish"), whole(wanted)
+        settle(InProcess().group(partial(PartitionMember, wanted), size, Resources()), "finish"),
+        whole(wanted),
     )
 
 
@@ -156,7 +163,10 @@ def test_a_graph_that_is_not_symmetric_is_an_error_not_an_endless_loop():
     stays_E = (row_E != row) | (graph.indices < N // 2)
     indptr = np.searchsorted(row_E[stays_E], np.arange(N + 1))
     bad = Job(
-        Graph(indptr, graph.indices[stays_E], graph.sq_distances[stays_E]), wanted.difficulty, wanted.starts, False
+        Graph(indptr, graph.indices[stays_E], graph.sq_distances[stays_E]),
+        wanted.difficulty,
+        wanted.starts,
+        False,
     )
     with pytest.raises(D2PruneError, match="not symmetric"):
         settle(InProcess().group(partial(PartitionMember, bad), 2, Resources()), "finish")
@@ -183,7 +193,10 @@ def test_ray_equals_the_naive_greedy_on_graphs_of_every_shape(on_ray, several, s
             edges |= {(int(here[i]), int(here[j])): d for j, d in near.items() if here[i] < here[j]}
         first += graph.n_nodes
     wanted = Job(
-        graph_from_edges(len(place), edges), difficulty, (0, 1, len(place) // 3, 2 * len(place) // 3, len(place)), False
+        graph_from_edges(len(place), edges),
+        difficulty,
+        (0, 1, len(place) // 3, 2 * len(place) // 3, len(place)),
+        False,
     )
     group = on_ray.group(partial(PartitionMember, wanted), 4, Resources(num_cpus=1))
     try:

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numba import njit
 
-from pipeline.errors import UserError
-from pipeline.graph.csr import Graph
-from pipeline.selection.api import selection_scores
-from pipeline.selection.fixed_point import SCALE, exp_neg, message, to_fixed, to_float
+from d2prune.d2.api import selection_scores
+from d2prune.d2.fixed_point import SCALE, exp_neg, message, to_fixed, to_float
+from d2prune.errors import UserError
+from d2prune.knn.csr import Graph
 from tests.oracles import graph_from_edges, naive_exp_neg
 
 
@@ -30,7 +30,9 @@ def one_message(value, gamma, sq_distance):
 
 def test_exp_is_that_of_plain_floats_and_within_one_ulp():
     rng = np.random.default_rng(0)
-    x = np.concatenate([rng.uniform(0, 1, 20_000), rng.uniform(0, 45, 20_000), np.arange(46.0), [0.0, 5e-324, 1e-17]])
+    x = np.concatenate(
+        [rng.uniform(0, 1, 20_000), rng.uniform(0, 45, 20_000), np.arange(46.0), [0.0, 5e-324, 1e-17]]
+    )
     got = exp_of_each(x)  # a loop the compiler may vectorise
     assert got.tolist() == [naive_exp_neg(v) for v in x.tolist()]
     true = np.exp(-x.astype(np.longdouble))

@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.errors import UserError
-from pipeline.selection import kernel, order
-from pipeline.selection.api import select, selection_scores
-from pipeline.selection.budget import top
-from pipeline.selection.fixed_point import to_fixed
+from d2prune.d2 import kernel, order
+from d2prune.d2.api import select, selection_scores
+from d2prune.d2.budget import top
+from d2prune.d2.fixed_point import to_fixed
+from d2prune.errors import UserError
 from tests.oracles import graph_from_edges, naive_d2, paper_picks
 from tests.selection.graphs import GAMMAS, graphs, problems
 
@@ -60,7 +60,9 @@ def test_a_random_larger_graph_equals_the_greedy():
 def test_a_chain_laid_across_threads_ends():
     n = 20_000
     order = np.random.default_rng(1).permutation(n)
-    edges = {(min(a, b), max(a, b)): 12.0 for a, b in zip(order[:-1].tolist(), order[1:].tolist(), strict=True)}
+    edges = {
+        (min(a, b), max(a, b)): 12.0 for a, b in zip(order[:-1].tolist(), order[1:].tolist(), strict=True)
+    }
     graph = graph_from_edges(n, edges)
     scores = np.empty(n)
     scores[order] = np.linspace(3, 1, n)
@@ -85,7 +87,12 @@ def test_blocks_sorted_one_after_another_give_the_same():
     rng = np.random.default_rng(11)
     n = 40_000
     near = np.sort((np.arange(n)[:, None] + rng.integers(1, 40, (n, 3))) % n, axis=1)
-    edges = {(min(i, j), max(i, j)): (i * 7 + j) % 11 / 8 for i, row in enumerate(near.tolist()) for j in row if i != j}
+    edges = {
+        (min(i, j), max(i, j)): (i * 7 + j) % 11 / 8
+        for i, row in enumerate(near.tolist())
+        for j in row
+        if i != j
+    }
     graph = graph_from_edges(n, edges)
     scores = rng.integers(0, 30, n) / 30
     one = selection_scores(graph, scores, threads=1)

@@ -5,20 +5,20 @@ import dataclasses
 import numpy as np
 import pytest
 
-from pipeline import artifacts, columns
-from pipeline.config import Method
-from pipeline.driver import run
-from pipeline.errors import UserError
-from pipeline.execution import InProcess, Resources
-from pipeline.graph.features import features
-from pipeline.graph.tables import read_graph
-from pipeline.run_plan import plan_run
-from pipeline.selection import budget
-from pipeline.selection.baselines import by_diversity, by_score
-from pipeline.selection.fixed_point import to_fixed
-from pipeline.selection.methods import Baseline, PerSample, WholePool, lots
-from pipeline.selection.pool import Pool
-from pipeline.selection.ranking import RankParams, rank
+from d2prune.baselines import by_diversity, by_score
+from d2prune.config.model import Method
+from d2prune.d2 import budget
+from d2prune.d2.fixed_point import to_fixed
+from d2prune.errors import UserError
+from d2prune.execution import InProcess, Resources
+from d2prune.knn.features import features
+from d2prune.parts.neighbors import read_graph
+from d2prune.rank.member import RankParams, rank
+from d2prune.rank.methods import Baseline, PerSample, WholePool, lots
+from d2prune.rank.pool import Pool
+from d2prune.runs.driver import run
+from d2prune.runs.plan import plan_run
+from d2prune.store import artifacts, columns
 from tests.pools import tree
 
 CUT = {"embed__fields": {"beauty": "number", "colour": "text"}, "select__drop_score": "beauty",
@@ -30,7 +30,7 @@ def ranked(tmp_path_factory, pool, tiny_model):
     """rank(method) -> (folder of the run's artifacts, its manifests, its ranks in one table), on one graph."""
     import pyarrow as pa
 
-    from pipeline.config import RunConfig
+    from d2prune.config.model import RunConfig
 
     folder = tmp_path_factory.mktemp("methods")
 
@@ -41,7 +41,13 @@ def ranked(tmp_path_factory, pool, tiny_model):
             "output": str(folder / method),
             "embed": {"model": str(tiny_model), "batch_size": 16, "fields": CUT["embed__fields"]},
             "graph": {"n_neighbors": 4},
-            "select": {"fraction": 0.3, "drop_score": "beauty", "drop_fraction": 0.1, "method": method, **select},
+            "select": {
+                "fraction": 0.3,
+                "drop_score": "beauty",
+                "drop_fraction": 0.1,
+                "method": method,
+                **select,
+            },
         }
         config = RunConfig.parse(values, "test")
         result = run(config, InProcess(), stop_after="rank")
@@ -63,7 +69,9 @@ def expected_order(method, config, manifests, table):
         artifacts.read_table(f"{config.work_dir}/embed", receipt, "embeddings.parquet")
         for receipt in manifests["embed"].units
     ]
-    image, text = (np.concatenate([columns.vectors(t[name]) for t in tables]) for name in ("image_emb", "text_emb"))
+    image, text = (
+        np.concatenate([columns.vectors(t[name]) for t in tables]) for name in ("image_emb", "text_emb")
+    )
     rows = features("image+text", image, text)[left]
     if method == "facility_location":
         return [i for i in by_diversity.facility_location(graph).tolist() if not cut_off[i]]
@@ -108,18 +116,25 @@ def test_lots_depend_on_position_and_seed_alone(ranked):
         f"{config.work_dir}/embed", manifests["embed"].units, f"{config.work_dir}/graph", manifests["graph"].units,
         f"{config.work_dir}/rank-again",
     )  # fmt: skip
-    params = plan_run(config).rank.params
+    params = plan_run(config)["rank"].params
     offset = manifests["rank"].facts["offset"]
     for workers in (1, 4):
-        assert rank(given, params, offset, InProcess(), Resources(workers=workers)) == list(manifests["rank"].units)
+        assert rank(given, params, offset, InProcess(), Resources(workers=workers)) == list(
+            manifests["rank"].units
+        )
 
 
 def test_d2_knows_nothing_of_it(configure):
     plain, named = plan_run(configure()), plan_run(configure(select__method="d2", select__seed=7))
-    assert type(plain.rank.params) is RankParams
-    assert set(dataclasses.asdict(plain.rank.params)) == {"difficulty", "offset", "gamma_forward", "gamma_reverse"}
-    assert plain.rank.fingerprint == named.rank.fingerprint
-    others = {plan_run(configure(select__method=method)).rank.fingerprint for method in Method.__args__}
+    assert type(plain["rank"].params) is RankParams
+    assert set(dataclasses.asdict(plain["rank"].params)) == {
+        "difficulty",
+        "offset",
+        "gamma_forward",
+        "gamma_reverse",
+    }
+    assert plain["rank"].fingerprint == named["rank"].fingerprint
+    others = {plan_run(configure(select__method=method))["rank"].fingerprint for method in Method.__args__}
     assert len(others) == len(Method.__args__)
     assert set(Method.__args__) == {"d2", *PerSample.__args__, *WholePool.__args__}
 
@@ -132,7 +147,9 @@ def test_a_whole_run_with_groups_is_the_same_on_any_number_of_workers(configure,
         config = configure(**CUT, **places, **chosen)
         result = run(config, InProcess())
         assert result.report is not None and result.manifests["select"].counters["kept"] == 48
-        outputs.append({name: data for name, data in tree(config.output).items() if name.endswith((".tar", ".npy"))})
+        outputs.append(
+            {name: data for name, data in tree(config.output).items() if name.endswith((".tar", ".npy"))}
+        )
     assert outputs[0] == outputs[1] and len(outputs[0]) > 1
 
 
@@ -148,7 +165,7 @@ def test_what_does_not_fit_is_one_line(configure):
 
 
 def test_whole_pool_scores_fall_strictly_and_never_overflow():
-    from pipeline.selection.methods import _fraction
+    from d2prune.rank.methods import _fraction
 
     n = 10**12
     got = _fraction(np.array([n, n - 1, n // 2, 1]), n).tolist()

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from pipeline.selection import order
-from pipeline.selection.kernel import new_state
-from pipeline.selection.order import N_BUCKETS, NOBODY, next_batch, sort_into_buckets
+from d2prune.d2 import order
+from d2prune.d2.kernel import new_state
+from d2prune.d2.order import N_BUCKETS, NOBODY, next_batch, sort_into_buckets
 
 
 def bucket(value):

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.errors import UserError
-from pipeline.selection.api import select, selection_scores
-from pipeline.selection.fixed_point import to_fixed
-from pipeline.selection.partition import NO_MAIL, GraphPartition, Mail, node_id
-from pipeline.selection.rounds import _deliver, dense_partitions, run_rounds, split
+from d2prune.d2.api import select, selection_scores
+from d2prune.d2.fixed_point import to_fixed
+from d2prune.d2.partition import NO_MAIL, GraphPartition, Mail, node_id
+from d2prune.d2.rounds import _deliver, dense_partitions, run_rounds, split
+from d2prune.errors import UserError
 from tests.oracles import graph_from_edges, naive_d2
 from tests.selection.graphs import GAMMAS, problems
 
@@ -34,7 +34,9 @@ def test_partitions_equal_naive_greedy_in_everything(problem, gamma_forward, gam
 @settings(max_examples=200, deadline=None)
 def test_a_lost_partition_comes_back_from_a_checkpoint_of_any_age(problem, n_parts, saved, lost, random):
     graph, scores = problem
-    owner, n_parts = dense_partitions([random.randrange(n_parts) for _ in range(graph.n_nodes)], graph.n_nodes)
+    owner, n_parts = dense_partitions(
+        [random.randrange(n_parts) for _ in range(graph.n_nodes)], graph.n_nodes
+    )
     victim = random.randrange(n_parts)
     parts = split(graph, owner, n_parts, to_fixed(scores), (1.0, 1.0))
     checkpoint = None
@@ -56,7 +58,9 @@ def test_a_lost_partition_comes_back_from_a_checkpoint_of_any_age(problem, n_par
             else:
                 fresh.restore(checkpoint)
                 again = fresh.step(NO_MAIL)
-            inbox[victim] = {p.partition: p.resend(victim) for p in parts if p.partition in introductions.partitions}
+            inbox[victim] = {
+                p.partition: p.resend(victim) for p in parts if p.partition in introductions.partitions
+            }
             for dest, news in again.letters().items():
                 inbox[dest][victim] = news
         sent = [p.step(Mail.of(i)) for p, i in zip(parts, inbox, strict=True)]

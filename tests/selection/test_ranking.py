@@ -1,18 +1,18 @@
 """The rank stage on real artifacts: partitions, losses and checkpoints leave no trace in what is committed."""
 
-import dataclasses
 from functools import partial
 
 import pytest
 
-from pipeline import artifacts, storage
-from pipeline.driver import run
-from pipeline.execution import InProcess, Resources
-from pipeline.run_plan import plan_run
-from pipeline.selection import ranking
-from pipeline.selection.distributed import settle
-from pipeline.selection.pool import Pool
-from pipeline.selection.ranking import CLOSING, RankJob, RankMember, rank, resolve_offset, share_parts
+from d2prune import store
+from d2prune.execution import InProcess, Resources
+from d2prune.rank import member as ranking
+from d2prune.rank.member import CLOSING, RankJob, RankMember, rank, resolve_offset, share_parts
+from d2prune.rank.pool import Pool
+from d2prune.rank.settle import settle
+from d2prune.runs.driver import run
+from d2prune.runs.plan import plan_run
+from d2prune.store import artifacts
 from tests.pools import tree
 from tests.selection.test_distributed import Losing
 
@@ -55,19 +55,24 @@ def test_lost_members_come_back_from_their_files(configure, tmp_path):
     config = configure()
     result = run(config, InProcess(), stop_after="rank")
     folder = str(tmp_path / "rank-again")
-    params = plan_run(config).rank.params
+    params = plan_run(config)["rank"].params
     pool = pool_of(config, result.manifests, folder)
     offset = resolve_offset(pool, params)
     assert offset == result.manifests["rank"].facts["offset"]
     job = RankJob(pool, params, offset, (0, 1, 2, 3, 4))
     losses = {call: [call % 4] for call in range(2, 60, 2)}
-    for losing in (partial(Losing, losses=losses), *(partial(LosingAt, method=name, member=2) for name in CLOSING)):
+    for losing in (
+        partial(Losing, losses=losses),
+        *(partial(LosingAt, method=name, member=2) for name in CLOSING),
+    ):
         group = losing(InProcess().group(partial(RankMember, job), 4, Resources()))
-        receipts = [receipt for member in settle(group, "finish", CLOSING, checkpoint_every=1) for receipt in member]
-        assert storage.list_files(job.checkpoints)
+        receipts = [
+            receipt for member in settle(group, "finish", CLOSING, checkpoint_every=1) for receipt in member
+        ]
+        assert store.list_files(job.checkpoints)
         assert receipts == list(result.manifests["rank"].units)
         assert tree(f"{folder}/units") == tree(f"{config.work_dir}/rank/units")
-        storage.delete([file.url for file in storage.list_files(folder)])
+        store.delete([file.url for file in store.list_files(folder)])
 
 
 def test_suppressors_are_named_by_the_uids_at_their_positions(configure, tmp_path):
@@ -79,37 +84,19 @@ def test_suppressors_are_named_by_the_uids_at_their_positions(configure, tmp_pat
         for part in pool.parts
         for uid in artifacts.read_table(pool.embed_folder, part, "samples.parquet")["uid"].to_pylist()
     ]
-    for receipt in rank(pool, plan_run(config).rank.params, 0.5, InProcess(), Resources(workers=4)):
+    for receipt in rank(pool, plan_run(config)["rank"].params, 0.5, InProcess(), Resources(workers=4)):
         by = artifacts.read_table(pool.folder, receipt, ranking.RANKS)["suppressor"].to_pylist()
         names = artifacts.read_table(pool.folder, receipt, ranking.SUPPRESSORS)["suppressed_by"].to_pylist()
         assert names == [uids[position] if position >= 0 else None for position in by]
         assert len(set(names)) > 2 and None in names
 
 
-def test_a_ranking_of_an_earlier_version_is_made_again_where_it_is_needed(configure):
-    config = configure()
-    whole = run(config, InProcess(), stop_after="select")
-    decisions = tree(f"{config.work_dir}/select")
-    manifest = whole.manifests["rank"]
-    units = tuple(
-        dataclasses.replace(unit, files=tuple(file for file in unit.files if file.name != ranking.SUPPRESSORS))
-        for unit in manifest.units
-    )
-    earlier = artifacts.commit_manifest(f"{config.work_dir}/rank", dataclasses.replace(manifest, units=units))
-    storage.delete([file.url for file in storage.list_files(f"{config.work_dir}/rank/*/{ranking.SUPPRESSORS}")])
-    assert run(config, InProcess(), stop_after="select").manifests["rank"] == earlier
-    storage.delete([file.url for file in storage.list_files(f"{config.work_dir}/select")])
-    again = run(config, InProcess(), stop_after="select")
-    assert again.manifests["rank"] == manifest
-    assert tree(f"{config.work_dir}/select") == decisions
-
-
 def test_checkpoints_are_swept(configure, tmp_path):
     config = configure()
     result = run(config, InProcess(), stop_after="graph")
-    params = plan_run(config).rank.params
+    params = plan_run(config)["rank"].params
     given = pool_of(config, result.manifests, tmp_path / "r")
     one = rank(given, params, 0.5, InProcess(), Resources(workers=1))
     four = rank(given, params, 0.5, InProcess(), Resources(workers=4))
     assert one == four
-    assert not [file for file in storage.list_files(given.folder) if "/checkpoints/" in file.url]
+    assert not [file for file in store.list_files(given.folder) if "/checkpoints/" in file.url]

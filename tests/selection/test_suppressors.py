@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.selection.suppressors import Suppressors, answers, questions
+from d2prune.rank.suppressors import Suppressors, answers, questions
 
 
 @settings(deadline=None)

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.errors import UserError
-from pipeline.graph.features import unit_rows
-from pipeline.graph.quantiser import Quantiser, train
-from pipeline.selection.baselines import by_diversity
+from d2prune.baselines import by_diversity
+from d2prune.errors import UserError
+from d2prune.knn.features import unit_rows
+from d2prune.knn.quantiser import Quantiser, train
 from tests import oracles_baselines as oracles
 from tests.selection.graphs import GAMMAS, graphs
 
@@ -46,7 +46,9 @@ def test_facility_location(graph, gamma):
     assert by_diversity.facility_location(graph, None, gamma).tolist() == oracles.facility_location(
         graph, graph.n_nodes, gamma
     )
-    assert by_diversity.facility_location(graph, 1, gamma).tolist() == oracles.facility_location(graph, 1, gamma)
+    assert by_diversity.facility_location(graph, 1, gamma).tolist() == oracles.facility_location(
+        graph, 1, gamma
+    )
 
 
 @settings(deadline=None, max_examples=60)

@@ -5,15 +5,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.errors import UserError
-from pipeline.graph.features import unit_rows
-from pipeline.selection.baselines import by_score
-from pipeline.selection.baselines.order import first
+from d2prune.baselines import by_score
+from d2prune.baselines.order import first
+from d2prune.errors import UserError
+from d2prune.knn.features import unit_rows
 from tests import oracles_baselines as oracles
 from tests.oracles import naive_d2
 from tests.selection.graphs import GAMMAS, problems
 
-SCORES = st.lists(st.sampled_from([-1.0, 0.0, 0.0, 0.5, 1.0, 1.0, 7.0]) | st.floats(-3, 3), min_size=1, max_size=30)
+SCORES = st.lists(
+    st.sampled_from([-1.0, 0.0, 0.0, 0.5, 1.0, 1.0, 7.0]) | st.floats(-3, 3), min_size=1, max_size=30
+)
 
 
 @given(SCORES)

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from pipeline.errors import UserError
-from pipeline.graph.knn import knn_graph
-from pipeline.selection.baselines import by_diversity, by_score
-from pipeline.selection.baselines.order import first
-from pipeline.selection.coreset import d2_prune
+from d2prune.baselines import by_diversity, by_score
+from d2prune.baselines.order import first
+from d2prune.d2.coreset import d2_prune
+from d2prune.errors import UserError
+from d2prune.knn.build import knn_graph
 
 ORDERS = {
     "random": lambda rows, score: by_score.random(len(rows)),
@@ -19,7 +19,9 @@ ORDERS = {
     "herding": lambda rows, score: by_diversity.herding(rows),
     "facility_location": lambda rows, score: by_diversity.facility_location(knn_graph(rows, 2)),
     "semdedup": lambda rows, score: by_diversity.semdedup(rows, 1, score)[0],
-    "d2": lambda rows, score: d2_prune(rows, score, 1.0, n_neighbors=2, groups=np.zeros(len(rows), int)).indices,
+    "d2": lambda rows, score: (
+        d2_prune(rows, score, 1.0, n_neighbors=2, groups=np.zeros(len(rows), int)).indices
+    ),
 }
 
 
@@ -28,7 +30,11 @@ ORDERS = {
 @pytest.mark.parametrize("n", [1, 2, 7])
 @pytest.mark.parametrize("level", [0.0, 2.0])
 def test_all_equal_scores_and_one_class_give_a_whole_order(name, same_rows, n, level):
-    rows = np.ones((n, 3), np.float32) if same_rows else np.random.default_rng(0).normal(size=(n, 3)).astype(np.float32)
+    rows = (
+        np.ones((n, 3), np.float32)
+        if same_rows
+        else np.random.default_rng(0).normal(size=(n, 3)).astype(np.float32)
+    )
     order = ORDERS[name](rows, np.full(n, level))
     assert sorted(order.tolist()) == list(range(n))
     with pytest.raises(UserError, match=f"size is {n + 1}, expected 1 <= size <= {n}"):

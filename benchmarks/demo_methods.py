@@ -1,0 +1,116 @@
+"""What each `select.method` keeps of a noisy pool: mismatches dropped, near-copies left, how well the pool is covered.
+
+Runs the pipeline on the bundled pool (planted caption mismatches, natural near-copies) with the
+bundled model, once for each method and setting, and prints a markdown table. Embeddings and graphs
+are shared through `--work-dir`.
+
+    python -m benchmarks.demo_methods --work-dir WORK
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import d2prune
+from d2prune.config.model import RunConfig
+from d2prune.execution import InProcess
+from d2prune.knn.features import unit_rows
+from d2prune.rank.methods import Baseline
+from d2prune.rank.pool import Pool, read_features
+from d2prune.runs.driver import RunResult, run
+from d2prune.store import artifacts
+
+POOL = Path(d2prune.__file__).parent / "bundled" / "pool"
+FRACTION = 0.3
+RUNS: tuple[tuple[str, dict[str, Any], dict[str, Any]], ...] = (
+    ("random", {"method": "random"}, {}),
+    ("score (top by clip_score)", {"method": "score"}, {}),
+    ("forward, k = 1", {"method": "forward"}, {"n_neighbors": 1}),
+    ("forward, k = 5", {"method": "forward"}, {}),
+    ("moderate", {"method": "moderate"}, {}),
+    ("ccs", {"method": "ccs"}, {}),
+    ("k_center", {"method": "k_center"}, {}),
+    ("herding", {"method": "herding"}, {}),
+    ("facility_location", {"method": "facility_location"}, {}),
+    ("semdedup", {"method": "semdedup"}, {}),
+    *((f"d2, k = {k}, gammas {gamma}", {"gamma_forward": gamma, "gamma_reverse": gamma}, {"n_neighbors": k})
+      for k in (1, 5, 15) for gamma in (0.1, 1.0, 10.0)),
+    ("d2, k = 5, gamma_f 10, gamma_r 1", {"gamma_forward": 10.0, "gamma_reverse": 1.0}, {}),
+    ("d2, k = 5, gammas 1, lowest 15 % cut off", {"drop_score": "clip_score", "drop_fraction": 0.15}, {}),
+)  # fmt: skip
+
+
+def words_of_pool() -> dict[str, dict[str, Any]]:
+    """The json of every sample, by uid."""
+    found = {}
+    for path in sorted(POOL.glob("*.tar")):
+        with tarfile.open(path) as tar:
+            for member in tar:
+                if member.name.endswith(".json"):
+                    record = json.loads(tar.extractfile(member).read())  # type: ignore[union-attr]
+                    found[record["uid"]] = record
+    return found
+
+
+def kept_rows(config: RunConfig, result: RunResult) -> NDArray[np.bool_]:
+    """Which samples were kept, bool [N], in canonical order."""
+    folder, units = f"{config.work_dir}/select", result.manifests["select"].units
+    tables = [artifacts.read_table(folder, receipt, "decisions.parquet", ["kept"]) for receipt in units]
+    return np.concatenate([table["kept"].to_numpy() for table in tables]).astype(bool)
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--work-dir", required=True)
+    work_dir = parser.parse_args().work_dir
+    words = words_of_pool()
+    print(
+        "| method | mismatches dropped | content groups kept | pairs of near-copies kept | coverage radius, 90 % |"
+    )
+    print("|---|---|---|---|---|")
+    for name, select, graph in RUNS:
+        values = {
+            "input": str(POOL),
+            "work_dir": work_dir,
+            "output": f"{work_dir}/unused",
+            "embed": {"model": "demo"},
+            "graph": {"target_recall": None, **graph},
+            "select": {"fraction": FRACTION, **select},
+        }
+        config = RunConfig.parse(values, name)
+        result = run(config, InProcess(), stop_after="select")
+        embed = result.manifests["embed"].units
+        kept_N = kept_rows(config, result)
+        uids = np.concatenate(
+            [
+                artifacts.read_table(f"{work_dir}/embed", receipt, "samples.parquet", ["uid"])["uid"]
+                for receipt in embed
+            ]
+        )
+        wrong_N = np.array([bool(words[uid]["planted_mismatch"]) for uid in uids])
+        group_N = np.array([words[uid]["group"] for uid in uids])
+        rows_ND = unit_rows(
+            read_features(Pool(f"{work_dir}/embed", embed, "", (), ""), Baseline("score", 0, "image"))
+        )
+        cosine_NM = rows_ND @ rows_ND[kept_N].T
+        near_copies = int((np.triu(cosine_NM[kept_N], 1) > 0.95).sum())
+        radius = np.quantile(np.sqrt(np.maximum(2 - 2 * cosine_NM.max(axis=1), 0)), 0.9)
+        print(
+            f"| {name} | {1 - kept_N[wrong_N].mean():.1%} | {len(set(group_N[kept_N]))} of {len(set(group_N))} "
+            f"| {near_copies} | {radius:.3f} |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

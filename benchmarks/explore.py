@@ -1,0 +1,146 @@
+"""How long a person waits in the explorer: `python -m benchmarks.explore [--rows 1000000]`.
+
+Makes a run of that many rows (made-up captions and scores, a graph of 6 neighbours each, ranked by
+the real kernel), serves it, and times requests over HTTP. Takes about a minute and 1 GB of disk for
+a million rows.
+"""
+
+import argparse
+import contextlib
+import io
+import resource
+import tempfile
+import threading
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from d2prune.d2.api import select
+from d2prune.d2.budget import top
+from d2prune.d2.fixed_point import to_float
+from d2prune.explore.api import Explorer
+from d2prune.explore.server import Server
+from d2prune.explore.terminal import print_explanations
+from d2prune.knn.csr import Graph
+from d2prune.parts.neighbors import to_table
+from d2prune.runs.finished import open_run
+from d2prune.store import artifacts, schemas
+from d2prune.store.artifacts import Manifest, Receipt
+
+WORDS = "red green blue old new small large happy tree house river dog cat car boat market street sky night photo".split()
+
+
+def make_graph(n: int, rng: np.random.Generator) -> Graph:
+    """A ring with chords: symmetric, 6 neighbours each."""
+    steps = np.array([1, 2, 5])
+    near_N6 = np.sort((np.arange(n)[:, None] + np.concatenate([-steps, steps])) % n, axis=1)
+    pair = np.minimum(near_N6, np.arange(n)[:, None]) * 31 + np.abs(near_N6 - np.arange(n)[:, None])
+    sq = rng.random(1 << 16, np.float32)[pair % (1 << 16)]
+    return Graph(np.arange(n + 1) * 6, near_N6.reshape(-1), sq.reshape(-1))
+
+
+def make_run(folder: Path, n: int, per_part: int = 10_000) -> None:
+    """Artifacts of a finished run over n samples, in `folder`."""
+    rng = np.random.default_rng(0)
+    graph = make_graph(n, rng)
+    difficulty_N = rng.random(n, np.float32)
+    found = select(graph, difficulty_N)
+    kept_N = np.zeros(n, bool)
+    kept_N[top(found.selection_score, int(0.3 * n))] = True
+    uids = np.array([value.tobytes().hex() for value in rng.integers(0, 1 << 62, (n, 2))])
+    words_N8 = np.array(WORDS)[rng.integers(0, len(WORDS), (n, 8))]
+    units: dict[str, list[Receipt]] = {"embed": [], "graph": [], "select": []}
+    for part, start in enumerate(range(0, n, per_part)):
+        rows = slice(start, min(start + per_part, n))
+        size = rows.stop - rows.start
+        names = [f"{part:08d}"] * size, [f"{i:09d}" for i in range(rows.start, rows.stop)], uids[rows]
+        samples = pa.table(
+            [*names, difficulty_N[rows], [" ".join(words) for words in words_N8[rows]], *[[224] * size] * 2,
+             np.arange(size) * 30_000, [30_000] * size],
+            schema=schemas.samples(),
+        )  # fmt: skip
+        by = found.suppressed_by[rows]
+        decisions = pa.table(
+            [names[2], names[0], names[1], difficulty_N[rows], to_float(found.forward_score[rows]),
+             to_float(found.selection_score[rows]), found.selection_score[rows], kept_N[rows],
+             np.where(kept_N[rows], "kept", "below-budget"), pa.array(uids[by], mask=by < 0), by,
+             to_float(found.suppression[rows])],
+            schema=schemas.DECISIONS,
+        )  # fmt: skip
+        near = Graph(np.arange(size + 1) * 6, graph.indices[6 * rows.start : 6 * rows.stop],
+                     graph.sq_distances[6 * rows.start : 6 * rows.stop])  # fmt: skip
+        for stage, files in (
+            ("embed", {"samples.parquet": samples, "rejects.parquet": schemas.REJECTS.empty_table()}),
+            ("graph", {"neighbors.parquet": to_table(near, np.zeros(size, bool))}),
+            ("select", {"decisions.parquet": decisions}),
+        ):
+            units[stage].append(artifacts.commit_unit(str(folder / stage), f"{part:08d}", files))
+    rank = {"difficulty": "clip_score", "gamma_forward": 1.0, "gamma_reverse": 1.0}
+    for stage, params, inputs, facts in (
+        ("embed", {}, {}, {}),
+        ("graph", {"n_neighbors": 3}, {"embed": "embed"}, {}),
+        ("rank", rank, {"graph": "graph"}, {"offset": 0.0}),
+        ("select", {"fraction": 0.3}, {"rank": "rank"}, {}),
+    ):
+        of = tuple(units.get(stage, []))
+        artifacts.commit_manifest(str(folder / stage), Manifest(stage, stage, params, inputs, of, {}, facts))
+
+
+def clock(label: str, work: Callable[[], Any], times: int = 1) -> None:
+    """Print how long the first call took, and the median of the others."""
+    seconds = []
+    for _ in range(times):
+        start = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - start)
+    again = f", then {1e3 * float(np.median(seconds[1:])):,.0f} ms" if times > 1 else ""
+    print(f"{label:<46} {1e3 * seconds[0]:>8,.0f} ms{again}", flush=True)
+
+
+def main() -> None:
+    """Make, serve, time."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    rows = parser.parse_args().rows
+    with tempfile.TemporaryDirectory() as folder:
+        clock(f"make a run of {rows:,} samples", lambda: make_run(Path(folder), rows))
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        with Server(Explorer(open_run(folder))) as server:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+
+            def get(path: str) -> Callable[[], bytes]:
+                return lambda: urllib.request.urlopen(server.url + path).read()
+
+            clock("from start to the page's first numbers", get("api/run"))
+            clock("first page, by selection score", get("api/samples"), 5)
+            clock("search a caption (two words)", get("api/samples?q=green+tree"), 3)
+            clock("search the beginning of a uid", get("api/samples?q=ab12"), 3)
+            clock("sort by score", get("api/samples?sort=score"), 5)
+            clock(
+                "kept, score 0.2 to 0.3, page 100",
+                get("api/samples?reason=kept&low=.2&high=.3&start=4800"),
+                5,
+            )
+            clock("slider: 40 %", get("api/cut?fraction=0.4"), 5)
+            clock("slider: 5 %", get("api/cut?fraction=0.05"), 5)
+            clock("one sample", get(f"api/sample/{rows // 2}"), 5)
+            server.shutdown()
+            uid = server.explorer.index.rows(np.array([rows // 3]))[0]["uid"]
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        print(f"memory: {before / 2**10:,.0f} MB after making the run, at most {peak / 2**10:,.0f} MB since")
+        with contextlib.redirect_stdout(io.StringIO()) as told:
+            start = time.perf_counter()
+            print_explanations(open_run(folder), [uid])
+        seconds = time.perf_counter() - start
+        print(
+            f"d2prune explain, {len(told.getvalue().splitlines())} lines: {1e3 * seconds:,.0f} ms beside its start"
+        )
+
+
+if __name__ == "__main__":
+    main()

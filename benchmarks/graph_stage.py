@@ -1,0 +1,184 @@
+"""Peak memory and CPU time of the sharded graph stage, step by step, at several sizes and numbers of partitions.
+
+Reads nothing; writes artifacts to a temporary folder; prints a markdown table. Each step runs its
+units in fresh processes, one after the other in each, as workers of a cluster would: the peak is
+that of the largest. What a worker holds before it does anything is in the first column of memory.
+`--limit-gib` makes the operating system refuse a worker more memory of its own (RLIMIT_DATA), so
+that a step that needs more fails. The pool is made and written block by block.
+
+    python -m benchmarks.graph_stage --rows 100000 200000 --partitions 4 8
+"""
+
+import argparse
+import resource
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from d2prune.execution import Resources
+from d2prune.graph import build
+from d2prune.graph.params import GraphParams, Layout
+from d2prune.store import artifacts, columns
+from d2prune.store.artifacts import Receipt
+
+PART_ROWS = 10_000
+STEPS = ("distinct", "copies", "quantiser", "truth", "layout", "assign", "search", "merge", "neighbors")
+
+
+def peak_mib() -> float:
+    """Return the most MiB this process has held; `ru_maxrss` would count what its parent held when it started it."""
+    status = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in status if line.startswith("VmHWM")).split()[1]) / 1024
+
+
+_worker: Callable[[Any], Any]
+
+
+def start_worker(make_worker: Callable[[], Callable[[Any], Any]], limit_bytes: int | None) -> None:
+    """Build this process's worker; more than `limit_bytes` of memory of its own is refused to the process."""
+    global _worker
+    if limit_bytes is not None:
+        resource.setrlimit(resource.RLIMIT_DATA, (limit_bytes, limit_bytes))
+    _worker = make_worker()
+
+
+def measured(unit: Any) -> tuple[Any, float, float]:
+    """Do a unit; also what this process has held at most, and the CPU seconds of the unit."""
+    before = time.process_time()
+    result = _worker(unit)
+    return result, peak_mib(), time.process_time() - before
+
+
+def make_parts(folder: str, n_rows: int, n_dims: int) -> list[Receipt]:
+    """Commit an embed artifact of clustered rows, as `benchmarks.graph.pool` makes them, block by block."""
+    from benchmarks.graph import pool_blocks
+
+    receipts: list[Receipt] = []
+    for block in pool_blocks(n_rows, n_dims):
+        rows = block.astype(np.float16)
+        for start in range(0, len(rows), PART_ROWS):
+            table = pa.table({"image_emb": columns.vector_column(rows[start : start + PART_ROWS])})
+            receipts.append(
+                artifacts.commit_unit(folder, f"{len(receipts):08d}", {"embeddings.parquet": table})
+            )
+    return receipts
+
+
+class FreshProcesses:
+    """An executor: fresh processes for each step; keeps the CPU seconds of each, and the peak memory of its largest."""
+
+    def __init__(
+        self,
+        workers: int,
+        limit_bytes: int | None,
+        note: Callable[[str, str, float, float], None] = lambda step, unit, seconds, mib: None,
+    ) -> None:
+        """Nothing was measured yet; `note` is told of each unit when it is done."""
+        self.workers, self.limit_bytes, self._note = workers, limit_bytes, note
+        self.seconds: dict[str, float] = {}
+        self.mib: dict[str, float] = {}
+        self.idle_mib = 0.0
+
+    def map(
+        self, make_worker: Callable[[], Callable[[Any], Any]], units: Sequence[Any], resources: Resources
+    ) -> Iterator[Any]:
+        """See `execution.Executor.map`."""
+        if not units:
+            return
+        step = units[0].key.split("-")[0]
+        self.seconds[step] = self.mib[step] = 0.0
+        with ProcessPoolExecutor(
+            min(self.workers, len(units)), get_context("spawn"), start_worker, (make_worker, self.limit_bytes)
+        ) as processes:
+            self.idle_mib = max(self.idle_mib, processes.submit(peak_mib).result())
+            for result, mib, seconds in processes.map(measured, units):
+                self.mib[step] = max(self.mib[step], mib)
+                self.seconds[step] += seconds
+                self._note(step, result.key, seconds, mib)
+                yield result
+
+    def group(self, *_: Any) -> Any:
+        """Not needed here."""
+        raise NotImplementedError
+
+    def cpus(self) -> int:
+        """So many workers at a time."""
+        return self.workers
+
+    cpus_per_node = cpus
+
+    def cpus_per_gpu(self) -> float:
+        """No GPU here."""
+        return 0
+
+    def close(self) -> None:
+        """Nothing to stop."""
+
+
+def main() -> None:
+    """Print one row per size."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--rows", type=int, nargs="+", default=[100_000, 200_000])
+    parser.add_argument("--partitions", type=int, nargs="+", default=[4, 8], help="one for each of --rows")
+    parser.add_argument("--dims", type=int, default=256)
+    parser.add_argument("--recall", type=float, default=0.95)
+    parser.add_argument(
+        "--batch", type=int, default=Layout().batch_rows, help="queries a search holds at a time"
+    )
+    parser.add_argument(
+        "--visitors", type=int, default=Layout().visitors, help="rows that one unit of search serves"
+    )
+    parser.add_argument("--workers", type=int, default=1, help="processes at a time")
+    parser.add_argument("--limit-gib", type=float, help="memory that a worker may have")
+    options = parser.parse_args()
+    limit_bytes = None if options.limit_gib is None else int(options.limit_gib * 2**30)
+    totals = []
+    params = GraphParams("image", 5, options.recall, None, None, 0, None, 0.0)
+    print("| rows | partitions | what | idle | " + " | ".join(STEPS) + " | nprobe of nlist, recall |")
+    print("|---" * (len(STEPS) + 5) + "|")
+    for n_rows, partitions in zip(options.rows, options.partitions, strict=True):
+        with tempfile.TemporaryDirectory(prefix="d2prune-graph-stage-") as folder:
+            embed = str(Path(folder) / "embed")
+            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+                parts = process.submit(make_parts, embed, n_rows, options.dims).result()
+            layout = Layout(
+                whole_below=0, partitions=partitions, batch_rows=options.batch, visitors=options.visitors
+            )
+            job = build.plan(embed, parts, "benchmark", str(Path(folder) / "graph"), params, layout)
+            executor = FreshProcesses(options.workers, limit_bytes)
+            started = time.perf_counter()
+            job, _, facts = build.build(job, executor, Resources(), Resources())
+            wall = time.perf_counter() - started
+            searched = [job.receipt("search", index).counters for index in range(partitions * job.slices)]
+            written = sum(path.stat().st_size for path in Path(folder).rglob("*.bin")) / 2**20
+        reached = f"{facts['nprobe']} of {facts['nlist']}, {facts['recall']:.3f}"
+        for what, idle, values in (
+            ("MiB", f"{executor.idle_mib:.0f}", executor.mib),
+            ("CPU s", "", executor.seconds),
+        ):
+            cells = " | ".join(f"{values[step]:.{0 if what == 'MiB' else 1}f}" for step in STEPS)
+            print(f"| {n_rows:,} | {partitions} | {what} | {idle} | {cells} | {reached} |", flush=True)
+        largest = {name: max(counters[name] for counters in searched) for name in ("members", "queries")}
+        visits = sum(counters["queries"] for counters in searched) / n_rows
+        print(
+            f"<!-- largest unit of search: {largest['members']:,} members, {largest['queries']:,} queries; "
+            f"a row visits {visits:.2f} partitions; {written:,.0f} MiB exchanged; driver's peak {peak_mib():.0f} MiB; "
+            f"{wall:.0f} s with {options.workers} worker(s) -->",
+            flush=True,
+        )
+        totals.append(sum(executor.seconds.values()))
+    if len(totals) > 1:
+        print(
+            f"\nCPU time of all steps grows as N^{np.polyfit(np.log(options.rows), np.log(totals), 1)[0]:.2f}"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+"""A short, real training on an output folder: filter the bundled pool, run its own `train.sh`, and see the loss fall.
+
+`train.sh` starts open_clip's own training program (`open_clip_train.main`, part of the
+open_clip_torch wheel) on a CPU, with a CLIP of a million parameters. open_clip's training extra
+pins webdataset 0.2, whose interface it uses; this project needs 1.x. So that one package is put in
+a folder of its own, first on the trainer's path, as a trainer's own environment would have it.
+Prints a markdown table and exits with 1 if the loss did not fall.
+
+    python -m benchmarks.train_check --folder /tmp/train-check
+
+About two minutes on two cores; needs PyPI once, for webdataset 0.2.
+"""
+
+import argparse
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from d2prune.config.model import RunConfig
+from d2prune.execution import InProcess
+from d2prune.runs.driver import run
+
+ROOT = Path(__file__).resolve().parents[1]
+WEBDATASET = "webdataset==0.2.86"
+
+MODEL = {
+    "embed_dim": 64,
+    "vision_cfg": {"image_size": 48, "layers": 2, "width": 96, "head_width": 32, "patch_size": 8},
+    "text_cfg": {"context_length": 32, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2},
+}
+
+SETUP = """\
+# Read by every Python that starts with this folder on its path: what a trainer's environment would have by itself.
+from d2prune.embed import torchvision_shim
+
+torchvision_shim.install()
+import open_clip
+
+open_clip.add_model_config({config!r})
+"""
+
+_LOSS = re.compile(r"Train Epoch: (\d+) \[\s*(\d+)/(\d+).*Contrastive_loss: ([0-9.]+)")
+
+
+def filter_pool(folder: Path) -> Path:
+    """The output of a run over the bundled pool, made anew."""
+    for name in ("work", "out"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    config = RunConfig.parse(
+        {
+            "input": str(ROOT / "pipeline/d2prune/bundled/pool"),
+            "work_dir": str(folder / "work"),
+            "output": str(folder / "out"),
+            "embed": {"model": "demo"},
+            "graph": {"n_neighbors": 1},
+            "select": {"fraction": 0.5},
+            "write": {"samples_per_shard": 100},
+        },
+        "train_check",
+    )
+    run(config, InProcess(), "write")
+    return folder / "out"
+
+
+def trainer_path(folder: Path) -> Path:
+    """A folder that makes this environment a trainer's: webdataset 0.2, the tiny model."""
+    path = folder / "trainer"
+    if not (path / "webdataset").exists():
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--no-deps",
+            "--target",
+            str(path),
+            WEBDATASET,
+        ]
+        subprocess.run(command, check=True)
+    config = path / "check-clip.json"
+    config.write_text(json.dumps(MODEL))
+    (path / "sitecustomize.py").write_text(SETUP.format(config=str(config)))
+    return path
+
+
+def train(output: Path, folder: Path, epochs: int) -> list[tuple[int, float]]:
+    """Run `train.sh`; (epoch, loss of its last batch) of every epoch, in order."""
+    path = trainer_path(folder)
+    shutil.rmtree(folder / "logs", ignore_errors=True)
+    environment = os.environ | {
+        "PYTHONPATH": f"{path}:{ROOT}",
+        "PYTHON": sys.executable,
+        "MODEL": "check-clip",
+        "WORKERS": "1",
+        "OMP_NUM_THREADS": "2",
+    }
+    options = (
+        "--batch-size 50 --lr 1e-3 --warmup 5 --wd 0.1 --precision fp32 --seed 0 --save-frequency 0".split()
+    )
+    options += [
+        "--epochs",
+        str(epochs),
+        "--logs",
+        str(folder / "logs"),
+        "--name",
+        "check",
+        "--log-every-n-steps",
+        "100",
+    ]
+    done = subprocess.run(
+        ["sh", str(output / "train.sh"), *options], env=environment, capture_output=True, text=True
+    )
+    said = done.stdout + done.stderr
+    if done.returncode:
+        raise SystemExit(f"train.sh ended with {done.returncode}:\n{said[-4000:]}")
+    losses = {int(epoch): float(loss) for epoch, _, _, loss in _LOSS.findall(said)}
+    return sorted(losses.items())
+
+
+def main() -> int:
+    """Filter, train, print; 1 if the loss did not fall."""
+    parser = argparse.ArgumentParser(description="Train on an output folder; see the file's first lines.")
+    parser.add_argument("--folder", type=Path, required=True, help="for everything that is made")
+    parser.add_argument("--epochs", type=int, default=8)
+    arguments = parser.parse_args()
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    output = filter_pool(arguments.folder)
+    samples = sum(json.loads((output / "sizes.json").read_text()).values())
+    start = time.perf_counter()
+    losses = train(output, arguments.folder, arguments.epochs)
+    seconds = time.perf_counter() - start
+    shards = len(list(output.glob("*.tar")))
+    print(
+        f"{samples} samples in {shards} shards, {arguments.epochs} epochs of batches of 50 in {seconds:.0f} s, "
+        f"{os.cpu_count()} cores, {platform.machine()}; a model that guesses has ln 50 = 3.91.\n"
+    )
+    print("| epoch | contrastive loss at its end |\n|---|---|")
+    for epoch, loss in losses:
+        print(f"| {epoch + 1} | {loss:.3f} |")
+    fell = len(losses) == arguments.epochs and losses[-1][1] < losses[0][1] - 0.1
+    print(f"\nthe loss {'fell' if fell else 'did NOT fall'}")
+    return 0 if fell else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

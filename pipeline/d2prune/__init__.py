@@ -1,0 +1,48 @@
+"""d2prune: exact, distributed D2 Pruning (arXiv 2310.07931) for image-text pools.
+
+The public names are loaded when they are first used, so that `import d2prune` is quick.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from d2prune.version import __version__
+
+if TYPE_CHECKING:
+    from d2prune import scores
+    from d2prune.config.model import RunConfig
+    from d2prune.d2.api import selection_scores
+    from d2prune.d2.coreset import Coreset, d2_prune
+    from d2prune.knn.build import knn_graph
+    from d2prune.knn.csr import Graph
+    from d2prune.runs.driver import run
+
+_PUBLIC = {
+    "Coreset": "d2prune.d2.coreset",
+    "Graph": "d2prune.knn.csr",
+    "RunConfig": "d2prune.config.model",
+    "d2_prune": "d2prune.d2.coreset",
+    "knn_graph": "d2prune.knn.build",
+    "run": "d2prune.runs.driver",
+    "selection_scores": "d2prune.d2.api",
+}
+
+__all__ = [
+    "Coreset",
+    "Graph",
+    "RunConfig",
+    "__version__",
+    "d2_prune",
+    "knn_graph",
+    "run",
+    "scores",
+    "selection_scores",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "scores":
+        return importlib.import_module("d2prune.scores")
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_PUBLIC[name]), name)

@@ -1,0 +1,8 @@
+"""`python -m d2prune`: the same as the `d2prune` command."""
+
+import sys
+
+from d2prune.cli.main import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The `d2prune` command: parse, call, print."""

@@ -1,0 +1,1 @@
+"""What compiled kernels share: the typed decorator, atomic memory operations and threads."""

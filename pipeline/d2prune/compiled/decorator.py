@@ -1,0 +1,31 @@
+"""`kernel`: numba's `njit` with this project's settings and with types that mypy sees."""
+
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar, overload
+
+import numba
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@overload
+def kernel(function: Callable[P, R], /) -> Callable[P, R]: ...
+
+
+@overload
+def kernel(**options: Any) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
+
+
+def kernel(function: Any = None, /, **options: Any) -> Any:
+    """Compile a function to machine code that is cached on disk and runs without the GIL.
+
+    Args:
+        function: the function, where the decorator is used without brackets.
+        **options: further options of `numba.njit`, such as `inline`, `error_model` or `fastmath`.
+
+    Returns:
+        The compiled function, with the signature of the original one.
+    """
+    compile_function = numba.njit(cache=True, nogil=True, **options)
+    return compile_function if function is None else compile_function(function)

@@ -1,0 +1,1 @@
+"""What a user can configure: the model, configuration files and model names."""

@@ -1,0 +1,218 @@
+"""How many and which: from selection scores t to the nodes kept.
+
+A coreset is always "the m highest t, ties to the lower canonical position" (per group, with
+groups), so coresets of one run are nested. Where t lies in parts, the m-th highest is found by
+radix select: a few rounds of small histograms of int64 t, exact, instead of a global sort.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from d2prune.d2.fixed_point import to_fixed
+from d2prune.errors import UserError
+
+HISTOGRAM_BITS = 16
+_KEY_BITS = 64
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """The exact cut: keep every t > `score`, and the first `ties` of t == `score` in canonical order."""
+
+    score: int
+    ties: int
+
+
+def size_of_fraction(n: int, fraction: float) -> int:
+    """Budget of a fraction of n: floor(n * fraction), but at least 1 (of n >= 1).
+
+    The fraction is taken as the decimal number that was written: 0.3 of 10 is 3, although the
+    double 0.3 is below 3/10.
+
+    Raises:
+        UserError: not in (0, 1].
+    """
+    if not 0 < fraction <= 1:
+        raise UserError(f"fraction is {fraction}, expected 0 < fraction <= 1")
+    return min(n, max(1, math.floor(n * Fraction(repr(float(fraction))))))
+
+
+def drop_mask(score: ArrayLike, drop_fraction: float) -> NDArray[np.bool_]:
+    """The cut-off before the graph is built: which of N samples to drop for the lowest `score` (paper: beta, by AUM).
+
+    Args:
+        score: [N] finite numbers.
+        drop_fraction: share to drop, 0 <= drop_fraction < 1; floor(N * drop_fraction) samples, of
+            equals the later.
+
+    Returns:
+        bool [N], True: dropped.
+
+    Raises:
+        UserError: a non-finite score, or a fraction out of range.
+    """
+    if not 0 <= drop_fraction < 1:
+        raise UserError(f"drop_fraction is {drop_fraction}, expected 0 <= drop_fraction < 1")
+    values = np.asarray(score, np.float64)
+    if values.ndim != 1 or not np.isfinite(values).all():
+        raise UserError(f"drop_score: expected a 1-d array of finite numbers, got shape {values.shape}")
+    n = len(values)
+    drop = np.zeros(n, np.bool_)
+    n_drop = math.floor(n * Fraction(repr(float(drop_fraction))))
+    # Lowest first, of equals the later position first.
+    drop[(n - 1 - np.argsort(values[::-1], kind="stable"))[:n_drop]] = True
+    return drop
+
+
+def quotas(group_sizes: Sequence[int], m: int) -> list[int]:
+    """Share m among groups in proportion to their sizes by largest remainder; the sum is exactly m.
+
+    Args:
+        group_sizes: members of each group, >= 0.
+        m: total, 0 <= m <= sum(group_sizes).
+
+    Returns:
+        One quota for each group, at most its size; equal remainders go to the earlier group.
+
+    Raises:
+        UserError: m is larger than all groups together, or negative.
+    """
+    total = sum(group_sizes)
+    if not 0 <= m <= total:
+        raise UserError(f"size is {m}, expected 0 <= size <= {total}, the members of all groups")
+    if total == 0:
+        return [0] * len(group_sizes)
+    shares = [size * m // total for size in group_sizes]
+    remainders = [size * m % total for size in group_sizes]
+    by_remainder = sorted(range(len(shares)), key=lambda g: (-remainders[g], g))
+    for g in by_remainder[: m - sum(shares)]:
+        shares[g] += 1
+    return shares
+
+
+def ranking(t: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Pick order: indices by falling t, ties to the lower index; int64 [N]."""
+    # ~t reverses the order and cannot overflow.
+    return np.argsort(~t, kind="stable")
+
+
+def top(t: NDArray[np.int64], m: int, groups: ArrayLike | None = None) -> NDArray[np.int64]:
+    """The coreset of size m in pick order.
+
+    Args:
+        t: int64 [N].
+        m: 0 <= m <= N.
+        groups: [N] labels; then each group g gets its `quotas` share m_g, the top m_g of its members by t.
+
+    Returns:
+        int64 [m] indices, by falling t over all groups.
+
+    Raises:
+        UserError: m out of range, or groups of another length.
+    """
+    n = len(t)
+    if not 0 <= m <= n:
+        raise UserError(f"size is {m}, expected 0 <= size <= {n}")
+    order = ranking(t)
+    if groups is None:
+        return order[:m]
+    labels = np.asarray(groups)
+    if labels.shape != (n,):
+        raise UserError(f"groups has shape {labels.shape}, expected one label for each of {n} samples")
+    _, group, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+    share = np.asarray(quotas(sizes.tolist(), m), np.int64)
+    # Rank of each node within its group: nodes by (group, pick order), counted from the start of the group.
+    by_group = order[np.argsort(group[order], kind="stable")]
+    rank = np.empty(n, np.int64)
+    rank[by_group] = np.arange(n) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return order[rank[order] < share[group[order]]]
+
+
+def threshold_of_score(min_score: float) -> Threshold:
+    """Keep every t >= min_score (in units of the score, may be negative): the budget as a quality bar.
+
+    Raises:
+        UserError: not a number, or beyond +-2**22.
+    """
+    magnitude = int(to_fixed([abs(min_score)])[0])
+    return Threshold(score=(magnitude if min_score >= 0 else -magnitude) - 1, ties=0)
+
+
+def histogram(
+    t: NDArray[np.int64], prefix: int, prefix_bits: int, bits: int = HISTOGRAM_BITS
+) -> NDArray[np.int64]:
+    """One part's contribution to one round of `select_threshold`; a pure function of its t.
+
+    Args:
+        t: int64 [n], the part's scores.
+        prefix: the upper `prefix_bits` of the key known so far. The key of t is t + 2**63 as
+            uint64: it sorts like t.
+        prefix_bits: how many bits are known.
+        bits: how many bits to count next.
+
+    Returns:
+        int64 [2**bits]: among the t whose key starts with `prefix`, how many have each value of the
+        next bits.
+    """
+    key = t.view(np.uint64) ^ np.uint64(1 << 63)
+    if prefix_bits:
+        key = key[key >> np.uint64(_KEY_BITS - prefix_bits) == np.uint64(prefix)]
+    digit = (key >> np.uint64(_KEY_BITS - prefix_bits - bits)) & np.uint64((1 << bits) - 1)
+    return np.bincount(digit.astype(np.int64), minlength=1 << bits)
+
+
+def select_threshold(
+    total_histogram: Callable[[int, int, int], NDArray[np.int64]], m: int, bits: int = HISTOGRAM_BITS
+) -> Threshold:
+    """The exact cut for the m highest t over all parts, in 64 / bits rounds.
+
+    Args:
+        total_histogram: (prefix, prefix_bits, bits) -> the sum of every part's `histogram`.
+        m: 1 <= m <= number of all t.
+        bits: divides 64; a round costs 2**bits counters from each part.
+
+    Raises:
+        UserError: there are fewer than m scores.
+    """
+    prefix, wanted = 0, m
+    counts = np.zeros(1 << bits, np.int64)
+    digit = 0
+    for known in range(0, _KEY_BITS, bits):
+        counts = total_histogram(prefix, known, bits)
+        at_least = np.cumsum(counts[::-1])[::-1]
+        if not 1 <= wanted <= at_least[0]:
+            raise UserError(f"size is {m}, expected 1 <= size <= {int(at_least[0])} scores")
+        digit = int(np.flatnonzero(at_least >= wanted)[-1])
+        wanted -= int(at_least[digit] - counts[digit])
+        prefix = (prefix << bits) | digit
+    return Threshold(score=prefix - (1 << 63), ties=wanted)
+
+
+def kept_in_part(t: NDArray[np.int64], threshold: Threshold, ties_before: int) -> NDArray[np.bool_]:
+    """Which of a part's nodes are in the coreset.
+
+    Args:
+        t: int64 [n], in canonical order; the parts are contiguous runs of canonical positions.
+        threshold: from `select_threshold`.
+        ties_before: how many t equal to the threshold lie in the parts before this one
+            (`count_ties`, summed).
+
+    Returns:
+        bool [n].
+    """
+    tied = t == threshold.score
+    rank = ties_before + np.cumsum(tied) - tied
+    kept: NDArray[np.bool_] = (t > threshold.score) | (tied & (rank < threshold.ties))
+    return kept
+
+
+def count_ties(t: NDArray[np.int64], threshold: Threshold) -> int:
+    """How many of a part's t equal the threshold."""
+    return int(np.count_nonzero(t == threshold.score))

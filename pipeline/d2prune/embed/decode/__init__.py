@@ -1,0 +1,1 @@
+"""Decoding: image bytes to pixels, in processes of this machine and on others."""

@@ -1,0 +1,1 @@
+"""CLIP models: names, loading, encoding."""

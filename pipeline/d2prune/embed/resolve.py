@@ -1,0 +1,105 @@
+"""The configuration and the input become the parameters of the embed stage: of tars, or of tables.
+
+Looks at the configuration's `embed`, `filter` and `columns`; writes nothing. Downstream of the embed
+stage only the write stage needs to know which kind the pool is: a table has no bytes to copy.
+"""
+
+from d2prune import store
+from d2prune.config.model import RunConfig
+from d2prune.embed.filters import Filters
+from d2prune.embed.params import EmbedParams
+from d2prune.embed.tables.importer import ImportParams
+from d2prune.errors import UserError
+from d2prune.inputs.pool import InputPool
+from d2prune.inputs.tables.column_names import Columns, WantedColumns, resolve
+from d2prune.inputs.tables.files import TableFile
+
+
+def resolve_params(config: RunConfig, pool: InputPool) -> EmbedParams | ImportParams:
+    """Everything that decides the embed artifact, given the pool.
+
+    Raises:
+        UserError: a model or a column is missing, or the configuration does not fit the pool.
+    """
+    if pool.table is not None:
+        return _resolve_import(config, pool.table)
+    return _resolve_embedding(config, store.redact(pool.shards[0].url))
+
+
+def resolve_models(config: RunConfig) -> list[tuple[str, str | None]]:
+    """The models of the run as (model, pretrained), with absolute paths."""
+    from d2prune.embed.model import names
+
+    return [names.absolute(model, pretrained) for _, model, pretrained in config.embed.named_models]
+
+
+def _resolve_embedding(config: RunConfig, first: str) -> EmbedParams:
+    from d2prune.embed.model import names
+
+    embed = config.embed
+    if not embed.named_models:
+        raise UserError(
+            f"embed.model is missing: {first} is a tar, and its images need a model; "
+            "`d2prune models` lists the names, and embed.model=demo is bundled to try things out"
+        )
+    try:
+        identities = [names.identity(*model) for model in resolve_models(config)]
+    except UserError as error:
+        if not embed.models:
+            raise
+        raise UserError(f"embed.models: {error}") from error
+    filters = Filters(**config.filter.model_dump())
+    filters.setup()
+    return EmbedParams(
+        *identities[0],
+        precision=embed.precision,
+        batch_size=embed.batch_size,
+        resize=embed.resize,
+        max_pixels=embed.max_pixels,
+        fields=tuple(sorted(embed.fields.items())),
+        filters=filters,
+        compile=embed.compile,
+        others=tuple(identities[1:]),
+        names=tuple(name for name, _, _ in embed.named_models) if embed.models else (),
+    )
+
+
+def _resolve_import(config: RunConfig, table: TableFile) -> ImportParams:
+    first = store.redact(table.table.url)
+    for option, value in (
+        ("embed.model", config.embed.model),
+        ("embed.models", ", ".join(config.embed.models)),
+    ):
+        if value:
+            raise UserError(
+                f"{option} = {value}: the input already has embeddings ({first}); leave the option out"
+            )
+    set_filters = [name for name, value in config.filter.model_dump().items() if value is not None]
+    if set_filters:
+        raise UserError(
+            f"filter.{set_filters[0]}: filters look at the captions and images of tars, but {first} is a table"
+        )
+    columns = resolve(table, WantedColumns(**config.columns.model_dump()))
+    _check_columns(config, columns, first)
+    return ImportParams(columns, tuple(sorted(config.embed.fields.items())))
+
+
+def _check_columns(config: RunConfig, columns: Columns, first: str) -> None:
+    """Refuse a table without what later stages read.
+
+    Raises:
+        UserError: a side that the graph needs, or the score that is asked for, is not there.
+    """
+    for side, name in (("image", columns.image_emb), ("text", columns.text_emb)):
+        if name is None and side in config.graph.features.split("+"):
+            raise UserError(
+                f"graph.features = {config.graph.features}: no {side} embeddings found in {first}; "
+                f"name them in columns.{side}_emb, or leave that side out of graph.features"
+            )
+    asked = {"score.difficulty": config.score.difficulty, "select.drop_score": config.select.drop_score}
+    for option, score in asked.items():
+        if score == "clip_score" and columns.clip_score is None and len(columns.embeddings) < 2:
+            raise UserError(
+                f"{option} = clip_score: {first} has no such score and not both embeddings to compute it from; "
+                "name it in columns.clip_score, or another score in embed.fields"
+            )

@@ -1,0 +1,79 @@
+"""The embed stage: input tars (or tables of embeddings) in, one part per input shard out."""
+
+import dataclasses
+from collections.abc import Sequence
+from functools import partial
+from typing import cast
+
+from d2prune.embed import shard_urls, worker
+from d2prune.embed.rates import pace
+from d2prune.embed.resolve import resolve_models, resolve_params
+from d2prune.embed.tables import importer
+from d2prune.embed.tables.importer import ImportParams
+from d2prune.errors import UserError
+from d2prune.execution import Resources
+from d2prune.inputs.shards import Shard
+from d2prune.inputs.tables.files import TableShard
+from d2prune.stage.record import Built, Stage, StageRun
+from d2prune.stage.units import Work
+from d2prune.store import artifacts
+
+
+def _build(run: StageRun) -> Built:
+    planned = run.planned["embed"]
+    if isinstance(planned.params, ImportParams):
+        units = importer.plan(cast(Sequence[TableShard], run.pool.shards), planned.params)
+        make_worker = partial(importer.ImportWorker, planned.folder, planned.params)
+        work = Work("embed", planned.folder, units, make_worker, run.one_core_each(), describe=pace())
+    else:
+        work = _embed_tars(run)
+    return Built(run.run_units(work))
+
+
+def _embed_tars(run: StageRun) -> Work:
+    planned, config, resources = run.planned["embed"], run.config.embed, _resources(run)
+    first, *others = resolve_models(run.config)
+    make_worker = partial(
+        worker.EmbedWorker,
+        planned.folder,
+        planned.params,
+        *first,
+        decode_processes=min(int(resources.num_cpus), worker.MAX_PROCESSES),
+        image_timeout=config.image_timeout,
+        others=tuple(others),
+        helpers=run.executor.helpers(resources) if config.decode == "remote" else None,
+    )
+    units = worker.plan(cast(Sequence[Shard], run.pool.shards), planned.params)
+    return Work("embed", planned.folder, units, make_worker, resources, describe=pace())
+
+
+def _resources(run: StageRun) -> Resources:
+    """A GPU gets its share of the machine's cores for decoding; without one, a worker has one core."""
+    num_gpus = run.config.ray.num_gpus
+    cores = run.executor.worker_cores(max(1.0, run.executor.cpus_per_gpu() * num_gpus))
+    return dataclasses.replace(run.one_core_each(), num_cpus=cores, num_gpus=num_gpus, at_once=worker.AT_ONCE)
+
+
+def _check(run: StageRun, built: Built) -> None:
+    counters = built.counters
+    books = {name: counters.get(name, 0) for name in (worker.EMBEDDED, worker.REJECTED, worker.FILTERED)}
+    artifacts.balance("embed", counters[worker.READ], books)
+    worker.check_reject_rate(counters, run.config.embed.max_reject_rate)
+    if not counters[worker.EMBEDDED]:
+        raise UserError(f"input: none of {counters[worker.READ]} samples could be embedded")
+    if not run.pool.has_images:
+        importer.check_dimensions(built.receipts)
+
+
+def _record_urls(run: StageRun) -> None:
+    shard_urls.record(run.config.work_dir, run.planned["embed"].fingerprint, run.pool.shards)
+
+
+STAGE = Stage(
+    name="embed",
+    inputs=("pool",),
+    params=resolve_params,
+    build=_build,
+    check=_check,
+    when_complete=_record_urls,
+)

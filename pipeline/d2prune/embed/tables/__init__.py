@@ -1,0 +1,1 @@
+"""Import of pools that already have embeddings."""

@@ -1,0 +1,144 @@
+"""`d2prune explore`: the page and its answers over HTTP, for the browser on this machine and for nobody else.
+
+Listens on 127.0.0.1 only, answers only requests whose Host header names that address (a page
+elsewhere whose name was made to point here is turned away), and only GET. Nothing is loaded from
+anywhere else: a Content-Security-Policy says so. Invariant: nothing is written.
+"""
+
+import json
+import logging
+import re
+from collections.abc import Mapping
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from d2prune.errors import D2PruneError, UserError
+from d2prune.explore.api import Explorer
+
+log = logging.getLogger(__name__)
+
+HOST = "127.0.0.1"
+_FOLDER = Path(__file__).parent / "page"
+_FILES = {
+    "/": ("index.html", "text/html; charset=utf-8"),
+    "/app.js": ("app.js", "text/javascript; charset=utf-8"),
+    "/view.js": ("view.js", "text/javascript; charset=utf-8"),
+    "/app.css": ("app.css", "text/css; charset=utf-8"),
+    "/icon.svg": ("icon.svg", "image/svg+xml"),
+}
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    # Another site may neither embed a picture from here nor look into a window that shows this page.
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+
+
+class Server(ThreadingHTTPServer):
+    """Serves one explorer on a port of the loopback interface; 0: a free one."""
+
+    daemon_threads = True
+
+    def __init__(self, explorer: Explorer, port: int = 0) -> None:
+        self.explorer = explorer
+        try:
+            super().__init__((HOST, port), _Handler)
+        except (OSError, OverflowError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise UserError(f"--port {port}: {reason}; expected a free port, or 0") from error
+
+    @property
+    def url(self) -> str:
+        """Where the page is."""
+        return f"http://{HOST}:{self.server_address[1]}/"
+
+    @property
+    def hosts(self) -> frozenset[str]:
+        """What a Host header may say."""
+        port = self.server_address[1]
+        return frozenset({f"{HOST}:{port}", f"localhost:{port}"})
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Server
+    server_version = "d2prune"
+    sys_version = ""
+    protocol_version = "HTTP/1.1"
+    # A browser that opens a connection and says nothing must not hold a thread for ever.
+    timeout = 60
+
+    def do_GET(self) -> None:
+        if self.headers.get("Host", "").lower() not in self.server.hosts:
+            self._send(HTTPStatus.FORBIDDEN, b"expected the Host header of this server\n", "text/plain")
+            return
+        parts = urlsplit(self.path)
+        try:
+            self._answer(parts.path, dict(parse_qsl(parts.query)))
+        except UserError as error:
+            self._json({"error": str(error)}, HTTPStatus.BAD_REQUEST)
+        except D2PruneError as error:
+            self._json({"error": str(error)}, HTTPStatus.INTERNAL_SERVER_ERROR)
+        except ConnectionError:
+            # The browser went on to something else.
+            self.close_connection = True
+        except Exception:
+            log.exception("explore: %s failed", parts.path)
+            self._json({"error": "defect: see the terminal"}, HTTPStatus.INTERNAL_SERVER_ERROR)
+
+    def _answer(self, path: str, asked: Mapping[str, str]) -> None:
+        explorer = self.server.explorer
+        if path in _FILES:
+            name, kind = _FILES[path]
+            self._send(HTTPStatus.OK, (_FOLDER / name).read_bytes(), kind)
+        elif path == "/api/run":
+            self._json(explorer.about())
+        elif path == "/api/samples":
+            self._json(explorer.samples(asked))
+        elif path == "/api/clusters":
+            self._json(explorer.clusters())
+        elif path == "/api/cut":
+            self._json(explorer.cut(asked))
+        elif found := re.fullmatch(r"/api/sample/(\d{1,18})", path):
+            self._json(explorer.sample(int(found[1])))
+        elif found := re.fullmatch(r"/picture/(small|large)/(\d{1,18})", path):
+            picture = explorer.picture(int(found[2]), found[1])
+            if picture:
+                self._send(HTTPStatus.OK, picture, "image/webp", "private, max-age=3600")
+            else:
+                self._send(HTTPStatus.NOT_FOUND, b"", "text/plain")
+        else:
+            self._send(HTTPStatus.NOT_FOUND, b"not found\n", "text/plain")
+
+    def _json(self, value: Any, status: HTTPStatus = HTTPStatus.OK) -> None:
+        self._send(status, json.dumps(value, allow_nan=False).encode(), "application/json")
+
+    def _send(self, status: HTTPStatus, body: bytes, kind: str, cache: str = "no-store") -> None:
+        self.send_response(status)
+        for name, value in {**_HEADERS, "Content-Type": kind, "Cache-Control": cache}.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        log.debug("explore: " + format, *arguments)
+
+
+def serve(explorer: Explorer, port: int) -> None:
+    """Serve until interrupted.
+
+    Raises:
+        UserError: the port is taken.
+    """
+    with Server(explorer, port) as server:
+        print(f"{server.url}\nCtrl-C ends it. Only this machine can open it.", flush=True)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            print()

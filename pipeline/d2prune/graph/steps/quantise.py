@@ -1,0 +1,151 @@
+"""Steps `quantiser`, `truth` and `layout`: the lists, how many of them a row must visit, and who searches which.
+
+`quantiser` collects the seeded samples from all parts and trains; `truth` searches the samples in
+every part by brute force; `layout` chooses nprobe from what they found. `measured_recall` judges,
+at the end, another sample.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from numpy.typing import NDArray
+
+from d2prune.graph.steps.job import Job, features_of, groups_of, members_of_groups, read_part
+from d2prune.knn.block_search import NO_POSITION, TopK
+from d2prune.knn.build import RECALL_QUERIES, tuned_nprobe
+from d2prune.knn.duplicates import expand
+from d2prune.knn.list_partitions import group_lists
+from d2prune.knn.merge import merge, without_self
+from d2prune.knn.quantiser import Quantiser, default_nlist, train, training_sample
+from d2prune.knn.recall import Recall, brute_force, measure, samples
+from d2prune.store.artifacts import Receipt
+
+Float32 = NDArray[np.float32]
+Int64 = NDArray[np.int64]
+
+CENTROIDS, SIZES, PARTITIONS = "centroids.npy", "sizes.npy", "partitions.npy"
+TUNING, CHECKED = "tuning", "checked"
+NPROBE = "nprobe"
+_BLOCK = 8_192
+_READ_AHEAD = 4
+
+
+def quantiser(job: Job, _: int) -> Receipt:
+    """Train the centroids, and store the samples that recall is measured on."""
+    params, n_members = job.params, job.members[-1]
+    nlist = min(params.nlist or default_nlist(n_members), n_members)
+    training = training_sample(n_members, nlist, params.seed)
+    tuning, checked = samples(n_members, RECALL_QUERIES, params.seed)
+    wanted = np.unique(np.concatenate([training, tuning, checked]))
+
+    def pick(part: int) -> tuple[Float32, Int64]:
+        ranks = wanted[slice(*np.searchsorted(wanted, job.members[part : part + 2]))] - job.members[part]
+        rows = read_part(job, part)
+        chosen = np.flatnonzero(rows.is_member)[ranks]
+        return features_of(job, rows.raw[chosen]), rows.positions[chosen]
+
+    touched = np.flatnonzero(np.diff(np.searchsorted(wanted, job.members))).tolist()
+    picked = []
+    with ThreadPoolExecutor(_READ_AHEAD) as pool:
+        for first in range(0, len(touched), _READ_AHEAD):
+            picked += list(pool.map(pick, touched[first : first + _READ_AHEAD]))
+    rows_WD, positions_W = (np.concatenate(arrays) for arrays in zip(*picked, strict=True))
+    training_SD = rows_WD[np.searchsorted(wanted, training)]
+    centroids_LD = train(training_SD, nlist, params.seed, threads=job.layout.threads)
+    home_S = Quantiser(centroids_LD).nearest(training_SD, 1, job.layout.threads).positions[:, 0]
+    files = {CENTROIDS: centroids_LD, SIZES: np.bincount(home_S, minlength=nlist)}
+    for name, ranks in ((TUNING, tuning), (CHECKED, checked)):
+        chosen = np.searchsorted(wanted, ranks)
+        files |= {f"{name}.npy": rows_WD[chosen], f"{name}-positions.npy": positions_W[chosen]}
+    return job.commit("quantiser", 0, files, facts={"nlist": nlist})
+
+
+def truth(job: Job, part: int) -> Receipt:
+    """Find the nearest members in a part of each sampled row.
+
+    Of the tuning sample, representatives with their home lists; of the checked one, all rows they stand for.
+    """
+    positions_M, raw_MD = read_part(job, part).members()
+    threads = job.layout.threads
+    names = [CHECKED] if job.params.nprobe is not None else [CHECKED, TUNING]
+    samples = [job.array("quantiser", 0, f"{name}.npy") for name in names]
+    # Both samples at once, so that each row is normalised once.
+    top = brute_force(
+        np.concatenate(samples),
+        (
+            (features_of(job, raw_MD[start : start + _BLOCK]), positions_M[start : start + _BLOCK])
+            for start in range(0, len(raw_MD), _BLOCK)
+        ),
+        job.n_best,
+        threads,
+    )
+    n_checked = len(samples[0])
+    files = {}
+    if TUNING in names:
+        tuning = TopK(top.sq_distances[n_checked:], top.positions[n_checked:])
+        found = np.unique(tuning.positions[tuning.positions != NO_POSITION])
+        rows_FD = features_of(job, raw_MD[np.searchsorted(positions_M, found)])
+        lists = Quantiser(job.array("quantiser", 0, CENTROIDS)).nearest(rows_FD, 1, threads)
+        files = _files(TUNING, tuning) | {"found.npy": found, "lists.npy": lists.positions[:, 0]}
+    checked = TopK(top.sq_distances[:n_checked], top.positions[:n_checked])
+    checked = expand(checked, *groups_of(positions_M, members_of_groups(job, part)))
+    return job.commit("truth", part, files | _files(CHECKED, checked))
+
+
+def layout(job: Job, _: int) -> Receipt:
+    """Choose nprobe, unless it is given, and group the lists into partitions."""
+    centroids_LD = job.array("quantiser", 0, CENTROIDS)
+    nprobe = job.params.nprobe
+    if nprobe is None:
+        nprobe = _tuned(job, Quantiser(centroids_LD))
+    n_partitions = min(job.partitions, len(centroids_LD))
+    partition_L = group_lists(centroids_LD, job.array("quantiser", 0, SIZES), n_partitions)
+    facts = {NPROBE: min(nprobe, len(centroids_LD))}
+    return job.commit("layout", 0, {PARTITIONS: partition_L}, facts=facts)
+
+
+def measured_recall(job: Job, found_SK: Float32) -> Recall | None:
+    """The recall reached on the checked sample; None if the pool is too small to have one.
+
+    Args:
+        job: whose `truth` is done.
+        found_SK: float32 [S, K], the squared distances of the directed neighbours of the sample, by position.
+    """
+    if len(found_SK) == 0:
+        return None
+    positions_S = job.array("quantiser", 0, f"{CHECKED}-positions.npy")
+    return measure(found_SK, without_self(_true(job, CHECKED), positions_S).sq_distances)
+
+
+def _tuned(job: Job, lists: Quantiser) -> int:
+    positions_S = job.array("quantiser", 0, f"{TUNING}-positions.npy")
+    true_SK = without_self(_true(job, TUNING), positions_S).positions
+    true_lists_SK = np.full(true_SK.shape, -1, np.int64)
+    starts = job.starts
+    for part in range(len(job.parts)):
+        mine = (true_SK >= starts[part]) & (true_SK < starts[part + 1])
+        if mine.any():
+            found = np.searchsorted(job.array("truth", part, "found.npy"), true_SK[mine])
+            true_lists_SK[mine] = job.array("truth", part, "lists.npy")[found]
+    target = job.params.target_recall
+    assert target is not None
+    return tuned_nprobe(
+        lists, job.array("quantiser", 0, f"{TUNING}.npy"), true_lists_SK, target, job.layout.threads
+    )
+
+
+def _files(sample: str, top: TopK) -> dict[str, NDArray[np.generic]]:
+    return {f"{sample}-sq-distances.npy": top.sq_distances, f"{sample}-neighbours.npy": top.positions}
+
+
+def _true(job: Job, sample: str) -> TopK:
+    """The nearest over all parts."""
+    top: TopK | None = None
+    for part in range(len(job.parts)):
+        arrays = [job.array("truth", part, f"{sample}-{name}.npy") for name in ("sq-distances", "neighbours")]
+        more = TopK(*arrays)
+        top = more if top is None else merge([top, more])
+    assert top is not None
+    return top

@@ -1,0 +1,51 @@
+"""The input of a run, found and listed: tars, or tables that already hold embeddings."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from d2prune.inputs import shards as tars
+from d2prune.inputs.find import SourceShard, find_input
+from d2prune.inputs.shards import Shard
+from d2prune.inputs.tables import files as tables
+from d2prune.inputs.tables.files import TableFile
+
+TABLE_PART_BYTES = 128 << 20
+"""Larger tables are cut into parts of about this size, since later stages hold one part in memory at a time."""
+
+
+@dataclass(frozen=True)
+class InputPool:
+    """The pool of a run.
+
+    Attributes:
+        shards: its parts, in canonical order.
+        identity: fingerprint of all of them: names, sizes, versions and order.
+        table: the first table file; None if the pool is tars.
+    """
+
+    shards: tuple[SourceShard, ...]
+    identity: str
+    table: TableFile | None = None
+
+    @property
+    def has_images(self) -> bool:
+        """Whether the pool holds images, which need a model; tables hold embeddings."""
+        return self.table is None
+
+
+def open_pool(given: str | Sequence[str]) -> InputPool:
+    """Find the input and list its shards; nothing is written.
+
+    Args:
+        given: as of `find_input`.
+
+    Raises:
+        UserError: nothing there, or not understood; see `find_input`.
+    """
+    found = find_input(given)
+    files = [file for file in found if isinstance(file, TableFile)]
+    if files:
+        parts = tables.cut(files, TABLE_PART_BYTES)
+        return InputPool(tuple(parts), tables.pool_identity(parts), files[0])
+    shards = [shard for shard in found if isinstance(shard, Shard)]
+    return InputPool(tuple(shards), tars.pool_identity(shards))

@@ -1,0 +1,1 @@
+"""Reading tables of embeddings: parquet, npz and npy."""

@@ -1,0 +1,138 @@
+"""One 512-byte tar header block -> its fields; PAX records; the key rule. Pure functions of bytes.
+
+Formats read: POSIX ustar (name, prefix), GNU (base-256 numbers, long names in the member before),
+old V7 tars, and PAX records (`path`, `size`). Sources: POSIX.1-2017 `pax`, "ustar Interchange
+Format" and "pax Header Block"; GNU tar manual, "Basic Tar Format".
+"""
+
+import re
+from typing import NamedTuple
+from zlib import adler32
+
+BLOCK = 512
+MAGIC = b"ustar"
+MAGIC_OFFSET = 257
+ZERO_BLOCK = bytes(BLOCK)
+
+LONG_NAME = b"L"
+LONG_LINK = b"K"
+PAX_NEXT = b"x"
+PAX_GLOBAL = b"g"
+SOLARIS_PAX = b"X"
+# Hard link, symbolic link, devices, directory, fifo: no payload follows, whatever the size field says.
+NO_PAYLOAD = frozenset(b"123456")
+REGULAR = frozenset(b"0\0" + b"7")
+
+# The checksum is the sum of the block with its own field read as eight spaces. The low half of
+# Adler-32 is 1 + that sum of bytes, modulo 65521, and is ten times as fast here as `sum`, which
+# took half the time of walking a tar.
+_FIELD_AS_SPACES = 8 * ord(" ")
+_ADLER = 65521
+
+_METADATA = re.compile(r"__[^/]*__($|/)")
+
+
+class Header(NamedTuple):
+    """One valid header block. `size` is the payload's bytes, without padding; `name` is raw bytes."""
+
+    name: bytes
+    size: int
+    kind: int
+
+
+def number(field: bytes) -> int:
+    """Reads a numeric header field: octal digits, or GNU base-256 where the first byte is 0x80 or 0xff.
+
+    Raises:
+        ValueError: the field is neither.
+    """
+    try:
+        return int(field.rstrip(b"\0 ") or b"0", 8)
+    except ValueError:
+        pass
+    if field and field[0] in (0x80, 0xFF):
+        value = int.from_bytes(field[1:], "big")
+        return value if field[0] == 0x80 else value - (1 << (8 * (len(field) - 1)))
+    text = field.split(b"\0", 1)[0].strip(b" ")
+    return int(text, 8) if text else 0
+
+
+def parse_header(block: bytes) -> Header | None:
+    """Reads one 512-byte block.
+
+    Returns:
+        The header, or None if the checksum or a number is wrong (the caller has told zero blocks
+        apart before).
+    """
+    try:
+        checksum = number(block[148:156])
+        if (checksum - _FIELD_AS_SPACES + 1) % _ADLER != adler32(block[156:], adler32(block[:148])) & 0xFFFF:
+            if checksum != _signed_sum(block):
+                return None
+        size = number(block[124:136])
+    except ValueError:
+        return None
+    if size < 0:
+        return None
+    kind = block[156]
+    name = block[:100].split(b"\0", 1)[0]
+    # GNU tar's own magic is "ustar  \0"; it uses the prefix bytes for times.
+    if block[345] and block[MAGIC_OFFSET : MAGIC_OFFSET + 6] == b"ustar\0":
+        name = block[345:500].split(b"\0", 1)[0] + b"/" + name
+    if kind == 0 and name.endswith(b"/"):
+        kind = ord("5")  # V7 tars had no directory type
+    if kind in NO_PAYLOAD:
+        size = 0
+    return Header(name, size, kind)
+
+
+def _signed_sum(block: bytes) -> int:
+    # Some old programs summed signed chars.
+    rest = block[:148] + block[156:]
+    return sum(rest) - 256 * sum(byte > 127 for byte in rest) + _FIELD_AS_SPACES
+
+
+def parse_pax(payload: bytes) -> dict[bytes, bytes]:
+    """Reads PAX records, each `<length> <key>=<value>` and a newline.
+
+    Raises:
+        ValueError: a record's length or shape is wrong.
+    """
+    records: dict[bytes, bytes] = {}
+    position = 0
+    while position < len(payload) and payload[position]:
+        space = payload.find(b" ", position, position + 20)
+        length = int(payload[position:space]) if space > position else 0
+        end = position + length
+        if length <= space + 1 - position or end > len(payload) or payload[end - 1] != 0x0A:
+            raise ValueError(f"PAX record at byte {position} is malformed")
+        key, equals, value = payload[space + 1 : end - 1].partition(b"=")
+        if not equals:
+            raise ValueError(f"PAX record at byte {position} has no '='")
+        records[key] = value
+        position = end
+    return records
+
+
+def decode_name(name: bytes) -> str:
+    """Decodes a member name as UTF-8; other bytes are written out in hex, so that different names stay different."""
+    return name.decode("utf-8", "backslashreplace")
+
+
+def split_name(name: str) -> tuple[str, str] | None:
+    """Splits a member name into (key, lower-case extension) by WebDataset's rule.
+
+    The key is the path up to the first dot of the file name, folders included; the extension is all
+    after that dot.
+
+    Returns:
+        None for what is no part of a sample: no dot, hidden files (macOS leaves `._name.jpg` beside
+        each file), and WebDataset's own metadata (`__name__/...`).
+    """
+    cut = name.rfind("/") + 1
+    dot = name.find(".", cut)
+    if dot <= cut:
+        return None
+    if name.startswith("__") and _METADATA.match(name):
+        return None
+    return name[:dot], name[dot + 1 :].lower()

@@ -1,0 +1,260 @@
+"""Header by header through a tar: regular members that may belong to samples, and faults. Never raises on content.
+
+Sources give bytes front to back; the walker asks which payloads to load. How faults are met is told
+in `tar.py`.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import IO, NamedTuple, Protocol
+
+from d2prune.inputs import reasons
+from d2prune.inputs.tar.header import (
+    BLOCK,
+    LONG_LINK,
+    LONG_NAME,
+    MAGIC,
+    MAGIC_OFFSET,
+    NO_PAYLOAD,
+    PAX_GLOBAL,
+    PAX_NEXT,
+    REGULAR,
+    SOLARIS_PAX,
+    ZERO_BLOCK,
+    Header,
+    decode_name,
+    parse_header,
+    parse_pax,
+    split_name,
+)
+
+# Longer "long names" are garbage that happened to have a valid checksum.
+_MAX_META_BYTES = 1 << 20
+_SKIP_CHUNK = 1 << 20
+_META = frozenset(LONG_NAME + LONG_LINK + PAX_NEXT + PAX_GLOBAL + SOLARIS_PAX)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A place where the tar could not be read. `reason` is from `reasons`; `key` is empty where no name was legible."""
+
+    key: str
+    reason: str
+    detail: str
+    offset: int
+
+
+class Member(NamedTuple):
+    """One regular member: [offset, end) is headers through padding; `start` is the payload, None if not loaded."""
+
+    name: str
+    key: str
+    extension: str
+    offset: int
+    start: int
+    end: int
+    size: int
+    payload: bytes | None
+
+
+class _Source(Protocol):
+    position: int
+
+    def take(self, count: int) -> bytes: ...
+    def skip(self, count: int) -> int: ...
+    def put_back(self, data: bytes) -> None: ...
+
+
+class StreamSource:
+    """Exact reads from a stream that may return short ones, with push-back for the search after a bad header."""
+
+    def __init__(self, stream: IO[bytes], position: int = 0):
+        self._stream = stream
+        self._back = b""
+        self.position = position
+
+    def take(self, count: int) -> bytes:
+        """The next `count` bytes; fewer only at the end."""
+        if self._back:
+            data, self._back = self._back[:count], self._back[count:]
+        else:
+            data = self._stream.read(count)
+        if len(data) < count:
+            parts = [data]
+            missing = count - len(data)
+            while missing and (more := self._stream.read(missing)):
+                parts.append(more)
+                missing -= len(more)
+            data = b"".join(parts)
+        self.position += len(data)
+        return data
+
+    def skip(self, count: int) -> int:
+        """Passes over bytes; returns how many there were."""
+        left = count
+        while left and (data := self.take(min(left, _SKIP_CHUNK))):
+            left -= len(data)
+        return count - left
+
+    def put_back(self, data: bytes) -> None:
+        """Makes bytes just taken the next ones again."""
+        self._back = data + self._back
+        self.position -= len(data)
+
+
+class ViewSource:
+    """A buffer as a source; skipping costs nothing."""
+
+    def __init__(self, view: memoryview, position: int = 0):
+        self._view = view
+        self.position = position
+
+    def take(self, count: int) -> bytes:
+        """The next `count` bytes; fewer only at the end."""
+        data = bytes(self._view[self.position : self.position + count])
+        self.position += len(data)
+        return data
+
+    def skip(self, count: int) -> int:
+        """Passes over bytes; returns how many there were."""
+        count = min(count, len(self._view) - self.position)
+        self.position += count
+        return count
+
+    def put_back(self, data: bytes) -> None:
+        """Makes bytes just taken the next ones again."""
+        self.position -= len(data)
+
+
+class Walker:
+    """Header by header through a source: regular members that belong to samples, and faults."""
+
+    def __init__(self, source: _Source, wants: Callable[[str], bool], max_member_bytes: int):
+        self._source = source
+        self._wants = wants
+        self._max_member_bytes = max_member_bytes
+        self._global_pax: dict[bytes, bytes] = {}
+        self.end_mark = False
+
+    def __iter__(self) -> Iterator[Member | Fault]:
+        source = self._source
+        start = -1  # of the meta headers before the member they describe
+        long_name: bytes | None = None
+        pax: dict[bytes, bytes] = {}
+        while True:
+            at = source.position
+            block = source.take(BLOCK)
+            if not block:
+                if start >= 0:
+                    key = _key(pax.get(b"path") or long_name)
+                    yield Fault(
+                        key, reasons.TAR_TRUNCATED, f"the tar ends at byte {at}, before a member", start
+                    )
+                return
+            if block == ZERO_BLOCK:
+                self.end_mark = True
+                continue
+            if len(block) < BLOCK:
+                if block.strip(b"\0"):
+                    name = pax.get(b"path") or long_name or block[:100].split(b"\0")[0]
+                    detail = f"the tar ends at byte {source.position}, inside a header"
+                    yield Fault(_key(name), reasons.TAR_TRUNCATED, detail, at)
+                return
+            self.end_mark = False
+            header = parse_header(block)
+            if header is None:
+                start, long_name, pax = -1, None, {}
+                yield self._resume_after(block, at)
+                continue
+            if header.kind in _META:
+                if header.kind != PAX_GLOBAL[0] and start < 0:
+                    start = at
+                if header.size > _MAX_META_BYTES:
+                    source.skip(_padded(header.size))
+                    yield Fault(
+                        "", reasons.TAR_CORRUPT, f"extended header of {header.size} bytes at byte {at}", at
+                    )
+                    continue
+                payload = source.take(_padded(header.size))
+                if len(payload) < header.size:
+                    yield Fault("", reasons.TAR_TRUNCATED, f"the tar ends at byte {source.position}", start)
+                    return
+                payload = payload[: header.size]
+                if header.kind == LONG_NAME[0]:
+                    long_name = payload.split(b"\0", 1)[0]
+                elif header.kind != LONG_LINK[0]:
+                    try:
+                        (self._global_pax if header.kind == PAX_GLOBAL[0] else pax).update(parse_pax(payload))
+                    except ValueError as error:
+                        yield Fault("", reasons.TAR_CORRUPT, f"{error} (header at byte {at})", at)
+                continue
+            member = self._member(header, at if start < 0 else start, long_name, pax)
+            start, long_name, pax = -1, None, {}
+            if member is not None:
+                yield member
+                if isinstance(member, Fault):
+                    return
+
+    def _member(
+        self, header: Header, offset: int, long_name: bytes | None, pax: dict[bytes, bytes]
+    ) -> Member | Fault | None:
+        source = self._source
+        if self._global_pax:
+            pax = {**self._global_pax, **pax}
+        size, regular = header.size, header.kind in REGULAR
+        if pax:
+            digits = pax.get(b"size", b"")
+            if digits.isdigit() and len(digits) < 20 and header.kind not in NO_PAYLOAD:
+                size = int(digits)
+            regular = regular and not any(record.startswith(b"GNU.sparse.") for record in pax)
+        name = decode_name(pax.get(b"path") or long_name or header.name)
+        split = split_name(name) if regular else None
+        key, extension = split or ("", "")
+        start = source.position
+        load = split is not None and size <= self._max_member_bytes and self._wants(extension)
+        if load:
+            payload = source.take(size)
+            got = len(payload)
+        else:
+            payload = None
+            got = source.skip(size)
+        if got < size:
+            detail = f"the tar ends at byte {source.position}, {size - got} bytes before the end of {name}"
+            return Fault(key, reasons.TAR_TRUNCATED, detail, offset)
+        if size % BLOCK:
+            source.take(BLOCK - size % BLOCK)
+        if split is None:
+            return None
+        return Member(name, key, extension, offset, start, source.position, size, payload)
+
+    def _resume_after(self, window: bytes, at: int) -> Fault:
+        """Drops bytes up to the next valid ustar header; what is dropped becomes one fault."""
+        source = self._source
+        base, search = at, 1
+        gzip = window[:2] == b"\x1f\x8b"
+        while True:
+            found = window.find(MAGIC, search + MAGIC_OFFSET)
+            while found >= 0 and found - MAGIC_OFFSET + BLOCK <= len(window):
+                candidate = found - MAGIC_OFFSET
+                if parse_header(window[candidate : candidate + BLOCK]) is not None:
+                    source.put_back(window[candidate:])
+                    detail = f"no valid header at byte {at}; resumed at byte {base + candidate}"
+                    return Fault("", reasons.TAR_CORRUPT, detail, at)
+                found = window.find(MAGIC, found + 1)
+            more = source.take(_SKIP_CHUNK)
+            if not more:
+                detail = f"no valid header from byte {at} to the end at byte {source.position}"
+                return Fault("", reasons.TAR_CORRUPT, detail + (" (gzip-compressed?)" if gzip else ""), at)
+            keep = max(len(window) - BLOCK, 0)
+            base += keep
+            search = 1 if keep == 0 and base == at else 0
+            window = window[keep:] + more
+
+
+def _key(name: bytes | None) -> str:
+    split = split_name(decode_name(name)) if name else None
+    return split[0] if split else ""
+
+
+def _padded(size: int) -> int:
+    return -(-size // BLOCK) * BLOCK

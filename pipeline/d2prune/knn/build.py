@@ -1,0 +1,335 @@
+"""The kNN graph of embeddings in memory: the kernels of this package put together without files or workers.
+
+Reads embeddings [N, D]; gives a `Graph` and how it was made. Invariant: the graph is a function of
+the embeddings and the parameters; threads, tiles and machine leave no trace. Without a target
+recall, or below EXACT_BELOW rows, it is the exact kNN graph, ties to the lower position.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from d2prune.compiled.threads import available_cores, parallel_ranges
+from d2prune.errors import UserError
+from d2prune.knn.backend import projection_for, search_probes
+from d2prune.knn.block_search import NO_POSITION, TopK
+from d2prune.knn.csr import Graph
+from d2prune.knn.duplicates import Groups, collapse, expand
+from d2prune.knn.features import unit_rows
+from d2prune.knn.lists import Lists
+from d2prune.knn.merge import without_self
+from d2prune.knn.projections import Images
+from d2prune.knn.quantiser import Quantiser, default_nlist, probes_of, train, training_sample
+from d2prune.knn.recall import Recall, brute_force, choose_nprobe, measure, samples
+from d2prune.knn.symmetrise import symmetrise
+
+log = logging.getLogger(__name__)
+
+Float32 = NDArray[np.float32]
+Int32 = NDArray[np.int32]
+Int64 = NDArray[np.int64]
+
+EXACT_BELOW = 20_000
+RECALL_QUERIES = 1_000
+_BLOCK = 8_192
+_FIRST_PROBES = 64
+_LIKELY_PROBES = 16
+
+
+@dataclass(frozen=True)
+class KnnReport:
+    """A graph and how it was made.
+
+    Attributes:
+        graph: the undirected graph.
+        neighbours: int64 [N, k], directed neighbours, nearest first; search.NO_POSITION where there is none.
+        sq_distances: float32 [N, k], inf where there is none.
+        nlist: lists searched; 0 if exact.
+        nprobe: lists visited by each row; 0 if exact.
+        recall: measured on rows that took no part in choosing nprobe; exactly 1 if exact; None if
+            not measured.
+    """
+
+    graph: Graph
+    neighbours: Int64
+    sq_distances: Float32
+    nlist: int
+    nprobe: int
+    recall: Recall | None
+
+
+def knn_graph(
+    embeddings: NDArray[Any],
+    n_neighbors: int = 5,
+    target_recall: float | None = None,
+    seed: int = 0,
+    nlist: int | None = None,
+    nprobe: int | None = None,
+) -> Graph:
+    """Return the undirected graph of each row's nearest neighbours (paper, section 3.1).
+
+    Args:
+        embeddings: float16, float32 or float64 [N, D]; rows are normalised first.
+        n_neighbors: k >= 1; rows of a pool of k rows or fewer get all the others.
+        target_recall: in (0, 1]: search inverted lists, as many as reach this recall@k. None:
+            exact, unless `nprobe`.
+        seed: of the k-means sample and the recall samples.
+        nlist: number of lists; None chooses from N.
+        nprobe: lists visited by each row, instead of a target; `nlist` of them give the exact graph.
+
+    Returns:
+        Graph(indptr int64 [N+1], indices int64 [E], sq_distances float32 [E]); symmetric, rows
+        sorted by index.
+
+    Raises:
+        UserError: no rows, a row without direction (named), or parameters out of range.
+    """
+    return knn_graph_report(embeddings, n_neighbors, target_recall, seed, nlist, nprobe).graph
+
+
+def knn_graph_report(
+    embeddings: NDArray[Any],
+    n_neighbors: int = 5,
+    target_recall: float | None = None,
+    seed: int = 0,
+    nlist: int | None = None,
+    nprobe: int | None = None,
+    threads: int | None = None,
+    recall_queries: int = RECALL_QUERIES,
+) -> KnnReport:
+    """Do what `knn_graph` does and tell how.
+
+    Args:
+        embeddings: as in `knn_graph`.
+        n_neighbors: as in `knn_graph`.
+        target_recall: as in `knn_graph`.
+        seed: as in `knn_graph`.
+        nlist: as in `knn_graph`.
+        nprobe: as in `knn_graph`.
+        threads: workers; None takes the cores there are. It changes speed only.
+        recall_queries: rows of the sample that chooses nprobe, and of the other one that recall is
+            measured on; 0: no measurement, for which nprobe must be given.
+
+    Returns:
+        The graph, the directed neighbours, the lists used and the recall reached.
+
+    Raises:
+        UserError: as in `knn_graph`.
+    """
+    _check(embeddings, n_neighbors, target_recall, nlist, nprobe)
+    threads = threads or available_cores()
+    rows_ND = unit_rows(embeddings, threads=threads)
+    n_rows = len(rows_ND)
+    groups = collapse(rows_ND, threads)
+    rows_RD = rows_ND if len(groups.first_R) == n_rows else rows_ND[groups.first_R]
+    lists_wanted = wants_lists(n_rows, target_recall, nprobe)
+    if lists_wanted:
+        top, nlist, nprobe, checked_R = _search(
+            rows_RD, groups.first_R, n_neighbors, target_recall, seed, nlist, nprobe, threads, recall_queries
+        )
+    else:
+        top, nlist, nprobe = (
+            brute_force(rows_RD, _blocks(rows_RD, groups.first_R), n_neighbors + 1, threads),
+            0,
+            0,
+        )
+        checked_R = np.empty(0, np.int64)
+    own_N = np.arange(n_rows)
+    found = _of_rows(top, groups, own_N)
+    recall = None if lists_wanted else Recall(1.0, 1.0, 1.0, n_rows)
+    if len(checked_R):
+        truth = brute_force(rows_RD[checked_R], _blocks(rows_RD, groups.first_R), n_neighbors + 1, threads)
+        sample = groups.first_R[checked_R]
+        true = without_self(expand(truth, groups, own_N), sample)
+        recall = measure(found.sq_distances[sample], true.sq_distances)
+        log.info("recall@%d %.4f (95%%: %.4f to %.4f)", n_neighbors, recall.value, recall.low, recall.high)
+    graph = symmetrise(found.positions, found.sq_distances)
+    return KnnReport(graph, found.positions, found.sq_distances, nlist, nprobe, recall)
+
+
+def wants_lists(n_rows: int, target_recall: float | None, nprobe: int | None) -> bool:
+    """Return whether a pool is searched in lists; otherwise it is compared as a whole."""
+    return nprobe is not None or (target_recall is not None and n_rows >= EXACT_BELOW)
+
+
+def _check(
+    embeddings: NDArray[Any],
+    n_neighbors: int,
+    target_recall: float | None,
+    nlist: int | None,
+    nprobe: int | None,
+) -> None:
+    if len(embeddings) == 0:
+        raise UserError("embeddings: got 0 rows, expected at least 1")
+    if n_neighbors < 1:
+        raise UserError(f"n_neighbors: got {n_neighbors}, expected at least 1")
+    if target_recall is not None and not 0.0 < target_recall <= 1.0:
+        raise UserError(
+            f"target_recall: got {target_recall}, expected 0 < target_recall <= 1, or None for exact"
+        )
+    if target_recall is not None and nprobe is not None:
+        raise UserError(f"give target_recall ({target_recall}) or nprobe ({nprobe}), not both")
+    for name, value in (("nlist", nlist), ("nprobe", nprobe)):
+        if value is not None and value < 1:
+            raise UserError(f"{name}: got {value}, expected at least 1")
+
+
+def _blocks(rows_RD: Float32, positions_R: Int64) -> Iterator[tuple[Float32, Int64]]:
+    for start in range(0, len(rows_RD), _BLOCK):
+        yield rows_RD[start : start + _BLOCK], positions_R[start : start + _BLOCK]
+
+
+def _of_rows(top: TopK, groups: Groups, own_N: Int64) -> TopK:
+    """Give every row its group's neighbours, less itself."""
+    expanded = expand(top, groups, own_N)
+    if len(groups.first_R) < len(own_N):
+        expanded = TopK(expanded.sq_distances[groups.group_N], expanded.positions[groups.group_N])
+    return without_self(expanded, own_N)
+
+
+def _search(
+    rows_RD: Float32,
+    positions_R: Int64,
+    n_neighbors: int,
+    target_recall: float | None,
+    seed: int,
+    nlist: int | None,
+    nprobe: int | None,
+    threads: int,
+    recall_queries: int,
+) -> tuple[TopK, int, int, Int64]:
+    """Search inverted lists; return the nearest of R rows, nlist, nprobe, and the rows to measure recall on."""
+    n_rows = len(rows_RD)
+    nlist = min(nlist or default_nlist(n_rows), n_rows)
+    training_SD = rows_RD[training_sample(n_rows, nlist, seed)]
+    # Finding lists compares a row with `nlist` centroids, searching them with several lists of N /
+    # nlist rows.
+    projection = projection_for(training_SD, n_rows, n_rows * (nlist + _LIKELY_PROBES * n_rows // nlist))
+    quantiser = Quantiser(train(training_SD, nlist, seed, threads=threads), projection=projection)
+    sample_S, checked_R = samples(n_rows, recall_queries, seed)
+    if nprobe is None:
+        assert target_recall is not None
+        nprobe = _tune(rows_RD, sample_S, quantiser, n_neighbors, target_recall, threads)
+        log.info("nlist %d, nprobe %d for recall %.3f", nlist, nprobe, target_recall)
+    nprobe = min(nprobe, nlist)
+    images = None if projection is None else projection.images(rows_RD, threads)
+    probes_RP = probes(quantiser, rows_RD, nprobe, threads, images)
+    return (
+        search_in_memory(
+            rows_RD, positions_R, quantiser.centroids, probes_RP, n_neighbors + 1, threads, images
+        ),
+        nlist,
+        nprobe,
+        checked_R,
+    )
+
+
+def probes(
+    quantiser: Quantiser, rows_RD: Float32, nprobe: int, threads: int, images: Images | None = None
+) -> Int32:
+    """Return the lists each row visits, home first.
+
+    Args:
+        quantiser: L lists.
+        rows_RD: float32 [R, D], contiguous.
+        nprobe: P <= L.
+        threads: workers; changes speed only.
+        images: as of `Quantiser.nearest`.
+
+    Returns:
+        int32 [R, P], -1 where no list was found; in no order past the first if P = L.
+    """
+    nlist = len(quantiser.centroids)
+    if nprobe < nlist:
+        return probes_of(quantiser.nearest(rows_RD, nprobe, threads, images))
+    home_R = quantiser.nearest(rows_RD, 1, threads, images).positions
+    return ((home_R + np.arange(nlist)) % nlist).astype(np.int32)
+
+
+def _tune(
+    rows_RD: Float32,
+    sample_S: Int64,
+    quantiser: Quantiser,
+    n_neighbors: int,
+    target_recall: float,
+    threads: int,
+) -> int:
+    n_rows = len(rows_RD)
+    truth = brute_force(rows_RD[sample_S], _blocks(rows_RD, np.arange(n_rows)), n_neighbors + 1, threads)
+    true_SK = without_self(truth, sample_S).positions
+    exists_SK = true_SK != NO_POSITION
+    true_lists_SK = np.full(true_SK.shape, -1, np.int64)
+    true_lists_SK[exists_SK] = quantiser.nearest(rows_RD[true_SK[exists_SK]], 1, threads).positions[:, 0]
+    return tuned_nprobe(quantiser, rows_RD[sample_S], true_lists_SK, target_recall, threads)
+
+
+def tuned_nprobe(
+    quantiser: Quantiser, rows_SD: Float32, true_lists_SK: Int64, target_recall: float, threads: int
+) -> int:
+    """Return the smallest nprobe that reaches the target on a sample with confidence, at most all lists.
+
+    Args:
+        quantiser: L lists.
+        rows_SD: float32 [S, D], the sample.
+        true_lists_SK: int64 [S, K], home list of each true neighbour; -1 where there is none.
+        target_recall: in (0, 1].
+        threads: workers; changes speed only.
+    """
+    nlist = len(quantiser.centroids)
+    n_probes = min(_FIRST_PROBES, nlist)
+    while n_probes < nlist:
+        probed = quantiser.nearest(rows_SD, n_probes, threads).positions
+        nprobe = choose_nprobe(true_lists_SK, probed, target_recall)
+        if nprobe is not None:
+            return nprobe
+        n_probes = min(4 * n_probes, nlist)
+    return nlist
+
+
+def search_in_memory(
+    rows_RD: Float32,
+    positions_R: Int64,
+    centroids_LD: Float32,
+    probes_RP: Int32,
+    n_best: int,
+    threads: int = 1,
+    images: Images | None = None,
+) -> TopK:
+    """Search every row in the lists it visits.
+
+    Args:
+        rows_RD: float32 [R, D], contiguous.
+        positions_R: int64 [R], canonical positions.
+        centroids_LD: float32 [L, D].
+        probes_RP: int32 [R, P], lists of each row, home first.
+        n_best: K, the row itself among them.
+        threads: workers; changes speed only.
+        images: of the rows; they change speed only.
+
+    Returns:
+        The K nearest of each row, in the order of `rows_RD`.
+    """
+    nlist, n_rows = len(centroids_LD), len(rows_RD)
+    order_R = np.argsort(probes_RP[:, 0], kind="stable")
+    indptr = np.zeros(nlist + 1, np.int64)
+    np.cumsum(np.bincount(probes_RP[:, 0], minlength=nlist), out=indptr[1:])
+    ordered_RD = np.empty_like(rows_RD)
+
+    def gather(start: int, stop: int) -> None:
+        np.take(rows_RD, order_R[start:stop], axis=0, out=ordered_RD[start:stop], mode="clip")
+
+    parallel_ranges(gather, n_rows, threads, chunk=4096)
+    images = None if images is None else images[order_R]
+    lists = Lists(ordered_RD, positions_R[order_R], indptr, centroids_LD, images)
+    top = TopK.empty(n_rows, n_best)
+    search_probes(lists, lists.rows, probes_RP[order_R], top, threads, images)
+    out = TopK.empty(n_rows, n_best)
+    out.sq_distances[order_R] = top.sq_distances
+    out.positions[order_R] = top.positions
+    return out

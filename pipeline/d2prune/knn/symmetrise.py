@@ -1,0 +1,111 @@
+"""Directed nearest neighbours to the undirected graph of the paper (edge {i, j} if either has the other).
+
+Reads (source, target, d2) triples; gives CSR rows. Invariant: rows ascend by index, no self-edge,
+no duplicate, and since the canonical d2 of a pair is symmetric bit for bit, so is the graph. An
+owner of rows [start, stop) needs just the edges that leave or enter them: partitions exchange those
+and call `rows_of_edges`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from d2prune.compiled.decorator import kernel
+from d2prune.knn.block_search import NO_POSITION
+from d2prune.knn.csr import Graph
+
+Float32 = NDArray[np.float32]
+Int64 = NDArray[np.int64]
+
+
+def symmetrise(neighbours_NK: Int64, sq_distances_NK: Float32) -> Graph:
+    """Return the undirected graph of N nodes.
+
+    Args:
+        neighbours_NK: int64 [N, K], neighbours of node n in row n; NO_POSITION where there is none.
+        sq_distances_NK: float32 [N, K], canonical.
+
+    Returns:
+        The graph.
+    """
+    n_nodes, n_neighbors = neighbours_NK.shape
+    found = neighbours_NK != NO_POSITION
+    sources = np.repeat(np.arange(n_nodes), n_neighbors)[found.ravel()]
+    targets, distances = neighbours_NK[found], sq_distances_NK[found]
+    return rows_of_edges(
+        np.concatenate([sources, targets]),
+        np.concatenate([targets, sources]),
+        np.tile(distances, 2),
+        0,
+        n_nodes,
+    )
+
+
+def rows_of_edges(
+    sources_E: Int64, targets_E: Int64, sq_distances_E: Float32, start: int, stop: int
+) -> Graph:
+    """Return rows `start:stop` of the graph whose directed edges are given, in any order and with repetitions.
+
+    Args:
+        sources_E: int64 [E], each in [start, stop).
+        targets_E: int64 [E], any node.
+        sq_distances_E: float32 [E]; repetitions of an edge carry the same bits.
+        start: first row owned.
+        stop: one past the last.
+
+    Returns:
+        CSR with `stop - start` rows; indices are global. It is a valid `Graph` by itself only if
+        all nodes are owned.
+    """
+    counts = np.bincount(sources_E - start, minlength=stop - start)
+    indptr = np.zeros(stop - start + 1, np.int64)
+    np.cumsum(counts, out=indptr[1:])
+    indices, distances = _scatter(sources_E, targets_E, sq_distances_E, start, indptr)
+    lengths = _sort_unique(indptr, indices, distances)
+    packed = np.zeros_like(indptr)
+    np.cumsum(lengths, out=packed[1:])
+    keep = _pack(indptr, packed, indices, distances)
+    return Graph(packed, indices[:keep].copy(), distances[:keep].copy())
+
+
+@kernel
+def _scatter(
+    sources_E: Int64, targets_E: Int64, distances_E: Float32, start: int, indptr: Int64
+) -> tuple[Int64, Float32]:
+    cursor = indptr[:-1].copy()
+    indices, distances = np.empty(sources_E.shape[0], np.int64), np.empty(sources_E.shape[0], np.float32)
+    for e in range(sources_E.shape[0]):
+        row = sources_E[e] - start
+        indices[cursor[row]] = targets_E[e]
+        distances[cursor[row]] = distances_E[e]
+        cursor[row] += 1
+    return indices, distances
+
+
+@kernel
+def _sort_unique(indptr: Int64, indices: Int64, distances: Float32) -> Int64:
+    """Sort each row by index and move its distinct entries to its front; return how many there are."""
+    n_rows = indptr.shape[0] - 1
+    lengths = np.zeros(n_rows, np.int64)
+    for row in range(n_rows):
+        low, high = indptr[row], indptr[row + 1]
+        order = np.argsort(indices[low:high])
+        sorted_indices, sorted_distances = indices[low:high][order], distances[low:high][order]
+        write = low
+        for i in range(high - low):
+            if i == 0 or sorted_indices[i] != sorted_indices[i - 1]:
+                indices[write] = sorted_indices[i]
+                distances[write] = sorted_distances[i]
+                write += 1
+        lengths[row] = write - low
+    return lengths
+
+
+@kernel
+def _pack(indptr: Int64, packed: Int64, indices: Int64, distances: Float32) -> int:
+    for row in range(indptr.shape[0] - 1):
+        for i in range(packed[row + 1] - packed[row]):
+            indices[packed[row] + i] = indices[indptr[row] + i]
+            distances[packed[row] + i] = distances[indptr[row] + i]
+    return int(packed[-1])

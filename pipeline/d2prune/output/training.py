@@ -1,0 +1,152 @@
+"""How to train on an output folder: the open_clip command, and the script `train.sh` that runs it.
+
+open_clip (3.x, `open_clip_train`) wants the shards as a brace range, their samples as a number (it
+reads `sizes.json` of local folders only), and at least one shard per data-loader worker of every
+process. DataComp's train.py wants the folder.
+"""
+
+import shlex
+
+from d2prune import store
+from d2prune.output import layout
+
+DEFAULT_WORKERS = 4
+
+
+def train_data(output: str, shards: int) -> str:
+    """The `--train-data` argument for an output folder.
+
+    Args:
+        output: URL of the folder.
+        shards: number of tars, at least 1.
+    """
+    url = store.redact(store.join(output, layout.brace_range(shards)))
+    if url.startswith("s3://"):
+        return f"pipe:aws s3 cp {url} -"
+    if url.startswith(("gs://", "gcs://")):
+        return f"pipe:gcloud storage cat {url}"
+    return url.removeprefix("file://")
+
+
+def command(
+    output: str, shards: int, samples: int, workers: int | None = None, model: str = "ViT-B-32"
+) -> str:
+    """The open_clip command that trains on the folder, quoted for a shell.
+
+    Args:
+        output: URL of the folder.
+        shards: number of tars.
+        samples: number of samples in them.
+        workers: data-loader workers; default 4, or fewer where there are fewer shards.
+        model: the architecture to train.
+    """
+    arguments = [
+        "--dataset-type=webdataset",
+        f"--train-data={train_data(output, shards)}",
+        f"--train-num-samples={samples}",
+        f"--workers={min(DEFAULT_WORKERS, shards) if workers is None else workers}",
+        f"--model={model}",
+    ]
+    return "python -m open_clip_train.main " + " ".join(shlex.quote(argument) for argument in arguments)
+
+
+def reshard_command(output: str) -> str:
+    """The command that makes tars of a selection whose pool was tables, from the pool's tars; quoted for a shell.
+
+    Args:
+        output: URL of the folder with the subset file.
+    """
+    url = shlex.quote(store.redact(store.join(output, layout.SUBSET)))
+    return f"d2prune reshard --subset {url} --input TARS --output FOLDER"
+
+
+def datacomp_command(output: str, scale: str = "small") -> str:
+    """DataComp's own program on the folder, from a checkout of DataComp, quoted for a shell.
+
+    Args:
+        output: URL of the folder.
+        scale: DataComp's name of the pool's size, which decides model and number of steps.
+    """
+    folder = shlex.quote(store.redact(output.rstrip("/")).removeprefix("file://"))
+    return f"python train.py --scale {scale} --data_dir {folder} --output_dir RUNS --exp_name NAME"
+
+
+def warning(shards: int, workers: int, world_size: int) -> str | None:
+    """What so few shards mean for so many readers, which open_clip refuses; None where they are enough.
+
+    Args:
+        shards: number of tars.
+        workers: data-loader workers of each process.
+        world_size: training processes.
+    """
+    readers = workers * world_size
+    if shards >= readers:
+        return None
+    return (
+        f"{shards} {'shard feeds' if shards == 1 else 'shards feed'} no more than {shards} of {readers} data-loader "
+        "workers (train.sh starts no more); for more, lower write.samples_per_shard"
+    )
+
+
+def script(output: str, shards: int, samples: int) -> str:
+    """The text of `train.sh`: runs as it is, passes its arguments on to open_clip.
+
+    Args:
+        output: URL of the folder; a local one is found from the script's own place, so that it may be moved.
+        shards: number of tars.
+        samples: number of samples in them.
+    """
+    if shards == 0:
+        return "#!/bin/sh\necho 'no sample was kept: nothing to train on' >&2\nexit 1\n"
+    datacomp = datacomp_command(output)
+    if store.is_local(output):
+        # The folder may be moved, and train.sh with it.
+        datacomp = datacomp_command("FOLDER")
+        folder = '$(CDPATH= cd -- "$(dirname -- "$0")" && pwd)'
+        data = f'"$FOLDER/"{shlex.quote(layout.brace_range(shards))}'
+    else:
+        folder = shlex.quote(store.redact(output.rstrip("/")))
+        data = shlex.quote(train_data(output, shards))
+    return _SCRIPT.format(
+        shards=shards, samples=samples, folder=folder, data=data, workers=DEFAULT_WORKERS, datacomp=datacomp
+    )
+
+
+_SCRIPT = """\
+#!/bin/sh
+# Trains CLIP on the {samples} samples in the {shards} shards of this folder, with open_clip:
+#     pip install 'open_clip_torch[training]'
+#     sh train.sh --batch-size 256 --lr 5e-4 --epochs 32
+# All arguments go to open_clip. MODEL, WORKERS (data-loader workers of each process) and WORLD_SIZE (processes, one a
+# GPU) may be set in the environment.
+#
+# With DataComp's own program, from its checkout:
+#     {datacomp}
+set -eu
+FOLDER={folder}
+DATA={data}
+SHARDS={shards}
+SAMPLES={samples}
+MODEL="${{MODEL:-ViT-B-32}}"
+WORKERS="${{WORKERS:-{workers}}}"
+WORLD_SIZE="${{WORLD_SIZE:-1}}"
+
+if [ "$SHARDS" -lt "$((WORKERS * WORLD_SIZE))" ]; then
+    echo "warning: $SHARDS shards are fewer than $WORKERS workers x $WORLD_SIZE processes, which open_clip refuses" >&2
+    if [ "$SHARDS" -ge "$WORLD_SIZE" ]; then
+        WORKERS="$((SHARDS / WORLD_SIZE))"
+        echo "warning: going on with WORKERS=$WORKERS" >&2
+    else
+        set -- --dataset-resampled "$@"
+        echo "warning: going on with --dataset-resampled (sampling with replacement)" >&2
+    fi
+fi
+
+echo "training on $FOLDER: $SAMPLES samples in $SHARDS shards" >&2
+set -- -m open_clip_train.main --dataset-type webdataset --train-data "$DATA" --train-num-samples "$SAMPLES" \\
+    --workers "$WORKERS" --model "$MODEL" "$@"
+if [ "$WORLD_SIZE" -gt 1 ]; then
+    exec "${{PYTHON:-python}}" -m torch.distributed.run --nproc_per_node "$WORLD_SIZE" "$@"
+fi
+exec "${{PYTHON:-python}}" "$@"
+"""

@@ -1,0 +1,1 @@
+"""The rank stage: one selection score per sample, valid for every budget."""

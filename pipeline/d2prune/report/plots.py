@@ -1,0 +1,221 @@
+"""Charts as inline SVG: small pure functions of arrays that return markup.
+
+Every chart is 400 units wide, so that its text stays legible when a phone scales it down; colours
+come from the page's classes (`kept`, `dropped`, `other`), which are safe for colour-blind readers
+and follow light and dark. Coordinates have one decimal, so equal data give equal text.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from html import escape
+
+import numpy as np
+from markupsafe import Markup
+from numpy.typing import NDArray
+
+from d2prune.report.data import FlowStep, Histogram
+
+WIDTH = 400
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 20, 28, 46
+# Characters that fit under a chart; a score may have any name.
+_LABEL = 48
+
+
+def nice_ticks(low: float, high: float, wanted: int = 5) -> list[float]:
+    """Round numbers inside [low, high], about `wanted` of them."""
+    span = high - low
+    if not np.isfinite(span) or span <= 0:
+        return [low]
+    power = 10.0 ** np.floor(np.log10(span / wanted))
+    step = next(unit * power for unit in (1, 2, 2.5, 5, 10) if span / (unit * power) <= wanted)
+    first = int(np.ceil(low / step - 1e-9))
+    return [float(index * step) for index in range(first, int(np.floor(high / step + 1e-9)) + 1)]
+
+
+def short(value: float) -> str:
+    """A number for an axis: 1200 -> 1.2k, 0.05 -> 0.05."""
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:.3g}{unit}"
+    return f"{value:.3g}".replace("-", "\u2212")
+
+
+@dataclass(frozen=True)
+class Axes:
+    """Maps data to the drawing area of a chart of the given height."""
+
+    x: tuple[float, float]
+    y: tuple[float, float]
+    height: int
+
+    def at_x(self, value: float) -> float:
+        """Horizontal position, in units of the drawing."""
+        return _LEFT + (value - self.x[0]) / ((self.x[1] - self.x[0]) or 1) * (WIDTH - _LEFT - _RIGHT)
+
+    def at_y(self, value: float) -> float:
+        """Vertical position, in units of the drawing."""
+        bottom = self.height - _BOTTOM
+        return bottom - (value - self.y[0]) / ((self.y[1] - self.y[0]) or 1) * (bottom - _TOP)
+
+    def frame(self, x_label: str, y_label: str, x_format: Callable[[float], str] = short) -> str:
+        """Grid, ticks and labels; the label of y stands above its axis, where it can be read without turning."""
+        parts = []
+        bottom = self.height - _BOTTOM
+        for value in nice_ticks(*self.y):
+            y = self.at_y(value)
+            parts.append(f'<line class="grid" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
+            parts.append(f'<text x="{_LEFT - 7}" y="{y + 4:.1f}" text-anchor="end">{short(value)}</text>')
+        for value in nice_ticks(*self.x):
+            x = self.at_x(value)
+            parts.append(f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{bottom}" y2="{bottom + 4}"/>')
+            parts.append(
+                f'<text x="{x:.1f}" y="{bottom + 18}" text-anchor="middle">{escape(x_format(value))}</text>'
+            )
+        parts.append(f'<line class="axis" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{bottom}" y2="{bottom}"/>')
+        x_label, y_label = (
+            label if len(label) <= _LABEL else label[: _LABEL - 1] + "\u2026" for label in (x_label, y_label)
+        )
+        middle = (_LEFT + WIDTH - _RIGHT) / 2
+        parts.append(
+            f'<text class="label" x="{middle}" y="{self.height - 8}" text-anchor="middle">{escape(x_label)}</text>'
+        )
+        parts.append(f'<text class="label" x="2" y="14">{escape(y_label)}</text>')
+        return "".join(parts)
+
+
+def svg(name: str, description: str, height: int, body: str) -> Markup:
+    """The chart's shell: one image to assistive technology, told by `name` and `description`."""
+    return Markup(
+        f'<svg class="chart" viewBox="0 0 {WIDTH} {height}" role="img" '
+        f'aria-label="{escape(name)}. {escape(description)}">{body}</svg>'
+    )
+
+
+def histogram(data: Histogram, name: str, x_label: str, threshold: float | None = None) -> Markup:
+    """Stacked bars: kept below, dropped above; a dashed line marks the threshold."""
+    height = 270
+    top = int((data.kept + data.dropped).max(initial=0))
+    axes = Axes((float(data.edges[0]), float(data.edges[-1])), (0, max(top * 1.05, 1)), height)
+    bars = {"kept": "", "dropped": ""}
+    for left, right, kept, dropped in zip(data.edges, data.edges[1:], data.kept, data.dropped, strict=False):
+        x, x_end = axes.at_x(left) + 0.4, axes.at_x(right) - 0.4
+        for side, low, high in (("kept", 0, kept), ("dropped", kept, kept + dropped)):
+            if high > low:
+                y, y_end = axes.at_y(high), axes.at_y(low)
+                bars[side] += f"M{x:.1f} {y_end:.1f}V{y:.1f}H{x_end:.1f}V{y_end:.1f}z"
+    body = axes.frame(x_label, "samples")
+    body += "".join(f'<path class="fill {side}" d="{path}"/>' for side, path in bars.items() if path)
+    if threshold is not None and axes.x[0] <= threshold <= axes.x[1]:
+        x = axes.at_x(threshold)
+        anchor, shift = ("end", -6) if x > WIDTH / 2 else ("start", 6)
+        body += (
+            f'<line class="mark" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP - 4}" y2="{height - _BOTTOM}"/>'
+            f'<text class="strong" x="{x + shift:.1f}" y="{_TOP + 6}" text-anchor="{anchor}">'
+            f"threshold {short(threshold)}</text>"
+        )
+    total = f"{int(data.kept.sum()):,} kept and {int(data.dropped.sum()):,} dropped samples"
+    return svg(name, f"Histogram of {total} by {x_label}", height, body)
+
+
+def flow(steps: Sequence[FlowStep]) -> Markup:
+    """A bar for each stage, as wide as the samples that reached it; what was lost on the way is the hatched rest."""
+    row, full = 66, WIDTH - 4
+    largest = max((step.count for step in steps), default=0) or 1
+    body, before = "", 0.0
+    for index, step in enumerate(steps):
+        y = 24 + index * row
+        width = full * step.count / largest
+        lost = full * step.lost / largest
+        if index:
+            body += f'<path class="ribbon" d="M2 {y - row + 20}H{2 + before:.1f}L{2 + width:.1f} {y}H2z"/>'
+        body += f'<rect class="fill kept" x="2" y="{y}" width="{width:.1f}" height="20" rx="2"/>'
+        if step.lost:
+            body += f'<rect class="fill dropped" x="{2 + width:.1f}" y="{y}" width="{lost:.1f}" height="20" rx="2"/>'
+            body += f'<text class="lost" x="{WIDTH - 2}" y="{y - 7}" text-anchor="end">'
+            body += f"\u2212{step.lost:,} {escape(step.lost_label)}</text>"
+        body += f'<text class="strong" x="2" y="{y - 7}">{escape(step.label)} '
+        body += f'<tspan class="number">{step.count:,}</tspan></text>'
+        before = width
+    told = "; ".join(
+        f"{step.label} {step.count:,}" + (f" ({step.lost:,} {step.lost_label})" if step.lost else "")
+        for step in steps
+    )
+    return svg("Flow of samples through the stages", told, 24 + len(steps) * row - row + 26, body)
+
+
+def scatter(
+    points_N2: NDArray[np.float32], shown_N: NDArray[np.bool_], side: str, labels: tuple[str, str]
+) -> Markup:
+    """Every point in a quiet grey, those of one side over them in its colour.
+
+    Args:
+        points_N2: float32 [N, 2].
+        shown_N: bool [N], which points belong to `side`.
+        side: `kept` or `dropped`.
+        labels: of the two axes.
+    """
+    height = 330
+    low, high = points_N2.min(axis=0), points_N2.max(axis=0)
+    pad = np.maximum((high - low) * 0.04, 1e-3)
+    axes = Axes(
+        (float(low[0] - pad[0]), float(high[0] + pad[0])),
+        (float(low[1] - pad[1]), float(high[1] + pad[1])),
+        height,
+    )
+    body = axes.frame(*labels)
+    for style, chosen in (("other", ~shown_N), (side, shown_N)):
+        # A line of no length with round ends is a dot, in a third of the text of a circle.
+        dots = "".join(f"M{axes.at_x(x):.1f} {axes.at_y(y):.1f}h0" for x, y in points_N2[chosen])
+        body += f'<path class="dots {style}" d="{dots}"/>' if dots else ""
+    return svg(
+        f"Map of {side} samples",
+        f"{int(shown_N.sum()):,} of {len(points_N2):,} points are {side}",
+        height,
+        body,
+    )
+
+
+def lines(
+    series: Sequence[tuple[str, NDArray[np.float64], NDArray[np.float64]]],
+    name: str,
+    x_label: str,
+    y_label: str,
+    mark: float,
+) -> Markup:
+    """One line per series, each with its own dash pattern as well as colour; a dashed line marks x = `mark`.
+
+    Args:
+        series: (label, x, y); labels are told apart by the classes `line-0`, `line-1`, ...
+        name: of the chart.
+        x_label: with its unit; shown in per cent.
+        y_label: with its unit.
+        mark: where this run stands.
+    """
+    height = 270
+    ys = np.concatenate([y for _, _, y in series])
+    low, high = float(ys.min()), float(ys.max())
+    pad = max((high - low) * 0.06, 1e-6)
+    axes = Axes((0, 1), (max(0, low - pad) if low >= 0 else low - pad, high + pad), height)
+    body = axes.frame(x_label, y_label, lambda value: f"{value:.0%}")
+    x_mark = axes.at_x(mark)
+    anchor, shift = ("end", -6) if mark > 0.5 else ("start", 6)
+    body += (
+        f'<line class="mark" x1="{x_mark:.1f}" x2="{x_mark:.1f}" y1="{_TOP - 4}" y2="{height - _BOTTOM}"/>'
+    )
+    body += (
+        f'<text class="strong" x="{x_mark + shift:.1f}" y="{_TOP + 6}" text-anchor="{anchor}">this run</text>'
+    )
+    for index, (_, x, y) in reversed(list(enumerate(series))):
+        path = "L".join(f"{axes.at_x(a):.1f} {axes.at_y(b):.1f}" for a, b in zip(x, y, strict=True))
+        body += f'<path class="line line-{index}" d="M{path}"/>'
+    return svg(name, f"Lines: {', '.join(label for label, _, _ in series)}", height, body)
+
+
+def share_bar(share: float, reference: float) -> Markup:
+    """A bar for a share in [0, 1], with a tick where the whole pool stands."""
+    return Markup(
+        f'<svg class="bar" viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true">'
+        f'<rect class="fill dropped" width="100" height="10"/>'
+        f'<rect class="fill kept" width="{100 * share:.1f}" height="10"/>'
+        f'<rect class="tick" x="{100 * reference - 0.4:.1f}" width="0.8" height="10"/></svg>'
+    )

@@ -1,0 +1,165 @@
+"""An input tar -> its index: uid, key and byte range of every sample. All that resharding by uid needs to know of it.
+
+Of a local tar only headers and json members are looked at; of a remote one the stream is read once.
+The index does not depend on the subset, so it serves every subset of the same pool.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from d2prune import store
+from d2prune.embed.decode.decoder import CAPTION_EXTENSION, IMAGE_EXTENSIONS, JSON_EXTENSION, sample_uid
+from d2prune.errors import InfrastructureError, UserError
+from d2prune.inputs.shards import Shard
+from d2prune.inputs.tar.reader import Fault, TarReader, parse_sample
+from d2prune.store import artifacts
+from d2prune.store.artifacts import Receipt
+
+if TYPE_CHECKING:
+    from d2prune.inputs.tar.index import Batch
+
+Reader = Callable[[int, int], bytes]
+
+INDEX = "index.parquet"
+
+SCHEMA = pa.schema(
+    [
+        ("uid", pa.string()),
+        ("shard", pa.string()),
+        ("key", pa.string()),
+        ("offset", pa.int64()),
+        ("size", pa.int64()),
+    ]
+)
+"""One row per sample, in tar order; `offset` and `size` as in the embed stage's part."""
+
+
+@dataclass(frozen=True)
+class IndexUnit:
+    """One input tar to index."""
+
+    key: str
+    shard: Shard
+
+
+def plan(shards: Sequence[Shard]) -> list[IndexUnit]:
+    """One unit per tar, in the pool's order."""
+    return [
+        IndexUnit(artifacts.unit_key(shard.name, "index", shard.url, shard.size, shard.version), shard)
+        for shard in shards
+    ]
+
+
+class Indexer:
+    """Indexes one tar per call."""
+
+    def __init__(self, folder: str) -> None:
+        """Name the place: `folder` gets the units."""
+        self._folder = folder
+
+    def __call__(self, unit: IndexUnit) -> Receipt:
+        """Read the tar and commit its index.
+
+        Counters: `samples`, `no-uid` (no uid in a json, and no image and caption to hash), `fault.<reason>`.
+
+        Raises:
+            UserError: the tar is gone.
+            InfrastructureError: storage failed.
+        """
+        from d2prune.inputs.tar.index import read_batches
+
+        shard = unit.shard
+        counters: Counter[str] = Counter(samples=0)
+        tables: list[pa.Table] = []
+        try:
+            with store.mapped_or_stream(shard.url) as content, store.ranged_reader(shard.url) as read:
+                batches = read_batches(content)
+                while True:
+                    try:
+                        tables.append(_from_batch(next(batches), shard.name, read, counters))
+                    except StopIteration as stopped:
+                        start, rest = stopped.value
+                        break
+                reader = TarReader(rest, frozenset({JSON_EXTENSION}))
+                tables.append(_from_reader(reader, start, shard.name, read, counters))
+        except FileNotFoundError as error:
+            raise UserError(f"{store.redact(shard.url)}: was in the pool and is gone") from error
+        size = start + reader.bytes_read
+        if size != shard.size:
+            raise InfrastructureError(
+                f"{store.redact(shard.url)}: {size} bytes came, {shard.size} were listed"
+            )
+        table = pa.concat_tables(tables).combine_chunks()
+        return artifacts.commit_unit(self._folder, unit.key, {INDEX: table}, dict(counters))
+
+
+def _from_batch(batch: "Batch", shard: str, read: Reader, counters: Counter[str]) -> pa.Table:
+    """The rows of ordinary samples."""
+    count = len(batch.offsets)
+    counters["samples"] += count
+    known = np.ones(count, bool)
+    for i, data in batch.jsons.items():
+        uid = _uid(data) or _hashed(read(int(batch.offsets[i]), int(batch.sizes[i])))
+        if uid is None:
+            counters["no-uid"] += 1
+            known[i] = False
+        else:
+            batch.uids[i] = np.frombuffer(uid.encode(), np.uint8)
+    columns = [
+        _strings(np.arange(0, 32 * count + 1, 32), batch.uids),
+        pa.repeat(pa.scalar(shard), count),
+        _strings(batch.key_bounds, batch.key_bytes),
+        pa.array(batch.offsets),
+        pa.array(batch.sizes),
+    ]
+    table = pa.Table.from_arrays(columns, schema=SCHEMA)
+    return table if known.all() else table.filter(pa.array(known))
+
+
+def _strings(bounds: NDArray[np.int64], data: NDArray[np.uint8]) -> pa.Array:
+    """String i is `data[bounds[i] : bounds[i + 1]]`."""
+    buffers = [None, pa.py_buffer(bounds.astype(np.int32)), pa.py_buffer(data)]
+    return pa.Array.from_buffers(pa.string(), len(bounds) - 1, buffers)
+
+
+def _from_reader(reader: TarReader, start: int, shard: str, read: Reader, counters: Counter[str]) -> pa.Table:
+    """The rows of what is left of a tar from byte `start` on."""
+    rows: list[tuple[str, str, str, int, int]] = []
+    for item in reader:
+        if isinstance(item, Fault):
+            counters[f"fault.{item.reason}"] += 1
+            continue
+        counters["samples"] += 1
+        offset = start + item.offset
+        uid = _uid(item.members.get(JSON_EXTENSION)) or _hashed(read(offset, item.size))
+        if uid is None:
+            counters["no-uid"] += 1
+        else:
+            rows.append((uid, shard, item.key, offset, item.size))
+    columns = zip(*rows, strict=True) if rows else ([] for _ in SCHEMA)
+    arrays = [pa.array(list(column), field.type) for column, field in zip(columns, SCHEMA, strict=True)]
+    return pa.Table.from_arrays(arrays, schema=SCHEMA)
+
+
+def _uid(json_bytes: bytes | None) -> str | None:
+    """The uid a json tells, None where there is none."""
+    if json_bytes is None:
+        return None
+    uid, notes = sample_uid(json_bytes, b"", b"")
+    return None if notes else uid
+
+
+def _hashed(data: bytes) -> str | None:
+    """The embed stage's hash of image and caption, for a sample without a valid uid; None where one is missing."""
+    members = {member.extension: member.payload for member in reversed(parse_sample(data))}
+    image = next((members[name] for name in IMAGE_EXTENSIONS if name in members), None)
+    caption = members.get(CAPTION_EXTENSION)
+    if image is None or caption is None:
+        return None
+    return sample_uid(None, bytes(image), bytes(caption))[0]

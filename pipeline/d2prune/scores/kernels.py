@@ -1,0 +1,121 @@
+"""The loops behind training.py: logs [N, E, C] in, float64 out, every sum from left to right.
+
+Compiled without fastmath, so the order is kept and a sample's bits depend on its own log alone.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from d2prune.compiled.decorator import kernel
+
+Float64 = NDArray[np.float64]
+Int64 = NDArray[np.int64]
+
+
+@kernel
+def norms(h_NED: NDArray[Any]) -> Float64:
+    """Euclidean norm of each row of the last axis, float64 [N, E]."""
+    out = np.empty(h_NED.shape[:2])
+    for i in range(h_NED.shape[0]):
+        for e in range(h_NED.shape[1]):
+            square = 0.0
+            for d in range(h_NED.shape[2]):
+                square += np.float64(h_NED[i, e, d]) * np.float64(h_NED[i, e, d])
+            out[i, e] = math.sqrt(square)
+    return out
+
+
+@kernel
+def el2n(p_NEC: NDArray[Any], labels_N: Int64, weight_NE: Float64) -> Float64:
+    """Mean over epochs of ||p - onehot(label)|| times a weight, float64 [N]."""
+    n, n_epochs, n_classes = p_NEC.shape
+    out = np.empty(n)
+    for i in range(n):
+        total = 0.0
+        for e in range(n_epochs):
+            square = 0.0
+            for c in range(n_classes):
+                error = np.float64(p_NEC[i, e, c]) - (1.0 if c == labels_N[i] else 0.0)
+                square += error * error
+            total += math.sqrt(square) * weight_NE[i, e]
+        out[i] = total / n_epochs
+    return out
+
+
+@kernel
+def aum(z_NEC: NDArray[Any], labels_N: Int64) -> Float64:
+    """Mean over epochs of (best other logit - label's logit), float64 [N]."""
+    n, n_epochs, n_classes = z_NEC.shape
+    out = np.empty(n)
+    for i in range(n):
+        total = 0.0
+        for e in range(n_epochs):
+            other = -np.inf
+            for c in range(n_classes):
+                if c != labels_N[i]:
+                    other = max(other, np.float64(z_NEC[i, e, c]))
+            total += other - np.float64(z_NEC[i, e, labels_N[i]])
+        out[i] = total / n_epochs
+    return out
+
+
+@kernel
+def entropy(p_NEC: NDArray[Any]) -> Float64:
+    """Mean over epochs of the entropy in nats, float64 [N]."""
+    n, n_epochs, n_classes = p_NEC.shape
+    out = np.empty(n)
+    for i in range(n):
+        total = 0.0
+        for e in range(n_epochs):
+            for c in range(n_classes):
+                p = np.float64(p_NEC[i, e, c])
+                if p > 0.0:
+                    total -= p * math.log(p)
+        out[i] = total / n_epochs
+    return out
+
+
+@kernel
+def margin(p_NEC: NDArray[Any]) -> Float64:
+    """One minus the mean over epochs of (highest - second highest), float64 [N]."""
+    n, n_epochs, n_classes = p_NEC.shape
+    out = np.empty(n)
+    for i in range(n):
+        total = 0.0
+        for e in range(n_epochs):
+            first, second = -1.0, -1.0
+            for c in range(n_classes):
+                p = np.float64(p_NEC[i, e, c])
+                if p > first:
+                    first, second = p, first
+                elif p > second:
+                    second = p
+            total += first - second
+        out[i] = 1.0 - total / n_epochs
+    return out
+
+
+@kernel
+def deviation(p_NEC: NDArray[Any]) -> Float64:
+    """Mean over classes of the deviation over epochs, float64 [N]."""
+    n, n_epochs, n_classes = p_NEC.shape
+    out = np.empty(n)
+    for i in range(n):
+        total = 0.0
+        for c in range(n_classes):
+            mean = 0.0
+            for e in range(n_epochs):
+                mean += np.float64(p_NEC[i, e, c])
+            mean /= n_epochs
+            square = 0.0
+            for e in range(n_epochs):
+                difference = np.float64(p_NEC[i, e, c]) - mean
+                square += difference * difference
+            total += math.sqrt(square / n_epochs)
+        out[i] = total / n_classes
+    return out

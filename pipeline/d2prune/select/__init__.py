@@ -1,0 +1,1 @@
+"""The select stage: apply the budget to the ranking."""

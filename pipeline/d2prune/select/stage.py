@@ -1,0 +1,40 @@
+"""The select stage: the ranking and the budget in, a decision on every sample out."""
+
+from functools import partial
+
+from d2prune.config.model import RunConfig
+from d2prune.inputs.pool import InputPool
+from d2prune.select.worker import SelectParams, SelectWorker, draw_line, plan_select
+from d2prune.stage.record import Built, Stage, StageRun
+from d2prune.stage.units import Work
+from d2prune.store import artifacts
+
+
+def _params(config: RunConfig, pool: InputPool) -> SelectParams:
+    return SelectParams(
+        config.select.fraction, config.select.size, config.select.min_score, config.select.groups
+    )
+
+
+def _build(run: StageRun) -> Built:
+    planned, embed, rank = run.planned["select"], run.manifests["embed"], run.manifests["rank"]
+    embed_folder, rank_folder = run.planned["embed"].folder, run.planned["rank"].folder
+    line = draw_line(rank_folder, rank, embed_folder, embed.units, planned.params)
+    work = Work(
+        "select",
+        planned.folder,
+        units=plan_select(rank.units, line, planned.params),
+        worker=partial(SelectWorker, embed_folder, rank_folder, planned.folder, tuple(embed.units)),
+        resources=run.one_core_each(),
+    )
+    return Built(run.run_units(work), {"budget": line.budget})
+
+
+def _check(run: StageRun, built: Built) -> None:
+    counters = built.counters
+    artifacts.balance("select", built.facts["budget"], {"kept": counters["kept"]})
+    decided = {name: counters[name] for name in ("kept", "below_budget", "cut_off")}
+    artifacts.balance("select", run.manifests["embed"].counters["embedded"], decided)
+
+
+STAGE = Stage(name="select", inputs=("rank",), params=_params, build=_build, check=_check)

@@ -1,0 +1,76 @@
+"""Run units of work on an executor, except those that already have a receipt."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from d2prune.execution import Executor, Resources, metrics, progress
+from d2prune.store import artifacts
+from d2prune.store.artifacts import Receipt
+
+log = logging.getLogger(__name__)
+
+
+class Unit(Protocol):
+    """One unit of work: picklable, with a key that also identifies its content."""
+
+    @property
+    def key(self) -> str:
+        """Name of the unit's folder."""
+        ...
+
+
+@dataclass(frozen=True)
+class Work:
+    """Units of one kind, and what runs them.
+
+    Attributes:
+        label: how the log names them.
+        folder: the stage's folder, `work_dir/<stage>`.
+        units: in canonical order.
+        worker: builds a worker where it runs; picklable. A worker takes a unit and returns its receipt.
+        resources: of one worker, and how many workers there are.
+        complete: receipts by unit key, where a stored receipt alone does not make a unit complete.
+        describe: a note for the progress display, such as a rate.
+    """
+
+    label: str
+    folder: str
+    units: Sequence[Unit]
+    worker: Callable[[], Callable[[Any], Receipt]]
+    resources: Resources
+    complete: Mapping[str, Receipt] | None = None
+    describe: Callable[[], str] = str
+
+
+def run_units(work: Work, executor: Executor) -> list[Receipt]:
+    """Run the units that are not complete yet.
+
+    Returns:
+        One receipt per unit, in the order of `work.units`.
+    """
+    receipts = dict(work.complete if work.complete is not None else _read_receipts(work.folder, work.units))
+    pending = [unit for unit in work.units if unit.key not in receipts]
+    n_complete = len(work.units) - len(pending)
+    if n_complete:
+        log.info("%s: %d of %d units already complete", work.label, n_complete, len(work.units))
+    results = executor.map(work.worker, pending, work.resources)
+    shown = progress.track(results, work.label, len(work.units), n_complete, _count_samples, work.describe)
+    for receipt in shown:
+        metrics.add(metrics.UNITS_DONE, stage=work.label)
+        receipts[receipt.key] = receipt
+    return [receipts[unit.key] for unit in work.units]
+
+
+def _count_samples(receipt: Receipt) -> int:
+    """Rows of a unit's longest table, which is what a rate in samples per second needs."""
+    return max((file.rows or 0 for file in receipt.files), default=0)
+
+
+def _read_receipts(folder: str, units: Sequence[Unit]) -> dict[str, Receipt]:
+    """The receipts that exist, by unit key."""
+    with ThreadPoolExecutor(16) as threads:
+        found = threads.map(lambda unit: artifacts.read_receipt(folder, unit.key), units)
+        return {receipt.key: receipt for receipt in found if receipt is not None}

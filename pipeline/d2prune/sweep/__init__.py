@@ -1,0 +1,1 @@
+"""Compare fractions, neighbourhoods and gammas from the artifacts of one run."""

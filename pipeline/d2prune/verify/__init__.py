@@ -1,0 +1,1 @@
+"""Verification: re-read an output folder and report every fault."""

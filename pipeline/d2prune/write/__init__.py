@@ -1,0 +1,1 @@
+"""The write stage: copy the kept samples into numbered output tars."""

@@ -1,1 +1,0 @@
-"""Exact D2: the kernel, its partitions, the budget, and the in-memory API."""
