@@ -32,8 +32,8 @@ test: install ## Run every test that needs no GPU
 
 .PHONY: bench-smoke
 bench-smoke: install ## Run the coreset benchmarks on tiny data, in under a minute
-	$(BIN)/python -m jobs.benchmarks.coreset --dataset tiny --out .bench-smoke/coreset --rates 0.5 0.9 --seeds 2
-	$(BIN)/python -m jobs.benchmarks.image_text --out .bench-smoke/image-text --seeds 1 --steps 4 \
+	$(BIN)/python -m benchmarks.coreset --dataset tiny --out .bench-smoke/coreset --rates 0.5 0.9 --seeds 2
+	$(BIN)/python -m benchmarks.image_text --out .bench-smoke/image-text --seeds 1 --steps 4 \
 		--methods random semdedup+clip_score forward:1 d2:1:1
 
 .PHONY: check

@@ -1,172 +1,189 @@
-"""Reads the row-aligned parts of the embed and select artifacts: by part, by a seeded sample, by canonical position.
+"""Columns of the pool, read by part or by canonical position, whichever stage wrote them.
 
-Memory holds one part and what is asked for. A canonical position is the rows of all earlier parts
-plus the row.
+`read` verifies a file's checksum, which means reading all of it; `peek`, `column` and `take` read only
+the columns and row groups they need, and are for looking at a run, not for deciding anything.
 """
 
-from collections.abc import Iterator, Sequence
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from d2prune import store
 from d2prune.errors import BooksError, InfrastructureError
-from d2prune.store import artifacts, schemas
-from d2prune.store.artifacts import Manifest
+from d2prune.parts import files
+from d2prune.parts.spans import Spans
+from d2prune.store import artifacts
+from d2prune.store.artifacts import Receipt
 from d2prune.store.columns import vectors
 from d2prune.store.ranges import open_parquet
 
-SAMPLES = "samples.parquet"
-DECISIONS = "decisions.parquet"
-_FIRST = schemas.embeddings_file()
+# Parts read at the same time: a remote store answers many requests as fast as one.
+_THREADS = 8
 
 
-class Pool:
-    """The embedded samples of a run with the decision on each.
+class Parts:
+    """The row-aligned parts of one pool.
 
     Args:
-        work_dir: where the artifacts lie.
-        embed: manifest of the embed artifact.
-        select: manifest of the select artifact.
-        embeddings: the file of each embed part that embeddings are read from.
-
-    Raises:
-        BooksError: the artifacts are not row-aligned, so they belong to different runs.
+        work_dir: URL; each stage's units are in its folder there.
+        units: stage -> its receipts, one per part in canonical order; at least those of `embed`.
     """
 
-    def __init__(self, work_dir: str, embed: Manifest, select: Manifest, embeddings: str = _FIRST):
-        self._embed, self._select, self._embeddings = embed, select, embeddings
-        self._embed_folder = store.join(work_dir, embed.stage)
-        self._select_folder = store.join(work_dir, select.stage)
-        self.rows_P = np.array([unit.rows(SAMPLES) for unit in embed.units], dtype=np.int64)
-        decided = [unit.rows(DECISIONS) for unit in select.units]
-        if decided != self.rows_P.tolist():
-            raise BooksError(
-                f"report: select {select.fingerprint} decides on {sum(decided)} rows in {len(decided)} parts, but "
-                f"embed {embed.fingerprint} has {self.rows_P.sum()} in {len(self.rows_P)}"
-            )
-        self._starts_P = np.concatenate([[0], np.cumsum(self.rows_P)])
+    def __init__(self, work_dir: str, units: Mapping[str, Sequence[Receipt]]) -> None:
+        self._work_dir, self._units = work_dir, units
 
     def __len__(self) -> int:
-        return int(self._starts_P[-1])
+        """Embedded samples."""
+        return len(self.spans)
 
-    def decisions(self, columns: Sequence[str]) -> Iterator[tuple[int, pa.Table]]:
-        """Each part's decisions with the canonical position of its first row; empty parts are left out."""
-        for part, unit in enumerate(self._select.units):
-            if self.rows_P[part]:
-                table = artifacts.read_table(self._select_folder, unit, DECISIONS, columns)
-                yield int(self._starts_P[part]), table
+    @cached_property
+    def spans(self) -> Spans:
+        """Canonical positions of the parts."""
+        return Spans.of_rows([receipt.rows(files.SAMPLES) for receipt in self._units["embed"]])
 
-    def sample(self, size: int, max_groups: int, seed: int) -> NDArray[np.int64]:
-        """Seeded, ascending canonical positions of at most `size` samples, from at most `max_groups` row groups.
+    def check_aligned(self, table: str) -> None:
+        """Make sure that a stage's table has the rows of the embed stage's parts.
 
-        Row groups are limited because embeddings are read in whole ones: a report cannot read a billion.
+        Raises:
+            BooksError: it has not; the artifacts belong to different runs.
         """
-        rng = np.random.default_rng(seed)
-        starts, sizes = self._groups()
-        if len(starts) > max_groups:
-            drawn = np.sort(rng.choice(len(starts), max_groups, replace=False))
-            starts, sizes = starts[drawn], sizes[drawn]
-        ends = np.cumsum(sizes)
-        total = int(ends[-1]) if len(ends) else 0
-        chosen = (
-            np.arange(total)
-            if total <= size
-            else np.sort(rng.choice(total, size, replace=False, shuffle=False))
-        )
-        within = np.searchsorted(ends, chosen, side="right")
-        return np.asarray(starts[within] + chosen - (ends - sizes)[within], dtype=np.int64)
+        rows = [receipt.rows(table) for receipt in self._units[files.stage_of(table)]]
+        embedded = np.diff(self.spans.starts).tolist()
+        if rows != embedded:
+            raise BooksError(
+                f"{table}: {sum(rows)} rows in {len(rows)} parts, but {sum(embedded)} samples in "
+                f"{len(embedded)} parts are embedded"
+            )
 
-    def _groups(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Canonical position of the first row, and rows, of every row group of the embeddings."""
-        counts_P = -(-self.rows_P // artifacts.ROWS_PER_GROUP)
-        part_G = np.repeat(np.arange(len(counts_P)), counts_P)
-        first_G = np.concatenate([np.arange(count) for count in counts_P] or [np.zeros(0, np.int64)])
-        first_G = first_G.astype(np.int64) * artifacts.ROWS_PER_GROUP
-        return self._starts_P[part_G] + first_G, np.minimum(
-            self.rows_P[part_G] - first_G, artifacts.ROWS_PER_GROUP
-        )
+    def folder(self, table: str) -> str:
+        """Folder of the stage that wrote a table."""
+        return store.join(self._work_dir, files.stage_of(table))
 
-    def part_of(self, positions_N: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The part (= input shard) that holds each canonical position."""
-        return np.asarray(np.searchsorted(self._starts_P, positions_N, side="right") - 1, dtype=np.int64)
+    def receipt(self, part: int, table: str) -> Receipt:
+        """The receipt of a part's unit.
 
-    def take(
-        self, positions_N: NDArray[np.int64], columns: Sequence[str], embeddings: bool = False
-    ) -> tuple[pa.Table, NDArray[np.float16], NDArray[np.float16]]:
-        """Rows at canonical positions, in the order given; a position may come more than once.
+        Raises:
+            InfrastructureError: this pool has no artifact of that stage.
+        """
+        stage = files.stage_of(table)
+        if stage not in self._units:
+            raise InfrastructureError(f"{store.redact(self._work_dir)}: there is no {stage} artifact for this selection")
+        return self._units[stage][part]
+
+    def read(self, part: int, table: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """Columns of one part's table, its checksum verified; raises what `artifacts.read_table` does."""
+        return artifacts.read_table(self.folder(table), self.receipt(part, table), table, columns)
+
+    def read_all(self, table: str, columns: Sequence[str]) -> Iterator[tuple[int, pa.Table]]:
+        """`read` of each part that has rows, with the canonical position of its first row."""
+        for part in range(self.spans.n_parts):
+            start, stop = self.spans.bounds(part)
+            if stop > start:
+                yield start, self.read(part, table, columns)
+
+    def names(self, table: str) -> list[str]:
+        """The columns of a table, as its first part has them."""
+        return self._open(0, table, lambda file: [str(name) for name in file.schema_arrow.names])
+
+    def peek(self, part: int, table: str, columns: Sequence[str]) -> pa.Table:
+        """Columns of one part's table, without reading the rest of the file.
+
+        Raises:
+            InfrastructureError: the file is missing or not parquet.
+        """
+        return self._open(part, table, lambda file: file.read(columns=list(columns), use_threads=False))
+
+    def peek_all(self, table: str, columns: Sequence[str]) -> list[pa.Table]:
+        """`peek` of every part, in order."""
+        with ThreadPoolExecutor(_THREADS) as threads:
+            return list(threads.map(lambda part: self.peek(part, table, columns), range(self.spans.n_parts)))
+
+    def column(self, table: str, name: str) -> pa.ChunkedArray:
+        """One column of the whole pool, in canonical order."""
+        return pa.concat_tables(self.peek_all(table, [name]))[name]
+
+    def take(self, positions_N: NDArray[np.int64], table: str, columns: Sequence[str]) -> pa.Table:
+        """Rows at canonical positions, in the order given; a position may occur more than once.
 
         Args:
             positions_N: int64 [N].
-            columns: columns of the samples or decisions tables, embeddings excepted.
-            embeddings: whether to read the embeddings too.
+            table: file name.
+            columns: of the table.
+
+        Raises:
+            InfrastructureError: as `peek`.
+        """
+
+        def read_rows(part: int, row_M: NDArray[np.int64]) -> pa.Table:
+            return self.peek(part, table, columns).take(row_M)
+
+        return self._gather(positions_N, read_rows, lambda: self.peek(0, table, columns).slice(0, 0))
+
+    def take_vectors(
+        self, positions_N: NDArray[np.int64], table: str = files.EMBEDDINGS
+    ) -> tuple[NDArray[np.float16], NDArray[np.float16]]:
+        """Image and text embeddings at canonical positions, reading only the row groups that hold them.
+
+        Args:
+            positions_N: int64 [N].
+            table: file of one model's embeddings.
 
         Returns:
-            The table [N], and float16 [N, D] image and text embeddings ([N, 0] unless asked for).
+            float16 [N, D] each; [N, 0] for a side that the pool lacks.
+
+        Raises:
+            InfrastructureError: as `peek`.
         """
-        parts_N = self.part_of(positions_N)
-        order_N = np.argsort(parts_N, kind="stable")
-        tables, images, texts = [], [], []
-        for part in np.unique(parts_N):
-            rows = positions_N[order_N][parts_N[order_N] == part] - self._starts_P[part]
-            table, image, text = self._rows(int(part), rows, columns, embeddings)
-            tables.append(table)
-            images.append(image)
-            texts.append(text)
-        if not tables:
-            empty = np.zeros((0, 0), np.float16)
-            return pa.table({name: [] for name in columns}), empty, empty
-        back_N = np.argsort(order_N, kind="stable")
-        return (
-            pa.concat_tables(tables).take(back_N),
-            np.concatenate(images)[back_N],
-            np.concatenate(texts)[back_N],
-        )
 
-    def _rows(
-        self, part: int, rows: NDArray[np.int64], columns: Sequence[str], embeddings: bool
-    ) -> tuple[pa.Table, NDArray[np.float16], NDArray[np.float16]]:
-        decided = artifacts.read_table(self._select_folder, self._select.units[part], DECISIONS)
-        # `shard`, `key` and `uid` are in both tables; the decisions' are as good.
-        from_samples = [name for name in columns if name not in decided.column_names]
-        image = text = np.zeros((len(rows), 0), np.float16)
-        if from_samples:
-            samples = artifacts.read_table(self._embed_folder, self._embed.units[part], SAMPLES, from_samples)
-        if embeddings:
-            image, text = self._vectors(part, rows)
-        merged = {
-            name: (decided if name in decided.column_names else samples)[name].take(rows) for name in columns
-        }
-        return pa.table(merged), image, text
+        def read_rows(part: int, row_M: NDArray[np.int64]) -> pa.Table:
+            return self._open(part, table, lambda file: _take_from_groups(file, row_M))
 
-    def _vectors(self, part: int, rows: NDArray[np.int64]) -> tuple[NDArray[np.float16], NDArray[np.float16]]:
-        """Image and text embeddings of some rows, [N, 0] where there is no such side: tables may hold one only.
-
-        Only the row groups that hold them are read, so their checksum, which is of the whole file,
-        is not looked at.
-        """
-        unit = self._embed.units[part]
-        url = artifacts.unit_url(self._embed_folder, unit.key, self._embeddings)
-        size = next(file.size for file in unit.files if file.name == self._embeddings)
-        try:
-            file = open_parquet(url, size)
-            starts = np.cumsum(
-                [0, *(file.metadata.row_group(i).num_rows for i in range(file.num_row_groups))]
-            )
-            group_N = np.searchsorted(starts, rows, side="right") - 1
-            wanted = np.unique(group_N)
-            found = [
-                file.read_row_group(group).take(rows[group_N == group] - starts[group]) for group in wanted
-            ]
-        except (FileNotFoundError, pa.ArrowInvalid) as error:
-            raise InfrastructureError(
-                f"{store.redact(url)}: cannot be read: {error}; run again to make it"
-            ) from error
-        back_N = np.argsort(np.argsort(group_N, kind="stable"), kind="stable")
-        both = pa.concat_tables(found).take(back_N)
-        none = np.zeros((len(rows), 0), np.float16)
+        found = self._gather(positions_N, read_rows, lambda: pa.table({}))
+        none = np.zeros((len(positions_N), 0), np.float16)
         image, text = (
-            vectors(both[name]) if name in both.column_names else none for name in ("image_emb", "text_emb")
+            vectors(found[name]) if name in found.column_names else none for name in ("image_emb", "text_emb")
         )
         return image, text
+
+    def _gather(
+        self,
+        positions_N: NDArray[np.int64],
+        read_rows: Callable[[int, NDArray[np.int64]], pa.Table],
+        read_nothing: Callable[[], pa.Table],
+    ) -> pa.Table:
+        """Rows of several parts, in the order of `positions_N`."""
+        pieces = list(self.spans.by_part(positions_N))
+        if not pieces:
+            return read_nothing()
+        with ThreadPoolExecutor(min(_THREADS, len(pieces))) as threads:
+            tables = list(threads.map(lambda piece: read_rows(piece[0], piece[2]), pieces))
+        index_N = np.concatenate([index_M for _, index_M, _ in pieces])
+        return pa.concat_tables(tables).take(np.argsort(index_N, kind="stable"))
+
+    def _open(self, part: int, table: str, read: Callable[[pq.ParquetFile], Any]) -> Any:
+        receipt = self.receipt(part, table)
+        url = artifacts.unit_url(self.folder(table), receipt.key, table)
+        size = next(file.size for file in receipt.files if file.name == table)
+        try:
+            with open_parquet(url, size) as file:
+                return read(file)
+        except (FileNotFoundError, pa.ArrowInvalid) as error:
+            raise InfrastructureError(
+                f"{store.redact(url)}: cannot be read: {error}; delete its folder and run again"
+            ) from error
+
+
+def _take_from_groups(file: pq.ParquetFile, row_M: NDArray[np.int64]) -> pa.Table:
+    """Rows of a parquet file, in the order given, from the row groups that hold them."""
+    groups = Spans.of_rows([file.metadata.row_group(index).num_rows for index in range(file.num_row_groups)])
+    pieces = list(groups.by_part(row_M))
+    found = pa.concat_tables(file.read_row_group(group).take(rows) for group, _, rows in pieces)
+    return found.take(np.argsort(np.concatenate([index for _, index, _ in pieces]), kind="stable"))

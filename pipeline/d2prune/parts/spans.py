@@ -1,0 +1,61 @@
+"""The map between a sample's canonical position and its place in a part: (part, row).
+
+Parts are in canonical order and their rows too, so a canonical position is the rows of all earlier
+parts plus the row. P is the number of parts, N the number of positions asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Int64 = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Spans:
+    """Where each part begins and ends.
+
+    Attributes:
+        starts: int64 [P + 1], canonical position of each part's first row, and the number of samples.
+    """
+
+    starts: Int64
+
+    @classmethod
+    def of_rows(cls, rows: Sequence[int]) -> Spans:
+        """From the number of rows of each part, P >= 0; a part may be empty."""
+        return cls(np.cumsum([0, *rows], dtype=np.int64))
+
+    def __len__(self) -> int:
+        """Samples in all parts."""
+        return int(self.starts[-1])
+
+    @property
+    def n_parts(self) -> int:
+        """P."""
+        return len(self.starts) - 1
+
+    def bounds(self, part: int) -> tuple[int, int]:
+        """First canonical position of a part, and the one after its last."""
+        return int(self.starts[part]), int(self.starts[part + 1])
+
+    def part_of(self, positions_N: Int64) -> Int64:
+        """The part of each canonical position, int64 [N]."""
+        return np.searchsorted(self.starts, positions_N, side="right") - 1
+
+    def locate(self, positions_N: Int64) -> tuple[Int64, Int64]:
+        """The part of each canonical position and the row in it, int64 [N] each."""
+        part_N = self.part_of(positions_N)
+        return part_N, positions_N - self.starts[part_N]
+
+    def by_part(self, positions_N: Int64) -> Iterator[tuple[int, Int64, Int64]]:
+        """For each part that holds some of the positions: the part, indices [M] into `positions_N`, rows [M]."""
+        part_N, row_N = self.locate(positions_N)
+        order_N = np.argsort(part_N, kind="stable")
+        parts, first = np.unique(part_N[order_N], return_index=True)
+        for part, index_M in zip(parts.tolist(), np.split(order_N, first[1:]), strict=bool(len(parts))):
+            yield part, index_M, row_N[index_M]
