@@ -35,6 +35,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from d2prune.embed import params as params_of_tars
 from d2prune.embed import worker as stage
 from d2prune.embed.decode.decoder import Decoder
 from d2prune.embed.decode.pool import DecodePool
@@ -122,7 +123,7 @@ def make_worker(
 ) -> Any:
     """A worker of the embed stage, and what it needs to plan units."""
     model, weights = names.absolute(model, weights)
-    params = stage.EmbedParams(
+    params = params_of_tars.EmbedParams(
         *names.identity(model, weights),
         precision=args.precision,
         batch_size="auto" if args.auto else args.batch_size,
@@ -163,9 +164,9 @@ def end_to_end(args: argparse.Namespace, name: str, images: list[bytes]) -> None
     per_shard = args.samples // 2
     write_pool(args.folder / "pool", images, 2, per_shard)
     params, make = make_worker(args.folder / "work", name, weights, args)
-    units = stage.plan(expand_input(str(args.folder / "pool")), params)
+    units = params_of_tars.plan(expand_input(str(args.folder / "pool")), params)
     write_pool(args.folder / "warm", images, 1, 2 * args.batch_size)
-    (warm,) = stage.plan(expand_input(str(args.folder / "warm")), params)
+    (warm,) = params_of_tars.plan(expand_input(str(args.folder / "warm")), params)
     encoder = ClipEncoder(names.resolve(name, weights), args.precision, args.device)
     model, n = encoder._model, args.batch_size
     decoded = [np.asarray(encoder.preprocess(Image.open(io.BytesIO(image)))) for image in (images * n)[:n]]
@@ -359,7 +360,7 @@ def memory(args: argparse.Namespace, images: list[bytes]) -> None:
     params, make = make_worker(args.folder / "memory", "demo", None, args)
     worker = make()
     print(MEMORY_HEAD)
-    for number, unit in enumerate(stage.plan(expand_input(str(args.folder / "many")), params), 1):
+    for number, unit in enumerate(params_of_tars.plan(expand_input(str(args.folder / "many")), params), 1):
         worker(unit)
         if number in (1, 5, 10, 25, 50):
             report_memory(worker, f"after {number} shards of 100")
@@ -381,7 +382,7 @@ def large_shard(args: argparse.Namespace, images: list[bytes]) -> None:
     ):
         write()
         where = shard if shard.exists() else args.folder / "warm"
-        (unit,) = stage.plan(expand_input(str(where)), params)
+        (unit,) = params_of_tars.plan(expand_input(str(where)), params)
         start, cpu = time.perf_counter(), cpu_seconds()
         receipt = worker(unit)
         spent = f"{time.perf_counter() - start:.0f} s, {cpu_seconds() - cpu:.0f} s of its processor time"

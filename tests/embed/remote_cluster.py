@@ -44,6 +44,7 @@ class Make:
 def main(pool: str, model: str, folder: str) -> None:
     from ray.cluster_utils import Cluster
 
+    from d2prune.embed import params as params_of_tars
     from d2prune.embed import worker as stage
     from d2prune.embed.model import names
     from d2prune.execution import OnRay, Resources, metrics
@@ -56,8 +57,8 @@ def main(pool: str, model: str, folder: str) -> None:
     # Two workers, half a GPU and one core each: the head's cores are theirs, so whatever helps is elsewhere.
     resources = Resources(workers=1, num_cpus=1, num_gpus=0.5, at_once=stage.AT_ONCE, grows=True)
     helpers = executor.helpers(resources)
-    params = stage.EmbedParams(*names.identity(model, None), batch_size=4)
-    units = stage.plan(expand_input(pool), params)
+    params = params_of_tars.EmbedParams(*names.identity(model, None), batch_size=4)
+    units = params_of_tars.plan(expand_input(pool), params)
     Path(folder).mkdir()
     slow = Path(folder, "slow")
     slow.touch()

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from d2prune.embed import worker as stage
+from d2prune.embed import params as params_of_tars
 from d2prune.embed.model.batch_size import BatchSize, limit
 from d2prune.inputs.shards import expand_input
 from tests.embed.pictures import write_tar
@@ -66,7 +66,7 @@ def test_the_same_samples_whatever_the_sizes(setting, fits):
         folder = f"size-{size}"
         worker = make_worker(changed, folder=folder)
         tried = with_little_memory(worker._models.encoders[0], fits or 10**9)
-        (unit,) = stage.plan(expand_input(str(pool)), changed)
+        (unit,) = params_of_tars.plan(expand_input(str(pool)), changed)
         receipt = worker(unit)
         worker.close()
         return tried, receipt.counters, list(tables(str(pool.parent / folder), receipt))

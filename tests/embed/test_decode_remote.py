@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from d2prune.embed import params as params_of_tars
 from d2prune.embed import worker as stage
 from d2prune.embed.decode import remote as decode_remote
 from d2prune.embed.decode.decoder import Decoder, libraries
@@ -22,6 +23,7 @@ from d2prune.errors import D2PruneError, InfrastructureError, UserError
 from d2prune.execution import InProcess, InProcessHelpers, Resources, metrics
 from d2prune.inputs import reasons
 from d2prune.inputs.shards import expand_input
+from d2prune.parts import files
 from tests.embed.mischief import Mischievous, Stillborn
 from tests.embed.pictures import write_tar
 from tests.embed.test_decode_pool import outcomes, sample
@@ -190,8 +192,8 @@ def test_the_same_bytes_as_without_helpers(tiny_model, tmp_path, monkeypatch):
     pool.mkdir()
     write_tar(pool / "0.tar", [m for i, key in enumerate(POISONED) for m in good(key, i)])
     write_tar(pool / "1.tar", [m for i in range(40) for m in good(f"{i}", i)])
-    params = stage.EmbedParams(*names.identity(str(tiny_model), None), batch_size=4)
-    units = stage.plan(expand_input(str(pool)), params)
+    params = params_of_tars.EmbedParams(*names.identity(str(tiny_model), None), batch_size=4)
+    units = params_of_tars.plan(expand_input(str(pool)), params)
     found = []
     counted = metrics.total(metrics.SAMPLES_DECODED_REMOTELY)
     for folder, processes, helpers in (("local", 1, None), ("remote", 0, InProcessHelpers({"x": 2, "y": 1}))):
@@ -206,7 +208,7 @@ def test_the_same_bytes_as_without_helpers(tiny_model, tmp_path, monkeypatch):
     _, rejects, _ = tables(str(tmp_path / "remote"), remote[1])
     poison = {key: reason for key, reason in POISON_REASONS.items() if key != "junk"}
     assert dict(zip(rejects["key"].to_pylist(), rejects["reason"].to_pylist(), strict=True)) == poison
-    assert {file.name for file in local[0].files} == {stage.SAMPLES, stage.EMBEDDINGS, stage.REJECTS}
+    assert {file.name for file in local[0].files} == {files.SAMPLES, files.EMBEDDINGS, files.REJECTS}
 
 
 def test_on_a_cluster_whose_helping_nodes_come_and_go(tiny_model, tmp_path):
@@ -235,8 +237,8 @@ def test_on_a_cluster_whose_helping_nodes_come_and_go(tiny_model, tmp_path):
     assert used == "the first node decoded" and used_too == "the second node decoded" and "removed" in removed
     # The node that vanished had tasks in hand; no shard was begun again for them, and no byte is another.
     assert facts["most calls"] == 1
-    params = stage.EmbedParams(*names.identity(str(tiny_model), None), batch_size=4)
-    units = stage.plan(expand_input(str(pool)), params)
+    params = params_of_tars.EmbedParams(*names.identity(str(tiny_model), None), batch_size=4)
+    units = params_of_tars.plan(expand_input(str(pool)), params)
     make = functools.partial(stage.EmbedWorker, str(tmp_path / "local"), params, str(tiny_model), None, "cpu")
     receipts = InProcess().map(make, units, Resources(at_once=stage.AT_ONCE))
     local = {one.key: sorted([file.name, file.checksum] for file in one.files) for one in receipts}

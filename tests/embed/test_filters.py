@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+from d2prune.embed import params as params_of_tars
 from d2prune.embed import worker
 from d2prune.embed.decode.decoder import Decoder, Prepared
 from d2prune.embed.decode.resize import Preprocess
@@ -53,10 +54,10 @@ def test_books(tiny_model, tmp_path):
         )
     ]
     write_tar(tmp_path / "0.tar", members)
-    params = worker.EmbedParams(*names.identity(str(tiny_model), None), filters=Filters(min_words=2))
+    params = params_of_tars.EmbedParams(*names.identity(str(tiny_model), None), filters=Filters(min_words=2))
     plain = dataclasses.replace(params, filters=Filters())
-    (unit,) = worker.plan(expand_input(str(tmp_path)), params)
-    assert unit.key != worker.plan(expand_input(str(tmp_path)), plain)[0].key
+    (unit,) = params_of_tars.plan(expand_input(str(tmp_path)), params)
+    assert unit.key != params_of_tars.plan(expand_input(str(tmp_path)), plain)[0].key
     counters = worker.EmbedWorker(str(tmp_path / "embed"), params, str(tiny_model), None, device="cpu")(
         unit
     ).counters

@@ -6,11 +6,13 @@ import json
 import numpy as np
 import pytest
 
+from d2prune.embed import params as params_of_tars
 from d2prune.embed import worker as stage
 from d2prune.embed.model import names as models
 from d2prune.errors import UserError
 from d2prune.execution import InProcess
 from d2prune.inputs.shards import expand_input
+from d2prune.parts import files
 from d2prune.runs.driver import run
 from d2prune.scores.column import read_score
 from d2prune.store import artifacts, schemas
@@ -62,10 +64,10 @@ def test_each_model_gives_what_it_gives_alone(all_models, tmp_path, resize):
 
     def embed(folder, names):
         first, *more = (models.identity(all_models[name], None) for name in names)
-        params = stage.EmbedParams(*first, batch_size=4, resize=resize, others=tuple(more))
+        params = params_of_tars.EmbedParams(*first, batch_size=4, resize=resize, others=tuple(more))
         if more:
             params = dataclasses.replace(params, names=tuple(names))
-        (unit,) = stage.plan(shards, params)
+        (unit,) = params_of_tars.plan(shards, params)
         given = [(all_models[name], None) for name in names]
         worker = stage.EmbedWorker(str(tmp_path / folder), params, *given[0], device="cpu", others=given[1:])
         receipt = worker(unit)
@@ -74,15 +76,15 @@ def test_each_model_gives_what_it_gives_alone(all_models, tmp_path, resize):
 
     together = embed("together", ["tiny", "same", "large"])
     assert together.facts["dimensions"] == {"tiny": 24, "same": 24, "large": 16}
-    samples = artifacts.read_table(str(tmp_path / "together"), together, stage.SAMPLES)
+    samples = artifacts.read_table(str(tmp_path / "together"), together, files.SAMPLES)
     assert samples.schema.equals(schemas.samples(models=["tiny", "same", "large"]))
     assert samples["clip_score"].equals(samples["clip_tiny"])
     for name, file in (("tiny", None), ("same", "same"), ("large", "large")):
         alone = embed(f"alone-{name}", [name])
-        expected = artifacts.read_file(str(tmp_path / f"alone-{name}"), alone, stage.EMBEDDINGS)
+        expected = artifacts.read_file(str(tmp_path / f"alone-{name}"), alone, files.EMBEDDINGS)
         found = artifacts.read_file(str(tmp_path / "together"), together, schemas.embeddings_file(file))
         assert found == expected
-        own = artifacts.read_table(str(tmp_path / f"alone-{name}"), alone, stage.SAMPLES)
+        own = artifacts.read_table(str(tmp_path / f"alone-{name}"), alone, files.SAMPLES)
         assert samples[f"clip_{name}"].equals(own["clip_score"])
         assert {**alone.counters} == {**together.counters}
         assert samples.select(schemas.samples().names).drop(["clip_score"]).equals(own.drop(["clip_score"]))

@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 import pytest
 
 from d2prune import store
+from d2prune.embed import params as params_of_tars
 from d2prune.embed import worker as stage
 from d2prune.embed.decode.decoder import Decoder
 from d2prune.embed.decode.pool import DecodePool
@@ -17,6 +18,7 @@ from d2prune.errors import InfrastructureError, UserError
 from d2prune.inputs import reasons
 from d2prune.inputs.shards import Shard, expand_input
 from d2prune.inputs.tar.reader import parse_sample
+from d2prune.parts import files
 from d2prune.store import artifacts, schemas
 from d2prune.store.columns import vectors
 from tests.embed.pictures import encoded, picture, write_tar
@@ -76,7 +78,9 @@ REASONS = {
 def setting(tiny_model, tmp_path):
     """(pool folder, stage folder, params, make_worker)."""
     model, pretrained = names.identity(str(tiny_model), None)
-    params = stage.EmbedParams(model, pretrained, batch_size=4, max_pixels=50_000, max_member_bytes=40_000)
+    params = params_of_tars.EmbedParams(
+        model, pretrained, batch_size=4, max_pixels=50_000, max_member_bytes=40_000
+    )
     pool = tmp_path / "pool"
     pool.mkdir()
 
@@ -90,7 +94,7 @@ def setting(tiny_model, tmp_path):
 
 def run(setting, pool_url=None):
     pool, _, params, make_worker = setting
-    units = stage.plan(expand_input(pool_url or str(pool)), params)
+    units = params_of_tars.plan(expand_input(pool_url or str(pool)), params)
     worker = make_worker()
     return [(unit, worker(unit)) for unit in units]
 
@@ -98,7 +102,7 @@ def run(setting, pool_url=None):
 def tables(folder, receipt):
     return (
         artifacts.read_table(folder, receipt, name)
-        for name in (stage.SAMPLES, stage.REJECTS, stage.EMBEDDINGS)
+        for name in (files.SAMPLES, files.REJECTS, files.EMBEDDINGS)
     )
 
 
@@ -157,7 +161,7 @@ def test_bits_do_not_depend_on_processes_or_on_who_did_what(setting):
     pool, _, params, make_worker = setting
     for shard in range(3):
         write_tar(pool / f"{shard}.tar", [m for i in range(7) for m in good(f"{i}", 10 * shard + i)])
-    units = stage.plan(expand_input(str(pool)), params)
+    units = params_of_tars.plan(expand_input(str(pool)), params)
     first = [make_worker(decode_processes=1)(unit) for unit in units]
     worker = make_worker(folder="again", decode_processes=4)
     second = [worker(unit) for unit in reversed(units)]
@@ -196,7 +200,7 @@ def test_keys_follow_content_and_params(setting):
     write_tar(pool / "1.tar", good("a", 1))
 
     def keys(params=params):
-        return [unit.key for unit in stage.plan(expand_input(str(pool)), params)]
+        return [unit.key for unit in params_of_tars.plan(expand_input(str(pool)), params)]
 
     before = keys()
     assert before == keys() and len(set(before)) == 2
@@ -209,7 +213,7 @@ def test_keys_follow_content_and_params(setting):
 def test_shard_that_vanished(setting):
     pool, _, params, make_worker = setting
     path = write_tar(pool / "0.tar", good("a", 1))
-    (unit,) = stage.plan(expand_input(path), params)
+    (unit,) = params_of_tars.plan(expand_input(path), params)
     (pool / "0.tar").unlink()
     with pytest.raises(UserError, match=r"0\.tar.*was there when this run began"):
         make_worker()(unit)
@@ -219,7 +223,7 @@ def test_shard_of_another_length_than_listed(setting):
     pool, _, params, make_worker = setting
     path = write_tar(pool / "0.tar", good("a", 1))
     (shard,) = expand_input(path)
-    (unit,) = stage.plan([dataclasses.replace(shard, size=shard.size + 512)], params)
+    (unit,) = params_of_tars.plan([dataclasses.replace(shard, size=shard.size + 512)], params)
     with pytest.raises(InfrastructureError, match="were listed"):
         make_worker()(unit)
 
@@ -227,7 +231,7 @@ def test_shard_of_another_length_than_listed(setting):
 def test_storage_faults_pass_through(setting, monkeypatch):
     pool, _, params, make_worker = setting
     write_tar(pool / "0.tar", good("a", 1))
-    (unit,) = stage.plan(expand_input(str(pool)), params)
+    (unit,) = params_of_tars.plan(expand_input(str(pool)), params)
 
     class Broken:
         def __enter__(self):
@@ -261,7 +265,7 @@ def test_reject_rate():
 def test_units_travel():
     import pickle
 
-    unit = stage.EmbedUnit("k", Shard("u", "n", 1, "v"))
+    unit = params_of_tars.EmbedUnit("k", Shard("u", "n", 1, "v"))
     assert pickle.loads(pickle.dumps(unit)) == unit
 
 
@@ -275,7 +279,7 @@ def test_fields_of_the_json_become_columns_and_a_missing_number_is_a_reject(sett
     ]
     write_tar(pool / "0.tar", [*members, *good("c", 3), ("c.json", b'{"score": 0.5}')])
     params = dataclasses.replace(params, fields=(("lang", "text"), ("score", "number")))
-    (unit,) = stage.plan(expand_input(str(pool)), params)
+    (unit,) = params_of_tars.plan(expand_input(str(pool)), params)
     samples, rejects, _ = tables(folder, make_worker(params)(unit))
     assert samples.select(["key", "lang", "score"]).to_pylist() == [
         {"key": "a", "lang": "de", "score": 2.0},
@@ -307,7 +311,7 @@ def test_poison_costs_one_reject_each_whatever_the_workers_batches_and_order(set
         changed = dataclasses.replace(params, batch_size=batch_size)
         folder = f"run-{number}"
         worker = make_worker(changed, folder=folder, decode_processes=processes, image_timeout=0.2)
-        units = stage.plan(expand_input(str(pool)), changed)
+        units = params_of_tars.plan(expand_input(str(pool)), changed)
         receipts = [worker(unit) for unit in (units if number == 0 else units[::-1])]
         worker.close()
         for receipt in receipts:
@@ -348,7 +352,7 @@ def test_a_batch_that_exceeds_the_devices_memory_loses_no_sample(setting):
     pool, folder, params, make_worker = setting
     write_tar(pool / "0.tar", [m for i in range(21) for m in good(f"{i}", i)])
     params = dataclasses.replace(params, batch_size=8)
-    (unit,) = stage.plan(expand_input(str(pool)), params)
+    (unit,) = params_of_tars.plan(expand_input(str(pool)), params)
     samples, _, embeddings = tables(str(pool.parent / "whole"), make_worker(params, folder="whole")(unit))
     worker = make_worker(params)
     tried = with_little_memory(worker._models.encoders[0], 3)
@@ -367,7 +371,7 @@ def test_a_batch_that_exceeds_the_devices_memory_loses_no_sample(setting):
 def test_a_single_sample_that_exceeds_the_devices_memory_fails_the_unit(setting):
     pool, _, params, make_worker = setting
     write_tar(pool / "0.tar", [m for i in range(3) for m in good(f"{i}", i)])
-    (unit,) = stage.plan(expand_input(str(pool)), params)
+    (unit,) = params_of_tars.plan(expand_input(str(pool)), params)
     worker = make_worker()
     with_little_memory(worker._models.encoders[0], 0)
     with pytest.raises(InfrastructureError, match="one sample exceeds the memory"):
@@ -402,9 +406,9 @@ def test_rows_of_a_large_part_are_written_while_they_come(setting, monkeypatch):
     plain = artifacts.table_writer
     monkeypatch.setattr(part.artifacts, "table_writer", lambda *given: plain(*given, rows_per_group=4))
     write_tar(pool / "0.tar", [m for i in range(11) for m in good(f"{i}", i)])
-    (unit,) = stage.plan(expand_input(str(pool)), params)
+    (unit,) = params_of_tars.plan(expand_input(str(pool)), params)
     receipt = make_worker()(unit)
-    for name in (stage.SAMPLES, stage.EMBEDDINGS):
+    for name in (files.SAMPLES, files.EMBEDDINGS):
         file = pq.ParquetFile(artifacts.unit_url(folder, receipt.key, name))
         assert [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)] == [4, 4, 3]
         assert file.metadata.num_rows == receipt.rows(name) == 11

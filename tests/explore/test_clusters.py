@@ -8,10 +8,10 @@ import pytest
 from d2prune.explore import clusters
 from d2prune.explore.clusters import NONE, read_clusters
 from d2prune.explore.index import Index
-from d2prune.parts.reader import Pool
 from d2prune.report import metrics
 from d2prune.report.collect import collect
 from d2prune.report.data import ReportParams
+from d2prune.report.pool_sample import choose_positions
 from d2prune.report.stage import run_record
 
 
@@ -30,9 +30,8 @@ def test_samples_that_the_report_did_not_look_at_go_to_the_nearest(finished, mon
     few = ReportParams(sample_rows=60, clusters=4)
     monkeypatch.setattr(clusters, "ReportParams", lambda: few)
     found = read_clusters(finished)
-    pool = Pool(finished.work_dir, finished.embed, finished.select)
-    sampled = pool.sample(60, 256, 0)
-    _, image_ND, text_ND = pool.take(np.arange(127), ["uid"], embeddings=True)
+    sampled = choose_positions(finished.parts.spans, 60, 256, 0)
+    image_ND, text_ND = finished.parts.take_vectors(np.arange(127))
     points_ND = metrics.join_features(image_ND, text_ND, "image+text")
     _, centres = metrics.k_means(points_ND[sampled], metrics.cluster_count(60, 4), 0)
     assert found.whole and len(found.names) == len(centres) == 2

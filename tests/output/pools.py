@@ -15,6 +15,7 @@ from PIL import Image
 from d2prune import store
 from d2prune.inputs.shards import Shard
 from d2prune.inputs.tar.reader import Sample, TarReader
+from d2prune.parts import files
 from d2prune.store import artifacts, schemas
 from d2prune.store.artifacts import Manifest
 from d2prune.write import worker
@@ -126,7 +127,7 @@ def build(folder, made, kept, format=tarfile.PAX_FORMAT, url=None, work_dir=None
         key = artifacts.unit_key(shard.name, shard.version)
         embedded.append(
             artifacts.commit_unit(
-                store.join(work_dir, "embed"), key, {worker.SAMPLES: table}, {"embedded": count}
+                store.join(work_dir, "embed"), key, {files.SAMPLES: table}, {"embedded": count}
             )
         )
         decisions = pa.table(
@@ -149,7 +150,7 @@ def build(folder, made, kept, format=tarfile.PAX_FORMAT, url=None, work_dir=None
             artifacts.commit_unit(
                 store.join(work_dir, "select"),
                 key,
-                {worker.DECISIONS: decisions},
+                {files.DECISIONS: decisions},
                 {"kept": sum(map(bool, keep))},
             )
         )

@@ -15,13 +15,12 @@ from d2prune.embed.feed import Reject
 from d2prune.embed.model.encoder import Embeddings
 from d2prune.execution import metrics
 from d2prune.inputs import reasons
+from d2prune.parts.files import REJECTS, SAMPLES
 from d2prune.store import artifacts, schemas
 from d2prune.store.artifacts import FileRecord, Receipt, TableWriter
 from d2prune.store.columns import vector_column
 
-SAMPLES = "samples.parquet"
 EMBEDDINGS = schemas.embeddings_file()
-REJECTS = "rejects.parquet"
 
 READ = "read"
 EMBEDDED = "embedded"

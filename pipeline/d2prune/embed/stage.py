@@ -6,6 +6,8 @@ from functools import partial
 from typing import cast
 
 from d2prune.embed import shard_urls, worker
+from d2prune.embed.params import plan
+from d2prune.embed.part import EMBEDDED, FILTERED, READ, REJECTED
 from d2prune.embed.rates import pace
 from d2prune.embed.resolve import resolve_models, resolve_params
 from d2prune.embed.tables import importer
@@ -43,7 +45,7 @@ def _embed_tars(run: StageRun) -> Work:
         others=tuple(others),
         helpers=run.executor.helpers(resources) if config.decode == "remote" else None,
     )
-    units = worker.plan(cast(Sequence[Shard], run.pool.shards), planned.params)
+    units = plan(cast(Sequence[Shard], run.pool.shards), planned.params)
     return Work("embed", planned.folder, units, make_worker, resources, describe=pace())
 
 
@@ -56,11 +58,11 @@ def _resources(run: StageRun) -> Resources:
 
 def _check(run: StageRun, built: Built) -> None:
     counters = built.counters
-    books = {name: counters.get(name, 0) for name in (worker.EMBEDDED, worker.REJECTED, worker.FILTERED)}
-    artifacts.balance("embed", counters[worker.READ], books)
+    books = {name: counters.get(name, 0) for name in (EMBEDDED, REJECTED, FILTERED)}
+    artifacts.balance("embed", counters[READ], books)
     worker.check_reject_rate(counters, run.config.embed.max_reject_rate)
-    if not counters[worker.EMBEDDED]:
-        raise UserError(f"input: none of {counters[worker.READ]} samples could be embedded")
+    if not counters[EMBEDDED]:
+        raise UserError(f"input: none of {counters[READ]} samples could be embedded")
     if not run.pool.has_images:
         importer.check_dimensions(built.receipts)
 

@@ -26,16 +26,11 @@ from d2prune.embed.model import batch_size
 from d2prune.embed.model import names as models
 from d2prune.embed.model.batch_size import BatchSize
 from d2prune.embed.model.several import Flights, ModelsAtOnce
-from d2prune.embed.params import EmbedParams, EmbedUnit, plan
+from d2prune.embed.params import EmbedParams, EmbedUnit
 from d2prune.embed.part import (
-    EMBEDDED,
-    EMBEDDINGS,
     END_MARK_MISSING,
-    FILTERED,
     READ,
     REJECTED,
-    REJECTS,
-    SAMPLES,
     Part,
     commit,
     open_part,
@@ -43,24 +38,6 @@ from d2prune.embed.part import (
 from d2prune.errors import InfrastructureError, UserError
 from d2prune.execution import Helpers, metrics
 from d2prune.store.artifacts import Receipt
-
-__all__ = [
-    "AT_ONCE",
-    "BATCH_CUT",
-    "EMBEDDED",
-    "EMBEDDINGS",
-    "FILTERED",
-    "MAX_PROCESSES",
-    "READ",
-    "REJECTED",
-    "REJECTS",
-    "SAMPLES",
-    "EmbedParams",
-    "EmbedUnit",
-    "EmbedWorker",
-    "check_reject_rate",
-    "plan",
-]
 
 AT_ONCE = 2
 """Shards that a worker has in hand: the model is at one of them."""

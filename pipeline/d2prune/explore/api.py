@@ -14,8 +14,9 @@ from d2prune import store
 from d2prune.errors import D2PruneError, UserError
 from d2prune.explore.explain import explain
 from d2prune.explore.index import Index, Query
+from d2prune.parts.files import SAMPLES
 from d2prune.report.thumbnails import Source, image_bytes, small_webp
-from d2prune.runs.finished import SAMPLES, FinishedRun
+from d2prune.runs.finished import FinishedRun
 
 MAX_ROWS = 200
 _CAPTION = 2_000
@@ -152,7 +153,7 @@ class Explorer:
         return self._picture(position, _SIDES[size])
 
     def _make_picture(self, position: int, side: int) -> bytes:
-        row = self.run.take(np.array([position]), SAMPLES, ["shard", "offset", "size"]).to_pylist()[0]
+        row = self.run.parts.take(np.array([position]), SAMPLES, ["shard", "offset", "size"]).to_pylist()[0]
         url = self._urls.get(row["shard"])
         if url is None or row["offset"] is None:
             return b""

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from d2prune.parts.reader import Pool
+from d2prune.parts import files
 from d2prune.report import gallery, metrics
 from d2prune.report.data import ReportParams
+from d2prune.report.pool_sample import choose_positions
 from d2prune.runs.finished import FinishedRun
 from d2prune.store.columns import vectors
 
@@ -46,9 +47,9 @@ def read_clusters(run: FinishedRun, limit: int = LIMIT) -> Clusters:
     if not len(run) or len(sizes) < len(run.embed.units):
         return Clusters((), label_N, True)
     params = ReportParams()
-    pool = Pool(run.work_dir, run.embed, run.select, run.embeddings)
-    positions_S = pool.sample(params.sample_rows, params.sample_groups, params.seed)
-    table, image_SD, text_SD = pool.take(positions_S, ["caption"], embeddings=True)
+    positions_S = choose_positions(run.parts.spans, params.sample_rows, params.sample_groups, params.seed)
+    table = run.parts.take(positions_S, files.SAMPLES, ["caption"])
+    image_SD, text_SD = run.parts.take_vectors(positions_S, run.embeddings)
     points_SD = metrics.join_features(image_SD, text_SD, run.features)
     wanted = metrics.cluster_count(len(points_SD), params.clusters)
     label_S, centres = metrics.k_means(points_SD, wanted, params.seed)
@@ -66,10 +67,10 @@ def read_clusters(run: FinishedRun, limit: int = LIMIT) -> Clusters:
 
 
 def _nearest(run: FinishedRun, part: int, centres: NDArray[np.float32]) -> NDArray[np.int16]:
-    rows = int(run.starts_P[part + 1] - run.starts_P[part])
+    start, stop = run.parts.spans.bounds(part)
     sides = run.features.split("+")
-    table = run.part(part, run.embeddings, [f"{side}_emb" for side in sides])
+    table = run.parts.peek(part, run.embeddings, [f"{side}_emb" for side in sides])
     found = {side: vectors(table[f"{side}_emb"]) for side in sides}
-    nothing = np.zeros((rows, 0), np.float16)
+    nothing = np.zeros((stop - start, 0), np.float16)
     points = metrics.join_features(found.get("image", nothing), found.get("text", nothing), run.features)
     return np.asarray((points @ centres.T).argmax(axis=1), np.int16)

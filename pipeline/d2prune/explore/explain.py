@@ -15,7 +15,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from d2prune.d2.fixed_point import SCALE, message, to_fixed
-from d2prune.runs.finished import DECISIONS, REJECTS, SAMPLES, FinishedRun
+from d2prune.parts.files import DECISIONS, REJECTS, SAMPLES
+from d2prune.runs.finished import FinishedRun
 
 CUT_OFF = "cut-off"
 _DECIDED = (
@@ -127,10 +128,10 @@ def find(run: FinishedRun, names: Sequence[str]) -> dict[str, Found]:
     A uid that several samples share, or a key that several shards have, finds them all; a beginning
     that fits several uids finds none and names some of them.
     """
-    columns = run.parts(DECISIONS, ["uid", "key", "shard"])
+    columns = run.parts.peek_all(DECISIONS, ["uid", "key", "shard"])
     uid = _column(columns, "uid")
     key, shard = _column(columns, "key"), _column(columns, "shard")
-    rejects = pa.concat_tables(run.parts(REJECTS, ["shard", "key", "reason", "detail"]))
+    rejects = pa.concat_tables(run.parts.peek_all(REJECTS, ["shard", "key", "reason", "detail"]))
     return {name: _find(name, uid, key, shard, rejects) for name in names}
 
 
@@ -198,7 +199,7 @@ class Line:
 
 def read_line(run: FinishedRun) -> Line:
     """Where the line runs through the pool; 10 bytes a sample."""
-    table = pa.concat_tables(run.parts(DECISIONS, ["selection_fixed", "kept", "reason"]))
+    table = pa.concat_tables(run.parts.peek_all(DECISIONS, ["selection_fixed", "kept", "reason"]))
     return Line(
         table["selection_fixed"].to_numpy(),
         np.asarray(pc.not_equal(table["reason"], CUT_OFF).to_numpy()).astype(bool),
@@ -210,9 +211,9 @@ def explain(run: FinishedRun, position: int, line: Line) -> Explained:
     """Everything there is to know about the sample at a canonical position."""
     near, sq_distance = run.neighbours(position)
     positions = np.concatenate([[position], near]).astype(np.int64)
-    decided = run.take(positions, DECISIONS, _DECIDED).to_pylist()
-    captions = run.take(positions, SAMPLES, ["caption"])["caption"].to_pylist()
-    sampled = run.take(positions[:1], SAMPLES, [*_SAMPLED, *run.fields]).to_pylist()[0]
+    decided = run.parts.take(positions, DECISIONS, _DECIDED).to_pylist()
+    captions = run.parts.take(positions, SAMPLES, ["caption"])["caption"].to_pylist()
+    sampled = run.parts.take(positions[:1], SAMPLES, [*_SAMPLED, *run.fields]).to_pylist()[0]
     own = {**decided[0], **sampled}
     gammas = [float(run.rank.params.get(name, 0.0)) for name in ("gamma_forward", "gamma_reverse")]
     raised, lowered, lowers = _ledger(decided, position, positions, sq_distance, *gammas)

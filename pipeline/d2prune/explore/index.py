@@ -22,7 +22,8 @@ from d2prune.d2.fixed_point import SCALE
 from d2prune.errors import UserError
 from d2prune.explore.clusters import NONE, Clusters, read_clusters
 from d2prune.explore.explain import CUT_OFF, Line
-from d2prune.runs.finished import DECISIONS, SAMPLES, FinishedRun
+from d2prune.parts.files import DECISIONS, SAMPLES
+from d2prune.runs.finished import FinishedRun
 
 TEXT_LIMIT = 1 << 30
 _NUMBERS = ("difficulty", "forward_score", "selection_fixed", "kept", "reason")
@@ -86,7 +87,7 @@ class Index:
     def __init__(self, run: FinishedRun, text_limit: int = TEXT_LIMIT) -> None:
         """Read the numbers; texts are read when they are first needed, or by `load_texts`."""
         self.run = run
-        table = pa.concat_tables(run.parts(DECISIONS, _NUMBERS))
+        table = pa.concat_tables(run.parts.peek_all(DECISIONS, _NUMBERS))
         reason = table["reason"].combine_chunks().dictionary_encode()
         self.reasons: tuple[str, ...] = tuple(reason.dictionary.to_pylist())
         self._reason_N = reason.indices.to_numpy().astype(np.int8)
@@ -170,11 +171,11 @@ class Index:
 
     def rows(self, positions: Positions) -> list[dict[str, Any]]:
         """What a list shows of the samples at `positions`."""
-        part_N = np.searchsorted(self.run.starts_P, positions, side="right") - 1
+        part_N, row_N = self.run.parts.spans.locate(positions)
         order_N = np.argsort(part_N, kind="stable")
         found = []
         for part in np.unique(part_N).tolist():
-            found += self._text(part).take(positions[part_N == part] - self.run.starts_P[part]).to_pylist()
+            found += self._text(part).take(row_N[part_N == part]).to_pylist()
         texts = [found[at] for at in np.argsort(order_N, kind="stable")]
         return [
             {
@@ -236,7 +237,7 @@ class Index:
             rank_N[order_N] = np.arange(len(self), dtype=np.int32)
             return None, rank_N, []
         table = DECISIONS if groups == "shard" else SAMPLES
-        labels = self.run.column(table, str(groups)).combine_chunks().dictionary_encode()
+        labels = self.run.parts.column(table, str(groups)).combine_chunks().dictionary_encode()
         code_N = labels.indices.fill_null(-1).to_numpy().astype(np.int32)
         # The stage shares by the labels' order, which decides who gets the remainder of equals.
         names = np.asarray(labels.dictionary.to_pylist(), np.str_)
@@ -289,7 +290,7 @@ class Index:
     def _text(self, part: int) -> pa.Table:
         found = self._texts.get(part)
         if found is None:
-            found = self.run.part(part, SAMPLES, _TEXTS)
+            found = self.run.parts.peek(part, SAMPLES, _TEXTS)
             if self._keep_texts:
                 with self._lock:
                     self._texts[part] = found

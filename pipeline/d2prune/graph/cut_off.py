@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from d2prune.d2.budget import Threshold, count_ties, histogram, kept_in_part, select_threshold
+from d2prune.parts.files import SAMPLES
 from d2prune.scores.column import read_score
 from d2prune.store.artifacts import Receipt
 
@@ -56,7 +57,7 @@ def find_cut_off(embed_folder: str, parts: Sequence[Receipt], score: str, drop_f
             counts += histogram(key_M, prefix, prefix_bits, bits)
         return counts
 
-    n_rows = sum(receipt.rows("samples.parquet") for receipt in parts)
+    n_rows = sum(receipt.rows(SAMPLES) for receipt in parts)
     n_dropped = math.floor(n_rows * Fraction(repr(float(drop_fraction))))
     threshold = select_threshold(total, n_rows - n_dropped)
     ties = [count_ties(key_M, threshold) for key_M in keys()]

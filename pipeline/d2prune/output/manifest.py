@@ -19,6 +19,7 @@ from d2prune.errors import BooksError, InfrastructureError, UserError
 from d2prune.inputs.find import SourceShard
 from d2prune.output import layout, subset, training
 from d2prune.output.shard_writer import UIDS, output_files, put_bytes
+from d2prune.parts.files import DECISIONS
 from d2prune.store import artifacts
 from d2prune.store.artifacts import FileRecord, Manifest, Receipt
 from d2prune.write.worker import DecisionsUnit, KeptUnit, TarUnit, Unit, WriteParams
@@ -97,7 +98,7 @@ def finish(
         receipt for unit, receipt in zip(units, receipts, strict=True) if isinstance(unit, DecisionsUnit)
     ]
     selected = sum(unit.counters["kept"] for unit in select.units)
-    pool = sum(unit.rows("decisions.parquet") for unit in select.units)
+    pool = sum(unit.rows(DECISIONS) for unit in select.units)
     listed = artifacts.sum_counters(lists)
     artifacts.balance("write: decisions", pool, {"listed": listed.get("listed", 0)})
     artifacts.balance("write: kept decisions", selected, {"listed as kept": listed.get("listed_kept", 0)})

@@ -7,10 +7,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from d2prune.knn.csr import Graph
+from d2prune.parts.files import NEIGHBORS
 from d2prune.store import artifacts, columns, schemas
 from d2prune.store.artifacts import Receipt
-
-NEIGHBORS = "neighbors.parquet"
 
 
 def to_table(graph: Graph, cut_off_N: npt.NDArray[np.bool_]) -> pa.Table:

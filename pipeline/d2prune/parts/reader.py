@@ -20,7 +20,7 @@ from d2prune import store
 from d2prune.errors import BooksError, InfrastructureError
 from d2prune.parts import files
 from d2prune.parts.spans import Spans
-from d2prune.store import artifacts
+from d2prune.store import artifacts, schemas
 from d2prune.store.artifacts import Receipt
 from d2prune.store.columns import vectors
 from d2prune.store.ranges import open_parquet
@@ -75,7 +75,9 @@ class Parts:
         """
         stage = files.stage_of(table)
         if stage not in self._units:
-            raise InfrastructureError(f"{store.redact(self._work_dir)}: there is no {stage} artifact for this selection")
+            raise InfrastructureError(
+                f"{store.redact(self._work_dir)}: there is no {stage} artifact for this selection"
+            )
         return self._units[stage][part]
 
     def read(self, part: int, table: str, columns: Sequence[str] | None = None) -> pa.Table:
@@ -91,7 +93,8 @@ class Parts:
 
     def names(self, table: str) -> list[str]:
         """The columns of a table, as its first part has them."""
-        return self._open(0, table, lambda file: [str(name) for name in file.schema_arrow.names])
+        names: list[str] = self._open(0, table, lambda file: file.schema_arrow.names)
+        return names
 
     def peek(self, part: int, table: str, columns: Sequence[str]) -> pa.Table:
         """Columns of one part's table, without reading the rest of the file.
@@ -126,6 +129,17 @@ class Parts:
             return self.peek(part, table, columns).take(row_M)
 
         return self._gather(positions_N, read_rows, lambda: self.peek(0, table, columns).slice(0, 0))
+
+    def take_merged(self, positions_N: NDArray[np.int64], columns: Sequence[str]) -> pa.Table:
+        """Columns of the decisions and, for those they lack, of the samples, at canonical positions; see `take`."""
+        decided = [name for name in columns if name in schemas.DECISIONS.names]
+        merged = self.take(positions_N, files.DECISIONS, decided) if decided else pa.table({})
+        others = [name for name in columns if name not in decided]
+        if others:
+            sampled = self.take(positions_N, files.SAMPLES, others)
+            for name in others:
+                merged = merged.append_column(name, sampled[name])
+        return merged.select(list(columns))
 
     def take_vectors(
         self, positions_N: NDArray[np.int64], table: str = files.EMBEDDINGS

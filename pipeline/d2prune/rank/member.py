@@ -22,9 +22,10 @@ from d2prune.d2.fixed_point import check_gamma, to_fixed
 from d2prune.d2.partition import NO_MAIL, GraphPartition, Letter, Mail
 from d2prune.errors import InfrastructureError
 from d2prune.execution import Executor, Resources, tried
+from d2prune.parts.files import RANKS, SAMPLES, SUPPRESSORS
 from d2prune.parts.neighbors import read_graph
 from d2prune.rank.methods import Baseline, PoolView
-from d2prune.rank.pool import SAMPLES, Pool, read_features, read_rows, read_uids
+from d2prune.rank.pool import Pool, read_features, read_rows, read_uids
 from d2prune.rank.settle import Progress, settle
 from d2prune.rank.suppressors import NAMES, Suppressors, answers, questions
 from d2prune.scores.column import read_score, shift
@@ -33,8 +34,6 @@ from d2prune.store.artifacts import Receipt
 
 log = logging.getLogger(__name__)
 
-RANKS = "ranks.parquet"
-SUPPRESSORS = "suppressors.parquet"
 SCORE_OPTION = "score.difficulty"
 CLOSING = ("ask", "answer", "learn")
 """Exchanges of `RankMember` between the last round and `finish`: the uids of suppressors."""

@@ -8,14 +8,14 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from d2prune.d2.partition import node_id
-from d2prune.knn.features import features
+from d2prune.parts.features import read_embeddings, unit_features
+from d2prune.parts.files import SAMPLES
 from d2prune.parts.neighbors import read_graph
+from d2prune.parts.spans import Spans
 from d2prune.rank.methods import Baseline
 from d2prune.rank.suppressors import NAMES
-from d2prune.store import artifacts, columns
+from d2prune.store import artifacts
 from d2prune.store.artifacts import Receipt
-
-SAMPLES = "samples.parquet"
 
 Int64s = npt.NDArray[np.int64]
 
@@ -63,10 +63,10 @@ def read_rows(
     cut_off, degrees, neighbors, distances = [], [np.zeros(1, np.int64)], [], []
     for part in parts:
         graph, cut_off_M = read_graph(pool.graph_folder, [pool.graph[part]])
-        owner_E = np.searchsorted(starts, graph.indices, side="right") - 1
+        owner_E, index_E = Spans(starts).locate(graph.indices)
         cut_off.append(cut_off_M)
         degrees.append(np.diff(graph.indptr))
-        neighbors.append(node_id(owner_E, graph.indices - starts[owner_E]))
+        neighbors.append(node_id(owner_E, index_E))
         distances.append(graph.sq_distances)
     rows = np.cumsum(np.concatenate(degrees)), np.concatenate(neighbors), np.concatenate(distances)
     return np.concatenate(cut_off), rows
@@ -85,9 +85,7 @@ def read_features(pool: Pool, baseline: Baseline) -> npt.NDArray[np.float32]:
     """The rows of the whole pool that distances are taken between, as the graph takes them; float32 [N, D]."""
     parts, first_row = [], 0
     for receipt in pool.parts:
-        names = [f"{side}_emb" for side in ("image", "text") if side in baseline.features.split("+")]
-        table = artifacts.read_table(pool.embed_folder, receipt, baseline.embeddings, names)
-        sides = {name: columns.vectors(table[name]) for name in names}
-        parts.append(features(baseline.features, sides.get("image_emb"), sides.get("text_emb"), first_row))
-        first_row += len(table)
+        raw_ND = read_embeddings(pool.embed_folder, receipt, baseline.embeddings, baseline.features)
+        parts.append(unit_features(baseline.features, raw_ND, first_row))
+        first_row += len(raw_ND)
     return np.concatenate(parts)

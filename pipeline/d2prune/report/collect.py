@@ -11,7 +11,8 @@ from importlib import metadata
 import numpy as np
 
 from d2prune import store
-from d2prune.parts.reader import Pool
+from d2prune.parts import files
+from d2prune.parts.reader import Parts
 from d2prune.report import formatting, metrics
 from d2prune.report.coverage import ask, curves, fraction_rows, measures
 from d2prune.report.data import FlowStep, Loss, Metric, ReportData, ReportParams, RunRecord
@@ -30,7 +31,8 @@ def collect(record: RunRecord, params: ReportParams) -> ReportData:
         BooksError: the artifacts do not belong together.
         InfrastructureError: an artifact cannot be read.
     """
-    pool = Pool(record.work_dir, record.embed, record.select, record.embeddings)
+    pool = Parts(record.work_dir, {"embed": record.embed.units, "select": record.select.units})
+    pool.check_aligned(files.DECISIONS)
     sample = read_sample(pool, record, params)
     tally = Tally(
         bin_edges(sample.difficulty_N),
@@ -38,7 +40,7 @@ def collect(record: RunRecord, params: ReportParams) -> ReportData:
         max(params.gallery, 1),
         record.score_offset,
     )
-    for start, table in pool.decisions(COLUMNS):
+    for start, table in pool.read_all(files.DECISIONS, COLUMNS):
         tally.add(start, table)
     counters = record.embed.counters
     dropped = tally.samples - tally.kept

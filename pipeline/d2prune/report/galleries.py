@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from d2prune.parts.reader import Pool
+from d2prune.parts.reader import Parts
 from d2prune.report import formatting, gallery, metrics
 from d2prune.report.data import Cluster, Gallery, Picture, ReportParams, RunRecord
 from d2prune.report.pool_sample import Sample
@@ -23,7 +23,7 @@ Positions = NDArray[np.int64]
 
 
 def show(
-    pool: Pool,
+    pool: Parts,
     record: RunRecord,
     sample: Sample,
     tally: Tally,
@@ -48,7 +48,7 @@ def show(
     dense, sparse = gallery.dense_and_sparse(sample.crowding_N, sample.kept_N)
     dense = sample.positions_N[gallery.spread(dense, label_N, half, params.seed)]
     sparse = sample.positions_N[gallery.spread(sparse, label_N, half, params.seed)]
-    pairs, notes, cosines = _pairs(pool, sample, record.features, half)
+    pairs, notes, cosines = _pairs(pool, sample, record, half)
     mismatched = tally.lowest_dropped.positions[:half]
     border = np.concatenate([tally.border_kept.positions[:half][::-1], tally.border_dropped.positions[:half]])
     typical = {
@@ -129,7 +129,9 @@ def _nearest(
     )
 
 
-def _pairs(pool: Pool, sample: Sample, features: str, size: int) -> tuple[Positions, list[str], list[float]]:
+def _pairs(
+    pool: Parts, sample: Sample, record: RunRecord, size: int
+) -> tuple[Positions, list[str], list[float]]:
     """Dropped samples of the sample that lie closest to their suppressor.
 
     Returns:
@@ -138,13 +140,16 @@ def _pairs(pool: Pool, sample: Sample, features: str, size: int) -> tuple[Positi
     rows = np.flatnonzero(~sample.kept_N & (sample.suppressor_N >= 0) & (sample.suppression_N > 0))
     if not len(rows) or not size:
         return sample.positions_N[:0], [], []
-    scores, _, _ = pool.take(sample.suppressor_N[rows], ("selection_score",))
+    scores = pool.take_merged(sample.suppressor_N[rows], ("selection_score",))
     rows = rows[gallery.closest_pairs(sample.suppression_N[rows], floats(scores, "selection_score"))][
         : 8 * size
     ]
     suppressors = sample.suppressor_N[rows]
-    by, image, text = pool.take(suppressors, ("kept",), embeddings=True)
-    similarity = np.einsum("nd,nd->n", sample.points_ND[rows], metrics.join_features(image, text, features))
+    by = pool.take_merged(suppressors, ("kept",))
+    image, text = pool.take_vectors(suppressors, record.embeddings)
+    similarity = np.einsum(
+        "nd,nd->n", sample.points_ND[rows], metrics.join_features(image, text, record.features)
+    )
     by_kept = floats(by, "kept").astype(bool)
     chosen = gallery.pick_pairs(suppressors, similarity.astype(np.float64), by_kept, size)
     notes: list[str] = []
@@ -157,13 +162,13 @@ def _pairs(pool: Pool, sample: Sample, features: str, size: int) -> tuple[Positi
 
 
 def _pictures(
-    pool: Pool, record: RunRecord, positions: Positions, max_pixels: int, threshold: float
+    pool: Parts, record: RunRecord, positions: Positions, max_pixels: int, threshold: float
 ) -> dict[int, Picture]:
     """Position -> picture, each sample read once."""
     once, first = np.unique(positions, return_index=True)
     once = once[np.argsort(first)]
-    table, _, _ = pool.take(once, _COLUMNS)
-    parts = pool.part_of(once).tolist()
+    table = pool.take_merged(once, _COLUMNS)
+    parts = pool.spans.part_of(once).tolist()
     sources = [
         Source(record.shards[part].url, offset, size)
         for part, offset, size in zip(

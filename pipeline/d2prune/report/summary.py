@@ -1,7 +1,8 @@
 """The table at the end of a run: label and value, for a terminal."""
 
 from d2prune import store
-from d2prune.parts.reader import Pool
+from d2prune.parts import files
+from d2prune.parts.reader import Parts
 from d2prune.report import formatting
 from d2prune.report.data import RunRecord
 
@@ -19,8 +20,8 @@ def count_kept(record: RunRecord) -> int:
     """Samples the select artifact keeps: its counter, else counted."""
     if "kept" in record.select.counters:
         return record.select.counters["kept"]
-    pool = Pool(record.work_dir, record.embed, record.select)
-    return sum(table["kept"].to_pylist().count(True) for _, table in pool.decisions(["kept"]))
+    pool = Parts(record.work_dir, {"embed": record.embed.units, "select": record.select.units})
+    return sum(table["kept"].to_pylist().count(True) for _, table in pool.read_all(files.DECISIONS, ["kept"]))
 
 
 def summary_rows(record: RunRecord, report_url: str | None) -> list[tuple[str, str]]:

@@ -10,7 +10,7 @@ from collections.abc import Collection
 import numpy as np
 
 from d2prune import store
-from d2prune.parts.reader import DECISIONS
+from d2prune.parts.files import DECISIONS
 from d2prune.report.collect import collect
 from d2prune.report.data import ReportParams, RunRecord
 from d2prune.report.metrics import FlagShare, flag_share

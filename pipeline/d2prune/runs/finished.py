@@ -4,30 +4,20 @@ Reads the embed, graph, rank and select artifacts of one selection and writes no
 position is the rows of all earlier parts plus the row, as everywhere.
 """
 
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from d2prune import store
 from d2prune.embed import shard_urls
-from d2prune.errors import InfrastructureError, UserError
-from d2prune.parts import read_columns
+from d2prune.errors import UserError
+from d2prune.parts import files
+from d2prune.parts.reader import Parts
 from d2prune.store import artifacts, schemas
-from d2prune.store.artifacts import Manifest, Receipt
-
-SAMPLES = "samples.parquet"
-REJECTS = "rejects.parquet"
-DECISIONS = "decisions.parquet"
-NEIGHBORS = "neighbors.parquet"
-# All others are embed's: samples, rejects, the embeddings of each model.
-_TABLES = {DECISIONS: "select", NEIGHBORS: "graph"}
-# Parts read side by side: a remote store answers many as fast as one.
-_THREADS = 8
+from d2prune.store.artifacts import Manifest
 
 
 @dataclass(frozen=True)
@@ -51,13 +41,13 @@ class FinishedRun:
     others: tuple[str, ...] = field(default=())
 
     def __len__(self) -> int:
-        return int(self.starts_P[-1])
+        return len(self.parts)
 
     @cached_property
-    def starts_P(self) -> NDArray[np.int64]:
-        """int64 [P + 1], the canonical position of each part's first row."""
-        rows = [unit.rows(SAMPLES) for unit in self.embed.units]
-        return np.concatenate([[0], np.cumsum(rows)]).astype(np.int64)
+    def parts(self) -> Parts:
+        """The pool's columns, of whichever stage."""
+        stages = {"embed": self.embed, "graph": self.graph, "rank": self.rank, "select": self.select}
+        return Parts(self.work_dir, {name: made.units for name, made in stages.items() if made is not None})
 
     @cached_property
     def score_name(self) -> str:
@@ -99,55 +89,16 @@ class FinishedRun:
         usual = {"shard", "key", "uid", "clip_score", "caption", "width", "height", "offset", "size"}
         if not self.embed.units:
             return ()
-        found = read_columns.names(self._folder("embed"), self.embed.units[0], SAMPLES)
-        return tuple(name for name in found if name not in usual)
-
-    def part(self, part: int, table: str, columns: Sequence[str]) -> pa.Table:
-        """Columns of one part's table."""
-        stage = _TABLES.get(table, "embed")
-        return read_columns.read_columns(self._folder(stage), self._units(stage)[part], table, columns)
-
-    def parts(self, table: str, columns: Sequence[str]) -> list[pa.Table]:
-        """Columns of every part's table, in order."""
-        with ThreadPoolExecutor(_THREADS) as pool:
-            return list(pool.map(lambda part: self.part(part, table, columns), range(len(self.embed.units))))
-
-    def column(self, table: str, name: str) -> pa.ChunkedArray:
-        """One column of the whole pool, in canonical order."""
-        return pa.concat_tables(self.parts(table, [name]))[name]
-
-    def take(self, positions_N: NDArray[np.int64], table: str, columns: Sequence[str]) -> pa.Table:
-        """Rows at canonical positions, in the order given."""
-        part_N = np.searchsorted(self.starts_P, positions_N, side="right") - 1
-        order_N = np.argsort(part_N, kind="stable")
-        parts = np.unique(part_N).tolist()
-
-        def rows(part: int) -> pa.Table:
-            return self.part(part, table, columns).take(positions_N[part_N == part] - self.starts_P[part])
-
-        if not parts:
-            return self.part(0, table, columns).slice(0, 0)
-        with ThreadPoolExecutor(min(_THREADS, len(parts))) as pool:
-            found = pa.concat_tables(pool.map(rows, parts))
-        return found.take(np.argsort(order_N, kind="stable"))
+        return tuple(name for name in self.parts.names(files.SAMPLES) if name not in usual)
 
     def neighbours(self, position: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Canonical positions of a sample's neighbours and the squared distances to them; empty without a graph."""
         if self.graph is None:
             return np.zeros(0, np.int64), np.zeros(0, np.float32)
-        row = self.take(np.array([position]), NEIGHBORS, ["indices", "sq_distances"]).to_pylist()[0]
+        row = self.parts.take(np.array([position]), files.NEIGHBORS, ["indices", "sq_distances"]).to_pylist()[
+            0
+        ]
         return np.asarray(row["indices"] or [], np.int64), np.asarray(row["sq_distances"] or [], np.float32)
-
-    def _folder(self, stage: str) -> str:
-        return store.join(self.work_dir, stage)
-
-    def _units(self, stage: str) -> Sequence[Receipt]:
-        manifest: Manifest | None = getattr(self, stage)
-        if manifest is None:
-            raise InfrastructureError(
-                f"{store.redact(self.work_dir)}: this selection was made without a {stage}"
-            )
-        return manifest.units
 
 
 def open_run(work_dir: str, run: str | None = None) -> FinishedRun:

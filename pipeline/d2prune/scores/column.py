@@ -8,11 +8,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from d2prune.errors import UserError
+from d2prune.parts.files import SAMPLES
 from d2prune.scores import expression
 from d2prune.store import artifacts
 from d2prune.store.artifacts import Receipt
 
-_SAMPLES = "samples.parquet"
 # Numbers that say where a sample lies in its tar, not what it is worth.
 _NOT_SCORES = ("offset", "size")
 
@@ -60,7 +60,7 @@ def _read_part(embed_folder: str, receipt: Receipt, name: str, option: str) -> n
 def _read_columns(embed_folder: str, receipt: Receipt, names: Sequence[str]) -> pa.Table | None:
     """The columns, None where one of them does not exist."""
     try:
-        return artifacts.read_table(embed_folder, receipt, _SAMPLES, names).select(list(names))
+        return artifacts.read_table(embed_folder, receipt, SAMPLES, names).select(list(names))
     except (KeyError, pa.ArrowInvalid):
         return None
 
@@ -74,7 +74,7 @@ def _numbers(column: pa.ChunkedArray, name: str, option: str) -> npt.NDArray[np.
 
 def _unknown(embed_folder: str, receipt: Receipt, parsed: expression.Expression) -> str:
     """What to say of the first column that does not exist."""
-    schema = artifacts.read_table(embed_folder, receipt, _SAMPLES).schema
+    schema = artifacts.read_table(embed_folder, receipt, SAMPLES).schema
     name = next(column for column in parsed.columns if column not in schema.names)
     known = [
         field.name

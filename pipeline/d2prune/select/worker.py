@@ -23,8 +23,7 @@ from d2prune.d2.budget import (
 )
 from d2prune.d2.fixed_point import SCALE, to_float
 from d2prune.errors import UserError
-from d2prune.rank.member import RANKS, SUPPRESSORS
-from d2prune.rank.pool import SAMPLES
+from d2prune.parts.files import DECISIONS, RANKS, SAMPLES, SUPPRESSORS
 from d2prune.store import artifacts, schemas
 from d2prune.store.artifacts import Manifest, Receipt
 
@@ -231,4 +230,4 @@ class SelectWorker:
             "below_budget": int((ranked_N & ~kept_N).sum()),
             "cut_off": int((~ranked_N).sum()),
         }
-        return artifacts.commit_unit(self._folder, unit.key, {"decisions.parquet": table}, counters)
+        return artifacts.commit_unit(self._folder, unit.key, {DECISIONS: table}, counters)

@@ -22,10 +22,11 @@ from d2prune.d2.budget import size_of_fraction, top
 from d2prune.d2.fixed_point import check_gamma
 from d2prune.errors import UserError
 from d2prune.knn.csr import Graph
+from d2prune.parts.files import DECISIONS, SAMPLES
 from d2prune.parts.neighbors import read_graph
 from d2prune.report import metrics
 from d2prune.runs.driver import run
-from d2prune.runs.finished import DECISIONS, SAMPLES, FinishedRun
+from d2prune.runs.finished import FinishedRun
 from d2prune.runs.plan import RunPlan, plan_run
 from d2prune.scores.column import read_score, shift
 from d2prune.store import artifacts
@@ -202,7 +203,7 @@ class _Pool:
         self._sample = np.sort(rng.permutation(self.size)[:_POINTS])
         # A side that distances are not measured on may be missing: tables need not have it.
         sides = [f"{side}_emb" for side in config.graph.features.split("+")]
-        found = source.take(self._sample, config.embeddings_file, sides)
+        found = source.parts.take(self._sample, config.embeddings_file, sides)
         image, text = (
             vectors(found[side]) if side in sides else np.zeros((len(found), 0), np.float16)
             for side in ("image_emb", "text_emb")
@@ -212,7 +213,7 @@ class _Pool:
         self._near = metrics.distances(points_ND[self._asking], points_ND)
         self.flagged_N = None
         if flagged:
-            uids = source.column(SAMPLES, "uid")
+            uids = source.parts.column(SAMPLES, "uid")
             names = frozenset(flagged)
             self.flagged_N = np.fromiter((uid in names for uid in uids.to_pylist()), bool, self.size)
             if not self.flagged_N.any():

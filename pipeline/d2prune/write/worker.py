@@ -23,13 +23,11 @@ from d2prune.inputs.find import SourceShard
 from d2prune.inputs.tables.files import TableShard
 from d2prune.output import layout
 from d2prune.output.shard_writer import commit_shard, output_facts, output_files, put_table, write_shard
+from d2prune.parts.files import DECISIONS, SAMPLES
 from d2prune.stage import units as stages
 from d2prune.store import artifacts, schemas
 from d2prune.store.artifacts import Manifest, Receipt
 from d2prune.write import table_rows
-
-SAMPLES = "samples.parquet"
-DECISIONS = "decisions.parquet"
 
 _SAMPLE_COLUMNS = ("shard", "key", "uid", "offset", "size", "caption", "width", "height", "clip_score")
 _DECISION_COLUMNS = ("uid", "difficulty", "forward_score", "selection_score", "kept", "suppressed_by")

@@ -17,12 +17,13 @@ import pyarrow.compute as pc
 
 from d2prune import store
 from d2prune.embed.decode.decoder import UID_FROM_HASH, FieldKind
-from d2prune.embed.part import EMBEDDED, EMBEDDINGS, READ, REJECTED, REJECTS, SAMPLES, UID_DUPLICATE
+from d2prune.embed.part import EMBEDDED, EMBEDDINGS, READ, REJECTED, UID_DUPLICATE
 from d2prune.embed.tables.rows import Rows, convert
 from d2prune.errors import UserError
 from d2prune.inputs.tables.column_names import Columns
 from d2prune.inputs.tables.files import TableShard
 from d2prune.inputs.tables.reader import read_part
+from d2prune.parts.files import REJECTS, SAMPLES
 from d2prune.store import artifacts, schemas
 from d2prune.store.artifacts import Receipt
 from d2prune.store.columns import vector_column

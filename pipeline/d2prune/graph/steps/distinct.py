@@ -71,13 +71,13 @@ def copies(job: Job, bucket: int) -> Receipt:
     size = np.diff(np.append(first, len(records)))
     representative = positions[first][group]
     number = np.arange(len(records)) - first[group]
-    part = np.searchsorted(job.starts, positions, side="right") - 1
+    part = job.spans.part_of(positions)
     n_parts = len(job.parts)
 
     listed = (size[group] > 1) & (number < job.n_best)
     members = np.empty(int(listed.sum()), GROUP_MEMBER)
     members["representative"], members["position"] = representative[listed], positions[listed]
-    owner = np.searchsorted(job.starts, representative[listed], side="right") - 1
+    owner = job.spans.part_of(representative[listed])
 
     # Of one group and one part, the first row listed is the one that the part calls distinct.
     repeats = ~is_first & _changes(part)

@@ -22,7 +22,8 @@ from d2prune.knn.csr import Graph
 from d2prune.knn.merge import merge as merge_nearest
 from d2prune.knn.merge import without_self
 from d2prune.knn.symmetrise import rows_of_edges
-from d2prune.parts.neighbors import NEIGHBORS, to_table
+from d2prune.parts.files import NEIGHBORS
+from d2prune.parts.neighbors import to_table
 from d2prune.store.artifacts import Receipt
 
 Float32 = NDArray[np.float32]
@@ -55,7 +56,7 @@ def merge(job: Job, part: int) -> Receipt:
     out["row"] = np.repeat(own_N, found.positions.shape[1])[exists.ravel()]
     out["neighbour"], out["sq_distance"] = found.positions[exists], found.sq_distances[exists]
     back["row"], back["neighbour"], back["sq_distance"] = out["neighbour"], out["row"], out["sq_distance"]
-    owner = np.searchsorted(job.starts, edges["row"], side="right") - 1
+    owner = job.spans.part_of(edges["row"])
 
     checked = job.array("quantiser", 0, f"{CHECKED}-positions.npy")
     checked = checked[(checked >= start) & (checked < job.starts[part + 1])]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,14 +17,16 @@ from d2prune.graph import exchange
 from d2prune.graph.cut_off import CutOff
 from d2prune.graph.params import GraphParams, Layout
 from d2prune.knn.duplicates import Groups
-from d2prune.knn.features import NoDirectionError, features
-from d2prune.store import artifacts, columns
+from d2prune.knn.features import NoDirectionError
+from d2prune.parts.features import read_embeddings, unit_features
+from d2prune.parts.files import SAMPLES
+from d2prune.parts.spans import Spans
+from d2prune.store import artifacts
 from d2prune.store.artifacts import Receipt
 
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
 
-SAMPLES = "samples.parquet"
 LOCAL_GROUPS = "groups.npy"
 COPIES = "copies.bin"
 MEMBERS_OF_GROUPS = "groups.bin"
@@ -69,10 +72,15 @@ class Job:
         """K of the search: the row itself is among its nearest."""
         return self.params.n_neighbors + 1
 
+    @cached_property
+    def spans(self) -> Spans:
+        """Canonical positions of the parts."""
+        return Spans.of_rows([receipt.rows(self.params.embeddings) for receipt in self.parts])
+
     @property
     def starts(self) -> Int64:
         """int64 [P+1], canonical position of each part's first row."""
-        return np.cumsum([0, *(receipt.rows(self.params.embeddings) for receipt in self.parts)])
+        return self.spans.starts
 
     @property
     def slice_bounds(self) -> list[int]:
@@ -159,32 +167,12 @@ class StepWorker:
 
 def read_raw(job: Job, part: int) -> NDArray[Any]:
     """A part's embeddings as they are stored, [N, D], or [N, 2 D] for both sides."""
-    names = [f"{name}_emb" for name in ("image", "text") if name in job.params.features.split("+")]
-    receipt = job.parts[part]
-    raw_ND: NDArray[Any] | None = None
-    start = 0
-    # A row group at a time, each into its place: a part is held as its file and as one array, and
-    # in no third form.
-    for table in artifacts.read_row_groups(job.embed_folder, receipt, job.params.embeddings, names):
-        sides = [columns.vectors(table[name]) for name in names]
-        bounds = np.cumsum([0, *(side.shape[1] for side in sides)])
-        if raw_ND is None:
-            raw_ND = np.empty((receipt.rows(job.params.embeddings), int(bounds[-1])), np.result_type(*sides))
-        for side, left, right in zip(sides, bounds, bounds[1:], strict=False):
-            raw_ND[start : start + len(side), left:right] = side
-        start += len(table)
-    assert raw_ND is not None
-    return raw_ND
+    return read_embeddings(job.embed_folder, job.parts[part], job.params.embeddings, job.params.features)
 
 
 def features_of(job: Job, raw_ND: NDArray[Any], first_row: int = 0) -> Float32:
-    """The rows that distances are taken between; a row's bits depend on that row alone."""
-    if job.params.features == "image":
-        return features("image", raw_ND, None, first_row)
-    if job.params.features == "text":
-        return features("text", None, raw_ND, first_row)
-    half = raw_ND.shape[1] // 2
-    return features("image+text", raw_ND[:, :half], raw_ND[:, half:], first_row)
+    """The rows that distances are measured on; a row's bits depend on that row alone."""
+    return unit_features(job.params.features, raw_ND, first_row)
 
 
 def checked_features(job: Job, part: int) -> tuple[NDArray[Any], Float32]:

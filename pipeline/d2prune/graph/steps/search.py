@@ -119,7 +119,7 @@ def search(job: Job, index: int) -> Receipt:
     found, n_queries = [], 0
     for batch in _batches(visitors, partition, job.slice_bounds[number : number + 2], job.layout.batch_rows):
         candidates = _search_batch(job, members, grouped, batch)
-        found.append((candidates, np.searchsorted(job.starts, candidates["query"], side="right") - 1))
+        found.append((candidates, job.spans.part_of(candidates["query"])))
         n_queries += len(candidates)
     if not found:
         found.append((np.empty(0, candidate_type(job.n_best)), np.empty(0, np.int64)))
