@@ -14,7 +14,7 @@ what follows the long webdataset loop pays for it.
 
 With `--s3` the same, one round, from and to an S3 server on loopback, beside its own get and put
 limits. Prints a markdown page:
-`python jobs/benchmarks/reshard.py --folder /tmp/bench --gigabytes 2 --s3`
+`python -m benchmarks.reshard --folder /tmp/bench --gigabytes 2 --s3`
 """
 
 import argparse

@@ -6,8 +6,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks import coreset, coreset_methods
-from benchmarks.coreset_report import RESULTS, markdown, summarise, svg
+from benchmarks.coreset import __main__ as coreset
+from benchmarks.coreset import methods as coreset_methods
+from benchmarks.coreset.report import RESULTS, markdown, summarise, svg
 
 METHODS = ["random", "d2:aum", "ccs:aum", "k_center"]
 ARGUMENTS = [
@@ -75,9 +76,9 @@ def test_missing_data_is_one_line(tmp_path, capsys):
 
 
 def test_every_method_keeps_the_number_it_is_asked_for():
-    from benchmarks.coreset_cells import Settings
-    from benchmarks.coreset_data import tiny
-    from benchmarks.coreset_training import Trainer
+    from benchmarks.coreset.cells import Settings
+    from benchmarks.coreset.data import tiny
+    from benchmarks.coreset.training import Trainer
     from d2prune.scores import TrainingLog
 
     data = tiny(None, None, 16, None)

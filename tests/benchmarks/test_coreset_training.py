@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.coreset_data import Dataset
-from benchmarks.coreset_training import Recipe, Trainer
+from benchmarks.coreset.data import Dataset
+from benchmarks.coreset.training import Recipe, Trainer
 from d2prune.scores import TrainingLog
 
 RECIPE = Recipe("small", 3, 4, 0.1, 3, "cpu")

@@ -11,12 +11,14 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from benchmarks import image_text, image_text_data, image_text_model
-from benchmarks.image_text_data import COPIES, WRONG, Drawings, NoisyPool, bundled, common_categories, plant
-from benchmarks.image_text_methods import METHODS, Chooser, diversity
-from benchmarks.image_text_model import Recipe, Trainer, recalls
-from benchmarks.image_text_report import RESULTS, SUBSET, TRAINED, markdown, summarise, svg
-from benchmarks.image_text_scores import Evidence, cross_fitted_score, score_auc
+from benchmarks.image_text import __main__ as image_text
+from benchmarks.image_text import data as image_text_data
+from benchmarks.image_text import model as image_text_model
+from benchmarks.image_text.data import COPIES, WRONG, Drawings, NoisyPool, bundled, common_categories, plant
+from benchmarks.image_text.methods import METHODS, Chooser, diversity
+from benchmarks.image_text.model import Recipe, Trainer, recalls
+from benchmarks.image_text.report import RESULTS, SUBSET, TRAINED, markdown, summarise, svg
+from benchmarks.image_text.scores import Evidence, cross_fitted_score, score_auc
 from d2prune.d2.coreset import d2_prune
 from d2prune.errors import UserError
 

@@ -15,8 +15,8 @@ from d2prune.d2.budget import ranking
 from d2prune.execution import InProcess
 from d2prune.explore.explain import _find, explain, find, read_line
 from d2prune.explore.terminal import plain
-from d2prune.runs.driver import run
 from d2prune.parts.files import DECISIONS
+from d2prune.runs.driver import run
 from d2prune.runs.finished import open_run
 from tests.doc_commands import ROOT
 from tests.explore.conftest import HOSTILE, SAME

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.image_text_data import Drawings
+from benchmarks.image_text.data import Drawings
 from d2prune import bundled
 from d2prune.errors import UserError
 from tools.make_pool import shuffled

@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks import coreset_data, coreset_methods
 from benchmarks.cells import Cell, keep
-from benchmarks.coreset_training import Recipe, Trainer
+from benchmarks.coreset import data as coreset_data
+from benchmarks.coreset import methods as coreset_methods
+from benchmarks.coreset.training import Recipe, Trainer
 from d2prune import store
 from d2prune.scores import TrainingLog
 

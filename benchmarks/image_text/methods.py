@@ -12,8 +12,8 @@ import functools
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.image_text_data import COPIES, NoisyPool
-from benchmarks.image_text_scores import Evidence
+from benchmarks.image_text.data import COPIES, NoisyPool
+from benchmarks.image_text.scores import Evidence
 from d2prune.baselines import by_diversity, by_score
 from d2prune.baselines.order import first
 from d2prune.d2.api import select

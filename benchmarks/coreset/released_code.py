@@ -6,10 +6,10 @@ next item, never with the rest. Here that rule, written from this description, r
 graph, scores and gammas as the exact selection, so the table shows the effect of the visiting order
 alone (the script also searches with quantised codes and one probe, and keeps the graph directed).
 
-    python -m benchmarks.released_code --size 20000                    # synthetic clusters
-    python -m benchmarks.released_code --work-dir WORK                 # embeddings and clip_score of a run
-    python -m benchmarks.released_code --coreset out/sentences         # of benchmarks.coreset, seed 0
-    python -m benchmarks.released_code --image-text out/image_text     # of benchmarks.image_text
+    python -m benchmarks.coreset.released_code --size 20000                    # synthetic clusters
+    python -m benchmarks.coreset.released_code --work-dir WORK                 # embeddings and clip_score of a run
+    python -m benchmarks.coreset.released_code --coreset out/sentences         # of benchmarks.coreset, seed 0
+    python -m benchmarks.coreset.released_code --image-text out/image_text     # of benchmarks.image_text
 """
 
 from __future__ import annotations

@@ -28,9 +28,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks import image_text_data, image_text_methods, image_text_report, image_text_scores
 from benchmarks.cells import Cell, claim, compute, keep
-from benchmarks.image_text_model import Recipe, Trainer
+from benchmarks.image_text import data as image_text_data
+from benchmarks.image_text import methods as image_text_methods
+from benchmarks.image_text import report as image_text_report
+from benchmarks.image_text import scores as image_text_scores
+from benchmarks.image_text.model import Recipe, Trainer
 from d2prune import store
 from d2prune.errors import D2PruneError
 from d2prune.execution import Executor, InProcess, OnRay

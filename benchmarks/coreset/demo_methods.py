@@ -4,7 +4,7 @@ Runs the pipeline on the bundled pool (planted caption mismatches, natural near-
 bundled model, once for each method and setting, and prints a markdown table. Embeddings and graphs
 are shared through `--work-dir`.
 
-    python -m benchmarks.demo_methods --work-dir WORK
+    python -m benchmarks.coreset.demo_methods --work-dir WORK
 """
 
 from __future__ import annotations

@@ -22,10 +22,11 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from benchmarks import coreset_methods, coreset_report
 from benchmarks.cells import Cell, claim, compute
-from benchmarks.coreset_cells import FULL, Settings, worker
-from benchmarks.coreset_training import Recipe
+from benchmarks.coreset import methods as coreset_methods
+from benchmarks.coreset import report as coreset_report
+from benchmarks.coreset.cells import FULL, Settings, worker
+from benchmarks.coreset.training import Recipe
 from d2prune.errors import D2PruneError
 from d2prune.execution import Executor, InProcess, OnRay
 

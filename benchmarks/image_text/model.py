@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from benchmarks.image_text_data import PIXELS, Drawings, common_categories, one_per_group
+from benchmarks.image_text.data import PIXELS, Drawings, common_categories, one_per_group
 from d2prune.embed.model.names import import_open_clip
 
 open_clip = import_open_clip()

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from benchmarks.coreset_data import Dataset
+from benchmarks.coreset.data import Dataset
 from d2prune.scores import TrainingLog
 
 _EVALUATION_BATCH = 1000

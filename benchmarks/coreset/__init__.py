@@ -1,0 +1,1 @@
+"""Research harness: which coreset trains the better classifier (`python -m benchmarks.coreset`)."""
