@@ -1,22 +1,35 @@
-"""The rules of docs/architecture.md that imports can break."""
+"""The rules about imports: the table in docs/architecture.md, and what heavy or outside modules are used where."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-FILES = sorted((ROOT / "pipeline").rglob("*.py"))
-STAGES = {"embed", "graph", "selection", "output", "report"}
+PACKAGE = ROOT / "pipeline" / "d2prune"
+STAGES = {"embed", "graph", "rank", "select", "write", "report", "reshard", "verify"}
+ALL_ABOVE = "all above"
 
 
-def imports(path: Path) -> set[str]:
-    """Modules that a file imports anywhere, also inside functions."""
+def layers(text: str) -> dict[str, set[str]]:
+    """Package or module -> what it may import, from the table under the heading "Layers", lowest first."""
+    section = text.split("\n## Layers\n", 1)[1].split("\n## ", 1)[0]
+    allowed: dict[str, set[str]] = {}
+    for row in re.findall(r"^\| (`.*)\|$", section, re.MULTILINE):
+        names, _, imports = (cell.strip() for cell in row.split(" | "))
+        below = set(allowed) if imports == ALL_ABOVE else set(re.findall(r"`(\w+)`", imports))
+        for name in re.findall(r"`(\w+)`", names):
+            allowed[name] = below
+    return allowed
+
+
+def imported_modules(path: Path) -> set[str]:
+    """Modules that a file imports anywhere, also inside functions and for types only."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -25,48 +38,93 @@ def imports(path: Path) -> set[str]:
     return found
 
 
-def top(names: set[str]) -> set[str]:
-    return {name.split(".")[0] for name in names}
+def room(path: Path, root: Path) -> str:
+    """The package, or the module at the top, that a file belongs to."""
+    return path.relative_to(root).parts[0].removesuffix(".py")
 
 
-def test_ray_stays_in_execution():
-    users = {path.relative_to(ROOT).as_posix() for path in FILES if "ray" in top(imports(path))}
-    assert users == {"pipeline/d2prune/execution/on_ray.py", "pipeline/d2prune/execution/ray_group.py"}
+def violations(root: Path, allowed: dict[str, set[str]]) -> list[str]:
+    """Imports that the table does not allow, one line each."""
+    found = []
+    for path in sorted(root.rglob("*.py")):
+        own = room(path, root)
+        if own in ("__init__", "__main__"):
+            continue
+        used = {name.split(".")[1] for name in imported_modules(path) if name.startswith("d2prune.")}
+        for other in sorted(used & {room(child, root) for child in root.iterdir()} - {own, "__init__"}):
+            if other not in allowed[own]:
+                found.append(f"{path.relative_to(root)} imports {other}; {own} may not")
+    return found
 
 
-def test_fsspec_stays_in_storage():
-    users = {
-        path.relative_to(ROOT).as_posix()
-        for path in FILES
-        if top(imports(path)) & {"fsspec", "s3fs", "gcsfs"}
+@pytest.fixture(scope="module")
+def table():
+    return layers((ROOT / "docs" / "architecture.md").read_text(encoding="utf-8"))
+
+
+def test_the_table_has_every_package_once_and_only_points_down(table):
+    rooms = {room(path, PACKAGE) for path in PACKAGE.rglob("*.py")} - {"__init__", "__main__"}
+    assert set(table) == rooms
+    lower: set[str] = set()
+    for name, imports in table.items():
+        assert imports <= lower, f"{name} may import {sorted(imports - lower)}, which do not stand above it"
+        assert not (name in STAGES and imports & STAGES), f"{name} and {imports & STAGES} are stages"
+        lower.add(name)
+
+
+def test_imports_follow_the_table(table):
+    assert violations(PACKAGE, table) == []
+
+
+@pytest.mark.parametrize(
+    ("planted", "line"),
+    [
+        ("graph/upward.py", "from d2prune.rank import member"),
+        ("knn/upward.py", "import d2prune.graph.stage"),
+        ("store/upward.py", "def read():\n    from d2prune.config.model import RunConfig"),
+        ("select/upward.py", "from d2prune import runs"),
+    ],
+)
+def test_a_planted_upward_import_is_found(table, tmp_path, planted, line):
+    for name in table:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").touch()
+    (tmp_path / planted).write_text(line)
+    assert [found.split(" imports ")[0] for found in violations(tmp_path, table)] == [planted]
+
+
+def users_of(*modules: str) -> set[str]:
+    """Packages of files that import one of these."""
+    return {
+        room(path, PACKAGE)
+        for path in PACKAGE.rglob("*.py")
+        if {name.split(".")[0] for name in imported_modules(path)} & set(modules)
     }
-    assert users == {"pipeline/d2prune/store/files.py"}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_stages_do_not_import_each_other_and_nothing_imports_upwards(path):
-    names = imports(path)
-    package = path.relative_to(ROOT / "pipeline").parts[0]
-    if path.name == "stage.py":
-        others = {f"pipeline.{stage}.stage" for stage in STAGES - {package}}
-        assert not names & others
-    if package in STAGES | {"inputs", "scores"} or package in ("storage.py", "artifacts.py", "execution"):
-        assert not names & {"d2prune.runs.driver", "d2prune.cli.main", "d2prune.config.model"}
+def test_ray_is_used_in_execution_only():
+    assert users_of("ray") == {"execution"}
+
+
+def test_fsspec_is_used_in_store_only():
+    assert users_of("fsspec", "s3fs", "gcsfs") == {"store"}
 
 
 def test_importing_the_package_is_quick():
-    code = "import sys, pipeline; print(*sorted({'torch', 'ray', 'numba', 'pyarrow', 'faiss'} & sys.modules.keys()))"
-    loaded = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
-    )
+    code = "import sys, d2prune; print(*sorted({'torch', 'ray', 'numba', 'pyarrow', 'faiss'} & sys.modules.keys()))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert loaded.stdout.split() == []
 
 
-def test_the_public_names_are_not_hidden_by_modules():
-    import d2prune
-    import d2prune.runs.driver
-
-    assert d2prune.run is d2prune.driver.run
-    assert all(
-        not isinstance(getattr(d2prune, name), ModuleType) for name in d2prune.__all__ if name != "scores"
-    )
+def test_no_file_or_function_is_too_long():
+    """Files of at most 400 lines, functions of at most 80."""
+    long = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        text = path.read_text(encoding="utf-8")
+        name = path.relative_to(PACKAGE).as_posix()
+        if text.count("\n") > 400:
+            long.append(f"{name}: {text.count(chr(10))} lines")
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno >= 80:
+                long.append(f"{name}: {node.name} has {node.end_lineno - node.lineno + 1} lines")
+    assert long == []
