@@ -62,9 +62,9 @@ def write_figure(name: str, panels: list[str], description: str) -> None:
     """Write the panels side by side as one SVG."""
     width, height = len(panels) * (SIDE + GAP) - GAP + 16, SIDE + TOP + 8
     (Path(__file__).parent / "images" / f"{name}.svg").write_text(
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" aria-label="{description}">'
-        f'<rect width="{width}" height="{height}" fill="#fff"/><g font-family="system-ui, sans-serif" font-size="14" '
-        f'fill="{INK}">{"".join(panels)}</g></svg>\n',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" '
+        f'aria-label="{description}"><rect width="{width}" height="{height}" fill="#fff"/>'
+        f'<g font-family="system-ui, sans-serif" font-size="14" fill="{INK}">{"".join(panels)}</g></svg>\n',
         encoding="utf-8",
     )
 
