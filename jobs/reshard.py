@@ -3,7 +3,8 @@
 ray job submit --working-dir . --runtime-env jobs/runtime_env.yaml -- python jobs/reshard.py --workers 64 \
     --subset s3://b/subset.npy --input 's3://pool/{00000000..00001279}.tar' --output s3://b/out --work-dir s3://b/scratch
 
-Takes the options of `d2prune reshard` and returns its exit codes.
+Takes the options of `d2prune reshard` and returns its exit codes. With `--workers` above 1, the workers run on the
+cluster.
 """
 
 import sys
