@@ -111,7 +111,7 @@ RULES = (
     Rule(r"\bby the clock\b", "by wall time"),
     Rule(r"\bsigns? of life\b", "renewal"),
     Rule(
-        r"\bwhole (?:artifacts?|outputs?|objects?|manifests?|receipts?)\b|\b(?:is|are|looks?) whole\b",
+        r"\bwhole (?:artifacts?|outputs?|objects?|manifests?|receipts?)\b|\b(?:is|are|looks?) whole\b(?! \w)",
         "complete",
         r"\bthe whole \w+",
     ),

@@ -68,6 +68,7 @@ as it is read
 so long as it runs
 the last attempt
 tells the scheduler to wait
+tokens that are whole words
 bear in mind
 an allotment
 a placeholder
