@@ -4,11 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .PHONY: help
-help: ## Show what can be made
+help: ## List all targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-# The stamp is newer than both files while the environment holds what they ask for. PyPI's torch for Linux brings
-# gigabytes of CUDA; where there is no NVIDIA driver, PyTorch's CPU build comes first, if its index can be reached.
+# The stamp file is newer than both inputs while the environment is up to date. PyPI's torch for Linux pulls in
+# gigabytes of CUDA. Without an NVIDIA driver, install PyTorch's CPU build first, if its index can be reached.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	@test "$$(uname)" != Linux -o -e /proc/driver/nvidia || for package in torch torchvision; do \
@@ -19,7 +19,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 .PHONY: install
-install: $(VENV)/.installed ## Set up .venv with everything that development needs
+install: $(VENV)/.installed ## Create .venv with all development dependencies
 
 .PHONY: demo
 demo: install ## Filter the bundled pool, from S3 to S3, on a local Ray
@@ -37,24 +37,24 @@ bench-smoke: install ## Run the coreset benchmarks on tiny data, in under a minu
 		--methods random semdedup+clip_score forward:1 d2:1:1
 
 .PHONY: check
-check: install ## Lint, format check and types
+check: install ## Check lint, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 .PHONY: docs
-docs: install ## Build the docs site into site/, strictly: a dead link fails
+docs: install ## Build the docs site into site/; a dead link fails
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
 	$(BIN)/python docs/make_configuration.py
 	$(BIN)/python docs/make_cli.py
-	$(BIN)/python docs/make_pictures.py
+	$(BIN)/python docs/make_figures.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 .PHONY: constraints
-constraints: install ## Pin what is installed now in constraints.txt
+constraints: install ## Pin the installed versions in constraints.txt
 	$(BIN)/python -m pip list --format freeze --exclude-editable --disable-pip-version-check \
 		| grep -v -E '^(pip|setuptools|wheel|d2prune)==' | sed 's/+cpu//' >constraints.txt
 
 .PHONY: clean
-clean: ## Remove what the other targets made, .venv included
+clean: ## Remove everything the other targets created, including .venv
 	rm -rf $(VENV) .demo .bench-smoke build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -1,10 +1,11 @@
-"""Ray job: copy the samples of a subset file into new tars, on the cluster it is submitted to.
+"""Ray job: copy the samples of a subset file into new tars, on the cluster the job is submitted to.
 
 ray job submit --working-dir . --runtime-env jobs/runtime_env.yaml -- python jobs/reshard.py --workers 64 \
     --subset s3://b/subset.npy --input 's3://pool/{00000000..00001279}.tar' --output s3://b/out
     --work-dir s3://b/scratch
 
-Takes the options of `d2prune reshard`; more than one worker are on the cluster.
+Takes the options of `d2prune reshard` and returns its exit codes. With `--workers` above 1, the workers run on the
+cluster.
 """
 
 import sys

@@ -34,8 +34,8 @@ def test_the_command_line_page_is_what_the_parser_says():
     assert (ROOT / "docs" / "reference" / "cli.md").read_text() == script["page"]()
 
 
-def test_the_pictures_are_what_the_kernel_computes(monkeypatch):
-    script = runpy.run_path(str(ROOT / "docs" / "make_pictures.py"))
+def test_the_figures_are_what_the_kernel_computes(monkeypatch):
+    script = runpy.run_path(str(ROOT / "docs" / "make_figures.py"))
     drawn = {}
     monkeypatch.setattr(Path, "write_text", lambda path, text, **_: drawn.update({path.name: text}))
     script["main"]()

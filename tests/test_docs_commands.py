@@ -42,7 +42,7 @@ NOT_HERE = {
     r"ray ": "needs a cluster: tests/jobs submits the README's line to one of its own",
     r".* ray\.num_gpus=": "needs GPUs",
     r"ssh ": "needs a second machine",
-    r"python -m jobs\.benchmarks\.(?!selection_plot )": "minutes to hours; the options are parsed",
+    r"python -m benchmarks\.(?!selection_plot )": "minutes to hours; the options are parsed",
 }
 # Tars and the samples taken from each; UID, which the pages show, is in the second.
 SHARDS = {"00000000.tar": range(60), "00000001.tar": range(300, 360)}
@@ -216,9 +216,9 @@ def reader(tmp_path_factory):
             for member in whole:
                 if int(member.name.split(".")[0]) in numbers:
                     part.addfile(member, whole.extractfile(member))
-    (folder / "data" / "pictures").mkdir()
+    (folder / "data" / "images").mkdir()
     with tarfile.open(pool / "00000000.tar") as tar:
-        tar.extractall(folder / "data" / "pictures", filter="data")
+        tar.extractall(folder / "data" / "images", filter="data")
     before = Path.cwd()
     with s3_server.serve(folder / "s3") as server, s3_server.environment(server):
         for bucket in ("pool", "scratch", "filtered", "datacomp"):

@@ -1,6 +1,6 @@
 # GPU workers. From the project's folder: docker build -f deploy/docker/gpu.Dockerfile -t d2prune:gpu .
-# The CPU tag on purpose: PyTorch's wheel brings the CUDA it was built with, and the CUDA tags would hold a second one
-# (gigabytes that every spot node pulls). All it needs from outside is the driver, which the variables below ask for.
+# The CPU tag is deliberate: PyTorch's wheel includes its own CUDA, and Ray's CUDA tags would add a second copy
+# (gigabytes that every spot node pulls). Only the driver comes from the host; the variables below request it.
 FROM rayproject/ray:2.60.0-py311-cpu
 
 ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility RAY_USAGE_STATS_ENABLED=0

@@ -1,15 +1,14 @@
-"""Write the pictures of docs/concepts.md, computed by the real kernel: `python docs/make_pictures.py`."""
+"""Write the figures of docs/concepts.md, computed by the real kernel: `python docs/make_figures.py`."""
 
 from pathlib import Path
 
 import numpy as np
+from d2prune.graph.csr import Graph
+from d2prune.graph.knn import knn_graph
+from d2prune.selection.api import select
+from d2prune.selection.budget import top
+from d2prune.selection.fixed_point import SCALE
 from numpy.typing import NDArray
-
-from d2prune.d2.api import select
-from d2prune.d2.budget import top
-from d2prune.d2.fixed_point import SCALE
-from d2prune.knn.build import knn_graph
-from d2prune.knn.csr import Graph
 
 SIDE, GAP, TOP = 260, 24, 34
 KEPT, DROPPED, SOFT, INK = "#0072b2", "#d55e00", "#8a8f96", "#1d2126"
@@ -17,26 +16,26 @@ Floats = NDArray[np.float64]
 
 
 def make_pool() -> tuple[Floats, Floats, Graph]:
-    """Points of a plane: three crowds and some on their own; their difficulty; their graph."""
+    """Return points of a plane (three clusters and some outliers), their difficulty, and their graph."""
     rng = np.random.default_rng(4)
-    crowds = (((-0.5, -0.45), 0.14, 16), ((0.45, 0.5), 0.16, 12), ((0.55, -0.5), 0.12, 8))
+    clusters = (((-0.5, -0.45), 0.14, 16), ((0.45, 0.5), 0.16, 12), ((0.55, -0.5), 0.12, 8))
     points_N2 = np.concatenate(
-        [rng.normal(centre, spread, (count, 2)) for centre, spread, count in crowds]
+        [rng.normal(centre, spread, (count, 2)) for centre, spread, count in clusters]
         + [rng.uniform(-0.9, 0.9, (9, 2))]
     )
     difficulty_N = np.clip(
         np.where(points_N2[:, 0] < 0, 0.6, 0.42) + rng.normal(0, 0.15, len(points_N2)), 0.05, 1
     )
-    # The plane lifted to unit vectors, as embeddings are.
+    # Lift the plane to unit vectors, like embeddings.
     return points_N2, difficulty_N, knn_graph(np.c_[points_N2, np.ones(len(points_N2))].astype(np.float32), 3)
 
 
-def place(points_N2: Floats) -> Floats:
-    """Where points are drawn."""
+def to_pixels(points_N2: Floats) -> Floats:
+    """Map points to pixel coordinates of a panel."""
     return SIDE / 2 + points_N2 * (SIDE / 2 - 12)
 
 
-def panel(
+def draw_panel(
     index: int,
     title: str,
     at_N2: Floats,
@@ -44,7 +43,7 @@ def panel(
     colours: list[str],
     lines: list[tuple[int, int, str, float]],
 ) -> str:
-    """One panel: title, edges, dots."""
+    """Return the SVG of one panel: title, edges, dots."""
     body = f'<g transform="translate({index * (SIDE + GAP) + 8} {TOP})"><text x="0" y="-12">{title}</text>'
     body += f'<rect width="{SIDE}" height="{SIDE}" rx="8" fill="none" stroke="#e2dfd9"/>'
     for i, j, colour, width in lines:
@@ -58,21 +57,21 @@ def panel(
     return body + "</g>"
 
 
-def picture(name: str, panels: list[str], description: str) -> None:
-    """Write one SVG."""
+def write_figure(name: str, panels: list[str], description: str) -> None:
+    """Write the panels side by side as one SVG."""
     width, height = len(panels) * (SIDE + GAP) - GAP + 16, SIDE + TOP + 8
     (Path(__file__).parent / "images" / f"{name}.svg").write_text(
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" aria-label="{description}">'
-        f'<rect width="{width}" height="{height}" fill="#fff"/><g font-family="system-ui, sans-serif" font-size="14" '
-        f'fill="{INK}">{"".join(panels)}</g></svg>\n',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" '
+        f'aria-label="{description}"><rect width="{width}" height="{height}" fill="#fff"/>'
+        f'<g font-family="system-ui, sans-serif" font-size="14" fill="{INK}">{"".join(panels)}</g></svg>\n',
         encoding="utf-8",
     )
 
 
 def main() -> None:
-    """Both pictures."""
+    """Write both figures."""
     points_N2, difficulty_N, graph = make_pool()
-    at_N2 = place(points_N2)
+    at_N2 = to_pixels(points_N2)
     found = select(graph, difficulty_N, gamma_forward=4.0, gamma_reverse=4.0)
     n, m = len(difficulty_N), 12
     kept_N = np.zeros(n, bool)
@@ -89,11 +88,13 @@ def main() -> None:
         if found.suppressed_by[i] >= 0
     ]
     by_kept = [KEPT if kept else DROPPED for kept in kept_N]
-    picture(
+    write_figure(
         "passes",
         [
-            panel(0, "1. difficulty, and nearest neighbours", at_N2, 3 + 6 * difficulty_N, [SOFT] * n, edges),
-            panel(
+            draw_panel(
+                0, "1. difficulty, and nearest neighbours", at_N2, 3 + 6 * difficulty_N, [SOFT] * n, edges
+            ),
+            draw_panel(
                 1,
                 "2. forward: neighbours support",
                 at_N2,
@@ -101,22 +102,22 @@ def main() -> None:
                 [INK] * n,
                 edges,
             ),
-            panel(2, "3. reverse: picks suppress", at_N2, 3 + 6 * difficulty_N, by_kept, messages),
+            draw_panel(2, "3. reverse: picks suppress", at_N2, 3 + 6 * difficulty_N, by_kept, messages),
         ],
         "Difficulty, the forward pass and the reverse pass on 45 points",
     )
     by_score = np.zeros(n, bool)
     by_score[np.argsort(-difficulty_N, kind="stable")[:m]] = True
-    by_chance = np.zeros(n, bool)
-    by_chance[np.random.default_rng(0).permutation(n)[:m]] = True
-    picture(
+    at_random = np.zeros(n, bool)
+    at_random[np.random.default_rng(0).permutation(n)[:m]] = True
+    write_figure(
         "choices",
         [
-            panel(
+            draw_panel(
                 at, title, at_N2, 3 + 6 * difficulty_N, [KEPT if kept else "#d9d6d0" for kept in chosen], []
             )
             for at, (title, chosen) in enumerate(
-                (("the 12 highest scores", by_score), ("12 by D2", kept_N), ("12 at random", by_chance))
+                (("the 12 highest scores", by_score), ("12 by D2", kept_N), ("12 at random", at_random))
             )
         ],
         "The same 45 points, twelve kept: by score, by D2, at random",
