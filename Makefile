@@ -30,6 +30,11 @@ test: install ## Run every test that needs no GPU
 	$(BIN)/python -m tests.warm
 	$(BIN)/python -m pytest
 
+.PHONY: quick
+quick: install ## Run the tests that need neither Ray nor a browser
+	$(BIN)/python -m tests.warm
+	$(BIN)/python -m pytest -m "not ray and not browser"
+
 .PHONY: bench-smoke
 bench-smoke: install ## Run the coreset benchmarks on tiny data, in under a minute
 	$(BIN)/python -m benchmarks.coreset --dataset tiny --out .bench-smoke/coreset --rates 0.5 0.9 --seeds 2

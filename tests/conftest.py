@@ -9,6 +9,7 @@ import yaml
 
 from d2prune.config.model import RunConfig
 from d2prune.embed.model import names
+from d2prune.execution import OnRay
 from tests.pools import write_pool
 
 # Ray's workers are niced by 15; beside the other test processes of a small machine they would hardly run.
@@ -19,16 +20,31 @@ _FIRST = (
     "jobs/test_jobs.py",
     "integration/test_kill.py",
     "test_docs_commands.py",
-    "integration/test_run.py",
-    "graph/test_stage.py",
     "embed/test_decode_remote.py",
     "embed/test_compile.py",
 )
 
 
 def pytest_collection_modifyitems(items):
-    """Start with the long files."""
-    items.sort(key=lambda item: not str(item.path).endswith(_FIRST))
+    """Group tests by file, and those that share one Ray session together; the longest groups start first."""
+    for item in items:
+        shares_ray = "ray_executor" in item.fixturenames or item.get_closest_marker("shared_ray")
+        if shares_ray:
+            item.add_marker(pytest.mark.ray)
+        item.add_marker(pytest.mark.xdist_group("ray" if shares_ray else item.path.as_posix()))
+    items.sort(key=lambda item: not _starts_first(item))
+
+
+def _starts_first(item):
+    return item.get_closest_marker("ray") is not None or str(item.path).endswith(_FIRST)
+
+
+@pytest.fixture(scope="session")
+def ray_executor():
+    """One Ray session of two cores for all tests that leave it standing; they may kill workers in it."""
+    executor = OnRay(num_cpus=2)
+    yield executor
+    executor.close()
 
 
 CONFIG = {
