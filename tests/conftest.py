@@ -31,6 +31,8 @@ def pytest_collection_modifyitems(items):
         shares_ray = "ray_executor" in item.fixturenames or item.get_closest_marker("shared_ray")
         if shares_ray:
             item.add_marker(pytest.mark.ray)
+        if any("chromium" in mark.kwargs.get("reason", "") for mark in item.iter_markers("skipif")):
+            item.add_marker(pytest.mark.browser)
         item.add_marker(pytest.mark.xdist_group("ray" if shares_ray else item.path.as_posix()))
     items.sort(key=lambda item: not _starts_first(item))
 
