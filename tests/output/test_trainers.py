@@ -1,4 +1,4 @@
-"""The output as trainers read it: webdataset, open_clip's data loader in training mode, DataComp's train.py."""
+"""The output as trainers read it: webdataset, open_clip's data loader, DataComp's train.py."""
 
 import collections
 import inspect
@@ -56,7 +56,7 @@ def test_webdataset_reads_every_sample(written):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_open_clip_trains_on_every_sample(written, workers, monkeypatch):
-    """One epoch in training mode yields each caption once: with batch size 1, nothing is dropped or repeated."""
+    """One epoch in training mode yields each caption once; batch size 1, so that no batch is dropped."""
     out, made = written
     torchvision_shim.install()
     from open_clip_train import data as open_clip_data

@@ -101,6 +101,7 @@ def test_two_lists_are_compared_without_the_third(out, missing):
     """Tables, subset file and decisions list the same samples: any two that can be read are compared."""
     (out / missing).unlink()
     assert folder.verify(str(out))[0] == f"{missing}: missing"
+    difference = "1 unexpected, 1 missing"
     if missing != "subset.npy":
         uids = subset.decode(subset.read(str(out / "subset.npy")))
         rewrite(out, "subset.npy", subset.to_bytes(subset.encode([*uids[1:], "f" * 32])))
@@ -110,7 +111,8 @@ def test_two_lists_are_compared_without_the_third(out, missing):
         sink = pa.BufferOutputStream()
         pq.write_table(table.set_column(table.schema.get_field_index("kept"), "kept", [kept]), sink)
         rewrite(out, "decisions-00000000.parquet", sink.getvalue().to_pybytes())
-    assert any("1 listed but not written" in line for line in folder.verify(str(out)))
+        difference = "0 unexpected, 1 missing"
+    assert any(difference in line for line in folder.verify(str(out)))
 
 
 def test_a_flipped_bit_in_an_image(out):
@@ -163,7 +165,7 @@ def test_a_subset_file_of_other_samples(out):
     rewrite(out, "subset.npy", data)
     (fault,) = folder.verify(str(out))
     assert fault.startswith(
-        "subset.npy: lists 30 uids, 30 samples were written; 1 listed but not written, 1 written but not"
+        "subset.npy: found 30 uids; expected the 30 in the tables: 1 unexpected, 1 missing, e.g. "
     )
 
 
@@ -181,10 +183,8 @@ def test_a_gap_in_the_numbering(out):
     text = (out / "manifest.json").read_text().replace("00000004", "00000007")
     (out / "manifest.json").write_text(text)
     faults = folder.verify(str(out))
-    assert (
-        "numbering: expected 5 tars numbered from 0 without gaps; missing or unexpected: 00000004.tar, 00000007.tar"
-        in faults
-    )
+    names = "missing or unexpected: 00000004.tar, 00000007.tar"
+    assert f"numbering: expected 5 tars numbered from 0 without gaps; {names}" in faults
 
 
 def test_a_subfolder(out):
@@ -203,7 +203,7 @@ def test_decisions_that_keep_other_samples(out):
     rewrite(out, path.name, artifacts.table_bytes(changed))
     (fault,) = folder.verify(str(out))
     assert fault.startswith(
-        "decisions: lists 30 uids, 30 samples were written; 1 listed but not written, 1 written but not"
+        "decisions: found 30 uids; expected the 30 in the tables: 1 unexpected, 1 missing, e.g. "
     )
 
 
@@ -219,7 +219,7 @@ def test_decisions_on_a_part_of_the_pool(out):
 
 
 def test_two_samples_swapped(out):
-    """Two samples of a tar are swapped: all bytes are those of the sources, but the keys differ from the table."""
+    """All bytes are those of the sources, but two samples are not where the table lists them."""
     data = (out / "00000002.tar").read_bytes()
     first, second = itertools.islice(TarReader(io.BytesIO(data)), 2)
     swapped = data[second.offset :][: second.size] + data[: first.size] + data[second.offset + second.size :]

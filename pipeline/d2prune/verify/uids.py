@@ -1,5 +1,6 @@
 """Check that tables, subset file and decisions of an output folder list the same uids."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -37,11 +38,11 @@ class _UidCheck:
         listed = self._read_subset()
         kept = self._read_all(lists, kept_only=True) if lists else None
         if written is not None and listed is not None and not np.array_equal(written, listed):
-            faults.append(f"{layout.SUBSET}: {_describe_difference(listed, written)}")
+            faults.append(f"{layout.SUBSET}: {_describe_difference(listed, written, 'the tables')}")
         if written is not None and kept is not None and not np.array_equal(kept, written):
-            faults.append(f"decisions: {_describe_difference(kept, written)}")
+            faults.append(f"decisions: {_describe_difference(kept, written, 'the tables')}")
         if written is None and listed is not None and kept is not None and not np.array_equal(kept, listed):
-            faults.append(f"decisions: {_describe_difference(kept, listed)}")
+            faults.append(f"decisions: {_describe_difference(kept, listed, layout.SUBSET)}")
         rows, pool = sum(file.rows or 0 for file in lists), manifest.counts["pool"]
         if lists and rows != pool:
             faults.append(f"decisions: found {rows} rows; expected {pool}, one per sample of the pool")
@@ -88,12 +89,12 @@ class _UidCheck:
             return None
 
 
-def _describe_difference(listed: subset.UidArray, written: subset.UidArray) -> str:
-    """Describe how two lists of uids differ."""
-    ours, theirs = set(subset.decode(listed)), set(subset.decode(written))
-    examples = sorted(ours ^ theirs)[:3]
+def _describe_difference(found: subset.UidArray, expected: subset.UidArray, reference: str) -> str:
+    """Describe how a list of uids differs from the list in `reference`; repeats count."""
+    ours, theirs = Counter(subset.decode(found)), Counter(subset.decode(expected))
+    unexpected, missing = ours - theirs, theirs - ours
+    examples = sorted(unexpected | missing)[:3]
     return (
-        f"lists {len(listed)} uids, {len(written)} samples were written; "
-        f"{len(ours - theirs)} listed but not written, {len(theirs - ours)} written but not listed"
-        + (f", e.g. {', '.join(examples)}" if examples else "")
+        f"found {len(found)} uids; expected the {len(expected)} in {reference}: "
+        f"{unexpected.total()} unexpected, {missing.total()} missing, e.g. {', '.join(examples)}"
     )
