@@ -10,7 +10,7 @@ from d2prune.output import subset
 from d2prune.reshard.matching import select_rows
 from d2prune.reshard.shard_index import SCHEMA
 
-# Six uids, of which two have the same first half.
+# Six uids: three first halves, each with two second halves.
 UIDS = st.integers(0, 5).map(lambda value: value * (2**64 + 1) // 2)
 
 
