@@ -4,6 +4,7 @@ import contextlib
 import os
 import random
 import signal
+import threading
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ from tests.output.pools import build, plain_pool, tree
 from tests.output.runs import write
 
 MOMENTS = 12
+TIMEOUT_S = 300
+"""For a child process to end; far above what a busy machine needs."""
 
 
 @pytest.fixture
@@ -39,13 +42,26 @@ def events(monkeypatch):
     return state
 
 
-def in_child_killed_at(moment, events, work):
+def wait_for_exit(pid):
+    """Return the exit code of a child process, -SIGABRT if it does not end in time."""
+    timer = threading.Timer(TIMEOUT_S, os.kill, (pid, signal.SIGABRT))
+    timer.start()
+    try:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    finally:
+        timer.cancel()
+
+
+def run_in_child_killed_at(moment, events, work):
     pid = os.fork()
     if pid == 0:
-        events["count"], events["kill_at"] = 0, moment
-        work()
-        os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        try:
+            events["count"], events["kill_at"] = 0, moment
+            work()
+        finally:
+            # Whatever happened, the child must not return to pytest.
+            os._exit(0)
+    return wait_for_exit(pid)
 
 
 def test_a_run_killed_at_any_write_resumes(tmp_path, events):
@@ -67,7 +83,7 @@ def test_a_run_killed_at_any_write_resumes(tmp_path, events):
         for stage_name in ("embed", "select"):
             (folder / "work" / stage_name).symlink_to(Path(undisturbed.work_dir) / stage_name)
         out = folder / "out"
-        code = in_child_killed_at(moment, events, lambda pool=pool, out=out: write(pool, str(out)))
+        code = run_in_child_killed_at(moment, events, lambda pool=pool, out=out: write(pool, str(out)))
         assert code == -signal.SIGKILL
         left = {name: data for name, data in tree(out).items() if not name.startswith(".tmp-d2prune-")}
         assert all(reference[name] == data for name, data in left.items())
@@ -111,7 +127,7 @@ def test_a_run_killed_at_any_s3_request_resumes(tmp_path, s3, monkeypatch):
                 number == moment and os.kill(pid, signal.SIGKILL)
             )
             os.write(ready, b"x")
-            assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+            assert wait_for_exit(pid) == -signal.SIGKILL
             proxy.on_request = lambda number: None
             os.close(go)
             os.close(ready)
