@@ -16,7 +16,7 @@ def write(pool, output, samples_per_shard=7, identity=IDENTITY, order=lambda uni
     units = pool.units(samples_per_shard)
     claim.claim(output, identity)
     claim.remove_temporaries(output)
-    found = receipts.find_complete(pool.work_dir, output, units)
+    found = receipts.find_complete(pool.work_dir, output, [unit.key for unit in units])
     pending = order([unit for unit in units if unit.key not in found])
     make = partial(WriteWorker, pool.work_dir, output)
     for receipt in InProcess().map(make, pending, Resources()):

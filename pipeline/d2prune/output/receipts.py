@@ -14,7 +14,6 @@ import pyarrow as pa
 
 from d2prune import store
 from d2prune.output import subset
-from d2prune.stage.units import Unit
 from d2prune.store import artifacts
 from d2prune.store.artifacts import FileRecord, Receipt
 
@@ -62,20 +61,20 @@ def read_uids(work_dir: str, receipts: Sequence[Receipt]) -> Iterator[subset.Uid
         yield np.frombuffer(artifacts.read_file(folder, receipt, _UIDS), dtype=subset.DTYPE)
 
 
-def find_complete(work_dir: str, output: str, units: Sequence[Unit]) -> dict[str, Receipt]:
+def find_complete(work_dir: str, output: str, keys: Sequence[str]) -> dict[str, Receipt]:
     """Receipts, by unit key, of the units that are complete.
 
     Args:
         work_dir: holds the receipts.
         output: URL of the output folder, already claimed.
-        units: the units to look for.
+        keys: keys of the units to look for.
     """
     sizes = {file.url.rsplit("/", 1)[-1]: file.size for file in store.list_files(output)}
     if not sizes:
         return {}
     folder = store.join(work_dir, FOLDER)
     with ThreadPoolExecutor(16) as threads:
-        found = threads.map(lambda unit: artifacts.read_receipt(folder, unit.key), units)
+        found = threads.map(lambda key: artifacts.read_receipt(folder, key), keys)
         return {
             receipt.key: receipt
             for receipt in found

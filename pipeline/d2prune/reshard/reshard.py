@@ -99,7 +99,7 @@ def reshard(
             units,
             worker=partial(ReshardWorker, folder, output),
             resources=resources,
-            complete=receipts.find_complete(folder, output, units),
+            complete=receipts.find_complete(folder, output, [unit.key for unit in units]),
         )
         tars = run_units(work, executor)
         held.check()

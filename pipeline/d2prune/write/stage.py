@@ -43,7 +43,7 @@ def _write_output(run: StageRun) -> Built:
         units,
         worker=partial(WriteWorker, work_dir, output),
         resources=run.one_core_each(),
-        complete=receipts.find_complete(work_dir, output, units),
+        complete=receipts.find_complete(work_dir, output, [unit.key for unit in units]),
     )
     found = run.run_units(work)
 
