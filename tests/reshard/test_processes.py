@@ -40,7 +40,7 @@ code = main(["reshard", *sys.argv[1:]])
 print("exit", code, flush=True)
 """
 
-# The command with blocks of one sample, which waits before the third block until it is told to stop.
+# The command with blocks of one sample, which waits before the third block until `stop` is called.
 INTERRUPTED_COMMAND = """
 import sys
 from d2prune.cli.main import main

@@ -69,10 +69,10 @@ def close_tar_output(
     counters.pop("tars", None)
     artifacts.balance("write", run.selected, {"written": written})
     counts = [receipt.counters["written"] for receipt in tars]
-    if any(count != samples_per_shard for count in counts[:-1]):
-        raise BooksError(
-            f"write: found tars of {counts} samples; expected {samples_per_shard} in each but the last"
-        )
+    for index, count in enumerate(counts[:-1]):
+        if count != samples_per_shard:
+            name = layout.SHARD_FORMAT.format(index)
+            raise BooksError(f"write: {name}: found {count} samples; expected {samples_per_shard}")
     sizes = {layout.SHARD_FORMAT.format(i): count for i, count in enumerate(counts)}
     meta = {
         "output_shard_count": len(tars),
@@ -85,14 +85,13 @@ def close_tar_output(
     hint = training.describe_idle_workers(len(tars), training.DEFAULT_WORKERS) if tars else None
     if hint:
         log.info("output %s: %s", store.redact(run.output), hint)
-    output = run.output
     objects = [
         *_list_objects(tars),
         *others,
         _write_subset(run, tars, written),
-        write_object(output, layout.SIZES, encode_json(sizes)),
-        write_object(output, layout.META, encode_json(meta)),
-        write_object(output, layout.TRAIN, training.script(output, len(tars), written).encode()),
+        write_object(run.output, layout.SIZES, encode_json(sizes)),
+        write_object(run.output, layout.META, encode_json(meta)),
+        write_object(run.output, layout.TRAIN, training.script(run.output, len(tars), written).encode()),
     ]
     all_counts = {"written": written, "shards": len(tars), **counters, **(more_counts or {})}
     inputs = [InputShard(store.redact(shard.url), shard.name, shard.size) for shard in run.shards]

@@ -146,8 +146,7 @@ def read(url: str) -> UidArray:
         `DTYPE` [N], sorted; an unsorted file is sorted, with a warning.
 
     Raises:
-        UserError: the file does not exist, or is not a subset file; the message says what was
-            found.
+        UserError: the file does not exist, or is not a subset file.
     """
     shown = store.redact(url)
     try:
