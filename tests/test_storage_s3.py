@@ -89,7 +89,7 @@ def test_what_a_killed_upload_left_is_swept_and_nothing_else(tmp_path, kind):
         for name in ("out/00000000.tar", "out-of-another/00000000.tar"):
             kill_an_upload(f"s3://bucket/{name}")
         assert unfinished() == ["out-of-another/00000000.tar", "out/00000000.tar"]
-        claim.sweep("s3://bucket/out")
+        claim.remove_temporaries("s3://bucket/out")
         assert unfinished() == ["out-of-another/00000000.tar"]
         assert [file.url for file in store.list_files("s3://bucket/")] == ["s3://bucket/out/whole"]
         assert store.sweep_uploads("s3://bucket") == 1

@@ -107,7 +107,7 @@ CONFIGURED = [
     ),
     (
         {"output": "{place}/mine"},
-        "output {place}/mine is not empty and no run of d2prune claims it (thesis.txt and 0 more); expected an empty "
+        "output {place}/mine is not empty and has no claim of a d2prune run (found thesis.txt); expected an empty "
         "folder",
     ),
     (

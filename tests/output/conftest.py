@@ -1,4 +1,4 @@
-"""A real S3 server for this package's tests."""
+"""A real S3 server (rclone on loopback) for the tests of output, write and reshard."""
 
 import pytest
 import s3fs
@@ -14,7 +14,7 @@ def server(tmp_path_factory):
 
 @pytest.fixture
 def s3(server):
-    """The server, with this process' environment pointing at it for the length of a test."""
+    """The server, with the environment of this process pointing at it during a test."""
     with s3_server.environment(server):
         s3fs.S3FileSystem.clear_instance_cache()
         yield server

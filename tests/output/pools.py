@@ -1,4 +1,4 @@
-"""Pools for these tests, the artifacts a run would have made of them, and the naive writer to compare with."""
+"""Small pools, the embed and select artifacts of a run over them, and a naive writer to compare with."""
 
 import hashlib
 import io
@@ -18,7 +18,7 @@ from d2prune.inputs.tar.reader import Sample, TarReader
 from d2prune.parts import files
 from d2prune.store import artifacts, schemas
 from d2prune.store.artifacts import Manifest
-from d2prune.write import worker
+from d2prune.write.plan import WriteParams, plan
 
 
 def uid_of(text):
@@ -34,7 +34,7 @@ def jpeg(seed, side=16):
 
 @dataclass(frozen=True)
 class Made:
-    """A sample as it was put in: key in the tar, uid, members as (extension as spelled, payload)."""
+    """A sample of the pool: key in the tar, uid, and members as (extension, payload)."""
 
     key: str
     uid: str
@@ -75,33 +75,36 @@ class Pool:
     kept: list
 
     def units(self, samples_per_shard):
-        return worker.plan(self.shards, self.embed, self.select, worker.WriteParams(samples_per_shard))
+        return plan(self.shards, self.embed, self.select, WriteParams(samples_per_shard))
 
 
 def put_pool(folder, made, format=tarfile.PAX_FORMAT, url=None):
-    """Write the tars locally, or through a local file to `url`."""
+    """Write the tars to a local folder, and copy them to `url` if it is given."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     shards = []
     for index, samples in enumerate(made):
         path = folder / f"{index:08d}.tar"
         write_tar(path, samples, format)
-        place = str(path)
+        target = str(path)
         if url is not None:
-            place = store.join(url, path.name)
-            store.write_bytes(place, path.read_bytes())
-        info = store.info(place)
+            target = store.join(url, path.name)
+            store.write_bytes(target, path.read_bytes())
+        info = store.info(target)
         shards.append(Shard(info.url, f"{index:08d}", info.size, info.version))
     return shards
 
 
 def build(folder, made, kept, format=tarfile.PAX_FORMAT, url=None, work_dir=None):
-    """A pool and its artifacts.
+    """Write a pool and its artifacts.
 
     Args:
-        folder: a local folder for both.
-        made: per shard its samples.
-        kept: per shard a bool per sample.
+        folder: local folder for both.
+        made: the samples of each shard.
+        kept: for each shard, whether each of its samples is kept.
+        format: of the tars.
+        url: copies the tars there.
+        work_dir: of the artifacts; default: inside `folder`.
     """
     shards = put_pool(Path(folder) / "pool", made, format, url)
     work_dir = work_dir or str(Path(folder) / "work")
@@ -160,7 +163,7 @@ def build(folder, made, kept, format=tarfile.PAX_FORMAT, url=None, work_dir=None
 
 
 def naive(made, kept, samples_per_shard):
-    """What must be in the output: per tar a list of (member name, payload), by the plainest loop."""
+    """Compute the expected members of every output tar, as (member name, payload), with a plain loop."""
     chosen = [
         item
         for shard, keep in zip(made, kept, strict=True)
@@ -179,7 +182,7 @@ def naive(made, kept, samples_per_shard):
 
 
 def read_tars(folder):
-    """The members of every output tar as tarfile reads them: per tar a list of (member name, payload)."""
+    """Read the members of every output tar with tarfile, as (member name, payload)."""
     tars = []
     for path in sorted(Path(folder).glob("*.tar")):
         with tarfile.open(path) as tar:
@@ -188,7 +191,7 @@ def read_tars(folder):
 
 
 def tree(folder):
-    """Every file below a folder: relative name -> bytes."""
+    """Read every file below a folder: relative name -> bytes."""
     root = Path(folder)
     return {
         str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()

@@ -1,33 +1,34 @@
-"""The write stage from claim to manifest, as a run does it."""
+"""Run the write stage from claim to manifest, as a run does."""
 
 from functools import partial
 
 from d2prune.execution import InProcess, Resources
-from d2prune.output import claim
-from d2prune.output import manifest as finish
-from d2prune.write import worker
+from d2prune.output import claim, receipts
+from d2prune.write.close import close_output
+from d2prune.write.plan import WriteParams
+from d2prune.write.worker import WriteWorker
 
 IDENTITY = "1d" * 16
 
 
 def write(pool, output, samples_per_shard=7, identity=IDENTITY, order=lambda units: units):
-    """Returns the manifest and the keys of the units that were done now."""
+    """Return the manifest, and the keys of the units that this call ran."""
     units = pool.units(samples_per_shard)
     claim.claim(output, identity)
-    claim.sweep(output)
-    receipts = worker.finished(pool.work_dir, output, units)
-    todo = order([unit for unit in units if unit.key not in receipts])
-    make = partial(worker.Writer, pool.work_dir, output)
-    for receipt in InProcess().map(make, todo, Resources()):
-        receipts[receipt.key] = receipt
-    manifest = finish.finish(
+    claim.remove_temporaries(output)
+    found = receipts.find_complete(pool.work_dir, output, [unit.key for unit in units])
+    pending = order([unit for unit in units if unit.key not in found])
+    make = partial(WriteWorker, pool.work_dir, output)
+    for receipt in InProcess().map(make, pending, Resources()):
+        found[receipt.key] = receipt
+    manifest = close_output(
         output,
         pool.work_dir,
         identity,
-        worker.WriteParams(samples_per_shard),
+        WriteParams(samples_per_shard),
         pool.shards,
         pool.select,
         units,
-        [receipts[unit.key] for unit in units],
+        [found[unit.key] for unit in units],
     )
-    return manifest, [unit.key for unit in todo]
+    return manifest, [unit.key for unit in pending]

@@ -1,4 +1,4 @@
-"""Whose output folder is it."""
+"""Claiming an output folder."""
 
 import pytest
 
@@ -7,15 +7,15 @@ from d2prune.output import claim
 from tests.output.pools import tree
 
 
-def test_claims_an_empty_folder_and_finds_its_own(tmp_path):
+def test_an_empty_folder_is_claimed_and_the_own_claim_is_found(tmp_path):
     out = str(tmp_path / "out")
     claim.claim(out, "a" * 32)
     (tmp_path / "out" / "00000000.tar").write_bytes(b"x")
     claim.claim(out, "a" * 32)
 
 
-@pytest.mark.parametrize("names", [["00000000.tar"], [".d2prune-run.json"]])
-def test_refuses_what_is_not_its_own_and_touches_nothing(tmp_path, names):
+@pytest.mark.parametrize("names", [["00000000.tar"], [".d2prune-run.json"], ["a", "b"]])
+def test_a_foreign_folder_is_refused_and_left_unchanged(tmp_path, names):
     for name in names:
         (tmp_path / name).write_bytes(b"{}")
     before = tree(tmp_path)
@@ -25,7 +25,7 @@ def test_refuses_what_is_not_its_own_and_touches_nothing(tmp_path, names):
     assert tree(tmp_path) == before
 
 
-def test_refuses_another_run(tmp_path):
+def test_the_folder_of_another_run_is_refused_and_left_unchanged(tmp_path):
     claim.claim(str(tmp_path), "a" * 32)
     before = tree(tmp_path)
     with pytest.raises(UserError, match="another run's data"):

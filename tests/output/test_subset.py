@@ -14,14 +14,14 @@ from d2prune.output import subset
 UIDS = ["f" * 32, "0" * 32, "0123456789abcdef" * 2, "f" * 32]
 
 
-def test_halves_are_as_datacomp_defines_them():
+def test_a_uid_is_stored_as_two_64_bit_halves():
     rows = subset.encode(UIDS)
     assert rows.tolist() == [(int(uid[:16], 16), int(uid[16:32], 16)) for uid in UIDS]
     assert subset.decode(rows) == UIDS
 
 
 @given(st.lists(st.integers(0, 2**128 - 1)), st.integers(1, 7))
-def test_written_sorted_in_any_number_of_passes(tmp_path_factory, values, rows_per_pass):
+def test_the_file_is_sorted_with_any_number_of_passes(tmp_path_factory, values, rows_per_pass):
     url = str(tmp_path_factory.mktemp("s") / "subset.npy")
     rows = subset.encode([f"{value:032x}" for value in values])
     size, _ = subset.write(url, lambda: iter([rows[:2], rows[2:]]), rows_per_pass)
@@ -34,7 +34,7 @@ def test_written_sorted_in_any_number_of_passes(tmp_path_factory, values, rows_p
     assert subset.read(url).tolist() == plain
 
 
-def test_unsorted_is_sorted_with_a_warning(tmp_path, caplog):
+def test_an_unsorted_file_is_sorted_with_a_warning(tmp_path, caplog):
     path = tmp_path / "s.npy"
     np.save(path, subset.encode(UIDS))
     with caplog.at_level(logging.WARNING):
@@ -42,20 +42,20 @@ def test_unsorted_is_sorted_with_a_warning(tmp_path, caplog):
     assert "not sorted" in caplog.text
 
 
-def test_bare_rows_are_read_too(tmp_path):
+def test_rows_without_a_header_are_read(tmp_path):
     path = tmp_path / "s.bin"
     path.write_bytes(subset.encode(sorted(UIDS)).tobytes())
     assert subset.decode(subset.read(str(path))) == sorted(UIDS)
 
 
 @pytest.mark.parametrize("uid", ["", "f" * 31, "f" * 33, "g" * 32, "0x" + "f" * 30, " " + "f" * 31])
-def test_refuses_what_is_no_uid(uid):
+def test_an_invalid_uid_is_refused(uid):
     with pytest.raises(ValueError, match="32 hexadecimal digits"):
         subset.encode(["0" * 32, uid])
 
 
 @pytest.mark.parametrize("content", [b"\x93NUMPY", b"abc", np.zeros(3)])
-def test_refuses_what_is_no_subset_file(tmp_path, content):
+def test_a_file_that_is_not_a_subset_file_is_refused(tmp_path, content):
     path = tmp_path / "s.npy"
     path.write_bytes(content) if isinstance(content, bytes) else np.save(path, content)
     with pytest.raises(UserError, match=r"s\.npy"):

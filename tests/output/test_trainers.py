@@ -1,4 +1,4 @@
-"""The output as trainers read it: webdataset, open_clip's own data loader in training mode, DataComp's train.py."""
+"""The output as trainers read it: webdataset, open_clip's data loader, DataComp's train.py."""
 
 import collections
 import inspect
@@ -26,7 +26,7 @@ SAMPLES_PER_SHARD = 5
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
-    """Every kind of sample that is kept: (folder, the samples in order)."""
+    """An output with every kind of sample: (folder, the samples of the pool)."""
     folder = tmp_path_factory.mktemp("trainers")
     first = [sample(f"{i:04d}", number=i) for i in range(12)]
     first[3] = sample("ü/名前", number=3, image="PNG", text="TXT")
@@ -56,13 +56,13 @@ def test_webdataset_reads_every_sample(written):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_open_clip_trains_on_every_sample(written, workers, monkeypatch):
-    """One epoch in training mode: each caption comes once (batch size 1: no rest to drop, nothing to repeat)."""
+    """One epoch in training mode yields each caption once; batch size 1, so that no batch is dropped."""
     out, made = written
     torchvision_shim.install()
     from open_clip_train import data as open_clip_data
 
-    # open_clip's training extra pins webdataset 0.2; the marker that 1.x puts after each shard is
-    # unknown to it.
+    # open_clip's training extra pins webdataset 0.2, and does not know the marker that 1.x adds after
+    # each shard.
     expander = open_clip_data.tar_file_expander
     if "eof_value" in inspect.signature(expander).parameters:
         monkeypatch.setattr(open_clip_data, "tar_file_expander", partial(expander, eof_value=None))
@@ -80,8 +80,7 @@ def test_open_clip_trains_on_every_sample(written, workers, monkeypatch):
     assert info.dataloader.num_samples == 21 + (21 % 2 if workers else 0)
     captions = {texts[0] for _, texts in info.dataloader}
     if workers == 0:
-        # Two workers share shards of unequal numbers of samples: open_clip itself then repeats some
-        # and leaves some.
+        # With two workers and shards of different sizes, open_clip repeats some samples and drops others.
         assert captions == {
             dict((e.lower(), p) for e, p in item.members)["txt"].decode(errors="replace")
             for shard in made
@@ -98,7 +97,7 @@ def _caption(text):
 
 
 def datacomp_input_shards(folder):
-    """What DataComp's train.py makes of `--data_dir` (get_input_shards, for one local folder)."""
+    """Find shards as DataComp's train.py does for `--data_dir` (get_input_shards, for a local folder)."""
     components, prefixes = [], collections.defaultdict(list)
     for path in Path(folder).iterdir():
         if path.suffix == ".tar":
@@ -131,13 +130,12 @@ def test_datacomp_finds_the_shards_by_folder_and_by_parent(written):
             for part in datacomp_input_shards(data_dir).split("::")
             for url in braceexpand.braceexpand(part)
         ]
-        # Folders beside the output (the pool, work_dir) are found by the parent's walk too; only
-        # ours counts here.
+        # Searching the parent also finds the pool and work_dir; only the output counts here.
         assert [url for url in found if str(out) in url] == shards
     assert "" not in datacomp_input_shards(out).split("::")
 
 
-def test_train_sh_says_what_open_clip_gets(written, tmp_path):
+def test_train_sh_starts_open_clip_with_the_shards_and_the_sample_count(written, tmp_path):
     out, _ = written
     fake = tmp_path / "python"
     fake.write_text('#!/bin/sh\nfor a in "$@"; do printf "%s\\n" "$a"; done\n')
@@ -153,8 +151,8 @@ def test_train_sh_says_what_open_clip_gets(written, tmp_path):
         )
         return done.stdout.splitlines(), done.stderr
 
-    said, errors = run("--lr", "1e-3")
-    assert said == [
+    arguments, errors = run("--lr", "1e-3")
+    assert arguments == [
         "-m",
         "open_clip_train.main",
         "--dataset-type",
@@ -171,17 +169,17 @@ def test_train_sh_says_what_open_clip_gets(written, tmp_path):
         "1e-3",
     ]
     assert "warning" not in errors
-    said, errors = run(WORLD_SIZE="2")
-    assert said[:4] == ["-m", "torch.distributed.run", "--nproc_per_node", "2"]
+    arguments, errors = run(WORLD_SIZE="2")
+    assert arguments[:4] == ["-m", "torch.distributed.run", "--nproc_per_node", "2"]
     assert (
-        said[said.index("--workers") + 1] == "2"
+        arguments[arguments.index("--workers") + 1] == "2"
         and "warning: 5 shards are fewer than 4 workers x 2" in errors
     )
-    said, errors = run(WORLD_SIZE="8")
-    assert "--dataset-resampled" in said
+    arguments, errors = run(WORLD_SIZE="8")
+    assert "--dataset-resampled" in arguments
 
 
-def test_the_command_for_object_stores():
+def test_the_commands_for_object_stores():
     assert training.train_data("s3://b/out/", 3) == "pipe:aws s3 cp s3://b/out/{00000000..00000002}.tar -"
     assert (
         training.train_data("gs://b/out", 1) == "pipe:gcloud storage cat gs://b/out/{00000000..00000000}.tar"
@@ -196,15 +194,22 @@ def test_the_command_for_object_stores():
     datacomp = "python train.py --scale small --data_dir s3://b/o --output_dir RUNS --exp_name NAME"
     assert training.datacomp_command("s3://b/o/") == datacomp and f"#     {datacomp}\n" in script
     assert "--data_dir '/my pool' " in training.datacomp_command("/my pool")
-    assert training.warning(3, 4, 1) and not training.warning(4, 4, 1)
 
 
-def test_nothing_kept_gives_a_script_that_says_so(tmp_path):
+def test_idle_data_loader_workers_are_described():
+    assert training.describe_idle_workers(4, 4) is None
+    assert training.describe_idle_workers(1, 4).startswith(
+        "with 1 shard, 3 of 4 data-loader workers are idle"
+    )
+    assert training.describe_idle_workers(5, 4, 2).startswith("with 5 shards, 3 of 8")
+
+
+def test_train_sh_of_an_empty_output_fails(tmp_path):
     path = tmp_path / "train.sh"
     path.write_text(training.script(str(tmp_path), 0, 0))
     assert subprocess.run(["sh", str(path)], capture_output=True).returncode == 1
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sh")
-def test_one_shard_expands_to_one(tmp_path):
+def test_the_brace_range_of_one_shard_is_that_shard(tmp_path):
     assert list(braceexpand.braceexpand(layout.brace_range(1))) == ["00000000.tar"]

@@ -1,1 +1,1 @@
-"""From decisions to shards that train as they are: subset file, tars with the samples' own bytes, books, checks."""
+"""The format of an output folder: file names, subset file, tars, manifest, and who may write there."""

@@ -1,7 +1,9 @@
-"""One output folder, one run: the claim is the first object written there, and the last word on whose data it is.
+"""Ownership of an output folder: the claim file ties the folder to one run.
 
-A killed run leaves its claim and can go on; another run, or other parameters, are refused before
-anything is touched. Of two that are the same, at the same moment, one works (`hold`).
+The claim is the first object written to the folder and holds the run's identity, a fingerprint of
+everything that decides the output. A run that was killed finds its own claim and resumes. A run
+with another identity is refused before it changes anything. Of two processes with the same
+identity, the lease (`hold`) admits one at a time.
 """
 
 import contextlib
@@ -16,78 +18,83 @@ from d2prune.store import lease
 
 @contextlib.contextmanager
 def hold(output: str, identity: str) -> Iterator[lease.Lease]:
-    """Make `output` this run's, for the length of the block its alone, and sweep what a killed one left.
+    """Claim `output` and hold its lease during the block; first remove temporary files of killed writers.
 
-    The lease lies in the folder while it is held and leaves nothing there (see `layout`).
+    The lease is stored inside the folder while it is held and removed afterwards: an output folder
+    has no subfolders (see `layout`).
 
     Args:
         output: URL of the output folder.
         identity: fingerprint of everything that decides the output's content.
 
     Raises:
-        UserError: as `check`.
-        BusyError: another process is at work there.
+        UserError: see `check`.
+        BusyError: another process holds the lease.
     """
     check(output, identity)
     with lease.hold(output, what="output", leave=False) as held:
         claim(output, identity)
-        sweep(output)
+        remove_temporaries(output)
         yield held
 
 
 def claim(output: str, identity: str) -> None:
-    """Make `output` this run's, or find that it is already.
+    """Write the claim, unless this run has written it before.
 
     Args:
         output: URL of the output folder.
         identity: fingerprint of everything that decides the output's content.
 
     Raises:
-        UserError: as `check`.
+        UserError: see `check`.
     """
     if not check(output, identity):
         store.write_bytes(store.join(output, layout.CLAIM), json.dumps({"identity": identity}).encode())
 
 
 def check(output: str, identity: str) -> bool:
-    """Whether `output` is claimed by this run already; False: it is empty. Touches nothing.
+    """Return whether this run has claimed `output` already; False means that the folder is empty.
+
+    Changes nothing.
 
     Args:
         output: URL of the output folder.
         identity: fingerprint of everything that decides the output's content.
 
     Raises:
-        UserError: the folder holds another run's data, or files that no run wrote.
+        UserError: the folder belongs to another run, or holds files without a claim.
     """
     url = store.join(output, layout.CLAIM)
     shown = store.redact(output)
     try:
         text = store.read_bytes(url)
     except FileNotFoundError:
-        # Who is at work there may not have got to its claim.
+        # A process that has just started holds the lease before it writes the claim.
         found = [file for file in store.list_files(output) if f"/{lease.FOLDER}/" not in file.url]
         names = [store.redact(file.url).rsplit("/", 1)[-1] for file in found]
         if layout.CLAIM in names:
-            # It came between the two looks.
+            # Another process wrote the claim between the read and the listing.
             return check(output, identity)
         if names:
+            others = f" and {len(names) - 1} more files" if len(names) > 1 else ""
             raise UserError(
-                f"output {shown} is not empty and no run of d2prune claims it "
-                f"({names[0]} and {len(names) - 1} more); expected an empty folder"
+                f"output {shown} is not empty and has no claim of a d2prune run "
+                f"(found {names[0]}{others}); expected an empty folder"
             ) from None
         return False
     try:
-        holder = str(json.loads(text)["identity"])
+        owner = str(json.loads(text)["identity"])
     except (ValueError, KeyError, TypeError):
-        holder = "unreadable"
-    if holder != identity:
+        owner = "unreadable"
+    if owner != identity:
         raise UserError(
-            f"output {shown} holds another run's data (its claim is {holder[:12]}, this run is {identity[:12]}); "
-            "give each selection a folder of its own"
+            f"output {shown} holds another run's data "
+            f"(claimed by {owner[:12]}, this run is {identity[:12]}); "
+            "give each selection its own output folder"
         )
     return True
 
 
-def sweep(output: str) -> None:
-    """Remove what a killed writer of this run left under temporary names; only after `claim`."""
+def remove_temporaries(output: str) -> None:
+    """Remove temporary files that killed writers of this run left; call it only after `claim`."""
     store.sweep_temporaries(output)

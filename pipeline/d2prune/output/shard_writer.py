@@ -1,11 +1,10 @@
-"""One output tar with its stats and its table: rows that say where samples lie -> objects under their final names.
+"""Write one output tar with its stats and its table, from rows that say where its samples are stored.
 
-Reads byte ranges of input tars, writes `{:08d}.tar`, `{:08d}_stats.json` and `{:08d}.parquet`. The
-bytes depend on the rows and the samples alone. A sample's key in the tar is `{uid}-{j}`, j counting
-the same uid in this tar, as DataComp's resharder names them.
+Reads byte ranges of input tars; writes `{:08d}.tar`, `{:08d}_stats.json` and `{:08d}.parquet`. The
+bytes depend on the rows and the samples alone. A sample's key in the output is `{uid}-{j}`, where j
+counts earlier samples of the same uid in this tar, as DataComp's resharder names them.
 """
 
-import dataclasses
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -18,22 +17,27 @@ from numpy.typing import NDArray
 from d2prune import store
 from d2prune.errors import UserError
 from d2prune.inputs.tar.reader import parse_sample
-from d2prune.output import fetch, layout, relabel, subset
-from d2prune.output.tar_stream import Payload, TarStream, encode_members, trainable
-from d2prune.store import artifacts, schemas
+from d2prune.output import byte_ranges, layout, receipts
+from d2prune.output.byte_ranges import ByteRanges
+from d2prune.output.objects import write_object, write_table
+from d2prune.output.rename_samples import Strings, rename_in_place
+from d2prune.output.tar_stream import Payload, TarStream, encode_members, make_decodable
+from d2prune.store import schemas
 from d2prune.store.artifacts import FileRecord, Receipt
-
-UIDS = "uids.npy"
-"""A unit's file: the rows of a subset file, without its header."""
 
 
 @dataclass(frozen=True)
 class WrittenShard:
-    """What `write_shard` wrote: records of the output's objects, and the uids as bytes of a subset file's rows."""
+    """What `write_shard` wrote.
 
-    rows: int
-    files: tuple[FileRecord, ...]
-    uids: bytes
+    Attributes:
+        objects: records of the tar, its stats and its table.
+        uids: uids of the samples, in tar order.
+        repairs: number of samples per kind of repair (see `tar_stream.make_decodable`).
+    """
+
+    objects: tuple[FileRecord, ...]
+    uids: pa.ChunkedArray
     repairs: Mapping[str, int]
 
 
@@ -41,112 +45,132 @@ def write_shard(
     output: str,
     index: int,
     pieces: Iterable[tuple[str, pa.Table]],
-    go_on: Callable[[], None] = lambda: None,
+    before_block: Callable[[], None] = lambda: None,
 ) -> WrittenShard:
     """Write one output tar, its stats and its table.
 
     Args:
         output: URL of the output folder.
         index: number of the tar.
-        pieces: (URL of an input tar, rows to copy from it). Rows have key, uid, offset, size,
-            offsets ascending, and whatever else of `schemas.WRITTEN` is known.
-        go_on: called before each block; what it raises ends the writing.
+        pieces: (URL of an input tar, rows to copy from it). Rows have key, uid, offset and size,
+            with ascending offsets; other columns of `schemas.WRITTEN` are optional.
+        before_block: called before each block is written; an error it raises stops the writing.
 
     Raises:
-        UserError: an input shard is gone or changed.
+        UserError: an input shard no longer exists, or changed.
         InfrastructureError: storage failed.
     """
-    wanted: list[_Wanted] = []
+    wanted: list[_Piece] = []
     repairs: Counter[str] = Counter()
     url = store.join(output, layout.SHARD_FORMAT.format(index))
     with store.writer(url) as sink, TarStream(sink.write) as stream:
-        for block in fetch.read_blocks(_sources(pieces, wanted), stream.room):
-            go_on()
-            stream.put(_parts(block, wanted[block.source], repairs), block.data)
+        for block in byte_ranges.read_blocks(_list_ranges(pieces, wanted), stream.allocate):
+            before_block()
+            stream.put(_encode_block(block, wanted[block.source], repairs), block.data)
         stream.close()
     tar = FileRecord(layout.SHARD_FORMAT.format(index), None, stream.size, stream.checksum)
-    table = _written_table(wanted)
+    table = _build_table(wanted)
     stats = json.dumps({"successes": table.num_rows}).encode()
-    files = (
+    objects = (
         tar,
-        put_bytes(output, layout.STATS_FORMAT.format(index), stats),
-        put_table(output, layout.TABLE_FORMAT.format(index), table),
+        write_object(output, layout.STATS_FORMAT.format(index), stats),
+        write_table(output, layout.TABLE_FORMAT.format(index), table),
     )
-    uids = subset.encode(table["uid"].to_pylist()).tobytes()
-    return WrittenShard(table.num_rows, files, uids, dict(repairs))
+    return WrittenShard(objects, table["uid"], dict(repairs))
+
+
+def commit_shard(work_dir: str, key: str, written: WrittenShard) -> Receipt:
+    """Write the receipt of an output tar.
+
+    Args:
+        work_dir: the receipt goes to `work_dir/write`.
+        key: the unit's key.
+        written: the result of `write_shard`.
+    """
+    counters = {"tars": 1, "written": len(written.uids), **written.repairs}
+    return receipts.commit_unit(work_dir, key, written.objects, counters, written.uids)
 
 
 @dataclass(frozen=True)
-class _Wanted:
-    """Rows to copy from one input tar, with their keys there and here."""
+class _Piece:
+    """Rows to copy from one input tar, with the keys of their samples there and in the output."""
 
     url: str
     rows: pa.Table
     sizes: NDArray[np.int64]
-    keys: relabel.Texts
-    names: pa.Array
-    new_keys: relabel.Texts
+    new_keys: pa.Array
+    key_strings: Strings
+    new_key_strings: Strings
 
 
-def _sources(pieces: Iterable[tuple[str, pa.Table]], wanted: list[_Wanted]) -> Iterator[fetch.Source]:
-    """What to read, piece by piece; `wanted` gets what is known of each."""
+def _list_ranges(pieces: Iterable[tuple[str, pa.Table]], wanted: list[_Piece]) -> Iterator[ByteRanges]:
+    """Yield what to read, piece by piece, and append each piece to `wanted`."""
     seen: Counter[str] = Counter()
     for url, rows in pieces:
-        names = []
+        keys = []
         for uid in rows["uid"].to_pylist():
-            names.append(f"{uid}-{seen[uid]}")
+            keys.append(f"{uid}-{seen[uid]}")
             seen[uid] += 1
-        new = pa.array(names, pa.string())
+        new_keys = pa.array(keys, pa.string())
         sizes = rows["size"].to_numpy()
-        wanted.append(_Wanted(url, rows, sizes, relabel.Texts.of(rows["key"]), new, relabel.Texts.of(new)))
-        yield fetch.Source(url, rows["offset"].to_pylist(), sizes.tolist())
+        wanted.append(
+            _Piece(
+                url,
+                rows,
+                sizes,
+                new_keys,
+                Strings.from_column(rows["key"]),
+                Strings.from_column(new_keys),
+            )
+        )
+        yield ByteRanges(url, rows["offset"].to_pylist(), sizes.tolist())
 
 
-def _parts(block: fetch.Block, wanted: _Wanted, repairs: Counter[str]) -> list[Payload]:
-    """A block as it is written: samples with new headers where they lie, and what takes more member by member."""
+def _encode_block(block: byte_ranges.Block, piece: _Piece, repairs: Counter[str]) -> list[Payload]:
+    """Encode a block for the output tar: in place where new headers suffice, else member by member."""
     first, last = block.first, block.last
-    sizes = wanted.sizes[first:last]
-    others = relabel.relabel(
-        block.data, sizes, wanted.keys.slice(first, last), wanted.new_keys.slice(first, last)
+    sizes = piece.sizes[first:last]
+    unchanged = rename_in_place(
+        block.data, sizes, piece.key_strings.slice(first, last), piece.new_key_strings.slice(first, last)
     )
-    if not others:
+    if not unchanged:
         return [block.data]
     bounds = [0, *np.cumsum(sizes).tolist()]
     parts: list[Payload] = []
     done = 0
-    for i in others:
+    for i in unchanged:
         parts.append(block.data[done : bounds[i]])
         done = bounds[i + 1]
-        key, offset = wanted.rows["key"][first + i].as_py(), wanted.rows["offset"][first + i].as_py()
-        members, fixed = _members(block.data[bounds[i] : done], wanted.url, key, offset)
-        repairs.update(fixed)
-        parts += encode_members(wanted.names[first + i].as_py(), members)
+        key, offset = piece.rows["key"][first + i].as_py(), piece.rows["offset"][first + i].as_py()
+        members, repaired = _parse_members(block.data[bounds[i] : done], piece.url, key, offset)
+        repairs.update(repaired)
+        parts += encode_members(piece.new_keys[first + i].as_py(), members)
     parts.append(block.data[done:])
     return parts
 
 
-def _members(
+def _parse_members(
     data: memoryview, url: str, key: str, offset: int
 ) -> tuple[list[tuple[str, Payload]], tuple[str, ...]]:
     try:
         members = parse_sample(data)
     except ValueError as error:
-        raise UserError(_changed(url, key, offset, str(error))) from error
+        raise UserError(_describe_changed_tar(url, key, offset, str(error))) from error
     if not members or not members[0].name.startswith(f"{key}."):
         found = members[0].name if members else "nothing"
-        raise UserError(_changed(url, key, offset, f"found {found}"))
-    return trainable(members)
+        raise UserError(_describe_changed_tar(url, key, offset, f"found {found}"))
+    return make_decodable(members)
 
 
-def _changed(url: str, key: str, offset: int, detail: str) -> str:
+def _describe_changed_tar(url: str, key: str, offset: int, detail: str) -> str:
     return (
         f"{store.redact(url)}: sample {key} is no longer at byte {offset} ({detail}); "
-        "the tar changed while the run was under way; run again to embed what is there now"
+        "the tar changed during the run; run again to embed its new content"
     )
 
 
-def _written_table(wanted: Sequence[_Wanted]) -> pa.Table:
-    """The rows with their new keys, in the columns of `schemas.WRITTEN`; columns nobody knows are null."""
+def _build_table(wanted: Sequence[_Piece]) -> pa.Table:
+    """Build the tar's table, with the columns of `schemas.WRITTEN`; columns the rows lack are null."""
     schema = schemas.WRITTEN
     if not wanted:
         return schema.empty_table()
@@ -155,44 +179,9 @@ def _written_table(wanted: Sequence[_Wanted]) -> pa.Table:
     for field in schema:
         source = "key" if field.name == "source_key" else field.name
         if field.name == "key":
-            columns.append(pa.chunked_array([piece.names for piece in wanted]))
+            columns.append(pa.chunked_array([piece.new_keys for piece in wanted]))
         elif source in rows.column_names:
             columns.append(rows[source].cast(field.type))
         else:
             columns.append(pa.chunked_array([pa.nulls(rows.num_rows, field.type)]))
     return pa.Table.from_arrays(columns, schema=schema).combine_chunks()
-
-
-def put_bytes(output: str, name: str, data: bytes, rows: int | None = None) -> FileRecord:
-    """Write one small object of the output and tell its size and checksum."""
-    store.write_bytes(store.join(output, name), data)
-    return FileRecord(name, rows, len(data), store.checksum(data))
-
-
-def put_table(output: str, name: str, table: pa.Table) -> FileRecord:
-    """Write one table of the output."""
-    return put_bytes(output, name, artifacts.table_bytes(table.combine_chunks()), table.num_rows)
-
-
-def commit_shard(folder: str, key: str, written: WrittenShard) -> Receipt:
-    """The receipt of a tar that was written, with its uids for the subset file.
-
-    Args:
-        folder: where receipts go, `work_dir/write`.
-        key: the unit's.
-        written: what `write_shard` gave.
-    """
-    counters = {"tars": 1, "written": written.rows, **written.repairs}
-    return artifacts.commit_unit(
-        folder, key, {UIDS: written.uids}, counters, {"output": output_facts(written.files)}
-    )
-
-
-def output_facts(files: Iterable[FileRecord]) -> list[dict[str, object]]:
-    """File records of the output as JSON values, for a receipt's facts."""
-    return [dataclasses.asdict(file) for file in files]
-
-
-def output_files(receipt: Receipt) -> list[FileRecord]:
-    """The objects of the output folder that a unit wrote."""
-    return [FileRecord(**record) for record in receipt.facts["output"]]

@@ -1,8 +1,9 @@
-"""Subset files: which samples, by uid. `.npy` of dtype `u8,u8`, one row per sample, ascending, repeats repeated.
+"""Subset files: the uids of a selection, in DataComp's format (its resharder.py and apply_filter.py).
 
-The format is DataComp's (resharder.py, apply_filter.py): a uid of 32 hex digits is its two 64-bit
-halves. DataComp's resharder looks rows up by bisection, so rows of an unsorted file are lost there
-in silence; here they are sorted.
+A subset file is an `.npy` array of dtype `u8,u8`, one row per sample, sorted. A uid of 32 hex
+digits is stored as its two 64-bit halves; a uid that occurs several times has as many rows.
+DataComp's resharder finds rows by bisection and silently skips rows of an unsorted file; `read`
+sorts them.
 """
 
 import hashlib
@@ -25,13 +26,13 @@ DTYPE = np.dtype("u8,u8")
 UidArray = npt.NDArray[np.void]
 
 ROWS_PER_PASS = 2**26
-"""1 GiB of rows: one pass up to 67 million samples."""
+"""Rows sorted in memory: 1 GiB, so that up to 67 million samples take one pass."""
 
 _MAGIC = b"\x93NUMPY"
 
 
 def encode(uids: Sequence[str]) -> UidArray:
-    """Uids as rows, in the order given.
+    """Encode uids as rows, in the given order.
 
     Args:
         uids: N strings of 32 hex digits.
@@ -40,7 +41,7 @@ def encode(uids: Sequence[str]) -> UidArray:
         `DTYPE` [N].
 
     Raises:
-        ValueError: one is not 32 hex digits; the message shows it.
+        ValueError: a uid is not 32 hex digits; the message shows it.
     """
     if not uids:
         return np.zeros(0, dtype=DTYPE)
@@ -56,7 +57,7 @@ def encode(uids: Sequence[str]) -> UidArray:
 
 
 def decode(rows: UidArray) -> list[str]:
-    """Rows as uids of 32 lower-case hex digits."""
+    """Decode rows to uids of 32 lower-case hex digits."""
     text = np.ascontiguousarray(rows).view(np.uint64).astype(">u8").tobytes().hex()
     return [text[i : i + 32] for i in range(0, len(text), 32)]
 
@@ -69,20 +70,20 @@ def _is_uid(uid: str) -> bool:
 
 
 def order(rows: UidArray) -> npt.NDArray[np.intp]:
-    """The stable order that sorts rows; ten times as fast as sorting a structured array."""
+    """Return the stable permutation that sorts rows; ten times as fast as sorting a structured array."""
     halves = np.ascontiguousarray(rows).view(np.uint64).reshape(-1, 2)
     return np.lexsort((halves[:, 1], halves[:, 0]))
 
 
 def is_sorted(rows: UidArray) -> bool:
-    """Whether rows ascend (repeats allowed)."""
+    """Return whether rows are in ascending order; repeats are allowed."""
     halves = np.ascontiguousarray(rows).view(np.uint64).reshape(-1, 2)
     high, low = halves[:, 0], halves[:, 1]
     return bool(np.all((high[:-1] < high[1:]) | ((high[:-1] == high[1:]) & (low[:-1] <= low[1:]))))
 
 
 def to_bytes(rows: UidArray) -> bytes:
-    """The subset file of these rows, sorted."""
+    """Encode rows, in any order, as a subset file."""
     sink = io.BytesIO()
     np.save(sink, rows[order(rows)], allow_pickle=False)
     return sink.getvalue()
@@ -91,19 +92,19 @@ def to_bytes(rows: UidArray) -> bytes:
 def write(
     url: str, parts: Callable[[], Iterable[UidArray]], rows_per_pass: int = ROWS_PER_PASS
 ) -> tuple[int, str]:
-    """Write a subset file atomically; the same rows in any order and any parts give the same bytes.
+    """Write a subset file atomically; the bytes do not depend on the order of the rows or of the parts.
 
-    Sorts by ranges of the first half, one range a pass over the parts, so that memory stays at a
-    pass's rows (uids are
-    hashes: ranges of equal width hold equally many).
+    Each pass over the parts sorts one range of the uids' first halves, so that memory holds the
+    rows of one pass. Uids are hashes, so ranges of equal width hold about equally many rows.
 
     Args:
-        url: where.
-        parts: gives all parts, `DTYPE` [n] each, in any order; called once a pass, and once before to count.
-        rows_per_pass: most rows sorted at once, about.
+        url: URL of the file.
+        parts: returns all parts, `DTYPE` [n] each, in any order; called once to count the rows and
+            once per pass.
+        rows_per_pass: rows to sort in one pass, approximately.
 
     Returns:
-        Bytes written and their SHA-256.
+        Number of bytes written, and their SHA-256 in hex.
     """
     total = sum(len(part) for part in parts())
     passes = max(1, -(-total // rows_per_pass))
@@ -127,25 +128,25 @@ def write(
         np.lib.format.write_array_header_1_0(header, description)
         put(header.getvalue())
         for low, high in itertools.pairwise(bounds):
-            rows = np.concatenate([np.zeros(0, DTYPE), *(_between(part, low, high) for part in parts())])
+            rows = np.concatenate([np.zeros(0, DTYPE), *(_select_range(part, low, high) for part in parts())])
             put(rows[order(rows)].tobytes())
     return size, digest.hexdigest()
 
 
-def _between(rows: UidArray, low: int, high: int) -> UidArray:
-    """Rows whose first half is in [low, high)."""
+def _select_range(rows: UidArray, low: int, high: int) -> UidArray:
+    """Select the rows whose first half is in [low, high)."""
     first = rows["f0"]
     return rows[(first >= np.uint64(low)) & (first <= np.uint64(high - 1))]
 
 
 def read(url: str) -> UidArray:
-    """Read a subset file, ours or DataComp's (`.npy`, or the bare rows that DataComp also accepts).
+    """Read a subset file: `.npy`, or the rows without a header, which DataComp accepts too.
 
     Returns:
-        `DTYPE` [N], sorted; an unsorted file is sorted with a warning.
+        `DTYPE` [N], sorted; an unsorted file is sorted, with a warning.
 
     Raises:
-        UserError: no such file, or not a subset file; the message names what was found.
+        UserError: the file does not exist, or is not a subset file.
     """
     shown = store.redact(url)
     try:
@@ -155,7 +156,7 @@ def read(url: str) -> UidArray:
     rows = _parse(data, shown)
     if not is_sorted(rows):
         log.warning(
-            "subset file %s is not sorted; DataComp's resharder would lose rows of it. Sorted here.", shown
+            "subset file %s: rows are not sorted; sorted them (DataComp's resharder would skip some)", shown
         )
         rows = rows[order(rows)]
     return rows
@@ -164,7 +165,9 @@ def read(url: str) -> UidArray:
 def _parse(data: bytes, shown: str) -> UidArray:
     if not data.startswith(_MAGIC):
         if len(data) % DTYPE.itemsize:
-            raise UserError(f"subset file {shown}: {len(data)} bytes are neither .npy nor rows of 16 bytes")
+            raise UserError(
+                f"subset file {shown}: found {len(data)} bytes that are neither .npy nor rows of 16 bytes"
+            )
         return np.frombuffer(data, dtype=DTYPE)
     try:
         rows = np.load(io.BytesIO(data), allow_pickle=False)
@@ -176,6 +179,7 @@ def _parse(data: bytes, shown: str) -> UidArray:
         or [rows.dtype[i] for i in range(len(rows.dtype))] != ["<u8"] * 2
     ):
         raise UserError(
-            f"subset file {shown}: expected one column of dtype u8,u8; got {rows.dtype} {rows.shape}"
+            f"subset file {shown}: found dtype {rows.dtype}, shape {rows.shape}; "
+            "expected dtype u8,u8 and one dimension"
         )
     return np.asarray(rows).view(DTYPE)

@@ -1,10 +1,10 @@
-"""Samples -> the bytes of a WebDataset tar, streamed: size and checksum are known at the end without a second look.
+"""Encode samples as a WebDataset tar and stream it out, computing size and checksum on the way.
 
-Payloads go through untouched. Two kinds of members would make a trainer drop the whole sample in
-silence, because WebDataset's decoder raises on them: a `txt` that is not UTF-8 and a `json` that
-does not parse. The first is written repaired (as the model saw it) with the original bytes beside
-it as `txt-original`; the second keeps its bytes under the extension `json-invalid`, which decoders
-leave alone.
+Payloads are copied unchanged, except two kinds of members that make a trainer silently drop the
+whole sample because WebDataset's decoder raises an error on them: a `txt` that is not UTF-8 and a
+`json` that does not parse. The caption is written repaired (as the model saw it), with the original
+bytes beside it as `txt-original`. The JSON keeps its bytes under the extension `json-invalid`,
+which decoders ignore.
 """
 
 import collections
@@ -17,23 +17,23 @@ from typing import Self
 from d2prune.inputs.tar.reader import RawMember
 from d2prune.inputs.tar.write import END_OF_ARCHIVE, member_header, padding
 
-_AT_ONCE = 3
-"""Blocks being hashed and written."""
+_BLOCKS_IN_FLIGHT = 3
+"""Blocks that may be hashed and written while the next one is filled."""
 
-_ROOM = 2**20
-"""Bytes of a block whose memory is used again; larger ones are rare."""
+_REUSED_BYTES = 2**20
+"""Bytes of a buffer that is reused for other blocks; larger blocks are rare and get their own memory."""
 
 Payload = bytes | memoryview
 
 
-def trainable(members: Sequence[RawMember]) -> tuple[list[tuple[str, Payload]], tuple[str, ...]]:
-    """What to write of a sample's members, so that WebDataset can decode it.
+def make_decodable(members: Sequence[RawMember]) -> tuple[list[tuple[str, Payload]], tuple[str, ...]]:
+    """Choose what to write for a sample's members, so that WebDataset can decode the sample.
 
     Args:
         members: of one sample, in tar order.
 
     Returns:
-        (extension, payload) in tar order, and the names of repairs: `caption_repaired`, `json_set_aside`.
+        (extension, payload) in tar order, and the repairs: `caption_repaired`, `json_set_aside`.
     """
     written: list[tuple[str, Payload]] = []
     repairs: list[str] = []
@@ -60,7 +60,11 @@ _scan_json: Callable[[str, int], tuple[object, int]] = vars(json.JSONDecoder())[
 
 
 def is_json(data: bytes) -> bool:
-    """Whether `json.loads` takes it, asked the quick way first, which knows no space around and no other encodings."""
+    """Return whether `json.loads` accepts the bytes, as text or as bytes.
+
+    The decoder's scanner is tried first because it is faster; it accepts neither white space around
+    the value nor encodings other than UTF-8.
+    """
     try:
         text = data.decode()
         if _scan_json(text, 0)[1] == len(text):
@@ -77,7 +81,12 @@ def is_json(data: bytes) -> bool:
 
 
 def encode_members(key: str, members: Sequence[tuple[str, Payload]]) -> list[Payload]:
-    """A sample as pieces of a tar: `members` are (extension, payload), named `key.extension`."""
+    """Encode a sample as consecutive pieces of a tar.
+
+    Args:
+        key: the sample's key; members are named `key.extension`.
+        members: (extension, payload) in tar order.
+    """
     parts: list[Payload] = []
     for extension, payload in members:
         parts += (member_header(f"{key}.{extension}", len(payload)), payload, padding(len(payload)))
@@ -85,14 +94,14 @@ def encode_members(key: str, members: Sequence[tuple[str, Payload]]) -> list[Pay
 
 
 class TarStream:
-    """Gives a tar out block by block; a context manager.
+    """Write a tar block by block; a context manager.
 
-    A block is hashed and written by two threads of their own while the next ones are put together:
-    both leave the interpreter free. Memory: `_AT_ONCE` blocks, used again and again (of new memory
-    every page is made anew).
+    One thread hashes a block and another writes it while the caller fills the next one; both
+    release the interpreter lock. At most `_BLOCKS_IN_FLIGHT` blocks are in memory, and their
+    buffers are reused, since the operating system would have to map every page of a new one.
 
     Attributes:
-        size: bytes given out; the tar's size after `close`.
+        size: bytes appended so far; after `close`, the size of the tar.
     """
 
     def __init__(self, write: Callable[[Payload], object]) -> None:
@@ -100,8 +109,8 @@ class TarStream:
         self._hash = hashlib.sha256()
         self._hasher = ThreadPoolExecutor(1, thread_name_prefix="d2prune-hash")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="d2prune-tar")
-        self._under_way: collections.deque[tuple[memoryview | None, tuple[Future[None], Future[None]]]]
-        self._under_way = collections.deque()
+        self._in_flight: collections.deque[tuple[memoryview | None, tuple[Future[None], Future[None]]]]
+        self._in_flight = collections.deque()
         self._free: list[bytearray] = []
         self.size = 0
 
@@ -117,46 +126,50 @@ class TarStream:
         """SHA-256 of the whole tar in hex; valid after `close`."""
         return self._hash.hexdigest()
 
-    def room(self, size: int) -> memoryview:
-        """Memory for a block, the caller's until it goes to `put`.
+    def allocate(self, size: int) -> memoryview:
+        """Return memory for a block, which belongs to the caller until it is passed to `put`.
 
         Raises:
-            Whatever `write` raised for an earlier block.
+            Exception: the error that `write` raised for an earlier block.
         """
-        while len(self._under_way) >= _AT_ONCE:
-            self._oldest()
-        if size > _ROOM:
+        while len(self._in_flight) >= _BLOCKS_IN_FLIGHT:
+            self._wait_for_oldest()
+        if size > _REUSED_BYTES:
             return memoryview(bytearray(size))
-        return memoryview(self._free.pop() if self._free else bytearray(_ROOM))[:size]
+        return memoryview(self._free.pop() if self._free else bytearray(_REUSED_BYTES))[:size]
 
-    def put(self, parts: Sequence[Payload], room: memoryview | None = None) -> None:
-        """Append bytes: whole samples.
+    def put(self, parts: Sequence[Payload], memory: memoryview | None = None) -> None:
+        """Append complete samples.
 
         Args:
-            parts: in order.
-            room: the memory they lie in, wholly or partly, if it came from `room`.
+            parts: their bytes, in order.
+            memory: the memory from `allocate` that holds some or all of the parts, if any.
         """
         self.size += sum(len(part) for part in parts)
         futures = (
-            self._hasher.submit(_each, self._hash.update, parts),
-            self._writer.submit(_each, self._write, parts),
+            self._hasher.submit(_call_for_each, self._hash.update, parts),
+            self._writer.submit(_call_for_each, self._write, parts),
         )
-        self._under_way.append((room, futures))
+        self._in_flight.append((memory, futures))
 
     def close(self) -> None:
-        """Append the end-of-archive mark and wait until all is given out; errors as `room`."""
-        self.put([END_OF_ARCHIVE])
-        while self._under_way:
-            self._oldest()
+        """Append the end-of-archive mark and wait until everything is written.
 
-    def _oldest(self) -> None:
-        room, futures = self._under_way.popleft()
+        Raises:
+            Exception: see `allocate`.
+        """
+        self.put([END_OF_ARCHIVE])
+        while self._in_flight:
+            self._wait_for_oldest()
+
+    def _wait_for_oldest(self) -> None:
+        memory, futures = self._in_flight.popleft()
         for future in futures:
             future.result()
-        if room is not None and isinstance(room.obj, bytearray) and len(room.obj) == _ROOM:
-            self._free.append(room.obj)
+        if memory is not None and isinstance(memory.obj, bytearray) and len(memory.obj) == _REUSED_BYTES:
+            self._free.append(memory.obj)
 
 
-def _each(function: Callable[[Payload], object], parts: Sequence[Payload]) -> None:
+def _call_for_each(function: Callable[[Payload], object], parts: Sequence[Payload]) -> None:
     for part in parts:
         function(part)

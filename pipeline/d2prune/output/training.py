@@ -1,8 +1,8 @@
-"""How to train on an output folder: the open_clip command, and the script `train.sh` that runs it.
+"""Commands that train on an output folder, and the script `train.sh`.
 
-open_clip (3.x, `open_clip_train`) wants the shards as a brace range, their samples as a number (it
-reads `sizes.json` of local folders only), and at least one shard per data-loader worker of every
-process. DataComp's train.py wants the folder.
+open_clip (3.x, `open_clip_train`) takes the shards as a brace range and the number of samples as an
+option (it reads `sizes.json` from local folders only), and requires at least one shard per
+data-loader worker of every process. DataComp's train.py takes the folder.
 """
 
 import shlex
@@ -11,10 +11,11 @@ from d2prune import store
 from d2prune.output import layout
 
 DEFAULT_WORKERS = 4
+"""Data-loader workers of each training process, open_clip's own default."""
 
 
 def train_data(output: str, shards: int) -> str:
-    """The `--train-data` argument for an output folder.
+    """Return open_clip's `--train-data` argument for an output folder.
 
     Args:
         output: URL of the folder.
@@ -31,13 +32,13 @@ def train_data(output: str, shards: int) -> str:
 def command(
     output: str, shards: int, samples: int, workers: int | None = None, model: str = "ViT-B-32"
 ) -> str:
-    """The open_clip command that trains on the folder, quoted for a shell.
+    """Return the open_clip command that trains on the folder, quoted for a shell.
 
     Args:
         output: URL of the folder.
         shards: number of tars.
         samples: number of samples in them.
-        workers: data-loader workers; default 4, or fewer where there are fewer shards.
+        workers: data-loader workers; default: 4, or the number of shards if there are fewer.
         model: the architecture to train.
     """
     arguments = [
@@ -51,7 +52,7 @@ def command(
 
 
 def reshard_command(output: str) -> str:
-    """The command that makes tars of a selection whose pool was tables, from the pool's tars; quoted for a shell.
+    """Return the command that writes tars for a selection made from tables, quoted for a shell.
 
     Args:
         output: URL of the folder with the subset file.
@@ -61,18 +62,19 @@ def reshard_command(output: str) -> str:
 
 
 def datacomp_command(output: str, scale: str = "small") -> str:
-    """DataComp's own program on the folder, from a checkout of DataComp, quoted for a shell.
+    """Return the command that runs DataComp's train.py on the folder, quoted for a shell.
 
     Args:
         output: URL of the folder.
-        scale: DataComp's name of the pool's size, which decides model and number of steps.
+        scale: DataComp's name for the size of the pool, which sets the model and the number of
+            steps.
     """
     folder = shlex.quote(store.redact(output.rstrip("/")).removeprefix("file://"))
     return f"python train.py --scale {scale} --data_dir {folder} --output_dir RUNS --exp_name NAME"
 
 
-def warning(shards: int, workers: int, world_size: int) -> str | None:
-    """What so few shards mean for so many readers, which open_clip refuses; None where they are enough.
+def describe_idle_workers(shards: int, workers: int, world_size: int = 1) -> str | None:
+    """Describe data-loader workers that would get no shard, which open_clip refuses; None if there are none.
 
     Args:
         shards: number of tars.
@@ -83,16 +85,17 @@ def warning(shards: int, workers: int, world_size: int) -> str | None:
     if shards >= readers:
         return None
     return (
-        f"{shards} {'shard feeds' if shards == 1 else 'shards feed'} no more than {shards} of {readers} data-loader "
-        "workers (train.sh starts no more); for more, lower write.samples_per_shard"
+        f"with {shards} {'shard' if shards == 1 else 'shards'}, {readers - shards} of {readers} data-loader "
+        "workers are idle, so train.sh starts fewer; for more shards, lower write.samples_per_shard"
     )
 
 
 def script(output: str, shards: int, samples: int) -> str:
-    """The text of `train.sh`: runs as it is, passes its arguments on to open_clip.
+    """Return the text of `train.sh`, which runs open_clip and passes its arguments on to it.
 
     Args:
-        output: URL of the folder; a local one is found from the script's own place, so that it may be moved.
+        output: URL of the folder. The script finds a local folder from its own path, so that the
+            folder may be moved.
         shards: number of tars.
         samples: number of samples in them.
     """
@@ -100,7 +103,6 @@ def script(output: str, shards: int, samples: int) -> str:
         return "#!/bin/sh\necho 'no sample was kept: nothing to train on' >&2\nexit 1\n"
     datacomp = datacomp_command(output)
     if store.is_local(output):
-        # The folder may be moved, and train.sh with it.
         datacomp = datacomp_command("FOLDER")
         folder = '$(CDPATH= cd -- "$(dirname -- "$0")" && pwd)'
         data = f'"$FOLDER/"{shlex.quote(layout.brace_range(shards))}'
@@ -149,4 +151,4 @@ if [ "$WORLD_SIZE" -gt 1 ]; then
     exec "${{PYTHON:-python}}" -m torch.distributed.run --nproc_per_node "$WORLD_SIZE" "$@"
 fi
 exec "${{PYTHON:-python}}" "$@"
-"""
+"""  # noqa: E501 (lines of train.sh)

@@ -1,1 +1,1 @@
-"""Stand-alone resharding: a subset file and input tars in, an output folder out."""
+"""Resharding: copy the samples named by a subset file from input tars to numbered output tars."""

@@ -1,114 +1,43 @@
-"""Stand-alone resharding: a subset file and input tars -> an output folder, in the place of DataComp's resharder.
+"""Stand-alone resharding: write the samples that a subset file names to an output folder.
 
-Reads the tars' indexes (made here, kept in `work_dir`), picks the samples the subset file names,
-and writes them with the write stage's own writer. The books balance: an output sample for every
-entry of the subset file whose uid is in the pool.
-
-A uid that the file names c times and the pool holds k times is written c times: entry i is sample i
-mod k in canonical order. So a repeated uid repeats its one sample, as in DataComp's resharder, and
-the subset file of one of our runs, which repeats the uid of two kept samples, brings back both.
+A replacement for DataComp's resharder. Indexes the input tars once (the indexes stay in
+`work_dir`), finds the samples that the subset file names, and writes them with the writer of the
+write stage. Invariant: one output sample for each entry of the subset file whose uid is in the
+pool.
 """
 
 import dataclasses
-import itertools
 import logging
 import tempfile
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import CancelledError
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from d2prune import store
 from d2prune.errors import UserError
 from d2prune.execution import Executor, InProcess, Resources
 from d2prune.inputs.shards import Shard, expand_input
-from d2prune.output import claim, layout, manifest, subset
-from d2prune.output.shard_writer import commit_shard, put_bytes, write_shard
+from d2prune.output import claim, layout, receipts, subset
+from d2prune.output.closing import OutputRun, close_tar_output
+from d2prune.output.manifest import OutputManifest
+from d2prune.output.objects import write_object
 from d2prune.reshard import shard_index
+from d2prune.reshard.matching import select_rows
+from d2prune.reshard.plan import ReshardParams, plan
+from d2prune.reshard.worker import ReshardWorker
+from d2prune.stage.units import Work, run_units
 from d2prune.store import artifacts
-from d2prune.store.artifacts import Receipt
-from d2prune.write import worker
+
+__all__ = ["ReshardParams", "reshard"]
 
 log = logging.getLogger(__name__)
 
-Positions = npt.NDArray[np.int64]
+UNITS_IN_FLIGHT = 2
+"""Tars a worker handles concurrently: one is read while another is hashed, written and closed.
 
-AT_ONCE = 2
-"""Tars that a worker has in hand: one is read while another is hashed, written and closed.
-
-Each has at most 64 MiB of reads from an object store in flight, and 96 MiB of parts on the way to one."""
-
-
-@dataclass(frozen=True)
-class ReshardParams:
-    """What decides the output, beside the subset and the pool.
-
-    Attributes:
-        samples_per_shard: samples in each output tar but the last.
-        shuffle: seed that deals samples to output tars at random (within a tar they stay in
-            canonical order, which trainers shuffle anyway); None keeps canonical order throughout.
-    """
-
-    samples_per_shard: int = 10_000
-    shuffle: int | None = None
-
-
-@dataclass(frozen=True)
-class ReshardUnit:
-    """One output tar.
-
-    Attributes:
-        key: names its receipt.
-        index: its number.
-        rows: from `select`, in canonical order. One table: slices would each be pickled with all of it.
-        urls: of the input tars it draws from, by `part`.
-    """
-
-    key: str
-    index: int
-    rows: pa.Table
-    urls: Mapping[int, str]
-
-    def pieces(self) -> Iterator[tuple[str, pa.Table]]:
-        """For each input tar its URL and the rows to copy."""
-        parts = self.rows["part"].to_numpy()
-        bounds = [0, *(np.flatnonzero(np.diff(parts)) + 1).tolist(), len(parts)]
-        for low, high in itertools.pairwise(bounds):
-            yield self.urls[int(parts[low])], self.rows.slice(low, high - low)
-
-
-class ReshardWriter:
-    """Writes one output tar per call; several threads may call it."""
-
-    def __init__(self, work_dir: str, output: str) -> None:
-        """Name the places, as `stage.Writer`."""
-        self._write = store.join(work_dir, "write")
-        self._output = output
-        self._stopped = threading.Event()
-
-    def __call__(self, unit: ReshardUnit) -> Receipt:
-        """Write the unit's objects, then its receipt; raises what `shard_writer.write_shard` does.
-
-        Raises:
-            CancelledError: after `stop`.
-        """
-        return commit_shard(
-            self._write, unit.key, write_shard(self._output, unit.index, unit.pieces(), self._go_on)
-        )
-
-    def stop(self) -> None:
-        """Leave the tars under way at their next block, with nothing under their names."""
-        self._stopped.set()
-
-    def _go_on(self) -> None:
-        if self._stopped.is_set():
-            raise CancelledError
+Each has at most 64 MiB of reads from an object store in flight, and 96 MiB of uploads to one."""
 
 
 def reshard(
@@ -119,70 +48,76 @@ def reshard(
     work_dir: str | None = None,
     executor: Executor | None = None,
     resources: Resources | None = None,
-) -> manifest.OutputManifest:
-    """Copy the samples a subset file names into an output folder. The same call after a kill goes on where it was.
+) -> OutputManifest:
+    """Copy the samples that a subset file names to an output folder. The same call resumes after a kill.
 
-    The driver holds about 100 bytes per sample written.
+    The calling process holds about 100 bytes per sample written.
 
     Args:
-        given: the input tars: a folder, a glob, braces, or a list of them.
-        subset_url: subset file, ours or DataComp's.
+        given: the input tars: a folder, a glob, a brace pattern, or a list of them.
+        subset_url: subset file, written by a run or by DataComp.
         output: URL of the output folder, empty or begun by the same call.
         params: see `ReshardParams`.
-        work_dir: where indexes and receipts are kept, reachable by all workers; default a temporary
-            local folder, so that a call that was killed starts over.
-        executor: spreads the work; default this process.
-        resources: of one worker, and how many.
+        work_dir: where indexes and receipts are kept; every worker must reach it. Default: a
+            temporary local folder, so that a killed call starts over.
+        executor: runs the units; default: this process.
+        resources: of one worker, and the number of workers.
 
     Returns:
-        The manifest of the output; its counts have `missing`, the entries whose uid is not in the pool.
+        The manifest of the output. Its count `missing` is the number of entries whose uid is not in
+        the pool.
 
     Raises:
-        UserError: no tar, no subset file, or the output folder holds other data.
-        BusyError: another process is at work on the output folder.
-        BooksError: written is not selected.
+        UserError: there is no tar or no subset file, or the output folder belongs to another run.
+        BusyError: another process is writing to the output folder.
+        BooksError: the number of samples written differs from the number selected.
     """
     params = params or ReshardParams()
     if params.samples_per_shard < 1:
-        raise UserError(f"samples per shard: {params.samples_per_shard}, expected at least 1")
+        raise UserError(f"samples per shard: found {params.samples_per_shard}; expected at least 1")
     wanted = subset.read(subset_url)
     shards = expand_input(given)
     pool = [(store.redact(shard.url), shard.size, shard.version) for shard in shards]
     identity = artifacts.fingerprint("reshard", params, store.checksum(wanted.tobytes()), pool)
-    run = executor or InProcess()
-    resources = dataclasses.replace(resources or Resources(), at_once=AT_ONCE)
-    with claim.hold(output, identity) as held, _work_dir(work_dir) as folder:
-        indexes = _indexes(folder, shards, run, resources)
-        rows = select(wanted, indexes)
+    executor = executor or InProcess()
+    resources = dataclasses.replace(resources or Resources(), at_once=UNITS_IN_FLIGHT)
+    with claim.hold(output, identity) as held, _open_work_dir(work_dir) as folder:
+        indexes = _index_shards(folder, shards, executor, resources)
+        rows = select_rows(wanted, indexes)
         missing = len(wanted) - rows.num_rows
         if missing:
             log.warning(
-                "%d of %d entries of %s are not in the pool", missing, len(wanted), store.redact(subset_url)
+                "subset file %s: %d of %d entries are not in the pool",
+                store.redact(subset_url),
+                missing,
+                len(wanted),
             )
         units = plan(rows, shards, params, identity)
-        receipts = worker.finished(folder, output, units)
-        todo = [unit for unit in units if unit.key not in receipts]
-        for receipt in run.map(partial(ReshardWriter, folder, output), todo, resources):
-            receipts[receipt.key] = receipt
+        work = Work(
+            "reshard",
+            store.join(folder, receipts.FOLDER),
+            units,
+            worker=partial(ReshardWorker, folder, output),
+            resources=resources,
+            complete=receipts.find_complete(folder, output, [unit.key for unit in units]),
+        )
+        tars = run_units(work, executor)
         held.check()
-        ids = put_bytes(output, layout.SAMPLE_IDS, subset.to_bytes(wanted), len(wanted))
-        return manifest.close(
+        ids = write_object(output, layout.SAMPLE_IDS, subset.to_bytes(wanted), len(wanted))
+        run = OutputRun(
             output=output,
             work_dir=folder,
             identity=identity,
             params=dataclasses.asdict(params),
-            samples_per_shard=params.samples_per_shard,
             pool=sum(index.num_rows for index in indexes),
             selected=rows.num_rows,
             shards=shards,
-            tars=[receipts[unit.key] for unit in units],
-            others=[ids],
-            more_counts={"missing": missing},
         )
+        return close_tar_output(run, params.samples_per_shard, tars, [ids], {"missing": missing})
 
 
 @contextmanager
-def _work_dir(given: str | None) -> Iterator[str]:
+def _open_work_dir(given: str | None) -> Iterator[str]:
     if given is not None:
         yield given
         return
@@ -190,117 +125,22 @@ def _work_dir(given: str | None) -> Iterator[str]:
         yield folder
 
 
-def _indexes(
+def _index_shards(
     work_dir: str, shards: Sequence[Shard], executor: Executor, resources: Resources
 ) -> list[pa.Table]:
-    """The index of each input tar, in order; those made before are read."""
+    """Index the input tars and return the indexes in order; existing indexes are read."""
     folder = store.join(work_dir, "index")
-    units = shard_index.plan(shards)
-    found = {unit.key: artifacts.read_receipt(folder, unit.key) for unit in units}
-    receipts = {key: receipt for key, receipt in found.items() if receipt is not None}
-    todo = [unit for unit in units if unit.key not in receipts]
-    for receipt in executor.map(partial(shard_index.Indexer, folder), todo, resources):
-        receipts[receipt.key] = receipt
-    faults = {
-        k: v for k, v in artifacts.sum_counters(list(receipts.values())).items() if k != "samples" and v
-    }
-    if faults:
-        log.warning("input: %s", ", ".join(f"{name} {count}" for name, count in faults.items()))
-    return [artifacts.read_table(folder, receipts[unit.key], shard_index.INDEX) for unit in units]
-
-
-def select(wanted: subset.UidArray, indexes: Sequence[pa.Table]) -> pa.Table:
-    """The rows to write, in canonical order.
-
-    Args:
-        wanted: `subset.DTYPE` [S], sorted, repeats allowed.
-        indexes: per input tar a table of `shard_index.SCHEMA`.
-
-    Returns:
-        Columns of `shard_index.SCHEMA` and `part` (int32, which tar); a sample named several times
-        is there as often, side by side.
-    """
-    parts, entries = [], []
-    for part, index in enumerate(indexes):
-        rows, entry = lookup(wanted, subset.encode(index["uid"].to_pylist()))
-        parts.append(
-            index.take(rows).append_column("part", pa.array(np.full(len(rows), part, dtype=np.int32)))
-        )
-        entries.append(entry)
-    schema = shard_index.SCHEMA.append(pa.field("part", pa.int32()))
-    found = pa.concat_tables([schema.empty_table(), *parts])
-    first = np.concatenate([np.zeros(0, np.int64), *entries])
-    return found.take(np.repeat(np.arange(found.num_rows), copies(first, wanted)))
-
-
-def lookup(wanted: subset.UidArray, uids: subset.UidArray) -> tuple[Positions, Positions]:
-    """Which of `uids` are in `wanted`.
-
-    Args:
-        wanted: `subset.DTYPE` [S], sorted.
-        uids: `subset.DTYPE` [N], in any order.
-
-    Returns:
-        Rows of `uids` that are there, ascending [M], and for each its first entry of `wanted` [M].
-    """
-    high, low = wanted["f0"], wanted["f1"]
-    entry = np.searchsorted(high, uids["f0"], "left")
-    rows = np.arange(len(uids))
-    # Uids are hashes, so equal first halves are repeats of one uid, all but never two uids: this
-    # ends at once.
-    while True:
-        inside = entry < len(wanted)
-        rows, entry = rows[inside], entry[inside]
-        here = high[entry] == uids["f0"][rows]
-        rows, entry = rows[here], entry[here]
-        behind = low[entry] < uids["f1"][rows]
-        if not behind.any():
-            break
-        entry = entry + behind
-    same = low[entry] == uids["f1"][rows]
-    return rows[same].astype(np.int64), entry[same].astype(np.int64)
-
-
-def copies(first: Positions, wanted: subset.UidArray) -> Positions:
-    """How often each matching sample is written; see the module's text for the rule.
-
-    Args:
-        first: for each sample, in canonical order, its uid's first entry in `wanted` [M].
-        wanted: `subset.DTYPE` [S], sorted.
-
-    Returns:
-        int64 [M]; sums to the entries of `wanted` that have a sample.
-    """
-    changed = np.ones(len(wanted), dtype=bool)
-    changed[1:] = wanted[1:] != wanted[:-1]
-    starts = np.flatnonzero(changed)
-    entries = np.diff(np.append(starts, len(wanted)))[np.searchsorted(starts, first)]
-    order = np.argsort(first, kind="stable")
-    _, group_start, group_size = np.unique(first[order], return_index=True, return_counts=True)
-    rank, holders = np.empty_like(first), np.empty_like(first)
-    rank[order] = np.arange(len(first)) - np.repeat(group_start, group_size)
-    holders[order] = np.repeat(group_size, group_size)
-    return np.asarray(entries // holders + (rank < entries % holders), dtype=np.int64)
-
-
-def plan(rows: pa.Table, shards: Sequence[Shard], params: ReshardParams, identity: str) -> list[ReshardUnit]:
-    """Deal the rows to output tars.
-
-    Args:
-        rows: from `select`.
-        shards: the input tars.
-        params: see `ReshardParams`.
-        identity: of the whole output; with its number it is that of a tar.
-    """
-    count, size = rows.num_rows, params.samples_per_shard
-    dealt = np.arange(count)
-    if params.shuffle is not None:
-        dealt = np.random.default_rng(params.shuffle).permutation(count)
-    units = []
-    for index, start in enumerate(range(0, count, size)):
-        chosen = rows.take(np.sort(dealt[start : start + size])).combine_chunks()
-        urls = {part: shards[part].url for part in chosen["part"].unique().to_pylist()}
-        units.append(
-            ReshardUnit(artifacts.unit_key(f"{index:08d}", "reshard", identity), index, chosen, urls)
-        )
-    return units
+    work = Work(
+        "index",
+        folder,
+        shard_index.plan(shards),
+        worker=partial(shard_index.IndexWorker, folder),
+        resources=resources,
+    )
+    units = run_units(work, executor)
+    counters = artifacts.sum_counters(units)
+    skipped = {name: count for name, count in counters.items() if name != "samples" and count}
+    if skipped:
+        counts = ", ".join(f"{name} {count}" for name, count in skipped.items())
+        log.warning("input: samples that cannot be indexed are skipped: %s", counts)
+    return [artifacts.read_table(folder, receipt, shard_index.INDEX) for receipt in units]

@@ -1,7 +1,7 @@
-"""An input tar -> its index: uid, key and byte range of every sample. All that resharding by uid needs to know of it.
+"""Index an input tar: uid, key and byte range of every sample, which is all that resharding by uid needs.
 
-Of a local tar only headers and json members are looked at; of a remote one the stream is read once.
-The index does not depend on the subset, so it serves every subset of the same pool.
+From a local tar, only headers and json members are read; a remote tar is streamed once. The index
+does not depend on the subset file, so it serves every subset of the same pool.
 """
 
 from collections import Counter
@@ -37,7 +37,7 @@ SCHEMA = pa.schema(
         ("size", pa.int64()),
     ]
 )
-"""One row per sample, in tar order; `offset` and `size` as in the embed stage's part."""
+"""One row per sample, in tar order; `offset` and `size` are its byte range, as in the embed artifact."""
 
 
 @dataclass(frozen=True)
@@ -49,27 +49,28 @@ class IndexUnit:
 
 
 def plan(shards: Sequence[Shard]) -> list[IndexUnit]:
-    """One unit per tar, in the pool's order."""
+    """List one unit per tar, in the order of the pool."""
     return [
         IndexUnit(artifacts.unit_key(shard.name, "index", shard.url, shard.size, shard.version), shard)
         for shard in shards
     ]
 
 
-class Indexer:
+class IndexWorker:
     """Indexes one tar per call."""
 
     def __init__(self, folder: str) -> None:
-        """Name the place: `folder` gets the units."""
+        """Set the folder that the indexes and receipts are written to."""
         self._folder = folder
 
     def __call__(self, unit: IndexUnit) -> Receipt:
-        """Read the tar and commit its index.
+        """Read the tar and write its index, then its receipt.
 
-        Counters: `samples`, `no-uid` (no uid in a json, and no image and caption to hash), `fault.<reason>`.
+        Counters: `samples`, `no-uid` (samples without a uid in the json, and without an image and a
+        caption to hash), `fault.<reason>`.
 
         Raises:
-            UserError: the tar is gone.
+            UserError: the tar no longer exists.
             InfrastructureError: storage failed.
         """
         from d2prune.inputs.tar.index import read_batches
@@ -82,39 +83,41 @@ class Indexer:
                 batches = read_batches(content)
                 while True:
                     try:
-                        tables.append(_from_batch(next(batches), shard.name, read, counters))
+                        tables.append(_tabulate_batch(next(batches), shard.name, read, counters))
                     except StopIteration as stopped:
                         start, rest = stopped.value
                         break
                 reader = TarReader(rest, frozenset({JSON_EXTENSION}))
-                tables.append(_from_reader(reader, start, shard.name, read, counters))
+                tables.append(_tabulate_rest(reader, start, shard.name, read, counters))
         except FileNotFoundError as error:
-            raise UserError(f"{store.redact(shard.url)}: was in the pool and is gone") from error
+            raise UserError(
+                f"{store.redact(shard.url)}: no longer exists; it was in the pool when this command started"
+            ) from error
         size = start + reader.bytes_read
         if size != shard.size:
             raise InfrastructureError(
-                f"{store.redact(shard.url)}: {size} bytes came, {shard.size} were listed"
+                f"{store.redact(shard.url)}: read {size} bytes; expected {shard.size}, its size when listed"
             )
         table = pa.concat_tables(tables).combine_chunks()
         return artifacts.commit_unit(self._folder, unit.key, {INDEX: table}, dict(counters))
 
 
-def _from_batch(batch: "Batch", shard: str, read: Reader, counters: Counter[str]) -> pa.Table:
-    """The rows of ordinary samples."""
+def _tabulate_batch(batch: "Batch", shard: str, read: Reader, counters: Counter[str]) -> pa.Table:
+    """Tabulate samples whose tar headers are ordinary."""
     count = len(batch.offsets)
     counters["samples"] += count
     known = np.ones(count, bool)
     for i, data in batch.jsons.items():
-        uid = _uid(data) or _hashed(read(int(batch.offsets[i]), int(batch.sizes[i])))
+        uid = _read_uid(data) or _hash_uid(read(int(batch.offsets[i]), int(batch.sizes[i])))
         if uid is None:
             counters["no-uid"] += 1
             known[i] = False
         else:
             batch.uids[i] = np.frombuffer(uid.encode(), np.uint8)
     columns = [
-        _strings(np.arange(0, 32 * count + 1, 32), batch.uids),
+        _make_strings(np.arange(0, 32 * count + 1, 32), batch.uids),
         pa.repeat(pa.scalar(shard), count),
-        _strings(batch.key_bounds, batch.key_bytes),
+        _make_strings(batch.key_bounds, batch.key_bytes),
         pa.array(batch.offsets),
         pa.array(batch.sizes),
     ]
@@ -122,14 +125,16 @@ def _from_batch(batch: "Batch", shard: str, read: Reader, counters: Counter[str]
     return table if known.all() else table.filter(pa.array(known))
 
 
-def _strings(bounds: NDArray[np.int64], data: NDArray[np.uint8]) -> pa.Array:
-    """String i is `data[bounds[i] : bounds[i + 1]]`."""
+def _make_strings(bounds: NDArray[np.int64], data: NDArray[np.uint8]) -> pa.Array:
+    """Build a column whose string i is `data[bounds[i] : bounds[i + 1]]`."""
     buffers = [None, pa.py_buffer(bounds.astype(np.int32)), pa.py_buffer(data)]
     return pa.Array.from_buffers(pa.string(), len(bounds) - 1, buffers)
 
 
-def _from_reader(reader: TarReader, start: int, shard: str, read: Reader, counters: Counter[str]) -> pa.Table:
-    """The rows of what is left of a tar from byte `start` on."""
+def _tabulate_rest(
+    reader: TarReader, start: int, shard: str, read: Reader, counters: Counter[str]
+) -> pa.Table:
+    """Tabulate the samples of the rest of a tar, from byte `start`."""
     rows: list[tuple[str, str, str, int, int]] = []
     for item in reader:
         if isinstance(item, Fault):
@@ -137,7 +142,7 @@ def _from_reader(reader: TarReader, start: int, shard: str, read: Reader, counte
             continue
         counters["samples"] += 1
         offset = start + item.offset
-        uid = _uid(item.members.get(JSON_EXTENSION)) or _hashed(read(offset, item.size))
+        uid = _read_uid(item.members.get(JSON_EXTENSION)) or _hash_uid(read(offset, item.size))
         if uid is None:
             counters["no-uid"] += 1
         else:
@@ -147,16 +152,19 @@ def _from_reader(reader: TarReader, start: int, shard: str, read: Reader, counte
     return pa.Table.from_arrays(arrays, schema=SCHEMA)
 
 
-def _uid(json_bytes: bytes | None) -> str | None:
-    """The uid a json tells, None where there is none."""
+def _read_uid(json_bytes: bytes | None) -> str | None:
+    """Read the uid from a json member, None if it has no valid one."""
     if json_bytes is None:
         return None
     uid, notes = sample_uid(json_bytes, b"", b"")
     return None if notes else uid
 
 
-def _hashed(data: bytes) -> str | None:
-    """The embed stage's hash of image and caption, for a sample without a valid uid; None where one is missing."""
+def _hash_uid(data: bytes) -> str | None:
+    """Hash image and caption, as the embed stage does where there is no valid uid.
+
+    Returns None if the image or the caption is missing.
+    """
     members = {member.extension: member.payload for member in reversed(parse_sample(data))}
     image = next((members[name] for name in IMAGE_EXTENSIONS if name in members), None)
     caption = members.get(CAPTION_EXTENSION)

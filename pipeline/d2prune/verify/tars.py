@@ -1,9 +1,6 @@
-"""One output tar: its bytes, its keys, each sample against its source, and what open_clip's data loader makes of it."""
+"""Check one output tar: checksum, keys, each sample against its source, and open_clip's data loader."""
 
-import contextlib
 import hashlib
-import logging
-import types
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,49 +12,50 @@ import pyarrow.parquet as pq
 from d2prune import store
 from d2prune.errors import UserError
 from d2prune.inputs.tar.reader import Fault, Sample, TarReader, parse_sample
-from d2prune.output import fetch, layout
-from d2prune.output.tar_stream import trainable
+from d2prune.output import layout
+from d2prune.output.byte_ranges import ByteRanges, read_samples
+from d2prune.output.tar_stream import make_decodable
 from d2prune.store.artifacts import FileRecord
+from d2prune.verify.faults import label_faults
+from d2prune.verify.loader import check_with_open_clip
 
-_NAMED = 20
-"""Samples of one tar that are named before the rest are only counted."""
-
-_BLOCK = 4 * 2**20
+_READ_BYTES = 4 * 2**20
+"""Bytes read at a time to compute the checksum."""
 
 
 @dataclass(frozen=True)
 class TarCheck:
-    """One output tar to check, with what the manifest tells of it."""
+    """An output tar to check, as the manifest records it."""
 
     index: int
     file: FileRecord
 
     @property
     def key(self) -> str:
-        """Names the tar in messages."""
+        """Name of the tar, for messages."""
         return self.file.name
 
 
 class TarChecker:
-    """Checks one tar at a time. Memory: the chosen samples of one tar."""
+    """Checks one tar per call. Memory: the chosen samples of one tar."""
 
     def __init__(
         self, output: str, sources: Mapping[str, str], samples: int | None, loader: bool, seed: int
     ) -> None:
-        """Name what to compare with.
+        """Set what to check, and what to compare with.
 
         Args:
             output: URL of the output folder.
             sources: name of each input shard -> its URL.
             samples: samples to compare with their source, None for all.
             loader: whether to run open_clip's data loader.
-            seed: of the choice of samples.
+            seed: seed of the choice of samples.
         """
         self._output, self._sources = output, sources
         self._samples, self._loader, self._seed = samples, loader, seed
 
     def __call__(self, check: TarCheck) -> tuple[TarCheck, list[str]]:
-        """The tar's faults, each beginning with its name."""
+        """Return the faults of the tar."""
         name = check.file.name
         table_url = store.join(self._output, layout.TABLE_FORMAT.format(check.index))
         try:
@@ -69,63 +67,33 @@ class TarChecker:
             generator = np.random.default_rng([self._seed, check.index])
             rows = np.sort(generator.choice(rows, self._samples, replace=False))
         with store.local_copy(store.join(self._output, name)) as path:
-            found, wanted = self._read(path, check, table["key"].to_pylist(), set(rows.tolist()))
-            # What a wrong checksum is about can be named as long as the samples are those the table tells of.
-            if len(wanted) == len(rows):
-                found += self._compare(table.take(rows), wanted)
+            faults, samples = _read_tar(path, check, table["key"].to_pylist(), set(rows.tolist()))
+            # Even a tar with a wrong checksum can be compared, if its keys are those of its table.
+            if len(samples) == len(rows):
+                faults += self._compare_with_sources(table.take(rows), samples)
             if self._loader:
-                found += _load(path, table.num_rows)
-        shown = found[:_NAMED] + ([f"{len(found) - _NAMED} faults more"] if len(found) > _NAMED else [])
-        return check, [f"{name}: {fault}" for fault in shown]
+                faults += check_with_open_clip(path, table.num_rows)
+        return check, label_faults(name, faults)
 
-    def _read(
-        self, path: str, check: TarCheck, keys: Sequence[str], rows: set[int]
-    ) -> tuple[list[str], list[Sample]]:
-        """Read the tar once: checksum, keys in order; gives the samples at `rows`."""
-        faults: list[str] = []
-        wanted: list[Sample] = []
-        digest = hashlib.sha256()
-        with open(path, "rb") as stream:
-            while block := stream.read(_BLOCK):
-                digest.update(block)
-            if digest.hexdigest() != check.file.checksum:
-                faults.append("its checksum is not the manifest's")
-            stream.seek(0)
-            position = 0
-            for item in TarReader(stream):
-                if isinstance(item, Fault):
-                    faults.append(f"{item.reason}: {item.detail}")
-                    continue
-                expected = keys[position] if position < len(keys) else "the end"
-                if item.key != expected:
-                    faults.append(f"sample {position} is {item.key}, its table tells {expected}")
-                elif position in rows:
-                    wanted.append(item)
-                position += 1
-        if position != len(keys):
-            faults.append(f"{position} samples, its table tells {len(keys)}")
-        return faults, wanted
-
-    def _compare(self, table: pa.Table, samples: Sequence[Sample]) -> list[str]:
-        """Each sample's members against its source's, byte for byte."""
+    def _compare_with_sources(self, table: pa.Table, samples: Sequence[Sample]) -> list[str]:
+        """Compare the members of each sample with its source, byte for byte."""
         faults: list[str] = []
         records = table.select(["key", "shard", "source_key", "offset", "size"]).to_pylist()
-        # Grouped by source: a shuffled tar draws from many shards, and each is opened once.
+        # Sorted by source, since a shuffled tar has samples of many input shards: each is opened once.
         order = sorted(range(len(records)), key=lambda i: (records[i]["shard"], records[i]["offset"]))
         try:
-            for i, data in zip(
-                order, fetch.read_samples(self._wanted([records[i] for i in order])), strict=True
-            ):
+            ranges = self._list_ranges([records[i] for i in order])
+            for i, data in zip(order, read_samples(ranges), strict=True):
                 record = records[i]
                 origin = f"{record['key']} (from {record['shard']}, {record['source_key']})"
                 try:
-                    members, _ = trainable(parse_sample(data))
+                    members, _ = make_decodable(parse_sample(data))
                 except ValueError as error:
-                    faults.append(f"{origin}: its source cannot be parsed: {error}")
+                    faults.append(f"{origin}: the source cannot be parsed: {error}")
                     continue
                 source = {extension: bytes(payload) for extension, payload in members}
                 faults += [
-                    f"{origin}: {extension} is not the source's"
+                    f"{origin}: {extension} differs from the source"
                     for extension in sorted(source.keys() | samples[i].members.keys())
                     if source.get(extension) != samples[i].members.get(extension)
                 ]
@@ -133,70 +101,54 @@ class TarChecker:
             faults.append(f"cannot be compared with its source: {error}")
         return faults
 
-    def _wanted(self, records: Sequence[Mapping[str, Any]]) -> Iterator[fetch.Source]:
+    def _list_ranges(self, records: Sequence[Mapping[str, Any]]) -> Iterator[ByteRanges]:
+        """Yield the byte ranges to read from each input shard, given records sorted by shard and offset."""
         start = 0
         for stop in range(1, len(records) + 1):
             if stop == len(records) or records[stop]["shard"] != records[start]["shard"]:
                 group = records[start:stop]
                 name = group[0]["shard"]
                 if name not in self._sources:
-                    raise UserError(f"the manifest names no input shard {name}")
+                    raise UserError(f"input shard {name} is not in the manifest")
                 offsets, sizes = [record["offset"] for record in group], [record["size"] for record in group]
-                yield fetch.Source(self._sources[name], offsets, sizes)
+                yield ByteRanges(self._sources[name], offsets, sizes)
                 start = stop
 
 
-def _load(path: str, samples: int) -> list[str]:
-    """How many samples open_clip's own data loader yields of a tar, and what it says of those it drops."""
-    try:
-        from d2prune import torchvision_shim
+def _read_tar(
+    path: str, check: TarCheck, keys: Sequence[str], rows: set[int]
+) -> tuple[list[str], list[Sample]]:
+    """Read the tar and compare its checksum and its keys.
 
-        torchvision_shim.install()
-        from open_clip_train.data import get_wds_dataset
-    except ImportError as error:
-        return [
-            f"open_clip's data loader cannot be imported ({error}); pip install 'open_clip_torch[training]'"
-        ]
-    args = types.SimpleNamespace(
-        val_data=path,
-        val_num_samples=samples,
-        batch_size=min(64, max(samples, 1)),
-        workers=0,
-        world_size=1,
-        seed=0,
-    )
-    with _warnings() as said:
-        data = get_wds_dataset(args, _no_preprocessing, is_train=False, tokenizer=_no_tokenizer)
-        count = sum(len(texts) for _, texts in data.dataloader)
-    faults = [f"open_clip's data loader: {text}" for text in said]
-    if count != samples:
-        faults.append(f"open_clip's data loader yields {count} samples of {samples}")
-    return faults
+    Args:
+        path: the tar on this machine.
+        check: what the manifest records.
+        keys: the keys its table lists.
+        rows: samples to return, counted from 0.
 
-
-def _no_preprocessing(image: Any) -> int:
-    return int(image.width)
-
-
-def _no_tokenizer(text: str) -> list[int]:
-    return [len(text)]
-
-
-@contextlib.contextmanager
-def _warnings() -> Iterator[list[str]]:
-    """What the root logger is told meanwhile: open_clip logs the samples it drops there, and goes on."""
-    said: list[str] = []
-
-    class Keep(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            said.append(" ".join(record.getMessage().split()))
-
-    root = logging.getLogger()
-    handlers, level = root.handlers, root.level
-    keep = Keep(logging.WARNING)
-    root.handlers = [keep]
-    root.setLevel(logging.WARNING)
-    try:
-        yield said
-    finally:
-        root.handlers, root.level = handlers, level
+    Returns:
+        The faults, and the samples at `rows` whose key is the expected one.
+    """
+    faults: list[str] = []
+    samples: list[Sample] = []
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while block := stream.read(_READ_BYTES):
+            digest.update(block)
+        if digest.hexdigest() != check.file.checksum:
+            faults.append("checksum differs from the manifest")
+        stream.seek(0)
+        position = 0
+        for item in TarReader(stream):
+            if isinstance(item, Fault):
+                faults.append(f"{item.reason}: {item.detail}")
+                continue
+            expected = keys[position] if position < len(keys) else "the end of the tar"
+            if item.key != expected:
+                faults.append(f"sample {position}: found key {item.key}; expected {expected}")
+            elif position in rows:
+                samples.append(item)
+            position += 1
+    if position != len(keys):
+        faults.append(f"found {position} samples; expected {len(keys)}, the rows of its table")
+    return faults, samples

@@ -59,7 +59,7 @@ def _lower(byte: int) -> int:
 def scan(data: NDArray[np.uint8], position: int, largest: int, out: Rows) -> int:
     """`members` for compiled callers: fills `out` [M, 5], gives the number of rows.
 
-    numba caches by the caller's file: after a change here, touch `tar_index.py` and `relabel_compiled.py`.
+    numba caches by the caller's file: after a change here, touch `tar_index.py` and `rename_kernels.py`.
     """
     end, count, first = len(data), 0, 0
     while count < out.shape[0] and position + 512 <= end:

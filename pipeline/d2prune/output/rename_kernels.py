@@ -1,6 +1,8 @@
-"""The compiled part of `relabel.py`: headers of a block of samples looked at, and written anew.
+"""Compiled kernels of `rename_samples.py`: inspect the tar headers of a block of samples, and rewrite them.
 
-Imported where a tar is written and not before: numba takes longer to load than a small tar takes to write.
+Legend of the arrays: S samples, M members of all of them. `members` int64 [M, 5] has the columns of
+`inputs/tar/scan.py`: byte of the header, bytes of payload, end of the key and of the name counted
+from the header, 1 where a sample begins. Members of sample s are [firsts[s], firsts[s + 1]).
 """
 
 from typing import Any
@@ -17,12 +19,13 @@ Bytes = NDArray[np.uint8]
 Positions = NDArray[np.int64]
 
 JSON, CAPTION = 1, 2
-"""Kinds of members that need another look: JSON that is not plain, and captions with bytes that are not ASCII."""
+"""Kinds of members the caller must check: JSON the kernel cannot judge, and captions with non-ASCII bytes."""
 
 _SIZE_FIELD, _CHECKSUM = 124, 148
 TEMPLATE = np.frombuffer(member_header("x", 0), np.uint8)
-# Name, size and checksum are filled in: the sum of the rest, with the checksum's field as spaces.
-_REST = (
+# The checksum of a header is the sum of its bytes, its own field counted as spaces. This is the sum
+# without the name and the size, which differ between members.
+_CONSTANT_SUM = (
     int(TEMPLATE.sum())
     - ord("x")
     - 11 * ord("0")
@@ -43,18 +46,33 @@ def _is_extension(data: Bytes, start: int, stop: int, wanted: Bytes) -> bool:
 
 
 @kernel
-def inspect(
+def find_plain_samples(
     data: Bytes,
     bounds: Positions,
     keys: Bytes,
     key_bounds: Any,
-    names: Bytes,
-    name_bounds: Any,
+    new_keys: Bytes,
+    new_key_bounds: Any,
     members: Positions,
     kinds: Positions,
     firsts: Positions,
 ) -> Any:
-    """Which samples are plain; their members are [firsts[s], firsts[s + 1]), with starts counted from the block."""
+    """Find the samples for which new headers are enough.
+
+    Args:
+        data: the block.
+        bounds: [S + 1], sample s is `data[bounds[s] : bounds[s + 1]]`.
+        keys: bytes of the expected keys.
+        key_bounds: [S + 1], bounds of the expected keys in `keys`.
+        new_keys: bytes of the new keys.
+        new_key_bounds: [S + 1], bounds of the new keys in `new_keys`.
+        members: output; headers are counted from the start of the block.
+        kinds: output [M], `JSON`, `CAPTION` or 0 (nothing to check).
+        firsts: output [S + 1]; a sample that is not plain has no members.
+
+    Returns:
+        bool [S], True where the sample is plain if its members of a kind above 0 are valid.
+    """
     count = 0
     is_plain = np.zeros(len(bounds) - 1, np.bool_)
     json, caption = np.array([106, 115, 111, 110], np.uint8), np.array([116, 120, 116], np.uint8)
@@ -73,14 +91,14 @@ def inspect(
         while plain and i < key_size:
             plain = data[start + i] == keys[key_bounds[s] + i]
             i += 1
-        name_size = name_bounds[s + 1] - name_bounds[s]
-        plain = plain and name_size > 0
-        for i in range(name_bounds[s], name_bounds[s + 1]):
-            plain = plain and 0 < names[i] < 128
+        new_key_size = new_key_bounds[s + 1] - new_key_bounds[s]
+        plain = plain and new_key_size > 0
+        for i in range(new_key_bounds[s], new_key_bounds[s + 1]):
+            plain = plain and 0 < new_keys[i] < 128
         for row in range(count, count + found):
             members[row, 0] += start
             at, size, dot, end = members[row, 0], members[row, 1], members[row, 2], members[row, 3]
-            plain = plain and name_size + end - dot <= 100
+            plain = plain and new_key_size + end - dot <= 100
             kinds[row] = 0
             if _is_extension(data, at + dot + 1, at + end, json):
                 kinds[row] = JSON if find_uid(data, at + 512, at + 512 + size) == UNSURE else 0
@@ -99,42 +117,42 @@ def inspect(
 
 
 @kernel
-def rewrite(
+def rewrite_headers(
     data: Bytes,
     is_plain: Any,
-    names: Bytes,
-    name_bounds: Any,
+    new_keys: Bytes,
+    new_key_bounds: Any,
     members: Positions,
     firsts: Positions,
     template: Bytes,
 ) -> None:
-    """New headers and zero padding for the plain samples."""
+    """Write new headers and zero padding for the plain samples; `template` is a header to copy from."""
     extension = np.empty(100, np.uint8)
     for s in range(len(is_plain)):
         if not is_plain[s]:
             continue
-        low, high = name_bounds[s], name_bounds[s + 1]
+        low, high = new_key_bounds[s], new_key_bounds[s + 1]
         for row in range(firsts[s], firsts[s + 1]):
             at, size, dot, end = members[row, 0], members[row, 1], members[row, 2], members[row, 3]
             for i in range(end - dot):
                 byte = data[at + dot + i]
                 extension[i] = byte + 32 if 65 <= byte <= 90 else byte
             data[at : at + 512] = template
-            total, position = _REST, at
+            total, position = _CONSTANT_SUM, at
             for i in range(low, high):
-                data[position] = names[i]
-                total += names[i]
+                data[position] = new_keys[i]
+                total += new_keys[i]
                 position += 1
             for i in range(end - dot):
                 data[position] = extension[i]
                 total += extension[i]
                 position += 1
-            left = size
+            rest = size
             for i in range(10, -1, -1):
-                digit = 48 + left % 8
+                digit = 48 + rest % 8
                 data[at + _SIZE_FIELD + i] = digit
                 total += digit
-                left //= 8
+                rest //= 8
             for i in range(5, -1, -1):
                 data[at + _CHECKSUM + i] = 48 + total % 8
                 total //= 8

@@ -1,4 +1,4 @@
-"""New headers in place against the general way, sample by sample, on ordinary and on odd samples."""
+"""Renaming in place against member-by-member encoding, on ordinary and unusual samples."""
 
 import io
 import json
@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from d2prune.inputs.tar.reader import parse_sample
-from d2prune.output.relabel import Texts, relabel
-from d2prune.output.tar_stream import encode_members, is_json, trainable
+from d2prune.output.rename_samples import Strings, rename_in_place
+from d2prune.output.tar_stream import encode_members, is_json, make_decodable
 
 KEYS = st.sampled_from(["a", "folder/b", "x" * 60, "y" * 120, "ünïcödé", "UPPER"])
 EXTENSIONS = st.sampled_from(["jpg", "JPG", "txt", "TXT", "json", "Json", "cls", "seg.png", "z" * 70])
@@ -29,50 +29,52 @@ SAMPLES = st.lists(
 
 
 def tar_bytes(key, members, form=tarfile.USTAR_FORMAT):
-    """A sample as it lies in a tar, with an owner and a time."""
+    """Encode a sample as tarfile does, with an owner, a time and padding that is not zero."""
     made = io.BytesIO()
     for extension, payload in members.items():
         header = tarfile.TarInfo(f"{key}.{extension}")
-        header.size, header.mtime, header.uname, header.mode = len(payload), 1_700_000_000, "somebody", 0o600
-        # Padding that is not zero, as some programs leave it.
+        header.size, header.mtime, header.uname, header.mode = len(payload), 1_700_000_000, "someone", 0o600
         made.write(header.tobuf(form, "utf-8") + payload + b"\x01" * (-len(payload) % 512))
     return made.getvalue()
 
 
-def plainly(data, new_key):
-    """The general way."""
-    members, repairs = trainable(parse_sample(data))
+def encode_by_member(data, new_key):
+    """Encode a sample member by member."""
+    members, repairs = make_decodable(parse_sample(data))
     return b"".join(encode_members(new_key, members)), repairs
 
 
 @settings(deadline=None)
 @given(SAMPLES, st.lists(st.integers(1, 40), min_size=6, max_size=6))
-def test_equals_the_general_way_or_says_that_it_cannot(samples, lengths):
+def test_renaming_equals_encoding_by_member_or_leaves_the_sample_unchanged(samples, lengths):
     keys, datas = [], []
     for key, members, form in samples:
         try:
             datas.append(tar_bytes(key, members, form))
             keys.append(key)
         except ValueError:
-            continue  # A name too long for the older format.
+            continue  # The name is too long for USTAR.
     names = [f"{'n' * length}-{i}" for i, length in zip(range(len(keys)), lengths, strict=False)]
     block = memoryview(bytearray(b"".join(datas)))
     sizes = np.array([len(data) for data in datas], np.int64)
-    left = relabel(
-        block, sizes, Texts.of(pa.array(keys, pa.string())), Texts.of(pa.array(names, pa.string()))
+    left = rename_in_place(
+        block,
+        sizes,
+        Strings.from_column(pa.array(keys, pa.string())),
+        Strings.from_column(pa.array(names, pa.string())),
     )
     start = 0
     for i, (data, name) in enumerate(zip(datas, names, strict=True)):
         now = bytes(block[start : start + len(data)])
         start += len(data)
-        expected, repairs = plainly(data, name)
+        expected, repairs = encode_by_member(data, name)
         if i in left:
             assert now == data
         else:
             assert now == expected and not repairs
 
 
-def test_ordinary_samples_are_not_left():
+def test_ordinary_samples_are_renamed():
     members = {
         "jpg": b"\xff" * 700,
         "txt": "caf\xe9".encode(),
@@ -82,29 +84,35 @@ def test_ordinary_samples_are_not_left():
     keys, names = [f"{i:09d}" for i in range(5)], [f"{'0' * 32}-{i}" for i in range(5)]
     block = memoryview(bytearray(b"".join(datas)))
     sizes = np.array([len(data) for data in datas], np.int64)
-    # Columns that are slices, as those of a tar that draws from many are.
+    # Slices of columns, as in a tar with samples of several input tars.
     columns = [
-        Texts.of(pa.chunked_array([["before"], values, ["after"]]).slice(1, 5)) for values in (keys, names)
+        Strings.from_column(pa.chunked_array([["before"], values, ["after"]]).slice(1, 5))
+        for values in (keys, names)
     ]
-    assert relabel(block, sizes, *columns) == []
-    assert bytes(block) == b"".join(plainly(data, name)[0] for data, name in zip(datas, names, strict=True))
+    assert rename_in_place(block, sizes, *columns) == []
+    assert bytes(block) == b"".join(
+        encode_by_member(data, name)[0] for data, name in zip(datas, names, strict=True)
+    )
 
 
 @pytest.mark.parametrize("expected", ["000", "0000000", "000001", ""])
-def test_a_sample_of_another_key_is_left(expected):
+def test_a_sample_with_an_unexpected_key_is_left_unchanged(expected):
     data = tar_bytes("000000", {"jpg": b"x"})
     block = memoryview(bytearray(data))
-    assert relabel(
-        block, np.array([len(data)]), Texts.of(pa.array([expected])), Texts.of(pa.array(["new"]))
+    assert rename_in_place(
+        block,
+        np.array([len(data)]),
+        Strings.from_column(pa.array([expected])),
+        Strings.from_column(pa.array(["new"])),
     ) == [0]
     assert bytes(block) == data
 
 
 @given(st.one_of(st.binary(max_size=8), st.text(alphabet='{}[]",:1e.-tNa \n', max_size=8).map(str.encode)))
-def test_is_json_is_what_json_says(data):
+def test_is_json_agrees_with_json_loads(data):
     try:
         json.loads(data)
-        takes = True
+        accepted = True
     except (ValueError, RecursionError):
-        takes = False
-    assert is_json(data) == takes
+        accepted = False
+    assert is_json(data) == accepted

@@ -1,4 +1,4 @@
-"""Resharding by subset file against a naive loop, and its rules for repeats, shuffling and going on."""
+"""Resharding by subset file against a naive loop; repeats, shuffling and resuming."""
 
 import json
 import logging
@@ -7,14 +7,12 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from d2prune.embed.decode.decoder import hashed_uid
 from d2prune.errors import UserError
 from d2prune.output import layout, subset
-from d2prune.reshard import reshard as resharding
-from d2prune.reshard.reshard import ReshardParams, reshard
+from d2prune.reshard import worker
+from d2prune.reshard.reshard import UNITS_IN_FLIGHT, ReshardParams, reshard
 from d2prune.verify import folder
 from tests.output.pools import Made, jpeg, naive, plain_pool, put_pool, read_tars, sample, tree, uid_of
 
@@ -46,8 +44,11 @@ def test_equals_the_naive_loop(tmp_path):
     assert folder.verify(str(out), full=True) == []
 
 
-def test_uids_from_anywhere(tmp_path):
-    """No json, a broken one, an upper-case uid: the names a run gives; a sample that has none is passed over."""
+def test_samples_are_found_by_uid_or_hash(tmp_path):
+    """Samples with no json, a broken one or an upper-case uid have the uids that a run gives them.
+
+    A sample without uid and image is skipped.
+    """
     bare = Made("bare", "", (("png", jpeg(1)), ("txt", b"no json")))
     broken = Made("broken", "", (("json", b"{"), ("jpg", jpeg(2)), ("txt", b"broken")))
     upper = Made("upper", "", (("jpg", jpeg(3)), ("json", b'{"uid": "%s"}' % (b"A" * 32))))
@@ -59,8 +60,8 @@ def test_uids_from_anywhere(tmp_path):
     assert {name.split("-")[0] for name, _ in read_tars(tmp_path / "out")[0]} == set(uids)
 
 
-def test_repeats(tmp_path):
-    """c entries, k samples: c are written, dealt over the k; an absent uid is counted."""
+def test_repeated_uids(tmp_path):
+    """c entries of a uid that k samples have give c samples, spread over the k; missing uids are counted."""
     one, twin = uid_of("one"), uid_of("twin")
     made = [
         [sample("a", one, 1), sample("b", twin, 2)],
@@ -82,7 +83,7 @@ def test_repeats(tmp_path):
         assert manifest.counts["missing"] == 1 and manifest.counts["written"] == 2 + twins
 
 
-def test_missing_entries_are_told(tmp_path, caplog):
+def test_missing_entries_are_logged_and_counted(tmp_path, caplog):
     put_pool(tmp_path / "pool", plain_pool(1, 2))
     with caplog.at_level(logging.WARNING):
         manifest = reshard(
@@ -92,7 +93,7 @@ def test_missing_entries_are_told(tmp_path, caplog):
     assert (manifest.counts["missing"], manifest.counts["shards"]) == (3, 0)
 
 
-def test_shuffle_is_seeded_and_loses_nothing(tmp_path):
+def test_shuffling_depends_on_the_seed_and_loses_nothing(tmp_path):
     made = plain_pool()
     put_pool(tmp_path / "pool", made)
     url = subset_file(tmp_path, [item.uid for shard in made for item in shard])
@@ -110,34 +111,34 @@ def test_shuffle_is_seeded_and_loses_nothing(tmp_path):
     assert folder.verify(str(tmp_path / "a"), full=True) == []
 
 
-def test_goes_on_where_it_was(tmp_path, monkeypatch):
+def test_an_interrupted_reshard_resumes(tmp_path, monkeypatch):
     made = plain_pool()
     put_pool(tmp_path / "pool", made)
     url = subset_file(tmp_path, [item.uid for shard in made for item in shard])
     arguments = (str(tmp_path / "pool"), url, str(tmp_path / "out"), ReshardParams(7), str(tmp_path / "work"))
     done = []
-    whole = resharding.write_shard
+    write_shard = worker.write_shard
 
-    def dies_at_the_fourth(output, index, pieces, go_on):
+    def interrupt_fourth(output, index, pieces, before_block):
         if index == 3:
             raise KeyboardInterrupt
         done.append(index)
-        return whole(output, index, pieces, go_on)
+        return write_shard(output, index, pieces, before_block)
 
-    monkeypatch.setattr(resharding, "write_shard", dies_at_the_fourth)
+    monkeypatch.setattr(worker, "write_shard", interrupt_fourth)
     with pytest.raises(KeyboardInterrupt):
         reshard(*arguments)
-    monkeypatch.setattr(resharding, "write_shard", lambda *a: done.append(a[1]) or whole(*a))
+    monkeypatch.setattr(worker, "write_shard", lambda *a: done.append(a[1]) or write_shard(*a))
     reshard(*arguments)
-    # What else was in hand when it died may have been left.
-    assert set(done) == set(range(9)) and len(done) < 9 + resharding.AT_ONCE
+    # Other tars that were in flight at the interrupt may be written twice.
+    assert set(done) == set(range(9)) and len(done) < 9 + UNITS_IN_FLIGHT
     reshard(str(tmp_path / "pool"), url, str(tmp_path / "undisturbed"), ReshardParams(7))
     assert tree(tmp_path / "out") == tree(tmp_path / "undisturbed")
     with pytest.raises(UserError, match="another run's data"):
         reshard(*arguments[:3], ReshardParams(8), str(tmp_path / "work"))
 
 
-def test_a_cut_tar_gives_what_it_has(tmp_path):
+def test_a_truncated_tar_contributes_its_complete_samples(tmp_path):
     shards = put_pool(tmp_path / "pool", plain_pool(1, 4))
     with tarfile.open(shards[0].url) as tar:
         cut = tar.getmembers()[10].offset_data + 5
@@ -149,7 +150,7 @@ def test_a_cut_tar_gives_what_it_has(tmp_path):
     assert (manifest.counts["written"], manifest.counts["missing"]) == (3, 1)
 
 
-def test_from_and_to_s3(tmp_path, s3):
+def test_tars_on_s3_equal_local_tars(tmp_path, s3):
     bucket = s3.make_bucket("reshard")
     made = plain_pool()
     put_pool(tmp_path / "pool", made, url=f"{bucket}/pool")
@@ -161,36 +162,7 @@ def test_from_and_to_s3(tmp_path, s3):
         assert (s3.folder / "reshard" / "out" / name).read_bytes() == (tmp_path / "out" / name).read_bytes()
 
 
-few = st.integers(0, 5).map(lambda value: value * (2**64 + 1) // 2)
-
-
-@given(st.lists(few), st.lists(st.lists(few, max_size=6), max_size=4))
-def test_selection_equals_dealing_one_by_one(entries, parts):
-    texts = [[f"{value:032x}" for value in part] for part in parts]
-    wanted = subset.encode([f"{value:032x}" for value in entries])
-    wanted = wanted[subset.order(wanted)]
-    indexes = []
-    for part, uids in enumerate(texts):
-        rows = [(uid, str(part), str(i), i, 1) for i, uid in enumerate(uids)]
-        columns = {
-            name: [row[c] for row in rows] for c, name in enumerate(resharding.shard_index.SCHEMA.names)
-        }
-        indexes.append(resharding.pa.table(columns, schema=resharding.shard_index.SCHEMA))
-    found = resharding.select(wanted, indexes)
-    holders = {}
-    for part, uids in enumerate(texts):
-        for i, uid in enumerate(uids):
-            holders.setdefault(uid, []).append((part, i))
-    expected = []
-    for uid, count in Counter(subset.decode(wanted)).items():
-        if uid in holders:
-            expected += [holders[uid][i % len(holders[uid])] for i in range(count)]
-    assert list(zip(found["part"].to_pylist(), map(int, found["key"].to_pylist()), strict=True)) == sorted(
-        expected
-    )
-
-
-def test_the_command_with_two_workers_gives_the_same_bytes(tmp_path, capsys):
+def test_the_command_writes_the_same_bytes_with_one_and_two_workers(tmp_path, capsys):
     from d2prune.cli.main import main
 
     made = plain_pool()

@@ -1,13 +1,9 @@
-"""From and to a real S3 server: the same bytes as on a disk, and errors in one line."""
-
-import random
+"""The write stage from and to a real S3 server: the same bytes as on a disk, and errors of one line."""
 
 import pytest
 import s3fs
 
-from d2prune import store
 from d2prune.errors import UserError
-from d2prune.output import fetch
 from d2prune.verify import folder
 from tests.output.pools import build, naive, plain_pool, read_tars, tree
 from tests.output.runs import write
@@ -16,7 +12,7 @@ ALIKE = (".d2prune-run.json", "meta.json", "sizes.json", "subset.npy")
 
 
 @pytest.mark.parametrize("step", [2, 9])
-def test_same_bytes_as_locally(tmp_path, s3, step):
+def test_the_output_on_s3_equals_the_local_output(tmp_path, s3, step):
     bucket = s3.make_bucket(f"same{step}")
     made = plain_pool(3, 30)
     kept = [[(i * 7 + n) % step == 0 for i in range(30)] for n in range(3)]
@@ -33,19 +29,7 @@ def test_same_bytes_as_locally(tmp_path, s3, step):
     assert write(remote, f"{bucket}/out")[1] == []
 
 
-def test_reads_ahead_give_what_single_reads_give(tmp_path, s3):
-    url = f"{s3.make_bucket('ahead')}/x.bin"
-    data = random.Random(0).randbytes(300_000)
-    store.write_bytes(url, data)
-    starts = sorted(random.Random(1).sample(range(290_000), 200))
-    sizes = [(start * 31) % 9_000 + 1 for start in starts]
-    source = fetch.Source(url, starts, sizes)
-    for costs in (fetch.Costs(0, 1, 3), fetch.Costs(2_000, 20_000, 8), fetch.Costs(10**6, 10**6, 1), None):
-        got = [bytes(view) for view in fetch.read_samples([source, source], costs)]
-        assert got == [data[start : start + size] for start, size in zip(starts, sizes, strict=True)] * 2
-
-
-def test_wrong_key_and_missing_bucket_are_the_users(tmp_path, s3, monkeypatch):
+def test_a_wrong_key_or_missing_bucket_is_a_user_error(tmp_path, s3, monkeypatch):
     made = plain_pool(1, 3)
     pool = build(tmp_path, made, [[True] * 3])
     with pytest.raises((UserError, FileNotFoundError)) as caught:

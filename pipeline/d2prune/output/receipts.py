@@ -1,0 +1,83 @@
+"""Receipts of the units that write an output folder, kept in `work_dir/write`.
+
+A receipt lists the objects its unit wrote to the output folder. A unit that wrote samples also
+leaves their uids (`uids.npy`), from which the subset file is made. A unit is complete when its
+receipt exists and every object it lists is in the output folder with the recorded size.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pyarrow as pa
+
+from d2prune import store
+from d2prune.output import subset
+from d2prune.store import artifacts
+from d2prune.store.artifacts import FileRecord, Receipt
+
+FOLDER = "write"
+"""Folder of the receipts in `work_dir`."""
+
+_UIDS = "uids.npy"
+"""Rows of a subset file, without its header."""
+
+
+def commit_unit(
+    work_dir: str,
+    key: str,
+    objects: Iterable[FileRecord],
+    counters: Mapping[str, int],
+    uids: pa.ChunkedArray | None = None,
+) -> Receipt:
+    """Write the receipt of a unit whose objects are already in the output folder.
+
+    Args:
+        work_dir: the receipt goes to `work_dir/write`.
+        key: the unit's key.
+        objects: what the unit wrote to the output folder.
+        counters: what it counted.
+        uids: of the samples it wrote, in order; None for a unit that wrote no samples.
+    """
+    files = {} if uids is None else {_UIDS: subset.encode(uids.to_pylist()).tobytes()}
+    facts = {"output": [dataclasses.asdict(record) for record in objects]}
+    return artifacts.commit_unit(store.join(work_dir, FOLDER), key, files, counters, facts)
+
+
+def written_objects(receipt: Receipt) -> list[FileRecord]:
+    """The objects of the output folder that a unit wrote."""
+    return [FileRecord(**record) for record in receipt.facts["output"]]
+
+
+def read_uids(work_dir: str, receipts: Sequence[Receipt]) -> Iterator[subset.UidArray]:
+    """Read the uids of each unit, checked against its receipt.
+
+    Raises:
+        InfrastructureError: a file is missing or does not match its receipt.
+    """
+    folder = store.join(work_dir, FOLDER)
+    for receipt in receipts:
+        yield np.frombuffer(artifacts.read_file(folder, receipt, _UIDS), dtype=subset.DTYPE)
+
+
+def find_complete(work_dir: str, output: str, keys: Sequence[str]) -> dict[str, Receipt]:
+    """Receipts, by unit key, of the units that are complete.
+
+    Args:
+        work_dir: holds the receipts.
+        output: URL of the output folder, already claimed.
+        keys: keys of the units to look for.
+    """
+    sizes = {file.url.rsplit("/", 1)[-1]: file.size for file in store.list_files(output)}
+    if not sizes:
+        return {}
+    folder = store.join(work_dir, FOLDER)
+    with ThreadPoolExecutor(16) as threads:
+        found = threads.map(lambda key: artifacts.read_receipt(folder, key), keys)
+        return {
+            receipt.key: receipt
+            for receipt in found
+            if receipt is not None
+            and all(sizes.get(record.name) == record.size for record in written_objects(receipt))
+        }

@@ -1,0 +1,74 @@
+"""Read a tar with open_clip's own data loader, to see which samples a training run would get."""
+
+import contextlib
+import logging
+import types
+from collections.abc import Iterator
+from typing import Any
+
+_BATCH_SIZE = 64
+
+
+def check_with_open_clip(path: str, samples: int) -> list[str]:
+    """Count the samples that open_clip's data loader yields, and collect its warnings about samples it drops.
+
+    Args:
+        path: a tar on this machine.
+        samples: number of samples it should yield.
+
+    Returns:
+        The faults.
+    """
+    try:
+        from d2prune import torchvision_shim
+
+        torchvision_shim.install()
+        from open_clip_train.data import get_wds_dataset
+    except ImportError as error:
+        return [
+            f"open_clip's data loader cannot be imported ({error}); pip install 'open_clip_torch[training]'"
+        ]
+    args = types.SimpleNamespace(
+        val_data=path,
+        val_num_samples=samples,
+        batch_size=min(_BATCH_SIZE, max(samples, 1)),
+        workers=0,
+        world_size=1,
+        seed=0,
+    )
+    with _collect_warnings() as warnings:
+        data = get_wds_dataset(args, _measure_image, is_train=False, tokenizer=_measure_text)
+        count = sum(len(texts) for _, texts in data.dataloader)
+    faults = [f"open_clip's data loader: {text}" for text in warnings]
+    if count != samples:
+        faults.append(f"open_clip's data loader yields {count} of {samples} samples")
+    return faults
+
+
+def _measure_image(image: Any) -> int:
+    """Stand in for preprocessing: the loader has decoded the image, and its width is enough to batch."""
+    return int(image.width)
+
+
+def _measure_text(text: str) -> list[int]:
+    """Stand in for the tokenizer."""
+    return [len(text)]
+
+
+@contextlib.contextmanager
+def _collect_warnings() -> Iterator[list[str]]:
+    """Collect the root logger's warnings during the block: open_clip logs the samples it drops there."""
+    texts: list[str] = []
+
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            texts.append(" ".join(record.getMessage().split()))
+
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+    root.handlers = [Collector(logging.WARNING)]
+    root.setLevel(logging.WARNING)
+    try:
+        yield texts
+    finally:
+        root.handlers, root.level = handlers, level
