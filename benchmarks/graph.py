@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 
 from d2prune.compiled.threads import available_cores
 from d2prune.knn.block_search import TopK
-from d2prune.knn.build import knn_graph_report, tuned_nprobe
+from d2prune.knn.in_memory import knn_graph_report, tuned_nprobe
 from d2prune.knn.quantiser import Quantiser, default_nlist, train, training_sample
 from d2prune.knn.recall import brute_force, measure
 

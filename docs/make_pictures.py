@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from d2prune.d2.api import select
 from d2prune.d2.budget import top
 from d2prune.d2.fixed_point import SCALE
-from d2prune.knn.build import knn_graph
+from d2prune.knn.in_memory import knn_graph
 from d2prune.knn.csr import Graph
 
 SIDE, GAP, TOP = 260, 24, 34

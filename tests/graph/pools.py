@@ -12,7 +12,7 @@ from d2prune.graph import build
 from d2prune.graph.params import GraphParams
 from d2prune.graph.steps.run import facts_of
 from d2prune.knn import projections
-from d2prune.knn.build import knn_graph_report
+from d2prune.knn.in_memory import knn_graph_report
 from d2prune.knn.csr import Graph
 from d2prune.parts.neighbors import read_graph
 from d2prune.store import artifacts, columns

@@ -21,7 +21,7 @@ from d2prune.graph.params import GraphParams, Layout
 from d2prune.graph.steps import run as sharded
 from d2prune.graph.steps.edges import check_symmetry, commit_rows
 from d2prune.graph.steps.job import Job, StepWorker, checked_features, units
-from d2prune.knn.build import knn_graph_report, wants_lists
+from d2prune.knn.in_memory import knn_graph_report, wants_lists
 from d2prune.knn.csr import Graph
 from d2prune.knn.recall import Recall
 from d2prune.stage.units import Work, run_units

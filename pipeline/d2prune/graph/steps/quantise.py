@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from d2prune.graph.steps.job import Job, features_of, groups_of, members_of_groups, read_part
 from d2prune.knn.block_search import NO_POSITION, TopK
-from d2prune.knn.build import RECALL_QUERIES, tuned_nprobe
+from d2prune.knn.in_memory import RECALL_QUERIES, tuned_nprobe
 from d2prune.knn.duplicates import expand
 from d2prune.knn.list_partitions import group_lists
 from d2prune.knn.merge import merge, without_self

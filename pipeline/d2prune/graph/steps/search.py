@@ -27,7 +27,7 @@ from d2prune.graph.steps.job import (
 from d2prune.graph.steps.quantise import CENTROIDS, NPROBE, PARTITIONS
 from d2prune.knn.backend import projection_for, search_probes
 from d2prune.knn.block_search import TopK
-from d2prune.knn.build import probes
+from d2prune.knn.in_memory import probes
 from d2prune.knn.duplicates import Groups, expand
 from d2prune.knn.projections import Images
 from d2prune.knn.quantiser import Quantiser

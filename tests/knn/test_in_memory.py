@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from d2prune.errors import UserError
-from d2prune.knn import build
-from d2prune.knn.build import knn_graph, knn_graph_report
+from d2prune.knn import in_memory
+from d2prune.knn.in_memory import knn_graph, knn_graph_report
 from tests.oracles_knn import edges_of, knn_edges, unit_rows
 
 
@@ -44,7 +44,7 @@ def clustered(n_rows, n_dims=32, seed=0):
 
 
 def test_the_target_is_reached_and_the_measured_recall_is_true(monkeypatch):
-    monkeypatch.setattr(build, "EXACT_BELOW", 1000)
+    monkeypatch.setattr(in_memory, "EXACT_BELOW", 1000)
     rows = clustered(6000)
     report = knn_graph_report(rows, 5, target_recall=0.95)
     report.graph.validate()

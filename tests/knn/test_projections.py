@@ -5,10 +5,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from d2prune.knn.block_search import Members, TopK, search_block
-from d2prune.knn.build import knn_graph_report
+from d2prune.knn.in_memory import knn_graph_report
 from d2prune.knn.projections import Images, Projection
 from tests.graph.pools import always_by_images
-from tests.graph.test_search import PRECISIONS, pairs_of, rows_with_ties
+from tests.knn.test_block_search import PRECISIONS, pairs_of, rows_with_ties
 from tests.oracles_knn import sorted_pairs
 
 

@@ -9,7 +9,7 @@ import torch
 
 from d2prune.knn import backend as module
 from d2prune.knn.backend import faster, list_search
-from d2prune.knn.build import knn_graph_report
+from d2prune.knn.in_memory import knn_graph_report
 from d2prune.knn.device_search import DeviceSearch
 from d2prune.knn.lists import search_lists
 
