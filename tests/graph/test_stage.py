@@ -11,11 +11,11 @@ from d2prune.d2.budget import drop_mask
 from d2prune.errors import InfrastructureError, UserError
 from d2prune.execution import InProcess, OnRay, Resources
 from d2prune.graph.params import Layout
-from d2prune.graph.steps import run as sharded
+from d2prune.graph.build import delete_intermediate_units
 from d2prune.knn.features import features
 from d2prune.knn.projections import Images
 from d2prune.parts.neighbors import read_graph
-from tests.graph.pools import PARAMS, always_by_images, build_graph, clustered, embed, in_memory, same_bytes
+from tests.graph.pools import PARAMS, always_project, build_graph, clustered, embed, in_memory, same_bytes
 from tests.pools import tree
 
 SHARDED = Layout(whole_below=0, partitions=4, buckets=3, batch_rows=200)
@@ -34,7 +34,7 @@ def test_any_number_of_partitions_gives_the_graph_of_memory(tmp_path, partitions
 def test_comparing_images_gives_the_graph_of_comparing_rows(tmp_path, monkeypatch):
     rows = clustered(1500, n_dims=24, copies=0.2)
     expected = in_memory(rows, PARAMS)
-    always_by_images(monkeypatch)
+    always_project(monkeypatch)
     taken = []
     take = Images.__getitem__
     monkeypatch.setattr(Images, "__getitem__", lambda self, rows: taken.append(rows) or take(self, rows))
@@ -55,7 +55,7 @@ def test_a_unit_of_the_search_serves_no_more_visitors_than_it_may(tmp_path, visi
     served = [job.receipt("search", index).counters["queries"] for index in range(4 * job.slices)]
     largest_part = max(receipt.rows("embeddings.parquet") for receipt in parts)
     assert max(served) <= visitors + 2 * largest_part
-    sharded.clean(job)
+    delete_intermediate_units(job)
     assert not list(Path(job.folder).glob("units/search-*/*"))
 
 
@@ -125,7 +125,7 @@ def test_in_memory_and_sharded_commit_the_same_units(tmp_path):
     for name, layout in (("whole", Layout()), ("sharded", SHARDED)):
         parts = embed(tmp_path / name / "embed", rows)
         job, _, _ = build_graph(tmp_path / name, parts, PARAMS, layout, InProcess())
-        sharded.clean(job)
+        delete_intermediate_units(job)
     whole, cut = (tree(tmp_path / name / "graph") for name in ("whole", "sharded"))
     result = {name for name in whole if name.startswith("units/neighbors-")}
     assert len(result) == 2 * len(parts)

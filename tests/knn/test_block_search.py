@@ -10,28 +10,8 @@ from hypothesis import strategies as st
 from d2prune.knn import block_search
 from d2prune.knn.block_search import NO_POSITION, Members, TopK, search_block
 from d2prune.knn.distances import pair_sq_distances
-from d2prune.knn.products import best_precision
+from tests.knn.rows import PRECISIONS, pairs_of, rows_with_ties
 from tests.oracles_knn import sorted_pairs
-
-PRECISIONS = ["float32", "bfloat16"] if best_precision() == "bfloat16" else ["float32"]
-
-
-def pairs_of(top):
-    return [
-        [(d, int(p)) for d, p in zip(distances, positions, strict=True) if p != NO_POSITION]
-        for distances, positions in zip(top.sq_distances, top.positions, strict=True)
-    ]
-
-
-def rows_with_ties(rng, n_rows, n_dims, kind):
-    """Lattice points tie exactly; jittered ones differ by less than bfloat16 can see; the rest are plain."""
-    if kind == "lattice":
-        return rng.integers(-1, 2, (n_rows, n_dims)).astype(np.float32)
-    rows = rng.normal(size=(n_rows, n_dims)).astype(np.float32)
-    if kind == "jitter":
-        rows = rows[rng.integers(0, max(1, n_rows // 8), n_rows)]
-        rows += rng.normal(size=rows.shape).astype(np.float32) * np.float32(1e-4)
-    return rows
 
 
 @settings(deadline=None, max_examples=150)

@@ -9,7 +9,7 @@ from d2prune.knn.block_search import TopK
 from d2prune.knn.device_search import DeviceSearch
 from d2prune.knn.distances import sq_distance_float64
 from d2prune.knn.lists import Lists, Visits, search_lists, visits_of
-from tests.knn.test_block_search import pairs_of, rows_with_ties
+from tests.knn.rows import pairs_of, rows_with_ties
 from tests.oracles_knn import sorted_pairs
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from d2prune.knn import duplicates
 from d2prune.knn.block_search import Members, TopK, search_block
 from d2prune.knn.duplicates import collapse, expand
-from tests.knn.test_block_search import pairs_of
+from tests.knn.rows import pairs_of
 from tests.oracles_knn import sorted_pairs
 
 

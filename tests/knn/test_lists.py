@@ -7,7 +7,7 @@ from d2prune.knn.block_search import TopK
 from d2prune.knn.lists import Lists, Visits, search_lists, visits_of
 from d2prune.knn.merge import merge
 from d2prune.knn.quantiser import Quantiser, train
-from tests.knn.test_block_search import pairs_of
+from tests.knn.rows import pairs_of
 from tests.oracles_knn import sorted_pairs
 
 NLIST, NPROBE, K = 32, 6, 7

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from d2prune.knn.block_search import NO_POSITION, TopK
 from d2prune.knn.merge import merge, without_self
-from tests.knn.test_block_search import pairs_of
+from tests.knn.rows import pairs_of
 
 
 def top_of(pairs, n_best):

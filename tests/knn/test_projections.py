@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from d2prune.knn.block_search import Members, TopK, search_block
 from d2prune.knn.in_memory import knn_graph_report
 from d2prune.knn.projections import Images, Projection
-from tests.graph.pools import always_by_images
-from tests.knn.test_block_search import PRECISIONS, pairs_of, rows_with_ties
+from tests.knn.rows import always_project
+from tests.knn.rows import PRECISIONS, pairs_of, rows_with_ties
 from tests.oracles_knn import sorted_pairs
 
 
@@ -75,7 +75,7 @@ def test_the_graph_is_the_same_without_images(monkeypatch):
     )
     plain = knn_graph_report(rows, 5, nlist=60, nprobe=7, threads=2)
     with monkeypatch.context() as patch:
-        always_by_images(patch)
+        always_project(patch)
         taken = []
         of = Projection.images
         patch.setattr(Projection, "images", lambda *args: taken.append(len(args[1])) or of(*args))

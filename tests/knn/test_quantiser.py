@@ -8,7 +8,7 @@ import pytest
 from d2prune.errors import UserError
 from d2prune.knn import quantiser
 from d2prune.knn.quantiser import Quantiser, default_nlist, probes_of, train, training_sample
-from tests.knn.test_block_search import pairs_of
+from tests.knn.rows import pairs_of
 from tests.oracles_knn import sorted_pairs
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from d2prune.knn.recall import brute_force, choose_nprobe, measure
-from tests.knn.test_block_search import pairs_of
+from tests.knn.rows import pairs_of
 from tests.oracles_knn import sorted_pairs
 
 

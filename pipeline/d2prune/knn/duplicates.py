@@ -1,10 +1,10 @@
-"""Exact duplicates, collapsed before a search and put back after it.
+"""Exact duplicates: collapsed into one representative before a search, expanded again after it.
 
-Reads float32 rows in ascending order of canonical position. Without this, a list overrun by c
-identical vectors costs c^2 exact distances, all of them 0; with it, one. Invariant: searching the
-representatives for K pairs (d2, position) and expanding gives the same K pairs as searching every
-row: each of the true K lies in one of the first K groups, ordered by (d2, lowest position), because
-each earlier group holds at least one earlier row.
+Reads float32 rows in ascending order of canonical position. A list with c identical vectors would
+cost c^2 canonical distances, all of them 0; collapsed, it costs one. Invariant: searching the
+representatives for K pairs (d2, position) and expanding them gives the same K pairs as searching
+every row. Order groups by (d2, lowest position): each of the true K is in one of the first K
+groups, because every group before its own holds at least one row that precedes it.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ class Groups:
 
 
 def collapse(rows_ND: Float32, threads: int = 1) -> Groups:
-    """Group rows with identical bytes.
+    """Group rows that have identical bytes.
 
     Args:
         rows_ND: float32 [N, D], contiguous.
         threads: workers; changes speed only.
 
     Returns:
-        The groups; R = N where all rows differ.
+        The groups; R = N if all rows differ.
     """
     words_ND = rows_ND.view(np.uint32)
     hashes_N = np.empty(len(words_ND), np.uint64)
@@ -64,7 +64,7 @@ def expand(top: TopK, groups: Groups, positions_N: Int64) -> TopK:
 
     Args:
         top: K nearest representatives of each query; their positions are `positions_N[groups.first_R]`.
-        groups: groups of the members searched.
+        groups: of the members searched.
         positions_N: int64 [N], canonical position of each member row, ascending.
 
     Returns:
@@ -96,7 +96,7 @@ def _hash_rows(words_ND: NDArray[np.uint32], start: int, stop: int, out_N: NDArr
 
 
 @kernel
-def _same(a_D: NDArray[np.uint32], b_D: NDArray[np.uint32]) -> bool:
+def _are_equal(a_D: NDArray[np.uint32], b_D: NDArray[np.uint32]) -> bool:
     for d in range(a_D.shape[0]):
         if a_D[d] != b_D[d]:
             return False
@@ -105,7 +105,7 @@ def _same(a_D: NDArray[np.uint32], b_D: NDArray[np.uint32]) -> bool:
 
 @kernel
 def _first_identical(words_ND: NDArray[np.uint32], hashes_N: NDArray[np.uint64], order_N: Int64) -> Int64:
-    """Return, for each row, the lowest row with the same bytes; equal hashes are compared, never trusted."""
+    """Return, for each row, the lowest row with the same bytes, not just the same hash."""
     first_N = np.arange(order_N.shape[0])
     start = 0
     for i in range(1, order_N.shape[0]):
@@ -115,7 +115,7 @@ def _first_identical(words_ND: NDArray[np.uint32], hashes_N: NDArray[np.uint64],
             continue
         for j in range(start, i):
             earlier = order_N[j]
-            if first_N[earlier] == earlier and _same(words_ND[row], words_ND[earlier]):
+            if first_N[earlier] == earlier and _are_equal(words_ND[row], words_ND[earlier]):
                 first_N[row] = earlier
                 break
     return first_N
