@@ -10,8 +10,8 @@ import pyarrow as pa
 from d2prune.execution import Resources
 from d2prune.graph import build
 from d2prune.graph.params import GraphParams
-from d2prune.knn.in_memory import knn_graph_report
 from d2prune.knn.csr import Graph
+from d2prune.knn.in_memory import knn_graph_report
 from d2prune.parts.neighbors import read_graph
 from d2prune.store import artifacts, columns
 

@@ -18,7 +18,7 @@ def pairs_of(top):
 
 
 def rows_with_ties(rng, n_rows, n_dims, kind):
-    """Lattice points tie exactly; jittered rows differ by less than bfloat16 resolves; the rest are normal."""
+    """Lattice points tie exactly; jittered rows differ by less than bfloat16 resolves; others are normal."""
     if kind == "lattice":
         return rng.integers(-1, 2, (n_rows, n_dims)).astype(np.float32)
     rows = rng.normal(size=(n_rows, n_dims)).astype(np.float32)

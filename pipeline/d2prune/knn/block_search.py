@@ -279,6 +279,7 @@ def _rank_tile(
     best_distances: Float32,
     best_positions: Int64,
 ) -> None:
+    """Compare the queries of a tile with its members, except those that the bound excludes."""
     n_queries, n_members = index_Q.shape[0], positions_M.shape[0]
     n_best = best_distances.shape[1]
     half_M = sq_norms_M * np.float32(0.5)
