@@ -90,10 +90,9 @@ def test_nothing_is_projected_if_it_would_not_pay():
     noise = rng.normal(size=(2000, 512)).astype(np.float32)
     flat = noise[:, :60] @ rng.normal(size=(60, 512)).astype(np.float32)
     assert Projection.fit(flat, 2000, 10**9) is not None
-    assert Projection.fit(noise, 2000, 10**9) is None  # no axes
-    assert (
-        Projection.fit(np.ascontiguousarray(flat[:, :128]), 2000, 10**9) is None
-    )  # as short as a projection
+    assert Projection.fit(noise, 2000, 10**9) is None  # no principal axes
+    short = np.ascontiguousarray(flat[:, :128])
+    assert Projection.fit(short, 2000, 10**9) is None  # as short as a projection
     assert Projection.fit(flat, 2000, 10**6) is None  # few pairs
     assert Projection.fit(flat, 10**7, 10**9) is None  # few pairs per row
 

@@ -1,4 +1,4 @@
-"""Recall is counted by distance, its interval covers the true value, and nprobe is the smallest."""
+"""Recall is counted by distance, its interval covers the true value, and nprobe is no larger than needed."""
 
 import numpy as np
 

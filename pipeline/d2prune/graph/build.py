@@ -74,7 +74,7 @@ def build_graph(
         UserError: an embedding is zero or not finite, or the target recall was missed.
         BooksError: the graph is not symmetric.
     """
-    steps = _steps(job)
+    steps = _choose_steps(job)
     for step in steps:
         label = f"graph: {step.name}" if len(steps) > 1 else "graph"
         receipts = _run_step(step, label, job, executor, whole_machine, one_core)
@@ -90,7 +90,7 @@ def delete_intermediate_units(job: Job) -> None:
     """Delete the units that a complete graph does not need; `job` is the one `build_graph` returned."""
     keys = [
         job.key(step.name, index)
-        for step in _steps(job)
+        for step in _choose_steps(job)
         if not step.keep
         for index in range(step.count_units(job))
     ]
@@ -105,14 +105,14 @@ def delete_intermediate_units(job: Job) -> None:
 
 
 def other_unit_keys(manifest: Mapping[str, Any]) -> Iterator[str]:
-    """Keys of the units that are kept beside those the manifest of a graph lists, such as the centroids."""
+    """Yield the keys of the units that are kept beside those a manifest lists, such as the centroids."""
     for step in STEPS:
         if step.keep and step.count_units is once:
             yield step_key(step.name, 0, manifest["params"], manifest["inputs"]["embed"])
 
 
-def _steps(job: Job) -> tuple[Step, ...]:
-    """The steps for a pool of this size."""
+def _choose_steps(job: Job) -> tuple[Step, ...]:
+    """Return the steps for a pool of this size."""
     params, n_rows = job.params, len(job.spans)
     if params.drop_score is not None:
         n_rows -= math.floor(n_rows * Fraction(repr(float(params.drop_fraction))))

@@ -215,7 +215,7 @@ def insert(distances_K: Float32, positions_K: Int64, distance: np.float32, posit
 
 
 @kernel
-def _upper_bounds(
+def _bound_products(
     source_M: NDArray[np.uint16] | Float32,
     are_bits: bool,
     output: np.float32,
@@ -292,7 +292,7 @@ def _rank_tile(
         error = np.float64(errors_Q[r]) + member_error
         slack = relative * (np.float64(sq_norms_Q[r]) + largest)
         threshold = _threshold(distances_K[n_best - 1], sq_norms_Q[r], error, slack)
-        passing = _upper_bounds(product_QM[r], are_bits, output, half_M, threshold, upper_M)
+        passing = _bound_products(product_QM[r], are_bits, output, half_M, threshold, upper_M)
         if passing == 0:
             continue
         if passing > n_best:

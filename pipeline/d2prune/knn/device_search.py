@@ -57,7 +57,7 @@ class _Rows:
     errors: torch.Tensor
 
     @classmethod
-    def of(cls, rows_RD: Float32, device: torch.device, dtype: torch.dtype) -> _Rows:
+    def send(cls, rows_RD: Float32, device: torch.device, dtype: torch.dtype) -> _Rows:
         """Send rows to the device and round them there."""
         exact = torch.from_numpy(np.ascontiguousarray(rows_RD)).to(device)
         rounded = torch.empty_like(exact, dtype=dtype)
@@ -103,17 +103,17 @@ class DeviceSearch:
         held = self._hold(queries_QD)
         distances_QK, positions_QK = self._send(top.sq_distances), self._send(top.positions)
         low = high = 0
-        for start, stop, visiting in _tiles(lists.indptr, visits):
+        for start, stop, visiting in _split_tiles(lists.indptr, visits):
             if stop > high:
                 low, high = start, min(start + max(WINDOW, stop - start), int(lists.indptr[-1]))
-                window = _Rows.of(lists.read_rows(low, high), self.device, self.dtype)
+                window = _Rows.send(lists.read_rows(low, high), self.device, self.dtype)
                 positions_W = self._send(lists.positions[low:high])
             inside = slice(start - low, stop - low)
             for first in range(0, len(visiting), TILE_QUERIES):
                 host_T = visiting[first : first + TILE_QUERIES]
                 index_T = self._send(host_T)
                 queries = (
-                    _Rows.of(queries_QD[host_T], self.device, self.dtype) if held is None else held[index_T]
+                    _Rows.send(queries_QD[host_T], self.device, self.dtype) if held is None else held[index_T]
                 )
                 tile = _Tile(
                     queries, window[inside], positions_W[inside], distances_QK[index_T], positions_QK[index_T]
@@ -127,7 +127,7 @@ class DeviceSearch:
             self._host = self._held = None
             n_bytes = queries_QD.size * (4 + self.dtype.itemsize)
             if self.device.type != "cuda" or n_bytes < _HELD_SHARE * torch.cuda.mem_get_info(self.device)[0]:
-                self._held = _Rows.of(queries_QD, self.device, self.dtype)
+                self._held = _Rows.send(queries_QD, self.device, self.dtype)
             self._host = queries_QD
         return self._held
 
@@ -136,7 +136,7 @@ class DeviceSearch:
         return sent
 
 
-def _tiles(indptr: Int64, visits: Visits) -> Iterator[tuple[int, int, Int64]]:
+def _split_tiles(indptr: Int64, visits: Visits) -> Iterator[tuple[int, int, Int64]]:
     """Yield (first row, end, queries) of each visited list, in pieces of TILE_MEMBERS rows."""
     for _, start, stop, visiting in visited_lists(indptr, visits):
         for first in range(start, stop, TILE_MEMBERS):

@@ -52,7 +52,7 @@ def collapse(rows_ND: Float32, threads: int = 1) -> Groups:
     words_ND = rows_ND.view(np.uint32)
     hashes_N = np.empty(len(words_ND), np.uint64)
     parallel_ranges(lambda start, stop: _hash_rows(words_ND, start, stop, hashes_N), len(words_ND), threads)
-    first_of_N = _first_identical(words_ND, hashes_N, np.argsort(hashes_N, kind="stable"))
+    first_of_N = _find_first_identical(words_ND, hashes_N, np.argsort(hashes_N, kind="stable"))
     first_R, group_N = np.unique(first_of_N, return_inverse=True)
     indptr = np.zeros(len(first_R) + 1, np.int64)
     np.cumsum(np.bincount(group_N, minlength=len(first_R)), out=indptr[1:])
@@ -73,7 +73,7 @@ def expand(top: TopK, groups: Groups, positions_N: Int64) -> TopK:
     if len(groups.first_R) == len(groups.group_N):
         return top
     out = TopK.empty(*top.positions.shape)
-    _expand(
+    _expand_groups(
         top.sq_distances,
         top.positions,
         positions_N[groups.first_R],
@@ -104,7 +104,9 @@ def _are_equal(a_D: NDArray[np.uint32], b_D: NDArray[np.uint32]) -> bool:
 
 
 @kernel
-def _first_identical(words_ND: NDArray[np.uint32], hashes_N: NDArray[np.uint64], order_N: Int64) -> Int64:
+def _find_first_identical(
+    words_ND: NDArray[np.uint32], hashes_N: NDArray[np.uint64], order_N: Int64
+) -> Int64:
     """Return, for each row, the lowest row with the same bytes, not just the same hash."""
     first_N = np.arange(order_N.shape[0])
     start = 0
@@ -122,7 +124,7 @@ def _first_identical(words_ND: NDArray[np.uint32], hashes_N: NDArray[np.uint64],
 
 
 @kernel
-def _expand(
+def _expand_groups(
     distances_QK: Float32,
     representatives_QK: Int64,
     first_positions_R: Int64,

@@ -178,15 +178,15 @@ def _normalise(rows_ND: Float32, bounds: NDArray[np.int64], zeros_D: Float32) ->
     for n in range(rows_ND.shape[0]):
         row_D = rows_ND[n]
         for side in range(n_sides):
-            if not _scale(row_D[bounds[side] : bounds[side + 1]], zeros_D):
+            if not _scale_to_unit(row_D[bounds[side] : bounds[side + 1]], zeros_D):
                 return n, side
         if n_sides > 1:
-            _scale(row_D, zeros_D)
+            _scale_to_unit(row_D, zeros_D)
     return -1, -1
 
 
 @kernel(error_model="numpy")
-def _scale(row_D: Float32, zeros_D: Float32) -> bool:
+def _scale_to_unit(row_D: Float32, zeros_D: Float32) -> bool:
     """Scale a vector to norm 1 in place; return False if its norm is zero or not finite."""
     sq_norm = sq_distance_float64(row_D, zeros_D)
     if not (sq_norm > 0.0 and sq_norm < np.inf):

@@ -135,14 +135,16 @@ def knn_graph_report(
             rows_RD, groups.first_R, n_neighbors, target_recall, seed, nlist, nprobe, threads, recall_queries
         )
     else:
-        top = brute_force(rows_RD, _blocks(rows_RD, groups.first_R), n_neighbors + 1, threads)
+        top = brute_force(rows_RD, _split_blocks(rows_RD, groups.first_R), n_neighbors + 1, threads)
         nlist = nprobe = 0
         checked_R = np.empty(0, np.int64)
     own_N = np.arange(n_rows)
     found = _expand_to_rows(top, groups, own_N)
     recall = None if in_lists else Recall(1.0, 1.0, 1.0, n_rows)
     if len(checked_R):
-        truth = brute_force(rows_RD[checked_R], _blocks(rows_RD, groups.first_R), n_neighbors + 1, threads)
+        truth = brute_force(
+            rows_RD[checked_R], _split_blocks(rows_RD, groups.first_R), n_neighbors + 1, threads
+        )
         sample = groups.first_R[checked_R]
         true = without_self(expand(truth, groups, own_N), sample)
         recall = measure(found.sq_distances[sample], true.sq_distances)
@@ -178,7 +180,7 @@ def _check_arguments(
             raise UserError(f"{name}: found {value}; expected at least 1")
 
 
-def _blocks(rows_RD: Float32, positions_R: Int64) -> Iterator[tuple[Float32, Int64]]:
+def _split_blocks(rows_RD: Float32, positions_R: Int64) -> Iterator[tuple[Float32, Int64]]:
     for start in range(0, len(rows_RD), _BLOCK):
         yield rows_RD[start : start + _BLOCK], positions_R[start : start + _BLOCK]
 
@@ -233,7 +235,9 @@ def _tune_nprobe(
     threads: int,
 ) -> int:
     n_rows = len(rows_RD)
-    truth = brute_force(rows_RD[sample_S], _blocks(rows_RD, np.arange(n_rows)), n_neighbors + 1, threads)
+    truth = brute_force(
+        rows_RD[sample_S], _split_blocks(rows_RD, np.arange(n_rows)), n_neighbors + 1, threads
+    )
     true_SK = without_self(truth, sample_S).positions
     exists_SK = true_SK != NO_POSITION
     true_lists_SK = np.full(true_SK.shape, -1, np.int64)

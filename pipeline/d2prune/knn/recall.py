@@ -89,7 +89,7 @@ def measure(found_SK: Float32, true_SK: Float32) -> Recall:
     last_S = np.where(exists_SK, true_SK, -np.inf).max(axis=1, initial=-np.inf)
     n_true_S = exists_SK.sum(axis=1)
     hits_S = np.minimum((found_SK <= last_S[:, None]).sum(axis=1), n_true_S)
-    return _interval(hits_S, n_true_S)
+    return _wilson_interval(hits_S, n_true_S)
 
 
 def choose_nprobe(true_lists_SK: Int64, probed_lists_SP: Int64, target_recall: float) -> int | None:
@@ -109,13 +109,13 @@ def choose_nprobe(true_lists_SK: Int64, probed_lists_SP: Int64, target_recall: f
     hits_S = np.zeros(len(true_lists_SK), np.int64)
     for nprobe in range(1, probed_lists_SP.shape[1] + 1):
         hits_S += (true_lists_SK == probed_lists_SP[:, nprobe - 1 : nprobe]).sum(axis=1)
-        recall = _interval(hits_S, n_true_S)
+        recall = _wilson_interval(hits_S, n_true_S)
         if recall.low >= target_recall or recall.value == 1.0:
             return nprobe
     return None
 
 
-def _interval(hits_S: Int64, n_true_S: Int64) -> Recall:
+def _wilson_interval(hits_S: Int64, n_true_S: Int64) -> Recall:
     """Return Wilson's interval for the effective sample size.
 
     Neighbours of one query are found or missed together, so the pairs count for fewer than they are.

@@ -41,7 +41,8 @@ class Step:
         whole_machine: the unit gets a machine to itself, and all its cores; otherwise each worker
             has one core.
         uses_gpu: the units multiply matrices, so they get the GPUs that the run has.
-        after: adds to the job what the receipts of all units say; raises if they are not acceptable.
+        after: returns the job with what the complete step adds to it; raises if its result is not
+            acceptable.
         keep: the units stay when the graph is complete; those of other steps are deleted.
     """
 
