@@ -190,7 +190,7 @@ def test_the_number_and_order_of_workers_do_not_change_the_graph(tmp_path, worke
 def test_a_worker_killed_on_ray_does_not_change_the_graph(tmp_path):
     rows = clustered(1200, copies=0.2)
     parts = embed(tmp_path / "embed", rows)
-    # Every step starts its own Ray workers, which takes seconds: the steps before the search run here.
+    # Every step starts its own Ray workers, which takes seconds: those before the search run here.
     with pytest.raises(InfrastructureError, match="killed"):
         build_graph(tmp_path, parts, PARAMS, SHARDED, Failing("search", 0))
     executor = OnRay(num_cpus=2)

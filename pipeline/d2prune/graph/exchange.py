@@ -1,7 +1,7 @@
 """Files through which units send rows to each other: records sorted by destination, behind an index.
 
     int64            number of destinations, G
-    G x (start, crc) offset of each destination's records, and their CRC-32; then one more start: the end
+    G x (start, crc) offset of each destination's records, and their CRC-32; then the end offset
     records          fixed-size numpy records, grouped by destination, in the order they were given
 
 Reading one destination takes two ranged reads: its index entry and its records.

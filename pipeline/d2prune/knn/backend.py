@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 Float32 = NDArray[np.float32]
 Int32 = NDArray[np.int32]
 
-# The trial: a few lists of the size they have in a pool of some millions, all visited by every query.
+# The trial: a few lists as large as in a pool of some millions, all visited by every query.
 _LISTS, _MEMBERS, _QUERIES, _N_BEST, _ATTEMPTS = 4, 1_024, 32_768, 6, 2
 
 

@@ -37,8 +37,8 @@ Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
 
 NO_POSITION = np.iinfo(np.int64).max
-# A tile's product (1,024 x 1,024 bfloat16 = 2 MB) about fits the second-level cache, and memory does
-# not grow with the list.
+# A tile's product (1,024 x 1,024 bfloat16 = 2 MB) about fits the second-level cache, and memory
+# does not grow with the list.
 TILE_QUERIES = 1024
 TILE_MEMBERS = 1024
 # Bounds that are tested together before any of them is looked at on its own.
@@ -107,7 +107,8 @@ class Members:
         Args:
             rows_MD: float32 [M, D], contiguous.
             positions_M: int64 [M].
-            centre_D: float32 [D], best near the list's centroid; None takes the mean. Changes speed only.
+            centre_D: float32 [D], best near the list's centroid; None takes the mean. Changes speed
+                only.
             precision: None takes the fastest of this machine. Changes speed only.
             projected: projections of the members; the queries then need theirs, of the same
                 `Projection`. Changes speed only.

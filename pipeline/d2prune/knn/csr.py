@@ -27,7 +27,7 @@ class Graph:
 
     Attributes:
         indptr: int64 [N+1]; row i is `indices[indptr[i]:indptr[i+1]]`.
-        indices: int64 [E], E directed edges (each undirected edge appears twice), ascending within a row.
+        indices: int64 [E], directed edges (each undirected edge twice), ascending within a row.
         sq_distances: float32 [E], squared Euclidean distance of each edge.
     """
 

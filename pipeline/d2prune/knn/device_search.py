@@ -170,7 +170,7 @@ class _Tile:
         self._queries, self._members, self._positions_M = queries, members, positions_M
         self.distances_TK, self.positions_TK = distances_TK, positions_TK
         self._errors_T = queries.errors + members.errors.max()
-        # The term of `_thresholds` that does not change, less the accumulation error of the products.
+        # The constant term of `_thresholds`, less the accumulation error of the products.
         slack_T = accumulation(queries.exact.shape[1]) * (queries.sq_norms + members.sq_norms.max()) + 1e-30
         self._highest_T = queries.sq_norms / 2 - slack_T * (1 + _MARGIN)
 

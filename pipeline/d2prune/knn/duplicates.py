@@ -63,7 +63,7 @@ def expand(top: TopK, groups: Groups, positions_N: Int64) -> TopK:
     """Replace each representative among the nearest by the rows of its group.
 
     Args:
-        top: K nearest representatives of each query; their positions are `positions_N[groups.first_R]`.
+        top: K nearest representatives of each query, at positions in `positions_N[groups.first_R]`.
         groups: of the members searched.
         positions_N: int64 [N], canonical position of each member row, ascending.
 

@@ -166,7 +166,8 @@ def _widen_halves(bits_ND: NDArray[np.uint16], out_ND: Float32) -> None:
         out_ND[n] = row_D
 
 
-# The default error model tests every division for zero, which prevents vectorisation: five times slower.
+# The default error model tests every division for zero, which prevents vectorisation and is five
+# times slower.
 @kernel(error_model="numpy")
 def _normalise(rows_ND: Float32, bounds: NDArray[np.int64], zeros_D: Float32) -> tuple[int, int]:
     """Normalise each side of each row in place, then the row as a whole if it has several sides.

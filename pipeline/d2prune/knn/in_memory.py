@@ -48,7 +48,7 @@ class KnnReport:
 
     Attributes:
         graph: the undirected graph.
-        neighbours: int64 [N, k], directed neighbours, nearest first; NO_POSITION where there is none.
+        neighbours: int64 [N, k], directed neighbours, nearest first; NO_POSITION if there are fewer.
         sq_distances: float32 [N, k], inf where there is none.
         nlist: lists searched; 0 if exact.
         nprobe: lists visited by each row; 0 if exact.
@@ -81,7 +81,7 @@ def knn_graph(
             exact, unless `nprobe` is given.
         seed: of the k-means sample and the recall samples.
         nlist: number of lists; None chooses from N.
-        nprobe: lists visited by each row, instead of a target; nprobe = nlist gives the exact graph.
+        nprobe: lists each row visits, instead of a target; nprobe = nlist gives the exact graph.
 
     Returns:
         Graph(indptr int64 [N+1], indices int64 [E], sq_distances float32 [E]); symmetric, rows

@@ -3,7 +3,7 @@
 Reads float32 rows; returns centred, rounded rows (`Rounded`) and their products. Invariant: let a'
 be the bfloat16 or float32 vector nearest to a - c, for any centre c. Then for rows a and b
 
-    | |a - b| - |a' - b'| | <= error(a) + error(b)      triangle inequality, errors measured row by row
+    | |a - b| - |a' - b'| | <= error(a) + error(b)      triangle inequality, errors measured per row
     |a' - b'|^2 = |a'|^2 + |b'|^2 - 2 a'.b'             where the computed a'.b' is wrong by at most
     output_error * |a'.b'| + accumulation(D) * (|a'|^2 + |b'|^2)/2
 
@@ -48,7 +48,7 @@ class Rounded:
     """Rows minus a centre, rounded, with what the bound needs.
 
     Attributes:
-        values: bits of the rounded rows, then zeros: uint16 [P, D] (bfloat16) or float32 [P, D], P >= R.
+        values: rounded rows, then rows of zeros: bits of bfloat16 as uint16, or float32, [>= R, D].
         sq_norms: float32 [R], squared norms of the rounded rows.
         errors: float32 [R], upper bounds of the norm of the rounding error.
     """
@@ -80,7 +80,7 @@ def round_rows(
         index_R: int64 [R].
         centre_D: float32 [D], any value.
         precision: of the rounded rows.
-        queries: whether these are the queries of a product, not its members; changes the padding only.
+        queries: whether these are queries rather than members; changes the padding only.
 
     Returns:
         The rounded rows and their bounds.

@@ -1,4 +1,4 @@
-"""Projections: short vectors in place of rows, multiplied in their place because they are cheaper.
+"""Projections: short vectors that stand in for rows in matrix products, because they are cheaper.
 
 Reads float32 rows; returns vectors of PROJECTED_DIMS dimensions. Invariant: a projection never
 lengthens a distance beyond its stated error,
@@ -10,8 +10,8 @@ members as those of rows do (`products`), at a quarter of the work for 512 dimen
 rounding, projections change speed only.
 
 The map has one coordinate per principal axis of the rows, and one more for the norm of the
-residual; the residual norm lengthens nothing, because | |u| - |v| | <= |u - v|. It matters most between
-rows and centroids: centroids are means, and have almost no residual.
+residual, which lengthens nothing either: | |u| - |v| | <= |u - v|. The residual matters most
+between rows and centroids, because centroids are means and have almost none.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ _FIT_ROWS = 2048
 # energy, unlike those of isotropic noise.
 _LEAST_DIMS = 2 * PROJECTED_DIMS
 _LEAST_SHARE = 0.85
-# Projecting a row takes PROJECTED_DIMS float32 products, each several times dearer than the ones it
-# shortens. Fitting takes 50 ms.
+# Projecting a row takes PROJECTED_DIMS float32 products, each several times as expensive as one of
+# the products it replaces. Fitting takes 50 ms.
 _LEAST_PAIRS_PER_ROW = 4 * PROJECTED_DIMS
 _LEAST_PRODUCTS = 2**33
 # Dimensions summed by one matrix product. Adding these partial sums one by one keeps the rounding

@@ -25,9 +25,9 @@ from d2prune.knn.projections import ProjectedRows, Projection
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
 
-# 100,000 x 512 rows in 632 lists reach recall 0.95 with 14 probes after 4 iterations, 13 after 8 (40
-# rows a list), and 12 after faiss's default (10, 256 rows a list), which takes 7 to 15 times the
-# training. Lists are scanned only once, so longer training does not pay.
+# 100,000 x 512 rows in 632 lists reach recall 0.95 with 14 probes after 4 iterations, 13 after 8
+# (40 rows a list), and 12 after faiss's default (10 on 256 rows a list), which takes 7 to 15 times
+# the training. Lists are scanned only once, so longer training does not pay.
 TRAINING_ROWS_PER_LIST = 32
 ITERATIONS = 4
 FLAT_LISTS = 65_536
@@ -48,7 +48,7 @@ def default_nlist(n_rows: int) -> int:
         n_rows: N.
 
     Returns:
-        3 sqrt(N) below 100 million rows, 262,144 below a billion, then 1,048,576; never more than N.
+        3 sqrt(N), at most N, below 100 million rows; 262,144 below a billion; then 1,048,576.
     """
     if n_rows < 100_000_000:
         return max(1, min(round(3 * math.sqrt(n_rows)), n_rows))
@@ -151,7 +151,7 @@ class Quantiser:
             projected: projections of the rows, by this quantiser's projection; changes speed only.
 
         Returns:
-            [N, P]; positions are list numbers, NO_POSITION after the last one found (two levels only).
+            [N, P]; positions are list numbers. With two levels, NO_POSITION after the last one found.
         """
         top = TopK.empty(len(rows_ND), nprobe)
         if self._upper is not None:

@@ -83,7 +83,7 @@ def measure(found_SK: Float32, true_SK: Float32) -> Recall:
 
     Args:
         found_SK: float32 [S, K], squared distances found, ascending; inf where none was found.
-        true_SK: float32 [S, K], squared distances by brute force; inf where the pool has no more rows.
+        true_SK: float32 [S, K], squared distances by brute force; inf where the pool ran out of rows.
     """
     exists_SK = np.isfinite(true_SK)
     last_S = np.where(exists_SK, true_SK, -np.inf).max(axis=1, initial=-np.inf)
@@ -95,7 +95,8 @@ def measure(found_SK: Float32, true_SK: Float32) -> Recall:
 def choose_nprobe(true_lists_SK: Int64, probed_lists_SP: Int64, target_recall: float) -> int | None:
     """Return the smallest nprobe whose recall reaches the target with 97.5 % confidence.
 
-    Needs no search: a true neighbour is found if and only if its home list is among the first nprobe.
+    Needs no search: a true neighbour is found if and only if its home list is one of the first
+    nprobe.
 
     Args:
         true_lists_SK: int64 [S, K], home list of each true neighbour; -1 where there is none.
@@ -118,7 +119,8 @@ def choose_nprobe(true_lists_SK: Int64, probed_lists_SP: Int64, target_recall: f
 def _wilson_interval(hits_S: Int64, n_true_S: Int64) -> Recall:
     """Return Wilson's interval for the effective sample size.
 
-    Neighbours of one query are found or missed together, so the pairs count for fewer than they are.
+    Neighbours of one query are found or missed together, so the effective size is below the number
+    of pairs.
     """
     n_pairs, n_queries = int(n_true_S.sum()), len(hits_S)
     if n_pairs == 0:

@@ -116,7 +116,7 @@ def measured_recall(job: Job, found_SK: Float32) -> Recall | None:
 
     Args:
         job: step `truth` is complete.
-        found_SK: float32 [S, K], squared distances of the neighbours found for the sample, by position.
+        found_SK: float32 [S, K], squared distances of the sample's neighbours, by its position.
     """
     if len(found_SK) == 0:
         return None

@@ -148,7 +148,7 @@ class _Members:
         partition_L = job.array("layout", 0, PARTITIONS)
         numbers = np.flatnonzero(partition_L == partition)
         self.centroids: Float32 = job.array("quantiser", 0, CENTROIDS)[numbers]
-        # List number in the pool -> in this partition; the extra last entry maps -1 (no list) to -1.
+        # Number of a list in the pool -> in this partition; the extra last entry maps -1 to -1.
         self.local = np.full(len(partition_L) + 1, -1, np.int32)
         self.local[numbers] = np.arange(len(numbers))
         homes, positions = [], []
