@@ -10,8 +10,9 @@ import pytest
 from d2prune.d2.budget import drop_mask
 from d2prune.errors import InfrastructureError, UserError
 from d2prune.execution import InProcess, OnRay, Resources
-from d2prune.graph.build import delete_intermediate_units, other_unit_keys
+from d2prune.graph.build import delete_intermediate_units, other_unit_keys, plan_job
 from d2prune.graph.params import Layout
+from d2prune.graph.steps.sequence import STEPS
 from d2prune.knn.features import features
 from d2prune.knn.projections import ProjectedRows
 from d2prune.parts.neighbors import read_graph
@@ -260,3 +261,12 @@ def test_a_degenerate_embedding_is_reported_with_its_shard_and_key(tmp_path, lay
     )
     with pytest.raises(UserError, match=sample):
         build_graph(tmp_path, parts, PARAMS, layout, InProcess())
+
+
+def test_unit_keys_depend_on_the_layout_only_in_the_steps_that_name_it(tmp_path):
+    parts = embed(tmp_path / "embed", clustered(100))
+    job = plan_job(str(tmp_path / "embed"), parts, "e" * 32, str(tmp_path / "graph"), PARAMS, SHARDED)
+    for name in ("buckets", "partitions", "slices"):
+        other = replace(job, **{name: getattr(job, name) + 1})
+        changed = {step.name for step in STEPS if other.key(step.name) != job.key(step.name)}
+        assert changed == {step.name for step in STEPS if name in step.layout}

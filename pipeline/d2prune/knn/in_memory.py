@@ -48,7 +48,7 @@ class KnnReport:
 
     Attributes:
         graph: the undirected graph.
-        neighbours: int64 [N, k], directed neighbours, nearest first; NO_POSITION if there are fewer.
+        neighbours: int64 [N, k], directed neighbours, nearest first; NO_POSITION if fewer exist.
         sq_distances: float32 [N, k], inf where there is none.
         nlist: lists searched; 0 if exact.
         nprobe: lists visited by each row; 0 if exact.

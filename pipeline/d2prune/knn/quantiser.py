@@ -151,7 +151,7 @@ class Quantiser:
             projected: projections of the rows, by this quantiser's projection; changes speed only.
 
         Returns:
-            [N, P]; positions are list numbers. With two levels, NO_POSITION after the last one found.
+            [N, P]; positions are list numbers. With two levels, NO_POSITION where none was found.
         """
         top = TopK.empty(len(rows_ND), nprobe)
         if self._upper is not None:

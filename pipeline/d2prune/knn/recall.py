@@ -83,7 +83,7 @@ def measure(found_SK: Float32, true_SK: Float32) -> Recall:
 
     Args:
         found_SK: float32 [S, K], squared distances found, ascending; inf where none was found.
-        true_SK: float32 [S, K], squared distances by brute force; inf where the pool ran out of rows.
+        true_SK: float32 [S, K], squared distances by brute force; inf where the pool has no more.
     """
     exists_SK = np.isfinite(true_SK)
     last_S = np.where(exists_SK, true_SK, -np.inf).max(axis=1, initial=-np.inf)
