@@ -23,12 +23,13 @@ from numpy.typing import NDArray
 from benchmarks.embed import matmul_rate
 from d2prune.compiled.threads import available_cores
 from d2prune.knn import backend
-from d2prune.knn.build import knn_graph_report, probes, search_in_memory, tuned_nprobe
 from d2prune.knn.device_search import DeviceSearch
+from d2prune.knn.in_memory import knn_graph_report, search_in_memory
 from d2prune.knn.lists import search_lists
 from d2prune.knn.merge import without_self
+from d2prune.knn.probes import find_probes, tune_nprobe
 from d2prune.knn.quantiser import Quantiser, default_nlist, train, training_sample
-from d2prune.knn.recall import brute_force, measure, samples
+from d2prune.knn.recall import brute_force, measure, recall_samples
 from d2prune.knn.symmetrise import symmetrise
 
 Float32 = NDArray[np.float32]
@@ -65,7 +66,7 @@ def pool(n_rows: int, n_dims: int, device: str) -> Float32:
 def search_with(name: str) -> None:
     """Let every search be that of the cores or that of the card from here on."""
     chosen = search_lists if name == "cpu" else DeviceSearch("cuda" if torch.cuda.is_available() else "cpu")
-    backend.list_search = lambda n_dims: chosen  # type: ignore[assignment]
+    backend.choose_search = lambda n_dims: chosen  # type: ignore[assignment]
 
 
 def check(n_rows: int, n_dims: int) -> None:
@@ -109,7 +110,7 @@ def measure_steps(rows: Float32, search: str, target: float) -> None:
     print(f"\n{n_rows:,} x {n_dims}, searches of the {search}, {threads} threads\n")
     steps = Steps()
     nlist = default_nlist(n_rows)
-    sample_S, checked_S = samples(n_rows, 1000, 0)
+    sample_S, checked_S = recall_samples(n_rows, 1000, 0)
     quantiser = Quantiser(train(rows[training_sample(n_rows, nlist, 0)], nlist, 0, threads=threads))
     steps.done("train", f"{nlist} lists")
 
@@ -119,9 +120,9 @@ def measure_steps(rows: Float32, search: str, target: float) -> None:
 
     true = truth(sample_S)
     homes = quantiser.nearest(rows[true.positions.ravel()], 1, threads).positions.reshape(-1, K)
-    nprobe = tuned_nprobe(quantiser, rows[sample_S], homes, target, threads)
+    nprobe = tune_nprobe(quantiser, rows[sample_S], homes, target, threads)
     steps.done("tune", f"nprobe {nprobe}")
-    probes_RP = probes(quantiser, rows, nprobe, threads)
+    probes_RP = find_probes(quantiser, rows, nprobe, threads)
     steps.done("assign")
     top = search_in_memory(rows, np.arange(n_rows), quantiser.centroids, probes_RP, K + 1, threads)
     seconds = steps.done("search")

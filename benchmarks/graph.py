@@ -35,7 +35,8 @@ from numpy.typing import NDArray
 
 from d2prune.compiled.threads import available_cores
 from d2prune.knn.block_search import TopK
-from d2prune.knn.build import knn_graph_report, tuned_nprobe
+from d2prune.knn.in_memory import knn_graph_report
+from d2prune.knn.probes import tune_nprobe
 from d2prune.knn.quantiser import Quantiser, default_nlist, train, training_sample
 from d2prune.knn.recall import brute_force, measure
 
@@ -135,7 +136,7 @@ def ours(rows: Float32, threads: int, clock: Clock, _: int) -> tuple[Float32, st
     nlist, tuning = default_nlist(len(rows)), Tuning(rows)
     quantiser = Quantiser(train(rows[training_sample(len(rows), nlist, 0)], nlist, 0, threads=threads))
     true_lists = quantiser.nearest(rows[tuning.neighbours.ravel()], 1, threads).positions.reshape(-1, K)
-    nprobe = tuned_nprobe(quantiser, rows[tuning.sample], true_lists, TARGET, threads)
+    nprobe = tune_nprobe(quantiser, rows[tuning.sample], true_lists, TARGET, threads)
     with clock:
         report = knn_graph_report(rows, K, nlist=nlist, nprobe=nprobe, threads=threads, recall_queries=0)
     return report.sq_distances, f"nlist {nlist}, nprobe {nprobe}"

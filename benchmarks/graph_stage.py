@@ -151,10 +151,11 @@ def main() -> None:
             layout = Layout(
                 whole_below=0, partitions=partitions, batch_rows=options.batch, visitors=options.visitors
             )
-            job = build.plan(embed, parts, "benchmark", str(Path(folder) / "graph"), params, layout)
+            job = build.plan_job(embed, parts, "benchmark", str(Path(folder) / "graph"), params, layout)
             executor = FreshProcesses(options.workers, limit_bytes)
             started = time.perf_counter()
-            job, _, facts = build.build(job, executor, Resources(), Resources())
+            job, _ = build.build_graph(job, executor, Resources(), Resources())
+            facts = job.facts
             wall = time.perf_counter() - started
             searched = [job.receipt("search", index).counters for index in range(partitions * job.slices)]
             written = sum(path.stat().st_size for path in Path(folder).rglob("*.bin")) / 2**20

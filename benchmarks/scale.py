@@ -168,8 +168,10 @@ def measure(n_rows: int, options: Options) -> tuple[dict[str, float], dict[str, 
     ledger, begin = Ledger(place), time.monotonic()
     executor = FreshProcesses(options.workers, None, ledger.note)
     params = GraphParams("image", 5, options.recall, None, None, 0, None, 0.0)
-    job = graph_stage.plan(folders["embed"], parts, "scale", folders["graph"], params, Layout(whole_below=0))
-    job, graph, facts = graph_stage.build(job, executor, ONE, ONE)
+    layout = Layout(whole_below=0)
+    job = graph_stage.plan_job(folders["embed"], parts, "scale", folders["graph"], params, layout)
+    job, graph = graph_stage.build_graph(job, executor, ONE, ONE)
+    facts = job.facts
     pool = Pool(folders["embed"], parts, folders["graph"], tuple(graph), folders["rank"])
     members = max(2, -(-n_rows // options.rows_per_member))
     ranked = rank(pool, members, ledger)

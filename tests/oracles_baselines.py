@@ -13,7 +13,7 @@ from tests.oracles_scores import added
 
 
 def sq(a, b):
-    """The canonical squared distance (tests/graph/test_distances.py checks it)."""
+    """The canonical squared distance (tests/knn/test_distances.py checks it)."""
     return float(sq_distance(np.ascontiguousarray(a), np.ascontiguousarray(b)))
 
 

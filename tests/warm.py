@@ -11,7 +11,7 @@ import numpy as np
 
 from d2prune.config.model import RunConfig
 from d2prune.execution import InProcess
-from d2prune.knn.build import knn_graph_report
+from d2prune.knn.in_memory import knn_graph_report
 from d2prune.reshard.reshard import reshard
 from d2prune.runs.driver import run
 from tests.pools import write_pool

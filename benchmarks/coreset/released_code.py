@@ -26,7 +26,7 @@ from d2prune import scores, store
 from d2prune.d2.api import select
 from d2prune.d2.budget import ranking, top
 from d2prune.errors import UserError
-from d2prune.knn.build import knn_graph
+from d2prune.knn.in_memory import knn_graph
 from d2prune.knn.csr import Graph
 from d2prune.rank.methods import Baseline
 from d2prune.rank.pool import Pool, read_features

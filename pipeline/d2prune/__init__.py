@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from d2prune.config.model import RunConfig
     from d2prune.d2.api import selection_scores
     from d2prune.d2.coreset import Coreset, d2_prune
-    from d2prune.knn.build import knn_graph
+    from d2prune.knn.in_memory import knn_graph
     from d2prune.knn.csr import Graph
     from d2prune.runs.driver import run
 
@@ -22,7 +22,7 @@ _PUBLIC = {
     "Graph": "d2prune.knn.csr",
     "RunConfig": "d2prune.config.model",
     "d2_prune": "d2prune.d2.coreset",
-    "knn_graph": "d2prune.knn.build",
+    "knn_graph": "d2prune.knn.in_memory",
     "run": "d2prune.runs.driver",
     "selection_scores": "d2prune.d2.api",
 }

@@ -1,4 +1,4 @@
-"""Embed artifacts of invented embeddings, and the graph that one machine's memory gives."""
+"""Embed artifacts of synthetic embeddings, and the graph that is built from them in memory."""
 
 import itertools
 import json
@@ -10,10 +10,8 @@ import pyarrow as pa
 from d2prune.execution import Resources
 from d2prune.graph import build
 from d2prune.graph.params import GraphParams
-from d2prune.graph.steps.run import facts_of
-from d2prune.knn import projections
-from d2prune.knn.build import knn_graph_report
 from d2prune.knn.csr import Graph
+from d2prune.knn.in_memory import knn_graph_report
 from d2prune.parts.neighbors import read_graph
 from d2prune.store import artifacts, columns
 
@@ -22,20 +20,20 @@ ONE = Resources()
 
 
 def clustered(n_rows, n_dims=12, seed=0, copies=0.0):
-    """Float16 rows in clusters; a share of them are copies of others."""
+    """Float16 rows in clusters; a share `copies` of them repeats other rows."""
     rng = np.random.default_rng(seed)
     centres = rng.normal(size=(max(1, n_rows // 40), n_dims))
     rows = (centres[rng.integers(0, len(centres), n_rows)] + 0.6 * rng.normal(size=(n_rows, n_dims))).astype(
         np.float16
     )
     copied = rng.random(n_rows) < copies
-    # From a few rows only, so that groups of many copies span all parts.
+    # Copies of a few rows only, so that large groups span all parts.
     rows[copied] = rows[rng.integers(0, max(1, n_rows // 50), copied.sum())]
     return rows
 
 
 def embed(folder, image, text=None, n_parts=5, score=None):
-    """Commit an embed artifact with parts of unequal size, one of them empty; returns its receipts."""
+    """Commit an embed artifact with parts of unequal size, one of them empty; return its receipts."""
     n_rows = len(image)
     cuts = np.sort(np.random.default_rng(7).integers(0, n_rows + 1, n_parts - 2))
     bounds = [0, *cuts.tolist(), cuts[0] if n_parts > 2 else 0, n_rows]
@@ -58,14 +56,15 @@ def embed(folder, image, text=None, n_parts=5, score=None):
 
 
 def build_graph(work_dir, parts, params, layout, executor, many=ONE):
-    """The graph stage on its own: job, receipts, facts."""
+    """Run the graph stage alone; return job, receipts and facts."""
     work_dir = Path(work_dir)
-    job = build.plan(str(work_dir / "embed"), parts, "e" * 32, str(work_dir / "graph"), params, layout)
-    return build.build_graph(job, executor, ONE, many)
+    job = build.plan_job(str(work_dir / "embed"), parts, "e" * 32, str(work_dir / "graph"), params, layout)
+    job, receipts = build.build_graph(job, executor, ONE, many)
+    return job, receipts, job.facts
 
 
 def same_bytes(job, receipts, facts, expected_graph, expected_facts):
-    """Assert that a stage's result is a graph of memory, every bit of it."""
+    """Assert that a stage's result equals a graph built in memory, bit for bit."""
     graph, _ = read_graph(job.folder, receipts)
     graph.validate()
     for name in ("indptr", "indices", "sq_distances"):
@@ -74,7 +73,7 @@ def same_bytes(job, receipts, facts, expected_graph, expected_facts):
 
 
 def in_memory(rows, params, kept=None):
-    """Graph and facts by `knn_graph_report` on the kept rows, spread over all."""
+    """Graph and facts by `knn_graph_report` on the kept rows, as a graph of all rows."""
     kept = np.arange(len(rows)) if kept is None else kept
     report = knn_graph_report(
         rows[kept], params.n_neighbors, params.target_recall, params.seed, params.nlist, params.nprobe
@@ -84,12 +83,12 @@ def in_memory(rows, params, kept=None):
     graph = Graph(
         np.concatenate([[0], np.cumsum(degree)]), kept[report.graph.indices], report.graph.sq_distances
     )
-    return graph, facts_of(params.n_neighbors, report.nlist, report.nprobe, report.recall)
-
-
-def always_by_images(patch):
-    """Have every search compare images of eight dimensions, however small the pool."""
-    for name, value in (("IMAGE_DIMS", 8), ("_LEAST_DIMS", 9), ("_LEAST_SHARE", 0.0), ("_SUMMED", 5)):
-        patch.setattr(projections, name, value)
-    patch.setattr(projections, "_LEAST_PRODUCTS", 0)
-    patch.setattr(projections, "_LEAST_PAIRS_PER_ROW", 0)
+    facts = {"n_neighbors": params.n_neighbors, "nlist": report.nlist, "nprobe": report.nprobe}
+    if report.recall is not None:
+        facts |= {
+            "recall": report.recall.value,
+            "recall_low": report.recall.low,
+            "recall_high": report.recall.high,
+            "recall_queries": report.recall.n_queries,
+        }
+    return graph, facts

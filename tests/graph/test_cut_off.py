@@ -24,5 +24,5 @@ def test_equals_drop_mask(tmp_path, fraction, seed):
         for i, (start, stop) in enumerate(itertools.pairwise(bounds))
     ]
     cut_off = find_cut_off(str(tmp_path), parts, "aum", fraction)
-    masks = [cut_off.of_part(str(tmp_path), i, part) for i, part in enumerate(parts)]
+    masks = [cut_off.drop_mask(str(tmp_path), i, part) for i, part in enumerate(parts)]
     assert np.concatenate(masks).tolist() == drop_mask(score, fraction).tolist()

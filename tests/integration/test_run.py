@@ -54,13 +54,14 @@ def test_tables_of_embeddings_too(configure, tmp_path, on_ray, monkeypatch):
 def test_a_graph_in_shards_writes_the_same_bytes(configure, tmp_path, monkeypatch):
     lists = {"graph__nlist": 6, "graph__nprobe": 3}
     run(configure(work_dir=str(tmp_path / "w1"), output=str(tmp_path / "o1"), **lists), InProcess())
-    monkeypatch.setattr("d2prune.graph.params.Layout", partial(Layout, whole_below=1, partitions=3))
+    monkeypatch.setattr("d2prune.graph.stage.Layout", partial(Layout, whole_below=1, partitions=3))
     run(
         configure(work_dir=str(tmp_path / "w2"), output=str(tmp_path / "o2"), ray__workers=2, **lists),
         InProcess(),
     )
     assert tree(tmp_path / "o1") == tree(tmp_path / "o2")
-    assert list(Path(tmp_path, "w1", "graph").glob("*/manifest.json"))
+    assert list(Path(tmp_path, "w1", "graph").glob("units/whole-*"))
+    assert list(Path(tmp_path, "w2", "graph").glob("units/quantiser-*"))
     one, other = (next(Path(tmp_path, folder, "graph").glob("*/manifest.json")) for folder in ("w1", "w2"))
     assert json.loads(one.read_text())["units"] == json.loads(other.read_text())["units"]
 

@@ -8,7 +8,7 @@ import pytest
 from d2prune.d2 import coreset
 from d2prune.d2.coreset import DROPPED, d2_prune
 from d2prune.errors import UserError
-from d2prune.knn.build import knn_graph
+from d2prune.knn.in_memory import knn_graph
 from tests.oracles import naive_d2
 
 

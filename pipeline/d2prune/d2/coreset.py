@@ -105,7 +105,7 @@ def d2_prune(
         )
 
     # Imported here: searching neighbours pulls in much that ranking a ready graph does not need.
-    from d2prune.knn.build import knn_graph
+    from d2prune.knn.in_memory import knn_graph
 
     graph = knn_graph(embeddings[left], n_neighbors, target_recall)
     result = select(graph, scores[left], gamma_forward, gamma_reverse)

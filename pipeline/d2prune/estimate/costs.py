@@ -185,7 +185,7 @@ def _embed(work: Workload, rates: Rates, fleet: Fleet) -> StagePlan:
 
 
 def _graph(work: Workload, rates: Rates, fleet: Fleet) -> StagePlan:
-    from d2prune.graph.steps.run import choose_partitions
+    from d2prune.graph.params import choose_partitions
 
     row = work.dimension * work.sides * 2
     read, written = float(work.samples * row), work.samples * 2.0 * work.n_neighbors * 12

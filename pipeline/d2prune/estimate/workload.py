@@ -67,7 +67,7 @@ def workload(config: RunConfig, samples: int | None, found: Calibrated | None = 
         shards = max(1, -(-samples // SHARD_SAMPLES))
     select, graph = config.select, config.graph
     # Lists are chosen from 5,000 rows on (graph.knn.EXACT_BELOW), never without a target to reach.
-    from d2prune.knn.build import wants_lists
+    from d2prune.knn.in_memory import wants_lists
 
     dimensions = found.dimensions if found else _dimensions(config)
     names = [*config.embed.models]

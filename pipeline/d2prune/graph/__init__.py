@@ -1,1 +1,1 @@
-"""The kNN graph: its container, and how it is built and measured."""
+"""The graph stage: builds the kNN graph of the pool, in one worker or in steps over many."""

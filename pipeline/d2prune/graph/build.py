@@ -1,35 +1,34 @@
-"""The graph stage: embeddings of the whole pool -> undirected kNN graph, one unit per input shard.
+"""Builds the graph: picks the steps for the size of the pool, runs them, and checks the result.
 
-Reads the embed artifact's embeddings, writes `neighbors.parquet` (schemas.NEIGHBORS) per input
-shard, row-aligned with its part. Small pools and exact searches are done by one worker in memory,
-all others by the steps of `sharded`: same bytes. Invariant: the graph depends on the embeddings and
-the params only, never on workers or layout.
+Reads the embeddings of the embed artifact; writes `neighbors.parquet` (schemas.NEIGHBORS), one unit
+per input shard, row-aligned with its part. One worker builds small pools and exact graphs in
+memory; the steps of `steps.sequence` build all others, with the same bytes. Invariant: the graph
+depends on the embeddings and the parameters only, never on workers or layout.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 from typing import Any
 
-import numpy as np
-
-from d2prune.errors import UserError
+from d2prune import store
 from d2prune.execution import Executor, Resources
 from d2prune.graph.cut_off import find_cut_off
-from d2prune.graph.params import GraphParams, Layout
-from d2prune.graph.steps import run as sharded
-from d2prune.graph.steps.edges import check_symmetry, commit_rows
-from d2prune.graph.steps.job import Job, StepWorker, checked_features, units
-from d2prune.knn.build import knn_graph_report, wants_lists
-from d2prune.knn.csr import Graph
-from d2prune.knn.recall import Recall
+from d2prune.graph.params import GraphParams, Layout, choose_buckets
+from d2prune.graph.steps.edges import check_symmetry
+from d2prune.graph.steps.job import Job
+from d2prune.graph.steps.sequence import IN_MEMORY, SHARDED, STEPS
+from d2prune.graph.steps.step import Step, StepUnit, StepWorker, once, step_key
+from d2prune.knn.in_memory import wants_lists
 from d2prune.stage.units import Work, run_units
 from d2prune.store import artifacts
 from d2prune.store.artifacts import Receipt
 
 
-def plan(
+def plan_job(
     embed_folder: str,
     parts: Sequence[Receipt],
     embed_fingerprint: str,
@@ -37,97 +36,98 @@ def plan(
     params: GraphParams,
     layout: Layout,
 ) -> Job:
-    """The job of a pool whose embeddings lie in `parts`, in canonical order.
+    """Describe the graph to build.
+
+    Args:
+        embed_folder: `work_dir/embed`.
+        parts: units of the embed artifact, in canonical order.
+        embed_fingerprint: of the embed artifact.
+        folder: `work_dir/graph`.
+        params: of the stage.
+        layout: how to divide the work.
 
     Raises:
-        UserError: there is no such score as `drop_score`.
+        UserError: the pool has no score named `drop_score`.
     """
-    job = Job(embed_folder, tuple(parts), embed_fingerprint, folder, params, layout)
-    if params.drop_score is None:
-        return job
-    return job.with_layout(
-        cut_off=find_cut_off(embed_folder, job.parts, params.drop_score, params.drop_fraction)
-    )
+    job = Job(STEPS, embed_folder, tuple(parts), embed_fingerprint, folder, params, layout)
+    cut_off = None
+    if params.drop_score is not None:
+        cut_off = find_cut_off(embed_folder, job.parts, params.drop_score, params.drop_fraction)
+    return replace(job, cut_off=cut_off, buckets=layout.buckets or choose_buckets(len(job.spans)))
 
 
 def build_graph(
-    job: Job, executor: Executor, one: Resources, many: Resources
-) -> tuple[Job, list[Receipt], dict[str, Any]]:
-    """Build the graph and check it.
+    job: Job, executor: Executor, whole_machine: Resources, one_core: Resources
+) -> tuple[Job, list[Receipt]]:
+    """Run the steps that are not complete, and check the graph.
 
     Args:
-        job: from `plan`.
-        executor: where units run.
-        one: of a worker that has a machine to itself.
-        many: of the others.
+        job: from `plan_job`.
+        executor: runs the units.
+        whole_machine: resources of a step that runs as one unit on a machine of its own.
+        one_core: resources of a worker of the other steps.
 
     Returns:
-        The job with what became known of it, for `clean`; one receipt per part; the facts of the artifact.
+        The job with everything its steps found out, and one receipt per part, in canonical order.
 
     Raises:
-        UserError: an embedding is not finite or is zero, or the recall asked for is out of reach.
+        UserError: an embedding is zero or not finite, or the target recall was missed.
         BooksError: the graph is not symmetric.
     """
-    params = job.params
-    n_rows = int(job.starts[-1])
-    if params.drop_score is not None:
-        n_rows -= math.floor(n_rows * Fraction(repr(float(params.drop_fraction))))
-    if wants_lists(n_rows, params.target_recall, params.nprobe) and n_rows >= job.layout.whole_below:
-        job, receipts, facts = sharded.build(job, executor, one, many, partial(_check_recall, params))
-    else:
-        (unit,) = units(job, "whole", 1)
-        work = Work("graph", job.folder, [unit], partial(StepWorker, job, whole), one)
-        (done,) = run_units(work, executor)
-        facts = dict(done.facts)
+    steps = _choose_steps(job)
+    for step in steps:
+        label = f"graph: {step.name}" if len(steps) > 1 else "graph"
+        receipts = _run_step(step, label, job, executor, whole_machine, one_core)
+        job = step.after(job, receipts)
+    if steps == IN_MEMORY:
+        # Its one unit has committed the units of all parts.
         receipts = [job.receipt("neighbors", part) for part in range(len(job.parts))]
     check_symmetry(receipts)
-    return job, receipts, facts
+    return job, receipts
 
 
-def whole(job: Job, _: int) -> Receipt:
-    """Build the graph of a pool that fits a machine's memory; commits all parts' units, then one with the facts."""
-    params = job.params
-    cut_off_N = np.zeros(int(job.starts[-1]), bool)
-    blocks = []
-    for part, receipt in enumerate(job.parts):
-        start, stop = (int(bound) for bound in job.starts[part : part + 2])
-        blocks.append(checked_features(job, part)[1])
-        if job.cut_off is not None:
-            cut_off_N[start:stop] = job.cut_off.of_part(job.embed_folder, part, receipt)
-    kept_K = np.flatnonzero(~cut_off_N)
-    report = knn_graph_report(
-        np.concatenate(blocks)[kept_K],
-        n_neighbors=params.n_neighbors,
-        target_recall=params.target_recall,
-        seed=params.seed,
-        nlist=params.nlist,
-        nprobe=params.nprobe,
-    )
-    if report.recall is not None:
-        _check_recall(params, report.recall, report.nprobe, report.nlist)
-    degree_N = np.zeros(len(cut_off_N), np.int64)
-    degree_N[kept_K] = np.diff(report.graph.indptr)
-    indptr = np.concatenate([[0], np.cumsum(degree_N)])
-    indices = kept_K[report.graph.indices]
-    for part in range(len(job.parts)):
-        start, stop = (int(bound) for bound in job.starts[part : part + 2])
-        edges = slice(indptr[start], indptr[stop])
-        rows = Graph(
-            indptr[start : stop + 1] - indptr[start], indices[edges], report.graph.sq_distances[edges]
-        )
-        commit_rows(job, part, rows, cut_off_N[start:stop])
-    facts = sharded.facts_of(params.n_neighbors, report.nlist, report.nprobe, report.recall)
-    return artifacts.commit_unit(job.folder, job.key("whole"), {}, {}, facts)
+def delete_intermediate_units(job: Job) -> None:
+    """Delete the units that a complete graph does not need; `job` is the one `build_graph` returned."""
+    keys = [
+        job.key(step.name, index)
+        for step in _choose_steps(job)
+        if not step.keep
+        for index in range(step.count_units(job))
+    ]
+
+    def delete(key: str) -> None:
+        # The receipt first: a unit without one counts as incomplete, whatever other files remain.
+        store.delete([artifacts.unit_url(job.folder, key, artifacts.RECEIPT)])
+        store.delete([file.url for file in store.list_files(artifacts.unit_url(job.folder, key, "*"))])
+
+    with ThreadPoolExecutor(16) as threads:
+        list(threads.map(delete, keys))
 
 
-def _check_recall(params: GraphParams, recall: Recall, nprobe: int, nlist: int) -> None:
-    """Refuse a graph that misses the target even at the upper end of the interval.
+def other_unit_keys(manifest: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the keys of the units that are kept beside those a manifest lists, such as the centroids."""
+    for step in STEPS:
+        if step.keep and step.count_units is once:
+            yield step_key(step.name, 0, manifest["params"], manifest["inputs"]["embed"])
 
-    Raises:
-        UserError: says what was measured.
-    """
-    if params.target_recall is not None and recall.high < params.target_recall:
-        raise UserError(
-            f"graph.target_recall {params.target_recall}: measured {recall.value:.4f} (95 %: {recall.low:.4f} "
-            f"to {recall.high:.4f}) with nprobe {nprobe} of {nlist}; give a larger graph.nprobe"
-        )
+
+def _choose_steps(job: Job) -> tuple[Step, ...]:
+    """Return the steps for a pool of this size."""
+    params, n_rows = job.params, len(job.spans)
+    if params.drop_score is not None:
+        n_rows -= math.floor(n_rows * Fraction(repr(float(params.drop_fraction))))
+    in_lists = wants_lists(n_rows, params.target_recall, params.nprobe)
+    return SHARDED if in_lists and n_rows >= job.layout.whole_below else IN_MEMORY
+
+
+def _run_step(
+    step: Step, label: str, job: Job, executor: Executor, whole_machine: Resources, one_core: Resources
+) -> list[Receipt]:
+    resources, threads = one_core, job.layout.threads
+    if step.whole_machine:
+        resources, threads = whole_machine, max(threads, int(whole_machine.num_cpus))
+    if not step.uses_gpu:
+        resources = replace(resources, num_gpus=0)
+    units = [StepUnit(job.key(step.name, index), index) for index in range(step.count_units(job))]
+    worker = partial(StepWorker, replace(job, layout=replace(job.layout, threads=threads)), step.run)
+    return run_units(Work(label, job.folder, units, worker, resources), executor)

@@ -1,10 +1,10 @@
-"""Files through which units send rows to each other: records sorted by destination, behind an index of destinations.
+"""Files through which units send rows to each other: records sorted by destination, behind an index.
 
     int64            number of destinations, G
-    G x (start, crc) where each destination's records start, and their CRC-32; then one more start, the end
-    records          a fixed-size numpy record each, those of one destination together, in the order they were given
+    G x (start, crc) offset of each destination's records, and their CRC-32; then the end offset
+    records          fixed-size numpy records, grouped by destination, in the order they were given
 
-A reader of one destination fetches its index entry and its records, and nothing else: two ranged reads.
+Reading one destination takes two ranged reads: its index entry and its records.
 """
 
 import io
@@ -27,23 +27,23 @@ _READERS = 8
 
 
 def pack(records_R: Records, destinations_R: Int64, n_destinations: int) -> bytes:
-    """The file of some records.
+    """Return the file that holds some records.
 
     Args:
         records_R: structured [R].
         destinations_R: int64 [R], each in [0, n_destinations).
         n_destinations: G.
     """
-    return pack_all([(records_R, destinations_R)], n_destinations)
+    return pack_batches([(records_R, destinations_R)], n_destinations)
 
 
-def pack_all(batches: list[tuple[Records, Int64]], n_destinations: int) -> bytes:
-    """The file of the records of several batches, in their order; the list is emptied.
+def pack_batches(batches: list[tuple[Records, Int64]], n_destinations: int) -> bytes:
+    """Return the file that holds several batches of records, in order; empties the list.
 
     Memory: the records once, and the file.
 
     Args:
-        batches: as of `pack`, one record type, at least one batch.
+        batches: arguments as of `pack`; at least one batch, all of one record type.
         n_destinations: G.
     """
     dtype = batches[0][0].dtype
@@ -72,10 +72,10 @@ def pack_all(batches: list[tuple[Records, Int64]], n_destinations: int) -> bytes
 
 
 def read(url: str, dtype: np.dtype[Any], destination: int) -> Records:
-    """The records of one destination, in the order they were given to `pack`.
+    """Read the records of one destination, in the order they were given to `pack`.
 
     Raises:
-        InfrastructureError: they are not what was written.
+        InfrastructureError: their checksum does not match.
     """
     with store.ranged_reader(url) as fetch:
         entry, following = np.frombuffer(
@@ -83,18 +83,22 @@ def read(url: str, dtype: np.dtype[Any], destination: int) -> Records:
         )
         size = int(following["start"] - entry["start"])
         data = fetch(int(entry["start"]), size) if size else b""
-    if zlib.crc32(data) != entry["crc"]:
-        raise InfrastructureError(f"{store.redact(url)}: records {destination} are not what was written")
+    crc = zlib.crc32(data)
+    if crc != entry["crc"]:
+        raise InfrastructureError(
+            f"{store.redact(url)}: destination {destination}: found CRC-32 {crc:08x}; "
+            f"expected {entry['crc']:08x}. Delete its folder and run again"
+        )
     return np.frombuffer(data, dtype)
 
 
 def read_all(urls: Sequence[str], dtype: np.dtype[Any], destination: int) -> Iterator[Records]:
-    """The records of one destination from many files, file by file, a few files read ahead."""
+    """Yield the records of one destination from each file, a few files prefetched."""
     with ThreadPoolExecutor(_READERS) as pool:
         for first in range(0, len(urls), _READERS):
             yield from pool.map(lambda url: read(url, dtype, destination), urls[first : first + _READERS])
 
 
-def concatenated(urls: Sequence[str], dtype: np.dtype[Any], destination: int) -> Records:
-    """`read_all` as one array."""
+def read_concatenated(urls: Sequence[str], dtype: np.dtype[Any], destination: int) -> Records:
+    """Read the records of one destination from all files as one array."""
     return np.concatenate([np.zeros(0, dtype), *read_all(urls, dtype, destination)])

@@ -1,16 +1,23 @@
-"""What decides the graph, and what does not."""
+"""The parameters that decide the graph, and the layout of the work, which leaves no trace in it."""
 
 from dataclasses import dataclass
 
 from d2prune.knn.features import FeatureKind
 from d2prune.store import schemas
 
+# A unit of step `copies` sorts one bucket at 24 bytes a row: about 1 GB at this size.
+_BUCKET_ROWS = 2**23
+# Aim for partitions of 128 MiB, up to 64 of them: enough for a few dozen workers, and smaller ones
+# would only copy more rows. Beyond 64, as few as keep each below 2 GiB of rows.
+_SMALL_PARTITION, _MANY_PARTITIONS, _LARGE_PARTITION = 2**27, 64, 2**31
+
 
 @dataclass(frozen=True)
 class GraphParams:
-    """What decides the graph; see `config.GraphConfig` and `config.SelectConfig` for units and meaning.
+    """Everything besides the embeddings that decides the graph.
 
-    `embeddings` is the file of each embed part that distances are measured on.
+    `config.GraphConfig` and `config.SelectConfig` document the fields. `embeddings` is the file of
+    each embed part that distances are measured on.
     """
 
     features: FeatureKind
@@ -26,16 +33,16 @@ class GraphParams:
 
 @dataclass(frozen=True)
 class Layout:
-    """How the work is cut up. It leaves no trace in the graph and is part of no fingerprint.
+    """How the work is divided. It changes no byte of the graph and is part of no fingerprint.
 
     Attributes:
-        whole_below: pools with fewer rows are one unit, in memory; so are those searched exactly.
-        partitions: of the lists; None chooses from the bytes of the pool.
-        buckets: of the rows' hashes; None chooses from the number of rows.
-        batch_rows: queries that a search holds at a time.
-        visitors: rows that one unit of the search serves, about; more come in several units of the
-            same partition.
-        threads: of a worker that searches.
+        whole_below: pools with fewer rows are built by one worker in memory, as are exact searches.
+        partitions: of the lists; None chooses from the size of the pool in bytes.
+        buckets: of the row hashes; None chooses from the number of rows.
+        batch_rows: queries that a unit of the search holds in memory.
+        visitors: rows that one unit of the search serves, approximately; a partition with more is
+            searched by several units.
+        threads: of each worker.
     """
 
     whole_below: int = 100_000
@@ -44,3 +51,13 @@ class Layout:
     batch_rows: int = 65_536
     visitors: int = 2**22
     threads: int = 1
+
+
+def choose_buckets(n_rows: int) -> int:
+    """Return the number of hash buckets for a pool of `n_rows` rows."""
+    return max(1, -(-n_rows // _BUCKET_ROWS))
+
+
+def choose_partitions(n_bytes: int) -> int:
+    """Return the number of partitions for members of `n_bytes` bytes in total."""
+    return max(1, min(_MANY_PARTITIONS, -(-n_bytes // _SMALL_PARTITION)), -(-n_bytes // _LARGE_PARTITION))

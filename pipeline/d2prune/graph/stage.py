@@ -1,10 +1,9 @@
-"""The graph stage: embeddings of the whole pool in, the undirected kNN graph out."""
+"""The graph stage: reads the embeddings of the whole pool, writes the undirected kNN graph."""
 
 from d2prune.config.model import RunConfig
 from d2prune.execution import Resources
-from d2prune.graph.build import build_graph, plan
+from d2prune.graph.build import build_graph, delete_intermediate_units, other_unit_keys, plan_job
 from d2prune.graph.params import GraphParams, Layout
-from d2prune.graph.steps.run import clean
 from d2prune.inputs.pool import InputPool
 from d2prune.stage.record import Built, Stage, StageRun
 from d2prune.store import artifacts
@@ -22,17 +21,17 @@ def _params(config: RunConfig, pool: InputPool) -> GraphParams:
 def _build(run: StageRun) -> Built:
     planned, embed = run.planned["graph"], run.manifests["embed"]
     layout = Layout(threads=int(run.executor.worker_cores(1)))
-    job = plan(
+    job = plan_job(
         run.planned["embed"].folder, embed.units, embed.fingerprint, planned.folder, planned.params, layout
     )
-    one, num_gpus = run.whole_machine(), run.config.ray.num_gpus
+    whole_machine, num_gpus = run.whole_machine(), run.config.ray.num_gpus
     if num_gpus:
         # The machine with the most cores need not be one with a GPU.
-        cores = max(1.0, min(one.num_cpus, run.executor.cpus_per_gpu() * num_gpus))
-        one = Resources(1, cores, num_gpus)
-    many = Resources(run.one_core_each().workers, 1, num_gpus)
-    job, receipts, facts = build_graph(job, run.executor, one, many)
-    return Built(receipts, facts, when_committed=lambda: clean(job))
+        cores = max(1.0, min(whole_machine.num_cpus, run.executor.cpus_per_gpu() * num_gpus))
+        whole_machine = Resources(1, cores, num_gpus)
+    one_core = Resources(run.one_core_each().workers, 1, num_gpus)
+    job, receipts = build_graph(job, run.executor, whole_machine, one_core)
+    return Built(receipts, job.facts, when_committed=lambda: delete_intermediate_units(job))
 
 
 def _check(run: StageRun, built: Built) -> None:
@@ -41,4 +40,11 @@ def _check(run: StageRun, built: Built) -> None:
     )
 
 
-STAGE = Stage(name="graph", inputs=("embed",), params=_params, build=_build, check=_check)
+STAGE = Stage(
+    name="graph",
+    inputs=("embed",),
+    params=_params,
+    build=_build,
+    check=_check,
+    other_unit_keys=other_unit_keys,
+)

@@ -1,16 +1,16 @@
-"""Block search: the exact nearest members of a list for a block of queries, whatever the fast products round.
+"""Block search: the exact nearest members of a list for a block of queries, from fast rounded products.
 
-Reads float32 rows; keeps, for each query, its K best (squared distance, canonical position) in a
-`TopK`. Invariant: after any sequence of blocks a query holds exactly the K smallest pairs
-(canonical d2, canonical position) of all members it met, ties to the lower position. Hence the
-result depends on which members a query met, and on nothing else: not on block shapes, order,
+Reads float32 rows; keeps the K best (squared distance, canonical position) of each query in a
+`TopK`. Invariant: after any sequence of blocks, a query holds exactly the K smallest pairs
+(canonical distance, canonical position) of all members it was compared with, ties to the lower
+position. The result depends only on which members those were, never on block shapes, order,
 threads, precision or machine.
 
-How: one matrix product per (queries x members) tile, of the rows or of their short images, then one
-pass over it. An element is re-ranked with the canonical distance unless the bound of `products`
-proves it worse than the query's K-th best so far. A query that comes with good neighbours (from its
-own list, or as a bound carried from another partition) excludes nearly all of a block this way. One
-that does not takes the K likeliest members first.
+Method: one matrix product per tile of queries x members, of the rows or of their projections, then
+one pass over it. An element gets its canonical distance unless the bound of `products` proves it
+worse than the query's K-th best so far. For a query that already has close neighbours (from its
+home list, or as a bound from another partition) this excludes nearly all of a block. A query
+without close neighbours first takes the K members with the largest products.
 """
 
 from __future__ import annotations
@@ -31,26 +31,27 @@ from d2prune.knn.products import (
     output_error,
     round_rows,
 )
-from d2prune.knn.projections import Images
+from d2prune.knn.projections import ProjectedRows
 
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
 
 NO_POSITION = np.iinfo(np.int64).max
-# A tile's product (1,024 x 1,024 bfloat16 = 2 MB) stays near the second-level cache; memory does
-# not grow with a list.
+# A tile's product (1,024 x 1,024 bfloat16 = 2 MB) about fits the second-level cache, and memory
+# does not grow with the list.
 TILE_QUERIES = 1024
-_STRIP = 64
 TILE_MEMBERS = 1024
+# Bounds that are tested together before any of them is looked at on its own.
+_STRIP = 64
 
 
 @dataclass(frozen=True)
 class TopK:
-    """The K nearest so far of Q queries, best first; changed in place by `search_block`.
+    """The K nearest so far of Q queries, best first; `search_block` updates it in place.
 
     Attributes:
         sq_distances: float32 [Q, K], ascending.
-        positions: int64 [Q, K], canonical positions; NO_POSITION where nothing was found yet.
+        positions: int64 [Q, K], canonical positions; NO_POSITION where nothing was found.
     """
 
     sq_distances: Float32
@@ -58,16 +59,15 @@ class TopK:
 
     @classmethod
     def empty(cls, n_queries: int, n_neighbors: int, bounds_Q: Float32 | None = None) -> TopK:
-        """Return a state with nothing found.
+        """Return a `TopK` with nothing found.
 
         Args:
             n_queries: Q.
             n_neighbors: K.
-            bounds_Q: float32 [Q], squared distances beyond which nothing is wanted (inclusive);
-                none by default.
+            bounds_Q: float32 [Q], largest squared distance to accept (inclusive); None: any.
 
         Returns:
-            A state whose unfilled slots hold the bound.
+            A `TopK` whose unfilled slots hold the bound.
         """
         sq_distances = np.full((n_queries, n_neighbors), np.inf, np.float32)
         if bounds_Q is not None:
@@ -77,13 +77,14 @@ class TopK:
 
 @dataclass(frozen=True)
 class Members:
-    """The members of one list, tiled and rounded once for all the query blocks that meet them.
+    """The members of one list, tiled and rounded once for all query blocks.
 
     Attributes:
         rows: float32 [M, D].
         positions: int64 [M], canonical positions.
-        centre: float32 [D], or of an image's dimensions: what rounding subtracts.
-        tiles: (start, stop, rounded) for each tile of `rows`, or of their images.
+        centre: float32 [D], or as wide as a projection: subtracted before rounding.
+        precision: of the rounded rows.
+        tiles: (start, stop, rounded) for each tile of `rows`, or of their projections.
     """
 
     rows: Float32
@@ -99,70 +100,70 @@ class Members:
         positions_M: Int64,
         centre_D: Float32 | None = None,
         precision: Precision | None = None,
-        images: Images | None = None,
+        projected: ProjectedRows | None = None,
     ) -> Members:
         """Round the members of a list.
 
         Args:
             rows_MD: float32 [M, D], contiguous.
             positions_M: int64 [M].
-            centre_D: float32 [D]; the list's centroid is good, None takes the mean. It changes speed only.
-            precision: None takes the fastest of this machine. It changes speed only.
-            images: of the members; the queries must come with theirs, of the same map. They change
-                speed only.
-
-        Returns:
-            The prepared members.
+            centre_D: float32 [D], best near the list's centroid; None takes the mean. Changes speed
+                only.
+            precision: None takes the fastest of this machine. Changes speed only.
+            projected: projections of the members; the queries then need theirs, of the same
+                `Projection`. Changes speed only.
         """
         precision = precision or best_precision()
-        compared = rows_MD if images is None else images.values
-        if centre_D is None or images is not None:
+        compared = rows_MD if projected is None else projected.values
+        if centre_D is None or projected is not None:
             centre_D = compared.mean(axis=0) if len(compared) else np.zeros(compared.shape[1], np.float32)
         tiles = []
         for start in range(0, len(rows_MD), TILE_MEMBERS):
             stop = min(start + TILE_MEMBERS, len(rows_MD))
             tiles.append(
-                (start, stop, _rounded(compared, np.arange(start, stop), centre_D, precision, images))
+                (start, stop, _round(compared, np.arange(start, stop), centre_D, precision, projected))
             )
         return cls(rows_MD, positions_M, centre_D, precision, tuple(tiles))
 
 
-def _rounded(
+def _round(
     compared: Float32,
     index_R: Int64,
     centre: Float32,
     precision: Precision,
-    images: Images | None,
+    projected: ProjectedRows | None,
     queries: bool = False,
 ) -> Rounded:
     rounded = round_rows(compared, index_R, centre, precision, queries)
-    if images is not None:
-        rounded.errors[:] += images.errors[index_R]
+    if projected is not None:
+        rounded.errors[:] += projected.errors[index_R]
     return rounded
 
 
 def search_block(
-    queries_ND: Float32, index_Q: Int64, members: Members, top: TopK, images: Images | None = None
+    queries_ND: Float32,
+    index_Q: Int64,
+    members: Members,
+    top: TopK,
+    projected: ProjectedRows | None = None,
 ) -> None:
-    """Let a block of queries meet all members of a list; update their nearest in place.
+    """Compare a block of queries with all members of a list; update their nearest in place.
 
-    A member must meet a query once: nothing looks for repetitions.
+    A query must be compared with a member only once: repetitions are not detected.
 
     Args:
         queries_ND: float32 [N, D], contiguous.
         index_Q: int64 [Q], the rows of `queries_ND` and `top` in this block, each once.
         members: the list.
-        top: state of N queries, changed in place.
-        images: of the N queries, if the members were prepared with theirs.
+        top: nearest so far of the N queries, updated in place.
+        projected: projections of the N queries, if the members were prepared with theirs.
     """
-    compared = queries_ND if images is None else images.values
-    relative, output = (
-        np.float32(accumulation(compared.shape[1])),
-        np.float32(output_error(members.precision)),
-    )
+    compared = queries_ND if projected is None else projected.values
+    relative = np.float32(accumulation(compared.shape[1]))
+    output = np.float32(output_error(members.precision))
     for low in range(0, len(index_Q), TILE_QUERIES):
         index_T = index_Q[low : low + TILE_QUERIES]
-        rounded = _rounded(compared, index_T, members.centre, members.precision, images, queries=True)
+        rounded = _round(compared, index_T, members.centre, members.precision, projected, queries=True)
         for start, stop, tile in members.tiles:
             _rank_tile(
                 multiply(rounded, tile),
@@ -184,21 +185,21 @@ def search_block(
 
 @kernel
 def _threshold(sq_bound: float, sq_norm: float, error: float, slack: float) -> np.float32:
-    """Return the least product - |b'|^2/2 that a member within `sq_bound` of the query can show."""
+    """Return the least product - |b'|^2/2 that a member within `sq_bound` of the query can have."""
     if sq_bound == np.inf:
         return np.float32(-np.inf)
-    # 1 + 2^-20 covers the canonical distance's own rounding and this formula's.
+    # 1 + 2^-20 covers the rounding of the canonical distance and of this formula.
     reach = (np.sqrt(np.float64(sq_bound)) + error) ** 2 * (1.0 + 2.0**-20)
     return np.float32((sq_norm - reach) / 2.0 - slack)
 
 
 @kernel
 def insert(distances_K: Float32, positions_K: Int64, distance: np.float32, position: int) -> None:
-    """Put a pair that beats the last into its place among K ascending pairs; the last drops out.
+    """Insert a pair that is less than the last of K ascending pairs; the last one drops out.
 
     Args:
-        distances_K: float32 [K], changed in place.
-        positions_K: int64 [K], changed in place.
+        distances_K: float32 [K], updated in place.
+        positions_K: int64 [K], updated in place.
         distance: canonical squared distance.
         position: canonical position.
     """
@@ -215,7 +216,7 @@ def insert(distances_K: Float32, positions_K: Int64, distance: np.float32, posit
 
 
 @kernel
-def _upper_bounds(
+def _bound_products(
     source_M: NDArray[np.uint16] | Float32,
     are_bits: bool,
     output: np.float32,
@@ -223,7 +224,7 @@ def _upper_bounds(
     threshold: np.float32,
     upper_M: Float32,
 ) -> int:
-    """Fill `upper_M` with what product - |b'|^2/2 can be at most; return how many reach the threshold."""
+    """Fill `upper_M` with upper bounds of product - |b'|^2/2; return how many reach the threshold."""
     passing = 0
     if are_bits:
         for m in range(upper_M.shape[0]):
@@ -239,8 +240,8 @@ def _upper_bounds(
 
 
 @kernel
-def _likeliest(upper_M: Float32, values_K: Float32, members_K: Int64) -> None:
-    """Fill `members_K` with the members of the K largest bounds; there are more than K."""
+def _find_largest(upper_M: Float32, values_K: Float32, members_K: Int64) -> None:
+    """Fill `members_K` with the members of the K largest bounds; `upper_M` has more than K entries."""
     values_K[:] = -np.inf
     n_best, n_members = values_K.shape[0], upper_M.shape[0]
     for start in range(0, n_members, _STRIP):
@@ -279,6 +280,7 @@ def _rank_tile(
     best_distances: Float32,
     best_positions: Int64,
 ) -> None:
+    """Compare the queries of a tile with its members, except those that the bound excludes."""
     n_queries, n_members = index_Q.shape[0], positions_M.shape[0]
     n_best = best_distances.shape[1]
     half_M = sq_norms_M * np.float32(0.5)
@@ -291,16 +293,16 @@ def _rank_tile(
         error = np.float64(errors_Q[r]) + member_error
         slack = relative * (np.float64(sq_norms_Q[r]) + largest)
         threshold = _threshold(distances_K[n_best - 1], sq_norms_Q[r], error, slack)
-        passing = _upper_bounds(product_QM[r], are_bits, output, half_M, threshold, upper_M)
+        passing = _bound_products(product_QM[r], are_bits, output, half_M, threshold, upper_M)
         if passing == 0:
             continue
         if passing > n_best:
-            # The likeliest first: their distances leave little for the others to pass.
-            _likeliest(upper_M, values_K, members_K)
+            # The largest bounds first: their distances tighten the threshold for all others.
+            _find_largest(upper_M, values_K, members_K)
             for slot in range(n_best):
                 m = members_K[slot]
                 upper_M[m] = -np.inf
-                _meet(query_D, members_MD[m], positions_M[m], distances_K, positions_K)
+                _offer(query_D, members_MD[m], positions_M[m], distances_K, positions_K)
             threshold = _threshold(distances_K[n_best - 1], sq_norms_Q[r], error, slack)
         for start in range(0, n_members, _STRIP):
             stop = min(start + _STRIP, n_members)
@@ -310,17 +312,17 @@ def _rank_tile(
             if passing == 0:
                 continue
             for m in range(start, stop):
-                if upper_M[m] >= threshold and _meet(
+                if upper_M[m] >= threshold and _offer(
                     query_D, members_MD[m], positions_M[m], distances_K, positions_K
                 ):
                     threshold = _threshold(distances_K[n_best - 1], sq_norms_Q[r], error, slack)
 
 
 @kernel
-def _meet(
+def _offer(
     query_D: Float32, member_D: Float32, position: int, distances_K: Float32, positions_K: Int64
 ) -> bool:
-    """Insert a member if it is among the K nearest so far; return whether it is."""
+    """Insert a member if it is among the K nearest so far; return whether it was."""
     last = distances_K.shape[0] - 1
     distance = sq_distance(query_D, member_D)
     if distance < distances_K[last] or (distance == distances_K[last] and position < positions_K[last]):

@@ -1,8 +1,8 @@
-"""The undirected kNN graph as compressed sparse rows, and the check that it is one.
+"""The undirected kNN graph as compressed sparse rows, and its validation.
 
-Reads and writes nothing. Invariant of a valid `Graph`: symmetric (edge i->j exists with the same
-distance as j->i), no self-edge, every row strictly ascending by neighbour index (so no duplicate
-edge), distances finite and >= 0.
+Invariant of a valid `Graph`: symmetric (edge i->j exists with the same distance as j->i), no
+self-edge, every row strictly ascending by neighbour index (so no duplicate edge), distances finite
+and >= 0.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from d2prune.compiled.memory import prefetch
 from d2prune.errors import UserError
 
 _OK, _OUT_OF_RANGE, _SELF_EDGE, _UNSORTED, _BAD_DISTANCE, _NO_TWIN, _OTHER_DISTANCE = range(7)
+# Entries between the one that is checked and the one that is prefetched.
 _AHEAD = 16
 
 
@@ -26,7 +27,7 @@ class Graph:
 
     Attributes:
         indptr: int64 [N+1]; row i is `indices[indptr[i]:indptr[i+1]]`.
-        indices: int64 [E], E directed edges (each undirected edge appears twice), ascending within a row.
+        indices: int64 [E], directed edges (each undirected edge twice), ascending within a row.
         sq_distances: float32 [E], squared Euclidean distance of each edge.
     """
 
@@ -48,54 +49,57 @@ class Graph:
         """Check every invariant of the class in one pass over the edges, O(N + E) time and 8 N bytes.
 
         Raises:
-            UserError: names the first node at fault, its neighbour, and what was expected.
+            UserError: names the first invalid edge, and what was expected.
         """
         _check_arrays(self)
         cursor = self.indptr[:-1].copy()
-        fault, i, j = _first_fault(self.indptr, self.indices, self.sq_distances, cursor)
+        fault, i, j = _find_fault(self.indptr, self.indices, self.sq_distances, cursor)
         if fault != _OK:
             raise UserError(_describe(fault, i, j, self.n_nodes))
 
 
 def _check_arrays(graph: Graph) -> None:
-    """Shapes, dtypes and row pointers, before any compiled code indexes with them."""
+    """Check shapes, dtypes and row pointers, because the compiled code checks no bounds."""
     for name, array, dtype in (
         ("indptr", graph.indptr, np.int64),
         ("indices", graph.indices, np.int64),
         ("sq_distances", graph.sq_distances, np.float32),
     ):
         if not isinstance(array, np.ndarray) or array.ndim != 1 or array.dtype != dtype:
-            got = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
-            raise UserError(f"graph.{name}: got {got}, expected a 1-d array of {np.dtype(dtype).name}")
+            found = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
+            raise UserError(f"graph.{name}: found {found}; expected a 1-d array of {np.dtype(dtype).name}")
     indptr = graph.indptr
     if len(indptr) < 1 or indptr[0] != 0 or indptr[-1] != len(graph.indices) or (np.diff(indptr) < 0).any():
-        raise UserError(f"graph.indptr must rise from 0 to the {len(graph.indices)} entries of graph.indices")
+        raise UserError(
+            f"graph.indptr: expected it to start at 0, never to decrease and to end at {len(graph.indices)}, "
+            "the length of graph.indices"
+        )
     if len(graph.sq_distances) != len(graph.indices):
         raise UserError(
-            f"graph.sq_distances has {len(graph.sq_distances)} entries, graph.indices has {len(graph.indices)}"
+            f"graph.sq_distances: found {len(graph.sq_distances)} entries; expected {len(graph.indices)}, "
+            "the length of graph.indices"
         )
 
 
 @kernel
-def _first_fault(
+def _find_fault(
     indptr: NDArray[np.int64],
     indices: NDArray[np.int64],
     sq_distances: NDArray[np.float32],
     cursor: NDArray[np.int64],
 ) -> tuple[int, int, int]:
-    """The first broken invariant as (code, i, j).
+    """Return the first broken invariant as (code, i, j).
 
-    Symmetry without a search: rows are visited in ascending i, so the entries of row j are claimed
-    by their twins in exactly the order they are stored. `cursor[j]` (int64 [N], starts as
-    indptr[:-1]) is the next unclaimed one.
+    Symmetry is checked without searching: rows are visited in ascending i, so the entries of row j
+    are claimed by their twins in the order they are stored. `cursor[j]` (int64 [N], initially
+    indptr[:-1]) is the next unclaimed entry.
     """
     n = len(indptr) - 1
     last = len(indices) - 1
     for i in range(n):
         previous = -1
         for e in range(indptr[i], indptr[i + 1]):
-            # In a pool in random order every twin is a cache miss, found by way of another: ask for
-            # both ahead of need.
+            # In a pool in random order every cursor and every twin is a cache miss: prefetch both.
             prefetch(cursor, indices[min(e + 2 * _AHEAD, last)])
             ahead = indices[min(e + _AHEAD, last)]
             if 0 <= ahead < n:
@@ -123,18 +127,18 @@ def _first_fault(
 
 
 def _describe(fault: int, i: int, j: int, n: int) -> str:
-    """One line for the user."""
+    """Return the error message."""
     if fault == _OUT_OF_RANGE:
-        return f"graph: node {i} has neighbour {j}, expected 0 <= neighbour < {n}"
+        return f"graph, row {i}: found neighbour {j}; expected 0 <= neighbour < {n}"
     if fault == _SELF_EDGE:
-        return f"graph: node {i} is its own neighbour; self-edges are not allowed"
+        return f"graph, row {i}: found node {i} as its own neighbour; expected no self-edges"
     if fault == _UNSORTED:
-        return f"graph: row {i} is not strictly ascending at neighbour {j} (rows must be sorted, without duplicates)"
+        return (
+            f"graph, row {i}: not strictly ascending at neighbour {j}; expected sorted, distinct neighbours"
+        )
     if fault == _BAD_DISTANCE:
-        return f"graph: edge ({i}, {j}) has a distance that is negative or not finite"
+        return f"graph, edge ({i}, {j}): found a negative or non-finite distance; expected finite and >= 0"
     if fault == _NO_TWIN:
-        # Row j may hold the twin out of place, or hold an entry whose own twin is missing: name the pair met.
-        return f"graph: not symmetric near edge ({i}, {j}): rows {i} and {j} disagree about who is a neighbour of whom"
-    return (
-        f"graph: edge ({i}, {j}) has another squared distance than edge ({j}, {i}); expected the same float32"
-    )
+        # Either edge (j, i) is missing, or row j holds an earlier entry that no row has claimed.
+        return f"graph, edge ({i}, {j}): not symmetric; expected each of rows {i} and {j} to list the other"
+    return f"graph, edges ({i}, {j}) and ({j}, {i}): found different squared distances; expected equal ones"

@@ -1,11 +1,11 @@
-"""The search of lists on a torch device, canonical distances included.
+"""List search on a torch device, including the canonical distances.
 
-Reads float32 rows of the host; updates a `TopK` of the host exactly as `lists.search_lists` does:
-same bits. A list's product with its visitors stays on the device, and so does all that is computed
-from it: the bound of `products` marks the pairs that it cannot exclude, and these get their
-canonical distance there. What comes back is what was found. Kernels are few and large, since a
-launch takes as long as a small product. So rows are rounded once, without a centre (half a unit in
-float16's last place of a unit row is next to nothing beside the gaps between neighbours).
+Reads float32 rows from the host; updates a `TopK` on the host with the same bits as
+`lists.search_lists`. The product of a list and its visitors stays on the device: the bound of
+`products` marks the pairs it cannot exclude, and their canonical distances are computed there too.
+Only the nearest found are copied back. Kernels are few and large, because a launch takes as long as
+a small product. For the same reason rows are rounded once, without a centre: half a unit in the
+last place of float16 is small compared with the gaps between neighbours of unit norm.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from numpy.typing import NDArray
 
 from d2prune.knn.block_search import NO_POSITION, TopK
 from d2prune.knn.distances import LANES
-from d2prune.knn.lists import SomeLists, Visits, met
+from d2prune.knn.lists import ListRows, Visits, visited_lists
 from d2prune.knn.products import accumulation
-from d2prune.knn.projections import Images
+from d2prune.knn.projections import ProjectedRows
 
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
 
 TILE_QUERIES = 32_768
 TILE_MEMBERS = 4_096
-# Members on the device at a time: a transfer and a few kernels for many lists.
+# Members on the device at a time: one transfer and a few kernels serve many lists.
 WINDOW = 2**18
-# Pairs whose float64 differences are on the device at a time, and how many of one query are merged at once.
+# Pairs whose float64 differences are on the device at a time.
 PAIRS = 2**18
+# Candidates of one query that are merged at a time.
 _WIDTH = 32
-# Share of the card's free memory that a query matrix may take; of a larger one, each tile is sent
-# when it is needed.
+# Share of the GPU's free memory that the query matrix may take; a larger one is sent tile by tile.
 _HELD_SHARE = 0.5
-# Relative, above what any formula below rounds in float32.
-_ROOM = 2.0**-18
+# Relative margin, larger than the float32 rounding of any formula below.
+_MARGIN = 2.0**-18
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class _Rows:
         exact: float32 [R, D].
         rounded: [R, D], of the products' type.
         sq_norms: float32 [R], squared norms of the rounded rows.
-        errors: float32 [R], upper bounds of the norm of what rounding took away.
+        errors: float32 [R], upper bounds of the norm of the rounding error.
     """
 
     exact: torch.Tensor
@@ -57,8 +57,8 @@ class _Rows:
     errors: torch.Tensor
 
     @classmethod
-    def of(cls, rows_RD: Float32, device: torch.device, dtype: torch.dtype) -> _Rows:
-        """Send rows and round them there."""
+    def send(cls, rows_RD: Float32, device: torch.device, dtype: torch.dtype) -> _Rows:
+        """Send rows to the device and round them there."""
         exact = torch.from_numpy(np.ascontiguousarray(rows_RD)).to(device)
         rounded = torch.empty_like(exact, dtype=dtype)
         sq_norms, errors = exact.new_empty(len(exact)), exact.new_empty(len(exact))
@@ -76,15 +76,15 @@ class _Rows:
 
 
 class DeviceSearch:
-    """A `lists.ListSearch` on one device; keeps the query matrix there from one call to the next."""
+    """A `lists.ListSearch` on one device; keeps the query matrix there between calls."""
 
     def __init__(self, device: str | torch.device, dtype: torch.dtype = torch.float16) -> None:
-        """Choose where and how.
+        """Choose the device and the type of the products.
 
         Args:
-            device: "cuda", "cuda:1", ...; "cpu" works and is slow.
-            dtype: of the products: float16 (rows of norm up to 100; tightest of the fast ones),
-                bfloat16 or float32. Sums must be kept in float32, as tensor cores do.
+            device: "cuda", "cuda:1", ...; "cpu" works but is slow.
+            dtype: float16 (for rows of norm up to 100; the tightest bound of the fast types),
+                bfloat16 or float32. The device must accumulate in float32, as tensor cores do.
         """
         self.device, self.dtype = torch.device(device), dtype
         self._host: Float32 | None = None
@@ -92,23 +92,28 @@ class DeviceSearch:
 
     @torch.no_grad()
     def __call__(
-        self, lists: SomeLists, queries_QD: Float32, visits: Visits, top: TopK, images: Images | None = None
+        self,
+        lists: ListRows,
+        queries_QD: Float32,
+        visits: Visits,
+        top: TopK,
+        projected: ProjectedRows | None = None,
     ) -> None:
-        """Let queries meet the members of the lists they visit. Products are cheap here: no use is made of images."""
+        """Compare queries with the members of the lists they visit; ignores projections."""
         held = self._hold(queries_QD)
-        distances_QK, positions_QK = self._sent(top.sq_distances), self._sent(top.positions)
+        distances_QK, positions_QK = self._send(top.sq_distances), self._send(top.positions)
         low = high = 0
-        for start, stop, visiting in _tiles(lists.indptr, visits):
+        for start, stop, visiting in _split_tiles(lists.indptr, visits):
             if stop > high:
                 low, high = start, min(start + max(WINDOW, stop - start), int(lists.indptr[-1]))
-                window = _Rows.of(lists.rows_of(low, high), self.device, self.dtype)
-                positions_W = self._sent(lists.positions[low:high])
+                window = _Rows.send(lists.read_rows(low, high), self.device, self.dtype)
+                positions_W = self._send(lists.positions[low:high])
             inside = slice(start - low, stop - low)
             for first in range(0, len(visiting), TILE_QUERIES):
                 host_T = visiting[first : first + TILE_QUERIES]
-                index_T = self._sent(host_T)
+                index_T = self._send(host_T)
                 queries = (
-                    _Rows.of(queries_QD[host_T], self.device, self.dtype) if held is None else held[index_T]
+                    _Rows.send(queries_QD[host_T], self.device, self.dtype) if held is None else held[index_T]
                 )
                 tile = _Tile(
                     queries, window[inside], positions_W[inside], distances_QK[index_T], positions_QK[index_T]
@@ -122,24 +127,24 @@ class DeviceSearch:
             self._host = self._held = None
             n_bytes = queries_QD.size * (4 + self.dtype.itemsize)
             if self.device.type != "cuda" or n_bytes < _HELD_SHARE * torch.cuda.mem_get_info(self.device)[0]:
-                self._held = _Rows.of(queries_QD, self.device, self.dtype)
+                self._held = _Rows.send(queries_QD, self.device, self.dtype)
             self._host = queries_QD
         return self._held
 
-    def _sent(self, array: NDArray[np.generic]) -> torch.Tensor:
+    def _send(self, array: NDArray[np.generic]) -> torch.Tensor:
         sent: torch.Tensor = torch.from_numpy(np.ascontiguousarray(array)).to(self.device, copy=True)
         return sent
 
 
-def _tiles(indptr: Int64, visits: Visits) -> Iterator[tuple[int, int, Int64]]:
-    """Yield (first row, end, queries) of each list that is visited, in pieces of TILE_MEMBERS rows."""
-    for _, start, stop, visiting in met(indptr, visits):
+def _split_tiles(indptr: Int64, visits: Visits) -> Iterator[tuple[int, int, Int64]]:
+    """Yield (first row, end, queries) of each visited list, in pieces of TILE_MEMBERS rows."""
+    for _, start, stop, visiting in visited_lists(indptr, visits):
         for first in range(start, stop, TILE_MEMBERS):
             yield first, min(first + TILE_MEMBERS, stop), visiting
 
 
-def _products(queries: _Rows, members: _Rows) -> tuple[torch.Tensor, float]:
-    """Return float32 products of the rounded rows, and the relative error of their last rounding."""
+def _multiply(queries: _Rows, members: _Rows) -> tuple[torch.Tensor, float]:
+    """Return float32 products of the rounded rows, and the relative error of their final rounding."""
     a, b = queries.rounded, members.rounded
     on_cuda = a.device.type == "cuda"
     if a.dtype == torch.float32:
@@ -152,7 +157,7 @@ def _products(queries: _Rows, members: _Rows) -> tuple[torch.Tensor, float]:
 
 
 class _Tile:
-    """Queries and members on the device, and the K nearest of these queries."""
+    """Queries and members on the device, and the K nearest so far of these queries."""
 
     def __init__(
         self,
@@ -165,13 +170,13 @@ class _Tile:
         self._queries, self._members, self._positions_M = queries, members, positions_M
         self.distances_TK, self.positions_TK = distances_TK, positions_TK
         self._errors_T = queries.errors + members.errors.max()
-        # As (norms - reach) / 2 below, and what the products' sums may stray by.
+        # The constant term of `_thresholds`, less the accumulation error of the products.
         slack_T = accumulation(queries.exact.shape[1]) * (queries.sq_norms + members.sq_norms.max()) + 1e-30
-        self._highest_T = queries.sq_norms / 2 - slack_T * (1 + _ROOM)
+        self._highest_T = queries.sq_norms / 2 - slack_T * (1 + _MARGIN)
 
     def search(self) -> None:
-        """Let all queries meet all members."""
-        upper_TM, output = _products(self._queries, self._members)
+        """Compare all queries with all members."""
+        upper_TM, output = _multiply(self._queries, self._members)
         if output:
             upper_TM += output * upper_TM.abs()
         upper_TM -= self._members.sq_norms * 0.5
@@ -179,11 +184,11 @@ class _Tile:
         n_best = self.distances_TK.shape[1]
         many = (near_TM.sum(1) > n_best).nonzero()[:, 0]
         if len(many):
-            # The likeliest first: their distances leave little for the others to pass.
+            # The largest bounds first: their distances tighten the threshold for all others.
             upper_SM = upper_TM[many]
-            likely_SK = upper_SM.topk(n_best, dim=1).indices
-            self._merge(many, likely_SK)
-            upper_SM.scatter_(1, likely_SK, -torch.inf)
+            largest_SK = upper_SM.topk(n_best, dim=1).indices
+            self._merge(many, largest_SK)
+            upper_SM.scatter_(1, largest_SK, -torch.inf)
             near_TM[many] = upper_SM >= self._thresholds(many)[:, None]
             del upper_SM
         pairs_E2 = near_TM.nonzero()
@@ -191,18 +196,18 @@ class _Tile:
             self._merge_pairs(pairs_E2)
 
     def _thresholds(self, rows: torch.Tensor | slice) -> torch.Tensor:
-        """The least product - |b'|^2/2 that a member within the K-th distance so far can show."""
+        """Return the least product - |b'|^2/2 that a member within the K-th distance so far can have."""
         reach = (self.distances_TK[rows, -1].sqrt() + self._errors_T[rows]) ** 2
-        return self._highest_T[rows] - reach * (0.5 * (1 + _ROOM))
+        return self._highest_T[rows] - reach * (0.5 * (1 + _MARGIN))
 
     def _merge(self, rows_S: torch.Tensor, members_SC: torch.Tensor) -> None:
-        """Let some queries meet C members each."""
+        """Compare some queries with C members each."""
         n_rows, width = members_SC.shape
         distances = self._sq_distances(rows_S.repeat_interleave(width), members_SC.reshape(-1))
         self._insert(rows_S, distances.reshape(n_rows, width), self._positions_M[members_SC])
 
     def _merge_pairs(self, pairs_E2: torch.Tensor) -> None:
-        """Let the queries meet members, int64 [E, 2] (query, member) ordered by query, E >= 1."""
+        """Compare pairs, int64 [E, 2] of (query, member) ordered by query, E >= 1."""
         distances_E = self._sq_distances(pairs_E2[:, 0], pairs_E2[:, 1])
         positions_E = self._positions_M[pairs_E2[:, 1]]
         rows_U, group_E, counts_U = torch.unique_consecutive(
@@ -219,7 +224,7 @@ class _Tile:
             self._insert(rows_U, distances_UC, positions_UC)
 
     def _insert(self, rows_S: torch.Tensor, distances_SC: torch.Tensor, positions_SC: torch.Tensor) -> None:
-        """Keep the K least (distance, position) of what these queries had and what is new."""
+        """Merge new candidates of some queries into their K least (distance, position)."""
         n_best = self.distances_TK.shape[1]
         distances = torch.cat([self.distances_TK[rows_S], distances_SC], 1)
         positions = torch.cat([self.positions_TK[rows_S], positions_SC], 1)
@@ -229,14 +234,14 @@ class _Tile:
         self.positions_TK[rows_S] = positions.gather(1, by_distance)[:, :n_best]
 
     def _sq_distances(self, rows_E: torch.Tensor, members_E: torch.Tensor) -> torch.Tensor:
-        """Canonical squared distances of pairs, float32 [E].
+        """Return the canonical squared distances of pairs, float32 [E].
 
-        The terms are those of `distances.sq_distance`; only their order is free. Where no order can
-        change what the sum is rounded to, any will do; the others, one in some 100,000, are added
-        in the order that is canonical.
+        The terms are those of `distances.sq_distance`. Where no order of summation can change the
+        rounded sum, any order is used; the other pairs, about 1 in 100,000, are summed again in the
+        canonical order.
         """
         out = self.distances_TK.new_empty(len(rows_E))
-        stray = 4 * self._queries.exact.shape[1] * 2.0**-53
+        error = 4 * self._queries.exact.shape[1] * 2.0**-53
         for start in range(0, len(out), PAIRS):
             part = slice(start, start + PAIRS)
             squares_ED = self._queries.exact[rows_E[part]].double()
@@ -244,22 +249,25 @@ class _Tile:
             squares_ED *= squares_ED
             totals_E = squares_ED.sum(1)
             out[part] = totals_E
-            unsure = ((totals_E * (1 - stray)).float() != (totals_E * (1 + stray)).float()).nonzero()[:, 0]
+            unsure = ((totals_E * (1 - error)).float() != (totals_E * (1 + error)).float()).nonzero()[:, 0]
             if len(unsure):
                 out[start + unsure] = _lane_sums(squares_ED[unsure]).float()
         return out
 
 
 def _lane_sums(squares_ED: torch.Tensor) -> torch.Tensor:
-    """Sums float64 [E] in the order of `distances.sq_distance`, one operation a kernel: nothing is fused."""
+    """Return float64 [E], summed in the order of `distances.sq_distance`.
+
+    Each operation is a kernel of its own, so that none are fused.
+    """
     n_dims = squares_ED.shape[1]
-    whole = n_dims - n_dims % LANES
+    in_lanes = n_dims - n_dims % LANES
     lanes = squares_ED.new_zeros(len(squares_ED), LANES)
-    for i in range(0, whole, LANES):
+    for i in range(0, in_lanes, LANES):
         lanes += squares_ED[:, i : i + LANES]
     while lanes.shape[1] > 1:
         lanes = lanes[:, ::2] + lanes[:, 1::2]
     totals_E = lanes[:, 0]
-    for i in range(whole, n_dims):
+    for i in range(in_lanes, n_dims):
         totals_E = totals_E + squares_ED[:, i]
     return totals_E

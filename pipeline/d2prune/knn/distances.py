@@ -1,15 +1,14 @@
-"""The one canonical squared distance, on which every tie, merge and edge weight of the graph rests.
+"""The canonical squared distance: all ties, merges and edge weights of the graph use it.
 
-Reads rows of float32; returns float32. Invariant: the bits depend on the two rows alone, not on
-their order, their block, the number of threads or the instruction set. Sixteen float64 lanes
-(dimension i goes to lane i mod 16) are added as a fixed binary tree, the dimensions past the last
-multiple of 16 follow one by one, and the sum is rounded once. (a - b)^2 is symmetric term by term,
-hence so is the sum.
+Reads float32 rows; returns float32. Invariant: the bits depend on the two rows alone, not on their
+order, their block, the number of threads or the instruction set. Sixteen float64 lanes (dimension i
+goes to lane i mod 16) are added as a fixed binary tree, the dimensions past the last multiple of 16
+follow one by one, and the sum is rounded once. Each term (a - b)^2 is symmetric, so the sum is too.
 
-The lanes are written as LLVM vectors because numba's own loop over sixteen scalars is not
-vectorised without fastmath: 330 ns against 95 ns a pair at 512 dimensions. LLVM fuses or reorders
-floating operations only where a flag allows it, and none is set, so a CPU without such vectors runs
-the same operations in pieces and gets the same bits.
+The lanes are written as LLVM vectors because numba does not vectorise its own loop over sixteen
+scalars without fastmath: 330 ns instead of 95 ns a pair at 512 dimensions. LLVM fuses or reorders
+floating-point operations only where a flag allows it, and none is set. A CPU without such vectors
+runs the same operations in pieces and gets the same bits.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ def _emit_lane_sum(context: Any, builder: Any, signature: Any, args: Any) -> Any
 
 @intrinsic  # type: ignore[untyped-decorator]
 def _lane_sum(typing_context: Any, a_D: Any, b_D: Any, length: Any) -> Any:
-    """Sum (a - b)^2 over the first `length` dimensions, a multiple of LANES; the arrays must be contiguous."""
+    """Sum (a - b)^2 over the first `length` dimensions, a multiple of LANES, of contiguous arrays."""
     for array in (a_D, b_D):
         if not (isinstance(array, types.Array) and array.layout == "C" and array.dtype == types.float32):
             return None
@@ -63,7 +62,7 @@ def _lane_sum(typing_context: Any, a_D: Any, b_D: Any, length: Any) -> Any:
 
 @kernel
 def sq_distance_float64(a_D: Float32, b_D: Float32) -> np.float64:
-    """Return the squared distance before its last rounding.
+    """Return the squared distance before its rounding to float32.
 
     Args:
         a_D: float32 [D], contiguous.
@@ -73,9 +72,9 @@ def sq_distance_float64(a_D: Float32, b_D: Float32) -> np.float64:
         float64.
     """
     n_dims = a_D.shape[0]
-    whole = n_dims - n_dims % LANES
-    total: np.float64 = _lane_sum(a_D, b_D, whole)
-    for i in range(whole, n_dims):
+    in_lanes = n_dims - n_dims % LANES
+    total: np.float64 = _lane_sum(a_D, b_D, in_lanes)
+    for i in range(in_lanes, n_dims):
         difference = np.float64(a_D[i]) - np.float64(b_D[i])
         total += difference * difference
     return total

@@ -1,10 +1,10 @@
-"""Exact duplicates, collapsed before a search and put back after it.
+"""Exact duplicates: collapsed into one representative before a search, expanded again after it.
 
-Reads float32 rows in ascending order of canonical position. Without this, a list overrun by c
-identical vectors costs c^2 exact distances, all of them 0; with it, one. Invariant: searching the
-representatives for K pairs (d2, position) and expanding gives the same K pairs as searching every
-row: each of the true K lies in one of the first K groups, ordered by (d2, lowest position), because
-each earlier group holds at least one earlier row.
+Reads float32 rows in ascending order of canonical position. A list with c identical vectors would
+cost c^2 canonical distances, all of them 0; collapsed, it costs one. Invariant: searching the
+representatives for K pairs (d2, position) and expanding them gives the same K pairs as searching
+every row. Order groups by (d2, lowest position): each of the true K is in one of the first K
+groups, because every group before its own holds at least one row that precedes it.
 """
 
 from __future__ import annotations
@@ -40,19 +40,19 @@ class Groups:
 
 
 def collapse(rows_ND: Float32, threads: int = 1) -> Groups:
-    """Group rows with identical bytes.
+    """Group rows that have identical bytes.
 
     Args:
         rows_ND: float32 [N, D], contiguous.
         threads: workers; changes speed only.
 
     Returns:
-        The groups; R = N where all rows differ.
+        The groups; R = N if all rows differ.
     """
     words_ND = rows_ND.view(np.uint32)
     hashes_N = np.empty(len(words_ND), np.uint64)
     parallel_ranges(lambda start, stop: _hash_rows(words_ND, start, stop, hashes_N), len(words_ND), threads)
-    first_of_N = _first_identical(words_ND, hashes_N, np.argsort(hashes_N, kind="stable"))
+    first_of_N = _find_first_identical(words_ND, hashes_N, np.argsort(hashes_N, kind="stable"))
     first_R, group_N = np.unique(first_of_N, return_inverse=True)
     indptr = np.zeros(len(first_R) + 1, np.int64)
     np.cumsum(np.bincount(group_N, minlength=len(first_R)), out=indptr[1:])
@@ -63,8 +63,8 @@ def expand(top: TopK, groups: Groups, positions_N: Int64) -> TopK:
     """Replace each representative among the nearest by the rows of its group.
 
     Args:
-        top: K nearest representatives of each query; their positions are `positions_N[groups.first_R]`.
-        groups: groups of the members searched.
+        top: K nearest representatives of each query, at positions in `positions_N[groups.first_R]`.
+        groups: of the members searched.
         positions_N: int64 [N], canonical position of each member row, ascending.
 
     Returns:
@@ -73,7 +73,7 @@ def expand(top: TopK, groups: Groups, positions_N: Int64) -> TopK:
     if len(groups.first_R) == len(groups.group_N):
         return top
     out = TopK.empty(*top.positions.shape)
-    _expand(
+    _expand_groups(
         top.sq_distances,
         top.positions,
         positions_N[groups.first_R],
@@ -96,7 +96,7 @@ def _hash_rows(words_ND: NDArray[np.uint32], start: int, stop: int, out_N: NDArr
 
 
 @kernel
-def _same(a_D: NDArray[np.uint32], b_D: NDArray[np.uint32]) -> bool:
+def _are_equal(a_D: NDArray[np.uint32], b_D: NDArray[np.uint32]) -> bool:
     for d in range(a_D.shape[0]):
         if a_D[d] != b_D[d]:
             return False
@@ -104,8 +104,10 @@ def _same(a_D: NDArray[np.uint32], b_D: NDArray[np.uint32]) -> bool:
 
 
 @kernel
-def _first_identical(words_ND: NDArray[np.uint32], hashes_N: NDArray[np.uint64], order_N: Int64) -> Int64:
-    """Return, for each row, the lowest row with the same bytes; equal hashes are compared, never trusted."""
+def _find_first_identical(
+    words_ND: NDArray[np.uint32], hashes_N: NDArray[np.uint64], order_N: Int64
+) -> Int64:
+    """Return, for each row, the lowest row with the same bytes, not just the same hash."""
     first_N = np.arange(order_N.shape[0])
     start = 0
     for i in range(1, order_N.shape[0]):
@@ -115,14 +117,14 @@ def _first_identical(words_ND: NDArray[np.uint32], hashes_N: NDArray[np.uint64],
             continue
         for j in range(start, i):
             earlier = order_N[j]
-            if first_N[earlier] == earlier and _same(words_ND[row], words_ND[earlier]):
+            if first_N[earlier] == earlier and _are_equal(words_ND[row], words_ND[earlier]):
                 first_N[row] = earlier
                 break
     return first_N
 
 
 @kernel
-def _expand(
+def _expand_groups(
     distances_QK: Float32,
     representatives_QK: Int64,
     first_positions_R: Int64,

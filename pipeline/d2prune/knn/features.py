@@ -1,8 +1,8 @@
-"""Embeddings to the unit rows the graph is built on.
+"""Normalises embeddings into the unit rows that distances are measured on.
 
-Reads image and text embeddings, float16 or float32 [N, D]; gives float32 rows of norm 1. Invariant:
-a row's bits depend on that row alone, not on the batch it came in. A row with no direction (zero,
-NaN, infinite) is refused by number.
+Reads image and text embeddings, float16, float32 or float64 [N, D]; returns float32 rows of norm 1.
+Invariant: a row's bits depend on that row alone, not on its batch. A degenerate row (zero, NaN or
+infinite) is refused by its number.
 """
 
 from __future__ import annotations
@@ -21,47 +21,58 @@ from d2prune.knn.distances import sq_distance_float64
 Float32 = NDArray[np.float32]
 FeatureKind = Literal["image", "text", "image+text"]
 
-# About the first-level caches' share of a core: 64 x 1,536 x 4 bytes.
+# Rows normalised at a time: 64 x 1,536 x 4 bytes stay in the second-level cache.
 _ROWS = 64
 
 
-class NoDirectionError(UserError):
-    """A row that cannot be normalised: what it is, its number in the pool, and why."""
+class DegenerateEmbeddingError(UserError):
+    """An embedding that cannot be normalised."""
 
     def __init__(self, name: str, row: int, fault: str, sample: str = "") -> None:
-        """`sample`: what the row's owner calls it, in brackets, where that is known."""
-        super().__init__(f"{name} of row {row}{sample} {fault}: it cannot be normalised; reject this sample")
+        """Compose the message.
+
+        Args:
+            name: what the row is, such as "image embedding".
+            row: its number in the pool.
+            fault: the values found.
+            sample: the sample's name in the pool if known, with a leading space.
+        """
+        super().__init__(
+            f"{name} of row {row}{sample}: found {fault}; expected finite values that are not all zero. "
+            "Remove this sample from the pool"
+        )
         self.name, self.row, self.fault = name, row, fault
 
 
 def features(
     kind: FeatureKind, image_ND: NDArray[Any] | None, text_ND: NDArray[Any] | None, first_row: int = 0
 ) -> Float32:
-    """Return the rows that distances are taken between.
+    """Return the rows that distances are measured on.
 
     Args:
         kind: "image", "text", or "image+text": each normalised, concatenated, normalised
             (DataComp's choice in the paper's section 4).
-        image_ND: floating [N, D] or None where `kind` leaves it out.
-        text_ND: floating [N, D] or None where `kind` leaves it out.
+        image_ND: floating [N, D]; ignored if `kind` is "text".
+        text_ND: floating [N, D]; ignored if `kind` is "image".
         first_row: number of row 0 in the pool, for messages.
 
     Returns:
         float32 [N, D], or [N, 2 D] for "image+text"; unit norm.
 
     Raises:
-        UserError: unknown kind, a side missing, shapes that differ, or a row without direction.
+        UserError: unknown kind, a missing side, or shapes that differ.
+        DegenerateEmbeddingError: a row is zero, NaN or infinite.
     """
     sides = {"image": [("image", image_ND)], "text": [("text", text_ND)]}
     sides["image+text"] = sides["image"] + sides["text"]
     if kind not in sides:
-        raise UserError(f"graph.features: got {kind!r}, expected image, text or image+text")
+        raise UserError(f"features: found {kind!r}; expected image, text or image+text")
     given = []
     for name, rows_ND in sides[kind]:
         if rows_ND is None:
-            raise UserError(f"graph.features is {kind!r} but there are no {name} embeddings")
+            raise UserError(f"features {kind!r}: found no {name} embeddings; expected float [N, D]")
         given.append((f"{name} embedding", rows_ND))
-    return _joined(given, first_row, threads=1)
+    return _normalise_sides(given, first_row, threads=1)
 
 
 def unit_rows(
@@ -80,26 +91,27 @@ def unit_rows(
 
     Raises:
         UserError: not a floating matrix with at least one column.
-        NoDirectionError: a row is zero, NaN or infinite.
+        DegenerateEmbeddingError: a row is zero, NaN or infinite.
     """
-    return _joined([(name, rows_ND)], first_row, threads)
+    return _normalise_sides([(name, rows_ND)], first_row, threads)
 
 
-def _joined(sides: Sequence[tuple[str, NDArray[Any]]], first_row: int, threads: int) -> Float32:
-    """Rows of one side, normalised; of two, each normalised, side by side, and that normalised.
+def _normalise_sides(sides: Sequence[tuple[str, NDArray[Any]]], first_row: int, threads: int) -> Float32:
+    """Normalise the rows of each side; concatenate and normalise again if there are two.
 
-    Everything happens in the rows of the result, a few at a time: at 2 x 768 dimensions temporaries
-    as large as a part took as long again as the arithmetic, since each of their pages is met for
-    the first time.
+    Works in the rows of the result, a few at a time: at 2 x 768 dimensions, temporaries the size of
+    a part doubled the time, because each of their pages is touched for the first time.
     """
     for name, rows_ND in sides:
         if rows_ND.ndim != 2 or rows_ND.shape[1] == 0 or not np.issubdtype(rows_ND.dtype, np.floating):
             raise UserError(
-                f"{name}s: got {rows_ND.dtype} {rows_ND.shape}, expected floating [N, D] with D >= 1"
+                f"{name}s: found {rows_ND.dtype} {rows_ND.shape}; expected floating [N, D] with D >= 1"
             )
     counts = [len(rows_ND) for _, rows_ND in sides]
     if len(set(counts)) > 1:
-        raise UserError(f"{counts[0]} image embeddings against {counts[1]} text embeddings")
+        raise UserError(
+            f"embeddings: found {counts[0]} of images and {counts[1]} of texts; expected equal numbers"
+        )
     bounds = np.cumsum([0, *(rows_ND.shape[1] for _, rows_ND in sides)])
     out_ND = np.empty((counts[0], int(bounds[-1])), np.float32)
     zeros_D = np.zeros(out_ND.shape[1], np.float32)
@@ -120,13 +132,13 @@ def _joined(sides: Sequence[tuple[str, NDArray[Any]]], first_row: int, threads: 
     if faults:
         row, side = min(faults)
         name, rows_ND = sides[side]
-        fault = "is all zeros" if not rows_ND[row].any() else "has NaN, infinite or too large values"
-        raise NoDirectionError(name, first_row + row, fault)
+        fault = "all zeros" if not rows_ND[row].any() else "NaN, infinite or too large values"
+        raise DegenerateEmbeddingError(name, first_row + row, fault)
     return out_ND
 
 
 def _widen(rows_ND: NDArray[Any], out_ND: Float32) -> None:
-    """`out_ND[:] = rows_ND`, of float16 at a tenth of the time that numpy takes for it."""
+    """Copy rows to float32; for float16 in a tenth of the time that numpy takes."""
     if rows_ND.dtype == np.float16:
         _widen_halves(np.ascontiguousarray(rows_ND).view(np.uint16), out_ND)
     else:
@@ -135,7 +147,10 @@ def _widen(rows_ND: NDArray[Any], out_ND: Float32) -> None:
 
 @kernel
 def _widen_halves(bits_ND: NDArray[np.uint16], out_ND: Float32) -> None:
-    """IEEE 754 binary16 to binary32, exact for every pattern; integers, so that it is vectors on any machine."""
+    """Convert IEEE 754 binary16 to binary32, exactly for all bit patterns.
+
+    Integer operations, because these are vectorised on every machine.
+    """
     row_D = np.empty(bits_ND.shape[1], np.float32)
     for n in range(bits_ND.shape[0]):
         for d in range(bits_ND.shape[1]):
@@ -143,7 +158,7 @@ def _widen_halves(bits_ND: NDArray[np.uint16], out_ND: Float32) -> None:
             exponent, fraction = half & np.uint32(0x7C00), half & np.uint32(0x03FF)
             rebias = np.uint32((127 - 15) << 23)
             if exponent == np.uint32(0x7C00):
-                rebias = np.uint32((255 - 31) << 23)  # infinite or NaN stays so
+                rebias = np.uint32((255 - 31) << 23)  # infinity and NaN keep the largest exponent
             wide = np.uint32(((half & np.uint32(0x7FFF)) << np.uint32(13)) + rebias).view(np.float32)
             if exponent == np.uint32(0):
                 wide = np.float32(np.int32(fraction)) * np.float32(2.0**-24)
@@ -151,24 +166,29 @@ def _widen_halves(bits_ND: NDArray[np.uint16], out_ND: Float32) -> None:
         out_ND[n] = row_D
 
 
-# The default error model tests every division for zero, which keeps the loop from becoming vectors:
-# five times slower.
+# The default error model tests every division for zero, which prevents vectorisation and is five
+# times slower.
 @kernel(error_model="numpy")
 def _normalise(rows_ND: Float32, bounds: NDArray[np.int64], zeros_D: Float32) -> tuple[int, int]:
-    """Normalise each side of each row in place, then rows of several sides whole; the first (row, side) that cannot."""
+    """Normalise each side of each row in place, then the row as a whole if it has several sides.
+
+    Returns:
+        (row, side) of the first side that cannot be normalised; (-1, -1) if there is none.
+    """
     n_sides = len(bounds) - 1
     for n in range(rows_ND.shape[0]):
         row_D = rows_ND[n]
         for side in range(n_sides):
-            if not _scale(row_D[bounds[side] : bounds[side + 1]], zeros_D):
+            if not _scale_to_unit(row_D[bounds[side] : bounds[side + 1]], zeros_D):
                 return n, side
         if n_sides > 1:
-            _scale(row_D, zeros_D)
+            _scale_to_unit(row_D, zeros_D)
     return -1, -1
 
 
 @kernel(error_model="numpy")
-def _scale(row_D: Float32, zeros_D: Float32) -> bool:
+def _scale_to_unit(row_D: Float32, zeros_D: Float32) -> bool:
+    """Scale a vector to norm 1 in place; return False if its norm is zero or not finite."""
     sq_norm = sq_distance_float64(row_D, zeros_D)
     if not (sq_norm > 0.0 and sq_norm < np.inf):
         return False

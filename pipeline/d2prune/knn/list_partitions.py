@@ -1,7 +1,8 @@
-"""Lists grouped into partitions: of about equal size, and near lists together, so that few queries visit several.
+"""Groups lists into partitions of similar size, near lists together so that few queries visit several.
 
-Reads centroids and how many rows each list is expected to hold; gives a partition per list. Only
-canonical distances are compared, so every machine finds the same; the graph does not depend on it.
+Reads the centroids and the expected rows of each list; returns the partition of each list. It
+compares canonical distances only, so every machine gets the same partitions. The graph does not
+depend on them.
 """
 
 from __future__ import annotations
@@ -17,16 +18,16 @@ Int64 = NDArray[np.int64]
 
 
 def group_lists(centroids_LD: Float32, sizes_L: Int64, n_partitions: int) -> Int32:
-    """Bisect the lists again and again, between two of them that lie far apart.
+    """Bisect the lists repeatedly, each time between two distant ones.
 
     Args:
         centroids_LD: float32 [L, D], contiguous.
         sizes_L: int64 [L], expected rows, in any unit.
-        n_partitions: 1 <= S <= L.
+        n_partitions: at least 1, at most L.
 
     Returns:
-        int32 [L], the partition of each list; each holds at least one, and exceeds its share of the
-        rows by less than one list per bisection.
+        int32 [L], the partition of each list. Each partition has at least one list, and exceeds its
+        share of the rows by less than one list per bisection.
     """
     partition_L = np.zeros(len(centroids_LD), np.int32)
     pending = [(np.arange(len(centroids_LD)), 0, n_partitions)]
@@ -35,10 +36,10 @@ def group_lists(centroids_LD: Float32, sizes_L: Int64, n_partitions: int) -> Int
         if count == 1:
             partition_L[lists] = first
             continue
-        one = _farthest(centroids_LD, lists, lists[0])
-        other = _farthest(centroids_LD, lists, one)
-        lean = _distances(centroids_LD, lists, one) - _distances(centroids_LD, lists, other)
-        lists = lists[np.argsort(lean, kind="stable")]
+        one = _find_farthest(centroids_LD, lists, lists[0])
+        other = _find_farthest(centroids_LD, lists, one)
+        difference = _sq_distances(centroids_LD, lists, one) - _sq_distances(centroids_LD, lists, other)
+        lists = lists[np.argsort(difference, kind="stable")]
         left = count // 2
         rows = np.cumsum(sizes_L[lists] + 1)
         middles = rows - (sizes_L[lists] + 1) / 2
@@ -48,11 +49,11 @@ def group_lists(centroids_LD: Float32, sizes_L: Int64, n_partitions: int) -> Int
     return partition_L
 
 
-def _distances(centroids_LD: Float32, lists: Int64, one: int) -> NDArray[np.float64]:
+def _sq_distances(centroids_LD: Float32, lists: Int64, one: int) -> NDArray[np.float64]:
     to_one = np.full(len(lists), one, np.int64)
     distances: Float32 = pair_sq_distances(centroids_LD, lists, centroids_LD, to_one)
     return distances.astype(np.float64)
 
 
-def _farthest(centroids_LD: Float32, lists: Int64, one: int) -> int:
-    return int(lists[np.argmax(_distances(centroids_LD, lists, one))])
+def _find_farthest(centroids_LD: Float32, lists: Int64, one: int) -> int:
+    return int(lists[np.argmax(_sq_distances(centroids_LD, lists, one))])

@@ -1,12 +1,12 @@
-"""Inverted lists and the all-points search over them: each list meets all its queries at once.
+"""Inverted lists, and the search of each list for all the queries that visit it, in one pass.
 
-Reads rows grouped by list, and which queries visit which list; updates a `TopK`. Invariant: a
-query's result is fixed by the lists it visits. Lists may be grouped into partitions, and queries
-into batches, in any way.
+Reads rows grouped by list, and the queries that visit each list; updates a `TopK`. Invariant: a
+query's result is determined by the lists it visits, however lists are grouped into partitions and
+queries into batches.
 
-A partition is a `Lists` holding some of the pool's lists. Its own rows search first in their home
-lists, which gives every query a close K-th distance; then come the visits of other lists, in this
-partition or, with that distance as the bound, in another.
+A partition is a `Lists` with some of the pool's lists. Rows first search their home lists, which
+gives each query a close K-th distance; the other lists follow, in this partition or, with that
+distance as the bound, in another.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from numpy.typing import NDArray
 
 from d2prune.compiled.decorator import kernel
 from d2prune.knn.block_search import Members, TopK, search_block
-from d2prune.knn.projections import Images
+from d2prune.knn.projections import ProjectedRows
 
 Float32 = NDArray[np.float32]
 Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
 
 
-class SomeLists(Protocol):
-    """What a search has to know of lists, however their rows are kept; see `Lists`."""
+class ListRows(Protocol):
+    """What a search needs of lists, however their rows are stored; see `Lists`."""
 
     @property
     def positions(self) -> Int64:
@@ -36,63 +36,68 @@ class SomeLists(Protocol):
 
     @property
     def indptr(self) -> Int64:
-        """Where each list begins, int64 [L+1]."""
+        """First row of each list, int64 [L+1]."""
 
     @property
     def centroids(self) -> Float32:
-        """Float32 [L, D]."""
+        """Centroids, float32 [L, D]."""
 
     @property
-    def images(self) -> Images | None:
-        """Those of the rows, if they are to be compared by them."""
+    def projected(self) -> ProjectedRows | None:
+        """Projections of the rows, if they are to be compared by them."""
 
-    def rows_of(self, start: int, stop: int) -> Float32:
+    def read_rows(self, start: int, stop: int) -> Float32:
         """Return the rows [start, stop), float32 and contiguous."""
 
 
 class ListSearch(Protocol):
-    """Does what `search_lists` does."""
+    """A function that does what `search_lists` does."""
 
     def __call__(
-        self, lists: SomeLists, queries_QD: Float32, visits: Visits, top: TopK, images: Images | None = None
+        self,
+        lists: ListRows,
+        queries_QD: Float32,
+        visits: Visits,
+        top: TopK,
+        projected: ProjectedRows | None = None,
     ) -> None:
-        """Let queries meet the members of the lists they visit."""
+        """Compare queries with the members of the lists they visit."""
 
 
 @dataclass(frozen=True)
 class Lists:
-    """Rows ordered by list.
+    """Rows in memory, ordered by list.
 
     Attributes:
         rows: float32 [M, D], contiguous.
         positions: int64 [M], canonical positions.
         indptr: int64 [L+1]; list l is `rows[indptr[l]:indptr[l+1]]`, possibly empty.
         centroids: float32 [L, D].
-        images: of the rows, if they are to be compared by them.
+        projected: of the rows, if they are to be compared by their projections.
     """
 
     rows: Float32
     positions: Int64
     indptr: Int64
     centroids: Float32
-    images: Images | None = None
+    projected: ProjectedRows | None = None
 
     @classmethod
-    def one(cls, rows_MD: Float32, positions_M: Int64) -> Lists:
-        """Return all these rows as one list."""
+    def single(cls, rows_MD: Float32, positions_M: Int64) -> Lists:
+        """Return all rows as one list."""
         return cls(rows_MD, positions_M, np.array([0, len(rows_MD)]), rows_MD.mean(axis=0, keepdims=True))
 
-    def rows_of(self, start: int, stop: int) -> Float32:
+    def read_rows(self, start: int, stop: int) -> Float32:
         """Return the rows [start, stop)."""
         return self.rows[start:stop]
 
 
 @dataclass(frozen=True)
 class Visits:
-    """Which queries visit each list.
+    """The queries that visit each list.
 
     Attributes:
-        indptr: int64 [L+1].
+        indptr: int64 [L+1]; the visitors of list l are `queries[indptr[l]:indptr[l+1]]`.
         queries: int64 [V], rows of the query matrix, ascending within a list, each once.
     """
 
@@ -100,16 +105,16 @@ class Visits:
     queries: Int64
 
     @classmethod
-    def everyone(cls, start: int, stop: int) -> Visits:
-        """Return that the queries [start, stop) all visit one list."""
+    def of_all(cls, start: int, stop: int) -> Visits:
+        """Return visits of the queries [start, stop) to a single list."""
         return cls(np.array([0, stop - start]), np.arange(start, stop))
 
 
 def visits_of(probes_QP: Int32, n_lists: int, first_query: int = 0) -> Visits:
-    """Turn each query's lists into each list's queries.
+    """Invert each query's lists into each list's queries.
 
     Args:
-        probes_QP: int32 [Q, P], lists to visit, -1 for none; the lists of a row differ.
+        probes_QP: int32 [Q, P], lists to visit, -1 for none; the lists of one query are distinct.
         n_lists: L.
         first_query: number of the query in row 0.
 
@@ -123,31 +128,30 @@ def visits_of(probes_QP: Int32, n_lists: int, first_query: int = 0) -> Visits:
 
 
 def search_lists(
-    lists: SomeLists, queries_QD: Float32, visits: Visits, top: TopK, images: Images | None = None
+    lists: ListRows, queries_QD: Float32, visits: Visits, top: TopK, projected: ProjectedRows | None = None
 ) -> None:
-    """Let queries meet the members of the lists they visit, on the calling thread.
+    """Compare queries with the members of the lists they visit, on the calling thread.
 
     Args:
         lists: L lists.
         queries_QD: float32 [Q, D], contiguous.
-        visits: of the same L lists.
-        top: state of the Q queries, changed in place.
-        images: of the queries, to be used if the lists have theirs.
+        visits: to the same L lists.
+        top: nearest so far of the Q queries, updated in place.
+        projected: of the queries; used if the lists have projections too.
     """
-    for number, start, stop, visiting in met(lists.indptr, visits):
-        both = images is not None and lists.images is not None
-        of_members = lists.images[start:stop] if both and lists.images is not None else None
+    of_lists = None if projected is None else lists.projected
+    for number, start, stop, visiting in visited_lists(lists.indptr, visits):
         members = Members.prepare(
-            lists.rows_of(start, stop),
+            lists.read_rows(start, stop),
             lists.positions[start:stop],
             lists.centroids[number],
-            images=of_members,
+            projected=None if of_lists is None else of_lists[start:stop],
         )
-        search_block(queries_QD, visiting, members, top, images if both else None)
+        search_block(queries_QD, visiting, members, top, None if of_lists is None else projected)
 
 
-def met(indptr: Int64, visits: Visits) -> Iterator[tuple[int, int, int, Int64]]:
-    """Yield (number, first row, end, queries that visit) of each list that has both rows and visitors."""
+def visited_lists(indptr: Int64, visits: Visits) -> Iterator[tuple[int, int, int, Int64]]:
+    """Yield (number, first row, end, visiting queries) of each list that has both rows and visitors."""
     for number in np.flatnonzero(np.diff(indptr) * np.diff(visits.indptr)).tolist():
         visiting = visits.queries[visits.indptr[number] : visits.indptr[number + 1]]
         yield number, int(indptr[number]), int(indptr[number + 1]), visiting

@@ -1,8 +1,7 @@
-"""What several searches found for the same queries, made one; and a query taken out of its own neighbours.
+"""Merges the results of several searches for the same queries, and removes queries from their own neighbours.
 
-Reads and gives `TopK`. Invariant: the K smallest pairs (d2, canonical position) of the union,
-whatever the order in which parts arrive, so that lists may be grouped into any partitions and
-answers may come back in any order.
+Invariant: the result is the K smallest pairs (d2, canonical position) of the union, in whatever
+order the parts arrive. So lists may be grouped into any partitions.
 """
 
 from __future__ import annotations
@@ -20,13 +19,13 @@ Int64 = NDArray[np.int64]
 
 
 def merge(parts: Sequence[TopK]) -> TopK:
-    """Return the K nearest over all parts; a pair found by several parts counts once.
+    """Return the K nearest over all parts; a pair in several parts counts once.
 
     Args:
         parts: at least one, all [Q, K] for the same queries.
 
     Returns:
-        A new state; slots that only held a bound come out as (inf, NO_POSITION).
+        A new `TopK`; slots that only held a bound become (inf, NO_POSITION).
     """
     merged = TopK.empty(*parts[0].positions.shape)
     for part in parts:
@@ -35,19 +34,19 @@ def merge(parts: Sequence[TopK]) -> TopK:
 
 
 def without_self(top: TopK, own_Q: Int64) -> TopK:
-    """Take each query's own position out: K nearest with itself become K - 1 nearest of the others.
+    """Remove each query from its own K nearest, which leaves the K - 1 nearest others.
 
     Args:
         top: K nearest of Q queries, searched with the query among the members.
         own_Q: int64 [Q], canonical position of each query.
 
     Returns:
-        [Q, K - 1]. A query that was crowded out of its own list by K identical rows loses its K-th
-        entry instead.
+        [Q, K - 1]. A query that is not among its K nearest, because K identical rows precede it,
+        loses its K-th entry instead.
     """
     n_queries, n_best = top.positions.shape
     out = TopK.empty(n_queries, n_best - 1)
-    _drop_own(top.sq_distances, top.positions, own_Q, out.sq_distances, out.positions)
+    _remove_own(top.sq_distances, top.positions, own_Q, out.sq_distances, out.positions)
     return out
 
 
@@ -64,15 +63,17 @@ def _merge_into(
                 break
             if distance == worst and position >= positions_QK[q, n_best - 1]:
                 continue
-            known = False
+            is_held = False
             for other in range(n_best):
-                known |= positions_QK[q, other] == position
-            if not known:
+                is_held |= positions_QK[q, other] == position
+            if not is_held:
                 insert(distances_QK[q], positions_QK[q], distance, position)
 
 
 @kernel
-def _drop_own(distances_QK: Float32, positions_QK: Int64, own_Q: Int64, out_d: Float32, out_p: Int64) -> None:
+def _remove_own(
+    distances_QK: Float32, positions_QK: Int64, own_Q: Int64, out_d: Float32, out_p: Int64
+) -> None:
     n_queries, n_best = distances_QK.shape
     for q in range(n_queries):
         write = 0

@@ -1,20 +1,19 @@
-"""Fast inner products of a block with a proof of how wrong they can be.
+"""Fast inner products of blocks of rows, with a proven bound on their error.
 
-Reads float32 rows; gives rounded, centred rows (`Rounded`) and their products. Invariant: for rows
-a, b with rounded images a', b' (a' is bfloat16 or float32 nearest to a - c), the numbers returned
-here bound the truth:
+Reads float32 rows; returns centred, rounded rows (`Rounded`) and their products. Invariant: let a'
+be the bfloat16 or float32 vector nearest to a - c, for any centre c. Then for rows a and b
 
-    | |a - b| - |a' - b'| | <= error(a) + error(b)              triangle inequality, errors measured row by row
-    |a' - b'|^2 = |a'|^2 + |b'|^2 - 2 a'.b'                     with a'.b' off by at most
+    | |a - b| - |a' - b'| | <= error(a) + error(b)      triangle inequality, errors measured per row
+    |a' - b'|^2 = |a'|^2 + |b'|^2 - 2 a'.b'             where the computed a'.b' is wrong by at most
     output_error * |a'.b'| + accumulation(D) * (|a'|^2 + |b'|^2)/2
 
-So a search may use any fast product and still be exact: it re-ranks all that the bound cannot
-exclude. The centre c is
-free: it changes no result, and one near the rows makes the bound tight (rounding is relative to |a - c|).
+So a search may use fast products and still be exact: it computes the canonical distance of every
+pair that the bound cannot exclude. The centre changes no result; one near the rows makes the bound
+tight, because rounding is relative to |a - c|.
 
 Why bfloat16: with AVX512_BF16, one core multiplied blocks of 1,200-4,096 x 512 by 100-2,048 at
-190-220 GFLOP/s, against 85-100 in float32. Products run on the calling thread: two threads on one
-product of this size were slower than one.
+190-220 GFLOP/s, compared with 85-100 GFLOP/s in float32. Products run on the calling thread: two
+threads on one product of this size were slower than one.
 """
 
 from __future__ import annotations
@@ -33,15 +32,14 @@ Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
 Precision = Literal["bfloat16", "float32"]
 
-# The library compiles a kernel for every new shape (0.6 ms, as long as the product itself) and
-# keeps it (0.6 MB): so few shapes are used. The rows of a list are few and met often, so their
-# steps are finer.
+# oneDNN compiles a kernel for every new shape (0.6 ms, as long as the product itself) and keeps it
+# (0.6 MB), so blocks are padded to a few shapes. Lists are small and multiplied often, so the steps
+# for members are finer.
 _MEMBER_STEPS = np.array([*range(32, 256, 32), *range(256, 512, 64), *range(512, 1025, 128)])
 _QUERY_STEPS = np.array([32, 64, 96, 128, 192, 256, 384, 512, 640, 768, 896, 1024])
 
 BFLOAT16_OUTPUT_ERROR = 2.0**-8 * 1.01
-# Norms and sums below may be added in any order: their error is covered by `accumulation`, so
-# vectorising is safe.
+# `accumulation` covers norms and sums added in any order, so vectorising them is safe.
 _REORDER = {"reassoc", "nsz", "contract"}
 
 
@@ -50,9 +48,9 @@ class Rounded:
     """Rows minus a centre, rounded, with what the bound needs.
 
     Attributes:
-        values: bits of the rounded rows, then zeros: uint16 [P, D] (bfloat16) or float32 [P, D], P >= R.
+        values: rounded rows, then rows of zeros: bits of bfloat16 as uint16, or float32, [>= R, D].
         sq_norms: float32 [R], squared norms of the rounded rows.
-        errors: float32 [R], upper bounds of the norm of what rounding took away.
+        errors: float32 [R], upper bounds of the norm of the rounding error.
     """
 
     values: NDArray[np.uint16] | Float32
@@ -61,7 +59,7 @@ class Rounded:
 
 
 def accumulation(n_dims: int) -> float:
-    """Return the relative error of a float32 sum of `n_dims` products in any order, with room to spare.
+    """Return an upper bound of the relative error of a float32 sum of `n_dims` products, in any order.
 
     Args:
         n_dims: D.
@@ -81,8 +79,8 @@ def round_rows(
         rows_ND: float32 [N, D], contiguous; norms below 1e9.
         index_R: int64 [R].
         centre_D: float32 [D], any value.
-        precision: what `multiply` will be given.
-        queries: whether they are the queries of a product, not its members; it changes the padding only.
+        precision: of the rounded rows.
+        queries: whether these are queries rather than members; changes the padding only.
 
     Returns:
         The rounded rows and their bounds.
@@ -107,12 +105,12 @@ def multiply(a: Rounded, b: Rounded) -> NDArray[np.uint16] | Float32:
         b: M rounded rows, rounded the same way.
 
     Returns:
-        float32, or bits of bfloat16, [>= Q, >= M]; what is past them belongs to the padding.
+        float32, or bits of bfloat16, [>= Q, >= M]; the rest belongs to the padding.
     """
     left, right = torch.from_numpy(a.values), torch.from_numpy(b.values)
     if a.values.dtype == np.uint16:
         left, right = left.view(torch.bfloat16), right.view(torch.bfloat16)
-        # Widening to float32 is left to the reader: as a pass of its own it took a tenth of the
+        # Callers widen the bits to float32 as they read them: a separate pass took a tenth of the
         # product's time.
         bits: NDArray[np.uint16] = torch.mm(left, right.T).view(torch.uint16).numpy()
         return bits
@@ -122,16 +120,16 @@ def multiply(a: Rounded, b: Rounded) -> NDArray[np.uint16] | Float32:
 
 @lru_cache(maxsize=1)
 def best_precision() -> Precision:
-    """Return bfloat16 where the CPU multiplies it natively and keeps to the bound, else float32.
+    """Return bfloat16 if the CPU multiplies it natively within the bound, else float32.
 
-    The result of a search does not depend on it; only its speed does.
+    Changes the speed of a search only, never its result.
     """
     native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return "bfloat16" if native and _keeps_bound("bfloat16") else "float32"
 
 
 def _keeps_bound(precision: Precision) -> bool:
-    # A library that truncated, or summed in bfloat16, would break the proof silently; this notices.
+    # A library that truncated, or accumulated in bfloat16, would break the bound silently.
     rng = np.random.default_rng(0)
     rows_ND = rng.normal(size=(96, 700)).astype(np.float32) / np.float32(26)
     rounded = round_rows(rows_ND, np.arange(96), np.zeros(700, np.float32), precision)
@@ -145,7 +143,7 @@ def _keeps_bound(precision: Precision) -> bool:
 
 
 def output_error(precision: Precision) -> float:
-    """Return the relative error of one product's last rounding beyond float32.
+    """Return the relative error of rounding a product to its output type.
 
     Args:
         precision: what the products are computed in.
@@ -158,8 +156,8 @@ def output_error(precision: Precision) -> float:
 
 @kernel(fastmath=_REORDER)
 def _slack(sq_norm: float | np.float32, centre_norm: float) -> float:
-    # x - c is itself rounded: at most 2^-24 of |x| + |c| <= |x - c| + 2|c|; the last term stands
-    # for flushed denormals.
+    # x - c is itself rounded, by at most 2^-24 of |x| + |c| <= |x - c| + 2|c|; the last term covers
+    # flushed denormals.
     slack: float = 2.0**-22 * (np.sqrt(sq_norm) + 2.0 * centre_norm) + 1e-30
     return slack
 
@@ -175,7 +173,7 @@ def _round_bfloat16(
 ) -> None:
     centre_norm = np.sqrt((centre_D * centre_D).sum())
     n_dims = rows_ND.shape[1]
-    room = 1.0 + n_dims * 2.0**-22
+    margin = 1.0 + n_dims * 2.0**-22
     for r in range(index_R.shape[0]):
         row_D, out_D = rows_ND[index_R[r]], bits_RD[r]
         sq_norm = np.float32(0.0)
@@ -190,7 +188,7 @@ def _round_bfloat16(
             sq_error += (value - back) * (value - back)
             out_D[d] = np.uint16(upper)
         sq_norms_R[r] = sq_norm
-        errors_R[r] = np.sqrt(sq_error) * room + _slack(sq_norm, centre_norm)
+        errors_R[r] = np.sqrt(sq_error) * margin + _slack(sq_norm, centre_norm)
 
 
 @kernel(fastmath=_REORDER)

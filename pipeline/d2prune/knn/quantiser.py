@@ -1,10 +1,10 @@
-"""The coarse quantiser: centroids by k-means on a seeded sample, and each row's nearest lists.
+"""The coarse quantiser: centroids by k-means on a seeded sample, and the lists nearest to each row.
 
-Reads float32 rows; gives float32 centroids [L, D] (trained once, saved as an artifact) and lists by ascending
-(canonical d2, list number). Invariant: both are defined by canonical distances, so they depend
-neither on the batch, nor on threads, BLAS or instruction set. faiss's k-means and quantisers do:
-their float32 products may round differently on another CPU or for another batch shape, and one row
-that changes its list changes the graph.
+Reads float32 rows; returns float32 centroids [L, D], trained once per graph, and lists in ascending
+(canonical distance, list number). Invariant: both are defined by canonical distances, so they do
+not depend on batch, threads, BLAS or instruction set. faiss's k-means and quantisers do: their
+float32 products may round differently on another CPU or for another batch shape, and one row that
+changes its list changes the graph.
 """
 
 from __future__ import annotations
@@ -17,23 +17,22 @@ from numpy.typing import NDArray
 from d2prune.compiled.decorator import kernel
 from d2prune.compiled.threads import parallel_ranges
 from d2prune.errors import UserError
-from d2prune.knn.backend import on_cpu, projection_for, search_probes, search_rows
-from d2prune.knn.block_search import NO_POSITION, Members, TopK, search_block
+from d2prune.knn.backend import fit_projection, search_probes, search_rows, searches_on_cpu
+from d2prune.knn.block_search import Members, TopK, search_block
 from d2prune.knn.lists import Lists
-from d2prune.knn.projections import Images, Projection
+from d2prune.knn.projections import ProjectedRows, Projection
 
 Float32 = NDArray[np.float32]
-Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
 
-# 100,000 x 512, 632 lists: 40 rows a list and 8 rounds need 13 probes for recall 0.95, 4 rounds 14,
-# faiss's default (256 and 10) 12, for 7 to 15 times the training. Lists are scanned once, so long
-# training does not pay.
+# 100,000 x 512 rows in 632 lists reach recall 0.95 with 14 probes after 4 iterations, 13 after 8
+# (40 rows a list), and 12 after faiss's default (10 on 256 rows a list), which takes 7 to 15 times
+# the training. Lists are scanned only once, so longer training does not pay.
 TRAINING_ROWS_PER_LIST = 32
 ITERATIONS = 4
 FLAT_LISTS = 65_536
 UPPER_PROBES = 32
-# Rows that find their lists in two levels at a time.
+# Rows searched at a time where centroids have two levels.
 _BLOCK = 262_144
 
 
@@ -41,15 +40,15 @@ def default_nlist(n_rows: int) -> int:
     """Return the number of lists for a pool.
 
     faiss's "Guidelines to choose an index" (4 to 16 sqrt(N), then 65,536 and more from 1,000,000
-    rows) suit an index that answers few queries. Here every row is a query and finding its lists
-    costs N x nlist products, as many as searching them at about 3 sqrt(N); the guidelines' sizes
-    return where lists are found in two levels.
+    rows) assume few queries. Here every row is a query: finding its lists takes N x nlist products,
+    and searching them takes as many at about 3 sqrt(N) lists. The sizes of the guidelines apply
+    again where centroids have two levels.
 
     Args:
         n_rows: N.
 
     Returns:
-        3 sqrt(N) below 100 million rows, 262,144 below a billion, then 1,048,576; never more than N.
+        3 sqrt(N), at most N, below 100 million rows; 262,144 below a billion; then 1,048,576.
     """
     if n_rows < 100_000_000:
         return max(1, min(round(3 * math.sqrt(n_rows)), n_rows))
@@ -65,7 +64,7 @@ def training_sample(n_rows: int, nlist: int, seed: int) -> Int64:
         seed: any int >= 0.
 
     Returns:
-        int64 [S], distinct, ascending, so that a stream can be sampled in one pass.
+        int64 [S], distinct, ascending, so that one pass over the pool collects them.
     """
     size = min(n_rows, TRAINING_ROWS_PER_LIST * nlist)
     return np.sort(np.random.default_rng(seed).choice(n_rows, size, replace=False))
@@ -74,13 +73,13 @@ def training_sample(n_rows: int, nlist: int, seed: int) -> Int64:
 def train(
     sample_SD: Float32, nlist: int, seed: int, n_iterations: int = ITERATIONS, threads: int = 1
 ) -> Float32:
-    """Return centroids by Lloyd's k-means.
+    """Train centroids with Lloyd's k-means.
 
     Args:
         sample_SD: float32 [S, D], contiguous; S >= nlist.
         nlist: L.
         seed: chooses the first centroids among the rows.
-        n_iterations: rounds of assignment and mean.
+        n_iterations: alternations of assignment and mean.
         threads: workers; changes speed only.
 
     Returns:
@@ -90,26 +89,27 @@ def train(
         UserError: fewer rows than lists.
     """
     if len(sample_SD) < nlist:
-        raise UserError(f"graph.nlist is {nlist}, but there are only {len(sample_SD)} rows to train on")
+        raise UserError(f"nlist {nlist}: found {len(sample_SD)} rows to train on; expected at least {nlist}")
     rng = np.random.default_rng(seed)
     centroids_LD = sample_SD[np.sort(rng.choice(len(sample_SD), nlist, replace=False))].copy()
-    projection = projection_for(sample_SD, len(sample_SD), n_iterations * len(sample_SD) * nlist)
-    images = None if projection is None else projection.images(sample_SD, threads)
+    projection = fit_projection(sample_SD, len(sample_SD), n_iterations * len(sample_SD) * nlist)
+    projected = None if projection is None else projection.project(sample_SD, threads)
     for _ in range(n_iterations):
-        nearest = Quantiser(centroids_LD, projection=projection).nearest(sample_SD, 1, threads, images)
+        nearest = Quantiser(centroids_LD, projection=projection).nearest(sample_SD, 1, threads, projected)
         labels_S = nearest.positions[:, 0]
-        centroids_LD = _means(sample_SD, labels_S, centroids_LD)
-        _refill(sample_SD, labels_S, nearest.sq_distances[:, 0], centroids_LD)
+        centroids_LD = _average_lists(sample_SD, labels_S, centroids_LD)
+        _refill_empty_lists(sample_SD, labels_S, nearest.sq_distances[:, 0], centroids_LD)
     return centroids_LD
 
 
 class Quantiser:
-    """Finds the nearest lists of rows; built from the centroids alone, so those are all that need saving.
+    """Finds the lists nearest to rows; built from the centroids alone, so only those are stored.
 
-    Up to FLAT_LISTS every centroid is compared. Beyond, centroids are themselves kept in about
-    sqrt(L) lists, of which a row searches the UPPER_PROBES nearest: 16 times fewer products at
-    262,144 lists, and still matrix products. (An HNSW over the centroids takes its distances one by
-    one, and its walk depends on how the machine rounds them.)
+    Up to FLAT_LISTS lists, a row is compared with every centroid. Beyond that, centroids have two
+    levels: they are themselves kept in about sqrt(L) lists, and a row searches the UPPER_PROBES
+    nearest of those. At 262,144 lists this takes 16 times fewer products, still as matrix products.
+    (An HNSW over the centroids computes distances one by one, and its path depends on how the
+    machine rounds them.)
     """
 
     def __init__(
@@ -119,16 +119,16 @@ class Quantiser:
 
         Args:
             centroids_LD: float32 [L, D], contiguous.
-            flat_lists: up to how many lists all are compared; it is part of the definition of a row's lists.
-            projection: the map of the images that `nearest` will be given; without, it finds one
-                where that pays.
+            flat_lists: largest number of lists for which all are compared; decides a row's lists.
+            projection: of the projections that `nearest` will be given; None: `nearest` fits one if
+                that pays.
         """
         self.centroids = centroids_LD
         self._upper: Quantiser | None = None
         nlist = len(centroids_LD)
         if nlist <= flat_lists:
             self._members = Members.prepare(centroids_LD, np.arange(nlist))
-            self._short = None if projection is None else self._prepared(projection)
+            self._projected = None if projection is None else self._prepare_projected(projection)
             return
         n_upper = round(math.sqrt(nlist))
         sample = training_sample(nlist, n_upper, seed=0)
@@ -139,17 +139,19 @@ class Quantiser:
         np.cumsum(np.bincount(home, minlength=n_upper), out=indptr[1:])
         self._lists = Lists(centroids_LD[order], order, indptr, self._upper.centroids)
 
-    def nearest(self, rows_ND: Float32, nprobe: int, threads: int = 1, images: Images | None = None) -> TopK:
-        """Return the lists each row visits, nearest first; the first is its home.
+    def nearest(
+        self, rows_ND: Float32, nprobe: int, threads: int = 1, projected: ProjectedRows | None = None
+    ) -> TopK:
+        """Return the lists each row visits, nearest first; the first is its home list.
 
         Args:
             rows_ND: float32 [N, D], contiguous.
             nprobe: P <= L.
             threads: workers; changes speed only.
-            images: of the rows, by the projection of this quantiser.
+            projected: projections of the rows, by this quantiser's projection; changes speed only.
 
         Returns:
-            [N, P]; positions are list numbers, NO_POSITION past the last that was found (two levels only).
+            [N, P]; positions are list numbers. With two levels, NO_POSITION where none was found.
         """
         top = TopK.empty(len(rows_ND), nprobe)
         if self._upper is not None:
@@ -160,55 +162,45 @@ class Quantiser:
                 part = TopK(top.sq_distances[block], top.positions[block])
                 search_probes(self._lists, rows_ND[block], upper_BP, part, threads)
             return top
-        if not on_cpu(rows_ND.shape[1]):
+        if not searches_on_cpu(rows_ND.shape[1]):
             search_rows(self.centroids, np.arange(len(self.centroids)), rows_ND, top, threads)
             return top
         projection, members = self._members_for(len(rows_ND))
-        if projection is not None and images is None:
-            images = projection.images(rows_ND, threads)
+        if projection is not None and projected is None:
+            projected = projection.project(rows_ND, threads)
         parallel_ranges(
-            lambda start, stop: search_block(rows_ND, np.arange(start, stop), members, top, images),
+            lambda start, stop: search_block(rows_ND, np.arange(start, stop), members, top, projected),
             len(rows_ND),
             threads,
         )
         return top
 
     def _members_for(self, n_rows: int) -> tuple[Projection | None, Members]:
-        """Return the centroids as they are best compared with so many rows; by images if there is a projection."""
-        if self._short is None:
+        """Return the centroids prepared for comparing `n_rows` rows, and the projection if they use one."""
+        if self._projected is None:
             nlist = len(self.centroids)
-            projection = projection_for(self.centroids, n_rows + nlist, n_rows * nlist)
+            projection = fit_projection(self.centroids, n_rows + nlist, n_rows * nlist)
             if projection is None:
                 return None, self._members
-            self._short = self._prepared(projection)
-        return self._short
+            self._projected = self._prepare_projected(projection)
+        return self._projected
 
-    def _prepared(self, projection: Projection) -> tuple[Projection, Members]:
-        images = projection.images(self.centroids)
-        return projection, Members.prepare(self.centroids, np.arange(len(self.centroids)), images=images)
-
-
-def probes_of(top: TopK) -> Int32:
-    """Return the lists of `Quantiser.nearest` as `lists.visits_of` wants them.
-
-    Args:
-        top: [N, P], positions are list numbers.
-
-    Returns:
-        int32 [N, P], -1 where no list was found.
-    """
-    return np.where(top.positions == NO_POSITION, -1, top.positions).astype(np.int32)
+    def _prepare_projected(self, projection: Projection) -> tuple[Projection, Members]:
+        positions, projected = np.arange(len(self.centroids)), projection.project(self.centroids)
+        return projection, Members.prepare(self.centroids, positions, projected=projected)
 
 
-def _refill(sample_SD: Float32, labels_S: Int64, sq_distances_S: Float32, centroids_LD: Float32) -> None:
-    """Move the centroids of empty lists onto the rows worst served: farthest first, lowest row on ties."""
+def _refill_empty_lists(
+    sample_SD: Float32, labels_S: Int64, sq_distances_S: Float32, centroids_LD: Float32
+) -> None:
+    """Move the centroids of empty lists to the rows farthest from theirs; ties to the lowest row."""
     empty = np.flatnonzero(np.bincount(labels_S, minlength=len(centroids_LD)) == 0)
     worst = np.argsort(-sq_distances_S, kind="stable")[: len(empty)]
     centroids_LD[empty] = sample_SD[worst]
 
 
 @kernel
-def _means(rows_ND: Float32, labels_N: Int64, centroids_LD: Float32) -> Float32:
+def _average_lists(rows_ND: Float32, labels_N: Int64, centroids_LD: Float32) -> Float32:
     """Return each list's mean, summed in row order in float64; an empty list keeps its centroid."""
     sums_LD = np.zeros(centroids_LD.shape, np.float64)
     counts_L = np.zeros(centroids_LD.shape[0], np.int64)

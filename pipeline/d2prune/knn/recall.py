@@ -1,8 +1,8 @@
-"""How good a search is, measured: recall@k against brute force on a seeded sample, with a confidence interval.
+"""Measures recall@k against brute force on a seeded sample, with a confidence interval.
 
-Reads distances (or lists) of a sample of queries; gives a `Recall`, or the smallest nprobe that
-reaches a target. Recall counts distances: a neighbour found at the distance of a true one is right,
-whichever of a tie it is.
+Reads distances or lists of a sample of queries; returns a `Recall`, or the smallest nprobe that
+reaches a target. Recall compares distances: of rows tied at the distance of a true neighbour, any
+one counts as found.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from d2prune.knn.block_search import TopK
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
 
+RECALL_QUERIES = 1_000
+"""Size of each of the two samples: one chooses nprobe, the other measures the recall reached."""
 _Z = 1.959964  # two-sided 95 %
 
 
@@ -40,16 +42,16 @@ class Recall:
     n_queries: int
 
 
-def samples(n_rows: int, size: int, seed: int) -> tuple[Int64, Int64]:
-    """Return two disjoint samples of a pool: one to choose nprobe with, one to measure the recall reached.
+def recall_samples(n_rows: int, size: int, seed: int) -> tuple[Int64, Int64]:
+    """Return two disjoint samples of a pool: one to choose nprobe, one to measure the recall reached.
 
     Args:
         n_rows: N.
-        size: of each, at most; no more than half of the pool.
+        size: S, limited to max(1, N // 2).
         seed: any int >= 0.
 
     Returns:
-        int64 [S] in random order; int64 [S], ascending, fewer or none where the pool is too small.
+        int64 [S], in random order, and int64 [S], ascending; the second is empty if N < 2.
     """
     size = min(size, max(1, n_rows // 2))
     chosen = np.random.default_rng([seed, 1]).choice(n_rows, min(2 * size, n_rows), replace=False)
@@ -59,16 +61,16 @@ def samples(n_rows: int, size: int, seed: int) -> tuple[Int64, Int64]:
 def brute_force(
     queries_QD: Float32, blocks: Iterable[tuple[Float32, Int64]], n_neighbors: int, threads: int = 1
 ) -> TopK:
-    """Return the exact nearest of a few queries in a pool that streams past.
+    """Return the exact nearest rows of some queries, in a pool read block by block.
 
     Args:
         queries_QD: float32 [Q, D], contiguous.
-        blocks: (rows float32 [M, D], canonical positions int64 [M]), each row of the pool once.
+        blocks: (rows float32 [M, D], canonical positions int64 [M]); each row of the pool once.
         n_neighbors: K.
         threads: workers; changes speed only.
 
     Returns:
-        The K nearest, a query's own row among them if it is in the pool.
+        The K nearest, including the query's own row if it is in the pool.
     """
     top = TopK.empty(len(queries_QD), n_neighbors)
     for rows_MD, positions_M in blocks:
@@ -77,26 +79,24 @@ def brute_force(
 
 
 def measure(found_SK: Float32, true_SK: Float32) -> Recall:
-    """Return the recall of a sample.
+    """Measure the recall@K of a sample.
 
     Args:
-        found_SK: float32 [S, K], squared distances found, ascending, inf where nothing was.
-        true_SK: float32 [S, K], those of brute force; inf where the pool has no more rows.
-
-    Returns:
-        Recall@K over the true neighbours there are.
+        found_SK: float32 [S, K], squared distances found, ascending; inf where none was found.
+        true_SK: float32 [S, K], squared distances by brute force; inf where the pool has no more.
     """
     exists_SK = np.isfinite(true_SK)
     last_S = np.where(exists_SK, true_SK, -np.inf).max(axis=1, initial=-np.inf)
     n_true_S = exists_SK.sum(axis=1)
     hits_S = np.minimum((found_SK <= last_S[:, None]).sum(axis=1), n_true_S)
-    return _interval(hits_S, n_true_S)
+    return _wilson_interval(hits_S, n_true_S)
 
 
 def choose_nprobe(true_lists_SK: Int64, probed_lists_SP: Int64, target_recall: float) -> int | None:
     """Return the smallest nprobe whose recall reaches the target with 97.5 % confidence.
 
-    No search is needed: a true neighbour is found exactly if its home list is among the first nprobe.
+    Needs no search: a true neighbour is found if and only if its home list is one of the first
+    nprobe.
 
     Args:
         true_lists_SK: int64 [S, K], home list of each true neighbour; -1 where there is none.
@@ -104,26 +104,30 @@ def choose_nprobe(true_lists_SK: Int64, probed_lists_SP: Int64, target_recall: f
         target_recall: in (0, 1].
 
     Returns:
-        nprobe, or None if P lists do not reach it.
+        nprobe, or None if P lists do not reach the target.
     """
     n_true_S = (true_lists_SK >= 0).sum(axis=1)
     hits_S = np.zeros(len(true_lists_SK), np.int64)
     for nprobe in range(1, probed_lists_SP.shape[1] + 1):
         hits_S += (true_lists_SK == probed_lists_SP[:, nprobe - 1 : nprobe]).sum(axis=1)
-        recall = _interval(hits_S, n_true_S)
+        recall = _wilson_interval(hits_S, n_true_S)
         if recall.low >= target_recall or recall.value == 1.0:
             return nprobe
     return None
 
 
-def _interval(hits_S: Int64, n_true_S: Int64) -> Recall:
-    """Wilson's interval; neighbours of one query hit or miss together, so the sample counts for less than its pairs."""
+def _wilson_interval(hits_S: Int64, n_true_S: Int64) -> Recall:
+    """Return Wilson's interval for the effective sample size.
+
+    Neighbours of one query are found or missed together, so the effective size is below the number
+    of pairs.
+    """
     n_pairs, n_queries = int(n_true_S.sum()), len(hits_S)
     if n_pairs == 0:
         return Recall(1.0, 1.0, 1.0, n_queries)
     value = float(hits_S.sum()) / n_pairs
-    # Variance of a ratio of sums over independent queries (Cochran, Sampling Techniques, 6.3)
-    # against a binomial's.
+    # Variance of a ratio of sums over independent queries (Cochran, Sampling Techniques, 6.3),
+    # compared with that of a binomial.
     spread = float(((hits_S - value * n_true_S) ** 2).sum()) / n_pairs**2
     binomial = value * (1 - value) / n_pairs
     effective = n_pairs * min(1.0, binomial / spread) if spread > 0 else float(n_queries)

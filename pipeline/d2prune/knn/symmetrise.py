@@ -1,9 +1,9 @@
-"""Directed nearest neighbours to the undirected graph of the paper (edge {i, j} if either has the other).
+"""Turns directed neighbours into the paper's undirected graph: edge {i, j} if either row lists the other.
 
-Reads (source, target, d2) triples; gives CSR rows. Invariant: rows ascend by index, no self-edge,
-no duplicate, and since the canonical d2 of a pair is symmetric bit for bit, so is the graph. An
-owner of rows [start, stop) needs just the edges that leave or enter them: partitions exchange those
-and call `rows_of_edges`.
+Reads (source, target, squared distance) triples; returns CSR rows. Invariant: rows ascend by index
+and have no duplicates. The graph is symmetric because the canonical distance of a pair is symmetric
+bit for bit. A worker that builds rows [start, stop) needs only the edges that leave or enter them:
+workers exchange those and call `rows_from_edges`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def symmetrise(neighbours_NK: Int64, sq_distances_NK: Float32) -> Graph:
     found = neighbours_NK != NO_POSITION
     sources = np.repeat(np.arange(n_nodes), n_neighbors)[found.ravel()]
     targets, distances = neighbours_NK[found], sq_distances_NK[found]
-    return rows_of_edges(
+    return rows_from_edges(
         np.concatenate([sources, targets]),
         np.concatenate([targets, sources]),
         np.tile(distances, 2),
@@ -42,21 +42,21 @@ def symmetrise(neighbours_NK: Int64, sq_distances_NK: Float32) -> Graph:
     )
 
 
-def rows_of_edges(
+def rows_from_edges(
     sources_E: Int64, targets_E: Int64, sq_distances_E: Float32, start: int, stop: int
 ) -> Graph:
-    """Return rows `start:stop` of the graph whose directed edges are given, in any order and with repetitions.
+    """Build rows `start:stop` of the graph from its directed edges, in any order and with repetitions.
 
     Args:
         sources_E: int64 [E], each in [start, stop).
         targets_E: int64 [E], any node.
-        sq_distances_E: float32 [E]; repetitions of an edge carry the same bits.
-        start: first row owned.
-        stop: one past the last.
+        sq_distances_E: float32 [E]; repetitions of an edge have the same bits.
+        start: first row.
+        stop: one past the last row.
 
     Returns:
-        CSR with `stop - start` rows; indices are global. It is a valid `Graph` by itself only if
-        all nodes are owned.
+        CSR with `stop - start` rows; indices are global. It passes `Graph.validate` only if it has
+        all rows of the graph.
     """
     counts = np.bincount(sources_E - start, minlength=stop - start)
     indptr = np.zeros(stop - start + 1, np.int64)
@@ -85,7 +85,7 @@ def _scatter(
 
 @kernel
 def _sort_unique(indptr: Int64, indices: Int64, distances: Float32) -> Int64:
-    """Sort each row by index and move its distinct entries to its front; return how many there are."""
+    """Sort each row by index and move its distinct entries to the front; return their number per row."""
     n_rows = indptr.shape[0] - 1
     lengths = np.zeros(n_rows, np.int64)
     for row in range(n_rows):

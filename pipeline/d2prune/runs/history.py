@@ -23,6 +23,7 @@ from typing import Any
 
 from d2prune import store
 from d2prune.errors import UserError
+from d2prune.runs import stages
 from d2prune.store import artifacts, lease
 
 log = logging.getLogger(__name__)
@@ -242,10 +243,9 @@ def _set_aside(folder: str, identity: str) -> None:
 
 def _unit_keys(manifest: Mapping[str, Any]) -> Iterable[str]:
     yield from (unit["key"] for unit in manifest["units"])
-    if manifest["stage"] == "graph":
-        # Made once, beside the parts that the manifest lists.
-        for step in ("whole", "quantiser"):
-            yield artifacts.unit_key(f"{step}-{0:08d}", manifest["params"], manifest["inputs"]["embed"], None)
+    for stage in stages.STAGES:
+        if stage.name == manifest["stage"]:
+            yield from stage.other_unit_keys(manifest)
 
 
 def _delete_folder(folder: str) -> None:

@@ -5,7 +5,7 @@ The driver loops over such records and knows no stage by name. A stage's package
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -100,6 +100,7 @@ class Stage:
         location: URL of what the stage produces for people, outside its artifact; None: nothing.
         has_manifest: whether the result is an artifact in `work_dir` with a manifest.
         is_output: whether the run's output is complete after this stage.
+        other_unit_keys: manifest, as a dict -> keys of units that are kept beside those it lists.
     """
 
     name: str
@@ -113,6 +114,7 @@ class Stage:
     location: Callable[[StageRun], str] | None = None
     has_manifest: bool = True
     is_output: bool = False
+    other_unit_keys: Callable[[Mapping[str, Any]], Iterable[str]] = lambda manifest: ()
 
     def make(self, run: StageRun) -> Manifest:
         """Build the stage, balance its sample counts and write its manifest.

@@ -1,9 +1,9 @@
-"""Steps `distinct` and `copies`: which rows of the pool repeat an earlier one, without any two parts meeting.
+"""Steps `distinct` and `copies`: find the rows of the pool that repeat an earlier row, in any part.
 
-`distinct` groups a part's rows by their bytes and sends a 128-bit hash of each distinct one, with
-the first K rows of its group, to the hash's bucket. `copies` groups a bucket's rows over all parts
-and tells the parts. Rows are named equal by the hash alone: at 10^12 rows the chance that two of
-them share one by accident is below 10^-14.
+`distinct` groups a part's rows by their bytes. It sends a 128-bit hash of each distinct row, with
+the first K rows of its group, to the bucket of that hash. `copies` groups a bucket's rows over all
+parts and sends the result to the parts. Rows of different parts count as identical if their hashes
+are equal: with 10^12 rows, the probability that any two different ones collide is below 10^-14.
 """
 
 import hashlib
@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d2prune.graph import exchange
-from d2prune.graph.steps.job import (
+from d2prune.graph.steps.job import Job
+from d2prune.graph.steps.part_rows import (
     COPIES,
     COPY,
     GROUP_MEMBER,
     LOCAL_GROUPS,
     MEMBERS_OF_GROUPS,
-    Job,
     checked_features,
 )
 from d2prune.knn.duplicates import collapse
@@ -28,11 +28,11 @@ HASHES = "hashes.bin"
 HASHED = np.dtype([("high", "<u8"), ("low", "<u8"), ("position", "<i8")])
 
 
-def distinct(job: Job, part: int) -> Receipt:
-    """Group the rows of a part.
+def group_rows(job: Job, part: int) -> Receipt:
+    """Group the rows of a part by their bytes, and send hashes of the groups to the buckets.
 
     Raises:
-        UserError: an embedding without direction.
+        UserError: an embedding cannot be normalised.
     """
     raw_AD, rows_AD = checked_features(job, part)
     row_bytes = int(raw_AD[:1].nbytes)
@@ -40,7 +40,7 @@ def distinct(job: Job, part: int) -> Receipt:
     start = int(job.starts[part])
     cut_off_A = np.zeros(len(rows_AD), bool)
     if job.cut_off is not None:
-        cut_off_A = job.cut_off.of_part(job.embed_folder, part, job.parts[part])
+        cut_off_A = job.cut_off.drop_mask(job.embed_folder, part, job.parts[part])
     kept_N = np.flatnonzero(~cut_off_A)
     rows_ND = rows_AD if len(kept_N) == len(rows_AD) else rows_AD[kept_N]
     groups = collapse(rows_ND)
@@ -60,12 +60,12 @@ def distinct(job: Job, part: int) -> Receipt:
     return job.commit("distinct", part, files, facts=facts)
 
 
-def copies(job: Job, bucket: int) -> Receipt:
-    """Find the groups of a bucket: K records each at most, and a copy for each part that repeats an earlier one."""
-    records = exchange.concatenated(job.urls("distinct", len(job.parts), HASHES), HASHED, bucket)
+def find_copies(job: Job, bucket: int) -> Receipt:
+    """Group a bucket's rows; send each part its groups, and its distinct rows found in an earlier part."""
+    records = exchange.read_concatenated(job.urls("distinct", len(job.parts), HASHES), HASHED, bucket)
     records = records[np.lexsort((records["position"], records["low"], records["high"]))]
     positions = records["position"]
-    is_first = _changes(records["high"]) | _changes(records["low"])
+    is_first = _differs_from_previous(records["high"]) | _differs_from_previous(records["low"])
     group = np.cumsum(is_first) - 1
     first = np.flatnonzero(is_first)
     size = np.diff(np.append(first, len(records)))
@@ -79,8 +79,8 @@ def copies(job: Job, bucket: int) -> Receipt:
     members["representative"], members["position"] = representative[listed], positions[listed]
     owner = job.spans.part_of(representative[listed])
 
-    # Of one group and one part, the first row listed is the one that the part calls distinct.
-    repeats = ~is_first & _changes(part)
+    # A part's first record of a group is the part's distinct row.
+    repeats = ~is_first & _differs_from_previous(part)
     copied = np.empty(int(repeats.sum()), COPY)
     copied["position"] = positions[repeats]
     files = {
@@ -92,8 +92,8 @@ def copies(job: Job, bucket: int) -> Receipt:
     return job.commit("copies", bucket, files, facts=facts)
 
 
-def _changes(values: NDArray[np.generic]) -> NDArray[np.bool_]:
-    """Where a value differs from the one before; the first does."""
+def _differs_from_previous(values: NDArray[np.generic]) -> NDArray[np.bool_]:
+    """Mark the values that differ from the one before, and the first."""
     out = np.ones(len(values), bool)
     out[1:] = values[1:] != values[:-1]
     return out

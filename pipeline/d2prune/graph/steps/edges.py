@@ -1,8 +1,8 @@
-"""Steps `merge` and `neighbors`: what partitions found becomes each part's neighbours, then the undirected graph.
+"""Steps `merge` and `neighbors`: merge candidates into each row's neighbours; write the undirected graph.
 
 `merge` sends every edge to the parts of both its ends; `neighbors` writes a part's rows
-(schemas.NEIGHBORS). Both ends carry the same canonical distance, so the rows agree without any two
-parts meeting; `check_symmetry` proves it.
+(schemas.NEIGHBORS). Both ends of an edge have the same canonical distance, so the rows agree
+although no unit sees two parts. `check_symmetry` verifies that they do.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 
 from d2prune.errors import BooksError
 from d2prune.graph import exchange
-from d2prune.graph.steps.job import Job, local_groups
+from d2prune.graph.steps.job import Job
+from d2prune.graph.steps.part_rows import local_groups
 from d2prune.graph.steps.quantise import CHECKED
 from d2prune.graph.steps.search import CANDIDATES, candidate_type
 from d2prune.knn.block_search import NO_POSITION, TopK
 from d2prune.knn.csr import Graph
-from d2prune.knn.merge import merge as merge_nearest
-from d2prune.knn.merge import without_self
-from d2prune.knn.symmetrise import rows_of_edges
+from d2prune.knn.merge import merge, without_self
+from d2prune.knn.symmetrise import rows_from_edges
 from d2prune.parts.files import NEIGHBORS
 from d2prune.parts.neighbors import to_table
 from d2prune.store.artifacts import Receipt
@@ -34,8 +34,8 @@ FOUND = "checked.npy"
 EDGE = np.dtype([("row", "<i8"), ("neighbour", "<i8"), ("sq_distance", "<f4")])
 
 
-def merge(job: Job, part: int) -> Receipt:
-    """Merge what all partitions found for a part's queries, and give it to all rows with their bytes."""
+def merge_candidates(job: Job, part: int) -> Receipt:
+    """Merge what all partitions found for a part's queries, for all rows with the same bytes."""
     groups, start = local_groups(job, part), int(job.starts[part])
     positions_Q = groups.first_Q + start
     top = TopK.empty(len(positions_Q), job.n_best)
@@ -46,7 +46,7 @@ def merge(job: Job, part: int) -> Receipt:
         query = np.searchsorted(positions_Q, candidates["query"])
         more.sq_distances[query] = candidates["sq_distances"]
         more.positions[query] = candidates["positions"]
-        top = merge_nearest([top, more])
+        top = merge([top, more])
     own_N = groups.kept_N + start
     found = without_self(TopK(top.sq_distances[groups.group_N], top.positions[groups.group_N]), own_N)
 
@@ -68,54 +68,56 @@ def merge(job: Job, part: int) -> Receipt:
 
 
 def found_for_checked(job: Job) -> Float32:
-    """Squared distances found for the checked sample, float32 [S, k], by position."""
+    """Read the squared distances found for the checked sample, float32 [S, k], by position."""
     return np.concatenate([job.array("merge", part, FOUND) for part in range(len(job.parts))])
 
 
-def neighbors(job: Job, part: int) -> Receipt:
+def write_neighbors(job: Job, part: int) -> Receipt:
     """Write a part's rows of the undirected graph."""
-    edges = exchange.concatenated(job.urls("merge", len(job.parts), EDGES), EDGE, part)
-    start, stop = (int(bound) for bound in job.starts[part : part + 2])
+    edges = exchange.read_concatenated(job.urls("merge", len(job.parts), EDGES), EDGE, part)
+    start, stop = job.spans.bounds(part)
     rows_E, neighbours_E, sq_distances_E = (np.ascontiguousarray(edges[name]) for name in EDGE.names or ())
+    graph = rows_from_edges(rows_E, neighbours_E, sq_distances_E, start, stop)
     cut_off_N = np.ones(stop - start, bool)
     cut_off_N[local_groups(job, part).kept_N] = False
-    return commit_rows(job, part, rows_of_edges(rows_E, neighbours_E, sq_distances_E, start, stop), cut_off_N)
+    return commit_rows(job, part, graph, cut_off_N)
 
 
 def commit_rows(job: Job, part: int, graph: Graph, cut_off_N: NDArray[np.bool_]) -> Receipt:
-    """Commit the result's unit of a part.
+    """Commit the `neighbors` unit of a part.
 
     Args:
-        job: as of all steps.
-        part: its number.
+        job: the graph.
+        part: number of the part.
         graph: the part's N rows; indices are canonical positions.
-        cut_off_N: bool [N], which of them take no part.
+        cut_off_N: bool [N], the rows that the cut-off excludes.
     """
-    start, stop = (int(bound) for bound in job.starts[part : part + 2])
+    start, stop = job.spans.bounds(part)
     rows_E = np.repeat(np.arange(start, stop), np.diff(graph.indptr))
     is_upper_E = graph.indices > rows_E
-    signature_E = _signatures(rows_E, graph.indices, graph.sq_distances)
+    hash_E = _hash_edges(rows_E, graph.indices, graph.sq_distances)
     counters = {"nodes": graph.n_nodes, "edges": int(is_upper_E.sum()), "cut_off": int(cut_off_N.sum())}
-    # As text: a 64-bit sum does not survive JSON readers that know only doubles.
-    facts = {
-        name: str(signature_E[chosen].sum()) for name, chosen in (("out", is_upper_E), ("back", ~is_upper_E))
-    }
+    # As text, because many JSON readers hold numbers as doubles and would round a 64-bit sum.
+    facts = {name: str(hash_E[chosen].sum()) for name, chosen in (("out", is_upper_E), ("back", ~is_upper_E))}
     return job.commit("neighbors", part, {NEIGHBORS: to_table(graph, cut_off_N)}, counters, facts)
 
 
 def check_symmetry(receipts: Sequence[Receipt]) -> None:
-    """Check that every edge i -> j has its twin j -> i of the same distance, by sums over both kinds.
+    """Check that every edge i -> j has a twin j -> i of the same distance, by sums of edge hashes.
 
     Raises:
-        BooksError: the sums differ.
+        BooksError: the sums of the two directions differ.
     """
-    sums = [sum(int(receipt.facts[name]) for receipt in receipts) % 2**64 for name in ("out", "back")]
-    if sums[0] != sums[1]:
-        raise BooksError(f"graph: not symmetric: edges to later samples sum to {sums[0]}, back to {sums[1]}")
+    out, back = (sum(int(receipt.facts[name]) for receipt in receipts) % 2**64 for name in ("out", "back"))
+    if out != back:
+        raise BooksError(
+            f"graph is not symmetric: found hash sum {out} for edges to later samples and {back} "
+            "for edges to earlier samples; expected equal sums"
+        )
 
 
-def _signatures(rows_E: Int64, neighbours_E: Int64, sq_distances_E: Float32) -> NDArray[np.uint64]:
-    """64 bits for each undirected edge (SplitMix64's mixing), the same from both ends."""
+def _hash_edges(rows_E: Int64, neighbours_E: Int64, sq_distances_E: Float32) -> NDArray[np.uint64]:
+    """Return a 64-bit hash of each undirected edge (SplitMix64's mixing), the same from both ends."""
     mixed = np.minimum(rows_E, neighbours_E).astype(np.uint64)
     for value in (np.maximum(rows_E, neighbours_E).astype(np.uint64), sq_distances_E.view(np.uint32)):
         mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9) + value

@@ -1,8 +1,8 @@
-"""Steps `quantiser`, `truth` and `layout`: the lists, how many of them a row must visit, and who searches which.
+"""Steps `quantiser`, `truth` and `layout`: train the lists, choose nprobe, group lists into partitions.
 
-`quantiser` collects the seeded samples from all parts and trains; `truth` searches the samples in
-every part by brute force; `layout` chooses nprobe from what they found. `measured_recall` judges,
-at the end, another sample.
+`quantiser` collects two seeded samples and the training rows from all parts, and trains; `truth`
+searches every part for the true neighbours of the samples, by brute force; `layout` chooses the
+nprobe that reaches the target on one sample. `measured_recall` measures the other at the end.
 """
 
 from __future__ import annotations
@@ -12,46 +12,50 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
-from d2prune.graph.steps.job import Job, features_of, groups_of, members_of_groups, read_part
+from d2prune.errors import UserError
+from d2prune.graph.steps.job import Job
+from d2prune.graph.steps.part_rows import features_of, groups_of, members_of_groups, read_part
 from d2prune.knn.block_search import NO_POSITION, TopK
-from d2prune.knn.build import RECALL_QUERIES, tuned_nprobe
 from d2prune.knn.duplicates import expand
 from d2prune.knn.list_partitions import group_lists
 from d2prune.knn.merge import merge, without_self
+from d2prune.knn.probes import tune_nprobe
 from d2prune.knn.quantiser import Quantiser, default_nlist, train, training_sample
-from d2prune.knn.recall import Recall, brute_force, measure, samples
+from d2prune.knn.recall import RECALL_QUERIES, Recall, brute_force, measure, recall_samples
 from d2prune.store.artifacts import Receipt
 
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
 
 CENTROIDS, SIZES, PARTITIONS = "centroids.npy", "sizes.npy", "partitions.npy"
+# The two samples: one chooses nprobe, the other checks the recall reached.
 TUNING, CHECKED = "tuning", "checked"
 NPROBE = "nprobe"
+# Rows of a part converted to float32 at a time.
 _BLOCK = 8_192
 _READ_AHEAD = 4
 
 
-def quantiser(job: Job, _: int) -> Receipt:
+def train_quantiser(job: Job, _: int) -> Receipt:
     """Train the centroids, and store the samples that recall is measured on."""
     params, n_members = job.params, job.members[-1]
     nlist = min(params.nlist or default_nlist(n_members), n_members)
     training = training_sample(n_members, nlist, params.seed)
-    tuning, checked = samples(n_members, RECALL_QUERIES, params.seed)
+    tuning, checked = recall_samples(n_members, RECALL_QUERIES, params.seed)
     wanted = np.unique(np.concatenate([training, tuning, checked]))
 
-    def pick(part: int) -> tuple[Float32, Int64]:
+    def read_wanted(part: int) -> tuple[Float32, Int64]:
         ranks = wanted[slice(*np.searchsorted(wanted, job.members[part : part + 2]))] - job.members[part]
         rows = read_part(job, part)
         chosen = np.flatnonzero(rows.is_member)[ranks]
         return features_of(job, rows.raw[chosen]), rows.positions[chosen]
 
-    touched = np.flatnonzero(np.diff(np.searchsorted(wanted, job.members))).tolist()
-    picked = []
+    parts = np.flatnonzero(np.diff(np.searchsorted(wanted, job.members))).tolist()
+    read = []
     with ThreadPoolExecutor(_READ_AHEAD) as pool:
-        for first in range(0, len(touched), _READ_AHEAD):
-            picked += list(pool.map(pick, touched[first : first + _READ_AHEAD]))
-    rows_WD, positions_W = (np.concatenate(arrays) for arrays in zip(*picked, strict=True))
+        for first in range(0, len(parts), _READ_AHEAD):
+            read += list(pool.map(read_wanted, parts[first : first + _READ_AHEAD]))
+    rows_WD, positions_W = (np.concatenate(arrays) for arrays in zip(*read, strict=True))
     training_SD = rows_WD[np.searchsorted(wanted, training)]
     centroids_LD = train(training_SD, nlist, params.seed, threads=job.layout.threads)
     home_S = Quantiser(centroids_LD).nearest(training_SD, 1, job.layout.threads).positions[:, 0]
@@ -62,16 +66,17 @@ def quantiser(job: Job, _: int) -> Receipt:
     return job.commit("quantiser", 0, files, facts={"nlist": nlist})
 
 
-def truth(job: Job, part: int) -> Receipt:
-    """Find the nearest members in a part of each sampled row.
+def find_truth(job: Job, part: int) -> Receipt:
+    """Find the nearest rows of a part to each sampled row.
 
-    Of the tuning sample, representatives with their home lists; of the checked one, all rows they stand for.
+    For the tuning sample these are members, stored with their home lists; for the checked sample,
+    all rows of the groups that the members represent.
     """
     positions_M, raw_MD = read_part(job, part).members()
     threads = job.layout.threads
     names = [CHECKED] if job.params.nprobe is not None else [CHECKED, TUNING]
     samples = [job.array("quantiser", 0, f"{name}.npy") for name in names]
-    # Both samples at once, so that each row is normalised once.
+    # One pass for both samples, so that each row is normalised once.
     top = brute_force(
         np.concatenate(samples),
         (
@@ -88,18 +93,18 @@ def truth(job: Job, part: int) -> Receipt:
         found = np.unique(tuning.positions[tuning.positions != NO_POSITION])
         rows_FD = features_of(job, raw_MD[np.searchsorted(positions_M, found)])
         lists = Quantiser(job.array("quantiser", 0, CENTROIDS)).nearest(rows_FD, 1, threads)
-        files = _files(TUNING, tuning) | {"found.npy": found, "lists.npy": lists.positions[:, 0]}
+        files = _top_files(TUNING, tuning) | {"found.npy": found, "lists.npy": lists.positions[:, 0]}
     checked = TopK(top.sq_distances[:n_checked], top.positions[:n_checked])
     checked = expand(checked, *groups_of(positions_M, members_of_groups(job, part)))
-    return job.commit("truth", part, files | _files(CHECKED, checked))
+    return job.commit("truth", part, files | _top_files(CHECKED, checked))
 
 
-def layout(job: Job, _: int) -> Receipt:
+def choose_layout(job: Job, _: int) -> Receipt:
     """Choose nprobe, unless it is given, and group the lists into partitions."""
     centroids_LD = job.array("quantiser", 0, CENTROIDS)
     nprobe = job.params.nprobe
     if nprobe is None:
-        nprobe = _tuned(job, Quantiser(centroids_LD))
+        nprobe = _tune_nprobe(job, Quantiser(centroids_LD))
     n_partitions = min(job.partitions, len(centroids_LD))
     partition_L = group_lists(centroids_LD, job.array("quantiser", 0, SIZES), n_partitions)
     facts = {NPROBE: min(nprobe, len(centroids_LD))}
@@ -107,41 +112,56 @@ def layout(job: Job, _: int) -> Receipt:
 
 
 def measured_recall(job: Job, found_SK: Float32) -> Recall | None:
-    """The recall reached on the checked sample; None if the pool is too small to have one.
+    """Measure recall on the checked sample; None if the pool is too small to have one.
 
     Args:
-        job: whose `truth` is done.
-        found_SK: float32 [S, K], the squared distances of the directed neighbours of the sample, by position.
+        job: step `truth` is complete.
+        found_SK: float32 [S, K], squared distances of the sample's neighbours, by its position.
     """
     if len(found_SK) == 0:
         return None
     positions_S = job.array("quantiser", 0, f"{CHECKED}-positions.npy")
-    return measure(found_SK, without_self(_true(job, CHECKED), positions_S).sq_distances)
+    return measure(found_SK, without_self(_merge_truth(job, CHECKED), positions_S).sq_distances)
 
 
-def _tuned(job: Job, lists: Quantiser) -> int:
+def check_recall(job: Job) -> None:
+    """Refuse a graph whose recall is below the target even at the upper end of its interval.
+
+    Raises:
+        UserError: the target was missed; reports what was measured.
+    """
+    target, recall = job.params.target_recall, job.recall
+    if target is not None and recall is not None and recall.high < target:
+        raise UserError(
+            f"graph.target_recall: found recall {recall.value:.4f} (95 % interval {recall.low:.4f} to "
+            f"{recall.high:.4f}) with nprobe {job.nprobe} of {job.nlist} lists; expected {target}. "
+            "Set a larger graph.nprobe instead"
+        )
+
+
+def _tune_nprobe(job: Job, lists: Quantiser) -> int:
     positions_S = job.array("quantiser", 0, f"{TUNING}-positions.npy")
-    true_SK = without_self(_true(job, TUNING), positions_S).positions
+    true_SK = without_self(_merge_truth(job, TUNING), positions_S).positions
     true_lists_SK = np.full(true_SK.shape, -1, np.int64)
     starts = job.starts
     for part in range(len(job.parts)):
-        mine = (true_SK >= starts[part]) & (true_SK < starts[part + 1])
-        if mine.any():
-            found = np.searchsorted(job.array("truth", part, "found.npy"), true_SK[mine])
-            true_lists_SK[mine] = job.array("truth", part, "lists.npy")[found]
+        in_part = (true_SK >= starts[part]) & (true_SK < starts[part + 1])
+        if in_part.any():
+            found = np.searchsorted(job.array("truth", part, "found.npy"), true_SK[in_part])
+            true_lists_SK[in_part] = job.array("truth", part, "lists.npy")[found]
     target = job.params.target_recall
     assert target is not None
-    return tuned_nprobe(
+    return tune_nprobe(
         lists, job.array("quantiser", 0, f"{TUNING}.npy"), true_lists_SK, target, job.layout.threads
     )
 
 
-def _files(sample: str, top: TopK) -> dict[str, NDArray[np.generic]]:
+def _top_files(sample: str, top: TopK) -> dict[str, NDArray[np.generic]]:
     return {f"{sample}-sq-distances.npy": top.sq_distances, f"{sample}-neighbours.npy": top.positions}
 
 
-def _true(job: Job, sample: str) -> TopK:
-    """The nearest over all parts."""
+def _merge_truth(job: Job, sample: str) -> TopK:
+    """Merge the true neighbours of a sample over all parts."""
     top: TopK | None = None
     for part in range(len(job.parts)):
         arrays = [job.array("truth", part, f"{sample}-{name}.npy") for name in ("sq-distances", "neighbours")]

@@ -1,8 +1,8 @@
-"""The kNN graph of embeddings in memory: the kernels of this package put together without files or workers.
+"""Builds the kNN graph of embeddings in memory.
 
-Reads embeddings [N, D]; gives a `Graph` and how it was made. Invariant: the graph is a function of
-the embeddings and the parameters; threads, tiles and machine leave no trace. Without a target
-recall, or below EXACT_BELOW rows, it is the exact kNN graph, ties to the lower position.
+Reads embeddings [N, D]; returns a `Graph` and a report on how it was built. Invariant: the graph is
+a function of the embeddings and the parameters, never of threads, tiles or machine. Without a
+target recall, or below EXACT_BELOW rows, it is the exact kNN graph, ties to the lower position.
 """
 
 from __future__ import annotations
@@ -17,16 +17,17 @@ from numpy.typing import NDArray
 
 from d2prune.compiled.threads import available_cores, parallel_ranges
 from d2prune.errors import UserError
-from d2prune.knn.backend import projection_for, search_probes
+from d2prune.knn.backend import fit_projection, search_probes
 from d2prune.knn.block_search import NO_POSITION, TopK
 from d2prune.knn.csr import Graph
 from d2prune.knn.duplicates import Groups, collapse, expand
 from d2prune.knn.features import unit_rows
 from d2prune.knn.lists import Lists
 from d2prune.knn.merge import without_self
-from d2prune.knn.projections import Images
-from d2prune.knn.quantiser import Quantiser, default_nlist, probes_of, train, training_sample
-from d2prune.knn.recall import Recall, brute_force, choose_nprobe, measure, samples
+from d2prune.knn.probes import find_probes, tune_nprobe
+from d2prune.knn.projections import ProjectedRows
+from d2prune.knn.quantiser import Quantiser, default_nlist, train, training_sample
+from d2prune.knn.recall import RECALL_QUERIES, Recall, brute_force, measure, recall_samples
 from d2prune.knn.symmetrise import symmetrise
 
 log = logging.getLogger(__name__)
@@ -36,24 +37,23 @@ Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
 
 EXACT_BELOW = 20_000
-RECALL_QUERIES = 1_000
 _BLOCK = 8_192
-_FIRST_PROBES = 64
-_LIKELY_PROBES = 16
+# nprobe as assumed before it is known, to decide whether projections pay.
+_TYPICAL_NPROBE = 16
 
 
 @dataclass(frozen=True)
 class KnnReport:
-    """A graph and how it was made.
+    """A graph and how it was built.
 
     Attributes:
         graph: the undirected graph.
-        neighbours: int64 [N, k], directed neighbours, nearest first; search.NO_POSITION where there is none.
+        neighbours: int64 [N, k], directed neighbours, nearest first; NO_POSITION if fewer exist.
         sq_distances: float32 [N, k], inf where there is none.
         nlist: lists searched; 0 if exact.
         nprobe: lists visited by each row; 0 if exact.
-        recall: measured on rows that took no part in choosing nprobe; exactly 1 if exact; None if
-            not measured.
+        recall: measured on rows that were not used to choose nprobe; 1 if exact; None if not
+            measured.
     """
 
     graph: Graph
@@ -76,19 +76,20 @@ def knn_graph(
 
     Args:
         embeddings: float16, float32 or float64 [N, D]; rows are normalised first.
-        n_neighbors: k >= 1; rows of a pool of k rows or fewer get all the others.
-        target_recall: in (0, 1]: search inverted lists, as many as reach this recall@k. None:
-            exact, unless `nprobe`.
+        n_neighbors: k >= 1; in a pool of k rows or fewer, each row gets all the others.
+        target_recall: in (0, 1]; searches as many inverted lists as reach this recall@k. None:
+            exact, unless `nprobe` is given.
         seed: of the k-means sample and the recall samples.
         nlist: number of lists; None chooses from N.
-        nprobe: lists visited by each row, instead of a target; `nlist` of them give the exact graph.
+        nprobe: lists each row visits, instead of a target; nprobe = nlist gives the exact graph.
 
     Returns:
         Graph(indptr int64 [N+1], indices int64 [E], sq_distances float32 [E]); symmetric, rows
         sorted by index.
 
     Raises:
-        UserError: no rows, a row without direction (named), or parameters out of range.
+        UserError: no rows, or parameters out of range.
+        DegenerateEmbeddingError: a row is zero, NaN or infinite.
     """
     return knn_graph_report(embeddings, n_neighbors, target_recall, seed, nlist, nprobe).graph
 
@@ -103,7 +104,7 @@ def knn_graph_report(
     threads: int | None = None,
     recall_queries: int = RECALL_QUERIES,
 ) -> KnnReport:
-    """Do what `knn_graph` does and tell how.
+    """Build the graph as `knn_graph` does; also return how it was built.
 
     Args:
         embeddings: as in `knn_graph`.
@@ -112,9 +113,9 @@ def knn_graph_report(
         seed: as in `knn_graph`.
         nlist: as in `knn_graph`.
         nprobe: as in `knn_graph`.
-        threads: workers; None takes the cores there are. It changes speed only.
-        recall_queries: rows of the sample that chooses nprobe, and of the other one that recall is
-            measured on; 0: no measurement, for which nprobe must be given.
+        threads: workers; None uses all available cores. Changes speed only.
+        recall_queries: rows of the sample that chooses nprobe, and of the one that recall is
+            measured on; 0 measures nothing, and requires nprobe.
 
     Returns:
         The graph, the directed neighbours, the lists used and the recall reached.
@@ -122,29 +123,28 @@ def knn_graph_report(
     Raises:
         UserError: as in `knn_graph`.
     """
-    _check(embeddings, n_neighbors, target_recall, nlist, nprobe)
+    _check_arguments(embeddings, n_neighbors, target_recall, nlist, nprobe)
     threads = threads or available_cores()
     rows_ND = unit_rows(embeddings, threads=threads)
     n_rows = len(rows_ND)
     groups = collapse(rows_ND, threads)
     rows_RD = rows_ND if len(groups.first_R) == n_rows else rows_ND[groups.first_R]
-    lists_wanted = wants_lists(n_rows, target_recall, nprobe)
-    if lists_wanted:
-        top, nlist, nprobe, checked_R = _search(
+    in_lists = wants_lists(n_rows, target_recall, nprobe)
+    if in_lists:
+        top, nlist, nprobe, checked_R = _search_lists(
             rows_RD, groups.first_R, n_neighbors, target_recall, seed, nlist, nprobe, threads, recall_queries
         )
     else:
-        top, nlist, nprobe = (
-            brute_force(rows_RD, _blocks(rows_RD, groups.first_R), n_neighbors + 1, threads),
-            0,
-            0,
-        )
+        top = brute_force(rows_RD, _split_blocks(rows_RD, groups.first_R), n_neighbors + 1, threads)
+        nlist = nprobe = 0
         checked_R = np.empty(0, np.int64)
     own_N = np.arange(n_rows)
-    found = _of_rows(top, groups, own_N)
-    recall = None if lists_wanted else Recall(1.0, 1.0, 1.0, n_rows)
+    found = _expand_to_rows(top, groups, own_N)
+    recall = None if in_lists else Recall(1.0, 1.0, 1.0, n_rows)
     if len(checked_R):
-        truth = brute_force(rows_RD[checked_R], _blocks(rows_RD, groups.first_R), n_neighbors + 1, threads)
+        truth = brute_force(
+            rows_RD[checked_R], _split_blocks(rows_RD, groups.first_R), n_neighbors + 1, threads
+        )
         sample = groups.first_R[checked_R]
         true = without_self(expand(truth, groups, own_N), sample)
         recall = measure(found.sq_distances[sample], true.sq_distances)
@@ -154,11 +154,11 @@ def knn_graph_report(
 
 
 def wants_lists(n_rows: int, target_recall: float | None, nprobe: int | None) -> bool:
-    """Return whether a pool is searched in lists; otherwise it is compared as a whole."""
+    """Return whether a pool is searched in lists; otherwise every row is compared with every other."""
     return nprobe is not None or (target_recall is not None and n_rows >= EXACT_BELOW)
 
 
-def _check(
+def _check_arguments(
     embeddings: NDArray[Any],
     n_neighbors: int,
     target_recall: float | None,
@@ -166,34 +166,34 @@ def _check(
     nprobe: int | None,
 ) -> None:
     if len(embeddings) == 0:
-        raise UserError("embeddings: got 0 rows, expected at least 1")
+        raise UserError("embeddings: found 0 rows; expected at least 1")
     if n_neighbors < 1:
-        raise UserError(f"n_neighbors: got {n_neighbors}, expected at least 1")
+        raise UserError(f"n_neighbors: found {n_neighbors}; expected at least 1")
     if target_recall is not None and not 0.0 < target_recall <= 1.0:
         raise UserError(
-            f"target_recall: got {target_recall}, expected 0 < target_recall <= 1, or None for exact"
+            f"target_recall: found {target_recall}; expected 0 < target_recall <= 1, or None for exact"
         )
     if target_recall is not None and nprobe is not None:
-        raise UserError(f"give target_recall ({target_recall}) or nprobe ({nprobe}), not both")
+        raise UserError(f"found target_recall {target_recall} and nprobe {nprobe}; expected only one of them")
     for name, value in (("nlist", nlist), ("nprobe", nprobe)):
         if value is not None and value < 1:
-            raise UserError(f"{name}: got {value}, expected at least 1")
+            raise UserError(f"{name}: found {value}; expected at least 1")
 
 
-def _blocks(rows_RD: Float32, positions_R: Int64) -> Iterator[tuple[Float32, Int64]]:
+def _split_blocks(rows_RD: Float32, positions_R: Int64) -> Iterator[tuple[Float32, Int64]]:
     for start in range(0, len(rows_RD), _BLOCK):
         yield rows_RD[start : start + _BLOCK], positions_R[start : start + _BLOCK]
 
 
-def _of_rows(top: TopK, groups: Groups, own_N: Int64) -> TopK:
-    """Give every row its group's neighbours, less itself."""
+def _expand_to_rows(top: TopK, groups: Groups, own_N: Int64) -> TopK:
+    """Give every row the neighbours of its group, without itself."""
     expanded = expand(top, groups, own_N)
     if len(groups.first_R) < len(own_N):
         expanded = TopK(expanded.sq_distances[groups.group_N], expanded.positions[groups.group_N])
     return without_self(expanded, own_N)
 
 
-def _search(
+def _search_lists(
     rows_RD: Float32,
     positions_R: Int64,
     n_neighbors: int,
@@ -204,55 +204,29 @@ def _search(
     threads: int,
     recall_queries: int,
 ) -> tuple[TopK, int, int, Int64]:
-    """Search inverted lists; return the nearest of R rows, nlist, nprobe, and the rows to measure recall on."""
+    """Search inverted lists; return the nearest of R rows, nlist, nprobe, and rows to measure recall on."""
     n_rows = len(rows_RD)
     nlist = min(nlist or default_nlist(n_rows), n_rows)
     training_SD = rows_RD[training_sample(n_rows, nlist, seed)]
-    # Finding lists compares a row with `nlist` centroids, searching them with several lists of N /
-    # nlist rows.
-    projection = projection_for(training_SD, n_rows, n_rows * (nlist + _LIKELY_PROBES * n_rows // nlist))
+    # A row is compared with `nlist` centroids, then with the N / nlist rows of each list it visits.
+    n_pairs = n_rows * (nlist + _TYPICAL_NPROBE * n_rows // nlist)
+    projection = fit_projection(training_SD, n_rows, n_pairs)
     quantiser = Quantiser(train(training_SD, nlist, seed, threads=threads), projection=projection)
-    sample_S, checked_R = samples(n_rows, recall_queries, seed)
+    sample_S, checked_R = recall_samples(n_rows, recall_queries, seed)
     if nprobe is None:
         assert target_recall is not None
-        nprobe = _tune(rows_RD, sample_S, quantiser, n_neighbors, target_recall, threads)
+        nprobe = _tune_nprobe(rows_RD, sample_S, quantiser, n_neighbors, target_recall, threads)
         log.info("nlist %d, nprobe %d for recall %.3f", nlist, nprobe, target_recall)
     nprobe = min(nprobe, nlist)
-    images = None if projection is None else projection.images(rows_RD, threads)
-    probes_RP = probes(quantiser, rows_RD, nprobe, threads, images)
-    return (
-        search_in_memory(
-            rows_RD, positions_R, quantiser.centroids, probes_RP, n_neighbors + 1, threads, images
-        ),
-        nlist,
-        nprobe,
-        checked_R,
+    projected = None if projection is None else projection.project(rows_RD, threads)
+    probes_RP = find_probes(quantiser, rows_RD, nprobe, threads, projected)
+    top = search_in_memory(
+        rows_RD, positions_R, quantiser.centroids, probes_RP, n_neighbors + 1, threads, projected
     )
+    return top, nlist, nprobe, checked_R
 
 
-def probes(
-    quantiser: Quantiser, rows_RD: Float32, nprobe: int, threads: int, images: Images | None = None
-) -> Int32:
-    """Return the lists each row visits, home first.
-
-    Args:
-        quantiser: L lists.
-        rows_RD: float32 [R, D], contiguous.
-        nprobe: P <= L.
-        threads: workers; changes speed only.
-        images: as of `Quantiser.nearest`.
-
-    Returns:
-        int32 [R, P], -1 where no list was found; in no order past the first if P = L.
-    """
-    nlist = len(quantiser.centroids)
-    if nprobe < nlist:
-        return probes_of(quantiser.nearest(rows_RD, nprobe, threads, images))
-    home_R = quantiser.nearest(rows_RD, 1, threads, images).positions
-    return ((home_R + np.arange(nlist)) % nlist).astype(np.int32)
-
-
-def _tune(
+def _tune_nprobe(
     rows_RD: Float32,
     sample_S: Int64,
     quantiser: Quantiser,
@@ -261,35 +235,14 @@ def _tune(
     threads: int,
 ) -> int:
     n_rows = len(rows_RD)
-    truth = brute_force(rows_RD[sample_S], _blocks(rows_RD, np.arange(n_rows)), n_neighbors + 1, threads)
+    truth = brute_force(
+        rows_RD[sample_S], _split_blocks(rows_RD, np.arange(n_rows)), n_neighbors + 1, threads
+    )
     true_SK = without_self(truth, sample_S).positions
     exists_SK = true_SK != NO_POSITION
     true_lists_SK = np.full(true_SK.shape, -1, np.int64)
     true_lists_SK[exists_SK] = quantiser.nearest(rows_RD[true_SK[exists_SK]], 1, threads).positions[:, 0]
-    return tuned_nprobe(quantiser, rows_RD[sample_S], true_lists_SK, target_recall, threads)
-
-
-def tuned_nprobe(
-    quantiser: Quantiser, rows_SD: Float32, true_lists_SK: Int64, target_recall: float, threads: int
-) -> int:
-    """Return the smallest nprobe that reaches the target on a sample with confidence, at most all lists.
-
-    Args:
-        quantiser: L lists.
-        rows_SD: float32 [S, D], the sample.
-        true_lists_SK: int64 [S, K], home list of each true neighbour; -1 where there is none.
-        target_recall: in (0, 1].
-        threads: workers; changes speed only.
-    """
-    nlist = len(quantiser.centroids)
-    n_probes = min(_FIRST_PROBES, nlist)
-    while n_probes < nlist:
-        probed = quantiser.nearest(rows_SD, n_probes, threads).positions
-        nprobe = choose_nprobe(true_lists_SK, probed, target_recall)
-        if nprobe is not None:
-            return nprobe
-        n_probes = min(4 * n_probes, nlist)
-    return nlist
+    return tune_nprobe(quantiser, rows_RD[sample_S], true_lists_SK, target_recall, threads)
 
 
 def search_in_memory(
@@ -299,18 +252,18 @@ def search_in_memory(
     probes_RP: Int32,
     n_best: int,
     threads: int = 1,
-    images: Images | None = None,
+    projected: ProjectedRows | None = None,
 ) -> TopK:
-    """Search every row in the lists it visits.
+    """Search the lists that each row visits.
 
     Args:
         rows_RD: float32 [R, D], contiguous.
         positions_R: int64 [R], canonical positions.
         centroids_LD: float32 [L, D].
         probes_RP: int32 [R, P], lists of each row, home first.
-        n_best: K, the row itself among them.
+        n_best: K, which includes the row itself.
         threads: workers; changes speed only.
-        images: of the rows; they change speed only.
+        projected: projections of the rows; changes speed only.
 
     Returns:
         The K nearest of each row, in the order of `rows_RD`.
@@ -325,10 +278,10 @@ def search_in_memory(
         np.take(rows_RD, order_R[start:stop], axis=0, out=ordered_RD[start:stop], mode="clip")
 
     parallel_ranges(gather, n_rows, threads, chunk=4096)
-    images = None if images is None else images[order_R]
-    lists = Lists(ordered_RD, positions_R[order_R], indptr, centroids_LD, images)
+    projected = None if projected is None else projected[order_R]
+    lists = Lists(ordered_RD, positions_R[order_R], indptr, centroids_LD, projected)
     top = TopK.empty(n_rows, n_best)
-    search_probes(lists, lists.rows, probes_RP[order_R], top, threads, images)
+    search_probes(lists, lists.rows, probes_RP[order_R], top, threads, projected)
     out = TopK.empty(n_rows, n_best)
     out.sq_distances[order_R] = top.sq_distances
     out.positions[order_R] = top.positions

@@ -1,10 +1,10 @@
-"""Feature rows are unit, independent of their batch, and rows without direction are named."""
+"""Feature rows have unit norm and do not depend on their batch; degenerate rows are refused by number."""
 
 import numpy as np
 import pytest
 
 from d2prune.errors import UserError
-from d2prune.knn.features import features, unit_rows
+from d2prune.knn.features import DegenerateEmbeddingError, features, unit_rows
 from tests.oracles_knn import unit_rows as oracle_unit_rows
 
 
@@ -34,26 +34,26 @@ def test_image_and_text_are_normalised_each_then_together():
 
 
 @pytest.mark.parametrize("value", [0.0, np.nan, np.inf])
-def test_a_row_without_direction_is_named(value):
+def test_a_degenerate_row_is_refused_by_number(value):
     rows = np.ones((5, 3), np.float16)
     rows[3] = value
-    with pytest.raises(UserError, match="row 1003"):
+    with pytest.raises(DegenerateEmbeddingError, match="embedding of row 1003: found"):
         unit_rows(rows, first_row=1000)
 
 
 @pytest.mark.parametrize(
     "bad", [np.ones(3, np.float32), np.ones((2, 0), np.float32), np.ones((2, 2), np.int64)]
 )
-def test_not_a_floating_matrix(bad):
+def test_anything_but_a_floating_matrix_is_refused(bad):
     with pytest.raises(UserError, match="expected floating"):
         unit_rows(bad)
 
 
 def test_a_missing_side_and_an_unknown_kind_are_refused():
     rows = np.ones((2, 2), np.float32)
-    with pytest.raises(UserError, match="no text"):
+    with pytest.raises(UserError, match="found no text embeddings"):
         features("image+text", rows, None)
     with pytest.raises(UserError, match="'pixels'"):
         features("pixels", rows, rows)
-    with pytest.raises(UserError, match="2 image embeddings against 1"):
+    with pytest.raises(UserError, match="found 2 of images and 1 of texts"):
         features("image+text", rows, rows[:1])

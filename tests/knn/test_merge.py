@@ -1,4 +1,4 @@
-"""Merging parts in any order gives the best of their union, each pair once."""
+"""Merging parts in any order gives the nearest of their union, each pair once."""
 
 import numpy as np
 from hypothesis import given, settings
@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from d2prune.knn.block_search import NO_POSITION, TopK
 from d2prune.knn.merge import merge, without_self
-from tests.graph.test_search import pairs_of
+from tests.knn.rows import pairs_of
 
 
 def top_of(pairs, n_best):
@@ -34,7 +34,7 @@ def test_slots_that_only_hold_a_bound_come_out_empty():
     assert np.isinf(merged.sq_distances).all() and (merged.positions == NO_POSITION).all()
 
 
-def test_a_query_leaves_its_own_neighbours():
+def test_a_query_is_removed_from_its_own_neighbours():
     tops = merge([TopK(np.array([[0, 1, 2], [0, 0, 0]], np.float32), np.array([[5, 4, 3], [1, 2, 3]]))])
     assert pairs_of(without_self(tops, np.array([5, 9]))) == [[(1, 4), (2, 3)], [(0, 1), (0, 2)]]
     assert pairs_of(without_self(tops, np.array([3, 2]))) == [[(0, 5), (1, 4)], [(0, 1), (0, 3)]]

@@ -1,4 +1,4 @@
-"""Directed lists become the undirected graph, whoever owns which rows."""
+"""Directed neighbours become the undirected graph, built whole or in ranges of rows."""
 
 from itertools import pairwise
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from d2prune.knn.block_search import NO_POSITION
-from d2prune.knn.symmetrise import rows_of_edges, symmetrise
+from d2prune.knn.symmetrise import rows_from_edges, symmetrise
 from tests.oracles_knn import edges_of
 
 
@@ -24,7 +24,7 @@ def directed(seed, n_nodes=60, n_neighbors=4):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_an_edge_if_either_end_has_the_other(seed):
+def test_an_edge_exists_if_either_row_lists_the_other(seed):
     neighbours, distances = directed(seed)
     graph = symmetrise(neighbours, distances)
     graph.validate()
@@ -35,7 +35,7 @@ def test_an_edge_if_either_end_has_the_other(seed):
 
 
 @pytest.mark.parametrize("cuts", [[0, 60], [0, 13, 60], [0, 0, 7, 20, 33, 60]])
-def test_owners_of_ranges_build_the_rows_of_the_whole(cuts):
+def test_ranges_of_rows_equal_the_rows_of_the_whole_graph(cuts):
     neighbours, distances = directed(1)
     whole = symmetrise(neighbours, distances)
     i, k = np.nonzero(neighbours != NO_POSITION)
@@ -48,7 +48,7 @@ def test_owners_of_ranges_build_the_rows_of_the_whole(cuts):
     )
     for start, stop in pairwise(cuts):
         mine = (sources >= start) & (sources < stop)
-        part = rows_of_edges(sources[mine], targets[mine], both[mine], start, stop)
+        part = rows_from_edges(sources[mine], targets[mine], both[mine], start, stop)
         low, high = whole.indptr[start], whole.indptr[stop]
         assert (part.indptr == whole.indptr[start : stop + 1] - low).all()
         assert (part.indices == whole.indices[low:high]).all()

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from d2prune.knn import duplicates
 from d2prune.knn.block_search import Members, TopK, search_block
 from d2prune.knn.duplicates import collapse, expand
-from tests.graph.test_search import pairs_of
+from tests.knn.rows import pairs_of
 from tests.oracles_knn import sorted_pairs
 
 
@@ -20,7 +20,7 @@ def test_groups_are_the_identical_rows():
     assert groups.indptr.tolist() == [0, 3, 5, 6, 7, 8]
 
 
-def test_equal_hashes_are_not_taken_for_equal_rows(monkeypatch):
+def test_rows_with_equal_hashes_are_compared_by_their_bytes(monkeypatch):
     monkeypatch.setattr(duplicates, "_hash_rows", lambda words, start, stop, out: out[start:stop].fill(0))
     rows = np.array([[1], [2], [1], [3], [2], [2]], np.float32)
     assert collapse(rows).group_N.tolist() == [0, 1, 0, 2, 1, 1]

@@ -1,4 +1,4 @@
-"""The same neighbours however lists are grouped into partitions and queries into batches."""
+"""Neighbours do not depend on how lists are grouped into partitions and queries into batches."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from d2prune.knn.block_search import TopK
 from d2prune.knn.lists import Lists, Visits, search_lists, visits_of
 from d2prune.knn.merge import merge
 from d2prune.knn.quantiser import Quantiser, train
-from tests.graph.test_search import pairs_of
+from tests.knn.rows import pairs_of
 from tests.oracles_knn import sorted_pairs
 
 NLIST, NPROBE, K = 32, 6, 7
@@ -21,8 +21,8 @@ def pool(seed, n_rows=900, n_dims=12):
     return rows
 
 
-def searched(rows, n_partitions, seed):
-    """What a cluster does: each partition holds some lists; rows search at home, then travel once with their bound."""
+def search_in_partitions(rows, n_partitions, seed):
+    """Search as a cluster does: each row in its own partition, then with that bound in the others."""
     n_rows = len(rows)
     centroids = train(rows, NLIST, seed=0)
     probes = Quantiser(centroids).nearest(rows, NPROBE).positions
@@ -36,37 +36,37 @@ def searched(rows, n_partitions, seed):
         indptr = np.cumsum([0] + [len(m) for m in members])
         order = np.concatenate(members).astype(np.int64)
         partitions.append((lists_of, Lists(rows[order], order, indptr, centroids[lists_of])))
-    answers = []
+    results = []
     for lists_of, lists in partitions:
         home = lists.positions
         local = np.full(NLIST, -1, np.int32)
         local[lists_of] = np.arange(len(lists_of))
         top = TopK.empty(len(home), K)
         search_lists(lists, lists.rows, visits_of(local[probes[home, :1]], len(lists_of)), top)
-        answers.append((home, top))
+        results.append((home, top))
         for other_lists_of, other in partitions:
-            abroad = np.full(NLIST, -1, np.int32)
-            abroad[other_lists_of] = np.arange(len(other_lists_of))
-            visits = abroad[probes[home, 1:]]
-            travels = np.flatnonzero((visits >= 0).any(axis=1))
-            answer = TopK.empty(len(travels), K, top.sq_distances[travels, -1])
-            queries = rows[home[travels]]
-            search_lists(other, queries, visits_of(visits[travels], len(other_lists_of)), answer)
-            answers.append((home[travels], answer))
+            other_local = np.full(NLIST, -1, np.int32)
+            other_local[other_lists_of] = np.arange(len(other_lists_of))
+            visits = other_local[probes[home, 1:]]
+            visitors = np.flatnonzero((visits >= 0).any(axis=1))
+            visited = TopK.empty(len(visitors), K, top.sq_distances[visitors, -1])
+            queries = rows[home[visitors]]
+            search_lists(other, queries, visits_of(visits[visitors], len(other_lists_of)), visited)
+            results.append((home[visitors], visited))
     found = TopK.empty(n_rows, K)
-    for own, answer in rng.permutation(np.array(answers, dtype=object)):
-        own = own.astype(np.int64)
-        merged = merge([TopK(found.sq_distances[own], found.positions[own]), answer])
+    for index in rng.permutation(len(results)):
+        own, result = results[index]
+        merged = merge([TopK(found.sq_distances[own], found.positions[own]), result])
         found.sq_distances[own], found.positions[own] = merged.sq_distances, merged.positions
     return found, probes
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_partitions_leave_no_trace(seed):
+def test_the_number_of_partitions_does_not_change_the_neighbours(seed):
     rows = pool(seed)
-    one, probes = searched(rows, 1, seed)
+    one, probes = search_in_partitions(rows, 1, seed)
     for n_partitions in (4, 16):
-        many, _ = searched(rows, n_partitions, seed + 10)
+        many, _ = search_in_partitions(rows, n_partitions, seed + 10)
         assert many.positions.tobytes() == one.positions.tobytes()
         assert many.sq_distances.tobytes() == one.sq_distances.tobytes()
     for query in range(0, len(rows), 97):
@@ -74,7 +74,7 @@ def test_partitions_leave_no_trace(seed):
         assert pairs_of(one)[query] == sorted_pairs(rows[query : query + 1], rows[visited], visited)[0][:K]
 
 
-def test_visits_turn_probes_around():
+def test_visits_invert_probes():
     visits = visits_of(np.array([[2, 0], [-1, 2], [0, -1]], np.int32), 4, first_query=10)
     assert visits.indptr.tolist() == [0, 2, 2, 4, 4]
     assert visits.queries.tolist() == [10, 12, 10, 11]

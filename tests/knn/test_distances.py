@@ -1,4 +1,4 @@
-"""The canonical distance is the documented sum, bit for bit, and symmetric."""
+"""The canonical distance equals the documented sum bit for bit, and is symmetric."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def test_equals_the_documented_order_of_operations(n_dims, scale):
 
 @settings(deadline=None, max_examples=50)
 @given(st.integers(1, 70), st.integers(0, 2**32 - 1))
-def test_symmetric_to_the_bit(n_dims, seed):
+def test_symmetric_bit_for_bit(n_dims, seed):
     a, b = np.random.default_rng(seed).normal(size=(2, n_dims)).astype(np.float32)
     assert sq_distance(a, b) == sq_distance(b, a)
     assert sq_distance(a, a) == 0

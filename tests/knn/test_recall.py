@@ -1,9 +1,9 @@
-"""Recall is counted by distance, its interval covers the truth, and nprobe is the smallest that suffices."""
+"""Recall is counted by distance, its interval covers the true value, and nprobe is no larger than needed."""
 
 import numpy as np
 
 from d2prune.knn.recall import brute_force, choose_nprobe, measure
-from tests.graph.test_search import pairs_of
+from tests.knn.rows import pairs_of
 from tests.oracles_knn import sorted_pairs
 
 
@@ -15,18 +15,19 @@ def test_brute_force_over_any_blocks():
         assert pairs_of(brute_force(rows[:9].copy(), blocks, 6, threads=2)) == expected
 
 
-def test_a_tie_at_the_right_distance_counts():
+def test_a_neighbour_tied_with_a_true_one_counts_as_found():
     true = np.array([[1, 2, 2], [1, 1, np.inf]], np.float32)
     assert measure(np.array([[1, 2, 2], [1, 1, np.inf]], np.float32), true).value == 1
     assert measure(np.array([[1, 2, 3], [1, np.inf, np.inf]], np.float32), true).value == 3 / 5
 
 
-def test_the_interval_covers_the_truth_about_95_times_in_100():
+def test_the_interval_covers_the_true_recall_in_about_95_of_100_samples():
     rng = np.random.default_rng(0)
     true = np.zeros((200, 5), np.float32)
     covered = 0
     for _ in range(300):
-        # Hits of one query come together: a plain binomial interval would be too narrow and cover about 80 %.
+        # Neighbours of one query are found together: a plain binomial interval is too narrow, and
+        # covers about 80 %.
         good = rng.random(200) < 0.9
         found = np.where(good[:, None], 0, 1).astype(np.float32) * np.ones((1, 5), np.float32)
         recall = measure(found, true)

@@ -1,4 +1,4 @@
-"""Partitions hold all lists, are balanced, and hold near lists together."""
+"""Partitions of lists are balanced and keep near lists together."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from d2prune.knn.list_partitions import group_lists
 
 @pytest.mark.parametrize("n_partitions", [1, 2, 3, 7, 40])
 @pytest.mark.parametrize("seed", range(3))
-def test_every_partition_has_lists_and_no_more_than_its_share(n_partitions, seed):
+def test_every_partition_has_lists_and_about_its_share_of_rows(n_partitions, seed):
     rng = np.random.default_rng(seed)
     centroids, sizes = rng.normal(size=(40, 8)).astype(np.float32), rng.integers(0, 50, 40)
     partition = group_lists(centroids, sizes, n_partitions)
@@ -25,6 +25,6 @@ def test_near_lists_stay_together():
     assert all(len(set(partition[start : start + 5])) == 1 for start in range(0, 20, 5))
 
 
-def test_identical_centroids_can_be_cut():
+def test_identical_centroids_can_be_divided():
     partition = group_lists(np.ones((6, 3), np.float32), np.full(6, 10), 3)
     assert np.bincount(partition).tolist() == [2, 2, 2]

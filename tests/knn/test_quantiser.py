@@ -1,4 +1,4 @@
-"""Centroids and assignments depend on rows and seed alone; ties go to the lower list."""
+"""Centroids and lists depend on rows and seed alone; ties go to the lower list."""
 
 from itertools import pairwise
 
@@ -7,8 +7,9 @@ import pytest
 
 from d2prune.errors import UserError
 from d2prune.knn import quantiser
-from d2prune.knn.quantiser import Quantiser, default_nlist, probes_of, train, training_sample
-from tests.graph.test_search import pairs_of
+from d2prune.knn.probes import probes_of
+from d2prune.knn.quantiser import Quantiser, default_nlist, train, training_sample
+from tests.knn.rows import pairs_of
 from tests.oracles_knn import sorted_pairs
 
 
@@ -35,7 +36,7 @@ def test_the_sample_is_seeded_distinct_and_ascending():
     assert (sample != training_sample(10_000, 20, seed=4)).any()
 
 
-def test_lists_by_distance_then_number():
+def test_lists_are_ordered_by_distance_then_number():
     rng = np.random.default_rng(0)
     centroids = rng.integers(0, 3, (30, 4)).astype(np.float32)
     rows = rng.integers(0, 3, (40, 4)).astype(np.float32)
@@ -65,7 +66,7 @@ def test_training_gives_the_same_bits_on_any_number_of_threads():
     assert one.tobytes() != train(rows, 40, seed=2).tobytes()
 
 
-def test_training_is_lloyds():
+def test_an_iteration_averages_the_rows_nearest_to_each_centroid():
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(300, 6)).astype(np.float32)
     first = np.sort(np.random.default_rng(5).choice(300, 8, replace=False))
@@ -74,7 +75,7 @@ def test_training_is_lloyds():
     np.testing.assert_allclose(train(rows, 8, seed=5, n_iterations=1), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_every_round_serves_the_rows_better():
+def test_every_iteration_brings_centroids_nearer():
     rng = np.random.default_rng(0)
     means = rng.normal(size=(12, 10)) * 20
     rows = (means[np.arange(600) % 12] + rng.normal(size=(600, 10))).astype(np.float32)
@@ -121,12 +122,12 @@ def test_lists_not_found_are_marked(monkeypatch):
     assert (np.diff((probes < 0).astype(int), axis=1) >= 0).all()
 
 
-def test_identical_rows_leave_lists_empty_not_undefined():
+def test_identical_rows_give_finite_centroids_and_one_home_list():
     centroids = train(np.ones((50, 3), np.float32), 5, seed=0)
     assert np.isfinite(centroids).all()
     assert set(Quantiser(centroids).nearest(np.ones((4, 3), np.float32), 1).positions.ravel()) == {0}
 
 
 def test_fewer_rows_than_lists_is_refused():
-    with pytest.raises(UserError, match="nlist is 5"):
+    with pytest.raises(UserError, match="nlist 5: found 4 rows"):
         train(np.ones((4, 3), np.float32), 5, seed=0)

@@ -1,4 +1,4 @@
-"""The accelerator search gives the CPU kernel's bits; run on torch's CPU device, and on CUDA where there is one."""
+"""The device search gives the CPU kernel's bits, on torch's CPU device and on CUDA if there is a GPU."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from d2prune.knn.block_search import TopK
 from d2prune.knn.device_search import DeviceSearch
 from d2prune.knn.distances import sq_distance_float64
 from d2prune.knn.lists import Lists, Visits, search_lists, visits_of
-from tests.graph.test_search import pairs_of, rows_with_ties
+from tests.knn.rows import pairs_of, rows_with_ties
 from tests.oracles_knn import sorted_pairs
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -19,7 +19,7 @@ DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("kind", ["lattice", "jitter", "plain"])
 @pytest.mark.parametrize("tile", [16, 8192])
-def test_equals_sorting_every_pair(device, dtype, kind, tile, monkeypatch):
+def test_equals_sorting_all_pairs(device, dtype, kind, tile, monkeypatch):
     for name in ("TILE_QUERIES", "TILE_MEMBERS", "WINDOW"):
         monkeypatch.setattr(device_search, name, tile)
     monkeypatch.setattr(device_search, "PAIRS", 8 * tile)
@@ -38,9 +38,9 @@ def test_equals_sorting_every_pair(device, dtype, kind, tile, monkeypatch):
         half = n_members // 2
         for part in (slice(half, None), slice(0, half)):
             if len(positions[part]):
-                lists = Lists.one(members[part].copy(), positions[part])
-                everyone = Visits.everyone(0, len(queries))
-                search(lists, queries, Visits(everyone.indptr, rng.permutation(len(queries))), top)
+                lists = Lists.single(members[part].copy(), positions[part])
+                all_visits = Visits.of_all(0, len(queries))
+                search(lists, queries, Visits(all_visits.indptr, rng.permutation(len(queries))), top)
         assert pairs_of(top) == [p[:n_best] for p in sorted_pairs(queries, members, positions)]
 
 
@@ -52,7 +52,7 @@ def test_same_bits_as_the_cpu_kernel(device, n_dims):
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     lists = Lists(rows, rng.permutation(1500), np.array([0, 400, 400, 900, 1500]), rows[:4])
     visits = visits_of(rng.permuted(np.tile(np.arange(-1, 4, dtype=np.int32), (1500, 1)), axis=1)[:, :3], 4)
-    one, other = (TopK.empty(1500, 6, rng_bounds) for rng_bounds in [np.full(1500, 1.9, np.float32)] * 2)
+    one, other = (TopK.empty(1500, 6, np.full(1500, 1.9, np.float32)) for _ in range(2))
     search_lists(lists, rows, visits, one)
     DeviceSearch(device)(lists, rows, visits, other)
     assert one.positions.tobytes() == other.positions.tobytes()
@@ -61,7 +61,7 @@ def test_same_bits_as_the_cpu_kernel(device, n_dims):
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("n_dims", [1, 15, 16, 100, 512])
-def test_sums_in_the_canonical_order(device, n_dims):
+def test_lane_sums_use_the_canonical_order(device, n_dims):
     rows, others = np.random.default_rng(n_dims).normal(size=(2, 400, n_dims)).astype(np.float32)
     squares = (
         torch.from_numpy(rows).to(device).double() - torch.from_numpy(others).to(device).double()
@@ -71,9 +71,9 @@ def test_sums_in_the_canonical_order(device, n_dims):
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_more_candidates_of_a_query_than_are_merged_at_once(device, monkeypatch):
+def test_a_query_with_more_candidates_than_one_merge_holds(device, monkeypatch):
     monkeypatch.setattr(device_search, "_WIDTH", 2)
     rows = np.ones((90, 16), np.float32)
-    lists, top = Lists.one(rows, np.arange(90)[::-1]), TopK.empty(90, 4)
-    DeviceSearch(device)(lists, rows, Visits.everyone(0, 90), top)
+    lists, top = Lists.single(rows, np.arange(90)[::-1]), TopK.empty(90, 4)
+    DeviceSearch(device)(lists, rows, Visits.of_all(0, 90), top)
     assert (top.positions == np.arange(4)).all() and (top.sq_distances == 0).all()

@@ -1,4 +1,4 @@
-"""A Graph that breaks any one invariant is refused with a line naming the node."""
+"""A Graph that breaks an invariant is refused, with an error that names the edge."""
 
 import numpy as np
 import pytest
@@ -28,23 +28,23 @@ def test_a_symmetric_graph_passes():
         ([[1], []], None, "not symmetric"),
         ([[], [0]], None, "not symmetric"),
         ([[1, 2], [0, 2], [0]], None, "not symmetric"),
-        ([[0]], None, "own neighbour"),
+        ([[0]], None, "as its own neighbour"),
         ([[2, 1], [0], [0]], None, "not strictly ascending"),
         ([[1, 1], [0, 0]], None, "not strictly ascending"),
-        ([[1], [0]], [0.5, 0.25], "another squared distance"),
-        ([[1], [0]], [np.nan, np.nan], "negative or not finite"),
-        ([[1], [0]], [np.inf, np.inf], "negative or not finite"),
-        ([[1], [0]], [-1, -1], "negative or not finite"),
+        ([[1], [0]], [0.5, 0.25], "different squared distances"),
+        ([[1], [0]], [np.nan, np.nan], "negative or non-finite"),
+        ([[1], [0]], [np.inf, np.inf], "negative or non-finite"),
+        ([[1], [0]], [-1, -1], "negative or non-finite"),
         ([[5], [0]], None, "expected 0 <= neighbour < 2"),
         ([[-1], [0]], None, "expected 0 <= neighbour < 2"),
     ],
 )
-def test_each_fault_is_named(rows, distances, words):
+def test_each_fault_is_reported(rows, distances, words):
     with pytest.raises(UserError, match=words):
         make(rows, distances).validate()
 
 
-def test_wrong_arrays_are_refused():
+def test_arrays_of_the_wrong_type_or_length_are_refused():
     good = make([[1], [0]])
     with pytest.raises(UserError, match="int64"):
         Graph(good.indptr, good.indices.astype(np.int32), good.sq_distances).validate()

@@ -1,0 +1,123 @@
+"""The steps that build a graph, in order. Running, resuming, cleaning up and pruning all read these records.
+
+Before each step that adds to the job stands the function that does so, `Step.after`.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from d2prune.graph.params import choose_partitions
+from d2prune.graph.steps.distinct import find_copies, group_rows
+from d2prune.graph.steps.edges import found_for_checked, merge_candidates, write_neighbors
+from d2prune.graph.steps.job import Job
+from d2prune.graph.steps.quantise import (
+    NPROBE,
+    check_recall,
+    choose_layout,
+    find_truth,
+    measured_recall,
+    train_quantiser,
+)
+from d2prune.graph.steps.search import VISITS, search_partition, send_rows
+from d2prune.graph.steps.step import Step, once, per_part
+from d2prune.graph.steps.whole import build_whole
+from d2prune.knn.recall import Recall
+from d2prune.store.artifacts import Receipt
+
+log = logging.getLogger(__name__)
+
+
+def per_bucket(job: Job) -> int:
+    """Count one unit per bucket of row hashes."""
+    return job.buckets
+
+
+def per_slice(job: Job) -> int:
+    """Count one unit per partition and slice of the parts."""
+    return job.partitions * job.slices
+
+
+def read_facts(job: Job, receipts: Sequence[Receipt]) -> Job:
+    """After `whole`: add the lists and the recall."""
+    facts = receipts[0].facts
+    recall = None
+    if "recall" in facts:
+        recall = Recall(facts["recall"], facts["recall_low"], facts["recall_high"], facts["recall_queries"])
+    return replace(job, nlist=facts["nlist"], nprobe=facts["nprobe"], recall=recall)
+
+
+def count_distinct(job: Job, receipts: Sequence[Receipt]) -> Job:
+    """After `distinct`: add the distinct rows of each part."""
+    rows = [receipt.facts["distinct"] for receipt in receipts]
+    row_bytes = max(receipt.facts["row_bytes"] for receipt in receipts)
+    return replace(job, members=tuple(np.cumsum([0, *rows]).tolist()), row_bytes=row_bytes)
+
+
+def count_members(job: Job, receipts: Sequence[Receipt]) -> Job:
+    """After `copies`: add the members of each part, and the number of partitions for them."""
+    rows = np.diff(job.members)
+    for receipt in receipts:
+        for part, count in receipt.facts["copies"]:
+            rows[part] -= count
+    partitions = job.layout.partitions or choose_partitions(int(rows.sum()) * job.row_bytes)
+    return replace(job, members=tuple(np.cumsum([0, *rows]).tolist()), partitions=partitions)
+
+
+def read_nlist(job: Job, receipts: Sequence[Receipt]) -> Job:
+    """After `quantiser`: add the number of lists."""
+    return replace(job, nlist=receipts[0].facts["nlist"])
+
+
+def read_nprobe(job: Job, receipts: Sequence[Receipt]) -> Job:
+    """After `layout`: add the number of lists that a row visits."""
+    nprobe = receipts[0].facts[NPROBE]
+    log.info("graph: %d lists in %d partitions, nprobe %d", job.nlist, job.partitions, nprobe)
+    return replace(job, nprobe=nprobe)
+
+
+def choose_slices(job: Job, receipts: Sequence[Receipt]) -> Job:
+    """After `assign`: add the number of slices, enough for the partition with the most visitors."""
+    visits_P = np.sum([receipt.facts[VISITS] for receipt in receipts], axis=0)
+    return replace(job, slices=min(len(job.parts), max(1, -(-int(visits_P.max()) // job.layout.visitors))))
+
+
+def measure_and_check_recall(job: Job, _: Sequence[Receipt]) -> Job:
+    """After `merge`: add the recall.
+
+    Raises:
+        UserError: the target recall was missed.
+    """
+    job = replace(job, recall=measured_recall(job, found_for_checked(job)))
+    check_recall(job)
+    return job
+
+
+IN_MEMORY: tuple[Step, ...] = (
+    Step("whole", build_whole, once, whole_machine=True, uses_gpu=True, after=read_facts, keep=True),
+)
+
+SHARDED: tuple[Step, ...] = (
+    # Group identical rows within each part; send their hashes to buckets.
+    Step("distinct", group_rows, per_part, layout=("buckets",), after=count_distinct),
+    # Find the rows that repeat a row of an earlier part; send them to the parts.
+    Step("copies", find_copies, per_bucket, layout=("buckets",), after=count_members),
+    # Train the centroids of the lists; draw the two samples that recall is measured on.
+    Step("quantiser", train_quantiser, once, whole_machine=True, uses_gpu=True, after=read_nlist, keep=True),
+    # Find the true neighbours of the samples among each part's rows.
+    Step("truth", find_truth, per_part),
+    # Choose nprobe; group the lists into partitions.
+    Step("layout", choose_layout, once, layout=("partitions",), whole_machine=True, after=read_nprobe),
+    # Send each part's rows to the partitions of the lists they visit.
+    Step("assign", send_rows, per_part, layout=("partitions",), uses_gpu=True, after=choose_slices),
+    # Search the lists of each partition for their visitors; send the candidates to the parts.
+    Step("search", search_partition, per_slice, layout=("partitions", "slices"), uses_gpu=True),
+    # Merge the candidates of each part's rows; send the edges to the parts of both ends.
+    Step("merge", merge_candidates, per_part, after=measure_and_check_recall),
+    # Write each part's rows of the undirected graph: the artifact.
+    Step("neighbors", write_neighbors, per_part, keep=True),
+)
+
+STEPS = IN_MEMORY + SHARDED
