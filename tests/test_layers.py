@@ -31,7 +31,7 @@ def top(names: set[str]) -> set[str]:
 
 def test_ray_stays_in_execution():
     users = {path.relative_to(ROOT).as_posix() for path in FILES if "ray" in top(imports(path))}
-    assert users == {"pipeline/d2prune/execution/on_ray.py", "pipeline/d2prune/execution/ray_group.py"}
+    assert {Path(user).parent.name for user in users} == {"execution"}
 
 
 def test_fsspec_stays_in_storage():
@@ -40,7 +40,7 @@ def test_fsspec_stays_in_storage():
         for path in FILES
         if top(imports(path)) & {"fsspec", "s3fs", "gcsfs"}
     }
-    assert users == {"pipeline/d2prune/store/files.py"}
+    assert {Path(user).parent.name for user in users} == {"store"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())

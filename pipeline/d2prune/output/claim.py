@@ -29,7 +29,7 @@ def hold(output: str, identity: str) -> Iterator[lease.Lease]:
         BusyError: another process is at work there.
     """
     check(output, identity)
-    with lease.hold(output, what="output", leave=False) as held:
+    with lease.hold(output, label="output", keep_record=False) as held:
         claim(output, identity)
         sweep(output)
         yield held

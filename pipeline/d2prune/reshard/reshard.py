@@ -150,7 +150,7 @@ def reshard(
     pool = [(store.redact(shard.url), shard.size, shard.version) for shard in shards]
     identity = artifacts.fingerprint("reshard", params, store.checksum(wanted.tobytes()), pool)
     run = executor or InProcess()
-    resources = dataclasses.replace(resources or Resources(), at_once=AT_ONCE)
+    resources = dataclasses.replace(resources or Resources(), units_in_flight=AT_ONCE)
     with claim.hold(output, identity) as held, _work_dir(work_dir) as folder:
         indexes = _indexes(folder, shards, run, resources)
         rows = select(wanted, indexes)

@@ -1,4 +1,4 @@
-"""Vectors as columns: what goes in comes out, also of a file, of slices and of nothing."""
+"""Columns of vectors round-trip through arrays, files, slices and empty tables."""
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +23,7 @@ def test_vectors_survive_a_file_bit_for_bit(dtype, shape):
     assert vectors(again).tobytes() == rows.tobytes() + rows[1:].tobytes()
 
 
-def test_float16_fits_the_schema_and_is_neither_packed_nor_indexed():
+def test_float16_vectors_are_stored_without_compression_and_dictionary():
     rows = np.ones((10, 4), np.float16)
     table = pa.Table.from_arrays([vector_column(rows)] * 2, schema=schemas.embeddings(4))
     column = pq.ParquetFile(pa.BufferReader(artifacts.table_bytes(table))).metadata.row_group(0).column(0)
