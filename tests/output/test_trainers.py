@@ -58,7 +58,7 @@ def test_webdataset_reads_every_sample(written):
 def test_open_clip_trains_on_every_sample(written, workers, monkeypatch):
     """One epoch in training mode: each caption comes once (batch size 1: no rest to drop, nothing to repeat)."""
     out, made = written
-    torchvision_shim.install()
+    torchvision_shim.install_if_needed()
     from open_clip_train import data as open_clip_data
 
     # open_clip's training extra pins webdataset 0.2; the marker that 1.x puts after each shard is

@@ -1,4 +1,4 @@
-"""Arrow columns to numpy arrays and back, without copies where the memory allows."""
+"""Arrow columns to numpy arrays and back, without copies where the memory layout allows."""
 
 from typing import Any
 
@@ -8,10 +8,13 @@ import pyarrow as pa
 
 
 def vectors(column: pa.ChunkedArray) -> npt.NDArray[Any]:
-    """A column of vectors as an array [N, D]: float16 from fixed-size binary, else from fixed-size lists."""
+    """A column of vectors as an array [N, D].
+
+    Fixed-size binary holds float16; fixed-size lists keep their type.
+    """
     if pa.types.is_fixed_size_binary(column.type):
         return np.concatenate(
-            [_halves(chunk) for chunk in column.chunks] or [_halves(pa.array([], column.type))]
+            [_view_float16(chunk) for chunk in column.chunks] or [_view_float16(pa.array([], column.type))]
         )
     width = column.type.list_size
     if column.num_chunks == 0:
@@ -21,17 +24,17 @@ def vectors(column: pa.ChunkedArray) -> npt.NDArray[Any]:
     )
 
 
-def _halves(chunk: pa.FixedSizeBinaryArray) -> npt.NDArray[np.float16]:
-    """The vectors of one chunk, a view of its memory."""
+def _view_float16(chunk: pa.FixedSizeBinaryArray) -> npt.NDArray[np.float16]:
+    """The vectors of one chunk, as a view of its memory."""
     width = chunk.type.byte_width // 2
-    # An array without rows may have no memory at all.
+    # An array without rows may have no buffer.
     data = chunk.buffers()[1] or pa.py_buffer(b"")
     flat = np.frombuffer(data, "<f2", len(chunk) * width, 2 * chunk.offset * width)
     return flat.reshape(len(chunk), width)
 
 
 def vector_column(rows_ND: npt.NDArray[Any]) -> pa.FixedSizeBinaryArray | pa.FixedSizeListArray:
-    """An array [N, D] as a column of vectors; float16 as fixed-size binary, see `schemas.embeddings`."""
+    """An array [N, D] as a column of vectors; float16 becomes fixed-size binary, see `schemas.embeddings`."""
     if rows_ND.dtype == np.float16:
         data = pa.py_buffer(np.ascontiguousarray(rows_ND, "<f2"))
         return pa.FixedSizeBinaryArray.from_buffers(
@@ -42,7 +45,7 @@ def vector_column(rows_ND: npt.NDArray[Any]) -> pa.FixedSizeBinaryArray | pa.Fix
 
 
 def ragged(column: pa.ChunkedArray) -> npt.NDArray[Any]:
-    """The values of a column of lists, one row after the other."""
+    """The values of a column of lists, row after row."""
     return np.concatenate([chunk.flatten().to_numpy() for chunk in column.chunks] or [np.zeros(0)])
 
 
