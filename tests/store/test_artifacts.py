@@ -59,7 +59,9 @@ def test_a_manifest_is_found_by_its_fingerprint_only(tmp_path):
         artifacts.manifest_url(str(tmp_path), "g"),
         store.read_bytes(artifacts.manifest_url(str(tmp_path), "f")),
     )
-    with pytest.raises(InfrastructureError, match=r"found artifact f, schema version .*; expected g, version"):
+    with pytest.raises(
+        InfrastructureError, match=r"found artifact f, schema version .*; expected g, version"
+    ):
         artifacts.read_manifest(str(tmp_path), "g")
 
 
