@@ -1,4 +1,4 @@
-"""An HTTP proxy in front of a real S3 server that spoils every n-th request, as a store under load does.
+"""An HTTP proxy that spoils every n-th request to an S3 server, as a store under load does.
 
 Other requests and answers pass unchanged. Signatures stay valid, since the Host header is kept.
 """

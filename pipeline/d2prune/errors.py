@@ -12,9 +12,10 @@ class D2PruneError(Exception):
 
 
 class UserError(D2PruneError):
-    """A wrong configuration, input or option: one line, exit code 2; existing outputs stay untouched.
+    """A wrong configuration, input or option: one line, exit code 2.
 
-    The message names the file, key or option, the value found and the value expected.
+    Existing outputs stay untouched. The message names the file, key or option, the value found and
+    the value expected.
     """
 
     exit_code = 2

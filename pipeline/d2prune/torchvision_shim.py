@@ -5,8 +5,8 @@ torchvision then does not load, and `import torchvision` fails with "operator to
 not exist" while it registers fake kernels. timm and open_clip import torchvision, so they fail too.
 
 The schemas of two operators are enough for the import. They have no kernels, and torchvision's
-compiled image operators remain unavailable; this project decodes images with Pillow. Where torch and
-torchvision match, nothing is installed.
+compiled image operators remain unavailable; this project decodes images with Pillow. Where torch
+and torchvision match, nothing is installed.
 
 Call `install_if_needed` before the first import of open_clip, timm or torchvision in a process.
 `d2prune.embed.model.names.import_open_clip` does so for the package.
@@ -57,7 +57,7 @@ def _extension_loads() -> bool:
     spec = importlib.util.find_spec("torchvision")
     if spec is None or not spec.submodule_search_locations:
         return False
-    # Found by file name: importing a submodule of torchvision would run the registration that fails.
+    # Found by file name: importing a submodule would run the registration that fails.
     finder = importlib.machinery.PathFinder()
     extension = finder.find_spec("_C", list(spec.submodule_search_locations))
     if extension is None or extension.origin is None:

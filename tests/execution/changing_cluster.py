@@ -58,7 +58,7 @@ def main(folder: str) -> None:
         results[key] = node
         if len(results) == 2:
             joined = cluster.add_node(num_cpus=2, num_gpus=1)
-        # Remove it after a result from the other node: after its own, its worker would have no unit.
+        # After a result of its own, the node's worker would have no unit to lose.
         if (
             joined is not None
             and lost is None

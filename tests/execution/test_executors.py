@@ -30,9 +30,9 @@ class Unit:
 
 @dataclass(frozen=True)
 class Squares:
-    """Squares numbers, fails at number 3 as told, and logs each call to a file named after the unit.
+    """Squares numbers, and logs each call to a file named after the unit.
 
-    `fault` is a key of `ERRORS`, `die` (at every call) or `die once`.
+    At number 3 it fails: `fault` is a key of `ERRORS`, `die` (at every call) or `die once`.
     """
 
     folder: str

@@ -27,7 +27,7 @@ def server(tmp_path_factory):
 
 @pytest.fixture
 def behind(server, monkeypatch):
-    """`behind(**options)` starts a proxy and points this process to it; parts and blocks are small."""
+    """`behind(**options)` starts a proxy for this process; parts and blocks are small."""
     monkeypatch.setattr(s3, "PART", PART)
     monkeypatch.setattr(read_ahead, "BLOCK", PART)
     monkeypatch.setattr(retries, "_PAUSE_S", 0.02)

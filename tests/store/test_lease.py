@@ -1,4 +1,4 @@
-"""The lease of a work_dir: one holder on every kind of store, and takeover from dead holders only."""
+"""The lease of a work_dir: one holder on every kind of store, takeover from dead ones only."""
 
 import contextlib
 import json

@@ -1,8 +1,8 @@
 """Atomic operations on integer arrays, and a prefetch hint. numba offers neither on the CPU.
 
-With the atomics several threads settle one graph through one array of values. On x86-64 the load and
-the store compile to plain moves, since the ordering only restricts the compiler; on ARM they become
-acquire and release instructions.
+With the atomics several threads settle one graph through one array of values. On x86-64 the load
+and the store compile to plain moves, since the ordering only restricts the compiler; on ARM they
+become acquire and release instructions.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Threads over ranges of items, so that one process uses several cores in a search.
 
 Ranges write disjoint rows, so the result does not depend on the number of threads. torch runs with
-one thread meanwhile: its own threads split each small product and wait for one another, which was up
-to ten times slower than one core on a machine with two loaded cores.
+one thread meanwhile: its own threads split each small product and wait for one another, which was
+up to ten times slower than one core on a machine with two loaded cores.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What every executor offers: independent units on a pool, and groups of members that exchange messages."""
+"""What every executor offers: independent units on a pool, and groups that exchange messages."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,9 +16,9 @@ class Resources:
         workers: number of workers.
         num_cpus: cores of each worker.
         num_gpus: GPUs of each worker; workers with fractions share one.
-        units_in_flight: units each worker has at a time. Above 1, as many threads call the worker, so
-            that it can start one unit while it finishes another. A worker gets a second unit only
-            while there are more units than workers.
+        units_in_flight: units each worker has at a time. Above 1, as many threads call the worker,
+            so that it can start one unit while it finishes another. A worker gets a second unit
+            only while there are more units than workers.
         grows: `workers` is what the cluster holds now; nodes that join later get workers too.
     """
 
@@ -66,7 +66,7 @@ class Executor(Protocol):
         ...
 
     def worker_cores(self, wanted: float) -> float:
-        """Cores that one worker can use: `wanted`, or the whole machine if it is the only worker."""
+        """Cores that one worker can use: `wanted`, or all if it is its machine's only worker."""
         ...
 
     def helpers(self, resources: Resources) -> "Helpers":
@@ -92,7 +92,10 @@ class Helpers(Protocol):
         ...
 
     def start(self, make_worker: Callable[[], Callable[[UnitT], ResultT]], node: str) -> "Helper":
-        """Request a helper on a node. It builds its worker at the first unit and ends with its owner."""
+        """Request a helper on a node. It builds its worker at its first unit.
+
+        The helper ends with the process that started it.
+        """
         ...
 
 
@@ -128,11 +131,12 @@ Inboxes = dict[int, dict[int, Any]]
 
 
 class Group(Protocol):
-    """Members with state. A member that is lost, or not built yet, is reported and never replaced silently.
+    """Members with state.
 
-    A method that `exchange` calls takes `inbox` (source -> message) and returns `outbox`
-    (destination -> message). A message stays on the node that made it until its destination fetches
-    it; messages never pass through the driver.
+    A member that is lost, or not built yet, is reported and never replaced silently. A method that
+    `exchange` calls takes `inbox` (source -> message) and returns `outbox` (destination ->
+    message). A message stays on the node that made it until its destination fetches it; messages
+    never pass through the driver.
     """
 
     size: int
@@ -159,7 +163,7 @@ class Group(Protocol):
     def exchange(
         self, method: str, members: Sequence[int], inboxes: Inboxes, *arguments: Any
     ) -> tuple[Inboxes, set[int]]:
-        """Run one round: call a method of each member with its inbox, and collect what the members send.
+        """Run one round: call a method of each member with its inbox.
 
         Returns:
             The next inboxes, and the members that are lost. If a message can no longer be fetched,

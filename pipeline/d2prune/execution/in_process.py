@@ -1,4 +1,4 @@
-"""An executor with one worker, in this process: for machines without Ray, notebooks and most tests."""
+"""An executor with one worker in this process: without Ray, in notebooks and in most tests."""
 
 import os
 import threading
@@ -22,7 +22,7 @@ class InProcess:
         units: Sequence[UnitT],
         resources: Resources,
     ) -> Iterator[ResultT]:
-        """See `Executor.map`. There is one worker; of `resources` only `units_in_flight` is used."""
+        """See `Executor.map`. Of `resources` only `units_in_flight` is used."""
         if not units:
             return
         worker = make_worker()

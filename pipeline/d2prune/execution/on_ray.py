@@ -27,7 +27,7 @@ class OnRay:
         """Connect to a cluster, or start a local Ray.
 
         Args:
-            address: `auto`, `ray://host:port`, ...; None starts a local Ray that ends with this process.
+            address: `auto`, `ray://host:port`, ...; None: a local Ray that ends with this process.
             num_cpus: logical cores of a local Ray; default: those of the machine.
 
         Raises:
@@ -69,8 +69,8 @@ class OnRay:
         """See `Executor.group`."""
         # All members run at the same time. Each requests half of the cores it uses, less on a small
         # cluster: if a node vanishes, its members then fit beside others and do not wait for a new
-        # node. Ray fills nodes to half before it spreads, so with all nodes up each member still has
-        # a core to itself.
+        # node. Ray fills nodes to half before it spreads, so with all nodes up each member still
+        # has a core to itself.
         share = resources.num_cpus / 2 * min(1.0, self._count_fitting(resources) / size)
         share = math.floor(share) if share > 1 else math.floor(share * 1000) / 1000
         return RayGroup(self._ray, make_member, size, dataclasses.replace(resources, num_cpus=share))
@@ -105,7 +105,7 @@ class OnRay:
 
 
 def _prepare_local_environment() -> None:
-    # Makes the node's address 127.0.0.1, so that no port of a local Ray is reachable from the network.
+    # Makes the node's address 127.0.0.1, so that no port of a local Ray faces the network.
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     # Workers must import the package that this driver runs, installed or not.
     source_root = str(Path(__file__).resolve().parents[2])
@@ -136,7 +136,7 @@ def _start_ray(ray: Any, address: str | None, num_cpus: int | None, local: bool)
 
 @contextlib.contextmanager
 def _keep_sigterm_handler() -> Iterator[None]:
-    """Restore the handler of SIGTERM, which `ray.init` replaces; Ray's handler exits without a message."""
+    """Restore the handler of SIGTERM. `ray.init` installs one that exits without a message."""
     before = signal.getsignal(signal.SIGTERM)
     try:
         yield

@@ -137,7 +137,7 @@ def _start_bar() -> Any:
 
 
 def format_memory() -> str:
-    """Memory in use on this machine, such as `memory 1.5 of 16 GB`; workers elsewhere are not included."""
+    """Memory in use on this machine, such as `memory 1.5 of 16 GB`."""
     try:
         with open("/proc/meminfo", encoding="ascii") as file:
             kib = {line.split(":")[0]: int(line.split()[1]) for line in file if line.startswith("Mem")}

@@ -45,7 +45,7 @@ class MemberActor:
     def exchange(
         self, method: str, messages: dict[int, list[Any]], arguments: tuple[Any, ...]
     ) -> tuple[str, Any]:
-        """Fetch messages, call a method with them, and put its messages into this node's object store.
+        """Fetch messages, call a method with them, and store what it sends on this node.
 
         Args:
             method: name of the member's method.

@@ -16,7 +16,7 @@ from d2prune.execution.worker import add_unit_name, unit_name
 log = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 4
-"""Attempts at a unit whose worker is lost each time. A unit that kills its worker must not run forever."""
+"""Attempts at a unit whose worker is lost each time, since the unit may be what kills it."""
 
 # How often to check whether the cluster has grown.
 _GROW_INTERVAL_S = 2.0

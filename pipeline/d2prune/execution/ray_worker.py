@@ -9,7 +9,7 @@ from d2prune.execution import metrics
 
 
 def fetch(boxed: list[Any]) -> Any:
-    """The object behind a reference. In a list, because Ray resolves bare references before the call."""
+    """The object behind a reference. The list keeps Ray from resolving it before the call."""
     import ray
 
     return ray.get(boxed[0])

@@ -1,4 +1,4 @@
-"""What every executor does with a worker and its unit: name the unit in errors, interrupt, close."""
+"""What every executor does with a worker: name its unit in errors, interrupt it, close it."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ def add_unit_name(error: D2PruneError, unit: Any) -> D2PruneError:
 
 
 def interrupt_worker(worker: Any) -> None:
-    """Call the worker's `stop`, if it has one: threads inside the worker return as soon as they can."""
+    """Call the worker's `stop`, if it has one: threads in it return as soon as they can."""
     if (stop := getattr(worker, "stop", None)) is not None:
         stop()
 

@@ -36,7 +36,8 @@ def read_embeddings(folder: str, receipt: Receipt, file: str, kind: FeatureKind)
     names = [f"{side}_emb" for side in ("image", "text") if side in kind.split("+")]
     raw_ND: NDArray[Any] | None = None
     start = 0
-    # One row group at a time into one array, so that memory holds the part only as file and as array.
+    # One row group at a time into one array, so that memory holds the part only as file and as
+    # array.
     for table in artifacts.read_row_groups(folder, receipt, file, names):
         sides = [vectors(table[name]) for name in names]
         bounds = np.cumsum([0, *(side.shape[1] for side in sides)])

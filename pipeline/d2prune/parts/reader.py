@@ -82,11 +82,11 @@ class Parts:
         return self._units[stage][part]
 
     def read(self, part: int, table: str, columns: Sequence[str] | None = None) -> pa.Table:
-        """Columns of a part's table, its checksum verified; raises what `artifacts.read_table` does."""
+        """Columns of a part's table, checksum verified; raises what `artifacts.read_table` does."""
         return artifacts.read_table(self.folder(table), self.receipt(part, table), table, columns)
 
     def read_all(self, table: str, columns: Sequence[str]) -> Iterator[tuple[int, pa.Table]]:
-        """`read` each part that has rows; yield the canonical position of its first row and the columns."""
+        """`read` each part that has rows; yield the position of its first row and the columns."""
         for part in range(self.spans.n_parts):
             start, stop = self.spans.bounds(part)
             if stop > start:
@@ -132,7 +132,7 @@ class Parts:
         return self._gather(positions_N, read_rows, lambda: self.peek(0, table, columns).slice(0, 0))
 
     def take_merged(self, positions_N: NDArray[np.int64], columns: Sequence[str]) -> pa.Table:
-        """Columns at canonical positions, from the decisions if they have the column, else from the samples.
+        """Columns of decisions, or else of samples, at canonical positions.
 
         See `take`.
         """
@@ -148,7 +148,7 @@ class Parts:
     def take_vectors(
         self, positions_N: NDArray[np.int64], table: str = files.EMBEDDINGS
     ) -> tuple[NDArray[np.float16], NDArray[np.float16]]:
-        """Image and text embeddings at canonical positions; reads only the row groups that hold them.
+        """Image and text embeddings at canonical positions, from the row groups that hold them.
 
         Args:
             positions_N: int64 [N].

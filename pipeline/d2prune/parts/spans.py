@@ -20,7 +20,7 @@ class Spans:
     """The range of canonical positions of each part.
 
     Attributes:
-        starts: int64 [P + 1], canonical position of each part's first row, then the number of samples.
+        starts: int64 [P + 1], position of each part's first row, then the number of samples.
     """
 
     starts: Int64

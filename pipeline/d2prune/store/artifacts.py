@@ -1,13 +1,13 @@
-"""Typed artifacts: what a stage writes to `work_dir`, and how a later run checks that it is complete.
+"""Typed artifacts: what a stage writes to `work_dir`, and how later runs find it complete.
 
     work_dir/<stage>/units/<unit key>/...          the files of one unit of work
     work_dir/<stage>/units/<unit key>/receipt.json  written last: the unit is complete
     work_dir/<stage>/<fingerprint>/manifest.json    written last: the artifact is complete
 
-A unit's key contains a hash of everything that decides its content, so every artifact that needs the
-unit shares it: when a pool grows, the parts of its old shards are used again. The fingerprint of an
-artifact is a hash of its parameters and of the fingerprints of its inputs. Manifests and receipts
-contain no times and no machine names, so the same work gives the same bytes.
+A unit's key contains a hash of everything that decides its content, so every artifact that needs
+the unit shares it: when a pool grows, the parts of its old shards are used again. The fingerprint
+of an artifact is a hash of its parameters and of the fingerprints of its inputs. Manifests and
+receipts contain no times and no machine names, so the same work gives the same bytes.
 """
 
 import dataclasses
@@ -74,7 +74,7 @@ class Receipt:
 
 @dataclass(frozen=True)
 class Manifest:
-    """A complete artifact: its identity, its units in canonical order and the sums of their counters."""
+    """A complete artifact: its identity, units in canonical order and sums of their counters."""
 
     stage: str
     fingerprint: str
@@ -118,7 +118,7 @@ def table_bytes(table: pa.Table) -> bytes:
 
 
 def parquet_options(schema: pa.Schema) -> dict[str, Any]:
-    """How a table is encoded: vectors without compression and dictionary, which would hardly shrink them."""
+    """Options of pyarrow's writer. Vectors hardly compress, so they are stored as they are."""
     vectors = len(schema) > 0 and all(pa.types.is_fixed_size_binary(field.type) for field in schema)
     return {
         "compression": "none" if vectors else "zstd",
@@ -162,7 +162,7 @@ def commit_receipt(
     counters: Mapping[str, int] | None = None,
     facts: Mapping[str, Any] | None = None,
 ) -> Receipt:
-    """Write the receipt of a unit whose files are already written; arguments as of `commit_unit`."""
+    """Write the receipt of a unit whose files are written; arguments as of `commit_unit`."""
     receipt = Receipt(key, tuple(records), dict(counters or {}), dict(facts or {}))
     store.write_bytes(unit_url(folder, key, RECEIPT), canonical_json(receipt))
     return receipt

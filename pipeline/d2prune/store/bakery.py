@@ -1,4 +1,4 @@
-"""Mutual exclusion on stores that ignore conditions on a put: Lamport's bakery algorithm over objects.
+"""Mutual exclusion on stores without conditional puts: Lamport's bakery algorithm over objects.
 
     <door>/drawing-<owner>       this owner is drawing a number
     <door>/<number>-<owner>      this owner's number
@@ -31,8 +31,8 @@ def critical_section(
         read_clock: the store's time.
 
     Yields:
-        A function: whether this process is inside alone. Call it just before acting, since it becomes
-        False when half of `ttl_s` has passed: others may soon take this process for dead.
+        A function: whether this process is inside alone. Call it just before acting, since it
+        becomes False when half of `ttl_s` has passed: others may soon take this process for dead.
     """
     drawing = store.join(door, f"drawing-{owner}")
     store.write_bytes(drawing, b"")

@@ -34,7 +34,10 @@ def _view_float16(chunk: pa.FixedSizeBinaryArray) -> npt.NDArray[np.float16]:
 
 
 def vector_column(rows_ND: npt.NDArray[Any]) -> pa.FixedSizeBinaryArray | pa.FixedSizeListArray:
-    """An array [N, D] as a column of vectors; float16 becomes fixed-size binary, see `schemas.embeddings`."""
+    """An array [N, D] as a column of vectors.
+
+    float16 becomes fixed-size binary, see `schemas.embeddings`; other types become lists.
+    """
     if rows_ND.dtype == np.float16:
         data = pa.py_buffer(np.ascontiguousarray(rows_ND, "<f2"))
         return pa.FixedSizeBinaryArray.from_buffers(

@@ -1,8 +1,8 @@
-"""Translation of what filesystems raise into `FileNotFoundError`, `UserError` or `InfrastructureError`.
+"""Translation of the exceptions of filesystems into three kinds.
 
-A fault that may pass (429, 5xx, time-outs, resets, truncated bodies) is an InfrastructureError. What
-a person must fix (keys, permissions, a missing bucket, a full disk) is a UserError. Messages contain
-no credentials.
+`FileNotFoundError` means that an object does not exist. A fault that may pass (429, 5xx, time-outs,
+resets, truncated bodies) is an InfrastructureError. What a person must fix (keys, permissions, a
+missing bucket, a full disk) is a UserError. Messages contain no credentials.
 """
 
 import contextlib
@@ -61,8 +61,8 @@ def translated(url: str) -> Iterator[None]:
         number = error.errno if isinstance(error, OSError) else None
         if number in _UNWRITABLE:
             raise UserError(f"{redact(url)}: cannot be written: {_UNWRITABLE[number]}") from error
-        # botocore, aiohttp and gcsfs raise types of their own with only the text in common. URLs are
-        # left out of the search, since an object may be named after an error.
+        # botocore, aiohttp and gcsfs raise types of their own with only the text in common. URLs
+        # are left out of the search, since an object may be named after an error.
         text = f"{type(error).__name__}: {one_line(error)}"
         words = _URL.sub("", text)
         if not _TRANSIENT.search(words) and _DENIED.search(words):
@@ -74,7 +74,7 @@ def translated(url: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def translated_write(url: str) -> Iterator[None]:
-    """Like `translated`, for writes: "not found" means a missing bucket, or a folder that cannot be made."""
+    """Like `translated`, for writes, where "not found" means a missing bucket or folder."""
     with translated(url):
         try:
             yield

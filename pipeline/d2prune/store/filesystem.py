@@ -51,8 +51,8 @@ def open_filesystem(url: str) -> tuple[Any, str]:
 def _filesystem_options(url: str) -> dict[str, Any]:
     options: dict[str, Any] = {"use_listings_cache": False}
     if url.startswith(S3_SCHEMES):
-        # s3fs reads these variables itself. They are given here because fsspec keeps one instance per
-        # set of options: a process that changes its endpoint needs another instance.
+        # s3fs reads these variables itself. They are given here because fsspec keeps one instance
+        # per set of options: a process that changes its endpoint needs another instance.
         options["endpoint_url"] = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
         options["config_kwargs"] = {
             "retries": {"mode": "standard", "total_max_attempts": 1},

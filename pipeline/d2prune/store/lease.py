@@ -1,15 +1,15 @@
-"""A lease on a work_dir or an output: one run at a time, with an owner, an expiry and a fencing token.
+"""A lease on a work_dir or an output, which one run holds at a time.
 
     <folder>/.lease/<token>.json     the holder, rewritten at each renewal; `released` at the end
-    <folder>/.lease/door/...         only on stores that ignore conditions, while a run takes the lease
+    <folder>/.lease/door/...         on stores without conditional puts, while a run takes it
 
-A run takes the lease by creating the object of the next token, which exactly one run can: with a
-conditional put, or where the store does not support one, with Lamport's bakery algorithm. Tokens
-only grow. A holder rewrites its object every few seconds; if it finds a higher token, or another
-owner in its own object, it has lost the lease and stops before its next commit. The lease of an
-object that is not rewritten for `TTL_S` may be taken over; the lease of a process that died on this
-machine may be taken over at once. Ages are differences between times of the store, so no two clocks
-are compared.
+A lease has an owner, an expiry and a fencing token. A run takes it by creating the object of the
+next token, which exactly one run can: with a conditional put, or where the store does not support
+one, with Lamport's bakery algorithm. Tokens only grow. A holder rewrites its object every few
+seconds; if it finds a higher token, or another owner in its own object, it has lost the lease and
+stops before its next commit. The lease of an object that is not rewritten for `TTL_S` may be taken
+over; the lease of a process that died on this machine may be taken over at once. Ages are
+differences between times of the store, so no two clocks are compared.
 
 A lost race costs work and never changes bytes: units are deterministic and every write is atomic.
 """
@@ -77,7 +77,7 @@ class Lease:
             raise BusyError(self._lost)
 
     def release(self, keep_record: bool = True) -> None:
-        """Give the lease up; without `keep_record` delete its objects. A lost lease is left alone."""
+        """Give the lease up, unless it was lost; without `keep_record` delete its objects."""
         self._released.set()
         self._thread.join()
         if self._lost is None:
@@ -147,9 +147,9 @@ def _acquire(folder: str, ttl_s: float, renew_s: float, label: str) -> Holder:
     taken = _create_record(folder, mine, ttl_s)
     latest = lease_record.read_latest(folder)
     if taken and latest is not None and latest.token > mine.token:
-        # The listing that chose this token was outdated: others have taken the lease since, and have
-        # deleted earlier records, this token's among them. Without this check two contenders on a
-        # busy machine both held the lease in 1 of 50 attempts.
+        # The listing that chose this token was outdated: others have taken the lease since, and
+        # have deleted earlier records, this token's among them. Without this check two contenders
+        # on a busy machine both held the lease in 1 of 50 attempts.
         store.delete([lease_record.holder_url(folder, mine.token)])
         raise _busy_error(folder, latest, label)
     if not taken:
@@ -160,7 +160,7 @@ def _acquire(folder: str, ttl_s: float, renew_s: float, label: str) -> Holder:
 
 
 def _wait_until_free(folder: str, renew_s: float, label: str) -> Holder | None:
-    """Return the last holder once it has released the lease, died or gone stale; None if there was none."""
+    """Wait until the lease is released or stale, or its holder dead; return that holder, if any."""
     first = latest = lease_record.read_latest(folder)
     while latest is not None and not latest.released and latest.alive() is not False:
         if latest.alive() or latest != first:
@@ -199,7 +199,7 @@ def _new_holder(token: int, ttl_s: float) -> Holder:
 
 
 def _create_record(folder: str, mine: Holder, ttl_s: float) -> bool:
-    """Create the record of `mine`, unless another run has that token; return whether it was created."""
+    """Create the record of `mine` unless another run has its token; return whether it did."""
     url, data = lease_record.holder_url(folder, mine.token), lease_record.encode(mine)
     if store.supports_create(store.join(folder, f"probe-{mine.owner}")):
         # If the answer to a put is lost, its next attempt finds the object of the first.

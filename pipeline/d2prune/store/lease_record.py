@@ -101,7 +101,7 @@ def seconds_since_renewal(folder: str, holder: Holder) -> float:
 
 
 def store_time(folder: str, owner: str) -> float:
-    """The time of the store's clock: that of an object written now. `owner` makes its name unique."""
+    """The time of the store's clock, read by writing an object; `owner` makes its name unique."""
     url = store.join(folder, "clock", owner)
     for _ in range(_CLOCK_ATTEMPTS):
         store.write_bytes(url, b"")

@@ -54,7 +54,7 @@ class RangeFile(io.RawIOBase):
 
 @contextlib.contextmanager
 def open_ranges(file: FileInfo) -> Iterator[Callable[[int, int], bytes]]:
-    """`read(offset, size)` of a file, like `store.ranged_reader`, if it is still the one that was listed.
+    """`read(offset, size)` of a file, like `store.ranged_reader`, if the file is as it was listed.
 
     Raises:
         UserError: it is gone or has changed.

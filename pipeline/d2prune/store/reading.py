@@ -48,7 +48,7 @@ def _short_read(url: str, offset: int, expected: int, found: int) -> Infrastruct
 
 @contextlib.contextmanager
 def ranged_reader(url: str) -> Iterator[Callable[[int, int], bytes]]:
-    """`read(offset, size)` like `read_range`, for many reads of one object: a local file is opened once.
+    """`read(offset, size)` like `read_range`, for many reads: a local file is opened once.
 
     Raises:
         FileNotFoundError: a local file does not exist; a remote object raises it at the first read.
@@ -80,7 +80,7 @@ def ranged_reader(url: str) -> Iterator[Callable[[int, int], bytes]]:
 
 @contextlib.contextmanager
 def local_reader(url: str) -> Iterator[Callable[[int, memoryview], None]]:
-    """`fill(offset, memory)`: read bytes of a local file from `offset` on straight into given memory.
+    """`fill(offset, memory)`: read bytes of a local file straight into given memory.
 
     Raises:
         FileNotFoundError: the file does not exist.
@@ -107,7 +107,7 @@ def local_reader(url: str) -> Iterator[Callable[[int, memoryview], None]]:
 
 @contextlib.contextmanager
 def mapped_or_stream(url: str) -> Iterator[memoryview | IO[bytes]]:
-    """A local file as a view of its mapped bytes, which loads only the pages in use; else `open_read`.
+    """A local file as mapped memory, which loads only the pages in use; else `open_read`.
 
     Raises:
         FileNotFoundError: there is none.

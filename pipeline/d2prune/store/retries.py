@@ -1,8 +1,9 @@
-"""Retries of requests to storage, and the limit on concurrent requests. This is the only retry layer.
+"""The one retry layer: attempts at requests to storage, and the limit on concurrent requests.
 
-A request that fails with an `InfrastructureError` is made again after a pause that grows up to 10 s.
-Half of each pause is random, so that a thousand workers do not return at the same moment. The other
-half is fixed: ten attempts span at least 21 s, so a store that is away for 20 s ends no run.
+A request that fails with an `InfrastructureError` is made again after a pause, which grows to at
+most 10 s. Half of each pause is random, so that a thousand workers do not return at the same
+moment. The other half is fixed: ten attempts span at least 21 s, so a store that is away for 20 s
+ends no run.
 
 No other layer retries. Filesystems are opened with their own retries off (`store.filesystem`; gcsfs
 is the exception, see there). Executors run a unit again only if its worker was lost, not if it
@@ -28,7 +29,7 @@ from d2prune.store.faults import translated
 log = logging.getLogger(__name__)
 
 ATTEMPTS_VARIABLE = "D2PRUNE_STORAGE_ATTEMPTS"
-"""Environment variable: attempts at one request; 10 take 21 to 43 seconds, more if requests time out."""
+"""Environment variable: attempts at one request; 10 take 21 to 43 s, more with time-outs."""
 
 REQUESTS_VARIABLE = "D2PRUNE_STORAGE_REQUESTS"
 """Environment variable: concurrent requests of one process."""
@@ -36,7 +37,7 @@ REQUESTS_VARIABLE = "D2PRUNE_STORAGE_REQUESTS"
 _ATTEMPTS = 10
 _REQUESTS = 32
 _PAUSE_S, _LONGEST_PAUSE_S = 0.2, 10.0
-# Attempts before a failure is logged as a warning. Stores answer 503 now and then in normal operation.
+# Attempt from which a failure is a warning. Stores answer 503 now and then in normal operation.
 _WARN_FROM = 3
 
 
@@ -67,7 +68,7 @@ def _request_slots(pid: int) -> threading.BoundedSemaphore:
 
 @contextlib.contextmanager
 def request(url: str) -> Iterator[None]:
-    """Make one request in the block: wait for a free slot, and translate errors. Must not be nested."""
+    """Make one request in the block: wait for a free slot, translate errors. Never nest it."""
     with _request_slots(os.getpid()), translated(url):
         yield
 
@@ -91,4 +92,4 @@ retrying = tenacity.retry(
     before_sleep=_log_attempt,
     reraise=True,
 )
-"""Decorator of a function that makes one request: an `InfrastructureError` repeats it after a pause."""
+"""Decorator of a function that makes one request: repeat it after an `InfrastructureError`."""

@@ -24,7 +24,7 @@ _CONCURRENT_PARTS = 4
 
 
 class Call(Protocol):
-    """Makes one request: takes S3's operation in snake case and its parameters, returns the parsed answer."""
+    """Makes one request: S3's operation in snake case and its parameters -> the parsed answer."""
 
     def __call__(self, operation: str, **parameters: Any) -> dict[str, Any]:
         """Raises FileNotFoundError, UserError, or InfrastructureError after the last retry."""
@@ -70,9 +70,9 @@ def list_uploads(call: Call, bucket: str, prefix: str) -> Iterator[tuple[str, st
 class Upload(io.RawIOBase):
     """A stream that becomes an object at `commit`; before that, readers see nothing.
 
-    Up to one part is sent as a single put. More is a multipart upload with a few parts in flight, so
-    memory holds at most six parts. What a killed process leaves of an upload is invisible to readers
-    until `store.sweep_uploads` of a later run removes it.
+    Up to one part is sent as a single put. More is a multipart upload with a few parts in flight,
+    so memory holds at most six parts. What a killed process leaves of an upload is invisible to
+    readers until `store.sweep_uploads` of a later run removes it.
     """
 
     def __init__(self, call: Call, bucket: str, key: str) -> None:
@@ -131,7 +131,7 @@ class Upload(io.RawIOBase):
         try:
             self._call("complete_multipart_upload", **self._target, **upload)
         except FileNotFoundError as error:
-            # An attempt whose answer was lost has completed it: no upload is left, but the object is there.
+            # Completed by an attempt whose answer was lost, if the object exists.
             if self._call("head_object", **self._target)["ContentLength"] != self._size:
                 raise InfrastructureError(f"{error}: its upload is gone") from error
 

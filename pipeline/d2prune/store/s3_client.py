@@ -9,7 +9,7 @@ from d2prune.store.retries import request, retrying
 
 
 def locate(url: str) -> tuple[s3.Call, str, str]:
-    """What `store.s3` needs to work on `url`: a function that makes requests, the bucket and the key."""
+    """What `store.s3` needs to work on `url`: a function for requests, the bucket, the key."""
     filesystem, path = open_filesystem(url)
     bucket, key, _ = filesystem.split_path(path)
     return functools.partial(_call, url), bucket, key

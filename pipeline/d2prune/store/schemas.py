@@ -1,8 +1,8 @@
 """Schemas of all tables that this project writes. See docs/artifacts.md.
 
-The rows of a part are in canonical order, and parts are in the order of the input shards. A sample's
-canonical position is (rows of all earlier parts) + (its row). It breaks every tie and does not
-depend on the number of workers.
+The rows of a part are in canonical order, and parts are in the order of the input shards. A
+sample's canonical position is (rows of all earlier parts) + (its row). It breaks every tie and does
+not depend on the number of workers.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ REJECTS = pa.schema(
         ("detail", pa.string()),
     ]
 )
-"""Samples that were read but not embedded, one row each; `reason` is from `d2prune.inputs.reasons`."""
+"""Samples read but not embedded, one row each; `reason` is from `d2prune.inputs.reasons`."""
 
 
 def embeddings_file(model: str | None = None) -> str:
@@ -44,8 +44,8 @@ def embeddings(dimension: int) -> pa.Schema:
         dimension: width D of the model's joint embedding.
 
     Returns:
-        image_emb and text_emb, each 2 D bytes: D little-endian float16, unit norm. `columns.vectors`
-        reads them.
+        image_emb and text_emb, each 2 D bytes: D little-endian float16, unit norm.
+        `columns.vectors` reads them.
     """
     embedding = pa.binary(2 * dimension)
     return pa.schema([("image_emb", embedding), ("text_emb", embedding)])
@@ -107,10 +107,10 @@ NEIGHBORS = pa.schema(
         ("sq_distances", pa.list_(pa.float32())),
     ]
 )
-"""Part of the graph stage: one row per embedded sample; `indices` are canonical positions, ascending.
+"""Part of the graph stage: one row per embedded sample.
 
-`cut_off` marks samples that the cut-off removed before the graph was built. They have no edges and
-are not ranked.
+`indices` are canonical positions, ascending. `cut_off` marks samples that the cut-off removed
+before the graph was built. They have no edges and are not ranked.
 """
 
 DECISIONS = pa.schema(

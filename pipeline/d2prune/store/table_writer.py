@@ -53,7 +53,7 @@ class TableWriter:
         self.record = FileRecord(self._name, self._n_written, self._sink.size, self._sink.digest.hexdigest())
 
     def abandon(self) -> None:
-        """Detach from the file. Otherwise pyarrow writes a footer to it when the writer is collected."""
+        """Detach from the file, to which pyarrow would write a footer when it is collected."""
         self._sink.stream = None
         with contextlib.suppress(Exception):
             self._parquet.close()

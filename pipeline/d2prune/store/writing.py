@@ -45,11 +45,11 @@ def _put_file(url: str, filesystem: Any, source: str, path: str) -> None:
 
 @contextlib.contextmanager
 def writer(url: str) -> Iterator[IO[bytes]]:
-    """A stream that becomes the object `url` if the block ends without an error, and else leaves nothing.
+    """A stream that becomes the object `url` if the block ends without an error.
 
-    Local: a temporary file beside the target, then a rename. S3: sent in parts as they fill.
-    Elsewhere: a file in the local temporary folder, then one put, so that memory stays flat and a
-    failed upload can start again.
+    After an error nothing is left. Local: a temporary file beside the target, then a rename. S3:
+    sent in parts as they fill. Elsewhere: a file in the local temporary folder, then one put, so
+    that memory stays flat and a failed upload can start again.
     """
     if url.startswith(S3_SCHEMES):
         with _s3_writer(url) as upload:
@@ -124,7 +124,7 @@ def create(url: str, data: bytes) -> bool:
 
 
 def _create_local(path: str, data: bytes) -> bool:
-    """Link a complete file to its name, so that no reader sees half of it; without links use O_EXCL."""
+    """Link a complete file to its name, so no reader sees half of it; without links use O_EXCL."""
     folder = os.path.dirname(path) or "."
     temporary = os.path.join(folder, f"{TEMPORARY}{uuid.uuid4().hex}")
     os.makedirs(folder, exist_ok=True)
@@ -175,7 +175,7 @@ def _delete_object(url: str) -> None:
 
 
 def remove_empty_folders(folder: str) -> None:
-    """Remove a local folder and the folders in it, as far as they are empty; other stores have none."""
+    """Remove a local folder and those in it, as far as they are empty; other stores have none."""
     if not is_local(folder):
         return
     for path, _, _ in os.walk(open_filesystem(folder)[1], topdown=False):
