@@ -1,4 +1,7 @@
-"""Arrow columns to numpy arrays and back, without copies where the memory layout allows."""
+"""Arrow columns to numpy arrays and back, without copies where the memory layout allows.
+
+N rows, D dimensions.
+"""
 
 from typing import Any
 
@@ -6,25 +9,17 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+Float16 = npt.NDArray[np.float16]
 
-def vectors(column: pa.ChunkedArray) -> npt.NDArray[Any]:
-    """A column of vectors as an array [N, D].
 
-    Fixed-size binary holds float16; fixed-size lists keep their type.
-    """
-    if pa.types.is_fixed_size_binary(column.type):
-        return np.concatenate(
-            [_view_float16(chunk) for chunk in column.chunks] or [_view_float16(pa.array([], column.type))]
-        )
-    width = column.type.list_size
-    if column.num_chunks == 0:
-        return np.zeros((0, width), column.type.value_type.to_pandas_dtype())
+def vectors(column: pa.ChunkedArray) -> Float16:
+    """A column of vectors, see `schemas.embeddings`, as float16 [N, D]."""
     return np.concatenate(
-        [chunk.flatten().to_numpy(zero_copy_only=False).reshape(-1, width) for chunk in column.chunks]
+        [_view_chunk(chunk) for chunk in column.chunks] or [_view_chunk(pa.array([], column.type))]
     )
 
 
-def _view_float16(chunk: pa.FixedSizeBinaryArray) -> npt.NDArray[np.float16]:
+def _view_chunk(chunk: pa.FixedSizeBinaryArray) -> Float16:
     """The vectors of one chunk, as a view of its memory."""
     width = chunk.type.byte_width // 2
     # An array without rows may have no buffer.
@@ -33,18 +28,12 @@ def _view_float16(chunk: pa.FixedSizeBinaryArray) -> npt.NDArray[np.float16]:
     return flat.reshape(len(chunk), width)
 
 
-def vector_column(rows_ND: npt.NDArray[Any]) -> pa.FixedSizeBinaryArray | pa.FixedSizeListArray:
-    """An array [N, D] as a column of vectors.
-
-    float16 becomes fixed-size binary, see `schemas.embeddings`; other types become lists.
-    """
-    if rows_ND.dtype == np.float16:
-        data = pa.py_buffer(np.ascontiguousarray(rows_ND, "<f2"))
-        return pa.FixedSizeBinaryArray.from_buffers(
-            pa.binary(2 * rows_ND.shape[1]), len(rows_ND), [None, data]
-        )
-    flat = pa.array(np.ascontiguousarray(rows_ND).reshape(-1))
-    return pa.FixedSizeListArray.from_arrays(flat, rows_ND.shape[1])
+def vector_column(rows_ND: Float16) -> pa.FixedSizeBinaryArray:
+    """float16 [N, D] as a column of vectors, see `schemas.embeddings`."""
+    if rows_ND.dtype != np.float16:
+        raise TypeError(f"vectors of {rows_ND.dtype}; expected float16")
+    data = pa.py_buffer(np.ascontiguousarray(rows_ND, "<f2"))
+    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(2 * rows_ND.shape[1]), len(rows_ND), [None, data])
 
 
 def ragged(column: pa.ChunkedArray) -> npt.NDArray[Any]:
