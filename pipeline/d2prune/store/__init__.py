@@ -4,7 +4,7 @@ This module re-exports the functions on files. Artifacts, schemas and leases are
 package.
 
 Reads stream or fetch ranges. Writes are atomic: under its final name a reader sees a complete
-object or none, whatever process is killed. Three kinds of errors come out: `FileNotFoundError`;
+object or none, even if the writer is killed. Three kinds of errors come out: `FileNotFoundError`;
 `UserError` for what a person must fix (credentials, permissions, a missing bucket, a full disk);
 and `InfrastructureError` after the last retry. fsspec is imported in this package and nowhere else.
 """

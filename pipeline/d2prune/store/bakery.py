@@ -27,12 +27,12 @@ def critical_section(
     Args:
         door: URL of a folder for the objects of the algorithm.
         owner: unique to this process and attempt.
-        ttl_s: age after which an object's owner is taken for dead.
+        ttl_s: age after which the owner of an object is considered dead.
         read_clock: the store's time.
 
     Yields:
         A function: whether this process is inside alone. Call it just before acting, since it
-        becomes False when half of `ttl_s` has passed: others may soon take this process for dead.
+        becomes False when half of `ttl_s` has passed: others may soon consider this process dead.
     """
     drawing = store.join(door, f"drawing-{owner}")
     store.write_bytes(drawing, b"")

@@ -8,7 +8,7 @@ next token, which exactly one run can: with a conditional put, or where the stor
 one, with Lamport's bakery algorithm. Tokens only grow. A holder rewrites its object every few
 seconds; if it finds a higher token, or another owner in its own object, it has lost the lease and
 stops before its next commit. The lease of an object that is not rewritten for `TTL_S` may be taken
-over; the lease of a process that died on this machine may be taken over at once. Ages are
+over; the lease of a process that died on this machine may be taken over immediately. Ages are
 differences between times of the store, so no two clocks are compared.
 
 A lost race costs work and never changes bytes: units are deterministic and every write is atomic.

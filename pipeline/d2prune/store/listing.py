@@ -39,7 +39,7 @@ def info(url: str) -> FileInfo:
     return _to_file_info(open_filesystem(url)[0], _read_entry(url))
 
 
-# fsspec's own isfile and isdir answer False whatever the error is.
+# Not with fsspec's isfile and isdir, which return False on any error.
 def exists(url: str) -> bool:
     """Whether there is an object (not a folder) at `url`."""
     return _read_type(url) == "file"
