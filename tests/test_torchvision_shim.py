@@ -1,4 +1,4 @@
-"""torchvision can be imported after the shim, and the shim changes nothing where it is not needed."""
+"""torchvision can be imported after the shim, which is installed only if needed."""
 
 import subprocess
 import sys
