@@ -267,8 +267,8 @@ def strike(
 ) -> bool:
     """Make the accident happen; False: there was nothing to hit."""
     if event in ("worker", "actor"):
-        wanted = "ray::" if event == "worker" else "ray::_"
-        found = sorted(pid for pid, title in cluster.workers().items() if title.startswith(wanted))
+        wanted = "ray::" if event == "worker" else "Actor"
+        found = sorted(pid for pid, title in cluster.workers().items() if wanted in title)
         if not found:
             return False
         with contextlib.suppress(ProcessLookupError):

@@ -58,7 +58,7 @@ def seconds_by_kind() -> dict[str, float]:
             kind = "worker"
         elif "d2prune.embed.decode.process" in words:
             kind = "decode process"
-        elif words.startswith("ray::_Host"):
+        elif words.startswith("ray::WorkerActor"):
             kind = "helper's actor"
         else:
             kind = "Ray's programs"

@@ -196,7 +196,7 @@ def end_to_end(args: argparse.Namespace, name: str, images: list[bytes]) -> None
 
         worker._book = book
         start, cpu = time.perf_counter(), cpu_seconds()
-        list(InProcess().map(lambda: worker, units, Resources(at_once=stage.AT_ONCE)))
+        list(InProcess().map(lambda: worker, units, Resources(units_in_flight=stage.AT_ONCE)))
         wall = time.perf_counter() - start
         return args.samples / wall, args.samples / (cpu_seconds() - cpu), busy[0] / wall
 

@@ -39,9 +39,9 @@ MODEL = {
 
 SETUP = """\
 # Read by every Python that starts with this folder on its path: what a trainer's environment would have by itself.
-from d2prune.embed import torchvision_shim
+from d2prune import torchvision_shim
 
-torchvision_shim.install()
+torchvision_shim.install_if_needed()
 import open_clip
 
 open_clip.add_model_config({config!r})

@@ -1,6 +1,6 @@
-"""An HTTP proxy before a real S3 server that spoils every n-th request: what a store under load does to its users.
+"""An HTTP proxy that spoils every n-th request to an S3 server, as a store under load does.
 
-Requests and answers pass unchanged otherwise (signatures hold: the Host header is the client's own).
+Other requests and answers pass unchanged. Signatures stay valid, since the Host header is kept.
 """
 
 import asyncio
@@ -20,22 +20,22 @@ _ERROR = {
 
 
 class FaultProxy:
-    """Spoils request `every`, 2 * `every`, ... by the kinds in turn.
+    """Spoils requests `every`, 2 * `every`, ..., by each kind in turn.
 
     Attributes:
-        endpoint: what to name in AWS_ENDPOINT_URL.
-        requests: (method, path) of all that came.
-        spoiled: how often each kind struck.
-        most_at_once: most requests that were under way together.
-        on_request: called with the number of each request, counted from 1, before half of its body is read.
-        only: spoils only requests of these methods, None all.
+        endpoint: value for AWS_ENDPOINT_URL.
+        requests: (method, path) of every request.
+        spoiled: number of requests spoiled, by kind.
+        most_concurrent: most requests in flight at any time.
+        on_request: called with the number of each request, from 1, before half of its body is read.
+        only: methods of the requests to spoil; None: all.
     """
 
     def __init__(self, upstream, every=7, kinds=KINDS, only=None):
         self._upstream = urlsplit(upstream)
         self.every, self.kinds, self.only = every, kinds, only
         self.requests, self.spoiled = [], Counter()
-        self.under_way = self.most_at_once = self._eligible = 0
+        self.in_flight = self.most_concurrent = self._eligible = 0
         self.on_request = lambda number: None
         self._loop = asyncio.new_event_loop()
 
@@ -70,13 +70,13 @@ class FaultProxy:
         method, path = head.split(b" ", 2)[:2]
         headers = dict(line.lower().split(b":", 1) for line in head.split(b"\r\n")[1:-2])
         self.requests.append((method.decode(), path.decode()))
-        self.under_way += 1
-        self.most_at_once = max(self.most_at_once, self.under_way)
+        self.in_flight += 1
+        self.most_concurrent = max(self.most_concurrent, self.in_flight)
         try:
             self.on_request(len(self.requests))
             return await self._answer(reader, writer, head, headers, self._kind(method.decode()))
         finally:
-            self.under_way -= 1
+            self.in_flight -= 1
 
     def _kind(self, method):
         if self.only is not None and method not in self.only:
@@ -116,16 +116,15 @@ class FaultProxy:
             return False
         if kind in _ERROR:
             status, code, message = _ERROR[kind]
-            xml = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{message}</Message></Error>".encode()
-            if head.startswith(b"HEAD"):
-                xml = b""
+            error = f"<Error><Code>{code}</Code><Message>{message}</Message></Error>"
+            xml = b"" if head.startswith(b"HEAD") else f"<?xml version='1.0'?>{error}".encode()
             answer = f"HTTP/1.1 {status}\r\nContent-Length: {len(xml)}\r\n\r\n".encode() + xml
         writer.write(answer)
         await writer.drain()
         return True
 
     async def _forward(self, head, body):
-        """The server's whole answer, on a connection of its own."""
+        """The complete answer of the server, on a separate connection."""
         upstream, sink = await asyncio.open_connection(self._upstream.hostname, self._upstream.port)
         lines = [
             line

@@ -1,4 +1,4 @@
-"""An S3 server that honours conditions on a put, which rclone does not: moto, in a process of its own on loopback."""
+"""An S3 server that supports conditional puts, unlike rclone: moto, in a process of its own."""
 
 import contextlib
 import subprocess
@@ -21,7 +21,7 @@ server.stop()
 
 @contextlib.contextmanager
 def moto_server() -> Iterator[S3Server]:
-    """A fresh server; it ends with its standard input, so also when the test process is killed."""
+    """A fresh server on loopback. It ends with its standard input, even if the test is killed."""
     command = [sys.executable, "-c", SERVER]
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True

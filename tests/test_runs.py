@@ -1,5 +1,6 @@
 """Scheduled runs: a pool that grows, an output folder per run, a list of runs, pruning that takes nothing in use."""
 
+import dataclasses
 import json
 import logging
 import shutil
@@ -13,7 +14,7 @@ from d2prune.errors import BusyError, UserError
 from d2prune.execution import InProcess
 from d2prune.runs import history
 from d2prune.runs.driver import run
-from d2prune.store import artifacts, lease
+from d2prune.store import artifacts, lease, lease_record
 from d2prune.verify.folder import verify
 from tests.pools import tree
 
@@ -151,17 +152,17 @@ def test_only_the_last_folder_can_be_the_run_id(configure):
 
 def test_a_run_that_lost_its_lease_commits_nothing_more(configure, monkeypatch, tmp_path):
     config = configure()
-    monkeypatch.setattr(lease.Holder, "alive", lambda self: None)
+    monkeypatch.setattr(lease_record.Holder, "alive", lambda self: None)
     monkeypatch.setattr(lease, "RENEW_S", 0.05)
     committed = artifacts.commit_manifest
 
     def taken_over(folder: str, manifest: artifacts.Manifest) -> artifacts.Manifest:
         """Another run takes the lease as soon as the embeddings are whole."""
         result = committed(folder, manifest)
-        holder = lease._last(store.join(config.work_dir, lease.FOLDER))
-        lease._write(
+        holder = lease_record.read_latest(store.join(config.work_dir, lease.FOLDER))
+        lease_record.write_holder(
             store.join(config.work_dir, lease.FOLDER),
-            lease.dataclasses.replace(holder, token=holder.token + 1, owner="other"),
+            dataclasses.replace(holder, token=holder.token + 1, owner="other"),
         )
         return result
 
@@ -177,4 +178,4 @@ def test_a_second_run_is_told_in_one_line(config_file, settings, capsys):
     with lease.hold(settings["work_dir"]):
         assert main(["run", "--config", str(config_file), "--no-ray"]) == 3
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("d2prune:")]
-    assert len(lines) == 1 and "another run is at work there (process" in lines[0]
+    assert len(lines) == 1 and "another run is in progress there (process" in lines[0]

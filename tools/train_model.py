@@ -27,7 +27,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from d2prune.bundled import MODEL_DIR, MODEL_NAME, MODEL_WEIGHTS
-from d2prune.torchvision_shim import install
+from d2prune.torchvision_shim import install_if_needed
 from tools.clipart import Picture, caption
 from tools.dataset import SEED, Pictures, load
 from tools.make_pool import shuffled
@@ -36,7 +36,7 @@ from tools.trunk import load_trunk, trunk_features
 from tools.wording import worded, wordings
 from tools.wordnet import nouns
 
-install()
+install_if_needed()
 
 import open_clip  # noqa: E402  # isort: skip
 

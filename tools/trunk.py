@@ -7,10 +7,10 @@ only the training script needs; writes nothing.
 import torch
 from torch import nn
 
-from d2prune.torchvision_shim import install
+from d2prune.torchvision_shim import install_if_needed
 from tools.dataset import Decoded, on_white
 
-install()
+install_if_needed()
 
 import open_clip  # noqa: E402  # isort: skip
 import timm  # noqa: E402  # isort: skip

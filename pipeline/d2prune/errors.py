@@ -1,34 +1,46 @@
-"""Who is at fault, as exception types.
+"""Exception types, by cause.
 
-The command line turns each into one clear line and an exit code; the executor decides by type
-whether to retry. Anything else that is raised is a defect of ours and shows its traceback.
+The command line turns each into one line and an exit code. Any other exception is a bug in this
+project and shows its traceback.
 """
 
 
 class D2PruneError(Exception):
-    """Base of every error this project raises on purpose."""
+    """Base class of the errors that this project raises deliberately."""
 
     exit_code = 1
 
 
 class UserError(D2PruneError):
-    """Wrong configuration, input or option: one line, exit code 2, nothing written is touched.
+    """A wrong configuration, input or option: one line, exit code 2.
 
-    The message names the file, key or option, the value, and what was expected.
+    Existing outputs stay untouched. The message names the file, key or option, the value found and
+    the value expected.
     """
 
     exit_code = 2
 
 
 class BusyError(D2PruneError):
-    """Another live run holds what this one needs: one line, exit code 3."""
+    """Another live run holds a folder that this run needs: one line, exit code 3."""
 
     exit_code = 3
 
 
 class BooksError(D2PruneError):
-    """A stage's accounts do not balance (samples in != samples out + rejected): its artifact is not committed."""
+    """The sample counts of a stage do not balance, so its artifact is not committed.
+
+    They balance if every sample read was either written or rejected with a reason.
+    """
 
 
 class InfrastructureError(D2PruneError):
-    """Storage, network or a worker failed: retried with back-off, then the run fails and can be resumed."""
+    """Storage, the network or the cluster failed: the run ends, and the same command resumes it.
+
+    Raised after the retries of the request that failed (`d2prune.store.retries`), so callers do not
+    retry it.
+    """
+
+
+class WorkerLostError(InfrastructureError):
+    """A worker died with its process or its machine: its unit runs again on another worker."""

@@ -1,13 +1,15 @@
 """Let a CPU build of torch import a CUDA build of torchvision.
 
-The torchvision wheel that pip resolves beside a CPU torch may be a CUDA build. Its compiled
-extension then does not load, and ``import torchvision`` dies while it registers fake kernels, with
-"operator torchvision::nms does not exist". timm and open_clip import torchvision, so they die with
-it. Defining the schemas of those two operators first is enough for the import; no kernel stands
-behind them, and the compiled image operators of torchvision stay unavailable (this project decodes
-with Pillow).
+pip may resolve a CUDA build of torchvision beside a CPU build of torch. The compiled extension of
+torchvision then does not load, and `import torchvision` fails with "operator torchvision::nms does
+not exist" while it registers fake kernels. timm and open_clip import torchvision, so they fail too.
 
-Call :func:`install` before the first import of open_clip, timm or torchvision, in every process that does so.
+The schemas of two operators are enough for the import. They have no kernels, and torchvision's
+compiled image operators remain unavailable; this project decodes images with Pillow. Where torch
+and torchvision match, nothing is installed.
+
+Call `install_if_needed` before the first import of open_clip, timm or torchvision in a process.
+`d2prune.embed.model.names.import_open_clip` does so for the package.
 """
 
 import importlib.machinery
@@ -16,27 +18,21 @@ import sys
 
 import torch
 
-__all__ = ["install"]
+__all__ = ["install_if_needed"]
 
 _SCHEMAS = {
     "nms": "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms": "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 }
 
-# A torch.library.Library un-registers its operators when it is collected, hence the reference.
+# Kept, because a torch.library.Library unregisters its operators when it is collected.
 _library: "torch.library.Library | None" = None
 
 
-def install() -> None:
-    """Define the operators ``torchvision::nms`` and ``torchvision::qnms`` if torchvision cannot do it itself.
-
-    Does nothing where torch is a CUDA build, where torchvision is absent or was already imported, where its
-    extension loads, and on a second call.
-    """
+def install_if_needed() -> None:
+    """Define the schemas of `torchvision::nms` and `torchvision::qnms` if `is_needed`."""
     global _library
-    if _library is not None or torch.version.cuda is not None or "torchvision" in sys.modules:
-        return
-    if importlib.util.find_spec("torchvision") is None or _extension_loads():
+    if not is_needed():
         return
     library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
     for name, schema in _SCHEMAS.items():
@@ -45,12 +41,23 @@ def install() -> None:
     _library = library
 
 
+def is_needed() -> bool:
+    """Whether the installed torchvision cannot be imported without the shim.
+
+    False if the shim is installed, if torch is a CUDA build, and if torchvision is absent, already
+    imported or its extension loads.
+    """
+    if _library is not None or torch.version.cuda is not None or "torchvision" in sys.modules:
+        return False
+    return importlib.util.find_spec("torchvision") is not None and not _extension_loads()
+
+
 def _extension_loads() -> bool:
-    """Whether torchvision's compiled operators load in this process; loading them registers the real operators."""
+    """Whether torchvision's compiled operators load. If they do, this registers them."""
     spec = importlib.util.find_spec("torchvision")
     if spec is None or not spec.submodule_search_locations:
         return False
-    # Found by name, not by import: importing any submodule of torchvision runs the failing registration.
+    # Found by file name: importing a submodule would run the registration that fails.
     finder = importlib.machinery.PathFinder()
     extension = finder.find_spec("_C", list(spec.submodule_search_locations))
     if extension is None or extension.origin is None:

@@ -9,11 +9,11 @@ import webdataset
 from PIL import Image
 
 from d2prune.bundled import MODEL_DIR, MODEL_NAME, MODEL_WEIGHTS, POOL_DIR
-from d2prune.torchvision_shim import install
+from d2prune.torchvision_shim import install_if_needed
 from tools.make_pool import shuffled
 from tools.train_model import auc
 
-install()
+install_if_needed()
 
 import open_clip  # noqa: E402
 

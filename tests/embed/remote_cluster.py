@@ -50,12 +50,12 @@ def main(pool: str, model: str, folder: str) -> None:
     from d2prune.execution import OnRay, Resources, metrics
     from d2prune.inputs.shards import expand_input
 
-    os.environ["PYTHONPATH"] = os.getcwd()
+    os.environ["PYTHONPATH"] = os.pathsep.join([os.path.abspath("pipeline"), os.getcwd()])
     head = {"num_cpus": 2, "num_gpus": 1, "include_dashboard": False, "object_store_memory": 100 << 20}
     cluster = Cluster(initialize_head=True, head_node_args=head)
     executor = OnRay(cluster.address)
     # Two workers, half a GPU and one core each: the head's cores are theirs, so whatever helps is elsewhere.
-    resources = Resources(workers=1, num_cpus=1, num_gpus=0.5, at_once=stage.AT_ONCE, grows=True)
+    resources = Resources(workers=1, num_cpus=1, num_gpus=0.5, units_in_flight=stage.AT_ONCE, grows=True)
     helpers = executor.helpers(resources)
     params = params_of_tars.EmbedParams(*names.identity(model, None), batch_size=4)
     units = params_of_tars.plan(expand_input(pool), params)
@@ -66,7 +66,7 @@ def main(pool: str, model: str, folder: str) -> None:
     def remotely() -> float:
         return metrics.total(metrics.SAMPLES_DECODED_REMOTELY)
 
-    facts = {"places at first": sorted(helpers.places().values()), "room": executor._room(resources)}
+    facts = {"places at first": sorted(helpers.nodes().values()), "room": executor._count_fitting(resources)}
     receipts: dict[str, object] = {}
     steps: list[str] = []
     first = second = None
@@ -76,7 +76,7 @@ def main(pool: str, model: str, folder: str) -> None:
         receipts[receipt.key] = sorted([file.name, file.checksum] for file in receipt.files)
         if first is None:
             first = cluster.add_node(num_cpus=2, object_store_memory=100 << 20)
-            facts["places then"] = sorted(helpers.places().values())
+            facts["places then"] = sorted(helpers.nodes().values())
         elif second is None and remotely():
             steps.append("the first node decoded")
             second = cluster.add_node(num_cpus=1, object_store_memory=100 << 20)

@@ -102,7 +102,7 @@ def test_helpers_come_and_go_with_their_machines(make_pool):
     tasks = [[f"{'k' * (number % 5)}{task}-{number}" for number in range(8)] for task in range(8)]
     for machine in "abc":
         counted = metrics.total(metrics.SAMPLES_DECODED_REMOTELY)
-        helpers.room[machine] = 2
+        helpers.capacity[machine] = 2
         for _ in range(1000):
             assert outcomes(pool, tasks) == tasks
             if metrics.total(metrics.SAMPLES_DECODED_REMOTELY) > counted:
@@ -121,7 +121,7 @@ def test_as_many_as_there_is_room_for_and_no_more_than_wanted(make_pool):
     wait_until(lambda: len(pool._hired) == 3)
     assert pool._has == {"x": 2, "y": 1}
     # Another worker takes its share: one helper is dismissed.
-    helpers.room["x"] = 1
+    helpers.capacity["x"] = 1
     wait_until(lambda: len(pool._hired) == 2)
     assert outcomes(pool, [["a"], ["bb"]]) == [["a"], ["bb"]]
     assert pool._has == {"x": 1, "y": 1}
@@ -136,8 +136,8 @@ def test_a_defect_of_the_decoder_reaches_the_caller(make_pool):
 
 def test_a_machine_that_cannot_decode_leaves_the_work_to_this_one(make_pool, tmp_path):
     class Elsewhere(InProcessHelpers):
-        def hire(self, make_worker, place):
-            return super().hire(functools.partial(RemoteDecoder, Stillborn(), 12, 1.0, libraries()), place)
+        def start(self, make_worker, place):
+            return super().start(functools.partial(RemoteDecoder, Stillborn(), 12, 1.0, libraries()), place)
 
     pool = make_pool(Elsewhere({"x": 1}), processes=1)
     tasks = [[f"{number}"] for number in range(20)]
@@ -146,8 +146,8 @@ def test_a_machine_that_cannot_decode_leaves_the_work_to_this_one(make_pool, tmp
 
 def test_a_machine_whose_pixels_may_differ_is_refused(make_pool, tmp_path):
     class Elsewhere(InProcessHelpers):
-        def hire(self, make_worker, place):
-            return super().hire(lambda: make_worker.func(*make_worker.args[:-1], "Pillow 1.1.7"), place)
+        def start(self, make_worker, place):
+            return super().start(lambda: make_worker.func(*make_worker.args[:-1], "Pillow 1.1.7"), place)
 
     pool = make_pool(Elsewhere({"x": 1}))
     with (
@@ -240,6 +240,6 @@ def test_on_a_cluster_whose_helping_nodes_come_and_go(tiny_model, tmp_path):
     params = params_of_tars.EmbedParams(*names.identity(str(tiny_model), None), batch_size=4)
     units = params_of_tars.plan(expand_input(str(pool)), params)
     make = functools.partial(stage.EmbedWorker, str(tmp_path / "local"), params, str(tiny_model), None, "cpu")
-    receipts = InProcess().map(make, units, Resources(at_once=stage.AT_ONCE))
+    receipts = InProcess().map(make, units, Resources(units_in_flight=stage.AT_ONCE))
     local = {one.key: sorted([file.name, file.checksum] for file in one.files) for one in receipts}
     assert facts["receipts"] == local and len(local) == 30

@@ -403,8 +403,8 @@ def test_rows_of_a_large_part_are_written_while_they_come(setting, monkeypatch):
     from d2prune.embed import part
 
     pool, folder, params, make_worker = setting
-    plain = artifacts.table_writer
-    monkeypatch.setattr(part.artifacts, "table_writer", lambda *given: plain(*given, rows_per_group=4))
+    plain = part.table_writer.open_table
+    monkeypatch.setattr(part.table_writer, "open_table", lambda *given: plain(*given, rows_per_group=4))
     write_tar(pool / "0.tar", [m for i in range(11) for m in good(f"{i}", i)])
     (unit,) = params_of_tars.plan(expand_input(str(pool)), params)
     receipt = make_worker()(unit)

@@ -19,7 +19,7 @@ from d2prune.cli.main import main
 from d2prune.demo import s3_server
 from d2prune.errors import UserError
 from d2prune.output import subset
-from d2prune.store import retries
+from d2prune.store import faults
 from tests.fault_proxy import FaultProxy
 from tests.output.pools import plain_pool, put_pool
 
@@ -121,7 +121,7 @@ def test_disk_full(given, said, tmp_path):
         line = said([*given, str(tmp_path / "out")])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert "00000000.tar: cannot be written: a file may not become this large here" in line
+    assert "00000000.tar: cannot be written: the file exceeds the size limit" in line
     assert [path.name for path in objects(tmp_path / "out")] == [".d2prune-run.json"]
     assert main([*given, str(tmp_path / "out")]) == 0
 
@@ -135,7 +135,7 @@ def test_disk_full(given, said, tmp_path):
     ],
 )
 def test_a_disk_that_takes_no_more(number, words):
-    with pytest.raises(UserError, match=f"^/x: cannot be written: {words}$"), retries.translated("/x"):
+    with pytest.raises(UserError, match=f"^/x: cannot be written: {words}$"), faults.translated("/x"):
         raise OSError(number, os.strerror(number), "/x/.tmp")
 
 
@@ -151,7 +151,7 @@ def test_output_of_another_run(given, said, tmp_path):
 @pytest.mark.parametrize("scheme", ["s3", "s3a", "gs"])
 def test_credentials_in_a_url_are_refused_unseen(given, said, scheme):
     line = said([*given, f"{scheme}://AKIA:{SECRET}@bucket/out"])
-    assert line.startswith(f"d2prune: {scheme}://bucket/out") and "credentials in a URL are not taken" in line
+    assert line.startswith(f"d2prune: {scheme}://bucket/out") and "found credentials in the URL" in line
 
 
 def test_credentials_of_other_urls_are_used_and_never_kept(given, tmp_path, capsys, caplog):
@@ -197,6 +197,6 @@ def test_credentials_of_other_urls_are_used_and_never_kept(given, tmp_path, caps
 
 def test_messages_of_others_are_cleaned(monkeypatch):
     monkeypatch.setenv("AWS_SESSION_TOKEN", SECRET)
-    shown = retries.one_line(OSError(f"GET https://me:pw@host/x?X-Amz-Signature=abc failed\nwith {SECRET}"))
+    shown = faults.one_line(OSError(f"GET https://me:pw@host/x?X-Amz-Signature=abc failed\nwith {SECRET}"))
     assert shown == "GET https://host/x failed with (AWS_SESSION_TOKEN)"
     assert store.redact("s3://key:secret@bucket/x?token=1") == "s3://bucket/x"

@@ -99,6 +99,6 @@ def test_a_stopped_job_goes_on_where_it_was(server, folder, settings, tmp_path):
     # On a quick machine the stop may come when embedding is through.
     assert re.search(r"embed: (\d+ of 10 units are finished already|finished before)", said)
     # At once, as the stopped run has given its lease back.
-    assert "waiting for a sign of life" not in said
+    assert "waiting to see whether it is alive" not in said
     assert {path: path.stat().st_mtime_ns for path in receipts} == done
     assert tree(settings["output"]) == tree(undisturbed["output"])

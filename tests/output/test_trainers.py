@@ -58,7 +58,7 @@ def test_webdataset_reads_every_sample(written):
 def test_open_clip_trains_on_every_sample(written, workers, monkeypatch):
     """One epoch in training mode yields each caption once; batch size 1, so that no batch is dropped."""
     out, made = written
-    torchvision_shim.install()
+    torchvision_shim.install_if_needed()
     from open_clip_train import data as open_clip_data
 
     # open_clip's training extra pins webdataset 0.2, and does not know the marker that 1.x adds after

@@ -1,1 +1,1 @@
-"""What compiled kernels share: the typed decorator, atomic memory operations and threads."""
+"""What compiled kernels share: the typed decorators, atomic memory operations and threads."""

@@ -1,9 +1,10 @@
-"""`kernel`: numba's `njit` with this project's settings and with types that mypy sees."""
+"""numba's decorators with this project's settings and with types that mypy sees."""
 
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar, overload
 
 import numba
+import numba.extending
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -21,11 +22,15 @@ def kernel(function: Any = None, /, **options: Any) -> Any:
     """Compile a function to machine code that is cached on disk and runs without the GIL.
 
     Args:
-        function: the function, where the decorator is used without brackets.
+        function: the function, if the decorator is used without parentheses.
         **options: further options of `numba.njit`, such as `inline`, `error_model` or `fastmath`.
 
     Returns:
-        The compiled function, with the signature of the original one.
+        The compiled function, with the signature of the original.
     """
     compile_function = numba.njit(cache=True, nogil=True, **options)
     return compile_function if function is None else compile_function(function)
+
+
+intrinsic: Callable[[Callable[..., Any]], Callable[..., Any]] = numba.extending.intrinsic
+"""`numba.extending.intrinsic`: kernels call the decorated function without its typing context."""

@@ -1,8 +1,8 @@
-"""Threads over ranges of queries: how one process uses several cores in a search.
+"""Threads over ranges of items, so that one process uses several cores in a search.
 
-Invariant: ranges write disjoint rows, so the result is that of one thread. torch's own threads
-split one small product and wait for each other; on two loaded cores that was up to ten times slower
-than one core. So each thread here runs its products alone.
+Ranges write disjoint rows, so the result does not depend on the number of threads. torch runs with
+one thread meanwhile: its own threads split each small product and wait for one another, which was
+up to ten times slower than one core on a machine with two loaded cores.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ import torch
 
 
 def available_cores() -> int:
-    """Return how many cores this process may run on."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def parallel_ranges(
     work: Callable[[int, int], None], n_items: int, threads: int, chunk: int = 16_384
 ) -> None:
-    """Call `work(start, stop)` over consecutive ranges of `range(n_items)`.
+    """Call `work(start, stop)` for consecutive ranges of `range(n_items)`.
 
     Args:
-        work: releases the GIL most of the time; writes only what belongs to its range.
+        work: must release the GIL most of the time and write only what belongs to its range.
         n_items: end of the last range.
-        threads: how many run at once; 1 runs on the calling thread.
-        chunk: most items of a range.
+        threads: number of threads; with 1, `work` runs on the calling thread.
+        chunk: largest length of a range.
     """
     size = max(1, min(chunk, -(-n_items // max(1, threads))))
     starts = range(0, n_items, size)

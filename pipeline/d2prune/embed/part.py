@@ -16,9 +16,10 @@ from d2prune.embed.model.encoder import Embeddings
 from d2prune.execution import metrics
 from d2prune.inputs import reasons
 from d2prune.parts.files import REJECTS, SAMPLES
-from d2prune.store import artifacts, schemas
-from d2prune.store.artifacts import FileRecord, Receipt, TableWriter
+from d2prune.store import artifacts, schemas, table_writer
+from d2prune.store.artifacts import FileRecord, Receipt
 from d2prune.store.columns import vector_column
+from d2prune.store.table_writer import TableWriter
 
 EMBEDDINGS = schemas.embeddings_file()
 
@@ -129,7 +130,7 @@ def open_part(
     with contextlib.ExitStack() as stack:
 
         def open_table(name: str, schema: pa.Schema) -> TableWriter:
-            return stack.enter_context(artifacts.table_writer(folder, key, name, schema))
+            return stack.enter_context(table_writer.open_table(folder, key, name, schema))
 
         samples = open_table(SAMPLES, schemas.samples(fields, models))
         embeddings = [

@@ -53,7 +53,7 @@ def _resources(run: StageRun) -> Resources:
     """A GPU gets its share of the machine's cores for decoding; without one, a worker has one core."""
     num_gpus = run.config.ray.num_gpus
     cores = run.executor.worker_cores(max(1.0, run.executor.cpus_per_gpu() * num_gpus))
-    return dataclasses.replace(run.one_core_each(), num_cpus=cores, num_gpus=num_gpus, at_once=worker.AT_ONCE)
+    return dataclasses.replace(run.one_core_each(), num_cpus=cores, num_gpus=num_gpus, units_in_flight=worker.AT_ONCE)
 
 
 def _check(run: StageRun, built: Built) -> None:

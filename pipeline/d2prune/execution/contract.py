@@ -1,45 +1,36 @@
-"""What every executor promises: independent units on a pool, and groups of members that exchange messages."""
+"""What every executor offers: independent units on a pool, and groups that exchange messages."""
 
-import logging
-import random
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from d2prune.errors import D2PruneError, InfrastructureError, UserError
-
-log = logging.getLogger(__name__)
-
 UnitT = TypeVar("UnitT")
 ResultT = TypeVar("ResultT")
-
-ATTEMPTS = 4
-BACKOFF_S = 0.5
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What one worker of a stage takes. Never part of a fingerprint.
+    """What the workers of a stage take. Never part of a fingerprint.
 
     Attributes:
-        workers: how many work side by side.
-        num_cpus: cores each holds.
-        num_gpus: GPUs each holds; fractions share one.
-        at_once: units each has in hand; above 1, as many threads call it, so that it can begin one
-            while it ends another. A second unit is only given while there are more units than workers.
-        grows: `workers` is what the cluster holds now; machines that join later get workers too.
+        workers: number of workers.
+        num_cpus: cores of each worker.
+        num_gpus: GPUs of each worker; workers with fractions share one.
+        units_in_flight: units each worker has at a time. Above 1, as many threads call the worker,
+            so that it can start one unit while it finishes another. A worker gets a second unit
+            only while there are more units than workers.
+        grows: `workers` is what the cluster holds now; nodes that join later get workers too.
     """
 
     workers: int = 1
     num_cpus: float = 1
     num_gpus: float = 0
-    at_once: int = 1
+    units_in_flight: int = 1
     grows: bool = False
 
 
 class Executor(Protocol):
-    """Runs units; see the module's text for what is retried."""
+    """Runs units and groups; see the package's docstring for what runs again after a failure."""
 
     def map(
         self,
@@ -50,32 +41,36 @@ class Executor(Protocol):
         """Yield the result of each unit as it finishes, in any order.
 
         Raises:
-            D2PruneError: a unit failed for good; the message names it.
+            D2PruneError: a unit failed; the message names it.
+            WorkerLostError: a unit lost its worker several times.
         """
         ...
 
     def group(self, make_member: Callable[[int], Any], size: int, resources: Resources) -> "Group":
-        """Members 0 .. size-1, none of them built yet; `make_member(index)` builds one where it lives."""
+        """A group of members 0 to size - 1, not built yet.
+
+        `make_member(index)` builds a member in the process that holds it.
+        """
         ...
 
     def cpus(self) -> int:
-        """How many units of one core may run side by side."""
+        """Number of single-core units that can run in parallel."""
         ...
 
     def cpus_per_node(self) -> int:
-        """Cores of the largest machine."""
+        """Cores of the largest node."""
         ...
 
     def cpus_per_gpu(self) -> float:
-        """Cores for each GPU, on the machine that has fewest; 0 where there is no GPU."""
+        """Cores per GPU of the node that has the fewest; 0 without GPUs."""
         ...
 
     def worker_cores(self, wanted: float) -> float:
-        """Cores one worker can use: what it asked for, or the whole machine where it is the only worker."""
+        """Cores that one worker can use: `wanted`, or all if it is its machine's only worker."""
         ...
 
     def helpers(self, resources: Resources) -> "Helpers":
-        """What each of the workers that `map` runs with `resources` may use of other machines."""
+        """Access to cores of other machines for each worker that `map` runs with `resources`."""
         ...
 
     def close(self) -> None:
@@ -84,125 +79,98 @@ class Executor(Protocol):
 
 
 class Helpers(Protocol):
-    """Cores of machines without a GPU, lent to a worker on another machine. Picklable; used where the worker lives."""
+    """Cores of machines without a GPU, lent to a worker on another machine.
 
-    def places(self) -> Mapping[str, int]:
-        """Machines that can help, and how many helpers one worker may have on each; changes as machines come and go."""
+    Picklable; used in the worker's process.
+    """
+
+    def nodes(self) -> Mapping[str, int]:
+        """Nodes that can help, and the number of helpers one worker may have on each.
+
+        The answer changes as nodes join and leave.
+        """
         ...
 
-    def hire(self, make_worker: Callable[[], Callable[[UnitT], ResultT]], place: str) -> "Helper":
-        """Ask for one on that machine, built from `make_worker` at its first unit. It ends with whoever hired it."""
+    def start(self, make_worker: Callable[[], Callable[[UnitT], ResultT]], node: str) -> "Helper":
+        """Request a helper on a node. It builds its worker at its first unit.
+
+        The helper ends with the process that started it.
+        """
         ...
 
 
 class Helper(Protocol):
-    """One worker of a worker, with a core of its own. One thread uses it; any may `close` it."""
+    """A worker of a worker, with one core. One thread uses it; any thread may `close` it.
 
-    def here(self, timeout_s: float) -> bool:
-        """Whether it has found room, after waiting so long at most.
+    Every method but `close` raises WorkerLostError if the helper is lost, with all its units.
+    """
 
-        Raises:
-            InfrastructureError: it is lost, as with the methods below.
-        """
+    def wait_started(self, timeout_s: float) -> bool:
+        """Wait up to `timeout_s` for the helper to start; return whether it has started."""
         ...
 
-    def send(self, unit: Any) -> None:
-        """Hand it a unit, also while it is at another one."""
+    def submit(self, unit: Any) -> None:
+        """Send a unit, also while the helper works on another one."""
         ...
 
-    def receive(self) -> Any:
-        """Wait for the result of the oldest unit it has.
+    def result(self) -> Any:
+        """Wait for the result of the oldest unit submitted.
 
         Raises:
-            D2PruneError: what the worker raised; an `InfrastructureError` where the helper is lost,
-                with all it had.
+            D2PruneError: what the worker raised.
         """
         ...
 
     def close(self) -> None:
-        """End it, whatever it is at."""
+        """End the helper, whether it is busy or not."""
         ...
 
 
-class Group(Protocol):
-    """Members with state. A member that is lost (or not built yet) is told of, never silently replaced.
+Inboxes = dict[int, dict[int, Any]]
+"""destination -> source -> message. Only the group that made a message can read it."""
 
-    A method called by `exchange` takes `inbox` (source -> message) and returns `outbox`
-    (destination -> message). Messages stay where they were made until their destination fetches
-    them; they never pass through the driver.
+
+class Group(Protocol):
+    """Members with state.
+
+    A member that is lost, or not built yet, is reported and never replaced silently. A method that
+    `exchange` calls takes `inbox` (source -> message) and returns `outbox` (destination ->
+    message). A message stays on the node that made it until its destination fetches it; messages
+    never pass through the driver.
     """
 
     size: int
 
     def build(self, members: Sequence[int]) -> dict[int, Any]:
-        """Build members, anew where they were lost, and return what each one's `ready` says; the lost are left out."""
+        """Build members, or rebuild lost ones.
+
+        Returns:
+            member -> result of its method `ready`, without the members that were lost meanwhile.
+        """
         ...
 
     def call(self, method: str, members: Sequence[int]) -> dict[int, Any]:
-        """Results by member; the lost are left out. Called again where storage fails, as `build` is.
+        """Call a method of members.
+
+        Returns:
+            member -> result, without the members that are lost.
 
         Raises:
-            D2PruneError: whatever a member raised.
+            D2PruneError: what a member raised.
         """
         ...
 
     def exchange(
-        self, method: str, members: Sequence[int], inboxes: "Inboxes", *arguments: Any
-    ) -> tuple["Inboxes", set[int]]:
-        """Run one round: each member gets its inbox; what they send is returned by destination.
+        self, method: str, members: Sequence[int], inboxes: Inboxes, *arguments: Any
+    ) -> tuple[Inboxes, set[int]]:
+        """Run one round: call a method of each member with its inbox.
 
         Returns:
-            The next inboxes (opaque messages), and the members that are lost. A message that can no
-            longer be fetched makes its source count as lost.
+            The next inboxes, and the members that are lost. If a message can no longer be fetched,
+            its source counts as lost.
         """
         ...
 
     def close(self) -> None:
         """End the members."""
         ...
-
-
-Inboxes = dict[int, dict[int, Any]]
-"""destination -> source -> message; what a message is, only its group knows."""
-
-
-def name_of(unit: Any) -> str:
-    """What messages call a unit."""
-    return str(getattr(unit, "key", unit))
-
-
-def named(error: D2PruneError, unit: Any) -> D2PruneError:
-    """The same error with the unit's name in front; a user's mistake already names its file."""
-    return error if isinstance(error, UserError) else type(error)(f"unit {name_of(unit)}: {error}")
-
-
-def close(worker: Any) -> None:
-    """End what a worker started, if it says how (`close`)."""
-    if (end := getattr(worker, "close", None)) is not None:
-        end()
-
-
-def stop(worker: Any) -> None:
-    """Have the threads that call a worker leave what they are at, if it says how (`stop`): nobody wants it any more."""
-    if (end := getattr(worker, "stop", None)) is not None:
-        end()
-
-
-def tried(work: Callable[[], ResultT], name: str) -> ResultT:
-    """What `work` returns, after as many tries as storage takes or is given.
-
-    Raises:
-        InfrastructureError: that of the last try.
-    """
-    for attempt in range(ATTEMPTS - 1):
-        try:
-            return work()
-        except InfrastructureError as error:
-            log.warning("%s failed (%s); trying again", name, error)
-            pause(attempt)
-    return work()
-
-
-def pause(attempt: int) -> None:
-    """Wait before the next try: exponential, with jitter."""
-    time.sleep(BACKOFF_S * 2**attempt * (0.5 + random.random() / 2))

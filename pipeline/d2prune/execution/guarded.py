@@ -1,4 +1,7 @@
-"""An executor that asks after each result whether this run may go on: one that lost its lease stops within a unit."""
+"""An executor that checks after each unit whether this run may continue.
+
+A run that lost its lease stops within one unit.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -7,7 +10,10 @@ from d2prune.execution.contract import Executor, Group, Helpers, Inboxes, Resour
 
 
 class Guarded:
-    """`inner`, with `guard` called after each unit and before each round; it raises where the run must stop."""
+    """Wraps `inner` and calls `guard` after each unit and before each round.
+
+    `guard` raises if the run must stop.
+    """
 
     def __init__(self, inner: Executor, guard: Callable[[], None]) -> None:
         self.inner, self._guard = inner, guard
@@ -53,7 +59,7 @@ class Guarded:
 
 
 class GuardedGroup:
-    """A group of `Guarded`."""
+    """Wraps a group and calls `guard` before each exchange."""
 
     def __init__(self, inner: Group, guard: Callable[[], None]) -> None:
         self.size = inner.size

@@ -1,9 +1,9 @@
-"""Counters for people to watch while a run goes on; never part of a result.
+"""Counters that show how a run is going; never part of a result.
 
-A worker calls `add`. Sums are kept per process; an executor brings those of its workers to the
-driver (`drain` there, `merge` here), where progress shows them, and passes every `add` on to
-whatever its cluster has for metrics (`send_to`). The names are fixed: dashboards ask for them. See
-docs/operations.md.
+A worker calls `add`. Sums are kept per process. An executor collects the sums of its workers in the
+driver (`drain` in the worker, `merge` in the driver) for the progress display, and forwards every
+`add` to the metrics system of its cluster (`send_to`). The names are fixed because dashboards query
+them; see docs/operations.md.
 """
 
 import threading
@@ -18,40 +18,50 @@ EMBED_WAIT_SECONDS = "d2prune_embed_wait_seconds_total"
 UNITS_DONE = "d2prune_units_done_total"
 
 DESCRIPTIONS = {
-    SAMPLES_READ: "Samples met in the input.",
+    SAMPLES_READ: "Samples read from the input.",
     SAMPLES_EMBEDDED: "Samples embedded.",
     SAMPLES_REJECTED: "Samples not embedded, by reason.",
     SAMPLES_DECODED_REMOTELY: "Samples that another machine decoded for their worker.",
-    EMBED_BUSY_SECONDS: "Time that the model's device computed.",
+    EMBED_BUSY_SECONDS: "Time that the model's device was computing.",
     EMBED_WAIT_SECONDS: "Time that the model waited for decoded samples.",
     UNITS_DONE: "Units of work finished, by stage.",
 }
 
-Counts = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+_Key = tuple[str, tuple[tuple[str, str], ...]]
+
+Counts = dict[_Key, float]
 """(name, sorted labels) -> sum."""
+
+Sink = Callable[[str, float, Mapping[str, str]], None]
 
 _lock = threading.Lock()
 _totals: Counts = {}
 _drained: Counts = {}
-_sink: Callable[[str, float, Mapping[str, str]], None] | None = None
+_sink: Sink | None = None
 
 
 def add(name: str, amount: float = 1, **labels: str) -> None:
-    """Count; `name` is one of `DESCRIPTIONS`, amounts are not negative."""
+    """Add to a counter.
+
+    Args:
+        name: one of `DESCRIPTIONS`.
+        amount: not negative.
+        **labels: such as the reason of a reject.
+    """
     if amount <= 0:
         return
     with _lock:
-        _count((name, tuple(sorted(labels.items()))), amount)
+        _add_to_total((name, tuple(sorted(labels.items()))), amount)
     if _sink is not None:
         _sink(name, amount, labels)
 
 
-def _count(key: tuple[str, tuple[tuple[str, str], ...]], amount: float) -> None:
+def _add_to_total(key: _Key, amount: float) -> None:
     _totals[key] = _totals.get(key, 0) + amount
 
 
 def total(name: str) -> float:
-    """The sum of `name` over all labels, in this process and in those that were merged."""
+    """The sum of a counter over all labels, merged counts included."""
     with _lock:
         return sum(amount for (key, _), amount in _totals.items() if key == name)
 
@@ -65,13 +75,13 @@ def drain() -> Counts:
 
 
 def merge(counts: Counts) -> None:
-    """Add what another process drained; it has passed that on itself."""
+    """Add what another process drained. It is not forwarded: that process has done so itself."""
     with _lock:
         for key, amount in counts.items():
-            _count(key, amount)
+            _add_to_total(key, amount)
 
 
-def send_to(sink: Callable[[str, float, Mapping[str, str]], None] | None) -> None:
-    """Pass every `add` on to `sink(name, amount, labels)`."""
+def send_to(sink: Sink | None) -> None:
+    """Forward every `add` to `sink(name, amount, labels)`; None stops it."""
     global _sink
     _sink = sink

@@ -1,7 +1,7 @@
-"""Progress of one stage: a live bar on a terminal, a plain line every few seconds elsewhere (logs of jobs).
+"""Progress of one stage: a live bar on a terminal, a log line every 10 s elsewhere.
 
-Tells how much is done, at what rate, how long it may still take and how full this machine's memory
-is. Nothing here changes a result, and nothing is shown of what takes less than a second.
+Shows the share that is done, the rate, the time left and the memory in use on this machine. Work
+that takes less than a second is not shown.
 """
 
 import logging
@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 log = logging.getLogger(__name__)
 
 ItemT = TypeVar("ItemT")
-_EVERY_S = 10.0
+_LOG_INTERVAL_S = 10.0
 _SHOW_AFTER_S = 1.0
 
 
@@ -29,32 +29,32 @@ def track(
     """Yield the items and show how many of `total` units are done.
 
     Args:
-        items: results of units, as they come.
-        stage: what the line calls it.
-        total: units of the stage.
-        finished: units that were done before.
-        samples: how many samples an item stands for, for the rate; 0: the rate is that of units.
-        describe: what else there is to say; empty: nothing.
+        items: results of units.
+        stage: name of the stage in the display.
+        total: number of units.
+        finished: units that were complete before.
+        samples: number of samples in an item, for the rate; with 0 the rate counts units.
+        describe: returns a note to show, or an empty string.
     """
     if total == finished:
         return
     done = finished
-    counted = 0
+    n_samples = 0
     with Live(stage, total, "units", finished) as live:
         for item in items:
             done += 1
-            counted += samples(item)
-            live.update(done, counted, note=describe())
+            n_samples += samples(item)
+            live.update(done, n_samples, note=describe())
             yield item
 
 
 class Live:
-    """One line of progress, updated as often as there is news. Use it as a context manager."""
+    """The progress of one stage, shown while the context is open."""
 
     def __init__(self, stage: str, total: int, unit: str, finished: int = 0) -> None:
-        """`finished` of `total` units were done before, and do not count for the rate."""
+        """Show nothing yet; `finished` units were complete before and do not count for the rate."""
         self._stage, self._total, self._unit, self._finished = stage, total, unit, finished
-        self._start = self._said = time.monotonic()
+        self._start = self._last_log = time.monotonic()
         self._bar: Any = None
 
     def __enter__(self) -> "Live":
@@ -67,9 +67,13 @@ class Live:
             self._bar.stop()
 
     def update(self, done: int, samples: int = 0, note: str = "", total: int | None = None) -> None:
-        """Tell that `done` units of the total are finished, standing for `samples` samples since the start.
+        """Show the current state.
 
-        `total` replaces the one given at first, where that was not known.
+        Args:
+            done: units that are done.
+            samples: samples done since the start; with 0 the rate counts units.
+            note: further text.
+            total: replaces the total, if that was not known at the start.
         """
         now = time.monotonic()
         self._total = total or self._total
@@ -77,31 +81,31 @@ class Live:
             if self._bar is None and now - self._start >= _SHOW_AFTER_S and done < self._total:
                 self._bar = _start_bar()
                 self._task = self._bar.add_task(
-                    self._stage, total=self._total, unit=self._unit, left="?", told=""
+                    self._stage, total=self._total, unit=self._unit, left="?", note=""
                 )
             if self._bar is not None:
-                told = ", ".join([self._rate(done, samples, now), *([note] if note else []), memory()])
-                self._bar.update(self._task, completed=done, told=told, left=self._left(done, now))
-        elif now - self._said >= _EVERY_S:
-            self._said = now
-            told = ", ".join(
-                [
-                    f"{done:,} of {self._total:,} {self._unit}",
-                    self._rate(done, samples, now),
-                    f"about {self._left(done, now)} left",
-                    *([note] if note else []),
-                    memory(),
-                ]
+                shown = _join_parts(self._format_rate(done, samples, now), note, format_memory())
+                self._bar.update(
+                    self._task, completed=done, note=shown, left=self._format_time_left(done, now)
+                )
+        elif now - self._last_log >= _LOG_INTERVAL_S:
+            self._last_log = now
+            shown = _join_parts(
+                f"{done:,} of {self._total:,} {self._unit}",
+                self._format_rate(done, samples, now),
+                f"about {self._format_time_left(done, now)} left",
+                note,
+                format_memory(),
             )
-            log.info("%s: %s", self._stage, told)
+            log.info("%s: %s", self._stage, shown)
 
-    def _rate(self, done: int, samples: int, now: float) -> str:
+    def _format_rate(self, done: int, samples: int, now: float) -> str:
         seconds = max(now - self._start, 1e-9)
         per_second = (samples or done - self._finished) / seconds
         digits = 0 if per_second >= 10 else 2
         return f"{per_second:,.{digits}f} {'samples' if samples else self._unit}/s"
 
-    def _left(self, done: int, now: float) -> str:
+    def _format_time_left(self, done: int, now: float) -> str:
         new = done - self._finished
         if new <= 0:
             return "?"
@@ -110,6 +114,10 @@ class Live:
         if not minutes:
             return f"{rest} s"
         return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _join_parts(*parts: str) -> str:
+    return ", ".join(filter(None, parts))
 
 
 def _start_bar() -> Any:
@@ -121,15 +129,15 @@ def _start_bar() -> Any:
         BarColumn(bar_width=24),
         TextColumn("{task.completed:,}/{task.total:,} {task.fields[unit]}", markup=False),
         TimeElapsedColumn(),
-        TextColumn("left {task.fields[left]}  {task.fields[told]}", markup=False),
+        TextColumn("left {task.fields[left]}  {task.fields[note]}", markup=False),
     )
     bar = Progress(*columns, console=Console(stderr=True), transient=True)
     bar.start()
     return bar
 
 
-def memory() -> str:
-    """How much of this machine's memory is in use; workers on other machines are not in it."""
+def format_memory() -> str:
+    """Memory in use on this machine, such as `memory 1.5 of 16 GB`."""
     try:
         with open("/proc/meminfo", encoding="ascii") as file:
             kib = {line.split(":")[0]: int(line.split()[1]) for line in file if line.startswith("Mem")}

@@ -1,7 +1,7 @@
-"""Ray actors as members of a group: they live side by side and send one another messages.
+"""A group whose members are Ray actors that exchange messages.
 
-Messages stay in the object store of the sender's node until the receiver fetches them; the driver
-sees references only.
+A message stays in the object store of the sender's node until the receiver fetches it; the driver
+holds references only.
 """
 
 import logging
@@ -9,49 +9,58 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from d2prune.errors import D2PruneError
-from d2prune.execution.contract import Inboxes, Resources, tried
+from d2prune.execution.contract import Inboxes, Resources
+from d2prune.execution.ray_worker import describe_error, fetch
 
 log = logging.getLogger(__name__)
 
 
-def fetch(boxed: list[Any]) -> Any:
-    """What a reference stands for; boxed, Ray hands the reference itself to an actor."""
-    import ray
+class MemberActor:
+    """Body of the Ray actor: one member of a group, not built at first and after a restart.
 
-    return ray.get(boxed[0])
-
-
-class _Member:
-    """The Ray actor's body: one member of a group, unbuilt at first and after a restart."""
+    Methods return (state, value): `done` and the result, `error` and the error, or `lost` if there
+    is no member.
+    """
 
     def __init__(self) -> None:
         self._member: Any = None
 
     def build(self, make_member: list[Any], index: int) -> tuple[str, Any]:
+        """Build the member; the result is that of its method `ready`."""
         try:
-            self._member = tried(lambda: fetch(make_member)(index), f"member {index}")
+            self._member = fetch(make_member)(index)
             return "done", self._member.ready()
         except D2PruneError as error:
             return "error", error
 
     def call(self, method: str) -> tuple[str, Any]:
+        """Call a method of the member."""
         if self._member is None:
             return "lost", None
         try:
-            return "done", tried(getattr(self._member, method), method)
+            return "done", getattr(self._member, method)()
         except D2PruneError as error:
             return "error", error
 
     def exchange(
-        self, method: str, letters: dict[int, list[Any]], arguments: tuple[Any, ...]
+        self, method: str, messages: dict[int, list[Any]], arguments: tuple[Any, ...]
     ) -> tuple[str, Any]:
-        """Fetch the letters, run the method, and keep what it sends in this node's object store."""
+        """Fetch messages, call a method with them, and store what it sends on this node.
+
+        Args:
+            method: name of the member's method.
+            messages: source -> boxed reference, see `fetch`.
+            arguments: further arguments of the method.
+
+        Returns:
+            `done`, (destination -> boxed reference, sources whose message could not be fetched).
+        """
         import ray
 
         if self._member is None:
             return "lost", None
         inbox, unreachable = {}, []
-        for source, (reference,) in letters.items():
+        for source, (reference,) in messages.items():
             try:
                 inbox[source] = ray.get(reference)
             except ray.exceptions.RayError:
@@ -60,31 +69,30 @@ class _Member:
             outbox = getattr(self._member, method)(inbox, *arguments)
         except D2PruneError as error:
             return "error", error
-        return "done", (
-            {destination: [ray.put(message)] for destination, message in outbox.items()},
-            unreachable,
-        )
+        references = {destination: [ray.put(message)] for destination, message in outbox.items()}
+        return "done", (references, unreachable)
 
 
 class RayGroup:
-    """Members on Ray actors; messages go from one's node to the other's through the object store."""
+    """A group of Ray actors. See `Group` for the methods."""
 
     def __init__(self, ray: Any, make_member: Callable[[int], Any], size: int, resources: Resources) -> None:
         self.size = size
         self._ray = ray
-        actor = ray.remote(num_cpus=resources.num_cpus, num_gpus=resources.num_gpus, max_restarts=-1)(_Member)
+        options = {"num_cpus": resources.num_cpus, "num_gpus": resources.num_gpus, "max_restarts": -1}
+        actor_class = ray.remote(**options)(MemberActor)
         self._make_member = [ray.put(make_member)]
-        self._actors = [actor.remote() for _ in range(size)]
+        self._actors = [actor_class.remote() for _ in range(size)]
 
     def build(self, members: Sequence[int]) -> dict[int, Any]:
         """See `Group.build`."""
-        return self._results(
+        return self._collect(
             {index: self._actors[index].build.remote(self._make_member, index) for index in members}
         )
 
     def call(self, method: str, members: Sequence[int]) -> dict[int, Any]:
         """See `Group.call`."""
-        return self._results({index: self._actors[index].call.remote(method) for index in members})
+        return self._collect({index: self._actors[index].call.remote(method) for index in members})
 
     def exchange(
         self, method: str, members: Sequence[int], inboxes: Inboxes, *arguments: Any
@@ -94,17 +102,17 @@ class RayGroup:
             index: self._actors[index].exchange.remote(method, inboxes.get(index, {}), arguments)
             for index in members
         }
-        results = self._results(pending)
+        results = self._collect(pending)
         lost = set(members) - results.keys()
         outgoing: Inboxes = {}
         for source, (outbox, unreachable) in results.items():
             lost.update(unreachable)
-            for destination, letter in outbox.items():
-                outgoing.setdefault(destination, {})[source] = letter
+            for destination, message in outbox.items():
+                outgoing.setdefault(destination, {})[source] = message
         return outgoing, lost
 
     def actor(self, member: int) -> Any:
-        """The member's actor, for whoever wants to kill one."""
+        """The member's actor, for tests that kill one."""
         return self._actors[member]
 
     def close(self) -> None:
@@ -112,16 +120,17 @@ class RayGroup:
         for actor in self._actors:
             self._ray.kill(actor)
 
-    def _results(self, pending: dict[int, Any]) -> dict[int, Any]:
-        """What came back, without the members that are lost."""
+    def _collect(self, pending: dict[int, Any]) -> dict[int, Any]:
+        """Results by member, without the members that are lost."""
         results = {}
         for index, reference in pending.items():
             try:
                 state, value = self._ray.get(reference)
             except self._ray.exceptions.RayTaskError:
+                # A bug in a member: its own traceback is the best message.
                 raise
             except self._ray.exceptions.RayError as error:
-                log.warning("member %d is lost (%s)", index, " ".join(str(error).split())[:200])
+                log.warning("member %d is lost (%s)", index, describe_error(error))
                 continue
             if state == "error":
                 raise value

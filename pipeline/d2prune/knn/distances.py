@@ -19,10 +19,9 @@ import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from d2prune.compiled.decorator import kernel
+from d2prune.compiled.decorator import intrinsic, kernel
 
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
@@ -51,7 +50,7 @@ def _emit_lane_sum(context: Any, builder: Any, signature: Any, args: Any) -> Any
     return parts[0]
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def _lane_sum(typing_context: Any, a_D: Any, b_D: Any, length: Any) -> Any:
     """Sum (a - b)^2 over the first `length` dimensions, a multiple of LANES, of contiguous arrays."""
     for array in (a_D, b_D):

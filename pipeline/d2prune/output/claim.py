@@ -32,7 +32,7 @@ def hold(output: str, identity: str) -> Iterator[lease.Lease]:
         BusyError: another process holds the lease.
     """
     check(output, identity)
-    with lease.hold(output, what="output", leave=False) as held:
+    with lease.hold(output, label="output", keep_record=False) as held:
         claim(output, identity)
         remove_temporaries(output)
         yield held

@@ -1,6 +1,6 @@
-"""Feature rows of a part: the vectors that distances are measured on.
+"""Feature rows of a part: the vectors between which distances are measured.
 
-N rows, D dimensions of one side; `image+text` has both sides next to each other, 2 D wide.
+N rows, D dimensions per side. `image+text` has both sides in one row, 2 D wide.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ Float32 = NDArray[np.float32]
 
 
 def read_embeddings(folder: str, receipt: Receipt, file: str, kind: FeatureKind) -> NDArray[Any]:
-    """The embeddings of a part as they are stored.
+    """Read the embeddings of a part as they are stored.
 
     Args:
         folder: `work_dir/embed`.
-        receipt: the part's.
+        receipt: of the part.
         file: name of the file with one model's embeddings.
         kind: which sides to read.
 
@@ -36,7 +36,8 @@ def read_embeddings(folder: str, receipt: Receipt, file: str, kind: FeatureKind)
     names = [f"{side}_emb" for side in ("image", "text") if side in kind.split("+")]
     raw_ND: NDArray[Any] | None = None
     start = 0
-    # One row group at a time, each into its place, so that memory holds a part as its file and as one array only.
+    # One row group at a time into one array, so that memory holds the part only as file and as
+    # array.
     for table in artifacts.read_row_groups(folder, receipt, file, names):
         sides = [vectors(table[name]) for name in names]
         bounds = np.cumsum([0, *(side.shape[1] for side in sides)])
@@ -50,11 +51,11 @@ def read_embeddings(folder: str, receipt: Receipt, file: str, kind: FeatureKind)
 
 
 def unit_features(kind: FeatureKind, raw_ND: NDArray[Any], first_row: int = 0) -> Float32:
-    """Unit-norm feature rows of embeddings as `read_embeddings` returns them; a row's bits depend on that row alone.
+    """Unit-norm feature rows of embeddings. The bits of a row depend on that row alone.
 
     Args:
         kind: as given to `read_embeddings`.
-        raw_ND: [N, D], or [N, 2 D] for `image+text`.
+        raw_ND: as `read_embeddings` returns it, [N, D] or [N, 2 D].
         first_row: canonical position of row 0, for messages.
 
     Returns:

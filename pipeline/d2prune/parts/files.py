@@ -1,7 +1,7 @@
 """File names of the tables in a part, and the stage that writes each.
 
-A part is one input shard. The tables of one part have one row per embedded sample, in the same order
-(`rejects.parquet` excepted), so row r of any of them is about the same sample.
+A part is one input shard. Its tables have one row per embedded sample, in the same order, so row r
+of each of them describes the same sample. The exception is `rejects.parquet`.
 """
 
 from d2prune.store import schemas
@@ -18,5 +18,5 @@ _STAGES = {NEIGHBORS: "graph", RANKS: "rank", SUPPRESSORS: "rank", DECISIONS: "s
 
 
 def stage_of(table: str) -> str:
-    """The stage that writes a table; the embeddings of every model are the embed stage's."""
+    """The stage that writes a table. Embeddings of all models are written by the embed stage."""
     return _STAGES.get(table, "embed")

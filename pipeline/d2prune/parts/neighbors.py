@@ -1,4 +1,4 @@
-"""The graph artifact's tables: rows of the compressed sparse graph, one unit per input shard."""
+"""Tables of the graph artifact: compressed sparse rows, one unit per input shard."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ from d2prune.store.artifacts import Receipt
 
 
 def to_table(graph: Graph, cut_off_N: npt.NDArray[np.bool_]) -> pa.Table:
-    """Rows of the graph, indices canonical, as schemas.NEIGHBORS."""
+    """Rows of the graph, indices canonical, as a table with schema `schemas.NEIGHBORS`."""
     return pa.table(
         [
             pa.array(cut_off_N),
@@ -25,7 +25,11 @@ def to_table(graph: Graph, cut_off_N: npt.NDArray[np.bool_]) -> pa.Table:
 
 
 def read_graph(folder: str, parts: Sequence[Receipt]) -> tuple[Graph, npt.NDArray[np.bool_]]:
-    """The rows of some parts (indices are canonical positions), and which of these the cut-off removed, bool [N]."""
+    """Read the rows of some parts.
+
+    Returns:
+        The rows, indices canonical, and bool [N]: which samples the cut-off removed.
+    """
     table = pa.concat_tables(artifacts.read_table(folder, receipt, NEIGHBORS) for receipt in parts)
     degrees = [chunk.value_lengths().to_numpy() for chunk in table["indices"].chunks]
     graph = Graph(

@@ -1,7 +1,8 @@
-"""Columns of the pool, read by part or by canonical position, whichever stage wrote them.
+"""Columns of the pool, read by part or by canonical position, from the tables of all stages.
 
-`read` verifies a file's checksum, which means reading all of it; `peek`, `column` and `take` read only
-the columns and row groups they need, and are for looking at a run, not for deciding anything.
+`read` verifies the checksum of a file and so reads all of it. `peek`, `column` and `take` read only
+the columns and row groups they need, without verification. Use them to show a run; results must be
+computed from `read`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from d2prune.store.artifacts import Receipt
 from d2prune.store.columns import vectors
 from d2prune.store.ranges import open_parquet
 
-# Parts read at the same time: a remote store answers many requests as fast as one.
+# Parts read concurrently. A remote store answers several requests as fast as one.
 _THREADS = 8
 
 
@@ -33,8 +34,8 @@ class Parts:
     """The row-aligned parts of one pool.
 
     Args:
-        work_dir: URL; each stage's units are in its folder there.
-        units: stage -> its receipts, one per part in canonical order; at least those of `embed`.
+        work_dir: URL of the folder with the stages' folders.
+        units: stage -> its receipts, one per part in canonical order; must contain `embed`.
     """
 
     def __init__(self, work_dir: str, units: Mapping[str, Sequence[Receipt]]) -> None:
@@ -50,7 +51,7 @@ class Parts:
         return Spans.of_rows([receipt.rows(files.SAMPLES) for receipt in self._units["embed"]])
 
     def check_aligned(self, table: str) -> None:
-        """Make sure that a stage's table has the rows of the embed stage's parts.
+        """Check that a stage's table has as many rows as the embed stage's, part by part.
 
         Raises:
             BooksError: it has not; the artifacts belong to different runs.
@@ -59,45 +60,45 @@ class Parts:
         embedded = np.diff(self.spans.starts).tolist()
         if rows != embedded:
             raise BooksError(
-                f"{table}: {sum(rows)} rows in {len(rows)} parts, but {sum(embedded)} samples in "
-                f"{len(embedded)} parts are embedded"
+                f"{table}: found {sum(rows)} rows in {len(rows)} parts; expected {sum(embedded)} rows in "
+                f"{len(embedded)} parts, as embedded"
             )
 
     def folder(self, table: str) -> str:
-        """Folder of the stage that wrote a table."""
+        """URL of the folder of the stage that wrote a table."""
         return store.join(self._work_dir, files.stage_of(table))
 
     def receipt(self, part: int, table: str) -> Receipt:
-        """The receipt of a part's unit.
+        """The receipt of the unit that wrote a table of a part.
 
         Raises:
-            InfrastructureError: this pool has no artifact of that stage.
+            InfrastructureError: there is no artifact of that stage.
         """
         stage = files.stage_of(table)
         if stage not in self._units:
             raise InfrastructureError(
-                f"{store.redact(self._work_dir)}: there is no {stage} artifact for this selection"
+                f"{store.redact(self._work_dir)}: no {stage} artifact found; expected one of this run"
             )
         return self._units[stage][part]
 
     def read(self, part: int, table: str, columns: Sequence[str] | None = None) -> pa.Table:
-        """Columns of one part's table, its checksum verified; raises what `artifacts.read_table` does."""
+        """Columns of a part's table, checksum verified; raises what `artifacts.read_table` does."""
         return artifacts.read_table(self.folder(table), self.receipt(part, table), table, columns)
 
     def read_all(self, table: str, columns: Sequence[str]) -> Iterator[tuple[int, pa.Table]]:
-        """`read` of each part that has rows, with the canonical position of its first row."""
+        """`read` each part that has rows; yield the position of its first row and the columns."""
         for part in range(self.spans.n_parts):
             start, stop = self.spans.bounds(part)
             if stop > start:
                 yield start, self.read(part, table, columns)
 
     def names(self, table: str) -> list[str]:
-        """The columns of a table, as its first part has them."""
+        """Names of the columns of a table, read from its first part."""
         names: list[str] = self._open(0, table, lambda file: file.schema_arrow.names)
         return names
 
     def peek(self, part: int, table: str, columns: Sequence[str]) -> pa.Table:
-        """Columns of one part's table, without reading the rest of the file.
+        """Columns of a part's table, without reading the rest of the file.
 
         Raises:
             InfrastructureError: the file is missing or not parquet.
@@ -110,11 +111,11 @@ class Parts:
             return list(threads.map(lambda part: self.peek(part, table, columns), range(self.spans.n_parts)))
 
     def column(self, table: str, name: str) -> pa.ChunkedArray:
-        """One column of the whole pool, in canonical order."""
+        """A column of the whole pool, in canonical order."""
         return pa.concat_tables(self.peek_all(table, [name]))[name]
 
     def take(self, positions_N: NDArray[np.int64], table: str, columns: Sequence[str]) -> pa.Table:
-        """Rows at canonical positions, in the order given; a position may occur more than once.
+        """Rows at canonical positions, in the given order; a position may occur more than once.
 
         Args:
             positions_N: int64 [N].
@@ -131,7 +132,10 @@ class Parts:
         return self._gather(positions_N, read_rows, lambda: self.peek(0, table, columns).slice(0, 0))
 
     def take_merged(self, positions_N: NDArray[np.int64], columns: Sequence[str]) -> pa.Table:
-        """Columns of the decisions and, for those they lack, of the samples, at canonical positions; see `take`."""
+        """Columns of decisions, or else of samples, at canonical positions.
+
+        See `take`.
+        """
         decided = [name for name in columns if name in schemas.DECISIONS.names]
         merged = self.take(positions_N, files.DECISIONS, decided) if decided else pa.table({})
         others = [name for name in columns if name not in decided]
@@ -144,14 +148,14 @@ class Parts:
     def take_vectors(
         self, positions_N: NDArray[np.int64], table: str = files.EMBEDDINGS
     ) -> tuple[NDArray[np.float16], NDArray[np.float16]]:
-        """Image and text embeddings at canonical positions, reading only the row groups that hold them.
+        """Image and text embeddings at canonical positions, from the row groups that hold them.
 
         Args:
             positions_N: int64 [N].
             table: file of one model's embeddings.
 
         Returns:
-            float16 [N, D] each; [N, 0] for a side that the pool lacks.
+            float16 [N, D] each; [N, 0] for a side that the pool does not have.
 
         Raises:
             InfrastructureError: as `peek`.
@@ -191,12 +195,12 @@ class Parts:
                 return read(file)
         except (FileNotFoundError, pa.ArrowInvalid) as error:
             raise InfrastructureError(
-                f"{store.redact(url)}: cannot be read: {error}; delete its folder and run again"
+                f"{store.redact(url)}: cannot be read: {error}; delete the unit's folder and run again"
             ) from error
 
 
 def _take_from_groups(file: pq.ParquetFile, row_M: NDArray[np.int64]) -> pa.Table:
-    """Rows of a parquet file, in the order given, from the row groups that hold them."""
+    """Rows of a parquet file, in the given order, from the row groups that hold them."""
     groups = Spans.of_rows([file.metadata.row_group(index).num_rows for index in range(file.num_row_groups)])
     pieces = list(groups.by_part(row_M))
     found = pa.concat_tables(file.read_row_group(group).take(rows) for group, _, rows in pieces)

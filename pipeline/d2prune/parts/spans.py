@@ -1,7 +1,7 @@
-"""The map between a sample's canonical position and its place in a part: (part, row).
+"""The map between a sample's canonical position and its part and row.
 
-Parts are in canonical order and their rows too, so a canonical position is the rows of all earlier
-parts plus the row. P is the number of parts, N the number of positions asked for.
+Parts and their rows are in canonical order, so a canonical position is the number of rows in all
+earlier parts plus the row. P is the number of parts, N the number of positions.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ Int64 = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Spans:
-    """Where each part begins and ends.
+    """The range of canonical positions of each part.
 
     Attributes:
-        starts: int64 [P + 1], canonical position of each part's first row, and the number of samples.
+        starts: int64 [P + 1], position of each part's first row, then the number of samples.
     """
 
     starts: Int64
@@ -40,7 +40,7 @@ class Spans:
         return len(self.starts) - 1
 
     def bounds(self, part: int) -> tuple[int, int]:
-        """First canonical position of a part, and the one after its last."""
+        """The first canonical position of a part and the one after its last."""
         return int(self.starts[part]), int(self.starts[part + 1])
 
     def part_of(self, positions_N: Int64) -> Int64:
@@ -53,7 +53,11 @@ class Spans:
         return part_N, positions_N - self.starts[part_N]
 
     def by_part(self, positions_N: Int64) -> Iterator[tuple[int, Int64, Int64]]:
-        """For each part that holds some of the positions: the part, indices [M] into `positions_N`, rows [M]."""
+        """Group positions by part.
+
+        Yields:
+            A part, int64 [M] indices into `positions_N`, and int64 [M] rows in the part.
+        """
         part_N, row_N = self.locate(positions_N)
         order_N = np.argsort(part_N, kind="stable")
         parts, first = np.unique(part_N[order_N], return_index=True)

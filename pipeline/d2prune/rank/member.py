@@ -21,7 +21,7 @@ from d2prune import store
 from d2prune.d2.fixed_point import check_gamma, to_fixed
 from d2prune.d2.partition import NO_MAIL, GraphPartition, Letter, Mail
 from d2prune.errors import InfrastructureError
-from d2prune.execution import Executor, Resources, tried
+from d2prune.execution import Executor, Resources
 from d2prune.parts.files import RANKS, SAMPLES, SUPPRESSORS
 from d2prune.parts.neighbors import read_graph
 from d2prune.rank.methods import Baseline, PoolView
@@ -221,10 +221,7 @@ class RankMember:
 
     def answer(self, inbox: Mapping[int, npt.NDArray[np.int64]]) -> dict[int, pa.LargeStringArray]:
         """Answer those who ask."""
-        # Not by the group: it does not repeat an exchange where storage fails.
-        uids = (
-            tried(partial(read_uids, self._job.pool, self._parts), "uids") if inbox else pa.array([], NAMES)
-        )
+        uids = read_uids(self._job.pool, self._parts) if inbox else pa.array([], NAMES)
         return answers(inbox, uids, int(self._starts[self._index]))
 
     def learn(self, inbox: Mapping[int, pa.LargeStringArray]) -> dict[int, Any]:

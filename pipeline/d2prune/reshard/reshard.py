@@ -80,7 +80,7 @@ def reshard(
     pool = [(store.redact(shard.url), shard.size, shard.version) for shard in shards]
     identity = artifacts.fingerprint("reshard", params, store.checksum(wanted.tobytes()), pool)
     executor = executor or InProcess()
-    resources = dataclasses.replace(resources or Resources(), at_once=UNITS_IN_FLIGHT)
+    resources = dataclasses.replace(resources or Resources(), units_in_flight=UNITS_IN_FLIGHT)
     with claim.hold(output, identity) as held, _open_work_dir(work_dir) as folder:
         indexes = _index_shards(folder, shards, executor, resources)
         rows = select_rows(wanted, indexes)

@@ -1,36 +1,29 @@
-"""Files under any URL, local or remote: `from d2prune import store`, then `store.read_bytes(url)`.
+"""Files at any URL, local or remote: `from d2prune import store`, then `store.read_bytes(url)`.
 
-Artifacts, their schemas and leases are modules of this package; what is re-exported here are plain files.
+This module re-exports the functions on files. Artifacts, schemas and leases are modules of this
+package.
+
+Reads stream or fetch ranges. Writes are atomic: under its final name a reader sees a complete
+object or none, even if the writer is killed. Three kinds of errors come out: `FileNotFoundError`;
+`UserError` for what a person must fix (credentials, permissions, a missing bucket, a full disk);
+and `InfrastructureError` after the last retry. fsspec is imported in this package and nowhere else.
 """
 
-from d2prune.store.files import (
-    FileInfo,
-    checksum,
-    create,
-    delete,
-    exists,
-    honours_create,
-    info,
-    is_folder,
-    is_local,
-    join,
-    list_files,
+from d2prune.store.checksums import checksum, new_checksum
+from d2prune.store.filesystem import is_local
+from d2prune.store.listing import FileInfo, exists, info, is_folder, list_files, modified
+from d2prune.store.reading import (
     local_copy,
     local_reader,
     mapped_or_stream,
-    modified,
-    new_checksum,
     open_read,
     ranged_reader,
     read_bytes,
     read_range,
-    redact,
-    remove_empty,
-    sweep_temporaries,
-    sweep_uploads,
-    write_bytes,
-    writer,
 )
+from d2prune.store.sweeping import sweep_temporaries, sweep_uploads
+from d2prune.store.urls import join, redact
+from d2prune.store.writing import create, delete, remove_empty_folders, supports_create, write_bytes, writer
 
 __all__ = [
     "FileInfo",
@@ -38,7 +31,6 @@ __all__ = [
     "create",
     "delete",
     "exists",
-    "honours_create",
     "info",
     "is_folder",
     "is_local",
@@ -54,7 +46,8 @@ __all__ = [
     "read_bytes",
     "read_range",
     "redact",
-    "remove_empty",
+    "remove_empty_folders",
+    "supports_create",
     "sweep_temporaries",
     "sweep_uploads",
     "write_bytes",

@@ -1,4 +1,7 @@
-"""Arrow columns to numpy arrays and back, without copies where the memory allows."""
+"""Arrow columns to numpy arrays and back, without copies where the memory layout allows.
+
+N rows, D dimensions.
+"""
 
 from typing import Any
 
@@ -6,43 +9,35 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+Float16 = npt.NDArray[np.float16]
 
-def vectors(column: pa.ChunkedArray) -> npt.NDArray[Any]:
-    """A column of vectors as an array [N, D]: float16 from fixed-size binary, else from fixed-size lists."""
-    if pa.types.is_fixed_size_binary(column.type):
-        return np.concatenate(
-            [_halves(chunk) for chunk in column.chunks] or [_halves(pa.array([], column.type))]
-        )
-    width = column.type.list_size
-    if column.num_chunks == 0:
-        return np.zeros((0, width), column.type.value_type.to_pandas_dtype())
+
+def vectors(column: pa.ChunkedArray) -> Float16:
+    """A column of vectors, see `schemas.embeddings`, as float16 [N, D]."""
     return np.concatenate(
-        [chunk.flatten().to_numpy(zero_copy_only=False).reshape(-1, width) for chunk in column.chunks]
+        [_view_chunk(chunk) for chunk in column.chunks] or [_view_chunk(pa.array([], column.type))]
     )
 
 
-def _halves(chunk: pa.FixedSizeBinaryArray) -> npt.NDArray[np.float16]:
-    """The vectors of one chunk, a view of its memory."""
+def _view_chunk(chunk: pa.FixedSizeBinaryArray) -> Float16:
+    """The vectors of one chunk, as a view of its memory."""
     width = chunk.type.byte_width // 2
-    # An array without rows may have no memory at all.
+    # An array without rows may have no buffer.
     data = chunk.buffers()[1] or pa.py_buffer(b"")
     flat = np.frombuffer(data, "<f2", len(chunk) * width, 2 * chunk.offset * width)
     return flat.reshape(len(chunk), width)
 
 
-def vector_column(rows_ND: npt.NDArray[Any]) -> pa.FixedSizeBinaryArray | pa.FixedSizeListArray:
-    """An array [N, D] as a column of vectors; float16 as fixed-size binary, see `schemas.embeddings`."""
-    if rows_ND.dtype == np.float16:
-        data = pa.py_buffer(np.ascontiguousarray(rows_ND, "<f2"))
-        return pa.FixedSizeBinaryArray.from_buffers(
-            pa.binary(2 * rows_ND.shape[1]), len(rows_ND), [None, data]
-        )
-    flat = pa.array(np.ascontiguousarray(rows_ND).reshape(-1))
-    return pa.FixedSizeListArray.from_arrays(flat, rows_ND.shape[1])
+def vector_column(rows_ND: Float16) -> pa.FixedSizeBinaryArray:
+    """float16 [N, D] as a column of vectors, see `schemas.embeddings`."""
+    if rows_ND.dtype != np.float16:
+        raise TypeError(f"vectors of {rows_ND.dtype}; expected float16")
+    data = pa.py_buffer(np.ascontiguousarray(rows_ND, "<f2"))
+    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(2 * rows_ND.shape[1]), len(rows_ND), [None, data])
 
 
 def ragged(column: pa.ChunkedArray) -> npt.NDArray[Any]:
-    """The values of a column of lists, one row after the other."""
+    """The values of a column of lists, row after row."""
     return np.concatenate([chunk.flatten().to_numpy() for chunk in column.chunks] or [np.zeros(0)])
 
 

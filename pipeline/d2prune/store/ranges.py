@@ -1,8 +1,8 @@
-"""A file at any URL as a seekable stream of ranged reads, for libraries that jump about in it (zip, parquet).
+"""Files at any URL as seekable streams of ranged reads, for libraries that seek (zip, parquet).
 
-Reads what is asked for and no more, in blocks that make a request worth its round trip. The file
-must be the one that was listed: another size or version is told, since artifacts are named after
-what was listed.
+Only the bytes that are asked for are read, in blocks large enough to be worth a request. The file
+must be the one that was listed: artifacts are identified by what was listed, so a different size or
+version is an error.
 """
 
 import contextlib
@@ -22,29 +22,28 @@ _BLOCK = 1 << 20
 
 
 class RangeFile(io.RawIOBase):
-    """Bytes [0, size) behind `read(offset, size)`; seeks cost nothing."""
+    """A stream over `read(offset, size)`."""
 
     def __init__(self, size: int, read: Callable[[int, int], bytes]) -> None:
-        """Nothing is read yet."""
+        """Read nothing yet; `size` is that of the file."""
         self._size, self._read, self._position = size, read, 0
 
     def readable(self) -> bool:
-        """Always."""
+        """True."""
         return True
 
     def seekable(self) -> bool:
-        """Always."""
+        """True; seeking makes no request."""
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """As of any stream."""
-        self._position = max(
-            0, offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
-        )
+        """See `io.IOBase.seek`."""
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        self._position = max(0, offset + base)
         return self._position
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
-        """As of any stream."""
+        """See `io.RawIOBase.readinto`."""
         size = min(len(buffer), self._size - self._position)
         if size <= 0:
             return 0
@@ -55,20 +54,20 @@ class RangeFile(io.RawIOBase):
 
 @contextlib.contextmanager
 def open_ranges(file: FileInfo) -> Iterator[Callable[[int, int], bytes]]:
-    """`read(offset, size)` of a file, as `storage.ranged_reader`, after a look whether it is still the one listed.
+    """`read(offset, size)` of a file, like `store.ranged_reader`, if the file is as it was listed.
 
     Raises:
-        UserError: it is gone, or another one lies there.
+        UserError: it is gone or has changed.
     """
-    shown = store.redact(file.url)
+    url = store.redact(file.url)
     try:
         now = store.info(file.url)
         if (now.size, now.version) != (file.size, file.version):
-            raise UserError(f"{shown}: changed since this run began; run again to read what is there now")
+            raise UserError(f"{url}: changed since this run began; run again to read the new content")
         with store.ranged_reader(file.url) as read:
             yield read
     except FileNotFoundError as error:
-        raise UserError(f"{shown}: not found; it was there when this run began") from error
+        raise UserError(f"{url}: not found; it was there when this run began") from error
 
 
 @contextlib.contextmanager
@@ -79,10 +78,9 @@ def open_seekable(file: FileInfo) -> Iterator[IO[bytes]]:
 
 
 def open_parquet(url: str, size: int) -> pq.ParquetFile:
-    """A parquet file of `size` bytes, of which only what is asked for is read; a local one is mapped."""
+    """A parquet file of `size` bytes, read as needed; a local one is mapped into memory."""
     if store.is_local(url):
         with store.mapped_or_stream(url) as view:
             return pq.ParquetFile(pa.BufferReader(pa.py_buffer(view)))
-    return pq.ParquetFile(
-        pa.PythonFile(RangeFile(size, functools.partial(store.read_range, url)), mode="r"), pre_buffer=True
-    )
+    stream = RangeFile(size, functools.partial(store.read_range, url))
+    return pq.ParquetFile(pa.PythonFile(stream, mode="r"), pre_buffer=True)

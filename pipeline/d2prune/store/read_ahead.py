@@ -1,6 +1,7 @@
-"""A sequential stream over ranged reads: a dropped connection costs one block, and the next blocks are under way.
+"""A sequential stream over ranged reads that prefetches the next blocks.
 
-One request at a time gives a store's latency the last word: 8 MiB at 150 ms each are 55 MB/s.
+A dropped connection costs one block. Without prefetching, latency limits the speed: blocks of 8 MiB
+at 150 ms each are 55 MB/s.
 """
 
 import collections
@@ -10,43 +11,43 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 BLOCK = 8 * 2**20
-"""Bytes of one read: long beside the 10-50 ms that a request takes to begin."""
+"""Bytes of one read: large compared with the 10-50 ms before a request returns its first byte."""
 
 AHEAD = 2
-"""Blocks under way beside the one that is used, unless the reader asks for more."""
+"""Blocks that are prefetched by default."""
 
 
 class ReadAhead(io.RawIOBase):
-    """`read(offset, size)` -> a stream of `size` bytes; at most `ahead` + 2 blocks are in memory."""
+    """A stream over `read(offset, size)`; at most `ahead` + 2 blocks are in memory."""
 
     def __init__(self, read: Callable[[int, int], bytes], size: int, block: int, ahead: int = AHEAD) -> None:
-        """Nothing is read yet.
+        """Read nothing yet.
 
         Args:
-            read: gives exactly the bytes asked for, or raises; called from threads.
-            size: of the whole object.
+            read: returns exactly the bytes asked for, or raises; called from threads.
+            size: of the object.
             block: bytes of one read.
-            ahead: blocks under way beside the one that is used.
+            ahead: blocks to prefetch, besides the one in use.
         """
         super().__init__()
-        self._read, self._size, self._length, self._ahead = read, size, block, ahead
-        self._planned = self._position = 0
+        self._read, self._size, self._block_size, self._ahead = read, size, block, ahead
+        self._requested = self._position = 0
         self._block = memoryview(b"")
-        self._under_way: collections.deque[Future[bytes]] = collections.deque()
+        self._in_flight: collections.deque[Future[bytes]] = collections.deque()
         self._threads: ThreadPoolExecutor | None = None
 
     def readable(self) -> bool:
-        """Yes."""
+        """True."""
         return True
 
     def tell(self) -> int:
-        """Bytes given out."""
+        """Bytes read so far."""
         return self._position
 
     def readinto(self, buffer: Any) -> int:
-        """The next bytes, up to the end of a block; raises what `read` raised."""
+        """Read up to the end of a block; raises what `read` raised."""
         if not self._block:
-            self._block = memoryview(self._next())
+            self._block = memoryview(self._next_block())
         size = min(len(buffer), len(self._block))
         buffer[:size] = self._block[:size]
         self._block = self._block[size:]
@@ -54,20 +55,20 @@ class ReadAhead(io.RawIOBase):
         return size
 
     def close(self) -> None:
-        """Forget what is under way; never waits for it."""
+        """Drop prefetched blocks, without waiting for requests in flight."""
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
         super().close()
 
-    def _next(self) -> bytes:
-        if self._threads is None and self._size <= self._length:
-            start, self._planned = self._planned, self._size
+    def _next_block(self) -> bytes:
+        """The next block; empty at the end. An object of one block needs no threads."""
+        if self._threads is None and self._size <= self._block_size:
+            start, self._requested = self._requested, self._size
             return self._read(start, self._size - start) if start < self._size else b""
-        while len(self._under_way) <= self._ahead and self._planned < self._size:
-            self._threads = self._threads or ThreadPoolExecutor(
-                self._ahead, thread_name_prefix="d2prune-read"
-            )
-            size = min(self._length, self._size - self._planned)
-            self._under_way.append(self._threads.submit(self._read, self._planned, size))
-            self._planned += size
-        return self._under_way.popleft().result() if self._under_way else b""
+        while len(self._in_flight) <= self._ahead and self._requested < self._size:
+            if self._threads is None:
+                self._threads = ThreadPoolExecutor(self._ahead, thread_name_prefix="d2prune-read")
+            size = min(self._block_size, self._size - self._requested)
+            self._in_flight.append(self._threads.submit(self._read, self._requested, size))
+            self._requested += size
+        return self._in_flight.popleft().result() if self._in_flight else b""

@@ -1,8 +1,8 @@
-"""Every table this project writes, as explicit pyarrow schemas. See docs/artifacts.md.
+"""Schemas of all tables that this project writes. See docs/artifacts.md.
 
-Rows of one part are in canonical order; parts are in the order of the input shards. A sample's
-canonical position is (rows of all earlier parts) + (its row): it breaks every tie and never changes
-with the number of workers.
+The rows of a part are in canonical order, and parts are in the order of the input shards. A
+sample's canonical position is (rows of all earlier parts) + (its row). It breaks every tie and does
+not depend on the number of workers.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 SCHEMA_VERSION = 3
-"""Raised whenever a stored table or manifest changes meaning; part of every fingerprint."""
+"""Incremented when a stored table or manifest changes meaning; part of every fingerprint."""
 
 REJECTS = pa.schema(
     [
@@ -20,49 +20,50 @@ REJECTS = pa.schema(
         ("detail", pa.string()),
     ]
 )
-"""Samples that were read but not embedded: one row each, `reason` from `d2prune.inputs.reasons`."""
+"""Samples read but not embedded, one row each; `reason` is from `d2prune.inputs.reasons`."""
 
 
 def embeddings_file(model: str | None = None) -> str:
-    """The file with the vectors of a part; `model`: the name of one of several, but not of the first."""
+    """File name of a part's embeddings; `model` names one of several models, None is the first."""
     return "embeddings.parquet" if model is None else f"embeddings-{model}.parquet"
 
 
 def score_column(model: str) -> str:
-    """The column that holds the clip_score of one of several models."""
+    """Name of the column with the clip_score of one of several models."""
     return f"clip_{model}"
 
 
 def embeddings(dimension: int) -> pa.Schema:
-    """The vectors of the embed stage's part by one model, row-aligned with its samples.
+    """Embeddings of one model: one row per embedded sample, row-aligned with `samples`.
 
-    They lie in a file of their own because they are nearly all of the bytes and only the graph
-    reads them all. A vector is one value of fixed size, not a list: parquet stores a list value by
+    They are a separate file because they are nearly all of the bytes and only the graph stage reads
+    them all. A vector is one value of fixed size and not a list: parquet stores lists value by
     value, which takes fifteen times as long.
 
     Args:
         dimension: width D of the model's joint embedding.
 
     Returns:
-        image_emb and text_emb (2 D bytes: D little-endian float16, unit norm); `columns.vectors` reads them.
+        image_emb and text_emb, each 2 D bytes: D little-endian float16, unit norm.
+        `columns.vectors` reads them.
     """
     embedding = pa.binary(2 * dimension)
     return pa.schema([("image_emb", embedding), ("text_emb", embedding)])
 
 
 def samples(fields: Sequence[tuple[str, str]] = (), models: Sequence[str] = ()) -> pa.Schema:
-    """The embed stage's part: one row per embedded sample, in tar order.
+    """Part of the embed stage: one row per embedded sample, in tar order.
 
     Args:
-        fields: columns carried along from the json, (name, `number` or `text`).
-        models: names of the models where there are several; each has its score in `score_column` of
-            its name, and clip_score is that of the first.
+        fields: columns copied from the json, (name, `number` or `text`).
+        models: names of the models if there are several. Each has its score in the column
+            `score_column(name)`, and clip_score is that of the first.
 
     Returns:
-        uid (32 lower-case hex digits), clip_score (float32 cosine of the unrounded embeddings),
-        offset and size (bytes of the whole sample in its tar, headers and padding included). Of a
-        sample imported from a table: clip_score as stored there (null where there is none), offset
-        its row in that table, size 0.
+        uid is 32 lower-case hex digits, clip_score the float32 cosine of the unrounded embeddings,
+        offset and size the byte range of the sample in its tar, headers and padding included. For a
+        sample imported from a table, clip_score is the stored one or null, offset the row in that
+        table, and size 0.
     """
     return pa.schema(
         [
@@ -91,10 +92,13 @@ RANKS = pa.schema(
         ("suppression", pa.int64()),
     ]
 )
-"""The rank stage's part: one row per embedded sample, scores in fixed point 2^40; `ranked` is false for the cut-off."""
+"""Part of the rank stage: one row per embedded sample.
+
+Scores are fixed point, scale 2^40. `ranked` is false for samples that the cut-off removed.
+"""
 
 SUPPRESSORS = pa.schema([("suppressed_by", pa.string())])
-"""Beside RANKS, row-aligned: the uid of the `suppressor`, null where there is none."""
+"""Row-aligned with RANKS: the uid of the `suppressor`, null if there is none."""
 
 NEIGHBORS = pa.schema(
     [
@@ -103,10 +107,10 @@ NEIGHBORS = pa.schema(
         ("sq_distances", pa.list_(pa.float32())),
     ]
 )
-"""The graph stage's part: one row per sample; `indices` are canonical positions, ascending.
+"""Part of the graph stage: one row per embedded sample.
 
-`cut_off` marks the samples that the cut-off removed before the graph was built; they have no edges
-and are not ranked.
+`indices` are canonical positions, ascending. `cut_off` marks samples that the cut-off removed
+before the graph was built. They have no edges and are not ranked.
 """
 
 DECISIONS = pa.schema(
@@ -125,11 +129,11 @@ DECISIONS = pa.schema(
         ("suppression", pa.float64()),
     ]
 )
-"""The select stage's part: one row per embedded sample, row-aligned with the embed stage's part.
+"""Part of the select stage: one row per embedded sample.
 
-`selection_fixed` is the exact score (fixed point 2^40); the floats are for people. `suppressed_by`
-is the uid, and `suppressor` the canonical position, of the neighbour that sent the strongest
-message (null and -1 where none did). `reason` is `kept`, `below-budget` or `cut-off`.
+`selection_fixed` is the exact score in fixed point, scale 2^40; the floats are for display.
+`suppressed_by` is the uid, and `suppressor` the canonical position, of the neighbour that sent the
+strongest message; null and -1 if none did. `reason` is `kept`, `below-budget` or `cut-off`.
 """
 
 WRITTEN = pa.schema(
@@ -151,10 +155,10 @@ WRITTEN = pa.schema(
         ("suppressed_by", pa.string()),
     ]
 )
-"""The table beside each output tar: one row per sample, in tar order.
+"""Table beside each output tar: one row per sample, in tar order.
 
-`key` is the sample's name in the output tar; `shard`, `source_key`, `offset` and `size` say where
-it came from.
+`key` is the sample's name in the output tar. `shard`, `source_key`, `offset` and `size` are its
+location in the input.
 """
 
 KEPT = pa.schema(
@@ -171,9 +175,9 @@ KEPT = pa.schema(
         ("suppressed_by", pa.string()),
     ]
 )
-"""What the output of a pool of tables tells of each kept sample, in table order; the other columns of its table follow.
+"""Table of the kept samples of a pool of tables, in table order; other columns of its table follow.
 
-`row` is the sample's number in the table `shard`.
+`row` is the sample's row in the table `shard`.
 """
 
 POOL_DECISIONS = pa.schema(
@@ -191,4 +195,4 @@ POOL_DECISIONS = pa.schema(
         ("suppression", pa.float64()),
     ]
 )
-"""What the output tells of the whole pool, kept and dropped: one file per input shard, one row per embedded sample."""
+"""Decisions in the output folder, on kept and dropped samples: one file per input shard."""

@@ -22,7 +22,7 @@ def check_with_open_clip(path: str, samples: int) -> list[str]:
     try:
         from d2prune import torchvision_shim
 
-        torchvision_shim.install()
+        torchvision_shim.install_if_needed()
         from open_clip_train.data import get_wds_dataset
     except ImportError as error:
         return [

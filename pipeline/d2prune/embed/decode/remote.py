@@ -122,7 +122,7 @@ class AssistedPool(DecodePool):
         """Hire wherever this worker may have more helpers than it has."""
         while not self._stop.is_set():
             try:
-                places = dict(self._helpers.places())
+                places = dict(self._helpers.nodes())
             except Exception as error:
                 # Whoever knows the machines may be away for a while; the pictures do not wait for that.
                 log.warning("no machines to decode on are known: %s", " ".join(str(error).split())[:200])
@@ -161,7 +161,7 @@ class AssistedPool(DecodePool):
 
     @contextlib.contextmanager
     def _hire(self, place: str) -> Iterator[Helper]:
-        helper = self._helpers.hire(self._make_decoder, place)
+        helper = self._helpers.start(self._make_decoder, place)
         with self._helping:
             self._hired.add(helper)
         try:
@@ -174,7 +174,7 @@ class AssistedPool(DecodePool):
     def _serve_helper(self, helper: Helper, place: str, pending: deque[Task]) -> bool:
         """Give it tasks until nobody wants it any more; True if it was dismissed, False if the pool is closed."""
         dismissed = False
-        while not helper.here(_IDLE_S):
+        while not helper.wait_started(_IDLE_S):
             if self._stop.is_set() or self._dismiss(place):
                 return not self._stop.is_set()
         while True:
@@ -183,10 +183,10 @@ class AssistedPool(DecodePool):
                 task = self._tasks.take(0 if pending else _IDLE_S, returned=False)
                 if task is not None:
                     pending.append(task)
-                    helper.send([sample for _, sample in task.samples])
+                    helper.submit([sample for _, sample in task.samples])
                     continue
             if pending:
-                self._write(pending[0], *helper.receive())
+                self._write(pending[0], *helper.result())
                 pending.popleft()
             elif dismissed or self._stop.is_set():
                 return dismissed

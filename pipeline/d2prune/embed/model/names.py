@@ -47,7 +47,7 @@ def import_open_clip() -> Any:
     """Imports open_clip, with what CPU-only machines need first; takes seconds, so workers and checks only."""
     from d2prune import torchvision_shim
 
-    torchvision_shim.install()
+    torchvision_shim.install_if_needed()
     import open_clip
 
     return open_clip

@@ -27,6 +27,7 @@ from d2prune.parts.files import REJECTS, SAMPLES
 from d2prune.store import artifacts, schemas
 from d2prune.store.artifacts import Receipt
 from d2prune.store.columns import vector_column
+from d2prune.store.table_writer import open_table
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ class ImportWorker:
             vectors = pa.schema([(name, pa.binary(2 * width)) for name, width in widths.items()])
             with contextlib.ExitStack() as stack:
                 samples, embeddings, rejects = (
-                    stack.enter_context(artifacts.table_writer(self.folder, unit.key, name, schema))
+                    stack.enter_context(open_table(self.folder, unit.key, name, schema))
                     for name, schema in (
                         (SAMPLES, schemas.samples(params.fields)),
                         (EMBEDDINGS, vectors),

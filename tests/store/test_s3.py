@@ -1,4 +1,4 @@
-"""The store across a real S3 protocol: a server that goes away, moves, and refuses keys."""
+"""A real S3 server that goes away, moves, refuses keys, and holds unfinished uploads."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ from d2prune.output import claim
 from tests.s3 import moto_server
 
 
-def test_a_process_may_turn_to_another_server(tmp_path):
+def test_a_process_may_change_its_endpoint(tmp_path):
     for name in ("one", "two"):
         with s3_server.serve(tmp_path / name) as server, s3_server.environment(server):
             server.make_bucket("bucket")
@@ -24,17 +24,18 @@ def test_a_process_may_turn_to_another_server(tmp_path):
             assert store.read_bytes("s3://bucket/who") == name.encode()
 
 
-def test_a_wrong_key_is_the_users_and_is_not_tried_again(tmp_path, monkeypatch):
+def test_a_wrong_key_is_a_user_error_and_is_not_retried(tmp_path, monkeypatch):
     with s3_server.serve(tmp_path) as server, s3_server.environment(server):
         server.make_bucket("bucket")
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
         start = time.monotonic()
         with pytest.raises(UserError, match="s3://bucket/x"):
             store.write_bytes("s3://bucket/x", b"data")
-        assert time.monotonic() - start < 5
+        # All attempts would take at least 21 s.
+        assert time.monotonic() - start < 20
 
 
-def test_a_server_that_is_away_is_infrastructure(tmp_path, monkeypatch):
+def test_a_server_that_is_away_is_an_infrastructure_error(tmp_path, monkeypatch):
     with s3_server.serve(tmp_path) as server, s3_server.environment(server):
         server.make_bucket("bucket")
         monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
@@ -42,7 +43,7 @@ def test_a_server_that_is_away_is_infrastructure(tmp_path, monkeypatch):
             store.read_bytes("s3://bucket/x")
 
 
-def test_a_missing_bucket_is_not_found(tmp_path):
+def test_a_missing_bucket_is_not_found_by_reads_and_a_user_error_of_writes(tmp_path):
     with s3_server.serve(tmp_path) as server, s3_server.environment(server):
         with pytest.raises(FileNotFoundError, match="s3://none/x"):
             store.read_bytes("s3://none/x")
@@ -74,7 +75,7 @@ def kill_an_upload(url):
 
 
 @pytest.mark.parametrize("kind", ["moto", "rclone"])
-def test_what_a_killed_upload_left_is_swept_and_nothing_else(tmp_path, kind):
+def test_only_unfinished_uploads_of_the_folder_are_swept(tmp_path, kind):
     servers = {"moto": moto_server, "rclone": lambda: s3_server.serve(tmp_path)}
     with servers[kind]() as server, s3_server.environment(server):
         server.make_bucket("bucket")

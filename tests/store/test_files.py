@@ -1,3 +1,5 @@
+"""Reads, writes and listings, local and in memory."""
+
 import os
 
 import pytest
@@ -14,7 +16,7 @@ def test_a_failed_write_leaves_nothing(tmp_path):
     assert os.listdir(tmp_path / "folder") == []
 
 
-def test_a_failed_write_keeps_what_was_there(tmp_path):
+def test_a_failed_write_keeps_the_old_object(tmp_path):
     target = str(tmp_path / "object")
     store.write_bytes(target, b"old")
     with pytest.raises(RuntimeError), store.writer(target) as stream:
@@ -53,15 +55,15 @@ def test_a_changed_file_has_another_version(tmp_path):
     assert store.info(url).version != before
 
 
-def test_a_short_range_is_a_fault_not_data(tmp_path, monkeypatch):
+def test_a_range_beyond_the_end_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(store.read_range.retry, "stop", lambda state: True)
     url = str(tmp_path / "x")
     store.write_bytes(url, b"0123456789")
-    with pytest.raises(InfrastructureError, match="4 bytes at 8 expected, 2 came"):
+    with pytest.raises(InfrastructureError, match="found 2 bytes at 8; expected 4"):
         store.read_range(url, 8, 4)
 
 
-def test_missing_objects_and_unknown_kinds_say_so(tmp_path):
+def test_missing_objects_and_unknown_schemes_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="nothing-here: not found"):
         store.read_bytes(str(tmp_path / "nothing-here"))
     with pytest.raises(UserError, match="carrier-pigeon"):
@@ -69,7 +71,7 @@ def test_missing_objects_and_unknown_kinds_say_so(tmp_path):
     assert store.list_files(str(tmp_path / "no-folder")) == []
 
 
-def test_sweep_removes_only_what_killed_writers_left(tmp_path):
+def test_sweep_removes_only_the_temporaries_of_killed_writers(tmp_path):
     store.write_bytes(str(tmp_path / "kept"), b"x")
     (tmp_path / ".tmp-d2prune-dead").write_bytes(b"half")
     assert [file.url for file in store.list_files(str(tmp_path))] == [str(tmp_path / "kept")]

@@ -1,4 +1,4 @@
-"""What is shown of work that takes its time, by a clock that a test moves."""
+"""The progress display, with a clock that the test sets."""
 
 import io
 import logging
@@ -18,21 +18,21 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch):
-    moved = Clock()
-    monkeypatch.setattr(progress, "time", moved)
-    monkeypatch.setattr(progress, "memory", lambda: "memory 1.0 of 4 GB")
-    return moved
+    clock = Clock()
+    monkeypatch.setattr(progress, "time", clock)
+    monkeypatch.setattr(progress, "format_memory", lambda: "memory 1.0 of 4 GB")
+    return clock
 
 
-def slowly(clock, count, seconds):
+def slow_items(clock, count, seconds):
     for item in range(count):
         clock.now += seconds
         yield item
 
 
-def test_plain_lines_every_ten_seconds(clock, caplog):
+def test_without_a_terminal_a_line_is_logged_every_ten_seconds(clock, caplog):
     caplog.set_level(logging.INFO, "d2prune")
-    items = list(progress.track(slowly(clock, 10, 4.0), "embed", 20, 10, lambda item: 1000))
+    items = list(progress.track(slow_items(clock, 10, 4.0), "embed", 20, 10, lambda item: 1000))
     assert items == list(range(10))
     assert caplog.messages == [
         "embed: 13 of 20 units, 250 samples/s, about 28 s left, memory 1.0 of 4 GB",
@@ -42,13 +42,13 @@ def test_plain_lines_every_ten_seconds(clock, caplog):
 
 
 @pytest.mark.parametrize(("seconds", "left"), [(11.0, "22 s"), (60.0, "2 min 00 s"), (3000.0, "1 h 40 min")])
-def test_the_time_left_in_words(clock, caplog, seconds, left):
+def test_the_time_left_is_shown_in_seconds_minutes_or_hours(clock, caplog, seconds, left):
     caplog.set_level(logging.INFO, "d2prune")
-    list(progress.track(slowly(clock, 1, seconds), "graph", 3, 0))
+    list(progress.track(slow_items(clock, 1, seconds), "graph", 3, 0))
     assert f"about {left} left" in caplog.messages[0]
 
 
-def test_rounds_tell_what_they_know(clock, caplog):
+def test_rounds_show_their_note_and_a_total_that_was_unknown_at_the_start(clock, caplog):
     caplog.set_level(logging.INFO, "d2prune")
     with progress.Live("rank", 0, "nodes") as live:
         live.update(0, note="round 0", total=1000)
@@ -59,14 +59,14 @@ def test_rounds_tell_what_they_know(clock, caplog):
     ]
 
 
-def test_nothing_of_what_is_quick_or_finished(clock, caplog):
+def test_quick_or_complete_work_is_not_shown(clock, caplog):
     caplog.set_level(logging.INFO, "d2prune")
-    assert list(progress.track(slowly(clock, 3, 0.1), "select", 3, 0)) == [0, 1, 2]
+    assert list(progress.track(slow_items(clock, 3, 0.1), "select", 3, 0)) == [0, 1, 2]
     assert list(progress.track(iter([]), "select", 3, 3)) == []
     assert caplog.messages == []
 
 
-def test_a_bar_on_a_terminal_is_gone_at_the_end(clock, monkeypatch, caplog):
+def test_a_bar_on_a_terminal_is_removed_at_the_end(clock, monkeypatch, caplog):
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
             return True
@@ -76,15 +76,15 @@ def test_a_bar_on_a_terminal_is_gone_at_the_end(clock, monkeypatch, caplog):
     monkeypatch.setenv("COLUMNS", "140")
     monkeypatch.setattr(sys, "stderr", Terminal())
     with pytest.raises(ValueError, match="stop"):
-        for item in progress.track(slowly(clock, 10, 4.0), "embed", 10, 0, lambda item: 1000):
+        for item in progress.track(slow_items(clock, 10, 4.0), "embed", 10, 0, lambda item: 1000):
             if item == 5:
                 raise ValueError("stop")
     shown = sys.stderr.getvalue()
     assert "embed" in shown and "250 samples/s, memory 1.0 of 4 GB" in shown
-    # The cursor is shown again and the line wiped, also when the work fails.
+    # The cursor is shown again and the bar removed, also when the work fails.
     assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l")
     assert caplog.messages == []
 
 
-def test_memory_of_this_machine():
-    assert progress.memory().startswith("memory ")
+def test_memory_of_this_machine_is_read():
+    assert progress.format_memory().startswith("memory ")

@@ -22,7 +22,7 @@ def _manifest(folder, params, fingerprint="f"):
     )
 
 
-def test_a_receipt_comes_back_as_it_was_written(tmp_path):
+def test_a_receipt_is_read_as_it_was_written(tmp_path):
     table = pa.table({"a": [1, 2, 3]})
     receipt = artifacts.commit_unit(
         str(tmp_path), "unit", {"t.parquet": table, "b.bin": b"xyz"}, {"read": 3}, {"r": 0.5}
@@ -33,14 +33,14 @@ def test_a_receipt_comes_back_as_it_was_written(tmp_path):
     assert artifacts.read_receipt(str(tmp_path), "other") is None
 
 
-def test_a_table_that_differs_from_its_receipt_is_refused(tmp_path):
+def test_a_table_that_does_not_match_its_receipt_is_an_error(tmp_path):
     receipt = artifacts.commit_unit(str(tmp_path), "unit", {"t.parquet": pa.table({"a": [1]})})
     store.write_bytes(artifacts.unit_url(str(tmp_path), "unit", "t.parquet"), b"other")
-    with pytest.raises(InfrastructureError, match="not what its receipt tells"):
+    with pytest.raises(InfrastructureError, match=r"found checksum .*; expected .* as in its receipt"):
         artifacts.read_table(str(tmp_path), receipt, "t.parquet")
 
 
-def test_keys_and_fingerprints_follow_their_identity():
+def test_keys_and_fingerprints_depend_on_their_identity_alone():
     assert artifacts.unit_key("a b/c.tar", Params()).startswith("a_b_c.tar-")
     assert artifacts.unit_key("x", Params()) == artifacts.unit_key("x", Params())
     assert artifacts.unit_key("x", Params()) != artifacts.unit_key("x", Params(n_neighbors=6))
@@ -59,7 +59,9 @@ def test_a_manifest_is_found_by_its_fingerprint_only(tmp_path):
         artifacts.manifest_url(str(tmp_path), "g"),
         store.read_bytes(artifacts.manifest_url(str(tmp_path), "f")),
     )
-    with pytest.raises(InfrastructureError, match="holds artifact f, expected g"):
+    with pytest.raises(
+        InfrastructureError, match=r"found artifact f, schema version .*; expected g, version"
+    ):
         artifacts.read_manifest(str(tmp_path), "g")
 
 
@@ -73,7 +75,7 @@ def test_changed_params_names_the_fewest_changes(tmp_path):
     )
 
 
-def test_books_must_balance():
+def test_counts_that_do_not_balance_are_an_error():
     artifacts.balance("embed", 5, {"embedded": 3, "rejected": 2})
-    with pytest.raises(BooksError, match="5 read, but embedded 3 \\+ rejected 1 = 4"):
+    with pytest.raises(BooksError, match="found embedded 3 \\+ rejected 1 = 4; expected 5"):
         artifacts.balance("embed", 5, {"embedded": 3, "rejected": 1})

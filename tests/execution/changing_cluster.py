@@ -1,18 +1,17 @@
-"""Drives a cluster that gains a node and loses one while units run on shares of GPUs; prints what happened, as JSON.
+"""Run units on a cluster that gains a node and loses it again; print what happened, as JSON.
 
-In a process of its own (`python -m tests.placement FOLDER`): a process has one Ray, and this one
-ends its cluster.
+It runs in a process of its own (`python -m tests.execution.changing_cluster FOLDER`), because a
+process has one Ray and this one shuts its cluster down.
 """
 
 import json
-import os
 import sys
 import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-ROUNDS = 24
+N_UNITS = 24
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class Worker:
 
 
 @dataclass(frozen=True)
-class Make:
+class MakeWorker:
     folder: str
 
     def __call__(self) -> Worker:
@@ -47,7 +46,6 @@ def main(folder: str) -> None:
 
     from d2prune.execution import OnRay, Resources
 
-    os.environ["PYTHONPATH"] = os.getcwd()
     cluster = Cluster(
         initialize_head=True, head_node_args={"num_cpus": 1, "num_gpus": 1, "include_dashboard": False}
     )
@@ -55,12 +53,12 @@ def main(folder: str) -> None:
     results: dict[str, str] = {}
     joined = lost = None
     lost_at = 0
-    units = [Unit(f"u{number:02d}") for number in range(ROUNDS)]
-    for key, node in executor.map(Make(folder), units, Resources(workers=1, num_gpus=0.5, grows=True)):
+    units = [Unit(f"u{number:02d}") for number in range(N_UNITS)]
+    for key, node in executor.map(MakeWorker(folder), units, Resources(workers=1, num_gpus=0.5, grows=True)):
         results[key] = node
         if len(results) == 2:
             joined = cluster.add_node(num_cpus=2, num_gpus=1)
-        # Not at a result of its own: its worker would have nothing in hand.
+        # After a result of its own, the node's worker would have no unit to lose.
         if (
             joined is not None
             and lost is None
@@ -70,13 +68,13 @@ def main(folder: str) -> None:
             lost = joined
             lost_at = len(results)
             cluster.remove_node(joined, allow_graceful=False)
-    tries = {path.name: len(path.read_text().splitlines()) for path in Path(folder).iterdir()}
+    attempts = {path.name: len(path.read_text().splitlines()) for path in Path(folder).iterdir()}
     facts = {
         "results": len(results),
-        "joined was used": joined is not None and joined.node_id in results.values(),
-        "lost after": lost_at,
-        "done twice": sum(count - 1 for count in tries.values()),
-        "most tries": max(tries.values()),
+        "joined node was used": joined is not None and joined.node_id in results.values(),
+        "results before the loss": lost_at,
+        "repeated runs": sum(count - 1 for count in attempts.values()),
+        "most attempts": max(attempts.values()),
         "nodes": len(Counter(results.values())),
     }
     executor.close()

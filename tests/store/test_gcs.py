@@ -1,4 +1,4 @@
-"""`gs://` through gcsfs, against Google's storage protocol as an emulator on loopback speaks it."""
+"""`gs://` through gcsfs, on an emulator of Google's storage protocol."""
 
 import json
 import logging
@@ -55,7 +55,7 @@ def endpoint():
 @pytest.fixture(autouse=True)
 def bucket(endpoint, monkeypatch):
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", endpoint)
-    # Without keys it cannot ask what kind of bucket it is, and says so at every call.
+    # Without credentials it cannot look up the bucket's kind, and warns at every call.
     logging.getLogger("gcsfs").setLevel(logging.ERROR)
     yield
     fsspec.get_filesystem_class("gs").clear_instance_cache()
@@ -84,7 +84,7 @@ def test_reads_back_what_was_written():
         store.read_bytes("gs://bucket/a/none")
 
 
-def test_reshard_and_verify_as_on_a_disk(tmp_path):
+def test_reshard_and_verify_work_as_on_a_disk(tmp_path):
     made = plain_pool(3, 12)
     put_pool(tmp_path / "pool", made)
     put_pool(tmp_path / "again", made, url="gs://bucket/pool")

@@ -1,0 +1,15 @@
+"""URLs as text: join names, remove credentials."""
+
+import re
+
+S3_SCHEMES = ("s3://", "s3a://")
+
+
+def join(url: str, *names: str) -> str:
+    """`url` and names, separated by single slashes."""
+    return "/".join([url.rstrip("/"), *(name.strip("/") for name in names)])
+
+
+def redact(url: str) -> str:
+    """`url` without user name, password and query string, for logs, manifests and messages."""
+    return re.sub(r"//[^/@\s]*@", "//", url.split("?", 1)[0])
