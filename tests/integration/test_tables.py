@@ -175,7 +175,7 @@ def test_no_model_no_gpu(tables, metadata, tmp_path):
     command = [sys.executable, "-c", code, "run", "--config", str(config), "--no-ray"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
     assert done.returncode == 0, done.stderr
-    assert "make shards with  d2prune reshard --subset" in done.stdout and "subset    " in done.stdout
+    assert "reshard with     d2prune reshard --subset" in done.stdout and "subset    " in done.stdout
 
 
 def test_from_s3_to_s3_the_same_bytes(tables, metadata, tmp_path):

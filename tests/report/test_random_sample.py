@@ -8,7 +8,7 @@ import pytest
 from d2prune.errors import BooksError
 from d2prune.parts import files
 from d2prune.parts.reader import Parts
-from d2prune.report.pool_sample import choose_positions
+from d2prune.report.random_sample import draw_positions
 from d2prune.store import artifacts
 
 
@@ -55,11 +55,11 @@ def test_a_sample_touches_few_row_groups(run, monkeypatch):
     pool = parts_of(run)
     starts = np.array([0, 16, 32, 40, 56, 72, 80, 96, 112, 120])
     groups = {
-        tuple(np.unique(np.searchsorted(starts, choose_positions(pool.spans, 1000, 2, seed), "right")))
+        tuple(np.unique(np.searchsorted(starts, draw_positions(pool.spans, 1000, 2, seed), "right")))
         for seed in range(20)
     }
     assert all(len(found) == 2 for found in groups) and len(groups) > 5
-    assert np.array_equal(choose_positions(pool.spans, 1000, 99, 0), np.arange(130))
+    assert np.array_equal(draw_positions(pool.spans, 1000, 99, 0), np.arange(130))
 
 
 @pytest.mark.parametrize(
@@ -67,8 +67,8 @@ def test_a_sample_touches_few_row_groups(run, monkeypatch):
 )
 def test_samples_are_distinct_ascending_and_repeatable(run, size, parts, count):
     pool = parts_of(run)
-    found = choose_positions(pool.spans, size, parts, seed=3)
-    assert np.array_equal(found, choose_positions(pool.spans, size, parts, seed=3))
+    found = draw_positions(pool.spans, size, parts, seed=3)
+    assert np.array_equal(found, draw_positions(pool.spans, size, parts, seed=3))
     assert (np.diff(found) > 0).all()
     assert len(set(pool.spans.part_of(found).tolist())) <= parts
     assert count is None or len(found) == count
