@@ -11,7 +11,7 @@ from d2prune import store
 from d2prune.cli.main import main
 from d2prune.d2.budget import ranking
 from d2prune.execution import InProcess
-from d2prune.explore.explain import read_ranking
+from d2prune.explore.explain import explain, read_ranking
 from d2prune.explore.terminal import printable
 from d2prune.parts.files import DECISIONS
 from d2prune.runs.driver import run

@@ -133,7 +133,7 @@ def test_notes_distinguish_low_scores_from_suppression(run):
     for card in data.galleries[3].cards:
         low = rows[card.uid]["forward_score"] < data.threshold
         assert card.note == (
-            "dropped: forward score below the threshold"
+            "dropped: forward score below threshold"
             if low
             else "dropped: suppressed by neighbours picked earlier"
         )

@@ -117,7 +117,7 @@ def _format_neighbours(explanation: Explanation) -> Iterator[str]:
     if not explanation.neighbours:
         return
     yield ""
-    yield "  neighbours, nearest first"
+    yield "  neighbours, nearest first; support and suppression as seen from the sample above"
     yield (
         f"  {'':>9}  {'':>6}  {'selection':>9}  {'support':>8}  {'suppression':>11}  {'suppression':>11}"
     ).rstrip()

@@ -131,7 +131,7 @@ def _galleries(
         ),
         Gallery(
             f"Dropped with the lowest {score_name}",
-            "Image and caption match least here: most captions are wrong or meaningless."
+            "Image and caption match least here, often because the caption is wrong or meaningless."
             if score_name == "clip_score"
             else "The lowest scores of the pool, before neighbours raise or lower them.",
             _pick_cards(cards, lowest),
@@ -194,7 +194,7 @@ def _choose_pairs(pool: Parts, sample: RandomSample, record: RunRecord, size: in
     for row in chosen.tolist():
         near = similarity[row] >= metrics.NEAR_DUPLICATE
         notes.append("dropped: near-duplicate" if near else "dropped: suppressed by a neighbour")
-        notes.append("kept: the neighbour" if by_kept[row] else "also dropped: the neighbour")
+        notes.append("kept neighbour" if by_kept[row] else "dropped neighbour")
     positions = np.stack([sample.positions_N[rows[chosen]], suppressors[chosen]], axis=1).reshape(-1)
     return _Pairs(positions, notes, similarity[chosen].tolist())
 

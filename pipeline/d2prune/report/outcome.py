@@ -41,5 +41,5 @@ def describe_outcome(reason: str, forward_score: float | None, threshold: float 
     if method != "d2":
         return f"dropped: {method} ranked enough other samples higher"
     if threshold is None or forward_score is None or forward_score < threshold:
-        return "dropped: forward score below the threshold"
+        return "dropped: forward score below threshold"
     return "dropped: suppressed by neighbours picked earlier"

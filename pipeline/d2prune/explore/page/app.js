@@ -1,6 +1,6 @@
 // The explorer. Its state is in the address (#/?q=… and #/sample/N), so Back, Forward and bookmarks work.
 
-import { card, count, make, number, percent, samplePage } from "./view.js";
+import { card, count, make, number, percent, samplePage, statusText } from "./view.js";
 
 const PAGE_SIZE = 48;
 const at = (id) => document.getElementById(id);
@@ -177,7 +177,7 @@ try {
   at("high-name").textContent = `Highest ${run.score}`;
   form.elements.sort.querySelector("[value=score]").textContent = run.score;
   for (const [reason, total] of Object.entries(run.reasons)) {
-    at("reason").append(make("option", { value: reason, text: `${reason} (${count(total)})` }));
+    at("reason").append(make("option", { value: reason, text: `${statusText(reason)} (${count(total)})` }));
   }
   at("fraction").max = Math.ceil(run.max_fraction * 1000) / 10;
   at("fraction").value = Math.round(run.fraction * 1000) / 10;

@@ -48,8 +48,12 @@ export function image(position, size, text) {
 
 const STATUS = { kept: "kept", "below-budget": "dropped: below budget", "cut-off": "dropped: cut off" };
 
-export function status(row) {
-  return make("span", { class: `status ${row.kept ? "kept" : "dropped"}`, text: STATUS[row.reason] || row.reason });
+export function statusText(reason) {
+  return STATUS[reason] || reason;
+}
+
+function status(row) {
+  return make("span", { class: `status ${row.kept ? "kept" : "dropped"}`, text: statusText(row.reason) });
 }
 
 export function card(row, scoreName) {
@@ -174,6 +178,11 @@ export function samplePage(explanation, cluster) {
         ranked && !explanation.reconciled ? mismatch() : null)),
     make("h3", { text: "Details" }), facts(explanation, cluster));
   const size = explanation.neighbours.length;
-  if (size) page.append(make("h3", { text: `Neighbours (${size}), nearest first` }), neighbours(explanation));
+  if (size) {
+    page.append(
+      make("h3", { text: `Neighbours (${size}), nearest first` }),
+      make("p", { class: "hint", text: "Support and suppression are what this sample received from, or sent to, each neighbour." }),
+      neighbours(explanation));
+  }
   return page;
 }
