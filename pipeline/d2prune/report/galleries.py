@@ -43,6 +43,21 @@ class _Pairs:
     cosines: list[float]
 
 
+@dataclass(frozen=True)
+class _Chosen:
+    """Canonical positions of the samples in each gallery, int64."""
+
+    dense: Positions
+    sparse: Positions
+    pairs: _Pairs
+    lowest: Positions
+    border: Positions
+
+    def positions(self) -> Positions:
+        """All of them, in the order of the galleries."""
+        return np.concatenate([self.dense, self.sparse, self.pairs.positions, self.lowest, self.border])
+
+
 def build_galleries(
     pool: Parts,
     record: RunRecord,
@@ -71,9 +86,15 @@ def build_galleries(
         sample.positions_N[gallery_choice.spread_over_clusters(rows, label_N, half, params.seed)]
         for rows in gallery_choice.dense_and_sparse(sample.support_N, sample.kept_N)
     )
-    pairs = _choose_pairs(pool, sample, record, half)
-    lowest = tally.lowest_dropped.positions[:half]
-    border = np.concatenate([tally.border_kept.positions[:half][::-1], tally.border_dropped.positions[:half]])
+    chosen = _Chosen(
+        dense=dense,
+        sparse=sparse,
+        pairs=_choose_pairs(pool, sample, record, half),
+        lowest=tally.lowest_dropped.positions[:half],
+        border=np.concatenate(
+            [tally.border_kept.positions[:half][::-1], tally.border_dropped.positions[:half]]
+        ),
+    )
     typical = {
         label: sample.positions_N[_choose_typical(sample.points_ND, label_N, label, centroids_CD[label])]
         if params.gallery
@@ -81,9 +102,9 @@ def build_galleries(
         for label in np.unique(label_N).tolist()
     }
     # Thumbnails are made in this order until the page is full, so clusters lose theirs before galleries do.
-    chosen = [dense, sparse, pairs.positions, lowest, border, *typical.values()]
-    cards = _read_cards(pool, record, np.concatenate(chosen), params.max_pixels, tally.threshold)
-    galleries = _galleries(record.score_name, cards, dense, sparse, pairs, lowest, border)
+    positions = np.concatenate([chosen.positions(), *typical.values()])
+    cards = _read_cards(pool, record, positions, params.max_pixels, tally.threshold)
+    galleries = _make_galleries(record.score_name, chosen, cards)
     words = distinctive_words(sample.captions, label_N)
     clusters = tuple(
         Cluster(
@@ -98,34 +119,26 @@ def build_galleries(
     return galleries if params.gallery and tally.kept else (), clusters if len(clusters) > 1 else ()
 
 
-def _galleries(
-    score_name: str,
-    cards: dict[int, SampleCard],
-    dense: Positions,
-    sparse: Positions,
-    pairs: _Pairs,
-    lowest: Positions,
-    border: Positions,
-) -> tuple[Gallery, ...]:
+def _make_galleries(score_name: str, chosen: _Chosen, cards: dict[int, SampleCard]) -> tuple[Gallery, ...]:
     """The galleries in the order shown."""
     return (
         Gallery(
             "Kept from dense regions",
             "From the densest tenth of the pool: each represents many similar samples.",
-            _pick_cards(cards, dense),
+            _pick_cards(cards, chosen.dense),
             "Nothing was kept.",
         ),
         Gallery(
             "Kept from sparse regions",
             "From the sparsest tenth of the pool: unlike any other sample, so nothing else represents them.",
-            _pick_cards(cards, sparse),
+            _pick_cards(cards, chosen.sparse),
             "Nothing was kept.",
         ),
         Gallery(
             "Dropped as duplicates",
             "Each is shown next to the neighbour that lowered its score most. The closer two samples are, "
             "the more the one picked first lowers the score of the other.",
-            _pair_cards(cards, pairs),
+            _pair_cards(cards, chosen.pairs),
             "No dropped sample was suppressed by a neighbour.",
             pairs=True,
         ),
@@ -134,14 +147,14 @@ def _galleries(
             "Image and caption match least here, often because the caption is wrong or meaningless."
             if score_name == "clip_score"
             else "The lowest scores of the pool, before neighbours raise or lower them.",
-            _pick_cards(cards, lowest),
+            _pick_cards(cards, chosen.lowest),
             "No sample was dropped.",
         ),
         Gallery(
             "Close to the threshold",
             "The last samples kept and the first ones dropped: a slightly different fraction changes these "
             "first.",
-            _pick_cards(cards, border),
+            _pick_cards(cards, chosen.border),
             "No sample is close to the threshold.",
         ),
     )

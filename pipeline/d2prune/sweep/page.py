@@ -18,6 +18,8 @@ from d2prune.store import artifacts
 from d2prune.sweep.evaluate import Outcome, SweepResult
 
 _CHART_HEIGHT = 330
+# In units of the chart: labels of points in one cell would overlap.
+_LABEL_CELL = 10
 _LINE_STYLES = 6
 _FOLDER = Path(__file__).parent
 
@@ -83,7 +85,9 @@ def render(result: SweepResult) -> str:
 
 def _series_label(numbered: tuple[int, Outcome]) -> str:
     setting = numbered[1].setting
-    return f"k = {setting.n_neighbors}, gammas {setting.gamma_forward:g} and {setting.gamma_reverse:g}"
+    return (
+        f"k = {setting.n_neighbors}, gamma_f = {setting.gamma_forward:g}, gamma_r = {setting.gamma_reverse:g}"
+    )
 
 
 def _draw_tradeoff(
@@ -104,16 +108,18 @@ def _draw_tradeoff(
     x_range, y_range = ((v.min() - pad, v.max() + pad) for v, pad in zip((x, y), pads, strict=True))
     axes = plots.Axes(x_range, y_range, _CHART_HEIGHT)
     body = axes.frame(x_label, y_label)
-    # Settings with the same outcome share a point and a label.
-    labels: dict[tuple[int, int], list[int]] = {}
+    # Points that are too close for separate labels share one: at the first point, with all numbers.
+    labels: dict[tuple[int, int], tuple[float, float, list[int]]] = {}
     for index, (_, members) in enumerate(series):
         points = [(axes.at_x(getattr(o, cost)), axes.at_y(o.mean_score)) for _, o in members]
         path = "L".join(f"{px:.1f} {py:.1f}" for px, py in points)
         body += f'<path class="line line-{index % _LINE_STYLES}" d="M{path}"/>'
         for (px, py), (number, _) in zip(points, members, strict=True):
-            labels.setdefault((round(px), round(py)), []).append(number)
-    for (px, py), numbers in labels.items():
-        body += f'<circle class="dot" cx="{px}" cy="{py}" r="3"/>'
-        body += f'<text class="strong" x="{px + 5}" y="{py - 5}">{", ".join(map(str, numbers))}</text>'
+            body += f'<circle class="dot" cx="{px:.1f}" cy="{py:.1f}" r="3"/>'
+            cell = (round(px / _LABEL_CELL), round(py / _LABEL_CELL))
+            labels.setdefault(cell, (px, py, []))[2].append(number)
+    for px, py, numbers in labels.values():
+        text = ", ".join(map(str, numbers))
+        body += f'<text class="strong" x="{px + 5:.1f}" y="{py - 5:.1f}">{text}</text>'
     description = f"{len(outcomes)} settings; their values are in the table"
     return plots.svg(f"{y_label} against {x_label}", description, _CHART_HEIGHT, body)
