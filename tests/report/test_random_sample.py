@@ -1,80 +1,30 @@
-import dataclasses
-from pathlib import Path
-
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 
-from d2prune.errors import BooksError
-from d2prune.parts import files
 from d2prune.parts.reader import Parts
 from d2prune.report.random_sample import draw_positions
 from d2prune.store import artifacts
 
 
-def parts_of(run, select=None):
-    return Parts(run.work_dir, {"embed": run.embed.units, "select": (select or run.select).units})
-
-
-def test_take_keeps_order_and_repeats(run):
-    pool = parts_of(run)
-    positions = np.array([129, 0, 41, 0, 40, 39])
-    table = pool.take_merged(positions, ("uid", "caption", "kept"))
-    image, text = pool.take_vectors(positions)
-    assert table.column_names == ["uid", "caption", "kept"]
-    assert [int(uid, 16) for uid in table["uid"].to_pylist()] == positions.tolist()
-    assert [int(caption.split()[-1]) for caption in table["caption"].to_pylist()] == positions.tolist()
-    assert image.shape == text.shape == (6, 12)
-    assert np.array_equal(image[1], image[3])
-    assert not np.array_equal(image[0], image[1])
-
-
-def test_an_empty_part_holds_no_position(run):
-    pool = parts_of(run)
-    assert np.diff(pool.spans.starts).tolist() == [40, 0, 40, 40, 10]
-    assert pool.spans.part_of(np.array([0, 39, 40, 80, 129])).tolist() == [0, 0, 2, 3, 4]
-    assert [start for start, _ in pool.read_all(files.DECISIONS, ["kept"])] == [0, 40, 80, 120]
-
-
-def test_embeddings_come_from_the_row_groups_that_hold_them(run):
-    pool = parts_of(run)
-    positions = np.array([39, 0, 41, 16, 17, 0])
-    image, text = pool.take_vectors(positions)
-    url = artifacts.unit_url(f"{run.work_dir}/embed", run.embed.units[0].key, "embeddings.parquet")
-    before = Path(url).read_bytes()
-    try:
-        pq.write_table(pq.read_table(url), url, row_group_size=16)
-        again = pool.take_vectors(positions)
-    finally:
-        Path(url).write_bytes(before)
-    assert np.array_equal(image, again[0]) and np.array_equal(text, again[1])
-
-
-def test_a_sample_touches_few_row_groups(run, monkeypatch):
+def test_sample_touches_few_row_groups(run, monkeypatch):
     monkeypatch.setattr(artifacts, "ROWS_PER_GROUP", 16)
-    pool = parts_of(run)
+    spans = Parts(run.work_dir, {"embed": run.embed.units}).spans
     starts = np.array([0, 16, 32, 40, 56, 72, 80, 96, 112, 120])
-    groups = {
-        tuple(np.unique(np.searchsorted(starts, draw_positions(pool.spans, 1000, 2, seed), "right")))
+    drawn = {
+        tuple(np.unique(np.searchsorted(starts, draw_positions(spans, 1000, 2, seed), "right")))
         for seed in range(20)
     }
-    assert all(len(found) == 2 for found in groups) and len(groups) > 5
-    assert np.array_equal(draw_positions(pool.spans, 1000, 99, 0), np.arange(130))
+    assert all(len(found) == 2 for found in drawn) and len(drawn) > 5
+    assert np.array_equal(draw_positions(spans, 1000, 99, 0), np.arange(130))
 
 
 @pytest.mark.parametrize(
-    ("size", "parts", "count"), [(1000, 99, 130), (20, 99, 20), (1000, 1, None), (0, 9, 0)]
+    ("size", "groups", "count"), [(1000, 99, 130), (20, 99, 20), (1000, 1, None), (0, 9, 0)]
 )
-def test_samples_are_distinct_ascending_and_repeatable(run, size, parts, count):
-    pool = parts_of(run)
-    found = draw_positions(pool.spans, size, parts, seed=3)
-    assert np.array_equal(found, draw_positions(pool.spans, size, parts, seed=3))
+def test_positions_are_distinct_ascending_and_deterministic(run, size, groups, count):
+    spans = Parts(run.work_dir, {"embed": run.embed.units}).spans
+    found = draw_positions(spans, size, groups, seed=3)
+    assert np.array_equal(found, draw_positions(spans, size, groups, seed=3))
     assert (np.diff(found) > 0).all()
-    assert len(set(pool.spans.part_of(found).tolist())) <= parts
+    assert len(set(spans.part_of(found).tolist())) <= groups
     assert count is None or len(found) == count
-
-
-def test_artifacts_of_different_runs_are_refused(run):
-    other = dataclasses.replace(run.select, units=run.select.units[:-1])
-    with pytest.raises(BooksError, match="120 rows in 4 parts"):
-        parts_of(run, other).check_aligned(files.DECISIONS)

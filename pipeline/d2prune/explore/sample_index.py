@@ -147,7 +147,7 @@ class SampleIndex:
                 list(pool.map(self._read_text, range(len(self.run.embed.units))))
 
     def find(self, query: Query) -> Positions:
-        """All positions that match, sorted; ties in canonical order."""
+        """All positions that match, sorted; ties in canonical order, reversed if ascending."""
         order_N = self._orders(query.sort)
         if not query.descending:
             order_N = order_N[::-1]

@@ -151,7 +151,7 @@ function neighbours(explanation) {
       make("a", { href: `#/sample/${n.position}` }, make("span", { class: "caption" }, caption(n.caption))),
       status(n), " ",
       n.position === explanation.suppressed_by ? make("span", { class: "mark", text: "strongest suppressor" }) : null,
-      explanation.suppressed.includes(n.position) ? make("span", { class: "mark", text: "suppressed" }) : null);
+      explanation.suppressed.includes(n.position) ? make("span", { class: "mark", text: "suppressed by this sample" }) : null);
     const cells = COLUMNS.map(([, field, digits]) => make("td", { class: "n", text: number(n[field], digits) }));
     body.append(make("tr", {}, make("td", {}, image(n.position, "small", n.caption)), name, ...cells));
   }
