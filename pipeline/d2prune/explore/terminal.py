@@ -105,9 +105,10 @@ def _format_score(run: FinishedRun, explanation: Explanation) -> Iterator[str]:
     support = sum(n.support_received for n in neighbours)
     suppression = sum(n.suppression_received for n in neighbours)
     suppressors = sum(n.suppression_received > 0 for n in neighbours)
-    threshold = f" (threshold {explanation.threshold:.4f})" if explanation.threshold is not None else ""
-    yield f"  {support:>+9.4f}  support from {_count(len(neighbours), 'neighbour')}"
-    yield f"  {0.0 - suppression:>+9.4f}  suppression by {_count(suppressors, 'neighbour')} picked earlier"
+    threshold = f"; threshold {explanation.threshold:.4f}" if explanation.threshold is not None else ""
+    yield f"  {support:>+9.4f}  support received from {_count(len(neighbours), 'neighbour')}"
+    earlier = f"{_count(suppressors, 'neighbour')} picked earlier"
+    yield f"  {0.0 - suppression:>+9.4f}  suppression received from {earlier}"
     yield f"  {selection:>9.4f}  selection score{threshold}"
     if not explanation.reconciled:
         yield "             (differs from the sum of the messages: graph and scores are from different runs)"
@@ -117,36 +118,33 @@ def _format_neighbours(explanation: Explanation) -> Iterator[str]:
     if not explanation.neighbours:
         return
     yield ""
-    yield "  neighbours, nearest first; support and suppression as seen from the sample above"
+    yield "  neighbours, nearest first"
     yield (
-        f"  {'':>9}  {'':>6}  {'selection':>9}  {'support':>8}  {'suppression':>11}  {'suppression':>11}"
-    ).rstrip()
-    yield (
-        f"  {'distance':>9}  {'cosine':>6}  {'score':>9}  {'received':>8}  {'received':>11}  {'sent':>11}  "
-        f"{'kept':<4}  uid and caption"
+        "   distance  cosine  selection   support  suppression received  suppression sent  kept  "
+        "uid and caption"
     )
     for neighbour in explanation.neighbours[:_MAX_NEIGHBOURS]:
-        mark = "   <- strongest suppression" if explanation.suppressed_by is neighbour else ""
+        mark = "   <- strongest suppressor" if explanation.suppressed_by is neighbour else ""
         yield f"  {_format_neighbour(neighbour)}{mark}"
     if len(explanation.neighbours) > _MAX_NEIGHBOURS:
         yield f"   and {len(explanation.neighbours) - _MAX_NEIGHBOURS} more"
     yield ""
     by = explanation.suppressed_by
     suppressed = ", ".join(
-        f"{printable(n.uid)} (by {n.suppression_sent:.4f})" for n in explanation.suppressed[:_MAX_SUPPRESSED]
+        f"{printable(n.uid)} by {n.suppression_sent:.4f}" for n in explanation.suppressed[:_MAX_SUPPRESSED]
     )
     if len(explanation.suppressed) > _MAX_SUPPRESSED:
         suppressed += " …"
-    most = f"{printable(by.uid)} (by {by.suppression_received:.4f})" if by else "no neighbour"
-    yield f"  suppressed most by  {most}"
-    yield f"  suppresses          {suppressed or 'no neighbour'}"
+    suppressor = f"{printable(by.uid)}, by {by.suppression_received:.4f}" if by else "none"
+    yield f"  suppressed by   {suppressor}"
+    yield f"  suppresses      {suppressed or 'none'}"
 
 
 def _format_neighbour(n: Neighbour) -> str:
     score = f"{n.selection_score:>9.4f}" if n.selection_score is not None else f"{CUT_OFF:>9}"
     return (
         f"{n.distance:>9.4f}  {n.cosine:>6.3f}  {score}  {n.support_received:>8.4f}  "
-        f"{n.suppression_received:>11.4f}  {n.suppression_sent:>11.4f}  {'yes' if n.kept else 'no':<4}  "
+        f"{n.suppression_received:>20.4f}  {n.suppression_sent:>16.4f}  {'yes' if n.kept else 'no':<4}  "
         f"{printable(n.uid, 36)}  {printable(n.caption, 50)}"
     )
 
