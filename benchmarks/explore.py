@@ -126,8 +126,8 @@ def main() -> None:
                 get("api/samples?reason=kept&low=.2&high=.3&start=4800"),
                 5,
             )
-            clock("slider: 40 %", get("api/cut?fraction=0.4"), 5)
-            clock("slider: 5 %", get("api/cut?fraction=0.05"), 5)
+            clock("slider: 40 %", get("api/preview?fraction=0.4"), 5)
+            clock("slider: 5 %", get("api/preview?fraction=0.05"), 5)
             clock("one sample", get(f"api/sample/{rows // 2}"), 5)
             server.shutdown()
             uid = server.explorer.index.rows(np.array([rows // 3]))[0]["uid"]

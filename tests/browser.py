@@ -1,4 +1,4 @@
-"""A real headless Chromium for tests, spoken to over its DevTools protocol. Tests that ask for it skip without one."""
+"""Headless Chromium for tests, driven over the DevTools protocol; tests that need it skip without it."""
 
 import asyncio
 import base64
@@ -18,12 +18,12 @@ import aiohttp
 import pytest
 
 BINARY = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-needs_chromium = pytest.mark.skipif(BINARY is None, reason="no chromium on this machine")
+needs_chromium = pytest.mark.skipif(BINARY is None, reason="chromium is not installed")
 _WAIT_S = 30.0
 
 
 class Page:
-    """One tab. `requests` lists the URLs it asked for, `errors` what scripts threw or the console complained of."""
+    """One tab; `requests` lists the URLs it requested, `errors` the exceptions and console errors."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, socket: Any) -> None:
         self._loop, self._socket, self._last, self._session = loop, socket, 0, None
@@ -31,34 +31,34 @@ class Page:
         self.errors: list[str] = []
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """One DevTools command."""
+        """Send one DevTools command and return its result."""
         return self._loop.run_until_complete(asyncio.wait_for(self._call(method, parameters), _WAIT_S))
 
     async def _call(self, method: str, parameters: dict[str, Any]) -> dict[str, Any]:
         self._last += 1
-        own = self._last
-        message: dict[str, Any] = {"id": own, "method": method, "params": parameters}
+        own_id = self._last
+        message: dict[str, Any] = {"id": own_id, "method": method, "params": parameters}
         if self._session:
             message["sessionId"] = self._session
         await self._socket.send_str(json.dumps(message))
         while True:
             answer = json.loads((await self._socket.receive()).data)
-            self._note(answer)
-            if answer.get("id") == own:
+            self._record_event(answer)
+            if answer.get("id") == own_id:
                 assert "error" not in answer, (method, answer["error"])
                 return answer["result"]
 
-    def _note(self, event: dict[str, Any]) -> None:
-        told = event.get("params", {})
+    def _record_event(self, event: dict[str, Any]) -> None:
+        params = event.get("params", {})
         if event.get("method") == "Network.requestWillBeSent":
-            self.requests.append(told["request"]["url"])
+            self.requests.append(params["request"]["url"])
         elif event.get("method") == "Runtime.exceptionThrown":
-            self.errors.append(told["exceptionDetails"].get("exception", {}).get("description", "?"))
-        elif event.get("method") == "Log.entryAdded" and told["entry"]["level"] == "error":
-            self.errors.append(told["entry"]["text"])
+            self.errors.append(params["exceptionDetails"].get("exception", {}).get("description", "?"))
+        elif event.get("method") == "Log.entryAdded" and params["entry"]["level"] == "error":
+            self.errors.append(params["entry"]["text"])
 
     def open(self, url: str, width: int = 1280, height: int = 900, dark: bool = False) -> None:
-        """Load a page and wait until it is there."""
+        """Load a page and wait until it is complete."""
         self.call(
             "Emulation.setDeviceMetricsOverride",
             width=width,
@@ -72,13 +72,13 @@ class Page:
         self.until("document.readyState === 'complete'")
 
     def run(self, script: str) -> Any:
-        """The value of an expression, awaited where it is a promise."""
+        """Evaluate an expression and return its value; promises are awaited."""
         result = self.call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
         assert "exceptionDetails" not in result, result["exceptionDetails"]
         return result["result"].get("value")
 
     def until(self, script: str) -> None:
-        """Wait until an expression is true."""
+        """Wait until an expression is true; fail after 20 s."""
         self.run(
             f"new Promise((done, fail) => {{ const start = Date.now(); (function look() {{ let is = false;"
             f"try {{ is = ({script}) }} catch (error) {{}} if (is) done(true);"
@@ -92,15 +92,15 @@ class Page:
         self.call("Input.dispatchKeyEvent", type="keyDown", text=text, **common)
         self.call("Input.dispatchKeyEvent", type="keyUp", **common)
 
-    def screenshot(self, path: Path, whole: bool = True) -> None:
-        """A PNG of the page."""
-        shot = self.call("Page.captureScreenshot", captureBeyondViewport=whole)
+    def screenshot(self, path: Path, full_page: bool = True) -> None:
+        """Write a PNG of the page."""
+        shot = self.call("Page.captureScreenshot", captureBeyondViewport=full_page)
         path.write_bytes(base64.b64decode(shot["data"]))
 
 
 @contextmanager
 def chromium() -> Iterator[Page]:
-    """One tab of a browser of its own, with a profile of its own, that ends with the block."""
+    """Start a browser with a new profile and one tab; both end with the block."""
     assert BINARY
     profile = tempfile.mkdtemp(prefix="d2prune-chromium-")
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run"]
@@ -137,21 +137,23 @@ async def _session() -> aiohttp.ClientSession:
 
 
 def axe_source() -> str | None:
-    """axe-core's script, where the environment says it lies: `AXE_CORE=node_modules/axe-core/axe.min.js`."""
+    """The axe-core script, from the path in AXE_CORE, such as node_modules/axe-core/axe.min.js."""
     path = os.environ.get("AXE_CORE")
     return Path(path).read_text() if path else None
 
 
-needs_axe = pytest.mark.skipif(not os.environ.get("AXE_CORE"), reason="AXE_CORE names no axe.min.js")
+needs_axe = pytest.mark.skipif(
+    not os.environ.get("AXE_CORE"), reason="AXE_CORE is not set to a path of axe.min.js"
+)
 
 
-def serious_faults(page: Page) -> list[str]:
-    """What axe-core calls serious or critical on the page as it stands."""
+def serious_violations(page: Page) -> list[str]:
+    """The violations that axe-core rates serious or critical on the current page."""
     page.run(f"{axe_source()}; 0")
     found = page.run("axe.run(document, {resultTypes: ['violations']}).then(r => r.violations)")
     return [
-        f"{fault['id']}: {node['target']} {node['failureSummary']}"
-        for fault in found
-        if fault["impact"] in ("serious", "critical")
-        for node in fault["nodes"]
+        f"{violation['id']}: {node['target']} {node['failureSummary']}"
+        for violation in found
+        if violation["impact"] in ("serious", "critical")
+        for node in violation["nodes"]
     ]

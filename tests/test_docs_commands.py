@@ -247,7 +247,7 @@ def _explorers_that_end(monkeypatch):
         try:
             assert b"<!doctype html>" in urllib.request.urlopen(server.url).read()
             assert json.load(urllib.request.urlopen(f"{server.url}api/run"))["samples"] > 100
-            assert urllib.request.urlopen(f"{server.url}picture/small/0").status == 200
+            assert urllib.request.urlopen(f"{server.url}image/small/0").status == 200
         finally:
             server.shutdown()
             thread.join()

@@ -1,4 +1,4 @@
-"""One finished run for all tests of this folder, with what may be hostile in it. Nothing may write to it."""
+"""One finished run with hostile captions, shared by the tests of this folder; they must not write to it."""
 
 import json
 import tarfile
@@ -22,7 +22,7 @@ SAME = "a" * 32
 
 
 def _write(folder):
-    """The usual pool, and a shard of hostile captions, two equal uids and a sample without a caption."""
+    """The usual pool, and a shard with hostile captions, two equal uids and a sample without a caption."""
     write_pool(folder, shards=3)
     with tarfile.open(folder / "00000003.tar", "w") as tar:
         for index, (name, caption) in enumerate(

@@ -1,4 +1,4 @@
-"""The explorer over HTTP: what it answers, and whom it does not answer."""
+"""The explorer over HTTP: its answers, and the requests it refuses."""
 
 import http.client
 import io
@@ -40,7 +40,7 @@ def ask(server, path):
     return json.loads(body)
 
 
-def test_it_listens_on_loopback_and_knows_its_own_name(server):
+def test_server_listens_on_loopback_and_checks_the_host_header(server):
     assert server.server_address[0] == "127.0.0.1"
     port = server.server_address[1]
     assert get(server, "/", Host=f"localhost:{port}")[0].status == 200
@@ -49,18 +49,18 @@ def test_it_listens_on_loopback_and_knows_its_own_name(server):
         assert answer.status == 403 and b"samples" not in body
 
 
-def test_every_answer_forbids_the_rest_of_the_world(server):
-    for path in ("/", "/app.js", "/api/run", "/picture/small/0", "/nothing"):
+def test_every_response_has_security_headers(server):
+    for path in ("/", "/app.js", "/api/run", "/image/small/0", "/nothing"):
         answer, _ = get(server, path)
         policy = answer.headers["Content-Security-Policy"]
         assert "default-src 'none'" in policy and "unsafe" not in policy
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
         assert answer.headers["Cross-Origin-Resource-Policy"] == "same-origin"
-    for path in ("/../cli.py", "/page/app.js", "/%2e%2e/index.py", "/api/sample/-1", "/picture/huge/0"):
+    for path in ("/../cli.py", "/page/app.js", "/%2e%2e/index.py", "/api/sample/-1", "/image/huge/0"):
         assert get(server, path)[0].status in (400, 404)
 
 
-def test_the_run_in_numbers(server, finished, finished_result):
+def test_run_summary_has_the_counts_of_the_run(server, finished, finished_result):
     about = ask(server, "/api/run")
     counters = finished_result.manifests["select"].counters
     assert about["samples"] == len(finished) == 127 and about["rejected"] == 1
@@ -69,7 +69,9 @@ def test_the_run_in_numbers(server, finished, finished_result):
 
 
 def test_search_by_uid_key_and_caption(server, finished):
-    assert [row["position"] for row in ask(server, f"/api/samples?q={SAME}&sort=pool&order=up")["rows"]] == [
+    assert [
+        row["position"] for row in ask(server, f"/api/samples?q={SAME}&sort=position&order=up")["rows"]
+    ] == [
         125,
         126,
     ]
@@ -84,7 +86,7 @@ def test_search_by_uid_key_and_caption(server, finished):
 @pytest.mark.parametrize(
     ("sort", "value"), [("selection", "selection"), ("score", "score"), ("forward", "forward")]
 )
-def test_sorted_and_filtered(server, sort, value):
+def test_sort_and_filter(server, sort, value):
     rows = ask(server, f"/api/samples?sort={sort}&limit=200")["rows"]
     assert len(rows) == 127
     assert all(a[value] >= b[value] for a, b in itertools.pairwise(rows))
@@ -99,18 +101,18 @@ def test_sorted_and_filtered(server, sort, value):
     assert second == rows[10:15]
 
 
-def test_a_score_that_was_raised_to_zero_says_so(server):
+def test_clamped_scores_are_marked(server):
     rows = ask(server, "/api/samples?sort=score&order=up&limit=200")["rows"]
-    # The offset is the pool's minimum, so its lowest is 0 and no other.
+    # The automatic offset is minus the lowest score, so exactly one difficulty is 0.
     assert [row["clamped"] for row in rows] == [True] + [False] * 126
 
 
-def test_filtered_and_sorted_by_cluster(server):
-    told = ask(server, "/api/clusters")
+def test_filter_and_sort_by_cluster(server):
+    listed = ask(server, "/api/clusters")
     clusters = server.explorer.index.clusters
-    assert told["whole"] and sum(row["samples"] for row in told["clusters"]) == 127
-    assert len(told["clusters"]) > 2
-    for row in told["clusters"]:
+    assert listed["complete"] and sum(row["samples"] for row in listed["clusters"]) == 127
+    assert len(listed["clusters"]) > 2
+    for row in listed["clusters"]:
         rows = ask(server, f"/api/samples?cluster={row['number']}&limit=200")["rows"]
         members = np.flatnonzero(clusters.label_N == row["number"]).tolist()
         assert sorted(found["position"] for found in rows) == members and len(members) == row["samples"]
@@ -127,35 +129,33 @@ def test_filtered_and_sorted_by_cluster(server):
     assert get(server, "/api/samples?cluster=x")[0].status == 400
 
 
-def test_a_sample_and_its_picture(server, finished):
-    told = ask(server, "/api/sample/120")
-    assert told["sample"]["caption"] == HOSTILE["html"] and told["reconciled"]
-    assert told["neighbours"] and told["url"].endswith("00000003.tar")
-    answer, body = get(server, "/picture/small/120")
+def test_sample_and_its_image(server):
+    explanation = ask(server, "/api/sample/120")
+    assert explanation["sample"]["caption"] == HOSTILE["html"] and explanation["reconciled"]
+    assert explanation["neighbours"] and explanation["url"].endswith("00000003.tar")
+    answer, body = get(server, "/image/small/120")
     assert answer.headers["Content-Type"] == "image/webp" and Image.open(io.BytesIO(body)).size == (48, 48)
     assert get(server, "/api/sample/127")[0].status == 400
 
 
-def test_another_fraction_enters_and_leaves_as_a_run_would(server, finished):
+def test_preview_of_another_fraction_equals_a_run(server, finished):
     index = server.explorer.index
-    order = np.lexsort((np.arange(len(finished)), -index.line.fixed_N))
-    kept = set(np.flatnonzero(index.line.kept_N).tolist())
+    order = np.lexsort((np.arange(len(finished)), -index.ranking.fixed_N))
+    kept = set(np.flatnonzero(index.ranking.kept_N).tolist())
     for fraction in (0.01, 0.1, 0.3, 0.55, 1.0):
         size = max(1, int(127 * round(fraction * 100) // 100))
         now = set(order[:size].tolist())
-        cut = ask(server, f"/api/cut?fraction={fraction}&limit=200")
-        assert cut["size"] == size
-        assert {row["position"] for row in cut["enters"]["rows"]} == now - kept
-        assert {row["position"] for row in cut["leaves"]["rows"]} == kept - now
+        preview = ask(server, f"/api/preview?fraction={fraction}&limit=200")
+        assert preview["size"] == size
+        assert {row["position"] for row in preview["added"]["rows"]} == now - kept
+        assert {row["position"] for row in preview["removed"]["rows"]} == kept - now
     for wrong in ("0", "1.5", "x", "", "nan"):
-        answer, body = get(server, f"/api/cut?fraction={wrong}")
+        answer, body = get(server, f"/api/preview?fraction={wrong}")
         assert answer.status == 400 and "fraction" in json.loads(body)["error"]
 
 
-def test_a_port_that_is_taken_or_none_is_the_users_to_change(server, finished, capsys):
+def test_taken_or_invalid_port_is_a_usage_error(server, finished, capsys):
     for port in (server.server_address[1], 99999):
         assert main(["explore", finished.work_dir, "--port", str(port)]) == 2
-        assert (
-            f"d2prune: --port {port}: " in (said := capsys.readouterr().err)
-            and "expected a free port" in said
-        )
+        error = capsys.readouterr().err
+        assert f"d2prune: --port {port}: " in error and "expected a free port" in error

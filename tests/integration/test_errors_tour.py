@@ -173,14 +173,14 @@ COMMANDS = [
     ),
     (
         "explain {place}/pool abc",
-        "{place}/pool: no finished selection (select/*/manifest.json); expected the work_dir of a run that reached "
-        "`select`",
+        "{place}/pool: found no finished selection (select/*/manifest.json); expected the work_dir of a run that "
+        "reached `select`",
     ),
     ("sweep --config {yaml} --fractions 10,30", "--fractions 10.0: expected 0 < fraction <= 1"),
     (
         "sweep --config {yaml} --no-ray",
-        "{place}/work: the pool is not embedded yet with these settings; run `d2prune run --config ... --stop-after "
-        "graph` first",
+        "{place}/work: found no embeddings for these settings; run `d2prune run --config ... --stop-after graph` "
+        "first",
     ),
 ]
 

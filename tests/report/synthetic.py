@@ -1,4 +1,4 @@
-"""A whole small run made by hand: real pictures in tars, made-up embeddings, a naive D2, and the artifacts of each."""
+"""A small run built by hand: real images in tars, synthetic embeddings, a naive D2, and the artifacts."""
 
 import io
 import tarfile
@@ -9,23 +9,15 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from d2prune.report import RunRecord, Written
+from d2prune.report.record import RunRecord, WrittenOutput
 from d2prune.store import artifacts, schemas
 from d2prune.store.artifacts import Manifest
 from d2prune.store.columns import vector_column
 
 
 @dataclass(frozen=True)
-class TarShard:
-    url: str
-    name: str
-    size: int
-    version: str = "1"
-
-
-@dataclass(frozen=True)
 class Item:
-    """One sample to be: image bytes, caption, and unit vectors float [D]."""
+    """A sample before it is written: image bytes, caption, and unit vectors float [D]."""
 
     image: bytes
     caption: str
@@ -34,7 +26,7 @@ class Item:
     extension: str = "png"
 
 
-def picture(rng: np.random.Generator, colour: tuple[int, int, int], side: int = 48) -> bytes:
+def encode_image(rng: np.random.Generator, colour: tuple[int, int, int], side: int = 48) -> bytes:
     pixels = np.clip(np.array(colour) + rng.integers(-30, 30, (side, side, 3)), 0, 255).astype(np.uint8)
     sink = io.BytesIO()
     Image.fromarray(pixels).save(sink, "PNG")
@@ -53,16 +45,16 @@ def items(count: int, seed: int = 0, groups: int = 5, dimension: int = 12) -> li
     for index in range(count):
         group = index % groups
         image = unit(centres[group] + rng.normal(size=dimension) * 0.12)
-        # Every seventh caption belongs to another picture.
-        said = group if index % 7 else (group + 2) % groups
-        text = unit(centres[said] + rng.normal(size=dimension) * 0.12)
+        # Every seventh caption belongs to another group of images.
+        captioned = group if index % 7 else (group + 2) % groups
+        text = unit(centres[captioned] + rng.normal(size=dimension) * 0.12)
         colour = (40 * group, 255 - 40 * group, 20 * group + 60)
-        made.append(Item(picture(rng, colour), f"a {names[said]} number {index}", image, text))
+        made.append(Item(encode_image(rng, colour), f"a {names[captioned]} number {index}", image, text))
     return made
 
 
 def naive_d2(points: np.ndarray, difficulty: np.ndarray, k: int, gamma: float) -> dict[str, np.ndarray]:
-    """DESIGN's algorithm, word for word, in floats: forward_score, selection_score, suppressor, suppression."""
+    """D2 as the paper defines it, in floats: forward scores, selection scores, suppressors, suppressions."""
     n = len(points)
     sq = np.maximum(2 - 2 * points @ points.T, 0)
     near = [set() for _ in range(n)]
@@ -94,7 +86,7 @@ def naive_d2(points: np.ndarray, difficulty: np.ndarray, k: int, gamma: float) -
 
 
 def write_tar(path: Path, rows: list[tuple[str, Item]]) -> list[tuple[int, int]]:
-    """Write a tar; the byte range of each sample."""
+    """Write a tar; returns (offset, size) of each sample."""
     ranges = []
     with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
         for key, item in rows:
@@ -115,9 +107,9 @@ def build_run(
     empty_shard: bool = True,
     cut_off: int = 0,
 ) -> RunRecord:
-    """Tars, artifacts and manifests of a run over `pool`; one more shard has nothing but rejects.
+    """Write the tars and artifacts of a run over `pool`; `empty_shard` adds a shard with rejects only.
 
-    The first `cut_off` samples are marked as removed by a cut-off, with scores that would have won.
+    The first `cut_off` samples are marked as removed by the cut-off, with scores that would be kept.
     """
     work = folder / "work"
     (folder / "in").mkdir(parents=True)
@@ -132,20 +124,20 @@ def build_run(
     order = order[order >= cut_off]
     kept = np.zeros(len(pool), bool)
     kept[order[: round(fraction * len(pool))]] = True
-    became = np.where(kept, "kept", np.where(np.arange(len(pool)) < cut_off, "cut-off", "below-budget"))
+    reason_N = np.where(kept, "kept", np.where(np.arange(len(pool)) < cut_off, "cut-off", "below-budget"))
     uids = [f"{index:032x}" for index in range(len(pool))]
 
     starts = list(range(0, len(pool), per_shard))
     spans = [(start, min(start + per_shard, len(pool))) for start in starts]
     if empty_shard:
         spans.insert(1, (spans[0][1], spans[0][1]))
-    shards, embed_units, select_units = [], [], []
+    shard_urls, embed_units, select_units = [], [], []
     for number, (start, end) in enumerate(spans):
         name = f"{number:08d}.tar"
         path = folder / "in" / name
         keys = [f"{index:09d}" for index in range(start, end)]
         ranges = write_tar(path, list(zip(keys, pool[start:end], strict=True)))
-        shards.append(TarShard(str(path), name, path.stat().st_size))
+        shard_urls.append(str(path))
         rows = end - start
         samples = pa.table(
             {
@@ -197,7 +189,7 @@ def build_run(
                 "selection_score": found["t"][start:end],
                 "selection_fixed": np.rint(found["t"][start:end] * 2**40).astype(np.int64),
                 "kept": kept[start:end],
-                "reason": became[start:end].tolist(),
+                "reason": reason_N[start:end].tolist(),
                 "suppressed_by": [uids[b] if b >= 0 else None for b in by],
                 "suppressor": by.astype(np.int64),
                 "suppression": [
@@ -225,11 +217,12 @@ def build_run(
         embed=embed,
         graph=graph,
         select=select,
-        shards=shards,
-        written=Written(
+        shard_urls=shard_urls,
+        written=WrittenOutput(
             "s3://filtered/run-1", 2, int(kept.sum()), "python -m open_clip_train.main --train-data ..."
         ),
         timings={"embed": 12.5, "graph": 1.0, "select": 0.25, "write": 2.0},
+        parameters={manifest.stage: manifest.params for manifest in (embed, graph, select)},
     )
 
 

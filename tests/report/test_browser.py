@@ -1,12 +1,13 @@
-"""The report in a real browser: readable at every width, quiet towards the network, whatever the captions hold."""
+"""The report in a real browser: readable at every width, no network requests, even with hostile captions."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from d2prune.report import ReportParams, write_report
-from tests.browser import chromium, needs_axe, needs_chromium, serious_faults
+from d2prune.report.record import ReportParams
+from d2prune.report.stage import write_report
+from tests.browser import chromium, needs_axe, needs_chromium, serious_violations
 from tests.explore.conftest import HOSTILE
 from tests.report.synthetic import build_run, items
 
@@ -33,7 +34,7 @@ def page():
 
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("width", [360, 1280])
-def test_nothing_overflows_runs_or_asks(page, report, width, dark):
+def test_page_fits_its_width_and_makes_no_requests(page, report, width, dark):
     page.requests.clear()
     page.open(report, width, 900, dark)
     assert page.run("document.documentElement.scrollWidth <= innerWidth")
@@ -41,7 +42,7 @@ def test_nothing_overflows_runs_or_asks(page, report, width, dark):
     assert page.run("document.scripts.length") == 0
     assert [url for url in page.requests if not url.startswith("data:")] == [report]
     assert not page.errors
-    # Every picture is there without scrolling, so that it is in print too, and every chart has a size.
+    # Every image is loaded without scrolling, so printing includes it, and every chart has a size.
     page.until("[...document.images].every(image => image.complete)")
     assert page.run("[...document.images].every(image => image.naturalWidth > 0)")
     assert page.run("[...document.querySelectorAll('svg.chart')].every(chart => chart.clientHeight > 50)")
@@ -49,23 +50,24 @@ def test_nothing_overflows_runs_or_asks(page, report, width, dark):
     assert (np.mean([int(part) for part in paper[4:-1].split(",")]) < 128) == dark
 
 
-def test_text_of_no_chart_leaves_its_frame(page, report):
+def test_chart_text_stays_inside_its_chart(page, report):
     page.open(report)
     outside = page.run(
-        "[...document.querySelectorAll('svg.chart text')].filter(text => { const a = text.getBoundingClientRect(),"
-        "b = text.closest('svg').getBoundingClientRect(); return a.left < b.left - 1 || a.right > b.right + 1 ||"
-        "a.bottom > b.bottom + 1 }).map(text => text.textContent)"
+        "[...document.querySelectorAll('svg.chart text')].filter(text => {"
+        " const a = text.getBoundingClientRect(), b = text.closest('svg').getBoundingClientRect();"
+        " return a.left < b.left - 1 || a.right > b.right + 1 || a.bottom > b.bottom + 1"
+        "}).map(text => text.textContent)"
     )
     assert outside == []
 
 
-def test_it_prints(page, report):
+def test_page_prints(page, report):
     page.open(report)
     assert len(page.call("Page.printToPDF")["data"]) > 50_000
 
 
 @needs_axe
 @pytest.mark.parametrize("dark", [False, True])
-def test_axe_finds_no_serious_fault(page, report, dark):
+def test_axe_finds_no_serious_violation(page, report, dark):
     page.open(report, dark=dark)
-    assert serious_faults(page) == []
+    assert serious_violations(page) == []

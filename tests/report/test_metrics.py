@@ -16,7 +16,7 @@ def test_coverage_equals_brute_force(block, monkeypatch):
     order = np.random.default_rng(1).permutation(60)
     queries = np.array([0, 3, 17, 59, 20, 21, 22, 23, 24])
     sizes = np.array([1, 5, 30, 60])
-    found = metrics.nearest_by_fraction(metrics.distances(pool[queries], pool), queries, order, sizes)
+    found = metrics.coverage_gaps(metrics.distances(pool[queries], pool), queries, order, sizes)
     naive = []
     for size in sizes:
         kept = order[:size]
@@ -42,7 +42,7 @@ def test_nearest_other_of_a_single_point_is_infinite():
     assert np.isinf(metrics.nearest_other(metrics.distances(points(1), points(1)), np.array([0]))).all()
 
 
-def test_effective_directions_at_its_ends():
+def test_effective_directions_of_equal_and_orthogonal_vectors():
     assert metrics.effective_directions(np.tile(points(1), (9, 1))) == pytest.approx(1)
     assert metrics.effective_directions(np.eye(5, dtype=np.float32)) == pytest.approx(5)
     assert np.isnan(metrics.effective_directions(points(0)))
@@ -59,21 +59,27 @@ def test_pca_finds_the_long_axis_and_fixes_its_sign():
     assert metrics.pca_map(points(1))[0].shape == (1, 2)
 
 
-def test_k_means_finds_separate_groups_and_repeats_itself():
+def test_clusters_separate_distinct_groups_and_are_deterministic():
     centres = np.eye(4, 6)
     truth = np.arange(80) % 4
     pool = unit(centres[truth] + np.random.default_rng(0).normal(size=(80, 6)) * 0.05).astype(np.float32)
-    label, found = metrics.k_means(pool, 4, seed=0)
-    assert len(found) == 4
-    for group in range(4):
-        assert len(set(label[truth == group])) == 1
-    assert len(set(label.tolist())) == 4
-    again, _ = metrics.k_means(pool, 4, seed=0)
+    label, centroids = metrics.cluster(pool, 4, seed=1)
+    assert centroids.shape == (4, 6)
+    assert len(set(zip(truth.tolist(), label.tolist(), strict=True))) == len(set(label.tolist())) == 4
+    again, _ = metrics.cluster(pool, 4, seed=1)
     assert np.array_equal(label, again)
 
 
-def test_k_means_of_equal_points_is_one_cluster():
-    label, _ = metrics.k_means(np.tile(points(1), (10, 1)), 4, seed=0)
+def test_every_point_is_labelled_with_its_nearest_centroid():
+    pool = points(60)
+    label, centroids = metrics.cluster(pool, 5, seed=0)
+    squares = np.square(pool[:, None].astype(float) - centroids[None]).sum(axis=2)
+    np.testing.assert_allclose(squares[np.arange(60), label], squares.min(axis=1), atol=1e-6)
+    assert np.array_equal(label, metrics.nearest_centroids(pool, centroids))
+
+
+def test_equal_points_are_one_cluster():
+    label, _ = metrics.cluster(np.tile(points(1), (10, 1)), 4, seed=0)
     assert set(label.tolist()) == {0}
 
 
@@ -81,21 +87,3 @@ def test_cluster_shares_are_counts():
     label = np.array([0, 0, 2, 2, 2, 0])
     kept = np.array([True, True, False, True, False, False])
     assert metrics.cluster_shares(label, kept) == [(2, 3, pytest.approx(1 / 3)), (0, 3, pytest.approx(2 / 3))]
-
-
-def test_flag_share():
-    share = metrics.flag_share(
-        ["a", "b", "c", "d"], np.array([True, False, False, True]), {"b", "d", "elsewhere"}
-    )
-    assert (share.flagged, share.flagged_dropped, share.samples, share.dropped) == (2, 1, 4, 2)
-    assert share.share_flagged == 0.5
-    assert share.share_all == 0.5
-    assert np.isnan(metrics.flag_share([], np.zeros(0, bool), {"a"}).share_flagged)
-
-
-@pytest.mark.parametrize(("features", "width"), [("image", 3), ("text", 3), ("image+text", 6)])
-def test_features_are_unit_vectors(features, width):
-    image, text = points(5, 3).astype(np.float16), points(5, 3, seed=1).astype(np.float16)
-    joined = metrics.join_features(image, text, features)
-    assert joined.shape == (5, width)
-    np.testing.assert_allclose(np.linalg.norm(joined, axis=1), 1, atol=1e-6)

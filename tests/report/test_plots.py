@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from d2prune.report import plots
-from d2prune.report.data import FlowStep, Histogram
+from d2prune.report.page_data import FlowStep, Histogram
 
 
 def texts(markup):
@@ -15,7 +15,7 @@ def texts(markup):
 @pytest.mark.parametrize(
     ("low", "high"), [(0, 1), (-3.2, 17.9), (0, 12_800_000), (0.2, 0.21), (5, 5), (-1e-9, 1e-9)]
 )
-def test_ticks_are_inside_and_few(low, high):
+def test_ticks_are_few_and_inside_the_range(low, high):
     ticks = plots.nice_ticks(low, high)
     assert 1 <= len(ticks) <= 6
     assert all(low - 1e-12 <= tick <= high + 1e-12 for tick in ticks)
@@ -29,7 +29,7 @@ def test_short(value, expected):
     assert plots.short(value) == expected
 
 
-def test_bars_are_as_high_as_counts():
+def test_bar_heights_are_proportional_to_counts():
     data = Histogram(np.array([0.0, 1.0, 2.0]), np.array([10, 0]), np.array([10, 5]))
     root = ElementTree.fromstring(str(plots.histogram(data, "name", "score (no unit)", 0.5)))
     bars = {
@@ -63,7 +63,7 @@ def test_labels_are_escaped():
         assert ElementTree.fromstring(str(markup)).get("role") == "img"
 
 
-def test_charts_of_nothing_do_not_fail():
+def test_charts_without_data_do_not_fail():
     nothing = np.zeros(2, np.int64)
     assert "0 kept and 0 dropped" in plots.histogram(
         Histogram(np.array([0.0, 1, 2]), nothing, nothing), "n", "x"
@@ -73,7 +73,7 @@ def test_charts_of_nothing_do_not_fail():
     plots.lines([("a", np.array([1.0]), np.array([0.0]))], "n", "x", "y", 1.0)
 
 
-def test_every_point_is_drawn_inside():
+def test_every_point_is_drawn_inside_the_chart():
     points = np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)
     shown = np.arange(50) % 2 == 0
     root = ElementTree.fromstring(str(plots.scatter(points, shown, "dropped", ("a", "b"))))

@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from d2prune.report import ReportParams, flagged_dropped, summary_rows, write_report
 from d2prune.report.collect import collect
+from d2prune.report.record import ReportParams
+from d2prune.report.stage import write_report
+from d2prune.report.summary import summary_rows
 from d2prune.store import artifacts
 from d2prune.store.columns import vectors
 from tests.report.synthetic import build_run, items
@@ -52,7 +54,7 @@ def read(url):
     return Path(url).read_text(encoding="utf-8")
 
 
-def decided(run):
+def read_decisions(run):
     return [
         row
         for unit in run.select.units
@@ -62,7 +64,7 @@ def decided(run):
 
 def test_numbers_equal_naive_counts(run):
     data = collect(run, ReportParams())
-    rows = decided(run)
+    rows = read_decisions(run)
     kept = [row for row in rows if row["kept"]]
     assert data.embedded == data.sampled == 130
     assert [(step.label, step.count, step.lost) for step in data.flow] == [
@@ -71,8 +73,8 @@ def test_numbers_equal_naive_counts(run):
         ("Kept", 39, 91),
         ("Written", 39, 0),
     ]
-    losses = {(loss.stage, loss.reason): loss.count for loss in data.losses}
-    assert losses == {
+    reasons = {(row.stage, row.reason): row.count for row in data.reasons}
+    assert reasons == {
         ("embed", "image-missing"): 4,
         ("embed", "caption-empty"): 2,
         ("embed", "image-truncated"): 1,
@@ -83,9 +85,9 @@ def test_numbers_equal_naive_counts(run):
     assert data.difficulty.dropped.sum() == 91
     assert sum(cluster.count for cluster in data.clusters) == 130
     assert sum(round(c.count * c.kept_share) for c in data.clusters) == 39
-    d2 = data.curves[0]
-    assert d2.fraction[5] == pytest.approx(0.3)
-    assert d2.mean_score[5] == pytest.approx(np.mean([row["difficulty"] for row in kept]), rel=1e-5)
+    own = data.curves[0]
+    assert own.fraction[5] == pytest.approx(0.3)
+    assert own.mean_score[5] == pytest.approx(np.mean([row["difficulty"] for row in kept]), rel=1e-5)
     assert data.headline[2][1] == f"{np.mean([row['difficulty'] for row in kept]):.3f}"
 
 
@@ -99,44 +101,48 @@ def test_coverage_curve_equals_brute_force(run):
         )
         points.append(joined / np.linalg.norm(joined, axis=1, keepdims=True))
     points = np.concatenate(points)
-    kept = np.array([row["kept"] for row in decided(run)])
+    kept = np.array([row["kept"] for row in read_decisions(run)])
     gap = np.linalg.norm(points[:, None] - points[None, kept], axis=2).min(axis=1).mean()
     assert data.curves[0].coverage[5] == pytest.approx(gap, abs=1e-3)
     metric = next(metric for metric in data.metrics if metric.name == "Coverage gap")
     assert float(metric.kept) == pytest.approx(gap, abs=1e-3)
 
 
-def test_galleries_show_what_they_say(run):
+def test_galleries_show_the_samples_that_their_titles_promise(run):
     data = collect(run, ReportParams(gallery=10))
-    dense, sparse, duplicates, mismatched, border = data.galleries
-    rows = {row["uid"]: row for row in decided(run)}
-    assert len(dense.pictures) == len(sparse.pictures) == 5
-    assert all(picture.kept for picture in (*dense.pictures, *sparse.pictures))
-    assert len(duplicates.pictures) == 10
-    for one, other in zip(duplicates.pictures[::2], duplicates.pictures[1::2], strict=True):
+    dense, sparse, duplicates, lowest_scores, border = data.galleries
+    rows = {row["uid"]: row for row in read_decisions(run)}
+    assert len(dense.cards) == len(sparse.cards) == 5
+    assert all(card.kept for card in (*dense.cards, *sparse.cards))
+    assert len(duplicates.cards) == 10
+    for one, other in zip(duplicates.cards[::2], duplicates.cards[1::2], strict=True):
         assert not one.kept
         assert rows[one.uid]["suppressed_by"] == other.uid
     lowest = sorted((row["difficulty"], uid) for uid, row in rows.items() if not row["kept"])[:5]
-    assert [picture.uid for picture in mismatched.pictures] == [uid for _, uid in lowest]
-    assert [picture.kept for picture in border.pictures] == [True] * 5 + [False] * 5
-    scores = [rows[picture.uid]["selection_score"] for picture in border.pictures]
+    assert [card.uid for card in lowest_scores.cards] == [uid for _, uid in lowest]
+    assert [card.kept for card in border.cards] == [True] * 5 + [False] * 5
+    scores = [rows[card.uid]["selection_score"] for card in border.cards]
     assert scores == sorted(scores, reverse=True)
-    assert all(picture.image for gallery in data.galleries for picture in gallery.pictures)
+    assert all(card.image for gallery in data.galleries for card in gallery.cards)
 
 
-def test_notes_tell_low_scores_from_suppressed_ones(run):
+def test_notes_distinguish_low_scores_from_suppression(run):
     data = collect(run, ReportParams(gallery=60))
-    rows = {row["uid"]: row for row in decided(run)}
+    rows = {row["uid"]: row for row in read_decisions(run)}
     notes = set()
-    for picture in data.galleries[3].pictures:
-        low = rows[picture.uid]["forward_score"] < data.threshold
-        assert picture.note == ("dropped: low from the start" if low else "dropped: neighbours stand for it")
-        notes.add(picture.note)
+    for card in data.galleries[3].cards:
+        low = rows[card.uid]["forward_score"] < data.threshold
+        assert card.note == (
+            "dropped: forward score below threshold"
+            if low
+            else "dropped: suppressed by neighbours picked earlier"
+        )
+        notes.add(card.note)
     assert notes
 
 
-def test_page_needs_nothing_from_outside_and_is_small(run):
-    page = read(write_report(run))
+def test_page_is_self_contained_and_small(run):
+    page = read(write_report(run, ReportParams()))
     assert len(page.encode()) < 5_000_000
     parsed = Page(page)
     for _, name, value in parsed.attributes:
@@ -150,8 +156,8 @@ def test_page_needs_nothing_from_outside_and_is_small(run):
     assert "@import" not in page
 
 
-def test_page_is_accessible_in_its_structure(run):
-    parsed = Page(read(write_report(run)))
+def test_page_structure_is_accessible(run):
+    parsed = Page(read(write_report(run, ReportParams())))
     tags = [tag for tag, _ in parsed.tags]
     assert tags.count("h1") == tags.count("main") == tags.count("header") == tags.count("title") == 1
     ids = [attributes["id"] for _, attributes in parsed.tags if "id" in attributes]
@@ -183,14 +189,14 @@ def hostile(tmp_path_factory):
     )
 
 
-def test_hostile_text_stays_text(hostile):
+def test_hostile_text_is_escaped(hostile):
     page = read(write_report(hostile, ReportParams(gallery=60)))
     parsed = Page(page)
     assert not any(tag == "script" for tag, _ in parsed.tags)
     assert not any(name.startswith("on") for _, name, _ in parsed.attributes)
     assert not any("javascript:" in value for _, name, value in parsed.attributes if name in ("href", "src"))
     assert sum(tag == "h1" for tag, _ in parsed.tags) == 1
-    # All of it is there, as text, inside <bdi>.
+    # Captions are shown as text, inside <bdi>.
     assert any(text.startswith("<script>alert(1)</script>") for text in parsed.bdi)
     assert any("{{ 7*7 }} {% raw %} ${x} &lt;b&gt;" in text for text in parsed.bdi)
     assert any("\u202eright to left" in text for text in parsed.bdi)
@@ -200,22 +206,22 @@ def test_hostile_text_stays_text(hostile):
     assert not any(text.count("\u202e") for text in parsed.texts if text not in parsed.bdi)
 
 
-def test_same_run_same_page_apart_from_times(run):
-    first = write_report(run)
+def test_same_run_gives_the_same_page_apart_from_timings(run):
+    first = write_report(run, ReportParams())
     before = read(first)
-    assert write_report(run) == first
+    assert write_report(run, ReportParams()) == first
     assert read(first) == before
     slower = dataclasses.replace(run, timings={"embed": 99.0})
-    assert write_report(slower) == first
+    assert write_report(slower, ReportParams()) == first
     assert "1 min 39 s" in read(first)
     assert write_report(run, ReportParams(gallery=2)) != first
 
 
-def test_a_pool_that_is_gone_leaves_a_report_without_pictures(run):
-    gone = [dataclasses.replace(shard, url=shard.url + ".gone") for shard in run.shards]
-    data = collect(dataclasses.replace(run, shards=gone), ReportParams())
+def test_missing_pool_gives_a_report_without_images(run):
+    gone = [url + ".gone" for url in run.shard_urls]
+    data = collect(dataclasses.replace(run, shard_urls=gone), ReportParams())
     assert data.galleries
-    assert not any(picture.image for gallery in data.galleries for picture in gallery.pictures)
+    assert not any(card.image for gallery in data.galleries for card in gallery.cards)
 
 
 @pytest.mark.parametrize(
@@ -223,19 +229,19 @@ def test_a_pool_that_is_gone_leaves_a_report_without_pictures(run):
 )
 def test_small_pools_and_extreme_fractions(tmp_path, count, fraction):
     run = build_run(tmp_path, items(count), fraction=fraction)
-    page = read(write_report(run))
+    page = read(write_report(run, ReportParams()))
     assert f"kept {round(fraction * count)} of {count} samples" in page
     assert "nan" not in "".join(Page(page).texts).lower().split()
 
 
-def test_what_a_cut_off_removed_is_counted_but_never_ranked(tmp_path):
+def test_samples_removed_by_the_cut_off_are_counted_but_not_ranked(tmp_path):
     run = build_run(tmp_path, items(100), cut_off=20)
     data = collect(run, ReportParams(gallery=20))
     assert [(step.label, step.count, step.lost) for step in data.flow[2:4]] == [
-        ("Past the cut-off", 80, 20),
+        ("Passed the cut-off", 80, 20),
         ("Kept", 30, 50),
     ]
-    assert {(loss.reason, loss.count) for loss in data.losses if loss.stage == "select"} == {
+    assert {(row.reason, row.count) for row in data.reasons if row.stage == "select"} == {
         ("below-budget", 50),
         ("cut-off", 20),
     }
@@ -243,31 +249,31 @@ def test_what_a_cut_off_removed_is_counted_but_never_ranked(tmp_path):
     assert data.selection.dropped.sum() == 50
     removed = {f"{index:032x}" for index in range(20)}
     dense, sparse, duplicates, _, border = data.galleries
-    shown = {picture.uid for gallery in (dense, sparse, border) for picture in gallery.pictures}
+    shown = {card.uid for gallery in (dense, sparse, border) for card in gallery.cards}
     assert not shown & removed
-    assert not {picture.uid for picture in duplicates.pictures[::2]} & removed
-    # The D2 curve at the run's own fraction is the kept set, so nothing that was cut off comes before it.
-    kept = [row["difficulty"] for row in decided(run) if row["kept"]]
+    assert not {card.uid for card in duplicates.cards[::2]} & removed
+    # The first curve at the run's own fraction is the kept set, so no sample that was cut off precedes it.
+    kept = [row["difficulty"] for row in read_decisions(run) if row["kept"]]
     assert data.curves[0].mean_score[5] == pytest.approx(np.mean(kept), rel=1e-5)
 
 
-def test_scores_are_shown_without_their_offset(run):
+def test_scores_are_shown_without_the_offset(run):
     shifted = collect(dataclasses.replace(run, score_offset=0.25), ReportParams())
     plain = collect(run, ReportParams())
     assert float(shifted.headline[2][1]) == pytest.approx(float(plain.headline[2][1]) - 0.25, abs=2e-3)
     np.testing.assert_allclose(shifted.difficulty.edges, plain.difficulty.edges - 0.25)
     assert np.array_equal(shifted.difficulty.kept, plain.difficulty.kept)
     np.testing.assert_allclose(shifted.curves[0].mean_score, plain.curves[0].mean_score - 0.25)
-    uids = [[picture.uid for picture in gallery.pictures] for gallery in plain.galleries]
-    assert [[picture.uid for picture in gallery.pictures] for gallery in shifted.galleries] == uids
+    uids = [[card.uid for card in gallery.cards] for gallery in plain.galleries]
+    assert [[card.uid for card in gallery.cards] for gallery in shifted.galleries] == uids
 
 
-def test_no_galleries_when_none_are_wanted(run):
+def test_gallery_size_0_gives_no_galleries(run):
     page = read(write_report(run, ReportParams(gallery=0)))
     assert "<img" not in page
 
 
-def test_a_sample_of_a_larger_pool(run):
+def test_large_pools_are_sampled(run):
     data = collect(run, ReportParams(sample_rows=50, queries=20, map_points=30))
     assert (data.sampled, len(data.map_points)) == (50, 30)
     assert data.difficulty.kept.sum() == 39
@@ -275,7 +281,7 @@ def test_a_sample_of_a_larger_pool(run):
     assert "random sample of 50 of the 130" in page
 
 
-def test_page_stays_under_its_limit_with_many_large_pictures(tmp_path, monkeypatch):
+def test_thumbnails_stay_within_their_budget(tmp_path, monkeypatch):
     from d2prune.report import galleries
 
     monkeypatch.setattr(galleries, "_THUMBNAIL_BUDGET", 20_000)
@@ -283,10 +289,10 @@ def test_page_stays_under_its_limit_with_many_large_pictures(tmp_path, monkeypat
     page = read(write_report(run, ReportParams(gallery=100)))
     uris = re.findall(r"data:image/webp;base64,[^\"]+", page)
     assert sum(map(len, set(uris))) <= 20_000
-    assert "no picture" in page
+    assert "no image" in page
 
 
-def test_summary_rows(run):
+def test_summary_lists_counts_recall_and_locations(run):
     rows = dict(summary_rows(run, "s3://me:secret@bucket/report.html"))
     assert rows["samples read"] == "137"
     assert rows["rejected"] == "7"
@@ -296,18 +302,16 @@ def test_summary_rows(run):
         "1",
     ]
     assert rows["embedded"] == "130"
-    assert rows["kept"] == "39 (30.0 % of embedded)"
+    assert rows["kept"] == "39 (30.0% of embedded)"
     assert rows["shards written"] == "2"
-    assert rows["graph recall"] == "0.972 (95 % interval 0.961 to 0.981)"
+    assert rows["graph recall"] == "0.972 (95% interval 0.961 to 0.981)"
     assert "secret" not in rows["report"]
     assert rows["train with"].startswith("python -m open_clip_train.main")
     short = dict(summary_rows(dataclasses.replace(run, written=None), None))
     assert not {"report", "shards", "shards written", "train with"} & short.keys()
 
 
-def test_flagged_dropped(run):
-    rows = decided(run)
-    flagged = {row["uid"] for row in rows[::7]}
-    share = flagged_dropped(run.work_dir, run.select, flagged)
-    assert (share.flagged, share.samples, share.dropped) == (19, 130, 91)
-    assert share.flagged_dropped == sum(not row["kept"] for row in rows[::7])
+def test_another_method_than_d2_is_named(run):
+    page = read(write_report(dataclasses.replace(run, method="random"), ReportParams(gallery=60)))
+    assert "ranks samples with the method random instead of D2" in page
+    assert "dropped: random ranked enough other samples higher" in page

@@ -19,34 +19,34 @@ def decisions(count, seed=0):
     )
 
 
-def tally_of(table, cuts, size=5, offset=0.0):
+def tally_of(table, bounds, size=5, offset=0.0):
     tally = Tally(np.linspace(-0.5, 1, 11), np.linspace(-1, 1, 9), size, offset)
-    for start, stop in zip([0, *cuts], [*cuts, table.num_rows], strict=True):
+    for start, stop in zip([0, *bounds], [*bounds, table.num_rows], strict=True):
         tally.add(start, table.slice(start, stop - start))
     return tally
 
 
-@pytest.mark.parametrize("cuts", [[], [1], [50, 50, 120], list(range(10, 200, 10))])
-def test_counts_equal_naive_ones_however_the_pool_is_cut(cuts):
+@pytest.mark.parametrize("bounds", [[], [1], [50, 50, 120], list(range(10, 200, 10))])
+def test_counts_equal_naive_ones_for_any_split_into_parts(bounds):
     table = decisions(200)
-    tally = tally_of(table, cuts)
+    tally = tally_of(table, bounds)
     rows = table.to_pylist()
     kept = [row for row in rows if row["kept"]]
     assert (tally.samples, tally.kept) == (200, len(kept))
     assert tally.reasons["below-budget"] == sum(row["reason"] == "below-budget" for row in rows)
     assert tally.threshold == min(row["selection_score"] for row in kept)
-    pool_mean, kept_mean = tally.mean_difficulty()
+    pool_mean, kept_mean = tally.mean_score()
     assert pool_mean == pytest.approx(np.mean([row["difficulty"] for row in rows]))
     assert kept_mean == pytest.approx(np.mean([row["difficulty"] for row in kept]))
     dropped = [(i, row) for i, row in enumerate(rows) if not row["kept"]]
     lowest = sorted(dropped, key=lambda item: (item[1]["difficulty"], item[0]))[:5]
     assert tally.lowest_dropped.positions.tolist() == [i for i, _ in lowest]
-    competed = [(i, row) for i, row in dropped if row["reason"] != "cut-off"]
-    border = sorted(competed, key=lambda item: (-item[1]["selection_score"], item[0]))[:5]
+    ranked = [(i, row) for i, row in dropped if row["reason"] != "cut-off"]
+    border = sorted(ranked, key=lambda item: (-item[1]["selection_score"], item[0]))[:5]
     assert tally.border_dropped.positions.tolist() == [i for i, _ in border]
 
 
-def test_histograms_hold_every_sample_that_competed():
+def test_histograms_include_every_ranked_sample():
     table = decisions(300)
     tally = tally_of(table, [100])
     difficulty, selection = tally.histogram("difficulty"), tally.histogram("selection_score")
@@ -55,11 +55,11 @@ def test_histograms_hold_every_sample_that_competed():
     assert selection.dropped.sum() == 300 - tally.kept - tally.reasons["cut-off"]
 
 
-def test_the_offset_is_taken_off():
+def test_the_offset_is_subtracted():
     table = decisions(50)
     plain, shifted = (
-        tally_of(table, []).mean_difficulty()[0],
-        tally_of(table, [], offset=0.3).mean_difficulty()[0],
+        tally_of(table, []).mean_score()[0],
+        tally_of(table, [], offset=0.3).mean_score()[0],
     )
     assert shifted == pytest.approx(plain - 0.3)
 
@@ -70,7 +70,7 @@ def test_outliers_count_in_the_outer_bins_and_nan_nowhere():
 
 
 @pytest.mark.parametrize("values", [[], [np.nan], [3.0], [3.0, 3.0], [-1, 0, 5]])
-def test_edges_ascend_whatever_the_values(values):
+def test_edges_ascend_for_any_values(values):
     edges = bin_edges(np.array(values, dtype=np.float64))
     assert len(edges) == 41
     assert (np.diff(edges) > 0).all()

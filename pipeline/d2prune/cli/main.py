@@ -279,8 +279,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _print_summary(config: "RunConfig", result: "RunResult") -> None:
     """The table at the end, on standard output; nothing for a run that stopped before `select`."""
-    from d2prune.report import summary_rows
     from d2prune.report.stage import run_record
+    from d2prune.report.summary import summary_rows
 
     if "select" not in result.manifests:
         return
@@ -391,8 +391,8 @@ def _sweep(arguments: argparse.Namespace) -> int:
     from pathlib import Path
 
     from d2prune.config.model import RunConfig
-    from d2prune.sweep.page import write_page
-    from d2prune.sweep.sweep import Grid, sweep, table
+    from d2prune.sweep.evaluate import SweepGrid, run_sweep
+    from d2prune.sweep.page import outcome_table, write_page
 
     flagged: list[str] = []
     if arguments.flagged is not None:
@@ -401,14 +401,14 @@ def _sweep(arguments: argparse.Namespace) -> int:
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"--flagged {arguments.flagged}: cannot be read: {error}") from error
     config = RunConfig.load(arguments.config, arguments.set)
-    grid = Grid(
+    grid = SweepGrid(
         _list("--fractions", float, arguments.fractions),
         _list("--n-neighbors", int, arguments.n_neighbors),
         _list("--gamma-forward", float, arguments.gamma_forward),
         _list("--gamma-reverse", float, arguments.gamma_reverse),
     )
-    found = sweep(config, grid, flagged, use_ray=not arguments.no_ray)
-    head, rows = table(found)
+    found = run_sweep(config, grid, flagged, use_ray=not arguments.no_ray)
+    head, rows = outcome_table(found)
     widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
     for row in [head, *rows]:
         print("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -19,7 +19,7 @@ from d2prune.bundled import POOL_DIR
 from d2prune.demo import s3_server
 from d2prune.errors import UserError
 from d2prune.inputs.tar.reader import Sample, TarReader
-from d2prune.report import flag_share
+from d2prune.report.flagged import flag_share
 
 CONFIG = {
     "input": "s3://pool/{00000000..00000005}.tar",

@@ -1,1 +1,1 @@
-"""Looking into a finished run: which decision fell on a sample and why, in the terminal and in the browser."""
+"""Inspecting a finished run: why a sample was kept or dropped, in the terminal and in the browser."""

@@ -1,8 +1,8 @@
-"""`d2prune explore`: the page and its answers over HTTP, for the browser on this machine and for nobody else.
+"""`d2prune explore`: serves the page and its data over HTTP, to browsers on this machine only.
 
-Listens on 127.0.0.1 only, answers only requests whose Host header names that address (a page
-elsewhere whose name was made to point here is turned away), and only GET. Nothing is loaded from
-anywhere else: a Content-Security-Policy says so. Invariant: nothing is written.
+Listens on 127.0.0.1, and answers only GET requests whose Host header names that address, which stops
+DNS rebinding from other web pages. A Content-Security-Policy forbids the page to load anything from
+elsewhere. Invariant: nothing is written.
 """
 
 import json
@@ -34,14 +34,14 @@ _HEADERS = {
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
-    # Another site may neither embed a picture from here nor look into a window that shows this page.
+    # Other sites can neither embed images from here nor access a window that shows this page.
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
 
 
 class Server(ThreadingHTTPServer):
-    """Serves one explorer on a port of the loopback interface; 0: a free one."""
+    """Serves one explorer on a port of the loopback interface; port 0 picks a free one."""
 
     daemon_threads = True
 
@@ -51,16 +51,16 @@ class Server(ThreadingHTTPServer):
             super().__init__((HOST, port), _Handler)
         except (OSError, OverflowError) as error:
             reason = getattr(error, "strerror", None) or error
-            raise UserError(f"--port {port}: {reason}; expected a free port, or 0") from error
+            raise UserError(f"--port {port}: {reason}; expected a free port, or 0 to pick one") from error
 
     @property
     def url(self) -> str:
-        """Where the page is."""
+        """URL of the page."""
         return f"http://{HOST}:{self.server_address[1]}/"
 
     @property
     def hosts(self) -> frozenset[str]:
-        """What a Host header may say."""
+        """Accepted values of the Host header."""
         port = self.server_address[1]
         return frozenset({f"{HOST}:{port}", f"localhost:{port}"})
 
@@ -70,52 +70,52 @@ class _Handler(BaseHTTPRequestHandler):
     server_version = "d2prune"
     sys_version = ""
     protocol_version = "HTTP/1.1"
-    # A browser that opens a connection and says nothing must not hold a thread for ever.
+    # In seconds: an idle connection must not hold a thread forever.
     timeout = 60
 
     def do_GET(self) -> None:
         if self.headers.get("Host", "").lower() not in self.server.hosts:
-            self._send(HTTPStatus.FORBIDDEN, b"expected the Host header of this server\n", "text/plain")
+            self._send(HTTPStatus.FORBIDDEN, b"expected the Host header to name this server\n", "text/plain")
             return
         parts = urlsplit(self.path)
         try:
             self._answer(parts.path, dict(parse_qsl(parts.query)))
         except UserError as error:
-            self._json({"error": str(error)}, HTTPStatus.BAD_REQUEST)
+            self._send_json({"error": str(error)}, HTTPStatus.BAD_REQUEST)
         except D2PruneError as error:
-            self._json({"error": str(error)}, HTTPStatus.INTERNAL_SERVER_ERROR)
+            self._send_json({"error": str(error)}, HTTPStatus.INTERNAL_SERVER_ERROR)
         except ConnectionError:
-            # The browser went on to something else.
+            # The browser closed the connection.
             self.close_connection = True
         except Exception:
             log.exception("explore: %s failed", parts.path)
-            self._json({"error": "defect: see the terminal"}, HTTPStatus.INTERNAL_SERVER_ERROR)
+            self._send_json({"error": "internal error; see the terminal"}, HTTPStatus.INTERNAL_SERVER_ERROR)
 
-    def _answer(self, path: str, asked: Mapping[str, str]) -> None:
+    def _answer(self, path: str, query: Mapping[str, str]) -> None:
         explorer = self.server.explorer
         if path in _FILES:
             name, kind = _FILES[path]
             self._send(HTTPStatus.OK, (_FOLDER / name).read_bytes(), kind)
         elif path == "/api/run":
-            self._json(explorer.about())
+            self._send_json(explorer.describe_run())
         elif path == "/api/samples":
-            self._json(explorer.samples(asked))
+            self._send_json(explorer.search(query))
         elif path == "/api/clusters":
-            self._json(explorer.clusters())
-        elif path == "/api/cut":
-            self._json(explorer.cut(asked))
-        elif found := re.fullmatch(r"/api/sample/(\d{1,18})", path):
-            self._json(explorer.sample(int(found[1])))
-        elif found := re.fullmatch(r"/picture/(small|large)/(\d{1,18})", path):
-            picture = explorer.picture(int(found[2]), found[1])
-            if picture:
-                self._send(HTTPStatus.OK, picture, "image/webp", "private, max-age=3600")
+            self._send_json(explorer.clusters())
+        elif path == "/api/preview":
+            self._send_json(explorer.preview(query))
+        elif match := re.fullmatch(r"/api/sample/(\d{1,18})", path):
+            self._send_json(explorer.explain(int(match[1])))
+        elif match := re.fullmatch(r"/image/(small|large)/(\d{1,18})", path):
+            image = explorer.image(int(match[2]), match[1])
+            if image:
+                self._send(HTTPStatus.OK, image, "image/webp", "private, max-age=3600")
             else:
                 self._send(HTTPStatus.NOT_FOUND, b"", "text/plain")
         else:
             self._send(HTTPStatus.NOT_FOUND, b"not found\n", "text/plain")
 
-    def _json(self, value: Any, status: HTTPStatus = HTTPStatus.OK) -> None:
+    def _send_json(self, value: Any, status: HTTPStatus = HTTPStatus.OK) -> None:
         self._send(status, json.dumps(value, allow_nan=False).encode(), "application/json")
 
     def _send(self, status: HTTPStatus, body: bytes, kind: str, cache: str = "no-store") -> None:
@@ -131,13 +131,13 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def serve(explorer: Explorer, port: int) -> None:
-    """Serve until interrupted.
+    """Serve until interrupted by Ctrl-C.
 
     Raises:
-        UserError: the port is taken.
+        UserError: the port is taken or invalid.
     """
     with Server(explorer, port) as server:
-        print(f"{server.url}\nCtrl-C ends it. Only this machine can open it.", flush=True)
+        print(f"{server.url}\nPress Ctrl-C to stop. The page is available on this machine only.", flush=True)
         try:
             server.serve_forever()
         except KeyboardInterrupt:

@@ -1,21 +1,25 @@
-"""`d2prune explain`: the records of `explain` as text for a terminal.
+"""`d2prune explain`: explanations as text for a terminal.
 
-Whatever a caption, key or uid holds, it is one line of printable characters: no escape sequence
-reaches the terminal.
+Captions, keys and uids are printed as one line of printable characters each, so that no escape
+sequence reaches the terminal.
 """
 
 import unicodedata
 from collections.abc import Iterator, Sequence
 
 from d2prune.errors import UserError
-from d2prune.explore.explain import CUT_OFF, Explained, Neighbour, Rejected, explain, find, read_line
+from d2prune.explore.explain import Explanation, Neighbour, explain, read_ranking
+from d2prune.explore.names import RejectedSample, find_samples
+from d2prune.report.outcome import CUT_OFF
 from d2prune.runs.finished import FinishedRun
 
-_CAPTION = 100
-_SHOWN = 20
+_CAPTION_LENGTH = 100
+_LONG_TEXT_LENGTH = 300
+_MAX_NEIGHBOURS = 20
+_MAX_SUPPRESSED = 5
 
 
-def plain(text: str, limit: int = _CAPTION) -> str:
+def printable(text: str, limit: int = _CAPTION_LENGTH) -> str:
     """One line without control, formatting or unassigned characters, shortened with an ellipsis."""
     head = text[: 4 * limit]
     line = " ".join("".join(" " if unicodedata.category(c)[0] == "C" else c for c in head).split())
@@ -23,112 +27,132 @@ def plain(text: str, limit: int = _CAPTION) -> str:
 
 
 def print_explanations(run: FinishedRun, names: Sequence[str]) -> int:
-    """Print what is known of each name; 0 where all are found.
+    """Print the explanation of every sample that a name matches; returns 0.
 
     Raises:
-        UserError: a name leads nowhere; said after the others were explained.
+        UserError: a name matches nothing; raised after the other samples are printed.
     """
-    found = find(run, names)
-    line = read_line(run)
+    matches = find_samples(run, names)
+    ranking = read_ranking(run)
     blocks = []
-    for name, result in found.items():
-        several = len(result.positions) + len(result.rejected)
-        if several > 1:
-            blocks.append(f"{plain(name)}: {several} samples")
-        blocks += ["\n".join(_rejected(rejected)) for rejected in result.rejected]
-        blocks += ["\n".join(lines(run, explain(run, position, line))) for position in result.positions]
+    for name, match in matches.items():
+        n_samples = len(match.positions) + len(match.rejected)
+        if n_samples > 1:
+            blocks.append(f"{printable(name)}: {n_samples} samples")
+        blocks += ["\n".join(_format_rejected(rejected)) for rejected in match.rejected]
+        blocks += [
+            "\n".join(_format_explanation(run, explain(run, position, ranking)))
+            for position in match.positions
+        ]
     if blocks:
         print("\n\n".join(blocks))
-    unknown = [
-        (name, result.nearest)
-        for name, result in found.items()
-        if not result.positions and not result.rejected
-    ]
+    unknown = [name for name, match in matches.items() if not match.positions and not match.rejected]
     if unknown:
-        name, nearest = unknown[0]
-        also = f"; nearest: {', '.join(map(plain, nearest))}" if nearest else ""
+        suggestions = ", ".join(map(printable, matches[unknown[0]].suggestions))
+        similar = f"; similar uids: {suggestions}" if suggestions else ""
         more = f" (and {len(unknown) - 1} more names)" if len(unknown) > 1 else ""
-        raise UserError(f"{plain(name)}: no uid, unique beginning of one, or key in this run{also}{more}")
+        raise UserError(
+            f"{printable(unknown[0])}: found no such sample; expected a uid, the unique beginning of one, "
+            f"a key or shard/key{similar}{more}"
+        )
     return 0
 
 
-def _rejected(sample: Rejected) -> Iterator[str]:
-    yield f"{plain(sample.shard)}/{plain(sample.key)}  rejected: {sample.reason}"
+def _format_rejected(sample: RejectedSample) -> Iterator[str]:
+    yield f"{printable(sample.shard)}/{printable(sample.key)}  rejected: {sample.reason}"
     if sample.detail:
-        yield f"  {plain(sample.detail, 300)}"
+        yield f"  {printable(sample.detail, _LONG_TEXT_LENGTH)}"
 
 
-def lines(run: FinishedRun, of: Explained) -> Iterator[str]:
-    """One sample's explanation."""
-    row = of.sample
-    yield f"{plain(row['uid'])}  {of.why}"
-    yield f"  caption   {plain(row['caption'] or '', 300)}"
-    place = f"{plain(row['shard'])}, key {plain(row['key'])}"
-    if row["size"]:
-        place += f", {row['width']} x {row['height']} px, {row['size']:,} bytes from {row['offset']:,}"
-    yield f"  sample    {place}"
-    if of.url:
-        yield f"  {'tar  ' if row['size'] else 'table'}     {plain(of.url, 300)}"
+def _format_explanation(run: FinishedRun, explanation: Explanation) -> Iterator[str]:
+    sample = explanation.sample
+    yield f"{printable(sample['uid'])}  {explanation.outcome}"
+    yield f"  caption   {printable(sample['caption'] or '', _LONG_TEXT_LENGTH)}"
+    location = f"{printable(sample['shard'])}, key {printable(sample['key'])}"
+    if sample["size"]:
+        location += f", {sample['width']} x {sample['height']} px"
+        location += f", {sample['size']:,} bytes at offset {sample['offset']:,}"
+    yield f"  sample    {location}"
+    if explanation.url:
+        label = "tar  " if sample["size"] else "table"
+        yield f"  {label}     {printable(explanation.url, _LONG_TEXT_LENGTH)}"
     for name in run.fields:
-        yield f"  {name:<8}  {plain(str(row[name]))}"
-    if of.rank is None:
-        yield f"  rank      none: its {run.select.params.get('drop_score') or 'score'} is among the lowest, cut off"
+        yield f"  {name:<8}  {printable(str(sample[name]))}"
+    if explanation.rank is None:
+        score = run.select.params.get("drop_score") or "score"
+        yield f"  rank      none; removed by the cut-off, its {score} is among the lowest"
         return
-    share = f"; a fraction of {_up(of.kept_from)} or more keeps it" if of.kept_from is not None else ""
-    yield f"  rank      {of.rank:,} of {of.ranked:,}{share}"
+    kept_from = ""
+    if explanation.kept_from is not None:
+        kept_from = f"; kept from a fraction of {_round_up(explanation.kept_from)} upwards"
+    yield f"  rank      {explanation.rank:,} of {explanation.ranked:,}{kept_from}"
     yield ""
-    yield from _sum(run, of)
-    yield from _neighbours(of)
+    yield from _format_score(run, explanation)
+    yield from _format_neighbours(explanation)
 
 
-def _sum(run: FinishedRun, of: Explained) -> Iterator[str]:
-    """How the selection score came about."""
-    row = of.sample
-    # What lies below is raised to 0, and its own score is not kept.
-    at_most = "at most " if row["difficulty"] == 0 else ""
-    shifted = f"{plain(run.score_name, 30)} {at_most}{row['difficulty'] - run.offset:.4f} {run.offset:+.4g}"
-    raised, lowered = sum(n.raised for n in of.neighbours), sum(n.lowered for n in of.neighbours)
-    above = sum(n.lowered > 0 for n in of.neighbours)
-    yield f"  {row['difficulty']:>9.4f}  difficulty ({shifted})"
-    if of.method != "d2":
-        yield f"  {row['selection_score']:>9.4f}  selection score by {of.method}"
+def _format_score(run: FinishedRun, explanation: Explanation) -> Iterator[str]:
+    """The selection score as a sum."""
+    sample, neighbours = explanation.sample, explanation.neighbours
+    difficulty, selection = sample["difficulty"], sample["selection_score"]
+    # A negative sum of score and offset is raised to 0, so a difficulty of 0 only bounds the score.
+    at_most = "at most " if difficulty == 0 else ""
+    score = f"{printable(run.score_name, 30)} {at_most}{difficulty - run.offset:.4f} {run.offset:+.4g}"
+    yield f"  {difficulty:>9.4f}  difficulty ({score})"
+    if explanation.method != "d2":
+        yield f"  {selection:>9.4f}  selection score by {explanation.method}"
         return
-    yield f"  {raised:>+9.4f}  support of {len(of.neighbours)} neighbour{'s' * (len(of.neighbours) != 1)}"
-    yield f"  {0.0 - lowered:>+9.4f}  taken by {above} of them, picked before it"
-    line = f"; the lowest that was kept has {of.threshold:.4f}" if of.threshold is not None else ""
-    yield f"  {row['selection_score']:>9.4f}  selection score{line}"
-    if not of.reconciled:
-        yield "             (the sum of the messages differs: scores and graph are not of one run)"
+    support = sum(n.support_received for n in neighbours)
+    suppression = sum(n.suppression_received for n in neighbours)
+    suppressors = sum(n.suppression_received > 0 for n in neighbours)
+    threshold = f"; threshold {explanation.threshold:.4f}" if explanation.threshold is not None else ""
+    yield f"  {support:>+9.4f}  support received from {_count(len(neighbours), 'neighbour')}"
+    earlier = f"{_count(suppressors, 'neighbour')} picked earlier"
+    yield f"  {0.0 - suppression:>+9.4f}  suppression received from {earlier}"
+    yield f"  {selection:>9.4f}  selection score{threshold}"
+    if not explanation.reconciled:
+        yield "             (differs from the sum of the messages: graph and scores are from different runs)"
 
 
-def _neighbours(of: Explained) -> Iterator[str]:
-    if not of.neighbours:
+def _format_neighbours(explanation: Explanation) -> Iterator[str]:
+    if not explanation.neighbours:
         return
     yield ""
     yield "  neighbours, nearest first"
-    yield "   distance  cosine  selection   gave it  took from it  lost to it  kept  uid and caption"
-    for n in of.neighbours[:_SHOWN]:
-        yield f"  {_row(n)}{'   <- suppressed it most' if of.suppressed_by is n else ''}"
-    if len(of.neighbours) > _SHOWN:
-        yield f"   and {len(of.neighbours) - _SHOWN} more"
-    yield ""
-    by = of.suppressed_by
-    yield f"  suppressed by   {f'{plain(by.uid)}, by {by.lowered:.4f}' if by else 'nobody'}"
-    taken = of.suppressed
-    told = ", ".join(f"{plain(n.uid)} by {n.lowers:.4f}" for n in taken[:5]) + (
-        " …" if len(taken) > 5 else ""
+    yield (
+        "   distance  cosine  selection   support  suppression received  suppression sent  kept  "
+        "uid and caption"
     )
-    yield f"  it suppressed   {told or 'nobody'}"
+    for neighbour in explanation.neighbours[:_MAX_NEIGHBOURS]:
+        mark = "   <- strongest suppressor" if explanation.suppressed_by is neighbour else ""
+        yield f"  {_format_neighbour(neighbour)}{mark}"
+    if len(explanation.neighbours) > _MAX_NEIGHBOURS:
+        yield f"   and {len(explanation.neighbours) - _MAX_NEIGHBOURS} more"
+    yield ""
+    by = explanation.suppressed_by
+    suppressed = ", ".join(
+        f"{printable(n.uid)} by {n.suppression_sent:.4f}" for n in explanation.suppressed[:_MAX_SUPPRESSED]
+    )
+    if len(explanation.suppressed) > _MAX_SUPPRESSED:
+        suppressed += " …"
+    suppressor = f"{printable(by.uid)}, by {by.suppression_received:.4f}" if by else "none"
+    yield f"  suppressed by   {suppressor}"
+    yield f"  suppresses      {suppressed or 'none'}"
 
 
-def _row(n: Neighbour) -> str:
+def _format_neighbour(n: Neighbour) -> str:
     score = f"{n.selection_score:>9.4f}" if n.selection_score is not None else f"{CUT_OFF:>9}"
     return (
-        f"{n.distance:>9.4f}  {n.cosine:>6.3f}  {score}  {n.raised:>8.4f}  {n.lowered:>12.4f}  {n.lowers:>10.4f}  "
-        f"{'yes' if n.kept else 'no':<4}  {plain(n.uid, 36)}  {plain(n.caption, 50)}"
+        f"{n.distance:>9.4f}  {n.cosine:>6.3f}  {score}  {n.support_received:>8.4f}  "
+        f"{n.suppression_received:>20.4f}  {n.suppression_sent:>16.4f}  {'yes' if n.kept else 'no':<4}  "
+        f"{printable(n.uid, 36)}  {printable(n.caption, 50)}"
     )
 
 
-def _up(fraction: float | None) -> str:
-    """A fraction rounded up to four digits: a budget of it keeps the sample."""
-    return "-" if fraction is None else f"{-(-fraction * 10_000 // 1) / 10_000:.4f}"
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _round_up(fraction: float) -> str:
+    """A fraction rounded up to four digits, so that a budget of the number shown keeps the sample."""
+    return f"{-(-fraction * 10_000 // 1) / 10_000:.4f}"

@@ -1,7 +1,8 @@
-"""A run's artifacts -> `ReportData`.
+"""Reads a run's artifacts and returns what the page shows.
 
-Decisions are streamed part by part; embeddings are read for a seeded sample of rows; pictures for
-the few that are shown. The books are checked once more on the way: every embedded sample is kept or dropped.
+Decisions are streamed part by part, embeddings are read for a random sample of rows, and images for
+the few samples that are shown. Sample counts are checked once more on the way: every embedded sample
+is kept or dropped.
 """
 
 import platform
@@ -13,76 +14,63 @@ import numpy as np
 from d2prune import store
 from d2prune.parts import files
 from d2prune.parts.reader import Parts
-from d2prune.report import formatting, metrics
-from d2prune.report.coverage import ask, curves, fraction_rows, measures
-from d2prune.report.data import FlowStep, Loss, Metric, ReportData, ReportParams, RunRecord
-from d2prune.report.galleries import show
-from d2prune.report.pool_sample import read_sample
-from d2prune.report.summary import rejects
-from d2prune.report.tally import COLUMNS, CUT_OFF, Tally, bin_edges
+from d2prune.report import coverage, formatting, metrics
+from d2prune.report.galleries import build_galleries
+from d2prune.report.outcome import CUT_OFF, REASON_MEANINGS
+from d2prune.report.page_data import FlowStep, Metric, ReasonCount, ReportData
+from d2prune.report.random_sample import RandomSample, read_random_sample
+from d2prune.report.record import ReportParams, RunRecord
+from d2prune.report.summary import count_rejected
+from d2prune.report.tally import COLUMNS, Tally, bin_edges
 from d2prune.store import artifacts
 from d2prune.version import __version__
+
+_PACKAGES = ("numpy", "pyarrow", "numba", "torch", "open_clip_torch", "ray", "pillow")
 
 
 def collect(record: RunRecord, params: ReportParams) -> ReportData:
     """Read what the page shows.
 
     Raises:
-        BooksError: the artifacts do not belong together.
+        BooksError: the artifacts belong to different runs.
         InfrastructureError: an artifact cannot be read.
     """
     pool = Parts(record.work_dir, {"embed": record.embed.units, "select": record.select.units})
     pool.check_aligned(files.DECISIONS)
-    sample = read_sample(pool, record, params)
-    tally = Tally(
-        bin_edges(sample.difficulty_N),
-        bin_edges(sample.selection_N),
-        max(params.gallery, 1),
-        record.score_offset,
-    )
-    for start, table in pool.read_all(files.DECISIONS, COLUMNS):
-        tally.add(start, table)
-    counters = record.embed.counters
-    dropped = tally.samples - tally.kept
-    artifacts.balance("report", counters.get("embedded", len(pool)), {"kept": tally.kept, "dropped": dropped})
+    sample = read_random_sample(pool, record, params)
+    tally = _count_decisions(pool, record, sample, params)
 
-    label_N, centres = metrics.k_means(
-        sample.points_ND, metrics.cluster_count(len(sample), params.clusters), params.seed
-    )
-    galleries, clusters = show(pool, record, sample, tally, (label_N, centres), params)
-    points, variance = metrics.pca_map(sample.points_ND)
-    drawn = np.sort(np.random.default_rng(params.seed).permutation(len(sample))[: params.map_points])
+    n_clusters = metrics.cluster_count(len(sample), params.clusters)
+    clustering = metrics.cluster(sample.points_ND, n_clusters, params.seed)
+    galleries, clusters = build_galleries(pool, record, sample, tally, clustering, params)
+    map_points, map_variance = metrics.pca_map(sample.points_ND)
+    on_map = np.sort(np.random.default_rng(params.seed).permutation(len(sample))[: params.map_points])
     fraction = tally.kept / tally.samples if tally.samples else 0.0
-    pool_mean, kept_mean = tally.mean_difficulty()
-    asked = ask(sample, params.queries, params.seed)
-    ranked = curves(sample, record.score_name, asked, params.seed)
-    rows = measures(sample, asked, params.seed)
+    queries = coverage.draw_queries(sample, params.queries, params.seed)
+    curves = coverage.curves(sample, record.score_name, queries, params.seed)
+    written = record.written
     return ReportData(
         title=f"d2prune kept {tally.kept:,} of {tally.samples:,} samples",
-        lead=_lead(record, tally, pool_mean, kept_mean),
-        headline=_headline(record, tally, pool_mean, kept_mean),
+        lead=_lead(record, tally),
+        headline=_headline(record, tally),
         flow=_flow(record, tally),
-        losses=_losses(record, tally),
+        reasons=_reasons(record, tally),
         score_label=record.score_name,
+        method=record.method,
         difficulty=tally.histogram("difficulty"),
         selection=tally.histogram("selection_score"),
-        threshold=tally.threshold if np.isfinite(tally.threshold) and dropped else None,
-        map_points=points[drawn],
-        map_kept=sample.kept_N[drawn],
-        map_variance=variance,
+        threshold=tally.threshold if 0 < tally.kept < tally.samples else None,
+        map_points=map_points[on_map],
+        map_kept=sample.kept_N[on_map],
+        map_variance=map_variance,
         clusters=clusters,
         galleries=galleries,
         metrics=(
-            Metric(
-                f"Mean {record.score_name}",
-                "the score the filter starts from, over all samples",
-                formatting.number(pool_mean),
-                formatting.number(kept_mean),
-            ),
-            *rows,
+            _mean_score(record, tally),
+            *coverage.compare_with_random(sample, queries, params.seed),
         ),
-        curves=ranked,
-        fraction_rows=fraction_rows(ranked, tally.samples, fraction),
+        curves=curves,
+        fraction_rows=coverage.fraction_rows(curves, tally.samples, fraction),
         fraction=fraction,
         embedded=tally.samples,
         sampled=len(sample),
@@ -90,97 +78,101 @@ def collect(record: RunRecord, params: ReportParams) -> ReportData:
         timings=_timings(record, tally),
         parameters=_parameters(record),
         versions=_versions(),
-        output=_output(record),
-        train_command=record.written.train_command if record.written else "",
-        reshard_command=record.written.reshard_command if record.written else "",
-        has_pictures=record.has_pictures,
+        locations=_locations(record),
+        train_command=written.train_command if written else "",
+        reshard_command=written.reshard_command if written else "",
+        has_images=record.has_images,
     )
 
 
-def _lead(record: RunRecord, tally: Tally, pool_mean: float, kept_mean: float) -> str:
+def _count_decisions(pool: Parts, record: RunRecord, sample: RandomSample, params: ReportParams) -> Tally:
+    """Tally every decision; the random sample gives the histograms their edges."""
+    tally = Tally(
+        bin_edges(sample.score_N), bin_edges(sample.selection_N), max(params.gallery, 1), record.score_offset
+    )
+    for start, table in pool.read_all(files.DECISIONS, COLUMNS):
+        tally.add(start, table)
+    counts = {"kept": tally.kept, "dropped": tally.samples - tally.kept}
+    artifacts.balance("report", record.embed.counters.get("embedded", len(pool)), counts)
+    return tally
+
+
+def _lead(record: RunRecord, tally: Tally) -> str:
     read = record.embed.counters.get("read", tally.samples)
     share = formatting.percent(tally.kept / tally.samples if tally.samples else None)
+    pool_mean, kept_mean = (formatting.number(mean) for mean in tally.mean_score())
     return (
-        f"Of {read:,} samples read, {tally.samples:,} could be embedded and {tally.kept:,} of these ({share}) "
-        f"were kept. The kept ones have a mean {record.score_name} of {formatting.number(kept_mean)}, "
-        f"the whole pool {formatting.number(pool_mean)}."
+        f"Of {read:,} samples read, {tally.samples:,} were embedded; {tally.kept:,} of these ({share}) were "
+        f"kept. The mean {record.score_name} is {kept_mean} for the kept samples, and {pool_mean} for the "
+        "pool."
     )
 
 
-def _headline(
-    record: RunRecord, tally: Tally, pool_mean: float, kept_mean: float
-) -> tuple[tuple[str, str, str], ...]:
+def _headline(record: RunRecord, tally: Tally) -> tuple[tuple[str, str, str], ...]:
     counters = record.embed.counters
-    facts = record.graph.facts
     share = formatting.percent(tally.kept / (tally.samples or 1))
+    pool_mean, kept_mean = (formatting.number(mean) for mean in tally.mean_score())
+    recall, low, high = (
+        formatting.number(record.graph.facts.get(name)) for name in ("recall", "recall_low", "recall_high")
+    )
     cards = [
         (
             "Samples read",
             f"{counters.get('read', tally.samples):,}",
             f"{counters.get('rejected', 0):,} rejected",
         ),
-        (
-            "Kept",
-            f"{tally.kept:,}",
-            f"{share} of {tally.samples:,} embedded",
-        ),
-        (
-            f"Mean {record.score_name}",
-            formatting.number(kept_mean),
-            f"kept; whole pool {formatting.number(pool_mean)}",
-        ),
-        (
-            "Graph recall",
-            formatting.number(facts.get("recall")),
-            f"{formatting.number(facts.get('recall_low'))} to {formatting.number(facts.get('recall_high'))}, 95\u00a0% interval",
-        ),
+        ("Kept", f"{tally.kept:,}", f"{share} of {tally.samples:,} embedded"),
+        (f"Mean {record.score_name}", kept_mean, f"kept samples; pool: {pool_mean}"),
+        ("Graph recall", recall, f"95% interval {low} to {high}"),
     ]
-    if record.written and record.has_pictures:
+    if record.written and record.has_images:
         cards.append(("Shards written", f"{record.written.shards:,}", f"{record.written.samples:,} samples"))
     elif record.written:
         cards.append(("Subset written", f"{record.written.samples:,}", "samples; no tars yet"))
     return tuple(cards)
 
 
+def _mean_score(record: RunRecord, tally: Tally) -> Metric:
+    pool_mean, kept_mean = (formatting.number(mean) for mean in tally.mean_score())
+    name = record.score_name
+    return Metric(f"Mean {name}", "the score the filter starts from, over all samples", pool_mean, kept_mean)
+
+
 def _flow(record: RunRecord, tally: Tally) -> tuple[FlowStep, ...]:
     counters = record.embed.counters
-    rejected = counters.get("rejected", 0)
-    cut = tally.reasons.get(CUT_OFF, 0)
-    steps = [
-        FlowStep("Read", counters.get("read", tally.samples + rejected)),
-        FlowStep("Embedded", tally.samples, rejected, "rejected"),
-    ]
-    if filtered := counters.get("filtered", 0):
-        steps.insert(1, FlowStep("Past the filters", steps[0].count - filtered, filtered, "filtered"))
-    if cut:
-        steps.append(FlowStep("Past the cut-off", tally.samples - cut, cut, "cut off"))
-    steps.append(FlowStep("Kept", tally.kept, tally.samples - cut - tally.kept, "below the budget"))
+    rejected, filtered = counters.get("rejected", 0), counters.get("filtered", 0)
+    cut_off = tally.reasons.get(CUT_OFF, 0)
+    read = counters.get("read", tally.samples + rejected)
+    steps = [FlowStep("Read", read)]
+    if filtered:
+        steps.append(FlowStep("Passed the filters", read - filtered, filtered, "filtered"))
+    steps.append(FlowStep("Embedded", tally.samples, rejected, "rejected"))
+    if cut_off:
+        steps.append(FlowStep("Passed the cut-off", tally.samples - cut_off, cut_off, "cut off"))
+    steps.append(FlowStep("Kept", tally.kept, tally.samples - cut_off - tally.kept, "below the threshold"))
     if record.written:
         written = record.written.samples
         steps.append(FlowStep("Written", written, max(tally.kept - written, 0), "not written"))
     return tuple(steps)
 
 
-def _losses(record: RunRecord, tally: Tally) -> tuple[Loss, ...]:
-    found = [
-        Loss("embed", reason, count, formatting.MEANINGS.get(reason, ""))
-        for reason, count in rejects(record).items()
+def _reasons(record: RunRecord, tally: Tally) -> tuple[ReasonCount, ...]:
+    counts = [("embed", reason, count) for reason, count in count_rejected(record.embed).items()]
+    counts += [
+        ("select", reason, count) for reason, count in sorted(tally.reasons.items()) if reason != "kept"
     ]
-    found += [
-        Loss("select", reason, count, formatting.MEANINGS.get(reason, ""))
-        for reason, count in sorted(tally.reasons.items())
-        if reason != "kept"
-    ]
-    return tuple(found)
+    return tuple(
+        ReasonCount(stage, reason, count, REASON_MEANINGS.get(reason, "")) for stage, reason, count in counts
+    )
 
 
 def _graph(record: RunRecord) -> tuple[tuple[str, str], ...]:
-    # Counted over units, not measured once: a graph made of parts has no single place for it.
+    # The number of edges is a counter, summed over the units; the rest are facts of the artifact.
     facts = {**record.graph.counters, **record.graph.facts}
     names = (
         ("n_neighbors", "Neighbours per sample (k)"),
         ("edges", "Edges"),
-        ("nlist", "Lists of the index (nlist)"),
+        ("nlist", "Index lists (nlist)"),
         ("nprobe", "Lists searched per sample (nprobe)"),
     )
     rows = [(f"Recall@{facts.get('n_neighbors', 'k')}", formatting.recall(facts))]
@@ -189,7 +181,7 @@ def _graph(record: RunRecord) -> tuple[tuple[str, str], ...]:
 
 
 def _timings(record: RunRecord, tally: Tally) -> tuple[tuple[str, str, str], ...]:
-    work = {
+    samples = {
         "embed": record.embed.counters.get("read", tally.samples),
         "graph": tally.samples,
         "rank": tally.samples,
@@ -200,25 +192,24 @@ def _timings(record: RunRecord, tally: Tally) -> tuple[tuple[str, str, str], ...
         (
             stage,
             formatting.duration(seconds),
-            f"{work[stage] / seconds:,.0f} samples/s" if stage in work and seconds > 0 else formatting.DASH,
+            f"{samples[stage] / seconds:,.0f} samples/s"
+            if stage in samples and seconds > 0
+            else formatting.DASH,
         )
         for stage, seconds in record.timings.items()
     )
 
 
 def _parameters(record: RunRecord) -> tuple[tuple[str, tuple[tuple[str, str], ...]], ...]:
-    given = record.parameters
-    if given is None:
-        given = {manifest.stage: manifest.params for manifest in (record.embed, record.graph, record.select)}
     return tuple(
         (stage, tuple((name, formatting.parameter(value)) for name, value in sorted(values.items())))
-        for stage, values in given.items()
+        for stage, values in record.parameters.items()
     )
 
 
 def _versions() -> tuple[tuple[str, str], ...]:
     found = [("d2prune", __version__), ("python", platform.python_version())]
-    for name in ("numpy", "pyarrow", "numba", "torch", "open_clip_torch", "ray", "pillow"):
+    for name in _PACKAGES:
         try:
             found.append((name, metadata.version(name)))
         except metadata.PackageNotFoundError:
@@ -226,15 +217,15 @@ def _versions() -> tuple[tuple[str, str], ...]:
     return tuple(found)
 
 
-def _output(record: RunRecord) -> tuple[tuple[str, str], ...]:
-    rows = [("Artifacts", store.redact(record.work_dir))]
+def _locations(record: RunRecord) -> tuple[tuple[str, str], ...]:
+    work_dir = store.redact(record.work_dir)
+    rows = [("Artifacts", work_dir)]
     if record.written:
-        rows.insert(0, ("Shards" if record.has_pictures else "Subset", store.redact(record.written.url)))
-    place = shlex.quote(store.redact(record.work_dir))
+        rows.insert(0, ("Shards" if record.has_images else "Subset", store.redact(record.written.url)))
     rows += [
-        ("Why was one dropped?", f"d2prune explain {place} UID"),
-        ("Look at all of them", f"d2prune explore {place}"),
-        ("Try other settings", "d2prune sweep --config run.yaml --fractions 0.1,0.3,0.5"),
+        ("Explain a decision", f"d2prune explain {shlex.quote(work_dir)} UID"),
+        ("Explore all samples", f"d2prune explore {shlex.quote(work_dir)}"),
+        ("Compare other settings", "d2prune sweep --config run.yaml --fractions 0.1,0.3,0.5"),
     ]
     rows += [(f"{m.stage} artifact", m.fingerprint) for m in (record.embed, record.graph, record.select)]
     return tuple(rows)

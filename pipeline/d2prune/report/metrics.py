@@ -1,63 +1,22 @@
 """Measures of a sample of the pool, as pure functions of arrays: coverage, diversity, clusters, a 2-D map.
 
-Vectors are unit-norm, distances Euclidean (0: the same direction; 2: opposite). Everything random
-takes a seed, and the largest temporaries are
-the distances of the queries (80 MB for 2,000 of 10,000) and a block of them.
+N points, Q queries, D dimensions, C clusters, F fractions. Vectors are unit-norm and distances
+Euclidean: 0 for equal directions, 2 for opposite ones. The largest temporary is the matrix of query
+distances (80 MB for 2,000 queries and 10,000 points). Everything random takes a seed.
 """
-
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-_BLOCK_ELEMENTS = 16_000_000
+from d2prune.knn.quantiser import Quantiser, train
+
 NEAR_DUPLICATE = 0.95
 """Cosine similarity from which two samples count as near-duplicates."""
+_BLOCK_ELEMENTS = 16_000_000
+_SAMPLES_PER_CLUSTER = 25
+_KMEANS_ITERATIONS = 25
 
 Floats = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class FlagShare:
-    """How flagged samples fared: what share of them was dropped, beside the share of all samples."""
-
-    flagged: int
-    flagged_dropped: int
-    samples: int
-    dropped: int
-
-    @property
-    def share_flagged(self) -> float:
-        """Dropped share of the flagged, in [0, 1]; nan where none is flagged."""
-        return self.flagged_dropped / self.flagged if self.flagged else float("nan")
-
-    @property
-    def share_all(self) -> float:
-        """Dropped share of all samples, in [0, 1]; nan where there is none."""
-        return self.dropped / self.samples if self.samples else float("nan")
-
-
-def flag_share(uids: Sequence[str], kept: NDArray[np.bool_], flagged: Collection[str]) -> FlagShare:
-    """Count how many of the flagged samples were dropped.
-
-    Args:
-        uids: N uids of embedded samples.
-        kept: bool [N].
-        flagged: uids of interest, for instance planted mismatches; those that are not in `uids` are
-            not counted.
-    """
-    names = frozenset(flagged)
-    hit = np.fromiter((uid in names for uid in uids), dtype=bool, count=len(uids))
-    return FlagShare(int(hit.sum()), int((hit & ~kept).sum()), len(uids), int((~kept).sum()))
-
-
-def join_features(image_ND: NDArray[np.float16], text_ND: NDArray[np.float16], features: str) -> Floats:
-    """The vectors distances are measured on, unit-norm float32 [N, D] or, for `image+text`, [N, 2 D]."""
-    chosen = {"image": (image_ND,), "text": (text_ND,), "image+text": (image_ND, text_ND)}[features]
-    joined = np.concatenate([part.astype(np.float32) for part in chosen], axis=1)
-    norms = np.linalg.norm(joined, axis=1, keepdims=True)
-    return np.asarray(joined / np.maximum(norms, 1e-12), dtype=np.float32)
 
 
 def distances(queries_QD: Floats, points_ND: Floats) -> Floats:
@@ -69,16 +28,15 @@ def distances(queries_QD: Floats, points_ND: Floats) -> Floats:
     return np.asarray(np.sqrt(out_QN, out=out_QN), dtype=np.float32)
 
 
-def nearest_by_fraction(
-    near_QN: Floats, queries_Q: NDArray[np.int64], order_N: NDArray[np.int64], sizes_F: NDArray[np.int64]
+def coverage_gaps(
+    distances_QN: Floats, queries_Q: NDArray[np.int64], order_N: NDArray[np.int64], sizes_F: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """Coverage: mean distance of the queries to the nearest of the first m points of an order.
+    """Mean distance of the queries to the nearest of the first m points of an order, for several m.
 
     Args:
-        near_QN: float32 [Q, N], `distances` of the queries to all points: the same for every order
-            that is compared.
+        distances_QN: `distances` of the queries to all points.
         queries_Q: which points the queries are.
-        order_N: a permutation: who is kept first.
+        order_N: a permutation of the points, the first to be kept first.
         sizes_F: ascending m >= 1, the last at most N.
 
     Returns:
@@ -93,41 +51,45 @@ def nearest_by_fraction(
     rank_N[order_N] = np.arange(len(order_N))
     step = max(1, _BLOCK_ELEMENTS // max(last, 1))
     for first in range(0, len(queries_Q), step):
-        ordered_QN = near_QN[first : first + step, order_N[:last]]
-        own = rank_N[queries_Q[first : first + step]]
-        # The distance of a vector to itself comes out as 1e-4 in float32, not 0.
-        ordered_QN[np.flatnonzero(own < last), own[own < last]] = 0
-        total_F += np.minimum.accumulate(np.minimum.reduceat(ordered_QN, starts_F, axis=1), axis=1).sum(
-            axis=0
-        )
+        ordered_QN = distances_QN[first : first + step, order_N[:last]]
+        rank_Q = rank_N[queries_Q[first : first + step]]
+        # In float32 the distance of a vector to itself is about 1e-4, not 0.
+        ordered_QN[np.flatnonzero(rank_Q < last), rank_Q[rank_Q < last]] = 0
+        nearest_QF = np.minimum.accumulate(np.minimum.reduceat(ordered_QN, starts_F, axis=1), axis=1)
+        total_F += nearest_QF.sum(axis=0)
     return total_F / len(queries_Q)
 
 
-def nearest_other(near_QN: Floats, queries_Q: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Distance of each query to its nearest other point, float64 [Q]; inf where it is alone; arguments as above."""
-    rows = np.arange(len(queries_Q))
-    own = near_QN[rows, queries_Q]
-    near_QN[rows, queries_Q] = np.inf
-    nearest = near_QN.min(axis=1, initial=np.inf).astype(np.float64)
-    near_QN[rows, queries_Q] = own
-    return np.asarray(nearest)
+def nearest_other(distances_QN: Floats, queries_Q: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Distance of each query to its nearest other point, float64 [Q]; inf if there is no other point.
+
+    Args:
+        distances_QN: `distances` of the queries to all points.
+        queries_Q: which points the queries are.
+    """
+    row_Q = np.arange(len(queries_Q))
+    to_self_Q = distances_QN[row_Q, queries_Q]
+    distances_QN[row_Q, queries_Q] = np.inf
+    nearest_Q = distances_QN.min(axis=1, initial=np.inf).astype(np.float64)
+    distances_QN[row_Q, queries_Q] = to_self_Q
+    return np.asarray(nearest_Q)
 
 
 def near_duplicate_share(nearest_Q: NDArray[np.float64]) -> float:
-    """Share of samples whose nearest other sample is a near-duplicate; nan where there is none."""
+    """Share of samples whose nearest other sample is a near-duplicate; nan if there are none."""
     return float((nearest_Q <= np.sqrt(2 - 2 * NEAR_DUPLICATE)).mean()) if len(nearest_Q) else float("nan")
 
 
 def effective_directions(points_ND: Floats) -> float:
     """Diversity: the Vendi score of order 1 (Friedman & Dieng 2023) with cosine similarity.
 
-    exp of the entropy of the eigenvalues of X^T X / N: 1 where all vectors are the same, D where
+    The exponential of the entropy of the eigenvalues of X^T X / N: 1 if all vectors are equal, D if
     they spread evenly.
     """
     if not len(points_ND):
         return float("nan")
     wide_ND = points_ND.astype(np.float64)
-    # The very same array on both sides: then half of the products are enough.
+    # With the same array on both sides, BLAS computes only half of the products.
     values = np.linalg.eigvalsh(wide_ND.T @ wide_ND / len(points_ND))
     values = values[values > 1e-12]
     values /= values.sum()
@@ -138,8 +100,8 @@ def pca_map(points_ND: Floats) -> tuple[Floats, tuple[float, float]]:
     """The first two principal components.
 
     Returns:
-        float32 [N, 2], and the share of the variance each carries. Signs are fixed: the largest
-        loading is positive.
+        float32 [N, 2], and the share of the variance along each component. Signs are fixed: the
+        largest loading is positive.
     """
     if len(points_ND) < 2:
         return np.zeros((len(points_ND), 2), np.float32), (0.0, 0.0)
@@ -154,50 +116,34 @@ def pca_map(points_ND: Floats) -> tuple[Floats, tuple[float, float]]:
 
 
 def cluster_count(samples: int, most: int) -> int:
-    """Few enough that each holds about 25 samples."""
-    return int(np.clip(samples // 25, 1, max(most, 1)))
+    """Number of clusters: about one per 25 samples, at most `most`."""
+    return int(np.clip(samples // _SAMPLES_PER_CLUSTER, 1, max(most, 1)))
 
 
-def k_means(
-    points_ND: Floats, clusters: int, seed: int, rounds: int = 25
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Spherical k-means with k-means++ starts.
+def cluster(points_ND: Floats, n_clusters: int, seed: int) -> tuple[NDArray[np.int64], Floats]:
+    """Cluster with the graph's k-means.
 
     Args:
-        points_ND: float32 [N, D], unit-norm, N >= 1.
-        clusters: at most N.
-        seed: of the starts.
-        rounds: at most; it stops when nothing moves.
+        points_ND: float32 [N, D], contiguous.
+        n_clusters: C, 1 <= C <= N.
+        seed: chooses the first centroids.
 
     Returns:
-        int64 [N], the cluster of each point, and unit-norm float32 [C, D] centroids. A cluster may
-        stay empty.
+        int64 [N], the cluster of each point, and float32 [C, D] centroids. A cluster may be empty.
     """
-    rng = np.random.default_rng(seed)
-    centres = points_ND[[int(rng.integers(len(points_ND)))]]
-    nearest_N = np.maximum(2 - 2 * (points_ND @ centres[0]), 0).astype(np.float64)
-    for _ in range(1, min(clusters, len(points_ND))):
-        total = nearest_N.sum()
-        if total <= 1e-9:
-            break
-        chosen = int(np.searchsorted(np.cumsum(nearest_N), rng.random() * total))
-        centres = np.vstack([centres, points_ND[min(chosen, len(points_ND) - 1)]])
-        nearest_N = np.minimum(nearest_N, np.maximum(2 - 2 * (points_ND @ centres[-1]), 0))
-    label_N = np.full(len(points_ND), -1, np.int64)
-    for _ in range(rounds):
-        before, label_N = label_N, np.asarray((points_ND @ centres.T).argmax(axis=1), dtype=np.int64)
-        if np.array_equal(before, label_N):
-            break
-        for cluster in np.unique(label_N):
-            mean = points_ND[label_N == cluster].sum(axis=0)
-            centres[cluster] = mean / max(float(np.linalg.norm(mean)), 1e-12)
-    return label_N, centres
+    centroids_CD = train(points_ND, n_clusters, seed, _KMEANS_ITERATIONS)
+    return nearest_centroids(points_ND, centroids_CD), centroids_CD
+
+
+def nearest_centroids(points_ND: Floats, centroids_CD: Floats) -> NDArray[np.int64]:
+    """The centroid nearest to each point, int64 [N]; ties go to the lower one."""
+    return Quantiser(centroids_CD).nearest(points_ND, 1).positions[:, 0]
 
 
 def cluster_shares(label_N: NDArray[np.int64], kept_N: NDArray[np.bool_]) -> list[tuple[int, int, float]]:
-    """(cluster, samples, kept share) of every cluster that has any, the lowest kept share first."""
+    """(cluster, samples, kept share) of every cluster that is not empty, the lowest kept share first."""
     rows = [
-        (int(cluster), int((label_N == cluster).sum()), float(kept_N[label_N == cluster].mean()))
-        for cluster in np.unique(label_N)
+        (int(label), int((label_N == label).sum()), float(kept_N[label_N == label].mean()))
+        for label in np.unique(label_N)
     ]
     return sorted(rows, key=lambda row: (row[2], row[0]))

@@ -1,7 +1,7 @@
-"""`ReportData` -> one HTML page that needs nothing else: styles, charts and pictures are inside, no script at all.
+"""Renders `ReportData` as one self-contained HTML page: styles, charts and images are inline, no scripts.
 
-Everything is escaped by jinja2; a Content-Security-Policy in the page forbids requests and scripts
-besides, in case something hostile in a caption ever found a way through.
+jinja2 escapes everything. A Content-Security-Policy in the page also forbids scripts and requests, in
+case a hostile caption ever gets past the escaping.
 """
 
 from functools import cache
@@ -11,13 +11,13 @@ import jinja2
 from markupsafe import Markup
 
 from d2prune.report import formatting, plots
-from d2prune.report.data import ReportData
+from d2prune.report.page_data import ReportData
 
 _FOLDER = Path(__file__).parent
 
 
 @cache
-def _template() -> jinja2.Template:
+def _load_template() -> jinja2.Template:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_FOLDER),
         autoescape=True,
@@ -32,16 +32,16 @@ def _template() -> jinja2.Template:
 
 
 def render(data: ReportData) -> str:
-    """The page as HTML. Equal data give equal text."""
+    """The page as HTML; equal data give equal text."""
     styles = Markup((_FOLDER / "page.css").read_text(encoding="utf-8"))
-    return _template().render(data=data, styles=styles, charts=_charts(data))
+    return _load_template().render(data=data, styles=styles, charts=_draw_charts(data))
 
 
-def _charts(data: ReportData) -> dict[str, Markup]:
+def _draw_charts(data: ReportData) -> dict[str, Markup]:
     charts = {
         "flow": plots.flow(data.flow),
         "difficulty": plots.histogram(
-            data.difficulty, f"{data.score_label}, kept and dropped", f"{data.score_label} (score, no unit)"
+            data.difficulty, f"{data.score_label}, kept and dropped", f"{data.score_label} (no unit)"
         ),
         "selection": plots.histogram(
             data.selection, "Selection score, kept and dropped", "selection score (no unit)", data.threshold
@@ -50,20 +50,20 @@ def _charts(data: ReportData) -> dict[str, Markup]:
     if len(data.map_points) > 2:
         first, second = data.map_variance
         labels = (f"component 1 ({first:.0%} of variance)", f"component 2 ({second:.0%})")
-        for side, shown in (("kept", data.map_kept), ("dropped", ~data.map_kept)):
-            charts[f"map_{side}"] = plots.scatter(data.map_points, shown, side, labels)
+        for outcome, shown in (("kept", data.map_kept), ("dropped", ~data.map_kept)):
+            charts[f"map_{outcome}"] = plots.scatter(data.map_points, shown, outcome, labels)
     if data.curves:
         charts["score_curve"] = plots.lines(
             [(curve.label, curve.fraction, curve.mean_score) for curve in data.curves],
-            f"Mean {data.score_label} of the kept against the fraction kept",
-            "fraction kept (%)",
-            f"mean {data.score_label} of the kept (no unit)",
+            f"Mean {data.score_label} of the kept samples against the fraction kept",
+            "fraction kept",
+            f"mean {data.score_label} of the kept samples",
             data.fraction,
         )
         charts["coverage_curve"] = plots.lines(
             [(curve.label, curve.fraction, curve.coverage) for curve in data.curves],
             "Coverage gap against the fraction kept",
-            "fraction kept (%)",
+            "fraction kept",
             "coverage gap (distance, 0 to 2)",
             data.fraction,
         )

@@ -1,8 +1,8 @@
 """Charts as inline SVG: small pure functions of arrays that return markup.
 
-Every chart is 400 units wide, so that its text stays legible when a phone scales it down; colours
-come from the page's classes (`kept`, `dropped`, `other`), which are safe for colour-blind readers
-and follow light and dark. Coordinates have one decimal, so equal data give equal text.
+Every chart is 400 units wide, so its text stays legible when a phone scales it down. Colours come
+from the page's classes (`kept`, `dropped`, `other`); they suit colour-blind readers and light and
+dark mode. Coordinates have one decimal, so equal data give equal text.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,16 +13,16 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from d2prune.report.data import FlowStep, Histogram
+from d2prune.report.page_data import FlowStep, Histogram
 
 WIDTH = 400
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 20, 28, 46
-# Characters that fit under a chart; a score may have any name.
-_LABEL = 48
+# Characters that fit under a chart; a score's name can be of any length.
+_MAX_LABEL_LENGTH = 48
 
 
 def nice_ticks(low: float, high: float, wanted: int = 5) -> list[float]:
-    """Round numbers inside [low, high], about `wanted` of them."""
+    """About `wanted` round numbers in [low, high]."""
     span = high - low
     if not np.isfinite(span) or span <= 0:
         return [low]
@@ -33,7 +33,7 @@ def nice_ticks(low: float, high: float, wanted: int = 5) -> list[float]:
 
 
 def short(value: float) -> str:
-    """A number for an axis: 1200 -> 1.2k, 0.05 -> 0.05."""
+    """A number as an axis shows it: 1200 is 1.2k, 0.05 stays 0.05."""
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
             return f"{value / size:.3g}{unit}"
@@ -42,23 +42,23 @@ def short(value: float) -> str:
 
 @dataclass(frozen=True)
 class Axes:
-    """Maps data to the drawing area of a chart of the given height."""
+    """Maps data values to coordinates of a chart; x and y are the (lowest, highest) values shown."""
 
     x: tuple[float, float]
     y: tuple[float, float]
     height: int
 
     def at_x(self, value: float) -> float:
-        """Horizontal position, in units of the drawing."""
+        """Horizontal coordinate of a value."""
         return _LEFT + (value - self.x[0]) / ((self.x[1] - self.x[0]) or 1) * (WIDTH - _LEFT - _RIGHT)
 
     def at_y(self, value: float) -> float:
-        """Vertical position, in units of the drawing."""
+        """Vertical coordinate of a value."""
         bottom = self.height - _BOTTOM
         return bottom - (value - self.y[0]) / ((self.y[1] - self.y[0]) or 1) * (bottom - _TOP)
 
     def frame(self, x_label: str, y_label: str, x_format: Callable[[float], str] = short) -> str:
-        """Grid, ticks and labels; the label of y stands above its axis, where it can be read without turning."""
+        """Grid, ticks and labels; the y label is above its axis, so that it is not rotated."""
         parts = []
         bottom = self.height - _BOTTOM
         for value in nice_ticks(*self.y):
@@ -73,18 +73,20 @@ class Axes:
             )
         parts.append(f'<line class="axis" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{bottom}" y2="{bottom}"/>')
         x_label, y_label = (
-            label if len(label) <= _LABEL else label[: _LABEL - 1] + "\u2026" for label in (x_label, y_label)
+            label if len(label) <= _MAX_LABEL_LENGTH else label[: _MAX_LABEL_LENGTH - 1] + "\u2026"
+            for label in (x_label, y_label)
         )
         middle = (_LEFT + WIDTH - _RIGHT) / 2
         parts.append(
-            f'<text class="label" x="{middle}" y="{self.height - 8}" text-anchor="middle">{escape(x_label)}</text>'
+            f'<text class="label" x="{middle}" y="{self.height - 8}" text-anchor="middle">'
+            f"{escape(x_label)}</text>"
         )
         parts.append(f'<text class="label" x="2" y="14">{escape(y_label)}</text>')
         return "".join(parts)
 
 
 def svg(name: str, description: str, height: int, body: str) -> Markup:
-    """The chart's shell: one image to assistive technology, told by `name` and `description`."""
+    """Wrap a chart so that assistive technology presents it as one image with a name and a description."""
     return Markup(
         f'<svg class="chart" viewBox="0 0 {WIDTH} {height}" role="img" '
         f'aria-label="{escape(name)}. {escape(description)}">{body}</svg>'
@@ -99,12 +101,12 @@ def histogram(data: Histogram, name: str, x_label: str, threshold: float | None 
     bars = {"kept": "", "dropped": ""}
     for left, right, kept, dropped in zip(data.edges, data.edges[1:], data.kept, data.dropped, strict=False):
         x, x_end = axes.at_x(left) + 0.4, axes.at_x(right) - 0.4
-        for side, low, high in (("kept", 0, kept), ("dropped", kept, kept + dropped)):
+        for outcome, low, high in (("kept", 0, kept), ("dropped", kept, kept + dropped)):
             if high > low:
                 y, y_end = axes.at_y(high), axes.at_y(low)
-                bars[side] += f"M{x:.1f} {y_end:.1f}V{y:.1f}H{x_end:.1f}V{y_end:.1f}z"
+                bars[outcome] += f"M{x:.1f} {y_end:.1f}V{y:.1f}H{x_end:.1f}V{y_end:.1f}z"
     body = axes.frame(x_label, "samples")
-    body += "".join(f'<path class="fill {side}" d="{path}"/>' for side, path in bars.items() if path)
+    body += "".join(f'<path class="fill {outcome}" d="{path}"/>' for outcome, path in bars.items() if path)
     if threshold is not None and axes.x[0] <= threshold <= axes.x[1]:
         x = axes.at_x(threshold)
         anchor, shift = ("end", -6) if x > WIDTH / 2 else ("start", 6)
@@ -118,7 +120,7 @@ def histogram(data: Histogram, name: str, x_label: str, threshold: float | None 
 
 
 def flow(steps: Sequence[FlowStep]) -> Markup:
-    """A bar for each stage, as wide as the samples that reached it; what was lost on the way is the hatched rest."""
+    """One bar per stage: its width is the samples that reached it, hatched the samples lost before it."""
     row, full = 66, WIDTH - 4
     largest = max((step.count for step in steps), default=0) or 1
     body, before = "", 0.0
@@ -130,28 +132,29 @@ def flow(steps: Sequence[FlowStep]) -> Markup:
             body += f'<path class="ribbon" d="M2 {y - row + 20}H{2 + before:.1f}L{2 + width:.1f} {y}H2z"/>'
         body += f'<rect class="fill kept" x="2" y="{y}" width="{width:.1f}" height="20" rx="2"/>'
         if step.lost:
-            body += f'<rect class="fill dropped" x="{2 + width:.1f}" y="{y}" width="{lost:.1f}" height="20" rx="2"/>'
+            body += f'<rect class="fill dropped" x="{2 + width:.1f}" y="{y}" width="{lost:.1f}" '
+            body += 'height="20" rx="2"/>'
             body += f'<text class="lost" x="{WIDTH - 2}" y="{y - 7}" text-anchor="end">'
             body += f"\u2212{step.lost:,} {escape(step.lost_label)}</text>"
         body += f'<text class="strong" x="2" y="{y - 7}">{escape(step.label)} '
         body += f'<tspan class="number">{step.count:,}</tspan></text>'
         before = width
-    told = "; ".join(
+    description = "; ".join(
         f"{step.label} {step.count:,}" + (f" ({step.lost:,} {step.lost_label})" if step.lost else "")
         for step in steps
     )
-    return svg("Flow of samples through the stages", told, 24 + len(steps) * row - row + 26, body)
+    return svg("Samples that reached each stage", description, 24 + len(steps) * row - row + 26, body)
 
 
 def scatter(
-    points_N2: NDArray[np.float32], shown_N: NDArray[np.bool_], side: str, labels: tuple[str, str]
+    points_N2: NDArray[np.float32], shown_N: NDArray[np.bool_], outcome: str, labels: tuple[str, str]
 ) -> Markup:
-    """Every point in a quiet grey, those of one side over them in its colour.
+    """Draw all points in grey, and on top those with one outcome in its colour.
 
     Args:
         points_N2: float32 [N, 2].
-        shown_N: bool [N], which points belong to `side`.
-        side: `kept` or `dropped`.
+        shown_N: bool [N], which points have that outcome.
+        outcome: `kept` or `dropped`.
         labels: of the two axes.
     """
     height = 330
@@ -163,13 +166,13 @@ def scatter(
         height,
     )
     body = axes.frame(*labels)
-    for style, chosen in (("other", ~shown_N), (side, shown_N)):
-        # A line of no length with round ends is a dot, in a third of the text of a circle.
+    for style, chosen in (("other", ~shown_N), (outcome, shown_N)):
+        # A line of length 0 with round ends is a dot, in a third of the bytes of a circle.
         dots = "".join(f"M{axes.at_x(x):.1f} {axes.at_y(y):.1f}h0" for x, y in points_N2[chosen])
         body += f'<path class="dots {style}" d="{dots}"/>' if dots else ""
     return svg(
-        f"Map of {side} samples",
-        f"{int(shown_N.sum()):,} of {len(points_N2):,} points are {side}",
+        f"Map of {outcome} samples",
+        f"{int(shown_N.sum()):,} of {len(points_N2):,} points are {outcome}",
         height,
         body,
     )
@@ -182,14 +185,14 @@ def lines(
     y_label: str,
     mark: float,
 ) -> Markup:
-    """One line per series, each with its own dash pattern as well as colour; a dashed line marks x = `mark`.
+    """One line per series, with its own colour and dash pattern; a dashed vertical line marks this run.
 
     Args:
-        series: (label, x, y); labels are told apart by the classes `line-0`, `line-1`, ...
+        series: (label, x, y); series i is drawn in class `line-i`.
         name: of the chart.
-        x_label: with its unit; shown in per cent.
+        x_label: x is a fraction and shown as a percentage.
         y_label: with its unit.
-        mark: where this run stands.
+        mark: this run's x.
     """
     height = 270
     ys = np.concatenate([y for _, _, y in series])
@@ -212,7 +215,7 @@ def lines(
 
 
 def share_bar(share: float, reference: float) -> Markup:
-    """A bar for a share in [0, 1], with a tick where the whole pool stands."""
+    """A bar for a share in [0, 1], with a tick at the share of the whole pool."""
     return Markup(
         f'<svg class="bar" viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true">'
         f'<rect class="fill dropped" width="100" height="10"/>'

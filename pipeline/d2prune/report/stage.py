@@ -1,21 +1,33 @@
-"""The report stage: a run's artifacts in, one self-contained HTML page out."""
+"""The report stage: reads a run's artifacts and images, writes one self-contained HTML page.
 
+The page is `work_dir/report/<fingerprint>/report.html`. The fingerprint covers the artifacts and the
+parameters, not the timings: when the same run is repeated, the page is replaced by one with the new
+timings.
+"""
+
+import logging
 from collections.abc import Mapping
 
 from d2prune import store
 from d2prune.config.model import RunConfig
 from d2prune.inputs.pool import InputPool
 from d2prune.output import training
-from d2prune.report.data import ReportParams, RunRecord, Written
-from d2prune.report.write import page_url, write_report
+from d2prune.report.collect import collect
+from d2prune.report.page import render
+from d2prune.report.record import ReportParams, RunRecord, WrittenOutput
 from d2prune.stage.record import Built, Stage, StageRun
+from d2prune.store import artifacts
 from d2prune.store.artifacts import Manifest
+
+log = logging.getLogger(__name__)
+
+MAX_PAGE_BYTES = 5_000_000
 
 
 def run_record(
     config: RunConfig, pool: InputPool, manifests: Mapping[str, Manifest], seconds: Mapping[str, float]
 ) -> RunRecord:
-    """What the report and the summary show of a run that reached `select`.
+    """Gather what the report and the terminal summary show of a run that reached `select`.
 
     Args:
         config: the run; `output` without placeholders.
@@ -23,55 +35,92 @@ def run_record(
         manifests: stage -> artifact, at least up to `select`.
         seconds: stage -> time spent in this run.
     """
-    written = None
-    if "write" in manifests:
-        counters = manifests["write"].counters
-        shards, samples = counters.get("tars", 0), counters["written"]
-        if pool.has_images:
-            command = training.command(config.output, shards, samples)
-            written = Written(config.output, shards, samples, train_command=command)
-        else:
-            command = training.reshard_command(config.output)
-            written = Written(config.output, 0, samples, reshard_command=command)
+    written = _written_output(config, pool, manifests["write"]) if "write" in manifests else None
     return RunRecord(
         work_dir=config.work_dir,
         embed=manifests["embed"],
         graph=manifests["graph"],
         select=manifests["select"],
-        shards=pool.shards,
-        has_pictures=pool.has_images,
+        shard_urls=tuple(shard.url for shard in pool.shards),
+        has_images=pool.has_images,
         written=written,
         score_name=config.score.difficulty,
         score_offset=manifests["rank"].facts["offset"],
+        method=config.select.method,
         features=config.graph.features,
-        embeddings=config.embeddings_file,
+        embeddings_file=config.embeddings_file,
         timings=seconds,
         parameters={stage: manifest.params for stage, manifest in manifests.items() if stage != "report"},
     )
+
+
+def _written_output(config: RunConfig, pool: InputPool, write: Manifest) -> WrittenOutput:
+    samples = write.counters["written"]
+    if not pool.has_images:
+        command = training.reshard_command(config.output)
+        return WrittenOutput(config.output, 0, samples, reshard_command=command)
+    shards = write.counters.get("tars", 0)
+    command = training.command(config.output, shards, samples)
+    return WrittenOutput(config.output, shards, samples, train_command=command)
+
+
+def write_report(record: RunRecord, params: ReportParams) -> str:
+    """Render the page of a run and store it.
+
+    Returns:
+        The page's URL.
+
+    Raises:
+        BooksError: the artifacts belong to different runs.
+        InfrastructureError: an artifact cannot be read, or the page cannot be written.
+    """
+    page = render(collect(record, params)).encode("utf-8")
+    if len(page) > MAX_PAGE_BYTES:
+        log.warning(
+            "report: the page has %d bytes; expected at most %d. Lower report.gallery.",
+            len(page),
+            MAX_PAGE_BYTES,
+        )
+    url = page_url(record, params)
+    store.write_bytes(url, page)
+    return url
+
+
+def page_url(record: RunRecord, params: ReportParams) -> str:
+    """URL of a run's page, whether or not the page exists."""
+    written = (store.redact(record.written.url), record.written.shards) if record.written else None
+    identity = artifacts.fingerprint(
+        record.embed.fingerprint,
+        record.graph.fingerprint,
+        record.select.fingerprint,
+        written,
+        params,
+    )
+    return store.join(record.work_dir, "report", identity, "report.html")
 
 
 def _params(config: RunConfig, pool: InputPool) -> ReportParams:
     return ReportParams(gallery=config.report.gallery, max_pixels=config.embed.max_pixels)
 
 
-def _record(run: StageRun) -> RunRecord:
+def _run_record(run: StageRun) -> RunRecord:
     return run_record(run.config, run.pool, run.manifests, run.seconds)
 
 
-def _locate(run: StageRun) -> str:
-    return page_url(_record(run), run.planned["report"].params)
+def _locate_page(run: StageRun) -> str:
+    return page_url(_run_record(run), run.planned["report"].params)
 
 
-def _find(stage: Stage, run: StageRun) -> Manifest | None:
-    """The page of a run in which every stage was already complete; any other run updates it with its timings."""
-    if run.seconds or not store.exists(_locate(run)):
+def _find_page(stage: Stage, run: StageRun) -> Manifest | None:
+    """Skip the stage only if every earlier stage was skipped too; otherwise the timings are new."""
+    if run.seconds or not store.exists(_locate_page(run)):
         return None
     planned = run.planned[stage.name]
     return Manifest(stage.name, planned.fingerprint, {}, dict(planned.inputs), (), {})
 
 
 def _build(run: StageRun) -> Built:
-    write_report(_record(run), run.planned["report"].params)
+    write_report(_run_record(run), run.planned["report"].params)
     return Built(())
 
 
@@ -81,7 +130,7 @@ STAGE = Stage(
     params=_params,
     build=_build,
     check=lambda run, built: None,
-    find=_find,
-    location=_locate,
+    find=_find_page,
+    location=_locate_page,
     has_manifest=False,
 )

@@ -1,7 +1,7 @@
-"""What is counted over every decision, streamed by part: totals, histograms and the samples at the extremes.
+"""Counts over every decision, streamed by part: totals, histograms and the samples at the extremes.
 
 Memory: the bins, and a bounded number of candidates. Ties go to the lower canonical position, so
-the result does not depend on how the pool is cut into parts.
+the result does not depend on how the pool is split into parts. N rows, B bins.
 """
 
 from collections import Counter
@@ -12,22 +12,23 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from d2prune.report.data import Histogram
+from d2prune.report.outcome import CUT_OFF
+from d2prune.report.page_data import Histogram
 
-CUT_OFF = "cut-off"
 COLUMNS = ("difficulty", "selection_score", "kept", "reason")
+"""Columns of the decisions that `Tally.add` needs."""
 
 
 @dataclass
 class Extremes:
-    """Canonical positions of the `size` rows with the highest value so far; `key` orders, position breaks ties."""
+    """The canonical positions of the `size` rows with the highest values so far; ties go to the lower one."""
 
     size: int
     values: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     positions: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def add(self, values: NDArray[np.float64], positions: NDArray[np.int64]) -> None:
-        """Offer rows; those that are not finite are left out."""
+        """Add candidate rows; values that are not finite are ignored."""
         finite = np.isfinite(values)
         values = np.concatenate([self.values, values[finite]])
         positions = np.concatenate([self.positions, positions[finite]])
@@ -37,13 +38,13 @@ class Extremes:
 
 @dataclass
 class Tally:
-    """Running counts; feed it every part with `add`.
+    """Running counts; call `add` with every part.
 
     Args:
         difficulty_edges: float64 [B + 1].
         selection_edges: float64 [B + 1].
         size: how many candidates of each kind to keep.
-        offset: taken off the stored difficulty, to count in the score's own unit.
+        offset: subtracted from the stored difficulty, to count in units of the score.
     """
 
     difficulty_edges: NDArray[np.float64]
@@ -54,77 +55,72 @@ class Tally:
     def __post_init__(self) -> None:
         self.samples = self.kept = 0
         self.reasons: Counter[str] = Counter()
-        self.difficulty_sum = {True: 0.0, False: 0.0}
+        self.score_sum = {True: 0.0, False: 0.0}
         self.threshold = np.inf
+        self._edges = {"difficulty": self.difficulty_edges, "selection_score": self.selection_edges}
         self._bins = {
             name: {kept: np.zeros(len(edges) - 1, np.int64) for kept in (True, False)}
-            for name, edges in (
-                ("difficulty", self.difficulty_edges),
-                ("selection_score", self.selection_edges),
-            )
+            for name, edges in self._edges.items()
         }
         self.lowest_dropped = Extremes(self.size)
         self.border_kept = Extremes(self.size)
         self.border_dropped = Extremes(self.size)
 
     def add(self, start: int, decisions: pa.Table) -> None:
-        """Count one part whose first row has the canonical position `start`."""
-        positions = start + np.arange(decisions.num_rows, dtype=np.int64)
-        kept = floats(decisions, "kept").astype(bool)
-        difficulty = floats(decisions, "difficulty") - self.offset
-        selection = competing(decisions, "selection_score")
-        self.samples += len(kept)
-        self.kept += int(kept.sum())
-        for counted in pc.value_counts(decisions["reason"]).to_pylist():
-            self.reasons[counted["values"]] += counted["counts"]
-        for side in (True, False):
-            self.difficulty_sum[side] += float(np.nansum(difficulty[kept == side]))
-        for name, values in (("difficulty", difficulty), ("selection_score", selection)):
-            edges = self.difficulty_edges if name == "difficulty" else self.selection_edges
-            for side in (True, False):
-                self._bins[name][side] += bin_counts(values[kept == side], edges)
-        if kept.any():
-            self.threshold = min(self.threshold, float(np.nanmin(selection[kept])))
-        self.lowest_dropped.add(np.where(kept, np.nan, -difficulty), positions)
-        self.border_kept.add(np.where(kept, -selection, np.nan), positions)
-        self.border_dropped.add(np.where(kept, np.nan, selection), positions)
+        """Count one part; `start` is the canonical position of its first row."""
+        positions_N = start + np.arange(decisions.num_rows, dtype=np.int64)
+        kept_N = float_column(decisions, "kept").astype(bool)
+        score_N = float_column(decisions, "difficulty") - self.offset
+        selection_N = ranked_column(decisions, "selection_score")
+        self.samples += len(kept_N)
+        self.kept += int(kept_N.sum())
+        for reason in pc.value_counts(decisions["reason"]).to_pylist():
+            self.reasons[reason["values"]] += reason["counts"]
+        for kept in (True, False):
+            self.score_sum[kept] += float(np.nansum(score_N[kept_N == kept]))
+        for name, values_N in (("difficulty", score_N), ("selection_score", selection_N)):
+            for kept in (True, False):
+                self._bins[name][kept] += bin_counts(values_N[kept_N == kept], self._edges[name])
+        if kept_N.any():
+            self.threshold = min(self.threshold, float(np.nanmin(selection_N[kept_N])))
+        self.lowest_dropped.add(np.where(kept_N, np.nan, -score_N), positions_N)
+        self.border_kept.add(np.where(kept_N, -selection_N, np.nan), positions_N)
+        self.border_dropped.add(np.where(kept_N, np.nan, selection_N), positions_N)
 
     def histogram(self, name: str) -> Histogram:
         """Kept and dropped counts of `difficulty` or `selection_score`."""
-        edges = self.difficulty_edges if name == "difficulty" else self.selection_edges
-        return Histogram(edges, self._bins[name][True], self._bins[name][False])
+        return Histogram(self._edges[name], self._bins[name][True], self._bins[name][False])
 
-    def mean_difficulty(self) -> tuple[float, float]:
-        """Of the pool and of the kept; nan where there is none."""
-        total = self.difficulty_sum[True] + self.difficulty_sum[False]
+    def mean_score(self) -> tuple[float, float]:
+        """Mean score of the pool and of the kept samples; nan if there are none."""
+        total = self.score_sum[True] + self.score_sum[False]
         return (
             total / self.samples if self.samples else np.nan,
-            self.difficulty_sum[True] / self.kept if self.kept else np.nan,
+            self.score_sum[True] / self.kept if self.kept else np.nan,
         )
 
 
-def floats(table: pa.Table, name: str) -> NDArray[np.float64]:
+def float_column(table: pa.Table, name: str) -> NDArray[np.float64]:
     """A column as a writable float64 [N]; nulls become nan."""
-    column = table[name].cast(pa.float64()) if not pa.types.is_boolean(table[name].type) else table[name]
-    values = column.to_numpy(zero_copy_only=False) if isinstance(column, pa.Array) else column.to_numpy()
-    return np.array(values, dtype=np.float64)
+    column = table[name] if pa.types.is_boolean(table[name].type) else table[name].cast(pa.float64())
+    return np.array(column.to_numpy(), dtype=np.float64)
 
 
-def competing(table: pa.Table, name: str) -> NDArray[np.float64]:
-    """A score as float64 [N], nan for samples that a cut-off removed: they never competed, whatever is stored."""
-    values = floats(table, name)
+def ranked_column(table: pa.Table, name: str) -> NDArray[np.float64]:
+    """A score as float64 [N]; nan for samples that the cut-off removed, since they were never ranked."""
+    values = float_column(table, name)
     values[pc.equal(table["reason"], CUT_OFF).to_numpy()] = np.nan
     return values
 
 
-def integers(table: pa.Table, name: str, null: int) -> NDArray[np.int64]:
+def integer_column(table: pa.Table, name: str, null: int) -> NDArray[np.int64]:
     """A column as int64 [N], exactly; nulls become `null`."""
     values = table[name].cast(pa.int64()).combine_chunks().fill_null(null)
     return np.array(values.to_numpy(zero_copy_only=False), dtype=np.int64)
 
 
 def bin_edges(values: NDArray[np.float64], bins: int = 40) -> NDArray[np.float64]:
-    """Equal bins over the bulk of `values` (0.1 % at either end may lie outside), float64 [B + 1]."""
+    """Edges of equal bins that cover all but the lowest and highest 0.1% of `values`, float64 [B + 1]."""
     finite = values[np.isfinite(values)]
     if not len(finite):
         return np.linspace(0.0, 1.0, bins + 1)
@@ -135,7 +131,10 @@ def bin_edges(values: NDArray[np.float64], bins: int = 40) -> NDArray[np.float64
 
 
 def bin_counts(values: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArray[np.int64]:
-    """How many values lie in each bin [edge, next edge); those outside count in the outer bins, nan nowhere."""
+    """Number of values in each bin [edge, next edge), int64 [B].
+
+    Values outside the edges count in the outer bins; nan counts nowhere.
+    """
     finite = values[~np.isnan(values)]
     index = np.clip(np.searchsorted(edges, finite, side="right") - 1, 0, len(edges) - 2)
     return np.asarray(np.bincount(index, minlength=len(edges) - 1), dtype=np.int64)

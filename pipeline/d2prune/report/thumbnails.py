@@ -1,7 +1,7 @@
-"""Small pictures for the page: a sample's bytes in its tar -> a WebP data URI.
+"""Thumbnails: reads a sample's image from its tar and encodes it as a small WebP data URI.
 
-Nothing here may fail a report: a pool that moved, a picture that does not decode or is too large
-gives an empty string.
+Nothing here fails a report: if the pool has moved, or an image is too large or cannot be decoded, the
+result is empty.
 """
 
 import base64
@@ -23,12 +23,12 @@ log = logging.getLogger(__name__)
 _EXTENSIONS = ("jpg", "jpeg", "png", "webp")
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 _MAX_SAMPLE_BYTES = 64 * 2**20
-# After JPEG's cheap scaling while decoding; RGBA of this size takes 100 MB in each thread.
+# After JPEG's cheap scaling during decoding; as RGBA this takes 100 MB in each thread.
 _MAX_DECODED_PIXELS = 25_000_000
 _SIDE = 120
 _THREADS = 4
-# Exif orientation -> what rights it, applied to the small picture.
-_TURNS = {
+# Exif orientation -> the transposition that undoes it, applied to the small image.
+_TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -40,61 +40,60 @@ _TURNS = {
 
 
 @dataclass(frozen=True)
-class Source:
-    """Where one sample lies: `size` bytes at `offset` of the tar at `url`."""
+class ImageSource:
+    """The location of a sample: `size` bytes at `offset` of the tar at `url`."""
 
     url: str
     offset: int
     size: int
 
 
-def thumbnails(sources: Sequence[Source], max_pixels: int, budget: int) -> list[str]:
-    """Data URIs in the order of `sources`, empty where there is no picture.
+def make_thumbnails(sources: Sequence[ImageSource], max_pixels: int, budget: int) -> list[str]:
+    """Make thumbnails.
 
     Args:
-        sources: where the samples lie.
-        max_pixels: larger pictures are not decoded.
-        budget: characters that all data URIs together may take; what comes after is left out.
+        sources: the samples, most important first.
+        max_pixels: larger images are not decoded.
+        budget: characters that all data URIs may take together; thumbnails beyond it are dropped.
+
+    Returns:
+        Data URIs in the order of `sources`; empty for an image that is missing.
     """
     with ThreadPoolExecutor(_THREADS) as threads:
-        found = list(threads.map(lambda source: _thumbnail(source, max_pixels), sources))
+        uris = list(threads.map(lambda source: data_uri(read_image(source), max_pixels), sources))
     spent = 0
-    for index, uri in enumerate(found):
+    for index, uri in enumerate(uris):
         spent += len(uri)
         if spent > budget:
-            found[index] = ""
-    if failed := sum(not uri for uri in found):
-        log.warning("report: %d of %d pictures left out: unreadable, or the page is full", failed, len(found))
-    return found
+            uris[index] = ""
+    if missing := sum(not uri for uri in uris):
+        log.warning("report: %d of %d images left out: not readable, or the page is full", missing, len(uris))
+    return uris
 
 
-def _thumbnail(source: Source, max_pixels: int) -> str:
-    return data_uri(image_bytes(source), max_pixels)
-
-
-def image_bytes(source: Source) -> bytes:
-    """The image file of a sample as it lies in its tar; empty where it cannot be had."""
+def read_image(source: ImageSource) -> bytes:
+    """Read the image file of a sample from its tar; empty if that fails."""
     if not 0 < source.size <= _MAX_SAMPLE_BYTES:
         return b""
     try:
         members = parse_sample(store.read_range(source.url, source.offset, source.size))
     except (D2PruneError, OSError, ValueError) as error:
-        log.debug("no picture: %s", error)
+        log.debug("cannot read image at byte %d of %s: %s", source.offset, store.redact(source.url), error)
         return b""
     return next((bytes(member.payload) for member in members if member.extension.lower() in _EXTENSIONS), b"")
 
 
 def data_uri(payload: bytes, max_pixels: int) -> str:
-    """`small_webp` as a data URI; empty where there is none."""
+    """`small_webp` as a data URI; empty if there is none."""
     small = small_webp(payload, max_pixels)
     return "data:image/webp;base64," + base64.b64encode(small).decode() if small else ""
 
 
 def small_webp(payload: bytes, max_pixels: int, side: int = _SIDE) -> bytes:
-    """An image file as a WebP of at most `side` pixels a side; empty where it cannot or must not be decoded."""
+    """Re-encode an image as a WebP of at most `side` x `side` pixels; empty if too large or undecodable."""
     try:
         with warnings.catch_warnings():
-            # Pillow warns of large pictures; the limit that counts is ours.
+            # Pillow warns about large images; the limit that applies is `max_pixels`.
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(payload), formats=_FORMATS) as image:
                 if image.width * image.height > max_pixels:
@@ -102,16 +101,16 @@ def small_webp(payload: bytes, max_pixels: int, side: int = _SIDE) -> bytes:
                 image.draft("RGB", (side * 2, side * 2))
                 if image.width * image.height > _MAX_DECODED_PIXELS:
                     return b""
-                turn = image.getexif().get(ExifTags.Base.Orientation, 1)
+                orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
                 small = image.convert("RGBA")
         small.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=2.0)
-        if turn in _TURNS:
-            small = small.transpose(_TURNS[turn])
+        if orientation in _TRANSPOSITIONS:
+            small = small.transpose(_TRANSPOSITIONS[orientation])
         flat = Image.new("RGB", small.size, "white")
         flat.paste(small, mask=small.getchannel("A"))
         sink = io.BytesIO()
         flat.save(sink, "WEBP", quality=72, method=4)
-    except Exception as error:  # Decoders raise whatever they like on hostile bytes.
-        log.debug("no picture: %s: %s", type(error).__name__, error)
+    except Exception as error:  # Decoders raise exceptions of any type on hostile bytes.
+        log.debug("cannot decode image: %s: %s", type(error).__name__, error)
         return b""
     return sink.getvalue()

@@ -1,1 +1,1 @@
-"""Compare fractions, neighbourhoods and gammas from the artifacts of one run."""
+"""Compares fractions, neighbourhoods and gammas using the artifacts of one run."""

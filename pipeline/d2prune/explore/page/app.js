@@ -1,14 +1,15 @@
-// The explorer: state lives in the address (#/?q=… and #/sample/N), so Back, Forward and bookmarks work.
+// The explorer. Its state is in the address (#/?q=… and #/sample/N), so Back, Forward and bookmarks work.
 
-import { card, count, make, number, sample } from "./view.js";
+import { card, count, make, number, percent, samplePage, statusText } from "./view.js";
 
-const LIMIT = 48;
+const PAGE_SIZE = 48;
 const at = (id) => document.getElementById(id);
 const form = at("query");
-let about = null;
+let run = null;
 let lastList = "#/";
-let asked = 0;
-let cutAsked = 0;
+// Numbers of the latest requests: an answer to an earlier one is dropped.
+let latest = 0;
+let latestPreview = 0;
 let clusters = null;
 
 async function get(path) {
@@ -31,20 +32,24 @@ async function showList() {
   form.elements.order.value = parameters.get("order") || "down";
   const start = Math.max(0, Number.parseInt(parameters.get("start") || "0", 10) || 0);
   parameters.set("start", start);
-  parameters.set("limit", LIMIT);
-  const mine = ++asked;
+  parameters.set("limit", PAGE_SIZE);
+  const own = ++latest;
   at("cards").setAttribute("aria-busy", "true");
   try {
     const found = await get(`/api/samples?${parameters}`);
-    if (mine !== asked) return;
-    at("cards").replaceChildren(...found.rows.map((row) => card(row, about.score)));
+    if (own !== latest) return;
+    at("cards").replaceChildren(...found.rows.map((row) => card(row, run.score)));
     at("status").className = "hint";
-    at("status").textContent = found.total ? `${count(found.total)} samples` : "No sample fits. Shorten the text or widen the limits.";
-    at("page").textContent = found.total ? `${count(start + 1)} to ${count(start + found.rows.length)}` : "\u00a0";
-    at("before").disabled = start === 0;
-    at("after").disabled = start + LIMIT >= found.total;
+    at("status").textContent = found.total
+      ? `${count(found.total)} ${found.total === 1 ? "sample" : "samples"}`
+      : "No samples match. Shorten the search text or relax the filters.";
+    at("page").textContent = found.total
+      ? `${count(start + 1)} to ${count(start + found.rows.length)} of ${count(found.total)}`
+      : "\u00a0";
+    at("previous").disabled = start === 0;
+    at("next").disabled = start + PAGE_SIZE >= found.total;
   } catch (error) {
-    if (mine === asked) fail(at("status"), error);
+    if (own === latest) fail(at("status"), error);
   }
   at("cards").removeAttribute("aria-busy");
 }
@@ -54,60 +59,60 @@ function fail(element, error) {
   element.textContent = String(error.message || error);
 }
 
-function turn(step) {
+function turnPage(step) {
   const parameters = query();
-  parameters.set("start", Math.max(0, Number(parameters.get("start") || 0) + step * LIMIT));
+  parameters.set("start", Math.max(0, Number(parameters.get("start") || 0) + step * PAGE_SIZE));
   location.hash = `#/?${parameters}`;
   at("samples-h").scrollIntoView();
 }
 
 async function showSample(position) {
-  const mine = ++asked;
+  const own = ++latest;
   try {
-    const told = await get(`/api/sample/${position}`);
-    if (mine !== asked) return;
-    at("sample").replaceChildren(sample(told, clusters?.get(told.cluster)));
+    const explanation = await get(`/api/sample/${position}`);
+    if (own !== latest) return;
+    at("sample").replaceChildren(samplePage(explanation, clusters?.get(explanation.cluster)));
     at("sample").querySelector("#back").href = lastList;
   } catch (error) {
-    if (mine !== asked) return;
-    const line = make("p");
-    fail(line, error);
-    at("sample").replaceChildren(make("p", {}, make("a", { href: "#/", text: "← All samples" })), line);
+    if (own !== latest) return;
+    const message = make("p");
+    fail(message, error);
+    at("sample").replaceChildren(make("p", {}, make("a", { href: "#/", text: "← All samples" })), message);
   }
   at("sample").dataset.position = position;
   window.scrollTo(0, 0);
   at("sample").querySelector("h2")?.focus();
 }
 
-async function showCut() {
-  const percent = Number(at("fraction").value);
-  at("fraction-value").textContent = `${percent.toFixed(1)} %`;
-  const mine = ++cutAsked;
-  // One request at a time: the answer to a place the slider has left is not wanted.
+async function showPreview() {
+  const fraction = Number(at("fraction").value) / 100;
+  at("fraction-value").textContent = percent(fraction, 1);
+  const own = ++latestPreview;
+  // Wait until the slider rests: only its last position needs an answer.
   await new Promise((resume) => setTimeout(resume, 40));
-  if (mine !== cutAsked) return;
+  if (own !== latestPreview) return;
   try {
-    const cut = await get(`/api/cut?fraction=${percent / 100}`);
-    if (mine !== cutAsked) return;
-    at("cut-size").textContent = count(cut.size);
-    at("cut-score").textContent = number(cut.mean_score);
-    at("cut-threshold").textContent = number(cut.threshold);
-    at("cut-enters").textContent = count(cut.enters.total);
-    at("cut-leaves").textContent = count(cut.leaves.total);
-    at("cut-hint").className = "hint";
-    at("cut-hint").textContent = cut.limited
-      ? "No more are ranked: the cut-off removed the others before the graph was built."
-      : cut.enters.total || cut.leaves.total ? "Against the run as it was made; those nearest to the line come first."
-        : "This is the run as it was made. Move the slider to see who would enter and who would leave.";
+    const preview = await get(`/api/preview?fraction=${fraction}`);
+    if (own !== latestPreview) return;
+    at("preview-size").textContent = count(preview.size);
+    at("preview-score").textContent = number(preview.mean_score);
+    at("preview-threshold").textContent = number(preview.threshold);
+    at("preview-added").textContent = count(preview.added.total);
+    at("preview-removed").textContent = count(preview.removed.total);
+    at("preview-hint").className = "hint";
+    at("preview-hint").textContent = preview.limited
+      ? "No more samples are ranked: the cut-off removed the others before the graph was built."
+      : preview.added.total || preview.removed.total ? "Compared with this run; samples closest to the threshold first."
+        : "This is the run's own fraction. Move the slider to see which samples another one would add or remove.";
     const rows = [];
-    for (const [title, side] of [["Would enter", cut.enters], ["Would leave", cut.leaves]]) {
+    for (const [title, side] of [["Added", preview.added], ["Removed", preview.removed]]) {
       if (!side.total) continue;
       rows.push(make("h3", { text: `${title} (${count(side.total)})` }));
-      rows.push(make("ul", { class: "cards" }, ...side.rows.map((row) => card(row, about.score))));
+      rows.push(make("ul", { class: "cards" }, ...side.rows.map((row) => card(row, run.score))));
     }
-    at("cut-rows").replaceChildren(...rows);
+    at("preview-rows").replaceChildren(...rows);
   } catch (error) {
-    fail(at("cut-hint"), error);
+    fail(at("preview-hint"), error);
   }
 }
 
@@ -117,14 +122,14 @@ async function showClusters() {
     const found = await get("/api/clusters");
     clusters = new Map(found.clusters.map((row) => [row.number, row.name]));
     const options = found.clusters.map((row) => make("option", {
-      value: row.number, text: `${row.name} (${count(row.samples)}, ${Math.round((100 * row.kept) / row.samples)} % kept)`,
+      value: row.number, text: `${row.name} (${count(row.samples)}, ${percent(row.kept / row.samples)} kept)`,
     }));
-    select.replaceChildren(make("option", { value: "", text: options.length ? "any" : "none: too few samples" }), ...options);
+    select.replaceChildren(make("option", { value: "", text: options.length ? "any" : "none (too few samples)" }), ...options);
     select.disabled = !options.length;
     select.value = query().get("cluster") || "";
-    if (!found.whole) at("cluster-name").textContent = "Cluster, within the report's sample";
+    if (!found.complete) at("cluster-name").textContent = "Cluster (random sample only)";
   } catch (error) {
-    select.options[0].textContent = "cannot be read";
+    select.options[0].textContent = "not available";
     select.title = String(error.message || error);
   }
 }
@@ -145,44 +150,47 @@ form.addEventListener("submit", (event) => {
   event.preventDefault();
   const parameters = new URLSearchParams();
   for (const [name, value] of new FormData(form)) if (value) parameters.set(name, value);
-  // Not sent while it is disabled: what the address says holds until the clusters are there.
+  // A disabled control is not part of the form: keep the cluster of the address until clusters are loaded.
   if (!clusters && query().get("cluster")) parameters.set("cluster", query().get("cluster"));
   const hash = `#/?${parameters}`;
   if (location.hash === hash) showList();
   else location.hash = hash;
 });
-for (const name of ["reason", "cluster", "sort", "order"]) form.elements[name].addEventListener("change", () => form.requestSubmit());
-at("before").addEventListener("click", () => turn(-1));
-at("after").addEventListener("click", () => turn(1));
-at("fraction").addEventListener("input", showCut);
+for (const name of ["reason", "cluster", "sort", "order"]) {
+  form.elements[name].addEventListener("change", () => form.requestSubmit());
+}
+at("previous").addEventListener("click", () => turnPage(-1));
+at("next").addEventListener("click", () => turnPage(1));
+at("fraction").addEventListener("input", showPreview);
 document.querySelector(".skip").addEventListener("click", (event) => {
-  // The address belongs to the pages; only the focus moves.
+  // Following the link would change the address, which is the state; only move the focus.
   event.preventDefault();
   at("content").focus();
 });
 
 try {
-  about = await get("/api/run");
-  at("place").textContent = `d2prune explore: ${about.work_dir}, selection ${about.run.slice(0, 12)}`;
-  at("title").textContent = `${count(about.kept)} of ${count(about.samples)} samples kept`;
-  at("cut-score-name").textContent = `Mean ${about.score}`;
-  at("low-name").textContent = `${about.score} from`;
-  form.elements.sort.querySelector("[value=score]").textContent = about.score;
-  for (const [reason, number] of Object.entries(about.reasons)) {
-    at("reason").append(make("option", { value: reason, text: `${reason} (${count(number)})` }));
+  run = await get("/api/run");
+  at("location").textContent = `d2prune explore: ${run.work_dir}, selection ${run.run.slice(0, 12)}`;
+  at("title").textContent = `${count(run.kept)} of ${count(run.samples)} samples kept`;
+  at("preview-score-name").textContent = `Mean ${run.score}`;
+  at("low-name").textContent = `Lowest ${run.score}`;
+  at("high-name").textContent = `Highest ${run.score}`;
+  form.elements.sort.querySelector("[value=score]").textContent = run.score;
+  for (const [reason, total] of Object.entries(run.reasons)) {
+    at("reason").append(make("option", { value: reason, text: `${statusText(reason)} (${count(total)})` }));
   }
-  at("fraction").max = Math.ceil(about.most * 1000) / 10;
-  at("fraction").value = Math.round(about.fraction * 1000) / 10;
+  at("fraction").max = Math.ceil(run.max_fraction * 1000) / 10;
+  at("fraction").value = Math.round(run.fraction * 1000) / 10;
   at("fraction").disabled = false;
-  at("fraction-value").textContent = `${(about.fraction * 100).toFixed(1)} %`;
-  at("cut-size").textContent = count(about.kept);
-  at("cut-score").textContent = number(about.mean_score);
-  at("cut-threshold").textContent = number(about.threshold);
-  at("cut-enters").textContent = at("cut-leaves").textContent = "0";
+  at("fraction-value").textContent = percent(run.fraction, 1);
+  at("preview-size").textContent = count(run.kept);
+  at("preview-score").textContent = number(run.mean_score);
+  at("preview-threshold").textContent = number(run.threshold);
+  at("preview-added").textContent = at("preview-removed").textContent = "0";
   window.addEventListener("hashchange", route);
   route();
   showClusters();
 } catch (error) {
   fail(at("status"), error);
-  at("title").textContent = "The run cannot be read";
+  at("title").textContent = "Cannot read the run";
 }

@@ -1,4 +1,4 @@
-// Records -> DOM. Text goes in as textContent only; nothing here makes HTML from a string.
+// Builds DOM elements from records. Text is set as textContent only; no string is ever parsed as HTML.
 
 export function make(name, options = {}, ...children) {
   const element = document.createElement(name);
@@ -15,7 +15,11 @@ export function number(value, digits = 3) {
   return value === null || value === undefined ? "–" : value.toFixed(digits).replace("-", "−");
 }
 
-// A score below the offset's zero was raised to it, and is not stored as it was.
+export function percent(share, digits = 0) {
+  return `${(100 * share).toFixed(digits)}%`;
+}
+
+// Difficulty is max(score + offset, 0): where it is 0, only an upper bound of the score is known.
 function score(value, clamped, digits = 3) {
   return (clamped ? "≤ " : "") + number(value, digits);
 }
@@ -24,45 +28,55 @@ export function count(value) {
   return value.toLocaleString("en");
 }
 
-// Controls and marks that turn text around or hide are shown as what they are; each text is an island of its own.
+// <bdi> isolates each caption, so that direction marks in it do not affect the text around it.
 export function caption(text) {
   return make("bdi", { text: text || "(no caption)", dir: "auto" });
 }
 
-export function picture(position, size, text) {
+export function image(position, size, text) {
   const frame = make("div", { class: size === "large" ? "large" : "frame" });
-  const image = make("img", {
-    src: `/picture/${size}/${position}`,
-    alt: text ? `Captioned: ${text.slice(0, 80)}` : "No caption",
+  const element = make("img", {
+    src: `/image/${size}/${position}`,
+    alt: text ? `Image with the caption: ${text.slice(0, 80)}` : "Image without a caption",
     loading: size === "large" ? "eager" : "lazy",
     decoding: "async",
   });
-  image.addEventListener("error", () => image.replaceWith(make("span", { class: "none", text: "no picture" })));
-  frame.append(image);
+  element.addEventListener("error", () => element.replaceWith(make("span", { class: "none", text: "no image" })));
+  frame.append(element);
   return frame;
 }
 
-const BECAME = { kept: "kept", "below-budget": "dropped: below budget", "cut-off": "dropped: cut off" };
+const STATUS = { kept: "kept", "below-budget": "dropped: below budget", "cut-off": "dropped: cut off" };
 
-export function became(row) {
-  return make("span", { class: `became ${row.kept ? "kept" : "dropped"}`, text: BECAME[row.reason] || row.reason });
+export function statusText(reason) {
+  return STATUS[reason] || reason;
+}
+
+function status(row) {
+  return make("span", { class: `status ${row.kept ? "kept" : "dropped"}`, text: statusText(row.reason) });
 }
 
 export function card(row, scoreName) {
   const scores = make("dl", { class: "scores" });
-  for (const [name, value] of [[scoreName, score(row.score, row.clamped)], ["forward", number(row.forward)], ["selection", number(row.selection)]]) {
+  const values = [
+    [scoreName, score(row.score, row.clamped)],
+    ["forward", number(row.forward)],
+    ["selection", number(row.selection)],
+  ];
+  for (const [name, value] of values) {
     scores.append(make("dt", { text: name }), make("dd", { text: value }));
   }
   const link = make("a", { class: "card", href: `#/sample/${row.position}` },
-    picture(row.position, "small", row.caption),
-    make("div", { class: "caption" }, caption(row.caption)), became(row), scores);
+    image(row.position, "small", row.caption),
+    make("div", { class: "caption" }, caption(row.caption)), status(row), scores);
   return make("li", {}, link);
 }
 
-// A long caption scrolls in its own box, which the keyboard must be able to reach.
-function words(text) {
+// A long caption scrolls in its own box; tabindex lets the keyboard reach it.
+function captionBox(text) {
   const scrolls = (text || "").length > 300;
-  return make("p", { class: "words", tabindex: scrolls && "0", role: scrolls && "region", "aria-label": scrolls && "Caption" }, caption(text));
+  const focusable = scrolls ? { tabindex: "0", role: "region", "aria-label": "Caption" } : {};
+  return make("p", { class: "caption-box", ...focusable }, caption(text));
 }
 
 function row(label, value, note) {
@@ -71,74 +85,104 @@ function row(label, value, note) {
   return make("tr", {}, head, make("td", { class: "n", text: value }));
 }
 
-function sum(told, scoreName, offset) {
-  const raised = told.neighbours.reduce((total, n) => total + n.raised, 0);
-  const lowered = told.neighbours.reduce((total, n) => total + n.lowered, 0);
-  const above = told.neighbours.filter((n) => n.lowered > 0).length;
-  const own = told.sample.difficulty;
-  if (told.method !== "d2") {
-    return make("table", { class: "sum" }, make("tbody", {}, row(scoreName, score(own - offset, own === 0, 4)),
-      row(`selection score by ${told.method}`, number(told.sample.selection_score, 4))));
-  }
-  const body = make("tbody", {},
-    row(`${scoreName} + offset`, number(own, 4), own === 0 ? `${score(own - offset, true, 4)}, raised to 0 with ${number(offset, 4)}` : `${number(own - offset, 4)} + ${number(offset, 4)}`),
-    row(`+ support of ${told.neighbours.length} ${told.neighbours.length === 1 ? "neighbour" : "neighbours"}`, number(raised, 4)),
-    row(`− taken by ${above} of them, picked before it`, number(lowered, 4)),
-    row("= selection score", number(told.sample.selection_score, 4),
-      told.threshold === null ? null : `the lowest that was kept has ${number(told.threshold, 4)}`));
-  return make("table", { class: "sum" }, body);
+function neighbourCount(number) {
+  return `${number} ${number === 1 ? "neighbour" : "neighbours"}`;
 }
 
-function facts(told, cluster) {
-  const s = told.sample;
+function scoreTable(explanation, scoreName, offset) {
+  const support = explanation.neighbours.reduce((total, n) => total + n.support_received, 0);
+  const suppression = explanation.neighbours.reduce((total, n) => total + n.suppression_received, 0);
+  const suppressors = explanation.neighbours.filter((n) => n.suppression_received > 0).length;
+  const { difficulty, selection_score: selection } = explanation.sample;
+  const clamped = difficulty === 0;
+  const own = score(difficulty - offset, clamped, 4);
+  if (explanation.method !== "d2") {
+    return make("table", { class: "score" }, make("tbody", {}, row(scoreName, own),
+      row(`selection score by ${explanation.method}`, number(selection, 4))));
+  }
+  const sum = `${own} + ${number(offset, 4)}${clamped ? "; negative sums count as 0" : ""}`;
+  const body = make("tbody", {},
+    row(`${scoreName} + offset`, number(difficulty, 4), sum),
+    row(`+ support received from ${neighbourCount(explanation.neighbours.length)}`, number(support, 4)),
+    row(`− suppression received from ${neighbourCount(suppressors)} picked earlier`, number(suppression, 4)),
+    row("= selection score", number(selection, 4),
+      explanation.threshold === null ? null : `threshold ${number(explanation.threshold, 4)}`));
+  return make("table", { class: "score" }, body);
+}
+
+function facts(explanation, cluster) {
+  const { sample: s, rank, kept_from: keptFrom } = explanation;
   const rows = [
     ["uid", make("code", { text: s.uid })],
-    ["Shard, key", make("code", { text: `${s.shard}, ${s.key}` })],
-    ["Tar", told.url === null ? "–" : make("code", { text: told.url })],
-    ["Bytes", s.size ? `${count(s.size)} from ${count(s.offset)}, ${s.width} × ${s.height} px` : "–"],
-    ["Rank", told.rank === null ? "none: cut off" : `${count(told.rank)} of ${count(told.ranked)}`],
+    ["Shard", make("code", { text: s.shard })],
+    ["Key", make("code", { text: s.key })],
+    ["Tar", explanation.url === null ? "–" : make("code", { text: explanation.url })],
+    ["Image size", s.size ? `${s.width} × ${s.height} px` : "–"],
+    ["Bytes in tar", s.size ? `${count(s.size)} at offset ${count(s.offset)}` : "–"],
+    ["Rank", rank === null ? "none; removed by the cut-off" : `${count(rank)} of ${count(explanation.ranked)}`],
   ];
-  if (told.kept_from !== null) rows.push(["Kept from", `a fraction of ${(Math.ceil(told.kept_from * 1e4) / 100).toFixed(2)} % on`]);
-  if (cluster) rows.push(["Cluster", make("a", { href: `#/?cluster=${told.cluster}`, text: cluster })]);
-  for (const name of told.fields) rows.push([name, s[name] === null ? "–" : String(s[name])]);
+  // Rounded up, so that the fraction shown keeps the sample.
+  if (keptFrom !== null) rows.push(["Kept from", `a fraction of ${percent(Math.ceil(keptFrom * 1e4) / 1e4, 2)} upwards`]);
+  if (cluster) rows.push(["Cluster", make("a", { href: `#/?cluster=${explanation.cluster}`, text: cluster })]);
+  for (const name of explanation.fields) rows.push([name, s[name] === null ? "–" : String(s[name])]);
   const body = make("tbody");
-  for (const [label, value] of rows) body.append(make("tr", {}, make("th", { scope: "row", text: label }), make("td", {}, value)));
+  for (const [label, value] of rows) {
+    body.append(make("tr", {}, make("th", { scope: "row", text: label }), make("td", {}, value)));
+  }
   return make("table", { class: "facts" }, body);
 }
 
-function neighbours(told) {
+// Column heading, field of a neighbour, digits. Support and suppression are those of the explained sample.
+const COLUMNS = [
+  ["Distance", "distance", 4],
+  ["Cosine", "cosine", 3],
+  ["Selection score", "selection_score", 4],
+  ["Support received", "support_received", 4],
+  ["Suppression received", "suppression_received", 4],
+  ["Suppression sent", "suppression_sent", 4],
+];
+
+function neighbours(explanation) {
   const head = make("tr", {}, make("td"), make("th", { scope: "col", text: "Neighbour" }));
-  for (const text of ["Distance", "Cosine", "Selection", "Gave it", "Took from it", "Lost to it"]) {
-    head.append(make("th", { scope: "col", class: "n", text }));
-  }
+  for (const [text] of COLUMNS) head.append(make("th", { scope: "col", class: "n", text }));
   const body = make("tbody");
-  for (const n of told.neighbours) {
+  for (const n of explanation.neighbours) {
     const name = make("th", { scope: "row" },
-      make("a", { href: `#/sample/${n.position}` }, make("span", { class: "caption" }, caption(n.caption))), became(n), " ",
-      n.position === told.suppressed_by ? make("span", { class: "mark", text: "suppressed it most" }) : null,
-      told.suppressed.includes(n.position) ? make("span", { class: "mark", text: "suppressed by it" }) : null);
-    const line = make("tr", {}, make("td", {}, picture(n.position, "small", n.caption)), name);
-    for (const [value, digits] of [[n.distance, 4], [n.cosine, 3], [n.selection_score, 4], [n.raised, 4], [n.lowered, 4], [n.lowers, 4]]) {
-      line.append(make("td", { class: "n", text: number(value, digits) }));
-    }
-    body.append(line);
+      make("a", { href: `#/sample/${n.position}` }, make("span", { class: "caption" }, caption(n.caption))),
+      status(n), " ",
+      n.position === explanation.suppressed_by ? make("span", { class: "mark", text: "strongest suppressor" }) : null,
+      explanation.suppressed.includes(n.position) ? make("span", { class: "mark", text: "suppressed by this sample" }) : null);
+    const cells = COLUMNS.map(([, field, digits]) => make("td", { class: "n", text: number(n[field], digits) }));
+    body.append(make("tr", {}, make("td", {}, image(n.position, "small", n.caption)), name, ...cells));
   }
   return make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Neighbours, nearest first" },
     make("table", { class: "neighbours" }, make("thead", {}, head), body));
 }
 
-export function sample(told, cluster) {
-  const kept = told.sample.kept;
-  const title = make("h2", { tabindex: "-1", text: `Sample ${told.sample.uid.slice(0, 40)}` });
+function mismatch() {
+  const text = "The sum differs from the stored selection score: graph and scores are from different runs.";
+  return make("p", { class: "error", text });
+}
+
+export function samplePage(explanation, cluster) {
+  const { kept, caption: text } = explanation.sample;
+  const ranked = explanation.rank !== null;
+  const title = make("h2", { tabindex: "-1", text: `Sample ${explanation.sample.uid.slice(0, 40)}` });
   const page = make("div", {},
     make("p", {}, make("a", { href: "#/", id: "back", text: "← All samples" })), title,
-    make("div", { class: "top" }, picture(told.position, "large", told.sample.caption),
+    make("div", { class: "top" }, image(explanation.position, "large", text),
       make("div", {},
-        words(told.sample.caption),
-        make("p", { class: `why ${kept ? "kept" : "dropped"}`, text: told.why }),
-        told.rank === null ? null : sum(told, told.score_name, told.offset),
-        told.reconciled || told.rank === null ? null : make("p", { class: "error", text: "The sum differs from the stored score: graph and scores are not of one run." }))),
-    make("h3", { text: "Where it is" }), facts(told, cluster));
-  if (told.neighbours.length) page.append(make("h3", { text: `Neighbours (${told.neighbours.length}), nearest first` }), neighbours(told));
+        captionBox(text),
+        make("p", { class: `outcome ${kept ? "kept" : "dropped"}`, text: explanation.outcome }),
+        ranked ? scoreTable(explanation, explanation.score_name, explanation.offset) : null,
+        ranked && !explanation.reconciled ? mismatch() : null)),
+    make("h3", { text: "Details" }), facts(explanation, cluster));
+  const size = explanation.neighbours.length;
+  if (size) {
+    page.append(
+      make("h3", { text: `Neighbours (${size}), nearest first` }),
+      make("p", { class: "hint", text: "Support and suppression are what this sample received from, or sent to, each neighbour." }),
+      neighbours(explanation));
+  }
   return page;
 }

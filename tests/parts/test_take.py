@@ -1,22 +1,25 @@
-import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from d2prune.errors import BooksError
 from d2prune.parts import files
 from d2prune.parts.reader import Parts
-from d2prune.report.pool_sample import choose_positions
 from d2prune.store import artifacts
+from tests.report.synthetic import build_run, items
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return build_run(tmp_path_factory.mktemp("run"), items(130))
 
 
 def parts_of(run, select=None):
     return Parts(run.work_dir, {"embed": run.embed.units, "select": (select or run.select).units})
 
 
-def test_take_keeps_order_and_repeats(run):
+def test_take_keeps_the_order_asked_for_and_repeats(run):
     pool = parts_of(run)
     positions = np.array([129, 0, 41, 0, 40, 39])
     table = pool.take_merged(positions, ("uid", "caption", "kept"))
@@ -48,33 +51,3 @@ def test_embeddings_come_from_the_row_groups_that_hold_them(run):
     finally:
         Path(url).write_bytes(before)
     assert np.array_equal(image, again[0]) and np.array_equal(text, again[1])
-
-
-def test_a_sample_touches_few_row_groups(run, monkeypatch):
-    monkeypatch.setattr(artifacts, "ROWS_PER_GROUP", 16)
-    pool = parts_of(run)
-    starts = np.array([0, 16, 32, 40, 56, 72, 80, 96, 112, 120])
-    groups = {
-        tuple(np.unique(np.searchsorted(starts, choose_positions(pool.spans, 1000, 2, seed), "right")))
-        for seed in range(20)
-    }
-    assert all(len(found) == 2 for found in groups) and len(groups) > 5
-    assert np.array_equal(choose_positions(pool.spans, 1000, 99, 0), np.arange(130))
-
-
-@pytest.mark.parametrize(
-    ("size", "parts", "count"), [(1000, 99, 130), (20, 99, 20), (1000, 1, None), (0, 9, 0)]
-)
-def test_samples_are_distinct_ascending_and_repeatable(run, size, parts, count):
-    pool = parts_of(run)
-    found = choose_positions(pool.spans, size, parts, seed=3)
-    assert np.array_equal(found, choose_positions(pool.spans, size, parts, seed=3))
-    assert (np.diff(found) > 0).all()
-    assert len(set(pool.spans.part_of(found).tolist())) <= parts
-    assert count is None or len(found) == count
-
-
-def test_artifacts_of_different_runs_are_refused(run):
-    other = dataclasses.replace(run.select, units=run.select.units[:-1])
-    with pytest.raises(BooksError, match="120 rows in 4 parts"):
-        parts_of(run, other).check_aligned(files.DECISIONS)

@@ -1,0 +1,93 @@
+"""Which samples the galleries show: pure functions of arrays.
+
+Every choice is seeded, or an order whose ties are broken by position, so the same run shows the same
+samples. N rows of the random sample, M candidate pairs.
+"""
+
+from collections import Counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def spread_over_clusters(
+    candidates: NDArray[np.int64], label_N: NDArray[np.int64], size: int, seed: int
+) -> NDArray[np.int64]:
+    """Choose at most `size` candidates at random, taking one from each cluster in turn.
+
+    Args:
+        candidates: rows of the random sample.
+        label_N: int64 [N], the cluster of every row.
+        size: how many to choose.
+        seed: seed of the choice.
+    """
+    shuffled = np.random.default_rng(seed).permutation(candidates)
+    seen: Counter[int] = Counter()
+    turns = []
+    for row in shuffled.tolist():
+        label = int(label_N[row])
+        turns.append(seen[label])
+        seen[label] += 1
+    return np.asarray(shuffled[np.argsort(turns, kind="stable")][:size], dtype=np.int64)
+
+
+def dense_and_sparse(
+    support_N: NDArray[np.float64], kept_N: NDArray[np.bool_]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Kept rows among the densest and the sparsest tenth of the sample.
+
+    If a tenth holds no kept rows, the densest or sparsest tenth of the kept rows instead.
+
+    Args:
+        support_N: what neighbours add to a score in the forward pass: high in dense regions.
+        kept_N: bool [N].
+    """
+    rows = np.flatnonzero(kept_N & np.isfinite(support_N))
+    if not len(rows):
+        return rows, rows
+    low, high = np.nanquantile(support_N, [0.1, 0.9])
+    support = support_N[rows]
+    dense, sparse = rows[support >= high], rows[support <= low]
+    order = rows[np.argsort(support, kind="stable")]
+    tenth = max(1, len(rows) // 10)
+    return (dense if len(dense) else order[-tenth:]), (sparse if len(sparse) else order[:tenth])
+
+
+def closest_pairs(
+    suppression_M: NDArray[np.float64], suppressor_score_M: NDArray[np.float64]
+) -> NDArray[np.int64]:
+    """Order pairs by distance without their embeddings, closest first.
+
+    A suppression is exp(-gamma_r d^2) * max(t, 0), so divided by its sender's score t it falls with
+    the distance d.
+
+    Args:
+        suppression_M: float64, the strongest suppression that a sample received.
+        suppressor_score_M: float64, the selection score of the neighbour that sent it.
+    """
+    share_M = suppression_M / np.where(suppressor_score_M > 0, suppressor_score_M, np.inf)
+    return np.asarray(np.lexsort((-suppression_M, -np.round(share_M, 9))), dtype=np.int64)
+
+
+def pick_pairs(
+    suppressor_M: NDArray[np.int64],
+    similarity_M: NDArray[np.float64],
+    suppressor_kept_M: NDArray[np.bool_],
+    size: int,
+) -> NDArray[np.int64]:
+    """Choose pairs: kept suppressors first, then the most similar; each suppressor once if that suffices.
+
+    Args:
+        suppressor_M: int64, canonical position of the suppressor.
+        similarity_M: float64, cosine of the pair.
+        suppressor_kept_M: bool, whether the suppressor was kept.
+        size: how many to choose.
+
+    Returns:
+        int64, at most `size` indices into the pairs.
+    """
+    order = np.lexsort((-similarity_M, ~suppressor_kept_M))
+    _, first = np.unique(suppressor_M[order], return_index=True)
+    once = np.sort(first)
+    again = np.setdiff1d(np.arange(len(order)), once)
+    return np.asarray(order[np.concatenate([once, again]).astype(np.int64)][:size], dtype=np.int64)

@@ -1,0 +1,207 @@
+"""What the page shows, as plain records: no files, no HTML.
+
+`collect` returns one `ReportData`, which is all that the page is rendered from. Its arrays are small
+(histogram bins, points of a random sample), so it stays in the low megabytes. Text is shortened but
+not escaped; the template escapes it.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class ReasonCount:
+    """Samples that one stage rejected or dropped for one reason."""
+
+    stage: str
+    reason: str
+    count: int
+    meaning: str
+
+
+@dataclass(frozen=True)
+class FlowStep:
+    """Samples that reached a stage; `lost` were removed between the previous step and this one."""
+
+    label: str
+    count: int
+    lost: int = 0
+    lost_label: str = ""
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Counts of kept and dropped samples per bin; the outer bins include values outside the edges.
+
+    Attributes:
+        edges: float64 [B + 1], ascending.
+        kept: int64 [B].
+        dropped: int64 [B].
+    """
+
+    edges: NDArray[np.float64]
+    kept: NDArray[np.int64]
+    dropped: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Mean score and coverage gap against the fraction kept, for one order of the samples.
+
+    Attributes:
+        label: name of the order.
+        fraction: float64 [F], in (0, 1].
+        mean_score: float64 [F], mean score of the kept samples.
+        coverage: float64 [F], mean distance to the nearest kept sample.
+    """
+
+    label: str
+    fraction: NDArray[np.float64]
+    mean_score: NDArray[np.float64]
+    coverage: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class FractionRow:
+    """One row of the table of fractions; `is_current` marks the fraction nearest to the run's own."""
+
+    label: str
+    samples: int
+    score: str
+    coverage: str
+    is_current: bool
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One measure of the pool, of the kept samples and, where it helps, of a random choice as large."""
+
+    name: str
+    meaning: str
+    pool: str
+    kept: str
+    random: str = ""
+
+
+@dataclass(frozen=True)
+class SampleCard:
+    """One sample as the page shows it.
+
+    Attributes:
+        uid: its uid.
+        shard: its input shard.
+        key: its key in the shard.
+        caption: its caption, on one line.
+        kept: whether it was kept.
+        scores: (name, value) of each score.
+        note: its outcome and the reason for it.
+        image: a data URI; empty if the image could not be read.
+    """
+
+    uid: str
+    shard: str
+    key: str
+    caption: str
+    kept: bool
+    scores: tuple[tuple[str, str], ...]
+    note: str
+    image: str
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Samples under one heading; if `pairs`, each second card suppressed the one before it."""
+
+    title: str
+    text: str
+    cards: tuple[SampleCard, ...]
+    empty_text: str
+    pairs: bool = False
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A k-means cluster of the random sample.
+
+    Attributes:
+        words: the most distinctive words of its captions.
+        count: its samples.
+        share: its share of the random sample.
+        kept_share: the share of it that was kept.
+        cards: the samples nearest to its centroid.
+    """
+
+    words: str
+    count: int
+    share: float
+    kept_share: float
+    cards: tuple[SampleCard, ...]
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """Everything the page shows.
+
+    Attributes:
+        title: the heading.
+        lead: the paragraph below it.
+        headline: (label, value, note) of each number at the top.
+        flow: samples per stage.
+        reasons: rejected and dropped samples by stage and reason.
+        score_label: name of the score that difficulty was computed from.
+        method: what ranked the pool: `d2`, or another `select.method`.
+        difficulty: histogram of that score.
+        selection: histogram of the selection score.
+        threshold: lowest selection score kept; None if nothing was kept or nothing dropped.
+        map_points: float32 [M, 2], PCA of the random sample's features.
+        map_kept: bool [M].
+        map_variance: share of the variance along each of the two axes.
+        clusters: lowest kept share first.
+        galleries: in the order shown.
+        metrics: rows of the table of measures.
+        curves: one per order of the samples, the run's ranking first.
+        fraction_rows: the first curve as a table.
+        fraction: share of the pool that was kept.
+        embedded: samples in the pool.
+        sampled: samples in the random sample.
+        graph: (label, value) of the graph.
+        timings: (stage, time, throughput).
+        parameters: (stage, ((name, value), ...)).
+        versions: (package, version).
+        locations: (label, URL or command).
+        train_command: empty if there is none.
+        reshard_command: empty if there is none.
+        has_images: whether the pool has images.
+    """
+
+    title: str
+    lead: str
+    headline: tuple[tuple[str, str, str], ...]
+    flow: tuple[FlowStep, ...]
+    reasons: tuple[ReasonCount, ...]
+    score_label: str
+    method: str
+    difficulty: Histogram
+    selection: Histogram
+    threshold: float | None
+    map_points: NDArray[np.float32]
+    map_kept: NDArray[np.bool_]
+    map_variance: tuple[float, float]
+    clusters: tuple[Cluster, ...]
+    galleries: tuple[Gallery, ...]
+    metrics: tuple[Metric, ...]
+    curves: tuple[Curve, ...]
+    fraction_rows: tuple[FractionRow, ...]
+    fraction: float
+    embedded: int
+    sampled: int
+    graph: tuple[tuple[str, str], ...]
+    timings: tuple[tuple[str, str, str], ...]
+    parameters: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
+    versions: tuple[tuple[str, str], ...]
+    locations: tuple[tuple[str, str], ...]
+    train_command: str
+    reshard_command: str
+    has_images: bool

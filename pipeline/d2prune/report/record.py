@@ -1,0 +1,89 @@
+"""What the report is made from: one run's artifacts, and the parameters of the page."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from d2prune.knn.features import FeatureKind
+from d2prune.parts import files
+from d2prune.store.artifacts import Manifest
+
+
+@dataclass(frozen=True)
+class WrittenOutput:
+    """What the write stage produced.
+
+    Attributes:
+        url: the output folder.
+        shards: number of output tars.
+        samples: number of samples written.
+        train_command: trains on the output; empty if the run wrote no tars.
+        reshard_command: makes tars of the subset; empty if the run wrote them itself.
+    """
+
+    url: str
+    shards: int
+    samples: int
+    train_command: str = ""
+    reshard_command: str = ""
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A run to report on.
+
+    Attributes:
+        work_dir: URL of the folder with the run's artifacts.
+        embed: the embed artifact; unit i belongs to input shard i.
+        graph: the graph artifact; its facts hold recall and size.
+        select: the select artifact; unit i is row-aligned with unit i of `embed`.
+        shard_urls: of the input shards, in canonical order.
+        has_images: whether the input is tars; tables hold no images.
+        written: the output; None if the run stopped before `write`.
+        score_name: the score that `difficulty` was computed from.
+        score_offset: was added to the score to give `difficulty`; the page shows the score without it.
+        method: what ranked the pool: `d2`, or another `select.method`.
+        features: the embeddings that distances are measured on.
+        embeddings_file: the file of each embed part that holds them.
+        timings: stage -> seconds spent in this run; stages that were skipped are absent.
+        parameters: stage -> name -> value.
+    """
+
+    work_dir: str
+    embed: Manifest
+    graph: Manifest
+    select: Manifest
+    shard_urls: Sequence[str]
+    has_images: bool = True
+    written: WrittenOutput | None = None
+    score_name: str = "clip_score"
+    score_offset: float = 0.0
+    method: str = "d2"
+    features: FeatureKind = "image+text"
+    embeddings_file: str = files.EMBEDDINGS
+    timings: Mapping[str, float] = field(default_factory=dict)
+    parameters: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ReportParams:
+    """Everything besides the artifacts that changes the page.
+
+    Attributes:
+        gallery: thumbnails of kept samples, and as many of dropped ones; 0: no galleries.
+        sample_rows: size of the random sample that the map, clusters and measures are computed on.
+        sample_groups: most row groups of embeddings that are read for it.
+        queries: samples whose distance to the nearest kept sample is measured.
+        map_points: most points on the map.
+        clusters: most clusters.
+        max_pixels: larger images are not decoded.
+        seed: seed of every random choice.
+    """
+
+    gallery: int = 24
+    sample_rows: int = 10_000
+    sample_groups: int = 64
+    queries: int = 2_000
+    map_points: int = 5_000
+    clusters: int = 12
+    max_pixels: int = 100_000_000
+    seed: int = 0

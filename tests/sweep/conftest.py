@@ -1,0 +1,1 @@
+from tests.explore.conftest import finished_config, finished_result  # noqa: F401
