@@ -11,7 +11,7 @@ from d2prune.errors import UserError
 from d2prune.knn.features import unit_rows
 from tests import oracles_baselines as oracles
 from tests.oracles import naive_d2
-from tests.selection.graphs import GAMMAS, problems
+from tests.graphs import GAMMAS, problems
 
 SCORES = st.lists(
     st.sampled_from([-1.0, 0.0, 0.0, 0.5, 1.0, 1.0, 7.0]) | st.floats(-3, 3), min_size=1, max_size=30

@@ -14,7 +14,7 @@ from d2prune.runs.driver import run
 from d2prune.runs.plan import plan_run
 from d2prune.store import artifacts
 from tests.pools import tree
-from tests.selection.test_distributed import Losing
+from tests.rank.test_distributed_rounds import Losing
 
 
 @pytest.mark.parametrize(

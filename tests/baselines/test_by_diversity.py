@@ -10,7 +10,7 @@ from d2prune.errors import UserError
 from d2prune.knn.features import unit_rows
 from d2prune.knn.quantiser import Quantiser, train
 from tests import oracles_baselines as oracles
-from tests.selection.graphs import GAMMAS, graphs
+from tests.graphs import GAMMAS, graphs
 
 
 @st.composite

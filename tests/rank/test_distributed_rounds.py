@@ -17,7 +17,7 @@ from d2prune.execution import InProcess, OnRay, Resources
 from d2prune.knn.csr import Graph
 from d2prune.rank.settle import Progress, settle
 from tests.oracles import graph_from_edges, naive_d2, neighbours
-from tests.selection.graphs import problems
+from tests.graphs import problems
 
 N = 300
 
