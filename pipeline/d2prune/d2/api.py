@@ -51,11 +51,11 @@ def selection_scores(
 ) -> NDArray[np.int64]:
     """Rank every node of a kNN graph by D2 Pruning.
 
-    Maharana, Yadav, Bansal, arXiv 2310.07931. The forward pass adds to each node's difficulty what its neighbours contribute (equation 1). The
-    reverse pass picks the node of highest value, lowers its neighbours (equation 2) and repeats. The
-    selection score of a node is its value at the moment it is picked. Here the passes are carried
-    to the end of the pool, so one call ranks it for every budget: the coreset of size m is the m
-    highest scores, ties to the lower index.
+    Maharana, Yadav, Bansal, arXiv 2310.07931. The forward pass adds to each node's difficulty what
+    its neighbours contribute (equation 1). The reverse pass picks the node of highest value, lowers
+    its neighbours (equation 2) and repeats. The selection score of a node is its value at the moment
+    it is picked. Both passes are carried to the end of the pool, so one call ranks it for every
+    budget: the coreset of size m is the m highest scores, ties to the lower index.
 
     Differs from the paper in one point: a node picked at a negative value sends no message, where
     the paper's equation would raise its neighbours. As long as picks are positive, both agree.

@@ -46,8 +46,8 @@ def d2_prune(
 ) -> Coreset:
     """Keep the difficult and diverse share of a pool.
 
-    D2 Pruning (Maharana, Yadav, Bansal, arXiv 2310.07931): builds the kNN graph of the embeddings, ranks the pool (`selection_scores`) and keeps the highest
-    selection scores.
+    D2 Pruning (Maharana, Yadav, Bansal, arXiv 2310.07931): builds the kNN graph of the embeddings,
+    ranks the pool (`selection_scores`) and keeps the highest selection scores.
 
     The same input gives the same coreset on every machine. Without `groups`, the coreset of a
     smaller fraction is a prefix of that of a larger one.

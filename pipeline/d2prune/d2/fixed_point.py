@@ -71,10 +71,10 @@ def exp_neg(x: float) -> float:
 def message(value: int, gamma: float, sq_distance: float) -> int:
     """Return the message along an edge: rint(exp(-gamma * sq_distance) * value).
 
-    For 0 <= value <= LIMIT. A function of its arguments alone, the same on every machine: int64 to float64 (round to nearest
-    even), one multiplication, one rounding to the nearest integer (ties to even). The conversion is
-    exact below 2**53 (8,192 in units of the difficulty); above, it keeps 53 bits, a relative error of
-    at most 2**-53.
+    For 0 <= value <= LIMIT. A function of its arguments alone, the same on every machine: int64 to
+    float64 (round to nearest even), one multiplication, one rounding to the nearest integer (ties
+    to even). The conversion is exact below 2**53 (8,192 in units of the difficulty); above, it keeps
+    53 bits, a relative error of at most 2**-53.
     """
     return np.int64(np.rint(exp_neg(gamma * np.float64(sq_distance)) * np.float64(value)))  # type: ignore[return-value]
 
