@@ -13,7 +13,7 @@ from tests.oracles_scores import added
 
 
 def sq(a, b):
-    """The canonical squared distance (tests/graph/test_distances.py checks it)."""
+    """The canonical squared distance, which has tests of its own."""
     return float(sq_distance(np.ascontiguousarray(a), np.ascontiguousarray(b)))
 
 
@@ -69,30 +69,30 @@ def moderate(rows, labels):
     return sorted(away, key=lambda i: (away[i], i))
 
 
-def ccs(score, m, drop_fraction, n_strata, lot_of):
-    """Algorithm 1 of arXiv 2210.15809: the sorted picks. `lot_of(P)`: the lots that the code draws for P samples."""
+def ccs(score, m, drop_fraction, n_strata, shuffle):
+    """Algorithm 1 of arXiv 2210.15809: the sorted picks. `shuffle(n)` is the code's random order."""
     n = len(score)
     hardest = sorted(range(n), key=lambda i: (-score[i], -i))[: math.floor(round(n * drop_fraction, 9))]
     left = [i for i in range(n) if i not in hardest]
-    lot = dict(zip(left, lot_of(len(left)), strict=True))
+    rank = dict(zip(left, shuffle(len(left)), strict=True))
     low, high = min(score[i] for i in left), max(score[i] for i in left)
     bins = {}
     for i in left:
-        place = 0 if low == high else min(int((score[i] - low) / (high - low) * n_strata), n_strata - 1)
-        bins.setdefault(place, []).append(i)
+        stratum = 0 if low == high else min(int((score[i] - low) / (high - low) * n_strata), n_strata - 1)
+        bins.setdefault(stratum, []).append(i)
     picks, wanted = [], m
     waiting = sorted(bins.items(), key=lambda item: (len(item[1]), item[0]))
     while waiting:
         _, members = waiting.pop(0)
         share = min(len(members), wanted // (len(waiting) + 1))
-        picks += sorted(members, key=lambda i: lot[i])[:share]
+        picks += sorted(members, key=lambda i: rank[i])[:share]
         wanted -= share
     assert wanted == 0
     return sorted(picks)
 
 
 def semdedup(rows, cluster, priority):
-    """(pick order, squared distance to the nearest before it in its cluster's line)."""
+    """(pick order, squared distance to the nearest earlier sample of the cluster)."""
     away = []
     for i in range(len(rows)):
         before = [
