@@ -1,4 +1,4 @@
-"""Naive references for the baselines: one sample at a time, plain Python, every step from the definition."""
+"""Naive references of the baselines: plain Python, one sample at a time, by definition."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Baselines whose picks depend on earlier picks equal the naive references, also on ties and duplicates."""
+"""Baselines whose picks depend on earlier picks equal the naive references, also on ties."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Edge cases of every baseline and of D2: one sample, equal scores, one class, too many neighbours."""
+"""Edge cases of D2 and every baseline: one sample, equal scores, one class."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Fixed-point arithmetic: the same bits as plain Python floats, close to the exact exp, checked limits."""
+"""Fixed-point arithmetic equals plain Python floats, bit for bit, and its limits are checked."""
 
 import math
 

@@ -28,7 +28,7 @@ def test_scores_equal_the_naive_greedy(problem, gamma_forward, gamma_reverse):
 def test_picks_equal_the_papers_definition_while_values_are_positive(graph, random, gamma):
     scores = [1 + random.randrange(1, 10**6) / 10**6 for _ in range(graph.n_nodes)]
     picks, values, leads = paper_picks(graph, scores, graph.n_nodes, gamma, gamma)
-    # Up to the first value that is not positive, or a lead so small that floats and fixed point may differ.
+    # Up to the first value that is not positive, or a lead within the error of floats.
     m = next((k for k in range(len(picks)) if values[k] <= 1e-6 or leads[k] <= 1e-6), len(picks))
     t = selection_scores(graph, scores, gamma, gamma)
     assert top(t, m).tolist() == picks[:m]

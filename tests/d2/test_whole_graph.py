@@ -1,4 +1,4 @@
-"""Both passes over a whole graph: threads and blocks change nothing, invalid arguments are rejected."""
+"""Both passes over a whole graph: threads and blocks do not change the result."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Rounds over a group give the same bits for any number of members, whichever are lost in whichever round."""
+"""Rounds over a group give the same bits for any number of members, whichever are lost."""
 
 from functools import partial
 

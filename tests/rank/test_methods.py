@@ -1,4 +1,4 @@
-"""`select.method`: ranks equal the baseline's own order, on any number of workers, through a complete run."""
+"""`select.method`: ranks equal the baseline's own order, on any number of workers."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Suppressors' uids: requests and answers between partitions give what one table of all uids gives."""
+"""Uids of suppressors: requests between partitions give what one table of all uids gives."""
 
 import itertools
 

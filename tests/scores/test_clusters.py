@@ -10,7 +10,7 @@ from d2prune.knn.quantiser import train
 
 
 def naive_nearest(rows, centroids):
-    """Squared distances in numpy float64, which rounds to the canonical float32 at 4 dimensions or fewer."""
+    """Squared distances in float64: up to 4 dimensions they round to the canonical float32."""
     out = []
     for row in rows.astype(np.float64):
         squares = []

@@ -128,9 +128,9 @@ def semdedup(
         seed: of the k-means start.
 
     Returns:
-        (order int64 [N], farthest from its earlier samples first; sq_distances float32 [N], squared
-        distance to the nearest earlier sample of the cluster, inf for the first). SemDeDup with a given
-        epsilon keeps `sq_distances >= 2 * epsilon`.
+        (order int64 [N], by falling distance; sq_distances float32 [N], squared distance to the
+        nearest earlier sample of the cluster, inf for the first). SemDeDup with a given epsilon
+        keeps `sq_distances >= 2 * epsilon`.
 
     Raises:
         UserError: n_clusters is out of range, a row cannot be normalised, or the score has another
@@ -211,7 +211,7 @@ def _herding(rows_ND: Float32, m: int) -> Int64:
 
 @kernel
 def _gain(indptr: Int64, indices: Int64, sq_distances: Float32, gamma: float, best_N: Int64, u: int) -> int:
-    """Return how much picking u adds to the total similarity; `best_N` is that to the nearest pick."""
+    """Return how much picking u adds; `best_N` is the similarity to the nearest pick so far."""
     gain = max(0, _ONE - best_N[u])
     for e in range(indptr[u], indptr[u + 1]):
         gain += max(0, message(_ONE, gamma, sq_distances[e]) - best_N[indices[e]])

@@ -116,10 +116,10 @@ def ccs(score: ArrayLike, drop_fraction: float = 0.0, n_strata: int = DEFAULT_ST
     """Order samples by coverage-centric selection: an equal number from each stratum of the score.
 
     Zheng et al., "Coverage-centric Coreset Selection", ICLR 2023, arXiv 2210.15809, algorithm 1. The
-    hardest samples are dropped first. A stratum with too few members gives all of them, and the larger
-    strata share the rest. Within a stratum samples are chosen at random. Taking one sample from each
-    stratum in turn, largest stratum first, gives the numbers of the paper at every size, so coresets
-    are nested.
+    hardest samples are dropped first. A stratum with too few members gives all of them, and the
+    larger strata share the rest. Within a stratum samples are chosen at random. Taking one sample
+    from each stratum in turn, largest stratum first, gives the numbers of the paper at every size,
+    so coresets are nested.
 
     Args:
         score: finite numbers [N], higher = harder (such as `scores.aum`).
@@ -147,7 +147,7 @@ def ccs(score: ArrayLike, drop_fraction: float = 0.0, n_strata: int = DEFAULT_ST
 
 
 def strata(score_P: NDArray[np.float64], n_strata: int) -> Int64:
-    """Return the stratum of each score, 0 the lowest; if all scores are equal, all are in stratum 0."""
+    """Return the stratum of each score, 0 the lowest; equal scores are all in stratum 0."""
     low, high = score_P.min(), score_P.max()
     if low == high:
         return np.zeros(len(score_P), np.int64)

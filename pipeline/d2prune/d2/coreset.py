@@ -69,7 +69,7 @@ def d2_prune(
         target_recall: recall of an approximate kNN graph; None: exact.
 
     Returns:
-        The coreset of m = floor(N * fraction) samples, with scores for the whole pool.
+        The coreset, with scores for the whole pool.
 
     Raises:
         UserError: arrays of the wrong shape or dtype, a parameter out of range, or fewer samples
@@ -79,12 +79,12 @@ def d2_prune(
         Three near-duplicates, two of another kind and a single sample; keep half of them.
 
         >>> import numpy as np
-        >>> from d2prune.d2.coreset import d2_prune
+        >>> from d2prune import d2_prune
         >>> angle = np.deg2rad([0, 1, 2, 90, 92, 200])
         >>> embeddings = np.stack([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32)
         >>> difficulty = [0.9, 1.0, 0.8, 0.6, 0.5, 0.4]
         >>> coreset = d2_prune(embeddings, difficulty, fraction=0.5, n_neighbors=1)
-        >>> coreset.indices.tolist()          # one of each kind; the 3 most difficult are all of one kind
+        >>> coreset.indices.tolist()          # one of each kind; the top 3 are all of one kind
         [1, 4, 5]
         >>> coreset.suppressed_by.tolist()    # which sample suppressed each of the others
         [1, -1, 1, 4, -1, 4]
@@ -101,7 +101,7 @@ def d2_prune(
             raise UserError(f"{name} has shape {np.shape(array)}, expected one entry per embedding, ({n},)")
     if drop_fraction and drop_score is None:
         raise UserError(
-            f"drop_fraction is {drop_fraction}, but there is no drop_score; expected both or neither"
+            f"drop_fraction is {drop_fraction}, but there is no drop_score; expected a drop_score"
         )
     size = budget.size_of_fraction(n, fraction)
     dropped = np.zeros(n, np.bool_) if drop_score is None else budget.drop_mask(drop_score, drop_fraction)

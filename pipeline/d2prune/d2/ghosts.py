@@ -1,4 +1,4 @@
-"""Compiled kernels of a partition: apply the updates it receives about ghosts, collect those it sends.
+"""Compiled kernels of a partition: apply updates of ghosts, collect updates to send.
 
 Pure functions of arrays. Index legend as in kernel.py: n own nodes, g ghosts, `value` int64 [n+g].
 """
@@ -37,7 +37,8 @@ def apply_updates(
     visited like an own node.
 
     Args:
-        slots: int32 [M]; slot k >= 0: a new bound of the sender's k-th ghost here; ~k: that ghost is final.
+        slots: int32 [M]; k >= 0: a new bound of the sender's k-th ghost here; ~k: that ghost is
+            final.
         values: int64 [M], the bound, or t.
         first_ghosts: int64 [M], local index of ghost 0 of each entry's sender.
         position: int64 [n+g].
@@ -71,7 +72,7 @@ def apply_updates(
 def collect_updates(
     export_nodes: _Int32s, bounds: _Int64s, value: _Int64s, head: _Int32s, last_sent: _Int64s
 ) -> tuple[_Int32s, _Int64s, _Int64s]:
-    """Collect what changed since the last update of each destination, in the format of `apply_updates`.
+    """Collect what changed since the last update to each destination, for `apply_updates`.
 
     A node that was reported at or below zero needs no further update: it sends no messages and
     blocks no node.
@@ -84,7 +85,8 @@ def collect_updates(
         last_sent: int64 [x], the last value sent, or COMPLETE; updated.
 
     Returns:
-        slots int32 [M], values int64 [M], and int64 [d+1], where the updates for each destination begin.
+        slots int32 [M], values int64 [M], and int64 [d+1], where the updates to each destination
+        begin.
     """
     slots, values = np.empty(len(export_nodes), np.int32), np.empty(len(export_nodes), np.int64)
     starts = np.zeros(len(bounds), np.int64)

@@ -40,7 +40,7 @@ from d2prune.d2.precedence import blocks, precedes
 from d2prune.d2.waiting_lists import FINAL, NO_NODE, wake_all, wake_unblocked
 
 NO_OVERFLOW = -1
-# Nodes visited per batch, so that their cache misses overlap: 16 and 32 are equally fast, 8 is slower.
+# Nodes visited per batch, so that their cache misses overlap. 32 is as fast, 8 is slower.
 _BATCH = 16
 # Edges by which the forward pass prefetches ahead.
 _AHEAD = 32

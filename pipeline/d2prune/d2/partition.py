@@ -6,8 +6,8 @@ loop in this process (rounds.py) and worker processes. In each round it takes an
 
 1. `boundary_nodes()` returns, for each adjacent partition, the canonical position and difficulty of
    the nodes that are ghosts there.
-2. `start(batch)` takes the boundary nodes of all adjacent partitions, runs the forward pass, finalises
-   what it can and returns the first updates.
+2. `start(batch)` takes the boundary nodes of all adjacent partitions, runs the forward pass,
+   finalises what it can and returns the first updates.
 3. `step(batch)` applies updates, finalises what it can and returns what changed. Repeat until
    `remaining` is 0 in every partition and no message is in flight; then read `scores()`.
 
@@ -38,7 +38,7 @@ _NO_VALUE = np.iinfo(np.int64).max
 
 
 def node_id(partition: int | NDArray[np.int64], index: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return node ids: the partition in the upper 32 bits, the index in the partition in the lower."""
+    """Return node ids: the partition in the upper 32 bits, the index within it in the lower."""
     return (np.asarray(partition, np.int64) << INDEX_BITS) | np.asarray(index, np.int64)
 
 
@@ -108,7 +108,8 @@ class GraphPartition:
         """Run the forward pass and the first round, given all adjacent boundary nodes.
 
         Raises:
-            UserError: a boundary node is missing or unexpected (the graph is not symmetric), or overflow.
+            UserError: a boundary node is missing or unexpected (the graph is not symmetric), or
+                overflow.
         """
         self.receive_boundary(batch)
         return self.step(EMPTY_BATCH)
@@ -202,7 +203,7 @@ class GraphPartition:
         return self._position[: self.n_nodes]
 
     def scores(self) -> NDArray[np.int64]:
-        """Selection scores t of the own nodes, int64 [n]; valid once every partition has none remaining."""
+        """Selection scores t of the own nodes, int64 [n]; valid once no partition has any remaining."""
         return self._value[: self.n_nodes].copy()
 
     def forward_scores(self) -> NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""Both passes over a graph in memory, on one or several threads; the result is the same for any number.
+"""Both passes over a graph in memory, on any number of threads; the result is the same.
 
 Each thread owns a contiguous range of nodes, and all threads share the node values. The reverse pass
 runs in sweeps: a sweep finalises what it can, and the next one starts from what is left. The last
@@ -103,7 +103,7 @@ def reverse_pass(
 
     Args:
         graph: over N nodes.
-        state: from `kernel.new_state`, with the forward scores as values; afterwards the values are t.
+        state: from `kernel.new_state`, with the forward scores as values; they become t.
         gamma_reverse: decay of the reverse messages.
         threads: as for `api.selection_scores`.
 

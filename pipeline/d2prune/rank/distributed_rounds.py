@@ -2,7 +2,7 @@
 
 Each member of the group owns a `GraphPartition` and implements `Member`. A partition's bounds of its
 ghosts are never below the truth. So a lost member can be built again, from a checkpoint of any age
-or from its inputs, while the others continue: its neighbours resend what they know, and the result
+or from its inputs, while the others continue: its neighbours resend their values, and the result
 is the same, bit for bit (docs/algorithm.md).
 """
 
@@ -19,7 +19,7 @@ from d2prune.execution.progress import Live
 log = logging.getLogger(__name__)
 
 CHECKPOINT_EVERY = 4
-"""Rounds between checkpoints. A run takes 15 to 30 rounds; losing a member repeats at most this many."""
+"""Rounds between checkpoints: at most this many of some 15 to 30 repeat when a member is lost."""
 
 _MAX_LOSSES = 100
 
@@ -150,10 +150,17 @@ def _commit(group: Group, commit: str, closing: Sequence[str]) -> tuple[dict[int
 
 
 def _recover(group: Group, lost: set[int], pending: Inboxes) -> Inboxes:
-    """Build the lost members again and let their neighbours resend; returns the inboxes of the next round.
+    """Build the lost members again and let their neighbours resend.
 
-    `pending` are the messages in flight; those to lost members are replaced. Members lost in the
-    meantime are built as well.
+    Members lost in the meantime are built as well.
+
+    Args:
+        group: as for `run_to_completion`.
+        lost: the lost members.
+        pending: messages in flight; those to lost members are replaced.
+
+    Returns:
+        The inboxes of the next round.
     """
     members = range(group.size)
     for _ in range(_MAX_LOSSES):

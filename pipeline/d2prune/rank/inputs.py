@@ -58,7 +58,7 @@ def read_uids(parts: Parts, numbers: Sequence[int]) -> pa.LargeStringArray:
 
 
 def read_features(parts: Parts, kind: FeatureKind, file: str = EMBEDDINGS) -> npt.NDArray[np.float32]:
-    """Read the feature rows of the complete pool, the same that the graph is built on; float32 [N, D]."""
+    """Read the feature rows of the pool, as the graph stage does; float32 [N, D]."""
     rows = []
     for part in range(parts.spans.n_parts):
         raw_ND = read_embeddings(parts.folder(file), parts.receipt(part, file), file, kind)

@@ -40,7 +40,7 @@ class RankJob:
         return store.join(self.folder, "checkpoints", identity)
 
     def unit_key(self, part: int) -> str:
-        """Key of a part's unit; the partitions are no part of it, since they do not change the result."""
+        """Key of a part's unit; independent of the partitions, which do not change the result."""
         return artifacts.unit_key(f"{part:08d}", self.params, self.offset, self._graph_identity)
 
     @property

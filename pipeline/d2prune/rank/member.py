@@ -124,7 +124,7 @@ class RankMember:
         return answer_requests(inbox, uids, self._start)
 
     def receive_uids(self, inbox: Mapping[int, pa.LargeStringArray]) -> dict[int, Any]:
-        """Store the uids received. If one is missing its sender is lost, and all are requested again."""
+        """Store the uids received."""
         self._suppressor_uids = SuppressorUids(self._suppressor_N, inbox)
         return {}
 

@@ -131,13 +131,13 @@ def random_scores(seed: int, positions_N: Int64) -> Int64:
 
 
 def divide_to_fixed(numerator: Int64, n: int) -> Int64:
-    """Return floor(numerator / n) in units of 2**-40, in two halves of 20 bits that cannot overflow."""
+    """Return floor(numerator / n) in units of 2**-40, in two steps of 20 bits to avoid overflow."""
     upper, rest = np.divmod(numerator << 20, np.int64(n))
     return (upper << 20) + (rest << 20) // np.int64(n)
 
 
 def _facility_location(view: PoolView) -> Int64:
-    # Samples that were cut off have no edges, so leaving them out does not change the order of the others.
+    # Samples that were cut off have no edges: leaving them out does not reorder the others.
     index_N = np.full(view.graph.n_nodes, -1)
     index_N[view.position] = np.arange(len(view.position))
     order = index_N[by_diversity.facility_location(view.graph)]

@@ -1,4 +1,4 @@
-"""What decides a ranking, given the graph and the embeddings. Hashed into fingerprints and unit keys."""
+"""What decides a ranking, given graph and embeddings. Hashed into fingerprints and unit keys."""
 
 from dataclasses import dataclass
 from typing import Literal

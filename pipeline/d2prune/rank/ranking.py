@@ -1,4 +1,4 @@
-"""The driver of the rank stage: divides the parts among partitions, runs them and collects their receipts.
+"""The driver of the rank stage: divides the parts among partitions and runs them.
 
 A partition owns a range of consecutive parts (input shards), so that each worker reads its own parts
 only. The number of partitions does not affect the result.
@@ -23,7 +23,7 @@ from d2prune.store.artifacts import Receipt
 
 
 def resolve_offset(parts: Parts, params: RankParams) -> float:
-    """Return what is added to the score: `params.offset`, or minus the pool's lowest score for `auto`.
+    """Return what is added to the score: `params.offset`; for `auto`, minus the lowest score.
 
     Raises:
         UserError: the score does not exist, or a value is not finite.
@@ -82,7 +82,8 @@ def share_parts(rows: Sequence[int], n_partitions: int) -> list[int]:
         n_partitions: at least 1.
 
     Returns:
-        Ascending bounds from 0 to P: partition p owns parts bounds[p] to bounds[p + 1] - 1, at least one.
+        Ascending bounds from 0 to P: partition p owns parts bounds[p] to bounds[p + 1] - 1, at
+        least one.
     """
     ends = np.cumsum(rows)
     targets = ends[-1] * np.arange(1, n_partitions) / n_partitions

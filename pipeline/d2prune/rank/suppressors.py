@@ -59,7 +59,7 @@ class SuppressorUids:
     """Uids of the suppressors of a partition's samples."""
 
     def __init__(self, suppressor_N: Int64s, received: Mapping[int, pa.LargeStringArray]) -> None:
-        """`received` are the uids by owner, in the order of `make_requests` for the same suppressors."""
+        """`received` holds the requested uids by owner, in the order of `make_requests`."""
         self._suppressor_N, self._wanted_W = suppressor_N, _distinct(suppressor_N)
         uids = [received[owner] for owner in sorted(received)]
         self._uids = pa.concat_arrays([pa.array([], UID_TYPE), *uids])

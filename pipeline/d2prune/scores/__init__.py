@@ -3,9 +3,10 @@
 Higher always means more wanted, so every score can be passed to `d2_prune(difficulty=...)`, once
 shifted to be non-negative.
 
-    from training logs     el2n, grand, forgetting, aum, entropy, margin, variance_of_gradients (training.py)
-    from embeddings        prototypes (clusters.py)
-    from stored columns    column.py, expression.py; a run reads its score this way
+    training.py              from training logs: el2n, grand, forgetting, aum, entropy, margin,
+                             variance_of_gradients
+    clusters.py              from embeddings: prototypes
+    column.py, expression.py from stored columns, which is how a run reads its score
 
 `TrainingLog` collects training logs in a PyTorch loop. Public names are loaded on first use.
 """

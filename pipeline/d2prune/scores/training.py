@@ -149,8 +149,8 @@ def entropy(probabilities: ArrayLike) -> Float32:
 
     Higher = more uncertain = harder = more wanted, as in the paper. Labels are not used.
 
-    Source: Coleman et al., "Selection via Proxy", ICLR 2020, arXiv 1906.11829. They use the last epoch
-    alone: pass only that one.
+    Source: Coleman et al., "Selection via Proxy", ICLR 2020, arXiv 1906.11829. They use the last
+    epoch alone: pass only that one.
 
     Args:
         probabilities: floats [N, E, C]; rows sum to 1.

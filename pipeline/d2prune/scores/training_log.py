@@ -86,8 +86,8 @@ class TrainingLog:
         """End the current epoch.
 
         Raises:
-            UserError: a sample was not recorded in this epoch, for example because the data loader uses
-                drop_last.
+            UserError: a sample was not recorded in this epoch, for example because the data loader
+                uses drop_last.
         """
         missing = np.flatnonzero(~self._seen)
         if len(missing):

@@ -50,7 +50,12 @@ class GroupThreshold:
 
 @dataclass(frozen=True)
 class SelectionThresholds:
-    """The thresholds of all groups that keep a sample, and the number of samples they keep together."""
+    """The thresholds of a selection.
+
+    Attributes:
+        budget: number of samples that all groups keep together.
+        groups: one threshold per group that keeps a sample.
+    """
 
     budget: int
     groups: tuple[GroupThreshold, ...]
@@ -102,8 +107,8 @@ def find_thresholds(parts: Parts, params: SelectParams, ranked: int, cut_off: in
         cut_off: number of samples that were cut off before the ranking.
 
     Raises:
-        UserError: the budget is larger than the number of ranked samples, no sample reaches the minimum
-            score, or the column of groups does not exist.
+        UserError: the budget is larger than the number of ranked samples, no sample reaches the
+            minimum score, or the column of groups does not exist.
     """
     if params.min_score is not None:
         return _find_by_score(_Scores(parts, None), params.min_score)
