@@ -114,10 +114,10 @@ def find_thresholds(parts: Parts, params: SelectParams, ranked: int, cut_off: in
         return _find_by_score(_Scores(parts, None), params.min_score)
     budget = params.size or size_of_fraction(ranked + cut_off, params.fraction or 1.0)
     if budget > ranked:
-        option = f"select.size {params.size}" if params.size else f"select.fraction {params.fraction}"
-        raise UserError(
-            f"{option} keeps {budget} samples, but only {ranked} are ranked ({cut_off} were cut off)"
+        option = (
+            f"select.size is {budget}" if params.size else f"select.fraction {params.fraction} is {budget}"
         )
+        raise UserError(f"{option} samples, but only {ranked} are ranked ({cut_off} were cut off)")
     if params.groups is None:
         threshold = _Scores(parts, None).select_highest(_WHOLE_POOL, budget)
         return SelectionThresholds(budget, (threshold,))
