@@ -25,11 +25,14 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from benchmarks.graph_stage import peak_mib
-from d2prune.d2.partition import Letter
+from d2prune.d2.messages import Message
 from d2prune.knn.csr import Graph
-from d2prune.parts.neighbors import NEIGHBORS, to_table
-from d2prune.rank import member as ranking
-from d2prune.rank.pool import SAMPLES, Pool
+from d2prune.parts.files import NEIGHBORS, SAMPLES
+from d2prune.parts.neighbors import to_table
+from d2prune.parts.reader import Parts
+from d2prune.rank.job import RankJob
+from d2prune.rank.member import RankMember
+from d2prune.rank.params import RankParams
 from d2prune.store import artifacts, schemas
 from d2prune.store.artifacts import FileRecord, Receipt
 
@@ -80,33 +83,31 @@ def make_part(folder: str, n_rows: int, part: int) -> tuple[Receipt, Receipt]:
     )
 
 
-def make_job(folder: str, rows: int, members: int) -> ranking.RankJob:
+def make_job(folder: str, rows: int, members: int) -> RankJob:
     """A ranking whose first member owns `rows`; of the others there are only receipts."""
     own = rows // PART_ROWS
     parts = [make_part(folder, rows * members, part) for part in range(own)]
     elsewhere = [
         Receipt(f"{part:08d}", (FileRecord(SAMPLES, PART_ROWS, 0, ""),)) for part in range(own, own * members)
     ]
-    pool = Pool(
-        f"{folder}/embed",
-        (*(part[0] for part in parts), *elsewhere),
-        f"{folder}/graph",
-        (*(part[1] for part in parts), *elsewhere),
-        f"{folder}/rank",
-    )
+    units = {
+        "embed": (*(part[0] for part in parts), *elsewhere),
+        "graph": (*(part[1] for part in parts), *elsewhere),
+    }
     bounds = tuple(own * member for member in range(members + 1))
-    return ranking.RankJob(pool, ranking.RankParams("clip_score", 0.0, 1.0, 1.0), 0.0, bounds)
+    params = RankParams("clip_score", 0.0, 1.0, 1.0)
+    return RankJob(Parts(folder, units), f"{folder}/rank", params, 0.0, bounds)
 
 
-def introductions(rows: int, members: int) -> dict[int, Letter]:
-    """What the others tell the first member of its neighbours, as `RankMember.introduce` does."""
+def introductions(rows: int, members: int) -> dict[int, Message]:
+    """What the others tell the first member of its neighbours, as `RankMember.send_boundary` does."""
     known = np.zeros(rows * members, bool)
     for step in steps(rows * members):
         known[(np.arange(rows) + step) % (rows * members)] = True
     letters = {}
     for member in range(1, members):
         position_G = member * rows + np.flatnonzero(known[member * rows : (member + 1) * rows])
-        letters[member] = Letter(
+        letters[member] = Message(
             position_G, np.random.default_rng(member).integers(0, 2**40, len(position_G))
         )
     return letters
@@ -146,23 +147,25 @@ def measure(rows: int, members: int) -> dict[str, tuple[float, float]]:
 
 
 def take_part(
-    job: ranking.RankJob, met: dict[int, Letter], others: tuple[int, ...], note: Callable[[str], None]
+    job: RankJob, met: dict[int, Message], others: tuple[int, ...], note: Callable[[str], None]
 ) -> None:
     """Do all that the first member does; `note` is told after each step."""
-    member = ranking.RankMember(job, 0)
+    member = RankMember(job, 0)
     note("build")
-    member.introduce({}, others)
-    note("introduce")
+    member.send_boundary({}, others)
+    note("send_boundary")
     member.start(met)
     note("start")
-    asked = member.ask({})
-    note("ask")
-    member.answer({other: position_W - position_W[0] for other, position_W in asked.items() if other})
-    note("answer")
-    member.learn({owner: pa.array(["f" * 32] * len(asked[owner]), pa.large_string()) for owner in asked})
-    note("learn")
-    member.finish()
-    note("finish")
+    asked = member.request_uids({})
+    note("request_uids")
+    member.send_uids({other: position_W - position_W[0] for other, position_W in asked.items() if other})
+    note("send_uids")
+    member.receive_uids(
+        {owner: pa.array(["f" * 32] * len(asked[owner]), pa.large_string()) for owner in asked}
+    )
+    note("receive_uids")
+    member.commit()
+    note("commit")
 
 
 def show(sizes: list[int], members: int) -> Iterator[str]:

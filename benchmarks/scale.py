@@ -34,9 +34,12 @@ from benchmarks.processes import Watch
 from d2prune.execution import OnRay, Resources
 from d2prune.graph import build as graph_stage
 from d2prune.graph.params import GraphParams, Layout
-from d2prune.rank import member
-from d2prune.rank.pool import Pool
-from d2prune.select import worker as select_stage
+from d2prune.parts.reader import Parts
+from d2prune.rank.params import RankParams
+from d2prune.rank.ranking import rank as rank_pool
+from d2prune.select.params import SelectParams
+from d2prune.select.thresholds import find_thresholds
+from d2prune.select.worker import SelectWorker, plan_select
 from d2prune.stage import units as stages
 from d2prune.store import artifacts, columns, schemas
 from d2prune.store.artifacts import Manifest, Receipt
@@ -116,13 +119,13 @@ class Ledger:
             yield from map(json.loads, self._file.read_text().splitlines())
 
 
-def rank(pool: Pool, members: int, ledger: Ledger) -> list[Receipt]:
+def rank(parts: Parts, folder: str, members: int, ledger: Ledger) -> list[Receipt]:
     """Rank on so many actors of a local Ray, one for each run of parts."""
     executor = OnRay(num_cpus=members)
     try:
         with Watch() as watch:
-            params = member.RankParams("clip_score", 0.0, 1.0, 1.0)
-            receipts = member.rank(pool, params, 0.0, executor, Resources(workers=members))
+            params = RankParams("clip_score", 0.0, 1.0, 1.0)
+            receipts = rank_pool(parts, folder, params, 0.0, executor, Resources(workers=members))
     finally:
         executor.close()
     for number, pid in enumerate(watch.mib):
@@ -130,16 +133,17 @@ def rank(pool: Pool, members: int, ledger: Ledger) -> list[Receipt]:
     return receipts
 
 
-def select(pool: Pool, ranks: Manifest, folder: str, executor: FreshProcesses) -> int:
+def select(parts: Parts, ranks: Manifest, folder: str, executor: FreshProcesses) -> int:
     """Keep 30 %: how many that were."""
-    params = select_stage.SelectParams(0.3, None, None, None)
-    line = select_stage.draw_line(pool.folder, ranks, pool.embed_folder, pool.parts, params)
-    units = select_stage.plan_select(ranks.units, line, params)
-    worker = partial(select_stage.SelectWorker, pool.embed_folder, pool.folder, folder, pool.parts)
+    params = SelectParams(0.3, None, None, None)
+    ranked, cut_off = ranks.counters["ranked"], ranks.counters["cut_off"]
+    thresholds = find_thresholds(parts, params, ranked, cut_off)
+    units = plan_select(ranks.units, thresholds, None)
+    worker = partial(SelectWorker, parts, folder)
     receipts = stages.run_units("select", folder, executor, units, worker, ONE)
     kept = artifacts.sum_counters(list(receipts.values()))["kept"]
-    if kept != line.budget or kept != math.floor(0.3 * ranks.counters["ranked"]):
-        raise AssertionError(f"{kept} kept, expected {line.budget}")
+    if kept != thresholds.budget or kept != math.floor(0.3 * ranked):
+        raise AssertionError(f"{kept} kept, expected {thresholds.budget}")
     return kept
 
 
@@ -172,11 +176,10 @@ def measure(n_rows: int, options: Options) -> tuple[dict[str, float], dict[str, 
     job = graph_stage.plan_job(folders["embed"], parts, "scale", folders["graph"], params, layout)
     job, graph = graph_stage.build_graph(job, executor, ONE, ONE)
     facts = job.facts
-    pool = Pool(folders["embed"], parts, folders["graph"], tuple(graph), folders["rank"])
     members = max(2, -(-n_rows // options.rows_per_member))
-    ranked = rank(pool, members, ledger)
+    ranked = rank(Parts(str(place), {"embed": parts, "graph": graph}), folders["rank"], members, ledger)
     ranks = Manifest("rank", "scale", {}, {}, tuple(ranked), artifacts.sum_counters(ranked))
-    kept = select(pool, ranks, folders["select"], executor)
+    kept = select(Parts(str(place), {"embed": parts, "rank": ranked}), ranks, folders["select"], executor)
     ledger.note("driver", str(os.getpid()), time.process_time(), peak_mib())
     seconds, mib = ledger.totals()
     reached = f"{facts['nprobe']} of {facts['nlist']} lists, recall {facts['recall']:.3f}"

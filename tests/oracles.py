@@ -1,14 +1,10 @@
-"""Naive references: quadratic, in plain Python, obviously right. Nothing here is fast."""
+"""Naive references of D2 Pruning: quadratic, in plain Python, obviously right."""
 
 from __future__ import annotations
 
 import math
 
 import numpy as np
-
-# --------------------------------------------------------------------------------------------------------------------
-# D2 Pruning
-# --------------------------------------------------------------------------------------------------------------------
 
 SCALE = 1 << 40
 
@@ -39,7 +35,10 @@ def neighbours(graph):
 
 
 def naive_d2(graph, difficulty, gamma_forward=1.0, gamma_reverse=1.0):
-    """Global greedy in exact integers: (forward, t, pick order, suppressed_by, suppression), lists of Python ints."""
+    """The greedy algorithm in exact integers.
+
+    Returns lists of Python ints: forward scores, t, pick order, suppressed_by, suppression.
+    """
     near = neighbours(graph)
     n = len(near)
     s = [round(float(v) * SCALE) for v in difficulty]
@@ -65,9 +64,9 @@ def naive_d2(graph, difficulty, gamma_forward=1.0, gamma_reverse=1.0):
 
 
 def paper_picks(graph, difficulty, m, gamma_forward=1.0, gamma_reverse=1.0):
-    """The paper's definition (equations 1 and 2) in floats, without a clamp.
+    """The paper's definition (equations 1 and 2) in floats, without the clamp.
 
-    Returns m picks, their values, and by how much each led the next best at that moment.
+    Returns m picks, their values, and the lead of each over the next best when it was picked.
     """
     near = neighbours(graph)
     n = len(near)

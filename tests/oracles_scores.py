@@ -1,4 +1,4 @@
-"""Naive references for difficulty scores: plain Python floats, one sample, one epoch, one class at a time."""
+"""Naive references of the difficulty scores: plain Python floats, one sample at a time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 
 def added(values):
-    """A plain sum from left to right (`sum` compensates from Python 3.12 on)."""
+    """Sum from left to right; from Python 3.12 on, `sum` compensates rounding errors."""
     total = 0.0
     for value in values:
         total += value
@@ -17,7 +17,7 @@ def added(values):
 
 
 def _by_sample(score):
-    """float32 [N] from a function of one sample's log [E][C] and label."""
+    """Turn a function of one sample's log [E][C] and label into one that returns float32 [N]."""
 
     def of_all(log, labels):
         rows = np.asarray(log).tolist()

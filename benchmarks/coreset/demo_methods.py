@@ -22,8 +22,8 @@ import d2prune
 from d2prune.config.model import RunConfig
 from d2prune.execution import InProcess
 from d2prune.knn.features import unit_rows
-from d2prune.rank.methods import Baseline
-from d2prune.rank.pool import Pool, read_features
+from d2prune.parts.reader import Parts
+from d2prune.rank.inputs import read_features
 from d2prune.runs.driver import RunResult, run
 from d2prune.store import artifacts
 
@@ -99,9 +99,7 @@ def main() -> None:
         )
         wrong_N = np.array([bool(words[uid]["planted_mismatch"]) for uid in uids])
         group_N = np.array([words[uid]["group"] for uid in uids])
-        rows_ND = unit_rows(
-            read_features(Pool(f"{work_dir}/embed", embed, "", (), ""), Baseline("score", 0, "image"))
-        )
+        rows_ND = unit_rows(read_features(Parts(work_dir, {"embed": embed}), "image"))
         cosine_NM = rows_ND @ rows_ND[kept_N].T
         near_copies = int((np.triu(cosine_NM[kept_N], 1) > 0.95).sum())
         radius = np.quantile(np.sqrt(np.maximum(2 - 2 * cosine_NM.max(axis=1), 0)), 0.9)

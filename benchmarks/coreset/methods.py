@@ -19,8 +19,8 @@ from d2prune.baselines import by_diversity, by_score
 from d2prune.baselines.order import first
 from d2prune.d2.coreset import d2_prune
 from d2prune.errors import UserError
-from d2prune.knn.in_memory import knn_graph
 from d2prune.knn.csr import Graph
+from d2prune.knn.in_memory import knn_graph
 
 Int64 = NDArray[np.int64]
 

@@ -26,10 +26,10 @@ from d2prune import scores, store
 from d2prune.d2.api import select
 from d2prune.d2.budget import ranking, top
 from d2prune.errors import UserError
-from d2prune.knn.in_memory import knn_graph
 from d2prune.knn.csr import Graph
-from d2prune.rank.methods import Baseline
-from d2prune.rank.pool import Pool, read_features
+from d2prune.knn.in_memory import knn_graph
+from d2prune.parts.reader import Parts
+from d2prune.rank.inputs import read_features
 from d2prune.scores.column import read_score
 from d2prune.store import artifacts
 
@@ -78,9 +78,9 @@ def of_run(work_dir: str) -> tuple[NDArray[np.float32], dict[str, NDArray[np.flo
         raise UserError(f"--work-dir {work_dir}: found {len(found)} embed artifacts, expected one")
     manifest = artifacts.read_manifest(folder, found[0].url.rsplit("/", 2)[-2])
     assert manifest is not None
-    given = Pool(folder, manifest.units, "", (), "")
+    parts = Parts(work_dir, {"embed": manifest.units})
     score = read_score(folder, manifest.units, "clip_score", "clip_score").astype(np.float64)
-    return read_features(given, Baseline("score", 0, "image+text")), {"clip_score + 0.115": score + 0.115}
+    return read_features(parts, "image+text"), {"clip_score + 0.115": score + 0.115}
 
 
 def of_coreset(out: Path) -> tuple[NDArray[np.float32], dict[str, NDArray[np.float64]]]:

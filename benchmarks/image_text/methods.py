@@ -19,8 +19,8 @@ from d2prune.baselines.order import first
 from d2prune.d2.api import select
 from d2prune.d2.budget import top
 from d2prune.errors import UserError
-from d2prune.knn.in_memory import knn_graph
 from d2prune.knn.csr import Graph
+from d2prune.knn.in_memory import knn_graph
 from d2prune.report.metrics import distances, effective_directions
 
 Int64 = NDArray[np.int64]

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from d2prune.config.model import RunConfig
     from d2prune.d2.api import selection_scores
     from d2prune.d2.coreset import Coreset, d2_prune
-    from d2prune.knn.in_memory import knn_graph
     from d2prune.knn.csr import Graph
+    from d2prune.knn.in_memory import knn_graph
     from d2prune.runs.driver import run
 
 _PUBLIC = {

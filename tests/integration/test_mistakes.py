@@ -32,7 +32,7 @@ def test_the_command_knows_every_stage():
         ({"select": {"fraction": 1.2}}, "select.fraction = 1.2"),
         ({"select": {"fracton": 0.2}}, "did you mean select.fraction?"),
         ({"score": {"difficulty": "beauty"}}, "'beauty'"),
-        ({"select": {"size": 10_000}}, "select.size 10000 samples, but only 160 are ranked"),
+        ({"select": {"size": 10_000}}, "select.size is 10000 samples, but only 160 are ranked"),
         ({"select": {"min_score": 1e6}}, "select.min_score 1000000.0 keeps no sample: the highest score is"),
         ({"select": {"fraction": 0.3, "groups": "colour"}}, "select.groups: 'colour' is no column"),
         ({"graph": {"nprobe": 5, "target_recall": 0.9}}, "expected target_recall or nprobe, not both"),

@@ -1,4 +1,4 @@
-"""Distance to prototypes: the nearest centroid of the same k-means, found the slow way."""
+"""Prototype distances equal a naive search over the centroids of the same k-means."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from d2prune.knn.quantiser import train
 
 
 def naive_nearest(rows, centroids):
-    """Squared distances in numpy float64, which rounds to the canonical float32 at 4 dimensions or fewer."""
+    """Squared distances in float64: up to 4 dimensions they round to the canonical float32."""
     out = []
     for row in rows.astype(np.float64):
         squares = []
@@ -23,7 +23,7 @@ def naive_nearest(rows, centroids):
     return np.array(out, np.float32)
 
 
-def test_it_is_the_distance_to_the_nearest_centroid():
+def test_score_is_the_distance_to_the_nearest_centroid():
     embeddings = np.random.default_rng(0).normal(size=(200, 4)).astype(np.float32)
     rows = unit_rows(embeddings)
     for n_clusters, seed in ((1, 0), (7, 0), (7, 3)):
@@ -41,7 +41,7 @@ def test_typical_samples_score_low():
     assert got.argmax() == 40
 
 
-def test_awkward_pools():
+def test_one_sample_and_equal_samples():
     one = np.ones((1, 3), np.float32)
     assert d2prune.scores.prototypes(one, 1)[0] < 1e-12
     assert (d2prune.scores.prototypes(np.ones((5, 3)), 2) < 1e-12).all()

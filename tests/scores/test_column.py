@@ -1,4 +1,4 @@
-"""Stored scores and expressions over them, read from real embed artifacts, and the run that uses them."""
+"""Stored scores and expressions over them, read from embed artifacts and used in runs."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from d2prune.store import artifacts
 
 @pytest.fixture
 def embedded(tmp_path):
-    """(folder, receipts) of two parts with odd columns."""
+    """(folder, receipts) of two parts, with column names that look like expressions."""
     import pyarrow as pa
 
     folder, receipts = str(tmp_path / "embed"), []
@@ -33,13 +33,13 @@ def embedded(tmp_path):
     return folder, receipts
 
 
-def test_columns_and_expressions(embedded):
+def test_columns_and_expressions_are_read(embedded):
     clip = np.float64(np.array([0.1, 0.2, 0.3, 0.2, 0.3], np.float32))
     aesthetic = np.array([0, 1, 2, 0, 1.0])
     assert (read_score(*embedded, "clip_score", "o") == clip.astype(np.float32)).all()
     got = read_score(*embedded, "0.5*clip_score + 0.5*aesthetic", "o")
     assert got.dtype == np.float32 and (got == (0.5 * clip + 0.5 * aesthetic).astype(np.float32)).all()
-    # The exact name of a column comes before any reading as an expression.
+    # An exact column name takes precedence over an expression.
     assert read_score(*embedded, "sim-l14", "o").tolist() == [0, 1, 2, 0, 1]
     assert read_score(*embedded, "`sim-l14` * 2", "o").tolist() == [0, 2, 4, 0, 2]
     assert read_score(*embedded, "sim - l14", "o").tolist() == [-6] * 5
@@ -50,29 +50,36 @@ def test_columns_and_expressions(embedded):
     [
         (
             "clip_scor",
-            r"no score is called 'clip_scor'; did you mean clip_score\? known: clip_score, aesthetic,",
+            r"no score 'clip_scor'; did you mean clip_score\? expected one of clip_score, aesthetic,",
         ),
         (
             "clip_score + aestetic",
-            r"called 'aestetic' \(in 'clip_score \+ aestetic'\); did you mean aesthetic\?",
+            r"no score 'aestetic' in 'clip_score \+ aestetic'; did you mean aesthetic\?",
         ),
-        ("zzz", "called 'zzz'; known: clip_score, aesthetic, sim-l14, sim, l14, and numbers of embed.fields"),
+        (
+            "zzz",
+            "no score 'zzz'; expected one of clip_score, aesthetic, sim-l14, sim, l14, or a number field of",
+        ),
         ("lang", "'lang' is string, expected a number"),
         ("2 * lang", "'lang' is string, expected a number"),
-        ("1 / aesthetic", "1 / aesthetic of row 0 in 0 is inf, expected a number"),
-        ("clip_score **", "cannot be read as a score"),
+        ("1 / aesthetic", "1 / aesthetic is inf in row 0 of 0, expected a finite number"),
+        ("clip_score **", "is not a score"),
     ],
 )
-def test_a_wrong_score_is_one_clear_line(embedded, text, message):
+def test_invalid_score_is_a_one_line_error(embedded, text, message):
     with pytest.raises(UserError, match=message) as error:
         read_score(*embedded, text, "score.difficulty")
     assert "\n" not in str(error.value) and str(error.value).startswith("score.difficulty: ")
 
 
-def test_a_run_ranks_and_cuts_off_by_expressions(configure):
+def test_run_ranks_and_cuts_off_by_expressions(configure):
     fields = {"embed__fields": {"beauty": "number"}}
-    config = configure(**fields, score__difficulty="0.5*clip_score + 0.1*beauty", select__drop_score="-beauty",
-                       select__drop_fraction=0.2)  # fmt: skip
+    config = configure(
+        **fields,
+        score__difficulty="0.5*clip_score + 0.1*beauty",
+        select__drop_score="-beauty",
+        select__drop_fraction=0.2,
+    )
     result = run(config, InProcess(), stop_after="rank")
     embed, rank = result.manifests["embed"], result.manifests["rank"]
     folder = f"{config.work_dir}/embed"
@@ -95,8 +102,8 @@ def test_a_run_ranks_and_cuts_off_by_expressions(configure):
     assert plan_run(plain)["rank"].fingerprint != plan_run(config)["rank"].fingerprint
 
 
-def test_a_mistyped_expression_is_found_before_anything_starts(configure):
-    with pytest.raises(UserError, match=r"test: .*score\.difficulty: 'clip_score \+' cannot be read"):
+def test_mistyped_expression_is_a_configuration_error(configure):
+    with pytest.raises(UserError, match=r"test: .*score\.difficulty: 'clip_score \+' is not a score"):
         configure(score__difficulty="clip_score +")
     with pytest.raises(UserError, match=r"select\.drop_score: 'eval\(beauty\)'"):
         configure(select__drop_score="eval(beauty)", select__drop_fraction=0.1)

@@ -1,4 +1,4 @@
-"""Score expressions: the same numbers as numpy's, and nothing but the grammar gets through."""
+"""Score expressions equal numpy's results, and anything outside the grammar is rejected."""
 
 import sys
 
@@ -18,7 +18,7 @@ def value(text, **columns):
     return parse(text, "score.difficulty").evaluate(columns, 3)
 
 
-def test_arithmetic_is_float64_in_the_usual_order():
+def test_arithmetic_is_float64_with_the_usual_precedence():
     a, b = A.astype(np.float64), B.astype(np.float64)
     assert value("a").tolist() == a.tolist()
     assert value("0.5*a + 0.5*b").tolist() == (0.5 * a + 0.5 * b).tolist()
@@ -30,7 +30,7 @@ def test_arithmetic_is_float64_in_the_usual_order():
     assert value("  a +\t1 ").tolist() == (a + 1).tolist()
 
 
-def test_columns_of_odd_names():
+def test_quoted_column_names():
     columns = {"sim l14": A, "a-b": B, "0": A, "max": B}
     expected = (A.astype(np.float64) + B).tolist()
     assert parse("`sim l14` + `a-b`", "x").columns == ("sim l14", "a-b")
@@ -38,11 +38,11 @@ def test_columns_of_odd_names():
     assert value("\"sim l14\"+'a-b'", **columns).tolist() == expected
     assert value("`0` + `max`", **columns).tolist() == expected
     assert value("max(max, `0`)", **columns).tolist() == np.maximum(B, A.astype(np.float64)).tolist()
-    # A name that looks like what quoted names become inside.
+    # A name that looks like the internal placeholder of a quoted name.
     assert value("quoted0_ + `a-b`", quoted0_=A, **{"a-b": B}).tolist() == expected
 
 
-def test_no_value_is_no_finite_number():
+def test_undefined_score_is_not_finite():
     assert np.isinf(value("1 / (a - a)")).all()
     assert np.isnan(value("sqrt(a)")[2])
 
@@ -78,8 +78,8 @@ def test_no_value_is_no_finite_number():
         "9" * 400 + "* a",
     ],
 )
-def test_all_else_is_refused(text):
-    with pytest.raises(UserError, match=r"^score\.difficulty: .* expected numbers, columns") as error:
+def test_text_outside_the_grammar_is_rejected(text):
+    with pytest.raises(UserError, match=r"^score\.difficulty: .* expected numbers, column names") as error:
         parse(text, "score.difficulty")
     assert "\n" not in str(error.value)
 
@@ -87,12 +87,12 @@ def test_all_else_is_refused(text):
 @pytest.mark.parametrize(
     "text", ["a +", "(a", "a b", "`a` `b`", "a = 1", "a; b", "`a", "\0", "-" * 999 + "a", "a\nb"]
 )
-def test_unreadable_text_is_one_line(text):
-    # Python's own limit, which torch's compiler raises for all that follows in its process.
+def test_syntax_error_is_a_one_line_error(text):
+    # Python's default limit: torch's compiler raises it for the rest of the process.
     before = sys.getrecursionlimit()
     sys.setrecursionlimit(1000)
     try:
-        with pytest.raises(UserError, match="cannot be read as a score") as error:
+        with pytest.raises(UserError, match="is not a score") as error:
             parse(text, "score.difficulty")
     finally:
         sys.setrecursionlimit(before)
@@ -102,14 +102,14 @@ def test_unreadable_text_is_one_line(text):
 @pytest.mark.parametrize(
     ("text", "what"), [("", "1 to 1000"), ("a+" * 600 + "a", "1 to 1000"), ("1 + 2", "no column")]
 )
-def test_too_little_or_too_much(text, what):
+def test_empty_long_and_constant_expressions_are_rejected(text, what):
     with pytest.raises(UserError, match=what):
         parse(text, "score.difficulty")
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.text(st.sampled_from("ab01.+-*/()`'\" ,minmaxsqrt_\n\t[]=:"), max_size=30))
-def test_any_text_is_parsed_or_refused(text):
+def test_any_text_is_parsed_or_rejected(text):
     try:
         parsed = parse(text, "o")
     except UserError as error:

@@ -1,7 +1,7 @@
-"""Baselines that look at what was picked before. See the package for what all of them share.
+"""Baselines whose picks depend on earlier picks. The package docstring lists their invariants.
 
 k_center and herding compare every sample with every pick, N x m distances; facility_location walks
-the sparse graph; semdedup compares within clusters. All of them hold the pool in one memory.
+the sparse graph; semdedup compares within clusters. All of them hold the pool in memory.
 """
 
 from __future__ import annotations
@@ -12,15 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from d2prune.baselines.order import Int64, ascending, checked_score
+from d2prune.baselines.order import Int64, check_score, sort_positions
 from d2prune.compiled.decorator import kernel
-from d2prune.compiled.threads import available_cores
 from d2prune.d2.fixed_point import SCALE, check_gamma, message
 from d2prune.errors import UserError
 from d2prune.knn.csr import Graph
 from d2prune.knn.distances import sq_distance
 from d2prune.knn.features import unit_rows
-from d2prune.knn.quantiser import Quantiser, train
 
 Float32 = NDArray[np.float32]
 
@@ -29,77 +27,82 @@ _ITERATIONS = 10
 
 
 def k_center(embeddings: NDArray[Any], m: int | None = None, seed: int = 0) -> Int64:
-    """Greedy k-centre: each pick is the sample farthest from all picks so far (Sener, Savarese, arXiv 1708.00489).
+    """Order samples by greedy k-centre: each pick is farthest from all earlier picks.
+
+    Sener, Savarese, "Active Learning for Convolutional Neural Networks: A Core-Set Approach", ICLR
+    2018, arXiv 1708.00489.
 
     Args:
         embeddings: floats [N, D]; rows are normalised.
-        m: how many to pick; None: all.
-        seed: of the first pick.
+        m: number of picks; None: all samples.
+        seed: of the first pick, which is random.
 
     Returns:
         int64 [m].
 
     Raises:
-        UserError: m out of range, or rows that cannot be normalised.
+        UserError: m is out of range, or a row cannot be normalised.
     """
     rows_ND = unit_rows(np.asarray(embeddings))
     start = int(np.random.default_rng(seed).integers(len(rows_ND)))
-    order: Int64 = _k_center(rows_ND, start, _size(m, len(rows_ND)))
+    order: Int64 = _k_center(rows_ND, start, _check_size(m, len(rows_ND)))
     return order
 
 
 def herding(embeddings: NDArray[Any], m: int | None = None) -> Int64:
-    """Each pick brings the picks' mean nearest to the pool's (Welling, ICML 2009; Chen, Welling, Smola, UAI 2010).
+    """Order samples by herding: each pick brings the mean of the picks closest to the pool's mean.
 
-    With w starting at the pool's mean: pick the highest <w, v>, then w += mean - v.
+    Welling, ICML 2009; Chen, Welling, Smola, UAI 2010. w starts as the mean of the pool; each step
+    picks the sample v with the highest <w, v>, then adds mean - v to w.
 
     Args:
         embeddings: floats [N, D]; rows are normalised.
-        m: how many to pick; None: all.
+        m: number of picks; None: all samples.
 
     Returns:
         int64 [m].
 
     Raises:
-        UserError: as `k_center`.
+        UserError: as for `k_center`.
     """
     rows_ND = unit_rows(np.asarray(embeddings))
-    order: Int64 = _herding(rows_ND, _size(m, len(rows_ND)))
+    order: Int64 = _herding(rows_ND, _check_size(m, len(rows_ND)))
     return order
 
 
 def facility_location(graph: Graph, m: int | None = None, gamma: float = 1.0) -> Int64:
-    """Each pick adds most to the sum over all samples of the similarity to their nearest pick.
+    """Order samples by facility location: each pick adds most to the total similarity to picks.
 
-    Greedy for the submodular facility location (Nemhauser et al., 1978; Lin, Bilmes, ACL 2011),
-    lazily (Minoux, 1978), on the sparse graph: similarity exp(-gamma d^2) along edges, 1 with
-    itself, 0 elsewhere. Gains are int64 in units of 2**-40, so equal gains are equal; those that
-    add nothing come last, in order of position.
+    Greedy algorithm for submodular facility location (Nemhauser et al., 1978; Lin, Bilmes, ACL 2011)
+    with lazy evaluation (Minoux, 1978), on the sparse graph: similarity is exp(-gamma d^2) along an
+    edge, 1 between a sample and itself, 0 otherwise. Gains are int64 in units of 2**-40, so ties are
+    exact. Samples that add nothing come last, in order of position.
 
     Args:
         graph: over N nodes.
-        m: how many to pick; None: all.
-        gamma: kernel width.
+        m: number of picks; None: all samples.
+        gamma: decay of the similarity.
 
     Returns:
         int64 [m].
 
     Raises:
-        UserError: an invalid graph or gamma, or m out of range.
+        UserError: the graph or gamma is invalid, or m is out of range.
     """
     graph.validate()
     gamma = check_gamma("gamma", gamma)
-    wanted = _size(m, graph.n_nodes)
+    wanted = _check_size(m, graph.n_nodes)
     best_N = np.zeros(graph.n_nodes, np.int64)
     arrays = (graph.indptr, graph.indices, graph.sq_distances, gamma, best_N)
-    # Gains only fall, so an old one is an upper bound: the top is the next pick if it is up to date.
+    # Gains only fall, so an old gain is an upper bound: the top of the heap is the next pick if its
+    # gain is up to date.
     heap = [(-_gain(*arrays, u), u) for u in range(graph.n_nodes)]
     heapq.heapify(heap)
     order: list[int] = []
     while len(order) < wanted:
-        known, u = heap[0]
+        stored, u = heap[0]
         gain = _gain(*arrays, u)
-        if gain != -known:
+        if gain != -stored:
             heapq.heapreplace(heap, (-gain, u))
             continue
         heapq.heappop(heap)
@@ -111,25 +114,32 @@ def facility_location(graph: Graph, m: int | None = None, gamma: float = 1.0) ->
 def semdedup(
     embeddings: NDArray[Any], n_clusters: int, score: ArrayLike | None = None, seed: int = 0
 ) -> tuple[Int64, Float32]:
-    """Semantic duplicates last: by how far a sample lies from all that come before it in its cluster.
+    """Order samples by SemDeDup, semantic duplicates last.
 
-    Abbas et al., "SemDeDup", arXiv 2303.09540, algorithm 1: within each k-means cluster samples
-    stand in a line, and one whose similarity to any before it is above 1 - epsilon is a duplicate.
-    Their line begins with the sample least like the centroid; with a `score` it begins with the highest.
+    Abbas et al., "SemDeDup", arXiv 2303.09540, algorithm 1. The samples of each k-means cluster are
+    sorted; a sample is a duplicate if its similarity to one earlier in its cluster exceeds 1 -
+    epsilon. The paper sorts by rising similarity to the centroid; given a `score`, this sorts by
+    falling score instead.
 
     Args:
         embeddings: floats [N, D]; rows are normalised.
         n_clusters: 1 <= n_clusters <= N.
-        score: [N], higher = rather kept of two duplicates.
+        score: finite numbers [N]; of two duplicates, the one with the higher score is kept.
         seed: of the k-means start.
 
     Returns:
-        (order int64 [N], farthest first; sq_distances float32 [N], squared distance to the nearest
-        before it in its cluster, inf for the first). SemDeDup at epsilon keeps `sq_distances >= 2 * epsilon`.
+        (order int64 [N], by falling distance; sq_distances float32 [N], squared distance to the
+        nearest earlier sample of the cluster, inf for the first). SemDeDup with a given epsilon
+        keeps `sq_distances >= 2 * epsilon`.
 
     Raises:
-        UserError: fewer samples than clusters, or rows that cannot be normalised.
+        UserError: n_clusters is out of range, a row cannot be normalised, or the score has another
+            length.
     """
+    # Imported here: these load torch, which no other baseline needs.
+    from d2prune.compiled.threads import available_cores
+    from d2prune.knn.quantiser import Quantiser, train
+
     rows_ND = unit_rows(np.asarray(embeddings))
     if not 1 <= n_clusters <= len(rows_ND):
         raise UserError(f"n_clusters is {n_clusters}, expected 1 to {len(rows_ND)}, the number of samples")
@@ -137,20 +147,21 @@ def semdedup(
     nearest = Quantiser(train(rows_ND, n_clusters, seed, _ITERATIONS, threads)).nearest(rows_ND, 1, threads)
     priority_N = nearest.sq_distances[:, 0].astype(np.float64)
     if score is not None:
-        priority_N = checked_score(score)
+        priority_N = check_score(score)
         if len(priority_N) != len(rows_ND):
             raise UserError(
-                f"score has {len(priority_N)} entries, expected one for each of {len(rows_ND)} embeddings"
+                f"score has {len(priority_N)} entries, expected one per embedding ({len(rows_ND)})"
             )
     cluster_N = nearest.positions[:, 0]
-    line_N = np.lexsort((-priority_N, cluster_N))
-    distance_N: Float32 = _before_in_line(rows_ND, line_N, cluster_N)
-    return ascending(-distance_N), distance_N
+    sorted_N = np.lexsort((-priority_N, cluster_N))
+    distance_N: Float32 = _distances_to_earlier(rows_ND, sorted_N, cluster_N)
+    return sort_positions(-distance_N), distance_N
 
 
-def _size(m: int | None, n: int) -> int:
+def _check_size(m: int | None, n: int) -> int:
+    """Return m, or n for None, after checking its range."""
     if m is not None and not 1 <= m <= n:
-        raise UserError(f"size is {m}, expected 1 <= size <= {n}, the samples there are to choose from")
+        raise UserError(f"size is {m}, expected 1 <= size <= {n}, the number of samples")
     return n if m is None else m
 
 
@@ -200,6 +211,7 @@ def _herding(rows_ND: Float32, m: int) -> Int64:
 
 @kernel
 def _gain(indptr: Int64, indices: Int64, sq_distances: Float32, gamma: float, best_N: Int64, u: int) -> int:
+    """Return how much picking u adds; `best_N` is the similarity to the nearest pick so far."""
     gain = max(0, _ONE - best_N[u])
     for e in range(indptr[u], indptr[u + 1]):
         gain += max(0, message(_ONE, gamma, sq_distances[e]) - best_N[indices[e]])
@@ -208,6 +220,7 @@ def _gain(indptr: Int64, indices: Int64, sq_distances: Float32, gamma: float, be
 
 @kernel
 def _cover(indptr: Int64, indices: Int64, sq_distances: Float32, gamma: float, best_N: Int64, u: int) -> None:
+    """Update `best_N` for the pick u."""
     best_N[u] = _ONE
     for e in range(indptr[u], indptr[u + 1]):
         v = indices[e]
@@ -215,13 +228,14 @@ def _cover(indptr: Int64, indices: Int64, sq_distances: Float32, gamma: float, b
 
 
 @kernel
-def _before_in_line(rows_ND: Float32, line_N: Int64, cluster_N: Int64) -> Float32:
-    out = np.full(len(line_N), np.inf, np.float32)
+def _distances_to_earlier(rows_ND: Float32, sorted_N: Int64, cluster_N: Int64) -> Float32:
+    """Compute each row's squared distance to the nearest row before it in its cluster."""
+    out = np.full(len(sorted_N), np.inf, np.float32)
     start = 0
-    for place in range(len(line_N)):
-        i = line_N[place]
-        if cluster_N[i] != cluster_N[line_N[start]]:
-            start = place
-        for before in range(start, place):
-            out[i] = min(out[i], sq_distance(rows_ND[i], rows_ND[line_N[before]]))
+    for k in range(len(sorted_N)):
+        i = sorted_N[k]
+        if cluster_N[i] != cluster_N[sorted_N[start]]:
+            start = k
+        for earlier in range(start, k):
+            out[i] = min(out[i], sq_distance(rows_ND[i], rows_ND[sorted_N[earlier]]))
     return out

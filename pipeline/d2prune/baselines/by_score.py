@@ -1,4 +1,7 @@
-"""Baselines that order a pool by one number per sample. See the package for what all of them share."""
+"""Baselines that order a pool by one number per sample.
+
+The package docstring lists their invariants.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from d2prune.baselines.order import Int64, ascending, checked_score
+from d2prune.baselines.order import Int64, check_score, sort_positions
 from d2prune.compiled.decorator import kernel
 from d2prune.d2 import budget
 from d2prune.d2.api import compute_scores
@@ -20,40 +23,58 @@ DEFAULT_STRATA = 50
 
 
 def random(n: int, seed: int = 0) -> Int64:
-    """By lot: a permutation of N samples. The baseline that many methods fail to beat above 70 % pruned.
+    """Order n samples at random.
+
+    Many methods fail to beat this baseline when more than 70 % is pruned.
+
+    Args:
+        n: number of samples, at least 1.
+        seed: of the permutation.
+
+    Returns:
+        int64 [n].
 
     Raises:
         UserError: n < 1.
     """
     if n < 1:
-        raise UserError(f"n is {n}, expected at least 1 sample")
+        raise UserError(f"n is {n} samples, expected at least 1")
     return np.random.default_rng(seed).permutation(n)
 
 
 def top_score(score: ArrayLike) -> Int64:
-    """By falling score alone: "the m most difficult", or DataComp's CLIP filter (Gadre et al., arXiv 2304.14108, 3.4).
+    """Order samples by falling score alone.
+
+    With CLIP scores this is DataComp's CLIP filter (Gadre et al., arXiv 2304.14108, section 3.4).
 
     Args:
-        score: [N], higher = more wanted.
+        score: finite numbers [N], higher = more wanted.
+
+    Returns:
+        int64 [N].
 
     Raises:
-        UserError: not finite numbers [N].
+        UserError: the score is not finite numbers [N].
     """
-    return ascending(-checked_score(score))
+    return sort_positions(-check_score(score))
 
 
 def forward(graph: Graph, difficulty: ArrayLike, gamma_forward: float = 1.0) -> Int64:
-    """By falling forward score, without D2's reverse pass: "graph score" in the ablations of arXiv 2310.07931.
+    """Order samples by falling forward score, without D2's reverse pass.
 
-    It favours dense regions. The script released with the paper selects almost this (docs/algorithm.md).
+    "Graph score" in the ablations of arXiv 2310.07931. It favours dense regions. The script released
+    with the paper selects almost the same samples (docs/algorithm.md).
 
     Args:
         graph: over N nodes.
-        difficulty: [N] numbers >= 0.
-        gamma_forward: decay of the messages.
+        difficulty: real numbers [N], 0 <= difficulty < 2**22.
+        gamma_forward: decay of the forward messages.
+
+    Returns:
+        int64 [N].
 
     Raises:
-        UserError: as `api.selection_scores`.
+        UserError: as for `selection_scores`.
     """
     graph.validate()
     gamma = check_gamma("gamma_forward", gamma_forward)
@@ -61,59 +82,64 @@ def forward(graph: Graph, difficulty: ArrayLike, gamma_forward: float = 1.0) -> 
 
 
 def moderate(embeddings: NDArray[Any], labels: ArrayLike | None = None) -> Int64:
-    """By how near a sample's distance to its class centre is to the class's median: neither typical nor outlying.
+    """Order samples by how close their distance to the class centre is to the class median.
 
-    Xia et al., "Moderate Coreset", ICLR 2023. Their share per class is left to `order.first(groups=labels)`.
+    Prefers samples that are neither typical nor outliers. Xia et al., "Moderate Coreset", ICLR 2023.
+    Their share per class is available as `order.first(..., groups=labels)`.
 
     Args:
         embeddings: floats [N, D]; rows are normalised.
         labels: [N]; None: one class.
 
+    Returns:
+        int64 [N].
+
     Raises:
-        UserError: rows that cannot be normalised, or labels of another length.
+        UserError: a row cannot be normalised, or labels has another length.
     """
     rows_ND = unit_rows(np.asarray(embeddings))
     class_N = np.zeros(len(rows_ND), np.int64)
     if labels is not None:
         if np.shape(labels) != (len(rows_ND),):
             raise UserError(
-                f"labels have shape {np.shape(labels)}, expected one for each of {len(rows_ND)} embeddings"
+                f"labels have shape {np.shape(labels)}, expected one per embedding, ({len(rows_ND)},)"
             )
         class_N = np.unique(np.asarray(labels), return_inverse=True)[1].astype(np.int64)
     distance_N = _centre_distances(rows_ND, class_N, int(class_N.max(initial=0)) + 1)
     for label in range(int(class_N.max(initial=0)) + 1):
         members = class_N == label
         distance_N[members] = abs(distance_N[members] - np.median(distance_N[members]))
-    return ascending(distance_N)
+    return sort_positions(distance_N)
 
 
 def ccs(score: ArrayLike, drop_fraction: float = 0.0, n_strata: int = DEFAULT_STRATA, seed: int = 0) -> Int64:
-    """Coverage-centric: after a cut-off of the hardest, the same number from each stratum of equal width in score.
+    """Order samples by coverage-centric selection: an equal number from each stratum of the score.
 
-    Zheng et al., "Coverage-centric Coreset Selection", ICLR 2023, arXiv 2210.15809, algorithm 1. A
-    stratum that has fewer members gives all, and the rest is shared among the larger ones. Within a
-    stratum the choice is by lot. Taking one from each stratum in turn, largest first, gives exactly
-    their numbers for every size, so coresets are nested.
+    Zheng et al., "Coverage-centric Coreset Selection", ICLR 2023, arXiv 2210.15809, algorithm 1. The
+    hardest samples are dropped first. A stratum with too few members gives all of them, and the
+    larger strata share the rest. Within a stratum samples are chosen at random. Taking one sample
+    from each stratum in turn, largest stratum first, gives the numbers of the paper at every size,
+    so coresets are nested.
 
     Args:
-        score: [N], higher = harder (`scores.aum`, say).
-        drop_fraction: beta, the share cut off for the highest score (likely mislabelled).
-        n_strata: of equal width between lowest and highest score left.
-        seed: of the choice within strata.
+        score: finite numbers [N], higher = harder (such as `scores.aum`).
+        drop_fraction: beta, the share with the highest score to drop (likely mislabelled).
+        n_strata: number of strata, of equal width between the lowest and the highest score left.
+        seed: of the random choice within strata.
 
     Returns:
         int64 [N - floor(beta N)].
 
     Raises:
-        UserError: not finite numbers [N], or a parameter out of range.
+        UserError: the score is not finite numbers [N], or a parameter is out of range.
     """
-    score_N = checked_score(score)
+    score_N = check_score(score)
     if n_strata < 1:
         raise UserError(f"n_strata is {n_strata}, expected at least 1")
     left_P = np.flatnonzero(~budget.drop_mask(-score_N, drop_fraction))
     stratum_P = strata(score_N[left_P], n_strata)
-    lot_P = np.random.default_rng(seed).permutation(len(left_P))
-    by_stratum = np.lexsort((lot_P, stratum_P))
+    shuffle_P = np.random.default_rng(seed).permutation(len(left_P))
+    by_stratum = np.lexsort((shuffle_P, stratum_P))
     sizes = np.bincount(stratum_P, minlength=n_strata)
     turn_P = np.empty(len(left_P), np.int64)
     turn_P[by_stratum] = np.arange(len(left_P)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
@@ -121,17 +147,17 @@ def ccs(score: ArrayLike, drop_fraction: float = 0.0, n_strata: int = DEFAULT_ST
 
 
 def strata(score_P: NDArray[np.float64], n_strata: int) -> Int64:
-    """Number of each score's stratum, 0 the lowest; all equal scores share stratum 0."""
+    """Return the stratum of each score, 0 the lowest; equal scores are all in stratum 0."""
     low, high = score_P.min(), score_P.max()
     if low == high:
         return np.zeros(len(score_P), np.int64)
-    place_P: Int64 = ((score_P - low) / (high - low) * n_strata).astype(np.int64)
-    return np.minimum(place_P, n_strata - 1)
+    stratum_P: Int64 = ((score_P - low) / (high - low) * n_strata).astype(np.int64)
+    return np.minimum(stratum_P, n_strata - 1)
 
 
 @kernel
 def _centre_distances(rows_ND: NDArray[np.float32], class_N: Int64, n_classes: int) -> NDArray[np.float64]:
-    """Euclidean distance of each row to the mean of its class, in float64, rows and dimensions in order."""
+    """Compute each row's Euclidean distance to the mean of its class, in float64, summed in order."""
     n, n_dims = rows_ND.shape
     centres, counts = np.zeros((n_classes, n_dims)), np.zeros(n_classes)
     for i in range(n):

@@ -1,4 +1,4 @@
-"""Pick orders, and the coreset of a size."""
+"""Pick orders, and the coreset of a given size."""
 
 from __future__ import annotations
 
@@ -14,43 +14,41 @@ Int64 = NDArray[np.int64]
 
 
 def first(order: Int64, m: int, groups: ArrayLike | None = None) -> Int64:
-    """The first m of a pick order, or of each group's members its share.
+    """Return the first m of a pick order, or with groups the first of each group, m in total.
 
     Args:
         order: int64 [P], distinct positions.
         m: 1 <= m <= P.
-        groups: [N] labels of all positions; each group's share is in proportion to its members in `order`
-            (`budget.quotas`).
+        groups: [N], label of each position. A group's share is in proportion to its members in
+            `order` (`budget.quotas`).
 
     Returns:
         int64 [m], in pick order.
 
     Raises:
-        UserError: fewer positions than asked for.
+        UserError: m is out of range.
     """
     if not 1 <= m <= len(order):
-        raise UserError(
-            f"size is {m}, expected 1 <= size <= {len(order)}, the samples there are to choose from"
-        )
+        raise UserError(f"size is {m}, expected 1 <= size <= {len(order)}, the number of samples")
     labels = None if groups is None else np.asarray(groups)[order]
     return order[budget.top(-np.arange(len(order)), m, labels)]
 
 
-def ascending(key: NDArray[Any]) -> Int64:
-    """Positions by rising key, of equals the lower first."""
+def sort_positions(key: NDArray[Any]) -> Int64:
+    """Return positions by rising key, ties to the lower position."""
     return np.argsort(key, kind="stable")
 
 
-def checked_score(score: ArrayLike) -> NDArray[np.float64]:
-    """[N] finite numbers as float64.
+def check_score(score: ArrayLike) -> NDArray[np.float64]:
+    """Check a score and return it as float64 [N].
 
     Raises:
-        UserError: another shape, no entry, or a value that is not finite.
+        UserError: the score is not 1-d, is empty, or has a value that is not finite.
     """
     score_N = np.asarray(score)
     if score_N.ndim != 1 or not len(score_N) or score_N.dtype.kind not in "fiub":
         raise UserError(f"score: got {score_N.dtype} {score_N.shape}, expected numbers [N], N >= 1")
     bad = np.flatnonzero(~np.isfinite(score_N))
     if len(bad):
-        raise UserError(f"score: that of sample {bad[0]} is {score_N[bad[0]]}, expected a finite number")
+        raise UserError(f"score[{bad[0]}] is {score_N[bad[0]]}, expected a finite number")
     return score_N.astype(np.float64)

@@ -1,7 +1,7 @@
-"""Selection scores of a whole pool, in memory: numpy in, numpy out.
+"""Selection scores of a pool in memory: numpy arrays in, numpy arrays out.
 
-`selection_scores` is the plain function; `select` returns everything there is to know about the
-same run. Both give the same bits for any number of threads and any partitioning (docs/algorithm.md).
+`selection_scores` returns the scores alone; `select` also returns forward scores and suppressors.
+Both return the same bits for any number of threads and any partitioning (docs/algorithm.md).
 """
 
 from __future__ import annotations
@@ -20,16 +20,17 @@ from d2prune.knn.csr import Graph
 
 @dataclass(frozen=True)
 class Selection:
-    """What one run of D2 says about each of N nodes. Scores are int64 in units of 2**-40.
+    """The result of D2 Pruning for each of N nodes. Scores are int64 in units of 2**-40.
 
     Attributes:
         forward_score: int64 [N], x after the forward pass (paper equation 1).
-        selection_score: int64 [N], t: the value at the moment of the pick. A coreset of m is the m
-            highest, ties to the lower index, for every m.
-        suppressed_by: int64 [N], the node whose pick lowered this one most (ties: lower index); -1: none.
-        suppression: int64 [N], by how much.
-        rounds: exchange rounds of the reverse pass between partitions; 1 for the whole graph.
-        messages: entries exchanged between partitions (12 bytes each); 0 for the whole graph.
+        selection_score: int64 [N], t: the node's value when it is picked. For every m, the coreset of
+            size m is the m highest, ties to the lower index.
+        suppressed_by: int64 [N], the node that sent this one the largest reverse message (ties: the
+            lower index); -1 if it received none.
+        suppression: int64 [N], that message; 0 if there is none.
+        rounds: exchange rounds of the reverse pass between partitions; 1 without partitions.
+        messages: entries exchanged between partitions, 12 bytes each; 0 without partitions.
     """
 
     forward_score: NDArray[np.int64]
@@ -48,24 +49,35 @@ def selection_scores(
     partitions: ArrayLike | None = None,
     threads: int | None = None,
 ) -> NDArray[np.int64]:
-    """The selection score t of every node: D2 Pruning carried to the end of the pool.
+    """Rank every node of a kNN graph by D2 Pruning.
+
+    Maharana, Yadav, Bansal, arXiv 2310.07931. The forward pass adds to each node's difficulty what
+    its neighbours contribute (equation 1). The reverse pass picks the node of highest value, lowers
+    its neighbours (equation 2) and repeats. The selection score of a node is its value at the moment
+    it is picked. Both passes are carried to the end of the pool, so one call ranks it for every
+    budget: the coreset of size m is the m highest scores, ties to the lower index.
+
+    Differs from the paper in one point: a node picked at a negative value sends no message, where
+    the paper's equation would raise its neighbours. As long as picks are positive, both agree.
 
     Args:
-        graph: symmetric kNN graph over N nodes; checked.
-        difficulty: [N] numbers >= 0, higher = more wanted.
-        gamma_forward: decay of the forward messages exp(-gamma * d^2), >= 0.
-        gamma_reverse: decay of the reverse messages, >= 0.
-        partitions: int [N], the partition of each node: run the partitioned kernel. The result is
-            the same, bit for bit.
-        threads: for the whole-graph kernel; default: the CPUs this process may use. The result is the same.
+        graph: symmetric kNN graph over N nodes, N < 2**31 - 1; it is validated.
+        difficulty: real numbers [N], 0 <= difficulty < 2**22; higher = more wanted.
+        gamma_forward: decay of the forward messages, exp(-gamma * d^2); >= 0.
+        gamma_reverse: decay of the reverse messages; >= 0.
+        partitions: integers [N], the partition of each node. Runs the partitioned algorithm in this
+            process; the result is the same, bit for bit.
+        threads: threads of the whole-graph algorithm; default: the CPUs available to this process,
+            at most one per 50,000 nodes. The result is the same for any number.
 
     Returns:
-        int64 [N] in units of 2**-40.
+        int64 [N], in fixed point: units of 2**-40 of the difficulty.
 
     Raises:
-        UserError: an invalid graph, score or gamma, or values beyond 2**22.
+        UserError: an invalid graph, difficulty, gamma, partition or number of threads, or a node
+            value that exceeds +-2**22.
     """
-    gammas = _checked(graph, gamma_forward, gamma_reverse)
+    gammas = _check_arguments(graph, gamma_forward, gamma_reverse)
     if partitions is not None:
         return _select_partitioned(graph, difficulty, gammas, partitions).selection_score
     return compute_scores(graph, difficulty, gammas, threads)[1]
@@ -79,35 +91,25 @@ def select(
     partitions: ArrayLike | None = None,
     threads: int | None = None,
 ) -> Selection:
-    """Like `selection_scores`, with all that is known about the run.
+    """Rank every node like `selection_scores`, and return forward scores and suppressors as well.
 
     Args:
-        graph: see `selection_scores`.
-        difficulty: see there.
-        gamma_forward: see there.
-        gamma_reverse: see there.
-        partitions: see there.
-        threads: see there.
+        graph: as for `selection_scores`.
+        difficulty: as for `selection_scores`.
+        gamma_forward: as for `selection_scores`.
+        gamma_reverse: as for `selection_scores`.
+        partitions: as for `selection_scores`.
+        threads: as for `selection_scores`.
 
     Raises:
-        UserError: as `selection_scores`.
+        UserError: as for `selection_scores`.
     """
-    gammas = _checked(graph, gamma_forward, gamma_reverse)
+    gammas = _check_arguments(graph, gamma_forward, gamma_reverse)
     if partitions is not None:
         return _select_partitioned(graph, difficulty, gammas, partitions)
     x, t = compute_scores(graph, difficulty, gammas, threads, keep_forward=True)
     sender, amount = whole_graph.strongest_messages(graph, t, gammas[1], threads)
     return Selection(x, t, sender, amount, rounds=1, messages=0)
-
-
-def _checked(graph: Graph, gamma_forward: float, gamma_reverse: float) -> tuple[float, float]:
-    """Both gammas, after checking them and the graph."""
-    graph.validate()
-    if graph.n_nodes >= 2**31 - 1:
-        raise UserError(
-            f"{graph.n_nodes} nodes in one graph, expected fewer than 2**31 - 1: run on partitions"
-        )
-    return check_gamma("gamma_forward", gamma_forward), check_gamma("gamma_reverse", gamma_reverse)
 
 
 def compute_scores(
@@ -117,22 +119,46 @@ def compute_scores(
     threads: int | None,
     keep_forward: bool = False,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(forward scores or an empty array, selection scores) of a valid graph; 24 bytes a node beyond the arguments."""
-    s = _fixed_difficulty(graph, difficulty)
+    """Run both passes without validating the graph; takes 24 bytes a node beyond the arguments.
+
+    Args:
+        graph: valid, over N nodes.
+        difficulty: as for `selection_scores`.
+        gammas: of the forward and the reverse pass.
+        threads: as for `selection_scores`.
+        keep_forward: whether to return the forward scores, which takes 8 more bytes a node.
+
+    Returns:
+        (forward scores int64 [N], or [0] if they are not kept; selection scores int64 [N]).
+
+    Raises:
+        UserError: as for `selection_scores`.
+    """
+    s = _to_fixed_difficulty(graph, difficulty)
     state = kernel.new_state(graph.n_nodes)
     value = state[0]
-    whole_graph.forward_scores(graph, s, gammas[0], value, threads)
+    whole_graph.forward_pass(graph, s, gammas[0], value, threads)
     del s
     x = value.copy() if keep_forward else np.empty(0, np.int64)
-    whole_graph.settle(graph, state, gammas[1], threads)
+    whole_graph.reverse_pass(graph, state, gammas[1], threads)
     return x, value.copy()
 
 
-def _fixed_difficulty(graph: Graph, difficulty: ArrayLike) -> NDArray[np.int64]:
+def _check_arguments(graph: Graph, gamma_forward: float, gamma_reverse: float) -> tuple[float, float]:
+    """Check the graph and both gammas; returns the gammas."""
+    graph.validate()
+    if graph.n_nodes >= 2**31 - 1:
+        raise UserError(
+            f"graph: {graph.n_nodes} nodes, expected fewer than 2**31 - 1; larger pools need d2prune.run"
+        )
+    return check_gamma("gamma_forward", gamma_forward), check_gamma("gamma_reverse", gamma_reverse)
+
+
+def _to_fixed_difficulty(graph: Graph, difficulty: ArrayLike) -> NDArray[np.int64]:
     s = to_fixed(difficulty)
     if len(s) != graph.n_nodes:
         raise UserError(
-            f"difficulty has {len(s)} scores, expected one for each of the graph's {graph.n_nodes} nodes"
+            f"difficulty has {len(s)} scores, expected one per node of the graph ({graph.n_nodes})"
         )
     return s
 
@@ -140,9 +166,9 @@ def _fixed_difficulty(graph: Graph, difficulty: ArrayLike) -> NDArray[np.int64]:
 def _select_partitioned(
     graph: Graph, difficulty: ArrayLike, gammas: tuple[float, float], partitions: ArrayLike
 ) -> Selection:
-    """`select` through GraphPartition, in this process."""
+    """Run `select` on partitions, in this process."""
     owner, n_parts = dense_partitions(partitions, graph.n_nodes)
-    parts = split(graph, owner, n_parts, _fixed_difficulty(graph, difficulty), gammas)
+    parts = split(graph, owner, n_parts, _to_fixed_difficulty(graph, difficulty), gammas)
     history = run_rounds(parts)
     forward, t, sender, amount = (np.empty(graph.n_nodes, np.int64) for _ in range(4))
     for part in parts:

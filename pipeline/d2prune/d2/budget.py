@@ -1,8 +1,8 @@
-"""How many and which: from selection scores t to the nodes kept.
+"""Budgets: how many samples to keep, and which, given their selection scores t.
 
-A coreset is always "the m highest t, ties to the lower canonical position" (per group, with
-groups), so coresets of one run are nested. Where t lies in parts, the m-th highest is found by
-radix select: a few rounds of small histograms of int64 t, exact, instead of a global sort.
+A coreset is always the m highest t, ties to the lower canonical position, in the whole pool or in
+each group; so the coresets of one run are nested. When t is stored in parts, the m-th highest is
+found by radix select: a few rounds of small histograms over int64, exact, without a global sort.
 """
 
 from __future__ import annotations
@@ -24,20 +24,23 @@ _KEY_BITS = 64
 
 @dataclass(frozen=True)
 class Threshold:
-    """The exact cut: keep every t > `score`, and the first `ties` of t == `score` in canonical order."""
+    """Exact selection threshold.
+
+    Keeps every t > `score` and, in canonical order, the first `ties` of t == `score`.
+    """
 
     score: int
     ties: int
 
 
 def size_of_fraction(n: int, fraction: float) -> int:
-    """Budget of a fraction of n: floor(n * fraction), but at least 1 (of n >= 1).
+    """Return floor(n * fraction), at least 1, for n >= 1.
 
-    The fraction is taken as the decimal number that was written: 0.3 of 10 is 3, although the
-    double 0.3 is below 3/10.
+    The fraction is read as the decimal number it prints as: 0.3 of 10 is 3, although the double 0.3
+    is below 3/10.
 
     Raises:
-        UserError: not in (0, 1].
+        UserError: the fraction is not in (0, 1].
     """
     if not 0 < fraction <= 1:
         raise UserError(f"fraction is {fraction}, expected 0 < fraction <= 1")
@@ -45,12 +48,14 @@ def size_of_fraction(n: int, fraction: float) -> int:
 
 
 def drop_mask(score: ArrayLike, drop_fraction: float) -> NDArray[np.bool_]:
-    """The cut-off before the graph is built: which of N samples to drop for the lowest `score` (paper: beta, by AUM).
+    """Choose the samples to drop before the graph is built: those with the lowest `score`.
+
+    The paper drops a share beta by AUM.
 
     Args:
         score: [N] finite numbers.
-        drop_fraction: share to drop, 0 <= drop_fraction < 1; floor(N * drop_fraction) samples, of
-            equals the later.
+        drop_fraction: share to drop, 0 <= drop_fraction < 1: floor(N * drop_fraction) samples. Of
+            equal scores, later positions are dropped first.
 
     Returns:
         bool [N], True: dropped.
@@ -66,27 +71,27 @@ def drop_mask(score: ArrayLike, drop_fraction: float) -> NDArray[np.bool_]:
     n = len(values)
     drop = np.zeros(n, np.bool_)
     n_drop = math.floor(n * Fraction(repr(float(drop_fraction))))
-    # Lowest first, of equals the later position first.
+    # By rising score, of equal scores the later position first.
     drop[(n - 1 - np.argsort(values[::-1], kind="stable"))[:n_drop]] = True
     return drop
 
 
 def quotas(group_sizes: Sequence[int], m: int) -> list[int]:
-    """Share m among groups in proportion to their sizes by largest remainder; the sum is exactly m.
+    """Divide m among groups in proportion to their sizes, by largest remainder; the sum is exactly m.
 
     Args:
         group_sizes: members of each group, >= 0.
         m: total, 0 <= m <= sum(group_sizes).
 
     Returns:
-        One quota for each group, at most its size; equal remainders go to the earlier group.
+        One quota per group, at most its size; of equal remainders, the earlier group is rounded up.
 
     Raises:
-        UserError: m is larger than all groups together, or negative.
+        UserError: m is negative or larger than the sum of the sizes.
     """
     total = sum(group_sizes)
     if not 0 <= m <= total:
-        raise UserError(f"size is {m}, expected 0 <= size <= {total}, the members of all groups")
+        raise UserError(f"size is {m}, expected 0 <= size <= {total}, the total of all groups")
     if total == 0:
         return [0] * len(group_sizes)
     shares = [size * m // total for size in group_sizes]
@@ -98,24 +103,24 @@ def quotas(group_sizes: Sequence[int], m: int) -> list[int]:
 
 
 def ranking(t: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Pick order: indices by falling t, ties to the lower index; int64 [N]."""
+    """Return the pick order: indices by falling t, ties to the lower index; int64 [N]."""
     # ~t reverses the order and cannot overflow.
     return np.argsort(~t, kind="stable")
 
 
 def top(t: NDArray[np.int64], m: int, groups: ArrayLike | None = None) -> NDArray[np.int64]:
-    """The coreset of size m in pick order.
+    """Return the coreset of size m, in pick order.
 
     Args:
         t: int64 [N].
         m: 0 <= m <= N.
-        groups: [N] labels; then each group g gets its `quotas` share m_g, the top m_g of its members by t.
+        groups: [N] labels; each group keeps its share (`quotas`) of its highest t.
 
     Returns:
         int64 [m] indices, by falling t over all groups.
 
     Raises:
-        UserError: m out of range, or groups of another length.
+        UserError: m is out of range, or groups has another length.
     """
     n = len(t)
     if not 0 <= m <= n:
@@ -125,10 +130,10 @@ def top(t: NDArray[np.int64], m: int, groups: ArrayLike | None = None) -> NDArra
         return order[:m]
     labels = np.asarray(groups)
     if labels.shape != (n,):
-        raise UserError(f"groups has shape {labels.shape}, expected one label for each of {n} samples")
+        raise UserError(f"groups has shape {labels.shape}, expected one label per sample, ({n},)")
     _, group, sizes = np.unique(labels, return_inverse=True, return_counts=True)
     share = np.asarray(quotas(sizes.tolist(), m), np.int64)
-    # Rank of each node within its group: nodes by (group, pick order), counted from the start of the group.
+    # Rank of each node in its group: sort by (group, pick order), count from the group's start.
     by_group = order[np.argsort(group[order], kind="stable")]
     rank = np.empty(n, np.int64)
     rank[by_group] = np.arange(n) - np.repeat(np.cumsum(sizes) - sizes, sizes)
@@ -136,10 +141,13 @@ def top(t: NDArray[np.int64], m: int, groups: ArrayLike | None = None) -> NDArra
 
 
 def threshold_of_score(min_score: float) -> Threshold:
-    """Keep every t >= min_score (in units of the score, may be negative): the budget as a quality bar.
+    """Return the threshold that keeps every t >= min_score.
+
+    Args:
+        min_score: in units of the difficulty; may be negative.
 
     Raises:
-        UserError: not a number, or beyond +-2**22.
+        UserError: min_score is not finite, or beyond +-2**22.
     """
     magnitude = int(to_fixed([abs(min_score)])[0])
     return Threshold(score=(magnitude if min_score >= 0 else -magnitude) - 1, ties=0)
@@ -148,18 +156,18 @@ def threshold_of_score(min_score: float) -> Threshold:
 def histogram(
     t: NDArray[np.int64], prefix: int, prefix_bits: int, bits: int = HISTOGRAM_BITS
 ) -> NDArray[np.int64]:
-    """One part's contribution to one round of `select_threshold`; a pure function of its t.
+    """Compute one part's contribution to one round of `select_threshold`.
 
     Args:
         t: int64 [n], the part's scores.
-        prefix: the upper `prefix_bits` of the key known so far. The key of t is t + 2**63 as
-            uint64: it sorts like t.
-        prefix_bits: how many bits are known.
-        bits: how many bits to count next.
+        prefix: the upper `prefix_bits` of the threshold's key, found in earlier rounds. The key of t
+            is t + 2**63 as uint64, which sorts like t.
+        prefix_bits: number of bits found so far.
+        bits: number of bits to count in this round.
 
     Returns:
-        int64 [2**bits]: among the t whose key starts with `prefix`, how many have each value of the
-        next bits.
+        int64 [2**bits]: for each value of the next bits, the number of t whose key starts with
+        `prefix` and continues with that value.
     """
     key = t.view(np.uint64) ^ np.uint64(1 << 63)
     if prefix_bits:
@@ -171,15 +179,15 @@ def histogram(
 def select_threshold(
     total_histogram: Callable[[int, int, int], NDArray[np.int64]], m: int, bits: int = HISTOGRAM_BITS
 ) -> Threshold:
-    """The exact cut for the m highest t over all parts, in 64 / bits rounds.
+    """Find the exact threshold of the m highest t over all parts, in 64 / bits rounds.
 
     Args:
-        total_histogram: (prefix, prefix_bits, bits) -> the sum of every part's `histogram`.
-        m: 1 <= m <= number of all t.
-        bits: divides 64; a round costs 2**bits counters from each part.
+        total_histogram: (prefix, prefix_bits, bits) -> sum of all parts' `histogram`.
+        m: 1 <= m <= number of scores in all parts.
+        bits: a divisor of 64; each part returns 2**bits counters per round.
 
     Raises:
-        UserError: there are fewer than m scores.
+        UserError: m is less than 1 or more than the number of scores.
     """
     prefix, wanted = 0, m
     counts = np.zeros(1 << bits, np.int64)
@@ -188,7 +196,7 @@ def select_threshold(
         counts = total_histogram(prefix, known, bits)
         at_least = np.cumsum(counts[::-1])[::-1]
         if not 1 <= wanted <= at_least[0]:
-            raise UserError(f"size is {m}, expected 1 <= size <= {int(at_least[0])} scores")
+            raise UserError(f"size is {m}, expected 1 <= size <= {int(at_least[0])}, the number of scores")
         digit = int(np.flatnonzero(at_least >= wanted)[-1])
         wanted -= int(at_least[digit] - counts[digit])
         prefix = (prefix << bits) | digit
@@ -196,13 +204,13 @@ def select_threshold(
 
 
 def kept_in_part(t: NDArray[np.int64], threshold: Threshold, ties_before: int) -> NDArray[np.bool_]:
-    """Which of a part's nodes are in the coreset.
+    """Return which of a part's nodes are kept.
 
     Args:
         t: int64 [n], in canonical order; the parts are contiguous runs of canonical positions.
         threshold: from `select_threshold`.
-        ties_before: how many t equal to the threshold lie in the parts before this one
-            (`count_ties`, summed).
+        ties_before: number of t equal to the threshold in the parts before this one (sum of
+            `count_ties`).
 
     Returns:
         bool [n].
@@ -214,5 +222,5 @@ def kept_in_part(t: NDArray[np.int64], threshold: Threshold, ties_before: int) -
 
 
 def count_ties(t: NDArray[np.int64], threshold: Threshold) -> int:
-    """How many of a part's t equal the threshold."""
+    """Return how many of a part's t equal the threshold."""
     return int(np.count_nonzero(t == threshold.score))

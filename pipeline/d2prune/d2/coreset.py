@@ -1,4 +1,4 @@
-"""D2 Pruning in one call, for pools that fit in memory: embeddings and difficulty in, the coreset out."""
+"""D2 Pruning in one call, for pools in memory: embeddings and difficulty in, coreset out."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from d2prune.d2 import budget
 from d2prune.d2.api import select
 from d2prune.errors import UserError
 
-# Selection score of a sample that the cut-off removed before the graph was built: below every real one.
+# Selection score of a sample that was dropped before the graph was built: below every real score.
 DROPPED = np.iinfo(np.int64).min
 
 
 @dataclass(frozen=True)
 class Coreset:
-    """What `d2_prune` keeps, and why.
+    """The samples that `d2_prune` keeps, and why the others are not kept.
 
     Attributes:
-        indices: int64 [m], the samples kept, in pick order (falling selection score, ties to the
-            lower index).
-        selection_score: int64 [N] in units of 2**-40; DROPPED for samples cut off by `drop_score`.
-        suppressed_by: int64 [N], the sample whose pick lowered this one most; -1: none.
+        indices: int64 [m], the samples kept, in pick order: by falling selection score, ties to the
+            lower index.
+        selection_score: int64 [N], in fixed point: units of 2**-40 of the difficulty. DROPPED, the
+            lowest int64, for samples that `drop_score` removed.
+        suppressed_by: int64 [N], the sample whose pick lowered this one's value most; -1 if none did.
     """
 
     indices: NDArray[np.int64]
@@ -43,43 +44,49 @@ def d2_prune(
     drop_fraction: float = 0.0,
     target_recall: float | None = None,
 ) -> Coreset:
-    """Choose the share of a pool that is difficult and diverse (Maharana et al., arXiv 2310.07931, algorithm 1).
+    """Keep the difficult and diverse share of a pool.
 
-    The same input gives the same coreset on every machine, and coresets of smaller fractions are
-    prefixes of larger ones (without groups).
+    D2 Pruning (Maharana, Yadav, Bansal, arXiv 2310.07931): builds the kNN graph of the embeddings,
+    ranks the pool (`selection_scores`) and keeps the highest selection scores.
+
+    The same input gives the same coreset on every machine. Without `groups`, the coreset of a
+    smaller fraction is a prefix of that of a larger one.
 
     Args:
-        embeddings: float [N, D]; rows are normalised, distances are squared Euclidean between them.
-        difficulty: [N] numbers >= 0 and < 2**22, higher = more wanted.
-        fraction: share of N to keep, floor(N * fraction) samples and at least 1; 0 < fraction <= 1.
+        embeddings: floats [N, D]. Rows are normalised; distances are squared Euclidean.
+        difficulty: real numbers [N], 0 <= difficulty < 2**22; higher = more wanted. Shift scores
+            that can be negative.
+        fraction: share of N to keep, 0 < fraction <= 1: floor(N * fraction) samples, at least 1.
         n_neighbors: k of the kNN graph (paper: 1, 5, 10 or 15).
-        gamma_forward: decay exp(-gamma * d^2) of the forward messages; 0: all neighbours count in full.
-        gamma_reverse: decay of the reverse messages; higher keeps more near-duplicates.
-        groups: [N] labels; each group keeps a share in proportion to its members that are not
-            dropped, exact in sum.
-        drop_score: [N] numbers; the lowest are dropped before the graph is built (paper: AUM,
-            likely mislabelled).
-        drop_fraction: share of N dropped by `drop_score` (paper: beta), 0 <= drop_fraction < 1.
-        target_recall: recall of the kNN graph; None: exact.
+        gamma_forward: decay of the forward messages, exp(-gamma * d^2); >= 0. At 0 every neighbour
+            counts in full.
+        gamma_reverse: decay of the reverse messages; >= 0. Higher values keep more near-duplicates.
+        groups: labels [N]. Each group keeps a share in proportion to its members that are not
+            dropped; shares are rounded by largest remainder, so the total is exact.
+        drop_score: finite numbers [N]. The samples with the lowest are dropped before the graph is
+            built (the paper drops the lowest AUM, likely mislabelled samples).
+        drop_fraction: share of N to drop by `drop_score` (the paper's beta), 0 <= drop_fraction < 1.
+        target_recall: recall of an approximate kNN graph; None: exact.
 
     Returns:
-        A Coreset.
+        The coreset, with scores for the whole pool.
 
     Raises:
-        UserError: arrays that do not fit together, a parameter out of range, fewer samples left than wanted.
+        UserError: arrays of the wrong shape or dtype, a parameter out of range, or fewer samples
+            left after dropping than `fraction` keeps.
 
     Example:
-        Three near-duplicates, two of another kind, one on its own: half of them are wanted.
+        Three near-duplicates, two of another kind and a single sample; keep half of them.
 
         >>> import numpy as np
-        >>> from d2prune.d2.coreset import d2_prune
+        >>> from d2prune import d2_prune
         >>> angle = np.deg2rad([0, 1, 2, 90, 92, 200])
         >>> embeddings = np.stack([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32)
         >>> difficulty = [0.9, 1.0, 0.8, 0.6, 0.5, 0.4]
         >>> coreset = d2_prune(embeddings, difficulty, fraction=0.5, n_neighbors=1)
-        >>> coreset.indices.tolist()          # one of each kind; "the 3 most difficult" were all of one kind
+        >>> coreset.indices.tolist()          # one of each kind; the top 3 are all of one kind
         [1, 4, 5]
-        >>> coreset.suppressed_by.tolist()    # and who stood in the way of the others
+        >>> coreset.suppressed_by.tolist()    # which sample suppressed each of the others
         [1, -1, 1, 4, -1, 4]
         >>> d2_prune(embeddings, difficulty, fraction=0.3, n_neighbors=1).indices.tolist()
         [1]
@@ -91,20 +98,21 @@ def d2_prune(
     scores = np.asarray(difficulty)
     for name, array in (("difficulty", scores), ("groups", groups), ("drop_score", drop_score)):
         if array is not None and np.shape(array) != (n,):
-            raise UserError(
-                f"{name} has shape {np.shape(array)}, expected one entry for each of {n} embeddings"
-            )
+            raise UserError(f"{name} has shape {np.shape(array)}, expected one entry per embedding, ({n},)")
     if drop_fraction and drop_score is None:
-        raise UserError(f"drop_fraction is {drop_fraction}, but there is no drop_score to drop by")
+        raise UserError(
+            f"drop_fraction is {drop_fraction}, but there is no drop_score; expected a drop_score"
+        )
     size = budget.size_of_fraction(n, fraction)
     dropped = np.zeros(n, np.bool_) if drop_score is None else budget.drop_mask(drop_score, drop_fraction)
     left = np.flatnonzero(~dropped)
     if size > len(left):
         raise UserError(
-            f"fraction {fraction} is {size} of {n} samples, but drop_fraction leaves only {len(left)}"
+            f"fraction {fraction} keeps {size} of {n} samples, but drop_fraction {drop_fraction} leaves "
+            f"only {len(left)}"
         )
 
-    # Imported here: searching neighbours pulls in much that ranking a ready graph does not need.
+    # Imported here: the search loads torch, which ranking an existing graph does not need.
     from d2prune.knn.in_memory import knn_graph
 
     graph = knn_graph(embeddings[left], n_neighbors, target_recall)

@@ -1,13 +1,13 @@
-"""The arithmetic of the selection: int64 fixed point, and an `exp` that is the same on every machine.
+"""The arithmetic of the selection: int64 fixed point, and an `exp` that is the same everywhere.
 
-Why fixed point: a floating sum depends on its order, an integer sum does not. Node values and
-messages are int64 in units of 2**-40, so the result is the same on any number of partitions and in
+Why fixed point: a floating-point sum depends on its order, an integer sum does not. Node values and
+messages are int64 in units of 2**-40, so the result is the same for any number of partitions and
 any order of arrival.
 
-Why our own `exp`: libm and SIMD libraries differ in the last bit. Here every step is one IEEE 754
-double operation (+, -, *, rounding to an integer) in a fixed order. Numba without `fastmath` emits
-them as written: LLVM may neither reassociate them nor contract a multiply and an add into an FMA
-(tests/selection/test_fixed_point.py compares with plain Python floats, bit for bit).
+Why an own `exp`: math libraries differ in the last bit. Here every step is one IEEE 754 double
+operation (+, -, *, rounding to an integer) in a fixed order. Numba without `fastmath` emits them as
+written: LLVM may neither reassociate them nor contract a multiply and an add into an FMA.
+tests/d2/test_fixed_point.py compares with plain Python floats, bit for bit.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from d2prune.errors import UserError
 
 FRACTION_BITS = 40
 SCALE = float(1 << FRACTION_BITS)
-# Node values stay within +-LIMIT (2**22 in units of the score). A value in range minus a message in
-# range never wraps in int64, so one comparison after each operation detects overflow exactly.
+# Node values stay within +-LIMIT (2**22 in units of the difficulty). A value in range minus a message
+# in range cannot wrap in int64, so one comparison after each operation detects overflow exactly.
 LIMIT = 1 << 62
 
 _INV_LN2 = 1.4426950408889634
@@ -31,8 +31,8 @@ _INV_LN2 = 1.4426950408889634
 # exact for k < 2**21.
 _LN2_HI = 6.93147180369123816490e-01
 _LN2_LO = 1.90821492927058770002e-10
-# Beyond this exp(-x) < 2**-64, and a message of at most LIMIT * 2**-64 < 1/2 rounds to zero: 0 is then not an
-# approximation, every message is what the true weight would give.
+# From here on exp(-x) < 2**-64, and a message of at most LIMIT * 2**-64 < 1/2 rounds to zero. So a
+# weight of 0 is no approximation: every message is what the exact weight would give.
 _ZERO_WEIGHT_FROM = 45.0
 
 _C2, _C3, _C4, _C5, _C6, _C7 = 1 / 2, 1 / 6, 1 / 24, 1 / 120, 1 / 720, 1 / 5040
@@ -48,10 +48,11 @@ _C8, _C9, _C10, _C11, _C12, _C13 = (
 
 @kernel(inline="always")
 def exp_neg(x: float) -> float:
-    """exp(-x) for x >= 0 as float64; 0.0 for x > 45. Within 1 ulp (measured: see docs/algorithm.md).
+    """Return exp(-x) as float64, for x >= 0: within 1 ulp (docs/algorithm.md), and 0.0 for x > 45.
 
-    x = k ln 2 + r with |r| <= ln(2)/2, and exp(-r) is its Taylor polynomial of degree 13 (truncation < 5e-18), in two
-    chains (even and odd powers) because they run side by side. exp(-0.0) and exp(0.0) are exactly 1.
+    With x = k ln 2 + r and |r| <= ln(2)/2, exp(-r) is its Taylor polynomial of degree 13 (truncation
+    < 5e-18), evaluated as two chains, even and odd powers, which the CPU can overlap. exp(-0.0) and
+    exp(0.0) are exactly 1.
     """
     if not x <= _ZERO_WEIGHT_FROM:
         return 0.0
@@ -68,24 +69,24 @@ def exp_neg(x: float) -> float:
 
 @kernel(inline="always")
 def message(value: int, gamma: float, sq_distance: float) -> int:
-    """rint(exp(-gamma * sq_distance) * value) as int64, for 0 <= value <= LIMIT.
+    """Return the message along an edge: rint(exp(-gamma * sq_distance) * value).
 
-    The pair (value, sq_distance) alone decides it: int64 -> float64 (round to nearest even), one
-    multiplication, one rounding to the nearest integer (ties to even). Below 2**53 (8,192 in units
-    of the score) the conversion is exact; above, it keeps 53 bits, a relative error of 2**-53 that
-    is the same everywhere.
+    For 0 <= value <= LIMIT. A function of its arguments alone, the same on every machine: int64 to
+    float64 (round to nearest even), one multiplication, one rounding to the nearest integer (ties
+    to even). The conversion is exact below 2**53 (8,192 in units of the difficulty); above, it keeps
+    53 bits, a relative error of at most 2**-53.
     """
     return np.int64(np.rint(exp_neg(gamma * np.float64(sq_distance)) * np.float64(value)))  # type: ignore[return-value]
 
 
 def to_fixed(difficulty: ArrayLike) -> NDArray[np.int64]:
-    """Difficulty scores as fixed point: rint(s * 2**40), int64 [N].
+    """Convert difficulty scores to fixed point: rint(s * 2**40), int64 [N].
 
     Args:
         difficulty: [N] real numbers, >= 0 and < 2**22.
 
     Raises:
-        UserError: a score that is negative, not finite or too large; names the first one.
+        UserError: a score is negative, not finite or too large; the message names the first one.
     """
     s_N = np.asarray(difficulty)
     if s_N.ndim != 1 or s_N.dtype.kind not in "fiub":
@@ -97,9 +98,9 @@ def to_fixed(difficulty: ArrayLike) -> NDArray[np.int64]:
         i = int(np.argmin(good))
         raise UserError(
             f"difficulty[{i}] is {s_N[i]}, expected a finite number, 0 <= score < {limit:.0f}"
-            " (shift or scale the scores; see score.offset)"
+            "; shift or scale the scores (in a run: score.offset)"
         )
-    # In place: at 1e10 scores every temporary array counts.
+    # In place, because a partition may hold many millions of scores.
     del good
     np.multiply(s_N, SCALE, out=s_N)
     np.rint(s_N, out=s_N)
@@ -107,15 +108,15 @@ def to_fixed(difficulty: ArrayLike) -> NDArray[np.int64]:
 
 
 def to_float(fixed: NDArray[np.int64]) -> NDArray[Any]:
-    """Fixed point back to units of the score, float64 [N] (53 bits are kept)."""
+    """Convert fixed point back to units of the difficulty, float64 [N]; 53 bits are kept."""
     return fixed.astype(np.float64) / SCALE
 
 
 def check_gamma(name: str, gamma: float) -> float:
-    """Return gamma as a float.
+    """Check a decay and return it as a float.
 
     Raises:
-        UserError: negative or not finite.
+        UserError: gamma is negative or not finite.
     """
     if not 0.0 <= gamma < np.inf:
         raise UserError(f"{name} is {gamma}, expected a finite number >= 0")

@@ -1,6 +1,7 @@
-"""The partitioned run in one process: cut a graph into partitions, exchange messages in rounds, put results together.
+"""The partitioned algorithm in one process: messages are exchanged until all nodes are final.
 
-Reference for the distributed stage, which makes the same calls on actors.
+Reference for the distributed ranking, which makes the same calls on worker processes. Suffixes in
+`route_messages`: L messages, M entries.
 """
 
 from __future__ import annotations
@@ -12,22 +13,29 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from d2prune.compiled.decorator import kernel
-from d2prune.d2.partition import NO_MAIL, GraphPartition, Mail, node_id
+from d2prune.d2.messages import EMPTY_BATCH, MessageBatch
+from d2prune.d2.partition import GraphPartition, node_id
 from d2prune.errors import D2PruneError, UserError
 from d2prune.knn.csr import Graph
 
 
 @dataclass(frozen=True)
 class Round:
-    """What one round did: nodes `settled`, `messages` entries sent, nodes `remaining` after it."""
+    """Statistics of one round.
 
-    settled: int
+    Attributes:
+        finalised: nodes that became final or fell to zero or below.
+        messages: entries sent.
+        remaining: nodes left afterwards.
+    """
+
+    finalised: int
     messages: int
     remaining: int
 
 
 def dense_partitions(partitions: ArrayLike, n_nodes: int) -> tuple[NDArray[np.int64], int]:
-    """Any integer labels [N] as 0 .. P-1, and P.
+    """Renumber integer labels [N] of any values to 0 .. P-1; returns them and P.
 
     Raises:
         UserError: wrong length or dtype.
@@ -35,7 +43,7 @@ def dense_partitions(partitions: ArrayLike, n_nodes: int) -> tuple[NDArray[np.in
     labels = np.asarray(partitions)
     if labels.shape != (n_nodes,) or labels.dtype.kind not in "iub":
         raise UserError(
-            f"partitions: got {labels.dtype} {labels.shape}, expected {n_nodes} integers, one for each node"
+            f"partitions: got {labels.dtype} {labels.shape}, expected {n_nodes} integers, one per node"
         )
     distinct, dense = np.unique(labels, return_inverse=True)
     return dense.astype(np.int64), len(distinct)
@@ -48,7 +56,15 @@ def split(
     difficulty: NDArray[np.int64],
     gammas: tuple[float, float],
 ) -> list[GraphPartition]:
-    """Cut a graph into `n_parts` partitions by `owner` int64 [N] (0 .. n_parts-1); `difficulty` in fixed point."""
+    """Split a graph into partitions.
+
+    Args:
+        graph: over N nodes.
+        owner: int64 [N], the partition of each node, from 0 to n_parts - 1.
+        n_parts: number of partitions.
+        difficulty: int64 [N], fixed point.
+        gammas: of the forward and the reverse pass.
+    """
     nodes_by_part = np.argsort(owner, kind="stable")
     starts = np.searchsorted(owner[nodes_by_part], np.arange(n_parts + 1))
     ids = np.empty(graph.n_nodes, np.int64)
@@ -71,7 +87,7 @@ def _take_rows(
     ids: NDArray[np.int64],
     own: NDArray[np.int64],
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-    """The rows `own` of a CSR, neighbours translated by `ids`: (indptr, neighbours, distances)."""
+    """Copy the rows `own`, neighbours translated by `ids`: (indptr, neighbours, distances)."""
     part_indptr = np.zeros(len(own) + 1, np.int64)
     for k in range(len(own)):
         part_indptr[k + 1] = part_indptr[k] + indptr[own[k] + 1] - indptr[own[k]]
@@ -86,40 +102,44 @@ def _take_rows(
 
 
 def run_rounds(parts: Sequence[GraphPartition]) -> list[Round]:
-    """Settle partitions 0 .. P-1 (parts[p] is partition p) to the end; returns what each round did.
+    """Run partitions 0 .. P-1 (parts[p] is partition p) until every node is final.
+
+    Returns:
+        Statistics of each round.
 
     Raises:
         UserError: overflow or asymmetry.
-        D2PruneError: a round without progress (a defect, or rows that are not symmetric).
+        D2PruneError: a round made no progress: the graph is not symmetric, or there is a defect.
     """
     history = []
     remaining = sum(part.remaining for part in parts)
-    introductions = _deliver([part.introduce() for part in parts])
-    sent = [part.start(mail) for part, mail in zip(parts, introductions, strict=True)]
+    boundaries = route_messages([part.boundary_nodes() for part in parts])
+    sent = [part.start(batch) for part, batch in zip(parts, boundaries, strict=True)]
     while True:
         before, remaining = remaining, sum(part.remaining for part in parts)
-        messages = sum(len(mail.keys) for mail in sent)
+        messages = sum(len(batch.keys) for batch in sent)
         history.append(Round(before - remaining, messages, remaining))
         if messages == 0 and remaining == 0:
             return history
         if messages == 0:
             raise D2PruneError(
-                f"{remaining} nodes are left and no partition has news: the graph is not symmetric"
+                f"{remaining} nodes are not final, but no partition has a message to send: "
+                "the graph is not symmetric"
             )
-        sent = [part.step(mail) for part, mail in zip(parts, _deliver(sent), strict=True)]
+        sent = [part.step(batch) for part, batch in zip(parts, route_messages(sent), strict=True)]
 
 
-def _deliver(sent: Sequence[Mail]) -> list[Mail]:
-    """From one mail by destination for each source to one mail by source for each destination."""
-    inboxes = [NO_MAIL] * len(sent)
-    # Of a long chain most partitions are silent in most rounds: those must cost nothing.
-    senders = [source for source, mail in enumerate(sent) if len(mail.keys)]
+def route_messages(sent: Sequence[MessageBatch]) -> list[MessageBatch]:
+    """Turn one batch per source, by destination, into one batch per destination, by source."""
+    inboxes = [EMPTY_BATCH] * len(sent)
+    # On a long chain, most partitions send nothing in most rounds: those must cost nothing.
+    senders = [source for source, batch in enumerate(sent) if len(batch.keys)]
     if not senders:
         return inboxes
-    mails = [sent[source] for source in senders]
-    source_L = np.repeat(senders, [len(mail.partitions) for mail in mails])
-    destination_L = np.concatenate([mail.partitions for mail in mails])
-    length_L = np.concatenate([np.diff(mail.starts) for mail in mails])
+    batches = [sent[source] for source in senders]
+    source_L = np.repeat(senders, [len(batch.partitions) for batch in batches])
+    destination_L = np.concatenate([batch.partitions for batch in batches])
+    length_L = np.concatenate([np.diff(batch.starts) for batch in batches])
     first_L = np.cumsum(length_L) - length_L
     order_L = np.argsort(destination_L, kind="stable")
     order_L = order_L[length_L[order_L] > 0]
@@ -127,14 +147,14 @@ def _deliver(sent: Sequence[Mail]) -> list[Mail]:
         column[order_L] for column in (source_L, destination_L, length_L, first_L)
     )
     starts = np.append(0, np.cumsum(length_L))
-    place_M = np.repeat(first_L - starts[:-1], length_L) + np.arange(starts[-1])
-    keys_M, values_M = (np.concatenate([mail[column] for mail in mails])[place_M] for column in (2, 3))
+    entry_M = np.repeat(first_L - starts[:-1], length_L) + np.arange(starts[-1])
+    keys_M, values_M = (np.concatenate([batch[column] for batch in batches])[entry_M] for column in (2, 3))
     destinations, bounds = np.unique(destination_L, return_index=True)
     for destination, lo, hi in zip(
         destinations.tolist(), bounds, np.append(bounds[1:], len(order_L)), strict=True
     ):
         entries = slice(starts[lo], starts[hi])
-        inboxes[destination] = Mail(
+        inboxes[destination] = MessageBatch(
             source_L[lo:hi], starts[lo : hi + 1] - starts[lo], keys_M[entries], values_M[entries]
         )
     return inboxes

@@ -1,7 +1,8 @@
-"""Both passes over a whole graph in memory, by one or several threads; the result is the same for any number.
+"""Both passes over a graph in memory, on any number of threads; the result is the same.
 
-Threads own contiguous ranges of nodes and share the node values. A pass finalises what it can; the
-next starts from what is left; the last, by one thread, leaves nothing.
+Each thread owns a contiguous range of nodes, and all threads share the node values. The reverse pass
+runs in sweeps: a sweep finalises what it can, and the next one starts from what is left. The last
+sweep runs on one thread and leaves nothing.
 """
 
 from __future__ import annotations
@@ -15,37 +16,37 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from d2prune.d2 import kernel, order
+from d2prune.d2 import bucket_queue, kernel
 from d2prune.d2.fixed_point import FRACTION_BITS, LIMIT
+from d2prune.d2.waiting_lists import FINAL, NO_NODE
 from d2prune.errors import D2PruneError, UserError
 from d2prune.knn.csr import Graph
 
-# Starting threads costs more than it saves below this.
+# Starting a thread costs more than it saves below this.
 _MIN_NODES_PER_THREAD = 50_000
-# Threads stop taking passes when one settles less than this share of what is left, and one thread
-# does the rest. It bounds the work on graphs where every node waits on the other thread (a chain
-# laid across both).
-_MIN_SHARE_PER_PASS = 0.1
-# Nor when less than this share of all nodes is left: a pass reads every node's record, whatever it has to do.
+# One thread does the rest once a sweep finalises less than this share of what was left. This bounds
+# the work on graphs where every node waits for the other thread (a chain that alternates between
+# both ranges).
+_MIN_SHARE_PER_SWEEP = 0.1
+# It also does the rest once less than this share of all nodes is left: a sweep reads every node's
+# record, however few are left.
 _MIN_SHARE_LEFT = 1 / 64
 
-# Node records of a block: 256 KiB, within a core's second-level cache.
+# Nodes per block: their records take 256 KiB, which fits a core's second-level cache.
 _BLOCK = 1 << 14
 _SAMPLED_EDGES = 10_000
 
-_IN_ORDER = np.empty(0, np.int64)
+_INDEX_ORDER = np.empty(0, np.int64)
 _T = TypeVar("_T")
 
 
 def overflow_error(position: int) -> UserError:
-    """For a node value beyond +-LIMIT."""
+    """The error for a node value beyond +-LIMIT."""
     limit = LIMIT >> FRACTION_BITS
-    return UserError(
-        f"the value of node {position} leaves the range of +-{limit}: scale the difficulty scores down"
-    )
+    return UserError(f"node {position}: its value exceeds +-{limit}; scale the difficulty scores down")
 
 
-def _ranges(n: int, threads: int | None) -> list[tuple[int, int]]:
+def _split_range(n: int, threads: int | None) -> list[tuple[int, int]]:
     """Split 0..n into one contiguous range per thread."""
     if threads is None:
         threads = min(len(os.sched_getaffinity(0)), max(1, n // _MIN_NODES_PER_THREAD))
@@ -54,8 +55,8 @@ def _ranges(n: int, threads: int | None) -> list[tuple[int, int]]:
     return list(itertools.pairwise(n * p // threads for p in range(threads + 1)))
 
 
-def _in_threads(work: Callable[[int, int], _T], ranges: list[tuple[int, int]]) -> list[_T]:
-    """work(lo, hi) for each range, each in a thread of its own."""
+def _run_in_threads(work: Callable[[int, int], _T], ranges: list[tuple[int, int]]) -> list[_T]:
+    """Return work(lo, hi) of each range, computed on one thread per range."""
     if len(ranges) == 1:
         return [work(*ranges[0])]
     with ThreadPoolExecutor(len(ranges)) as pool:
@@ -68,10 +69,17 @@ def _check_overflow(nodes: list[int]) -> None:
         raise overflow_error(min(overflows))
 
 
-def forward_scores(
+def forward_pass(
     graph: Graph, s: NDArray[np.int64], gamma_forward: float, x: NDArray[np.int64], threads: int | None = None
 ) -> None:
-    """Forward pass: write x, int64 [N] in any stride, from difficulty `s`, int64 [N], both in fixed point.
+    """Compute the forward scores.
+
+    Args:
+        graph: over N nodes.
+        s: int64 [N], difficulty in fixed point.
+        gamma_forward: decay of the forward messages.
+        x: int64 [N] with any stride, written.
+        threads: as for `api.selection_scores`.
 
     Raises:
         UserError: overflow.
@@ -79,61 +87,70 @@ def forward_scores(
 
     def work(lo: int, hi: int) -> int:
         return int(
-            kernel.forward(graph.indptr, graph.indices, graph.sq_distances, gamma_forward, s, x, lo, hi)
+            kernel.forward_pass(graph.indptr, graph.indices, graph.sq_distances, gamma_forward, s, x, lo, hi)
         )
 
-    _check_overflow(_in_threads(work, _ranges(graph.n_nodes, threads)))
+    _check_overflow(_run_in_threads(work, _split_range(graph.n_nodes, threads)))
 
 
-def settle(
+def reverse_pass(
     graph: Graph,
     state: tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32]],
     gamma_reverse: float,
     threads: int | None = None,
 ) -> None:
-    """Reverse pass: `state` (`kernel.new_state`, its values the forward scores) ends with t as its values.
+    """Finalise every node.
+
+    Args:
+        graph: over N nodes.
+        state: from `kernel.new_state`, with the forward scores as values; they become t.
+        gamma_reverse: decay of the reverse messages.
+        threads: as for `api.selection_scores`.
 
     Raises:
         UserError: overflow.
+        D2PruneError: the graph is not symmetric.
     """
     n = graph.n_nodes
     value, head, link = state
     block = _block_size(graph)
 
-    def work(lo: int, hi: int) -> tuple[int, int]:
+    def sweep(lo: int, hi: int) -> tuple[int, int]:
         own = head[lo:hi]
-        own[own != order.DONE] = order.NOBODY
-        queue, ends = np.empty(min(block, hi - lo), np.int32), np.empty(order.N_BUCKETS + 1, np.int64)
+        own[own != FINAL] = NO_NODE
+        queue = np.empty(min(block, hi - lo), np.int32)
+        ends = np.empty(bucket_queue.N_BUCKETS + 1, np.int64)
         total = 0
         for first in range(lo, hi, block):
-            queued = order.sort_into_buckets(value, head, first, min(first + block, hi), queue, ends)
-            settled, overflow = kernel.settle(
-                graph.indptr, graph.indices, graph.sq_distances, gamma_reverse, _IN_ORDER,
-                value, head, link, lo, hi, queue[:queued], ends, order.NOBODY, len(ranges) > 1,
+            queued = bucket_queue.sort_into_buckets(value, head, first, min(first + block, hi), queue, ends)
+            finalised, overflow = kernel.finalise_nodes(
+                graph.indptr, graph.indices, graph.sq_distances, gamma_reverse, _INDEX_ORDER,
+                value, head, link, lo, hi, queue[:queued], ends, NO_NODE, len(ranges) > 1,
             )  # fmt: skip
-            total += int(settled)
+            total += int(finalised)
             if overflow != kernel.NO_OVERFLOW:
                 return total, int(overflow)
         return total, kernel.NO_OVERFLOW
 
     left = int(np.count_nonzero(value > 0))
-    ranges = _ranges(n, threads)
+    ranges = _split_range(n, threads)
     while left:
-        results = _in_threads(work, ranges)
+        results = _run_in_threads(sweep, ranges)
         _check_overflow([overflow for _, overflow in results])
-        settled = sum(count for count, _ in results)
-        if len(ranges) == 1 and settled < left:
-            raise D2PruneError(f"{left - settled} nodes could not be finalised: the graph is not symmetric")
-        if settled < _MIN_SHARE_PER_PASS * left or left - settled < _MIN_SHARE_LEFT * n:
+        finalised = sum(count for count, _ in results)
+        if len(ranges) == 1 and finalised < left:
+            raise D2PruneError(f"{left - finalised} nodes could not be finalised: the graph is not symmetric")
+        if finalised < _MIN_SHARE_PER_SWEEP * left or left - finalised < _MIN_SHARE_LEFT * n:
             ranges = [(0, n)]
-        left -= settled
+        left -= finalised
 
 
 def _block_size(graph: Graph) -> int:
-    """How many nodes to sort by value at a time.
+    """Return how many nodes to sort by value at a time.
 
-    Where most neighbours lie near in memory, blocks that fit the cache: twice as fast at 2 million
-    nodes, though the order between blocks is not by value. Else all nodes at once: fewest looks.
+    Where most neighbours are close in memory, this is a block that fits the cache: twice as fast at
+    2 million nodes, although the order across blocks is not by value. Otherwise it is all nodes,
+    which needs the fewest visits.
     """
     edges = np.linspace(0, max(0, graph.n_edges - 1), min(_SAMPLED_EDGES, graph.n_edges)).astype(np.int64)
     rows = np.searchsorted(graph.indptr, edges, side="right") - 1
@@ -144,22 +161,24 @@ def _block_size(graph: Graph) -> int:
 def strongest_messages(
     graph: Graph, t: NDArray[np.int64], gamma_reverse: float, threads: int | None = None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(node whose message was the largest or -1, that message), int64 [N] each, from t int64 [N]."""
+    """Find the largest message that each node received.
+
+    Args:
+        graph: over N nodes.
+        t: int64 [N], selection scores.
+        gamma_reverse: decay of the reverse messages.
+        threads: as for `api.selection_scores`.
+
+    Returns:
+        (its sender or -1, its size), int64 [N] each.
+    """
     sender, amount = np.empty(graph.n_nodes, np.int64), np.empty(graph.n_nodes, np.int64)
 
     def work(lo: int, hi: int) -> None:
-        kernel.strongest_message(
-            graph.indptr,
-            graph.indices,
-            graph.sq_distances,
-            gamma_reverse,
-            _IN_ORDER,
-            t,
-            sender,
-            amount,
-            lo,
-            hi,
-        )
+        kernel.strongest_messages(
+            graph.indptr, graph.indices, graph.sq_distances, gamma_reverse, _INDEX_ORDER,
+            t, sender, amount, lo, hi,
+        )  # fmt: skip
 
-    _in_threads(work, _ranges(graph.n_nodes, threads))
+    _run_in_threads(work, _split_range(graph.n_nodes, threads))
     return sender, amount

@@ -1,17 +1,13 @@
-"""The rank stage: difficulty scores on the graph -> one selection score per sample, good for every budget.
+"""One worker of the ranking: reads its parts, takes part in the rounds, commits its parts' ranks.
 
-Reads the embed artifact's scores and uids and the graph artifact, writes `ranks.parquet` (schemas.RANKS) and
-`suppressors.parquet` (schemas.SUPPRESSORS) per input shard, row-aligned with embed's parts.
-Partition p owns a run of input shards, so it reads its own parts and no others; how many partitions
-there are shows nowhere in the result.
+Writes `ranks.parquet` (schemas.RANKS) and `suppressors.parquet` (schemas.SUPPRESSORS) per part,
+row-aligned with the parts of embed. N is the number of samples of the worker's partition.
 """
 
 import io
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,139 +15,48 @@ import pyarrow as pa
 
 from d2prune import store
 from d2prune.d2.fixed_point import check_gamma, to_fixed
-from d2prune.d2.partition import NO_MAIL, GraphPartition, Letter, Mail
+from d2prune.d2.messages import EMPTY_BATCH, Message, MessageBatch
+from d2prune.d2.partition import GraphPartition
 from d2prune.errors import InfrastructureError
-from d2prune.execution import Executor, Resources
-from d2prune.parts.files import RANKS, SAMPLES, SUPPRESSORS
+from d2prune.parts.files import NEIGHBORS, RANKS, SAMPLES, SUPPRESSORS
 from d2prune.parts.neighbors import read_graph
-from d2prune.rank.methods import Baseline, PoolView
-from d2prune.rank.pool import Pool, read_features, read_rows, read_uids
-from d2prune.rank.settle import Progress, settle
-from d2prune.rank.suppressors import NAMES, Suppressors, answers, questions
+from d2prune.rank.distributed_rounds import Progress
+from d2prune.rank.inputs import read_features, read_graph_rows, read_uids
+from d2prune.rank.job import RankJob
+from d2prune.rank.methods import PoolView, SampleMethod, SampleView, find_method
+from d2prune.rank.params import Baseline, BaselineParams
+from d2prune.rank.suppressors import UID_TYPE, SuppressorUids, answer_requests, make_requests
 from d2prune.scores.column import read_score, shift
 from d2prune.store import artifacts, schemas
 from d2prune.store.artifacts import Receipt
 
 log = logging.getLogger(__name__)
 
+Int64s = npt.NDArray[np.int64]
+
 SCORE_OPTION = "score.difficulty"
-CLOSING = ("ask", "answer", "learn")
-"""Exchanges of `RankMember` between the last round and `finish`: the uids of suppressors."""
-
-
-@dataclass(frozen=True)
-class RankParams:
-    """What decides the ranking, given graph and embeddings."""
-
-    difficulty: str
-    offset: float | Literal["auto"]
-    gamma_forward: float
-    gamma_reverse: float
-
-
-@dataclass(frozen=True)
-class BaselineParams(RankParams):
-    """The same for a method other than d2; a class of its own, so that d2's fingerprints know nothing of it."""
-
-    baseline: Baseline
-
-
-def resolve_offset(pool: Pool, params: RankParams) -> float:
-    """What is added to the score: as given, or minus the pool's lowest.
-
-    Raises:
-        UserError: there is no such score, or a value is not finite.
-    """
-    if params.offset != "auto":
-        return params.offset
-    lowest = [read_score(pool.embed_folder, [part], params.difficulty, SCORE_OPTION) for part in pool.parts]
-    return -float(min(score_M.min() for score_M in lowest if len(score_M)))
-
-
-def rank(
-    pool: Pool, params: RankParams, offset: float, executor: Executor, resources: Resources
-) -> list[Receipt]:
-    """Rank the pool on up to `resources.workers` partitions.
-
-    Returns:
-        One receipt per input shard, in canonical order.
-
-    Raises:
-        UserError: a score or gamma that is out of range, or a pool too large for the method.
-        InfrastructureError: partitions are lost again and again.
-    """
-    rows, workers = [receipt.rows(SAMPLES) for receipt in pool.parts], resources.workers
-    if isinstance(params, BaselineParams):
-        params.baseline.check_size(sum(rows))
-        workers = 1 if params.baseline.whole_pool else workers
-    bounds = share_parts(rows, workers)
-    job = RankJob(pool, params, offset, tuple(bounds))
-    group = executor.group(partial(RankMember, job), len(bounds) - 1, resources)
-    try:
-        receipts = settle(group, finish="finish", closing=CLOSING)
-    finally:
-        group.close()
-    store.delete([file.url for file in store.list_files(job.checkpoints)])
-    return [receipt for member in receipts for receipt in member]
-
-
-def share_parts(rows: Sequence[int], n_partitions: int) -> list[int]:
-    """Cut parts into at most `n_partitions` runs of about equal rows.
-
-    Args:
-        rows: of each part, P of them, P >= 1.
-        n_partitions: at least 1.
-
-    Returns:
-        Ascending bounds from 0 to P: partition p owns parts bounds[p] to bounds[p + 1] - 1, at least one.
-    """
-    ends = np.cumsum(rows)
-    targets = ends[-1] * np.arange(1, n_partitions) / n_partitions
-    cuts = np.searchsorted(ends, targets, side="left") + 1
-    return sorted({0, *cuts.tolist(), len(rows)})
-
-
-@dataclass(frozen=True)
-class RankJob:
-    """One ranking: what its members share.
-
-    Attributes:
-        pool: where everything lies.
-        params: of the stage.
-        offset: resolved.
-        bounds: partition p owns parts bounds[p] to bounds[p + 1] - 1.
-    """
-
-    pool: Pool
-    params: RankParams
-    offset: float
-    bounds: tuple[int, ...]
-
-    @property
-    def checkpoints(self) -> str:
-        """Folder of the members' checkpoints."""
-        identity = artifacts.fingerprint(self.params, self.offset, self.pool.graph_identity, self.bounds)
-        return store.join(self.pool.folder, "checkpoints", identity)
+UID_EXCHANGES = ("request_uids", "send_uids", "receive_uids")
+"""Exchanges of `RankMember` between the last round and `commit`: the uids of suppressors."""
 
 
 class RankMember:
-    """One partition: reads its parts, takes part in the rounds, commits its parts' ranks. See `distributed.Member`."""
+    """One partition; implements `distributed_rounds.Member` and the closing exchanges."""
 
     def __init__(self, job: RankJob, index: int) -> None:
-        """Read the partition, and its last checkpoint if there is one."""
-        self._job, self._index, pool, params = job, index, job.pool, job.params
-        self._parts = range(job.bounds[index], job.bounds[index + 1])
-        receipts = [pool.parts[part] for part in self._parts]
-        self._starts = starts = np.cumsum([0, *(receipt.rows(SAMPLES) for receipt in pool.parts)])[
-            list(job.bounds)
-        ]
-        self._cut_off_N, rows = read_rows(pool, self._parts, starts)
-        self._difficulty_N = shift(
-            read_score(pool.embed_folder, receipts, params.difficulty, SCORE_OPTION), job.offset
-        )
+        """Read the partition's inputs, and its last checkpoint if there is one."""
+        self._job, self._index = job, index
+        parts, params = job.parts, job.params
+        self._numbers = range(job.bounds[index], job.bounds[index + 1])
+        self._owners = job.owners
+        self._start, stop = self._owners.bounds(index)
+        self._cut_off_N, rows = read_graph_rows(parts, self._numbers, self._owners)
+        receipts = [parts.receipt(part, SAMPLES) for part in self._numbers]
+        score_N = read_score(parts.folder(SAMPLES), receipts, params.difficulty, SCORE_OPTION)
+        self._difficulty_N = shift(score_N, job.offset)
+        del score_N
         self._partition = GraphPartition(
             index,
-            np.arange(starts[index], starts[index + 1]),
+            np.arange(self._start, stop),
             *rows,
             to_fixed(self._difficulty_N),
             check_gamma("select.gamma_forward", params.gamma_forward),
@@ -165,26 +70,24 @@ class RankMember:
         """See `Member.ready`."""
         return self._restored
 
-    def introduce(self, inbox: Mapping[int, Any], destinations: tuple[int, ...]) -> dict[int, Letter]:
-        """See `Member.introduce`."""
-        return {
-            to: letter for to, letter in self._partition.introduce().letters().items() if to in destinations
-        }
+    def send_boundary(self, inbox: Mapping[int, Any], destinations: tuple[int, ...]) -> dict[int, Message]:
+        """See `Member.send_boundary`."""
+        messages = self._partition.boundary_nodes().unpack()
+        return {to: message for to, message in messages.items() if to in destinations}
 
-    def start(self, inbox: Mapping[int, Letter]) -> dict[int, Letter]:
+    def start(self, inbox: Mapping[int, Message]) -> dict[int, Message]:
         """See `Member.start`."""
-        # Not `GraphPartition.start`: the mail, a copy of the letters, is gone before there is
-        # anything to send.
-        self._partition.meet(Mail.of(inbox))
-        return self._partition.step(NO_MAIL).letters()
+        # In two steps, so that the batch, a copy of the messages, is freed before the first round.
+        self._partition.receive_boundary(MessageBatch.pack(inbox))
+        return self._partition.step(EMPTY_BATCH).unpack()
 
-    def step(self, inbox: Mapping[int, Letter]) -> dict[int, Letter]:
+    def step(self, inbox: Mapping[int, Message]) -> dict[int, Message]:
         """See `Member.step`."""
-        return self._partition.step(Mail.of(inbox)).letters()
+        return self._partition.step(MessageBatch.pack(inbox)).unpack()
 
-    def resend(self, inbox: Mapping[int, Any], destinations: tuple[int, ...]) -> dict[int, Letter]:
+    def resend(self, inbox: Mapping[int, Any], destinations: tuple[int, ...]) -> dict[int, Message]:
         """See `Member.resend`."""
-        return {to: self._partition.resend(to) for to in self._partition.neighbours if to in destinations}
+        return {to: self._partition.resend(to) for to in self._partition.adjacent if to in destinations}
 
     def progress(self) -> Progress:
         """See `Member.progress`."""
@@ -198,10 +101,86 @@ class RankMember:
         try:
             store.write_bytes(self._checkpoint, sink.getvalue())
         except InfrastructureError as error:
-            # Only a member that is lost would miss it.
-            log.warning("rank: no checkpoint this time (%s)", error)
+            # Only needed if this worker is lost, and an older checkpoint serves as well.
+            log.warning("rank: partition %d: no checkpoint written: %s", self._index, error)
+
+    def request_uids(self, inbox: Mapping[int, Any]) -> dict[int, Int64s]:
+        """Request the uids of suppressors from the partitions that own them."""
+        if isinstance(self._job.params, BaselineParams):
+            n = self._partition.n_nodes
+            self._suppressor_N, self._suppression_N = np.full(n, -1), np.zeros(n, np.int64)
+        else:
+            self._suppressor_N, self._suppression_N = self._partition.strongest_messages()
+        return make_requests(self._suppressor_N, self._owners)
+
+    def send_uids(self, inbox: Mapping[int, Int64s]) -> dict[int, pa.LargeStringArray]:
+        """Send the uids that other partitions request."""
+        uids = read_uids(self._job.parts, self._numbers) if inbox else pa.array([], UID_TYPE)
+        return answer_requests(inbox, uids, self._start)
+
+    def receive_uids(self, inbox: Mapping[int, pa.LargeStringArray]) -> dict[int, Any]:
+        """Store the uids received."""
+        self._suppressor_uids = SuppressorUids(self._suppressor_N, inbox)
+        return {}
+
+    def commit(self) -> list[Receipt]:
+        """Commit the ranks of the partition's parts."""
+        columns = [
+            self._difficulty_N,
+            ~self._cut_off_N,
+            self._partition.forward_scores(),
+            self._selection_scores(),
+            self._suppressor_N,
+            self._suppression_N,
+        ]
+        ranks = pa.table(columns, schema=schemas.RANKS)
+        return [self._commit_part(part, ranks) for part in self._numbers]
+
+    def _commit_part(self, part: int, ranks: pa.Table) -> Receipt:
+        first, stop = (position - self._start for position in self._job.parts.spans.bounds(part))
+        rows = slice(first, stop)
+        cut_off = int(self._cut_off_N[rows].sum())
+        uids = pa.table([self._suppressor_uids.of_rows(rows)], schema=schemas.SUPPRESSORS)
+        return artifacts.commit_unit(
+            self._job.folder,
+            self._job.unit_key(part),
+            files={RANKS: ranks.slice(first, stop - first), SUPPRESSORS: uids},
+            counters={"ranked": stop - first - cut_off, "cut_off": cut_off},
+        )
+
+    def _selection_scores(self) -> Int64s:
+        """Return the scores of the chosen method, int64 [N].
+
+        They are 0 for samples that a `PoolMethod` did not rank.
+        """
+        params = self._job.params
+        if not isinstance(params, BaselineParams):
+            return self._partition.scores()
+        method = find_method(params.baseline.method)
+        if isinstance(method, SampleMethod):
+            difficulty_N = to_fixed(self._difficulty_N)
+            forward_N, position_N = self._partition.forward_scores(), self._partition.own_positions
+            return method.score(SampleView(difficulty_N, forward_N, position_N, params.baseline.seed))
+        left_P = np.flatnonzero(~self._cut_off_N)
+        score_N = np.zeros(len(self._cut_off_N), np.int64)
+        score_N[left_P] = method.score(self._view_pool(params.baseline, left_P))
+        return score_N
+
+    def _view_pool(self, baseline: Baseline, left_P: Int64s) -> PoolView:
+        """Collect what a `PoolMethod` may use; this is the only partition."""
+        parts = self._job.parts
+        receipts = [parts.receipt(part, NEIGHBORS) for part in self._numbers]
+        graph, _ = read_graph(parts.folder(NEIGHBORS), receipts)
+        return PoolView(
+            self._difficulty_N[left_P].astype(np.float64),
+            graph,
+            left_P,
+            lambda: read_features(parts, baseline.features, baseline.embeddings)[left_P],
+            baseline.seed,
+        )
 
     def _restore(self) -> bool:
+        """Load the last checkpoint; False if there is none."""
         try:
             data = store.read_bytes(self._checkpoint)
         except FileNotFoundError:
@@ -209,73 +188,3 @@ class RankMember:
         with np.load(io.BytesIO(data), allow_pickle=False) as state:
             self._partition.restore(dict(state))
         return True
-
-    def ask(self, inbox: Mapping[int, Any]) -> dict[int, npt.NDArray[np.int64]]:
-        """Ask the owners of suppressors for their uids."""
-        if isinstance(self._job.params, BaselineParams):
-            n = self._partition.n_nodes
-            self._suppressor_N, self._suppression_N = np.full(n, -1), np.zeros(n, np.int64)
-        else:
-            self._suppressor_N, self._suppression_N = self._partition.strongest_messages()
-        return questions(self._suppressor_N, self._starts)
-
-    def answer(self, inbox: Mapping[int, npt.NDArray[np.int64]]) -> dict[int, pa.LargeStringArray]:
-        """Answer those who ask."""
-        uids = read_uids(self._job.pool, self._parts) if inbox else pa.array([], NAMES)
-        return answers(inbox, uids, int(self._starts[self._index]))
-
-    def learn(self, inbox: Mapping[int, pa.LargeStringArray]) -> dict[int, Any]:
-        """Keep the answers. Where one is missing its sender is lost, and all is asked again."""
-        self._suppressors = Suppressors(self._suppressor_N, inbox)
-        return {}
-
-    def finish(self) -> list[Receipt]:
-        """Commit the ranks of the partition's parts."""
-        params, forward_N = self._job.params, self._partition.forward_scores()
-        if isinstance(params, BaselineParams):
-            score_N = self._baseline_scores(params.baseline, forward_N)
-        else:
-            score_N = self._partition.scores()
-        ranks = pa.table(
-            [
-                self._difficulty_N,
-                ~self._cut_off_N,
-                forward_N,
-                score_N,
-                self._suppressor_N,
-                self._suppression_N,
-            ],
-            schema=schemas.RANKS,
-        )
-        receipts = []
-        start = 0
-        for part in self._parts:
-            rows = self._job.pool.parts[part].rows(SAMPLES)
-            cut_off = int(self._cut_off_N[start : start + rows].sum())
-            key = artifacts.unit_key(
-                f"{part:08d}", self._job.params, self._job.offset, self._job.pool.graph_identity
-            )
-            counters = {"ranked": rows - cut_off, "cut_off": cut_off}
-            names = pa.table([self._suppressors.uids(slice(start, start + rows))], schema=schemas.SUPPRESSORS)
-            files = {RANKS: ranks.slice(start, rows), SUPPRESSORS: names}
-            receipts.append(artifacts.commit_unit(self._job.pool.folder, key, files, counters))
-            start += rows
-        return receipts
-
-    def _baseline_scores(self, baseline: Baseline, forward_N: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """Selection scores by another method; one of the whole pool has only this partition."""
-        if not baseline.whole_pool:
-            return baseline.per_sample(to_fixed(self._difficulty_N), forward_N, self._partition.own_positions)
-        pool = self._job.pool
-        left_P = np.flatnonzero(~self._cut_off_N)
-        graph, _ = read_graph(pool.graph_folder, pool.graph)
-        view = PoolView(
-            self._difficulty_N[left_P].astype(np.float64),
-            graph,
-            left_P,
-            lambda: read_features(pool, baseline)[left_P],
-            baseline.seed,
-        )
-        score_N = np.zeros_like(forward_N)
-        score_N[left_P] = baseline.of_pool(view)
-        return score_N

@@ -1,148 +1,126 @@
-"""`select.method` other than d2: what takes the place of D2's selection score in the ranks.
+"""The methods of `select.method` other than d2: each fills the selection score in d2's place.
 
-`forward`, `score` and `random` are a number per sample and rank on any number of partitions. The
-others hold the pool in one worker and are limited in size; their pick order becomes a falling score
-from 1 to 1/N. So every method fills the same table (schemas.RANKS), and what follows (budget,
-groups, report) knows nothing of it. Nobody suppresses anybody.
+A `SampleMethod` scores each sample by itself and runs on any number of partitions. A `PoolMethod`
+orders the complete pool in the memory of one worker, so its size is limited; its pick order becomes
+a falling score from 1 to 1/N. Every method writes the same table (schemas.RANKS), so budgets, groups
+and reports work for all of them. No sample has a suppressor.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from d2prune.baselines import by_diversity, by_score
 from d2prune.d2.fixed_point import FRACTION_BITS
 from d2prune.errors import UserError
 from d2prune.knn.csr import Graph
-from d2prune.knn.features import FeatureKind
-from d2prune.store import schemas
 
 Int64 = NDArray[np.int64]
 
-PerSample = Literal["forward", "score", "random"]
-WholePool = Literal["ccs", "facility_location", "herding", "k_center", "moderate", "semdedup"]
 
-# Samples one worker may hold. k_center and herding compare each with each: 5e9 pairs at 100,000.
-# moderate and semdedup hold the features (4 GiB at width 512), facility_location a queue, ccs the
-# scores alone.
-_MOST = {
-    "ccs": 100_000_000,
-    "facility_location": 5_000_000,
-    "herding": 100_000,
-    "k_center": 100_000,
-    "moderate": 2_000_000,
-    "semdedup": 2_000_000,
-}
+@dataclass(frozen=True)
+class SampleView:
+    """What a `SampleMethod` may use: N samples of one partition.
+
+    Attributes:
+        difficulty: int64 [N], fixed point.
+        forward_score: int64 [N], fixed point.
+        position: int64 [N], canonical positions.
+        seed: of random choices.
+    """
+
+    difficulty: Int64
+    forward_score: Int64
+    position: Int64
+    seed: int
 
 
 @dataclass(frozen=True)
 class PoolView:
-    """What a method of the whole pool may look at: the P samples that the cut-off left.
+    """What a `PoolMethod` may use: the P samples that the cut-off left, of N.
 
     Attributes:
         difficulty: float64 [P].
         graph: over all N samples.
-        left: int64 [P], their positions among the N.
-        features: reads the float32 [P, D] rows.
-        seed: for lots.
+        position: int64 [P], canonical positions of the P samples.
+        read_features: returns their feature rows, float32 [P, D].
+        seed: of random choices.
     """
 
     difficulty: NDArray[np.float64]
     graph: Graph
-    left: Int64
-    features: Callable[[], NDArray[np.float32]]
+    position: Int64
+    read_features: Callable[[], NDArray[np.float32]]
     seed: int
 
 
 @dataclass(frozen=True)
-class Baseline:
-    """Which method, and what it needs besides difficulty and graph.
+class SampleMethod:
+    """A method that scores each sample by itself.
 
     Attributes:
-        method: not d2.
-        seed: of what it draws by lot.
-        features: what distances are measured on, as for the graph.
-        embeddings: the file of each embed part that holds them.
+        name: as in `select.method`.
+        score: returns the selection scores, int64 [N] in units of 2**-40.
     """
 
-    method: PerSample | WholePool
-    seed: int
-    features: FeatureKind
-    embeddings: str = schemas.embeddings_file()
+    name: str
+    score: Callable[[SampleView], Int64]
 
-    @property
-    def whole_pool(self) -> bool:
-        """Whether it needs the pool in one memory."""
-        return self.method in get_args(WholePool)
+
+@dataclass(frozen=True)
+class PoolMethod:
+    """A method that orders the complete pool.
+
+    Attributes:
+        name: as in `select.method`.
+        max_samples: most samples that one worker can hold.
+        order: returns the pick order, a permutation of 0 .. P-1.
+    """
+
+    name: str
+    max_samples: int
+    order: Callable[[PoolView], Int64]
 
     def check_size(self, n: int) -> None:
-        """Fail where the pool is too large for one worker.
+        """Check the size of the pool.
 
         Raises:
-            UserError: it is.
+            UserError: the pool is too large for one worker.
         """
-        most = _MOST.get(self.method, n)
-        if n > most:
+        if n > self.max_samples:
+            unlimited = ", ".join(method.name for method in METHODS if isinstance(method, SampleMethod))
             raise UserError(
-                f"select.method {self.method} holds the whole pool in one worker: the pool has {n:,} samples, expected "
-                f"at most {most:,}; d2, forward, score and random have no limit"
+                f"select.method {self.name} holds the whole pool in one worker: the pool has {n:,} samples, "
+                f"expected at most {self.max_samples:,}; d2, {unlimited} have no limit"
             )
 
-    def per_sample(self, difficulty_N: Int64, forward_N: Int64, positions_N: Int64) -> Int64:
-        """The selection score of some samples, int64 [N] in units of 2**-40.
-
-        Args:
-            difficulty_N: int64 [N], fixed point.
-            forward_N: int64 [N], fixed point.
-            positions_N: int64 [N], canonical.
-        """
-        if self.method == "random":
-            return lots(self.seed, positions_N)
-        return forward_N if self.method == "forward" else difficulty_N
-
-    def of_pool(self, view: PoolView) -> Int64:
-        """The selection score of the P samples of `view`, int64 [P]: N down to 1, over N, by pick order.
+    def score(self, view: PoolView) -> Int64:
+        """Return the selection scores of P samples, int64 [P]: P down to 1, over P, by pick order.
 
         Raises:
-            UserError: the method refuses the pool.
+            UserError: the method rejects the pool.
         """
-        order = self._order(view)
+        order = self.order(view)
         n = len(order)
         score_P = np.empty(n, np.int64)
-        score_P[order] = _fraction(n - np.arange(n), n)
+        score_P[order] = divide_to_fixed(n - np.arange(n), n)
         return score_P
 
-    def _order(self, view: PoolView) -> Int64:
-        # Imported here: the distributed ranking needs none of it.
-        from d2prune.baselines import by_diversity, by_score
 
-        if self.method == "ccs":
-            return by_score.ccs(view.difficulty, seed=self.seed)
-        if self.method == "facility_location":
-            order = by_diversity.facility_location(view.graph)
-            # Samples that were cut off have no edges: without them the order of the others is the same.
-            place_N = np.full(view.graph.n_nodes, -1)
-            place_N[view.left] = np.arange(len(view.left))
-            return place_N[order][place_N[order] >= 0]
-        rows_PD = view.features()
-        if self.method == "k_center":
-            return by_diversity.k_center(rows_PD, seed=self.seed)
-        if self.method == "herding":
-            return by_diversity.herding(rows_PD)
-        if self.method == "moderate":
-            return by_score.moderate(rows_PD)
-        n_clusters = max(1, round(len(rows_PD) ** 0.5))
-        return by_diversity.semdedup(rows_PD, n_clusters, view.difficulty, self.seed)[0]
+def find_method(name: str) -> SampleMethod | PoolMethod:
+    """Return the method of a name; d2 is not among them."""
+    return next(method for method in METHODS if method.name == name)
 
 
-def lots(seed: int, positions_N: Int64) -> Int64:
-    """A lot for each canonical position, int64 [N] from 0 to 2**40 - 1, whatever the partition it lies in.
+def random_scores(seed: int, positions_N: Int64) -> Int64:
+    """Return a pseudo-random score for each canonical position, int64 [N] from 0 to 2**40 - 1.
 
-    The finaliser of splitmix64 (Steele, Lea, Flood, OOPSLA 2014) over position and seed.
+    It depends on position and seed alone, so it is the same on any number of partitions: the
+    finaliser of splitmix64 (Steele, Lea, Flood, OOPSLA 2014).
     """
     with np.errstate(over="ignore"):
         z = positions_N.astype(np.uint64) + np.uint64(1) + np.uint64(seed) * np.uint64(0x9E3779B97F4A7C15)
@@ -152,7 +130,38 @@ def lots(seed: int, positions_N: Int64) -> Int64:
     return (z >> np.uint64(64 - FRACTION_BITS)).astype(np.int64)
 
 
-def _fraction(numerator: Int64, n: int) -> Int64:
-    """Floor of numerator / n in units of 2**-40, in two halves of 20 bits that cannot overflow."""
+def divide_to_fixed(numerator: Int64, n: int) -> Int64:
+    """Return floor(numerator / n) in units of 2**-40, in two steps of 20 bits to avoid overflow."""
     upper, rest = np.divmod(numerator << 20, np.int64(n))
     return (upper << 20) + (rest << 20) // np.int64(n)
+
+
+def _facility_location(view: PoolView) -> Int64:
+    # Samples that were cut off have no edges: leaving them out does not reorder the others.
+    index_N = np.full(view.graph.n_nodes, -1)
+    index_N[view.position] = np.arange(len(view.position))
+    order = index_N[by_diversity.facility_location(view.graph)]
+    return order[order >= 0]
+
+
+def _semdedup(view: PoolView) -> Int64:
+    rows_PD = view.read_features()
+    n_clusters = max(1, round(len(rows_PD) ** 0.5))
+    return by_diversity.semdedup(rows_PD, n_clusters, view.difficulty, view.seed)[0]
+
+
+METHODS: tuple[SampleMethod | PoolMethod, ...] = (
+    SampleMethod("forward", lambda view: view.forward_score),
+    SampleMethod("score", lambda view: view.difficulty),
+    SampleMethod("random", lambda view: random_scores(view.seed, view.position)),
+    # Holds the scores alone.
+    PoolMethod("ccs", 100_000_000, lambda view: by_score.ccs(view.difficulty, seed=view.seed)),
+    # Holds a priority queue.
+    PoolMethod("facility_location", 5_000_000, _facility_location),
+    # Compare all pairs: 5e9 at 100,000 samples.
+    PoolMethod("herding", 100_000, lambda view: by_diversity.herding(view.read_features())),
+    PoolMethod("k_center", 100_000, lambda view: by_diversity.k_center(view.read_features(), seed=view.seed)),
+    # Hold the features: 4 GiB at 512 dimensions.
+    PoolMethod("moderate", 2_000_000, lambda view: by_score.moderate(view.read_features())),
+    PoolMethod("semdedup", 2_000_000, _semdedup),
+)

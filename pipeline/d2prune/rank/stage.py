@@ -4,9 +4,9 @@ import dataclasses
 
 from d2prune.config.model import RunConfig
 from d2prune.inputs.pool import InputPool
-from d2prune.rank.member import BaselineParams, RankParams, rank, resolve_offset
-from d2prune.rank.methods import Baseline
-from d2prune.rank.pool import Pool
+from d2prune.parts.reader import Parts
+from d2prune.rank.params import Baseline, BaselineParams, RankParams
+from d2prune.rank.ranking import rank, resolve_offset
 from d2prune.stage.record import Built, Stage, StageRun
 from d2prune.store import artifacts
 
@@ -27,18 +27,16 @@ def _params(config: RunConfig, pool: InputPool) -> RankParams:
 
 
 def _build(run: StageRun) -> Built:
-    planned, embed, graph = run.planned["rank"], run.manifests["embed"], run.manifests["graph"]
-    pool = Pool(
-        run.planned["embed"].folder, embed.units, run.planned["graph"].folder, graph.units, planned.folder
-    )
-    offset = resolve_offset(pool, planned.params)
-    receipts = rank(pool, planned.params, offset, run.executor, run.one_core_each())
+    planned = run.planned["rank"]
+    parts = Parts(run.config.work_dir, {stage: run.manifests[stage].units for stage in ("embed", "graph")})
+    offset = resolve_offset(parts, planned.params)
+    receipts = rank(parts, planned.folder, planned.params, offset, run.executor, run.one_core_each())
     return Built(receipts, {"offset": offset})
 
 
 def _check(run: StageRun, built: Built) -> None:
-    books = {name: built.counters[name] for name in ("ranked", "cut_off")}
-    artifacts.balance("rank", run.manifests["embed"].counters["embedded"], books)
+    counts = {name: built.counters[name] for name in ("ranked", "cut_off")}
+    artifacts.balance("rank", run.manifests["embed"].counters["embedded"], counts)
 
 
 STAGE = Stage(name="rank", inputs=("graph",), params=_params, build=_build, check=_check)

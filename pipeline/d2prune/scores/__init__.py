@@ -1,10 +1,14 @@
-"""Difficulty scores: what makes a sample wanted before the graph has its say. Higher = more wanted, always.
+"""Difficulty scores: how much each sample is wanted, before the graph is taken into account.
 
-    from logs of training   el2n, grand, forgetting, aum, entropy, margin, variance_of_gradients (training.py)
-    from embeddings         prototypes (clusters.py)
-    from a stored column    column.py, expression.py; this is how a run reads its score
+Higher always means more wanted, so every score can be passed to `d2_prune(difficulty=...)`, once
+shifted to be non-negative.
 
-`TrainingLog` collects the logs in a PyTorch loop. The public names are loaded when they are first used.
+    training.py              from training logs: el2n, grand, forgetting, aum, entropy, margin,
+                             variance_of_gradients
+    clusters.py              from embeddings: prototypes
+    column.py, expression.py from stored columns, which is how a run reads its score
+
+`TrainingLog` collects training logs in a PyTorch loop. Public names are loaded on first use.
 """
 
 import importlib
@@ -12,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from d2prune.scores.clusters import prototypes
-    from d2prune.scores.recorder import TrainingLog
     from d2prune.scores.training import (
         aum,
         el2n,
@@ -23,11 +26,12 @@ if TYPE_CHECKING:
         softmax,
         variance_of_gradients,
     )
+    from d2prune.scores.training_log import TrainingLog
 
 _TRAINING = ("aum", "el2n", "entropy", "forgetting", "grand", "margin", "softmax", "variance_of_gradients")
 _PUBLIC = {
     **dict.fromkeys(_TRAINING, "d2prune.scores.training"),
-    "TrainingLog": "d2prune.scores.recorder",
+    "TrainingLog": "d2prune.scores.training_log",
     "prototypes": "d2prune.scores.clusters",
 }
 

@@ -1,4 +1,4 @@
-"""Difficulty without labels: how far a sample lies from the nearest of a few typical ones; arrays in, float32 out."""
+"""Difficulty without labels: the distance of each sample to the nearest typical one."""
 
 from __future__ import annotations
 
@@ -18,24 +18,26 @@ _ITERATIONS = 20
 def prototypes(
     embeddings: NDArray[Any], n_clusters: int, seed: int = 0, threads: int | None = None
 ) -> NDArray[np.float32]:
-    """Squared distance to the nearest of `n_clusters` k-means centroids. High = far = hard = wanted; as defined.
+    """Compute the squared distance of each sample to the nearest k-means centroid.
 
-    Sorscher et al., "Beyond neural scaling laws", NeurIPS 2022, arXiv 2206.14486, section 5:
-    embeddings of a model trained without labels, about as many clusters as there are classes; they
-    take the cosine to the centroid. Rows are normalised. Where data is scarce keep easy samples
-    instead (their section 3), by the negative of this score.
+    Higher = farther from typical samples = harder = more wanted, as in the paper.
+
+    Source: Sorscher et al., "Beyond neural scaling laws", NeurIPS 2022, arXiv 2206.14486, section 5.
+    They use embeddings of a model trained without labels, about as many clusters as there are
+    classes, and the cosine to the centroid instead of the squared distance. When data is scarce,
+    easy samples are the better choice (their section 3): use the negative of this score.
 
     Args:
-        embeddings: floats [N, D].
+        embeddings: floats [N, D]; rows are normalised.
         n_clusters: 1 <= n_clusters <= N.
         seed: of the k-means start.
-        threads: changes speed only; default: the cores there are.
+        threads: number of threads; affects speed only. Default: the cores available to this process.
 
     Returns:
-        float32 [N], 0 to 4; the canonical distance of graph.distances.
+        float32 [N], 0 to 4: the canonical distance of `knn.distances`.
 
     Raises:
-        UserError: fewer samples than clusters, or rows that cannot be normalised.
+        UserError: n_clusters is out of range, or a row cannot be normalised.
     """
     rows_ND = unit_rows(np.asarray(embeddings))
     if not 1 <= n_clusters <= len(rows_ND):

@@ -1,10 +1,12 @@
-"""Difficulty from logs of training: what a model said of each sample after each epoch. Arrays in, float32 [N] out.
+"""Difficulty from training logs: a model's outputs for each sample after each epoch.
 
-Logs are [N, E, C]: N samples, E epochs, C classes; `TrainingLog` collects them. Invariant: a score
-is computed in float64 in a fixed order and rounded once, so it depends on the sample's own log
-alone. Every score here is high for samples that are hard, which are the wanted ones, so each feeds
-`d2_prune(difficulty=...)` as it is (add an offset where it is negative). Hard may mean mislabelled:
-see `aum` for the cut-off.
+Arrays in, float32 [N] out. Logs are [N, E, C]: N samples, E epochs, C classes; `TrainingLog` collects
+them. Every score is higher for harder samples, which are more wanted, so it can be passed to
+`d2_prune(difficulty=...)`, shifted first where it is negative. A hard sample may be mislabelled: see
+`aum` for dropping those.
+
+Invariant: a score is computed in float64 in a fixed order and rounded once, so it depends on the
+sample's own log alone, bit for bit.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from d2prune.errors import UserError
-from d2prune.scores import kernels
+from d2prune.scores import training_kernels
 
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
@@ -24,212 +26,241 @@ _SUM_TOLERANCE = 1e-2  # bfloat16 and float16 probabilities
 
 
 def softmax(logits: ArrayLike) -> Float32:
-    """Probabilities of logits, over the last axis.
+    """Convert logits to probabilities, over the last axis.
 
     Args:
-        logits: [..., C] finite numbers.
+        logits: finite numbers [..., C].
 
     Returns:
-        float32, same shape; computed in float64.
+        float32 of the same shape; computed in float64.
     """
     z = np.asarray(logits, np.float64)
     exp = np.exp(z - z.max(axis=-1, keepdims=True))
-    return _float32(exp / exp.sum(axis=-1, keepdims=True))
+    return _to_float32(exp / exp.sum(axis=-1, keepdims=True))
 
 
 def el2n(probabilities: ArrayLike, labels: ArrayLike) -> Float32:
-    """Error L2 norm: mean over epochs of ||p - onehot(label)||. High = hard = wanted; as its authors define it.
+    """Compute the error L2 norm: the mean over epochs of ||p - onehot(label)||.
 
-    Paul, Ganguli, Dziugaite, "Deep Learning on a Data Diet", NeurIPS 2021, arXiv 2107.07075,
-    definition 2.3. They take epochs early in training, and the mean over several runs: join the runs along E.
+    Higher = harder = more wanted, as in the paper.
+
+    Source: Paul, Ganguli, Dziugaite, "Deep Learning on a Data Diet", NeurIPS 2021, arXiv 2107.07075,
+    definition 2.3. They use epochs early in training and average several runs: concatenate the runs
+    along E.
 
     Args:
-        probabilities: [N, E, C], rows sum to 1.
-        labels: int [N], 0 <= label < C.
+        probabilities: floats [N, E, C]; rows sum to 1.
+        labels: integers [N], 0 <= label < C.
 
     Returns:
         float32 [N], 0 to sqrt(2).
 
     Raises:
-        UserError: arrays that do not fit, or rows that are no probabilities.
+        UserError: an array has the wrong shape or dtype, or a row does not hold probabilities.
     """
-    p_NEC = _probabilities(probabilities)
-    return _float32(kernels.el2n(p_NEC, _labels(labels, p_NEC), np.ones(p_NEC.shape[:2])))
+    p_NEC = _check_probabilities(probabilities)
+    return _to_float32(training_kernels.el2n(p_NEC, _check_labels(labels, p_NEC), np.ones(p_NEC.shape[:2])))
 
 
 def grand(probabilities: ArrayLike, labels: ArrayLike, features: ArrayLike) -> Float32:
-    """Gradient norm, in its last-layer form: mean over epochs of ||p - onehot(label)|| * ||h||. High = hard = wanted.
+    """Compute the gradient norm of the last layer.
 
-    GraNd of Paul et al. (arXiv 2107.07075, definition 2.1) is the norm of the loss gradient over
-    all weights. Over the weights of the last linear layer alone the gradient is the outer product
-    of p - y and the layer's input h, and its norm the product of both norms.
+    The mean over epochs of ||p - onehot(label)|| * ||h||. Higher = harder = more wanted, as in the
+    paper.
+
+    Source: GraNd, Paul, Ganguli, Dziugaite, NeurIPS 2021, arXiv 2107.07075, definition 2.1, which is
+    the norm of the loss gradient over all weights. Over the weights of the last linear layer alone,
+    the gradient is the outer product of p - onehot(label) and the layer's input h, so its norm is the
+    product of their norms.
 
     Args:
-        probabilities: [N, E, C].
-        labels: int [N].
-        features: [N, E, D], input of the last layer at each epoch.
+        probabilities: floats [N, E, C]; rows sum to 1.
+        labels: integers [N], 0 <= label < C.
+        features: floats [N, E, D], the input of the last layer at each epoch.
 
     Returns:
         float32 [N], >= 0.
 
     Raises:
-        UserError: as `el2n`; features of another N or E.
+        UserError: as for `el2n`, or features has another N or E.
     """
-    p_NEC = _probabilities(probabilities)
-    h_NED = _log(features, "features")
+    p_NEC = _check_probabilities(probabilities)
+    h_NED = _check_log(features, "features")
     if h_NED.shape[:2] != p_NEC.shape[:2]:
         raise UserError(f"features are {h_NED.shape}, expected [N, E, D] with [N, E] = {p_NEC.shape[:2]}")
-    return _float32(kernels.el2n(p_NEC, _labels(labels, p_NEC), kernels.norms(h_NED)))
+    return _to_float32(
+        training_kernels.el2n(p_NEC, _check_labels(labels, p_NEC), training_kernels.norms(h_NED))
+    )
 
 
 def forgetting(probabilities: ArrayLike, labels: ArrayLike) -> Float32:
-    """Forgetting events: how often a sample was right after one epoch and wrong after the next. High = hard = wanted.
+    """Count forgetting events: the sample was correct after one epoch and wrong after the next.
 
-    Toneva et al., "An Empirical Study of Example Forgetting", ICLR 2019, arXiv 1812.05159. A sample
-    that was never right has no event to count; its authors call that infinitely many, here it is E,
-    more than any count.
+    Higher = harder = more wanted, as in the paper.
+
+    Source: Toneva et al., "An Empirical Study of Example Forgetting during Deep Neural Network
+    Learning", ICLR 2019, arXiv 1812.05159. A sample that was never classified correctly has no such
+    event; the authors count it as infinity, this function as E, which is more than any count.
 
     Args:
-        probabilities: [N, E, C]; logits do as well. Of equal classes the lowest number is the prediction.
-        labels: int [N].
+        probabilities: floats [N, E, C], probabilities or logits. The predicted class is the highest,
+            ties to the lower number.
+        labels: integers [N], 0 <= label < C.
 
     Returns:
-        float32 [N], integers 0 to E.
+        float32 [N], whole numbers from 0 to E.
 
     Raises:
-        UserError: arrays that do not fit.
+        UserError: an array has the wrong shape or dtype.
     """
-    z_NEC = _log(probabilities, "probabilities")
-    right_NE = z_NEC.argmax(axis=2) == _labels(labels, z_NEC)[:, None]
+    z_NEC = _check_log(probabilities, "probabilities")
+    right_NE = z_NEC.argmax(axis=2) == _check_labels(labels, z_NEC)[:, None]
     events_N = (right_NE[:, :-1] & ~right_NE[:, 1:]).sum(axis=1)
-    return _float32(np.where(right_NE.any(axis=1), events_N, z_NEC.shape[1]))
+    return _to_float32(np.where(right_NE.any(axis=1), events_N, z_NEC.shape[1]))
 
 
 def aum(logits: ArrayLike, labels: ArrayLike) -> Float32:
-    """Minus the area under the margin: mean over epochs of (best other logit - label's logit). High = hard = wanted.
+    """Compute minus the area under the margin (AUM).
 
-    Pleiss et al., "Identifying Mislabeled Data using the Area Under the Margin Ranking", NeurIPS 2020, arXiv
-    2001.10528. Their AUM is high for easy and very negative for mislabelled samples; it is turned
-    here, by its sign. For D2's cut-off beta, which drops the likely mislabelled, turn it back:
-    `drop_score=-aum(logits, labels)`.
+    AUM is the mean over epochs of (label's logit - highest other logit). Higher = harder = more
+    wanted: the opposite sign of the paper, whose AUM is high for easy samples and very negative for
+    mislabelled ones. To drop likely mislabelled samples, as D2 does by its cut-off beta, restore the
+    sign: `d2_prune(..., drop_score=-aum(logits, labels), drop_fraction=0.1)`.
+
+    Source: Pleiss et al., "Identifying Mislabeled Data using the Area Under the Margin Ranking",
+    NeurIPS 2020, arXiv 2001.10528.
 
     Args:
-        logits: [N, E, C], C >= 2.
-        labels: int [N].
+        logits: floats [N, E, C], C >= 2.
+        labels: integers [N], 0 <= label < C.
 
     Returns:
-        float32 [N], negative for samples that the model gets right.
+        float32 [N]; negative if the label's logit is the highest, on average over epochs.
 
     Raises:
-        UserError: arrays that do not fit, or fewer than 2 classes.
+        UserError: an array has the wrong shape or dtype, or there are fewer than 2 classes.
     """
-    z_NEC = _two_classes(_log(logits, "logits"), "aum")
-    return _float32(kernels.aum(z_NEC, _labels(labels, z_NEC)))
+    z_NEC = _check_classes(_check_log(logits, "logits"), "aum")
+    return _to_float32(training_kernels.aum(z_NEC, _check_labels(labels, z_NEC)))
 
 
 def entropy(probabilities: ArrayLike) -> Float32:
-    """Mean over epochs of the entropy of p, in nats. High = uncertain = hard = wanted; as it is commonly defined.
+    """Compute the mean over epochs of the entropy of p, in nats.
 
-    Coleman et al., "Selection via Proxy", ICLR 2020, arXiv 1906.11829 (they take the last epoch:
-    pass that one).
+    Higher = more uncertain = harder = more wanted, as in the paper. Labels are not used.
+
+    Source: Coleman et al., "Selection via Proxy", ICLR 2020, arXiv 1906.11829. They use the last
+    epoch alone: pass only that one.
 
     Args:
-        probabilities: [N, E, C].
+        probabilities: floats [N, E, C]; rows sum to 1.
 
     Returns:
         float32 [N], 0 to ln C.
 
     Raises:
-        UserError: rows that are no probabilities.
+        UserError: the array has the wrong shape or dtype, or a row does not hold probabilities.
     """
-    return _float32(kernels.entropy(_probabilities(probabilities)))
+    return _to_float32(training_kernels.entropy(_check_probabilities(probabilities)))
 
 
 def margin(probabilities: ArrayLike) -> Float32:
-    """One minus the mean over epochs of (highest - second highest probability). High = hard = wanted.
+    """Compute 1 minus the mean over epochs of (highest - second highest probability).
 
-    Margin sampling (Scheffer et al., 2001; Coleman et al., arXiv 1906.11829): a small gap means
-    uncertain; it is turned here by taking it from 1. Labels play no part.
+    Higher = more uncertain = harder = more wanted: 1 minus the margin, which is small for uncertain
+    samples. Labels are not used.
+
+    Source: margin sampling, Scheffer et al., 2001; Coleman et al., ICLR 2020, arXiv 1906.11829.
 
     Args:
-        probabilities: [N, E, C], C >= 2.
+        probabilities: floats [N, E, C], C >= 2; rows sum to 1.
 
     Returns:
         float32 [N], 0 to 1.
 
     Raises:
-        UserError: rows that are no probabilities, or fewer than 2 classes.
+        UserError: the array has the wrong shape or dtype, a row does not hold probabilities, or there
+            are fewer than 2 classes.
     """
-    return _float32(kernels.margin(_two_classes(_probabilities(probabilities), "margin")))
+    return _to_float32(training_kernels.margin(_check_classes(_check_probabilities(probabilities), "margin")))
 
 
 def variance_of_gradients(probabilities: ArrayLike) -> Float32:
-    """Mean over classes of the deviation over epochs of the gradient at the logits. High = hard = wanted.
+    """Compute how much the gradient at the logits varies over epochs.
 
-    A simple form of VoG (Agarwal, D'souza, Hooker, CVPR 2022, arXiv 2008.11600), which
-    differentiates by the pixels and averages over these. The gradient of the cross-entropy at the
-    logits is p - onehot(label); the label is constant, so the deviation is that of p. One epoch gives 0.
+    The mean over classes of the gradient's standard deviation over epochs. Higher = harder = more
+    wanted, as in the paper. Labels are not used: the gradient of the cross-entropy at the logits is
+    p - onehot(label), whose deviation is that of p. A single epoch gives 0.
+
+    Source: a simplified variance of gradients (VoG), Agarwal, D'souza, Hooker, CVPR 2022, arXiv
+    2008.11600, who differentiate with respect to the pixels and average over those.
 
     Args:
-        probabilities: [N, E, C].
+        probabilities: floats [N, E, C]; rows sum to 1.
 
     Returns:
         float32 [N], >= 0.
 
     Raises:
-        UserError: rows that are no probabilities.
+        UserError: the array has the wrong shape or dtype, or a row does not hold probabilities.
     """
-    return _float32(kernels.deviation(_probabilities(probabilities)))
+    return _to_float32(training_kernels.deviation(_check_probabilities(probabilities)))
 
 
-def _float32(values: NDArray[Any]) -> Float32:
-    """Rounded once."""
+def _to_float32(values: NDArray[Any]) -> Float32:
+    """Round to float32."""
     return np.asarray(values, np.float32)
 
 
-def _log(values: ArrayLike, name: str) -> NDArray[Any]:
+def _check_log(values: ArrayLike, name: str) -> NDArray[Any]:
+    """Return a log [N, E, C] as float32 or float64, after checking it."""
     log_NEC = np.asarray(values)
     if log_NEC.ndim != 3 or log_NEC.dtype.kind != "f" or not all(log_NEC.shape):
         raise UserError(
-            f"{name}: got {log_NEC.dtype} {log_NEC.shape}, expected floats [N, E, C], none of them 0"
+            f"{name}: got {log_NEC.dtype} {log_NEC.shape}, expected floats [N, E, C], each at least 1"
         )
     if log_NEC.dtype != np.float64:
         log_NEC = log_NEC.astype(np.float32, copy=False)
     bad = ~np.isfinite(log_NEC).all(axis=(1, 2))
     if bad.any():
-        raise UserError(f"{name}: sample {int(bad.argmax())} has a value that is not finite")
+        raise UserError(
+            f"{name}: sample {int(bad.argmax())} has a value that is not finite, expected finite numbers"
+        )
     return np.ascontiguousarray(log_NEC)
 
 
-def _probabilities(values: ArrayLike) -> NDArray[Any]:
-    p_NEC = _log(values, "probabilities")
-    # Checked in blocks of samples: temporaries as large as the log would triple the memory.
+def _check_probabilities(values: ArrayLike) -> NDArray[Any]:
+    """Return probabilities [N, E, C] after checking them."""
+    p_NEC = _check_log(values, "probabilities")
+    # In blocks of samples: temporary arrays as large as the log would triple the memory.
     for start in range(0, len(p_NEC), 4096):
         block = p_NEC[start : start + 4096]
         bad = (abs(block.sum(axis=2) - 1) > _SUM_TOLERANCE).any(axis=1) | (block < 0).any(axis=(1, 2))
         if bad.any():
             raise UserError(
-                f"probabilities: those of sample {start + int(bad.argmax())} are negative or do not sum to 1; "
-                "of logits, take softmax(logits)"
+                f"probabilities: sample {start + int(bad.argmax())} has a negative value or a sum other "
+                "than 1; convert logits with softmax(logits)"
             )
     return p_NEC
 
 
-def _labels(values: ArrayLike, log_NEC: NDArray[Any]) -> Int64:
+def _check_labels(values: ArrayLike, log_NEC: NDArray[Any]) -> Int64:
+    """Return labels as int64 [N] after checking them."""
     labels_N = np.asarray(values)
     n, _, c = log_NEC.shape
     if labels_N.shape != (n,) or labels_N.dtype.kind not in "iu":
         raise UserError(
-            f"labels: got {labels_N.dtype} {labels_N.shape}, expected one whole number for each of {n} samples"
+            f"labels: got {labels_N.dtype} {labels_N.shape}, expected integers ({n},), one per sample"
         )
     bad = (labels_N < 0) | (labels_N >= c)
     if bad.any():
         i = int(bad.argmax())
-        raise UserError(f"labels: that of sample {i} is {labels_N[i]}, expected 0 to {c - 1}")
+        raise UserError(f"labels[{i}] is {labels_N[i]}, expected 0 to {c - 1}")
     return labels_N.astype(np.int64)
 
 
-def _two_classes(log_NEC: NDArray[Any], name: str) -> NDArray[Any]:
+def _check_classes(log_NEC: NDArray[Any], name: str) -> NDArray[Any]:
+    """Return the log after checking that it has at least two classes."""
     if log_NEC.shape[2] < 2:
-        raise UserError(f"{name}: got 1 class, expected at least 2: there is no other to compare with")
+        raise UserError(f"{name}: got 1 class, expected at least 2")
     return log_NEC

@@ -1,1 +1,1 @@
-"""The select stage: apply the budget to the ranking."""
+"""The select stage: apply the budget to the ranking, and record a decision on every sample."""

@@ -4,7 +4,10 @@ from functools import partial
 
 from d2prune.config.model import RunConfig
 from d2prune.inputs.pool import InputPool
-from d2prune.select.worker import SelectParams, SelectWorker, draw_line, plan_select
+from d2prune.parts.reader import Parts
+from d2prune.select.params import SelectParams
+from d2prune.select.thresholds import find_thresholds
+from d2prune.select.worker import SelectWorker, plan_select
 from d2prune.stage.record import Built, Stage, StageRun
 from d2prune.stage.units import Work
 from d2prune.store import artifacts
@@ -17,17 +20,17 @@ def _params(config: RunConfig, pool: InputPool) -> SelectParams:
 
 
 def _build(run: StageRun) -> Built:
-    planned, embed, rank = run.planned["select"], run.manifests["embed"], run.manifests["rank"]
-    embed_folder, rank_folder = run.planned["embed"].folder, run.planned["rank"].folder
-    line = draw_line(rank_folder, rank, embed_folder, embed.units, planned.params)
+    planned, rank = run.planned["select"], run.manifests["rank"]
+    parts = Parts(run.config.work_dir, {stage: run.manifests[stage].units for stage in ("embed", "rank")})
+    thresholds = find_thresholds(parts, planned.params, rank.counters["ranked"], rank.counters["cut_off"])
     work = Work(
         "select",
         planned.folder,
-        units=plan_select(rank.units, line, planned.params),
-        worker=partial(SelectWorker, embed_folder, rank_folder, planned.folder, tuple(embed.units)),
+        units=plan_select(rank.units, thresholds, planned.params.groups),
+        worker=partial(SelectWorker, parts, planned.folder),
         resources=run.one_core_each(),
     )
-    return Built(run.run_units(work), {"budget": line.budget})
+    return Built(run.run_units(work), {"budget": thresholds.budget})
 
 
 def _check(run: StageRun, built: Built) -> None:

@@ -1,6 +1,7 @@
-"""The loops behind training.py: logs [N, E, C] in, float64 out, every sum from left to right.
+"""Compiled loops of training.py: logs [N, E, C] in, float64 out, every sum from left to right.
 
-Compiled without fastmath, so the order is kept and a sample's bits depend on its own log alone.
+Compiled without `fastmath`, which keeps the order of the sums, so a sample's score depends on its own
+log alone, bit for bit. Suffixes: N samples, E epochs, C classes, D dimensions.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ Int64 = NDArray[np.int64]
 
 @kernel
 def norms(h_NED: NDArray[Any]) -> Float64:
-    """Euclidean norm of each row of the last axis, float64 [N, E]."""
+    """Compute the Euclidean norm over the last axis, float64 [N, E]."""
     out = np.empty(h_NED.shape[:2])
     for i in range(h_NED.shape[0]):
         for e in range(h_NED.shape[1]):
@@ -32,7 +33,7 @@ def norms(h_NED: NDArray[Any]) -> Float64:
 
 @kernel
 def el2n(p_NEC: NDArray[Any], labels_N: Int64, weight_NE: Float64) -> Float64:
-    """Mean over epochs of ||p - onehot(label)|| times a weight, float64 [N]."""
+    """Compute the mean over epochs of weight * ||p - onehot(label)||, float64 [N]."""
     n, n_epochs, n_classes = p_NEC.shape
     out = np.empty(n)
     for i in range(n):
@@ -49,7 +50,7 @@ def el2n(p_NEC: NDArray[Any], labels_N: Int64, weight_NE: Float64) -> Float64:
 
 @kernel
 def aum(z_NEC: NDArray[Any], labels_N: Int64) -> Float64:
-    """Mean over epochs of (best other logit - label's logit), float64 [N]."""
+    """Compute the mean over epochs of (highest other logit - label's logit), float64 [N]."""
     n, n_epochs, n_classes = z_NEC.shape
     out = np.empty(n)
     for i in range(n):
@@ -66,7 +67,7 @@ def aum(z_NEC: NDArray[Any], labels_N: Int64) -> Float64:
 
 @kernel
 def entropy(p_NEC: NDArray[Any]) -> Float64:
-    """Mean over epochs of the entropy in nats, float64 [N]."""
+    """Compute the mean over epochs of the entropy in nats, float64 [N]."""
     n, n_epochs, n_classes = p_NEC.shape
     out = np.empty(n)
     for i in range(n):
@@ -82,7 +83,7 @@ def entropy(p_NEC: NDArray[Any]) -> Float64:
 
 @kernel
 def margin(p_NEC: NDArray[Any]) -> Float64:
-    """One minus the mean over epochs of (highest - second highest), float64 [N]."""
+    """Compute 1 minus the mean over epochs of (highest - second highest), float64 [N]."""
     n, n_epochs, n_classes = p_NEC.shape
     out = np.empty(n)
     for i in range(n):
@@ -102,7 +103,7 @@ def margin(p_NEC: NDArray[Any]) -> Float64:
 
 @kernel
 def deviation(p_NEC: NDArray[Any]) -> Float64:
-    """Mean over classes of the deviation over epochs, float64 [N]."""
+    """Compute the mean over classes of the standard deviation over epochs, float64 [N]."""
     n, n_epochs, n_classes = p_NEC.shape
     out = np.empty(n)
     for i in range(n):

@@ -1,4 +1,4 @@
-"""Baselines that look at earlier picks equal the naive references: duplicates, ties, one sample, all of them."""
+"""Baselines whose picks depend on earlier picks equal the naive references, also on ties."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from d2prune.errors import UserError
 from d2prune.knn.features import unit_rows
 from d2prune.knn.quantiser import Quantiser, train
 from tests import oracles_baselines as oracles
-from tests.selection.graphs import GAMMAS, graphs
+from tests.graphs import GAMMAS, graphs
 
 
 @st.composite
@@ -25,7 +25,7 @@ def pools(draw):
 
 @settings(deadline=None, max_examples=60)
 @given(pools(), st.integers(0, 5), st.data())
-def test_k_center(rows, seed, data):
+def test_k_center_equals_the_reference(rows, seed, data):
     m = data.draw(st.integers(1, len(rows)))
     got = by_diversity.k_center(rows, m, seed).tolist()
     assert got == oracles.k_center(unit_rows(rows), m, got[0])
@@ -35,14 +35,14 @@ def test_k_center(rows, seed, data):
 
 @settings(deadline=None, max_examples=60)
 @given(pools(), st.data())
-def test_herding(rows, data):
+def test_herding_equals_the_reference(rows, data):
     m = data.draw(st.integers(1, len(rows)))
     assert by_diversity.herding(rows, m).tolist() == oracles.herding(unit_rows(rows), m)
 
 
 @settings(deadline=None, max_examples=80)
 @given(graphs(10), GAMMAS)
-def test_facility_location(graph, gamma):
+def test_facility_location_equals_the_reference(graph, gamma):
     assert by_diversity.facility_location(graph, None, gamma).tolist() == oracles.facility_location(
         graph, graph.n_nodes, gamma
     )
@@ -53,7 +53,7 @@ def test_facility_location(graph, gamma):
 
 @settings(deadline=None, max_examples=60)
 @given(pools(), st.booleans(), st.data())
-def test_semdedup(rows, with_score, data):
+def test_semdedup_equals_the_reference(rows, with_score, data):
     n_clusters, seed = data.draw(st.integers(1, len(rows))), data.draw(st.integers(0, 3))
     unit = unit_rows(rows)
     nearest = Quantiser(train(unit, n_clusters, seed, 10)).nearest(unit, 1)
@@ -65,7 +65,7 @@ def test_semdedup(rows, with_score, data):
     assert distance.tolist() == expected
 
 
-def test_semdedup_keeps_one_of_each_copy_and_the_better_one():
+def test_semdedup_keeps_the_best_of_each_set_of_copies():
     rng = np.random.default_rng(0)
     rows = np.repeat(rng.normal(size=(10, 8)), 3, axis=0) + 1e-4 * rng.normal(size=(30, 8))
     score = np.tile([0.1, 0.9, 0.5], 10)
@@ -73,13 +73,13 @@ def test_semdedup_keeps_one_of_each_copy_and_the_better_one():
     assert np.flatnonzero(distance >= 2 * 0.01).tolist() == list(range(1, 30, 3))
 
 
-def test_k_center_and_facility_location_cover():
+def test_k_center_covers_every_cluster():
     rng = np.random.default_rng(1)
     rows = np.repeat(np.eye(5), 20, axis=0) + 0.01 * rng.normal(size=(100, 5))
     assert set(by_diversity.k_center(rows, 5) // 20) == set(range(5))
 
 
-def test_wrong_input_is_one_clear_line():
+def test_invalid_arguments_are_rejected():
     rows = np.ones((3, 2))
     for m in (0, 4):
         for method in (by_diversity.k_center, by_diversity.herding):
@@ -87,7 +87,7 @@ def test_wrong_input_is_one_clear_line():
                 method(rows, m)
     with pytest.raises(UserError, match="n_clusters is 4, expected 1 to 3"):
         by_diversity.semdedup(rows, 4)
-    with pytest.raises(UserError, match="for each of 3 embeddings"):
+    with pytest.raises(UserError, match="expected one per embedding"):
         by_diversity.semdedup(rows, 1, [1.0])
     with pytest.raises(UserError, match="all zeros"):
         by_diversity.k_center(np.zeros((2, 2)))

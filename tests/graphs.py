@@ -1,11 +1,11 @@
-"""Hypothesis strategies: small graphs that hold every awkward case, and scores for them."""
+"""Hypothesis strategies: small graphs that cover the edge cases, and scores for them."""
 
 import numpy as np
 from hypothesis import strategies as st
 
 from tests.oracles import graph_from_edges
 
-# Few distinct distances and scores make ties common; 0 is a duplicate, 100 a weight of zero.
+# Few distinct distances and scores make ties common; distance 0 is a duplicate, 100 a weight of zero.
 DISTANCES = st.sampled_from([0.0, 0.0, 0.1, 0.5, 0.5, 1.0, 3.0, 30.0, 100.0]) | st.floats(0, 4, width=32)
 SCORES = st.sampled_from([0.0, 0.0, 1.0, 1.0, 0.5, 1e-9, 1000.0, 9000.5]) | st.floats(0, 5, width=32)
 GAMMAS = st.sampled_from([0.0, 0.1, 1.0, 2.5])
@@ -45,7 +45,7 @@ def graphs(draw, max_nodes=14):
 
 @st.composite
 def problems(draw, max_nodes=14):
-    """(graph, scores): all equal, all zero, or mixed."""
+    """(graph, scores); the scores are all equal, all zero or mixed."""
     graph = draw(graphs(max_nodes))
     n = graph.n_nodes
     kind = draw(st.sampled_from(["mixed", "mixed", "equal", "zero"]))

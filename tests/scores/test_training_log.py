@@ -1,4 +1,4 @@
-"""The log of a PyTorch loop: whole epochs, the same after a file, clear about what is missing."""
+"""Training logs: complete epochs only, unchanged by saving and loading, clear errors."""
 
 import doctest
 
@@ -7,15 +7,15 @@ import pytest
 import torch
 
 from d2prune.errors import UserError
-from d2prune.scores import TrainingLog, recorder
+from d2prune.scores import TrainingLog, training_log
 
 
-def test_the_example_runs():
-    failures, tests = doctest.testmod(recorder)
+def test_docstring_example_runs():
+    failures, tests = doctest.testmod(training_log)
     assert (failures, tests > 2) == (0, True)
 
 
-def test_a_training_loop_is_recorded_by_sample(tmp_path):
+def test_training_loop_is_recorded_by_sample(tmp_path):
     n, classes = 50, 4
     images, labels = torch.randn(n, 8), torch.arange(n) % classes
     model = torch.nn.Linear(8, classes).to(torch.bfloat16)
@@ -42,7 +42,7 @@ def test_a_training_loop_is_recorded_by_sample(tmp_path):
     assert again.logits.shape == (n, 4, classes) and (again.logits[:, 3] == 1).all()
 
 
-def test_the_last_record_of_a_sample_counts():
+def test_last_record_of_a_sample_counts():
     log = TrainingLog(1, 2)
     log.record([0], [[1.0, 2.0]], [1])
     log.record([0], [[3.0, 4.0]], [1])
@@ -50,16 +50,16 @@ def test_the_last_record_of_a_sample_counts():
     assert log.logits.tolist() == [[[3.0, 4.0]]]
 
 
-def test_what_is_wrong_is_said():
+def test_invalid_records_are_rejected():
     log = TrainingLog(3, 2)
-    with pytest.raises(UserError, match="no epoch has ended"):
+    with pytest.raises(UserError, match="no epoch is complete"):
         _ = log.logits
     log.record([0, 2], np.zeros((2, 2)), [0, 1])
-    with pytest.raises(UserError, match="epoch 0 misses 1 samples, sample 1 first"):
+    with pytest.raises(UserError, match="epoch 0 has no logits of 1 samples, the first is sample 1"):
         log.end_epoch()
-    with pytest.raises(UserError, match="do not change"):
+    with pytest.raises(UserError, match="the same at every epoch"):
         log.record([0], np.zeros((1, 2)), [1])
-    with pytest.raises(UserError, match="expected labels from 0 to 1"):
+    with pytest.raises(UserError, match=r"got labels \[2\], expected 0 to 1"):
         log.record([1], np.zeros((1, 2)), [2])
     with pytest.raises(UserError, match="expected 0 to 2"):
         log.record([3], np.zeros((1, 2)), [0])
@@ -69,7 +69,7 @@ def test_what_is_wrong_is_said():
         TrainingLog(0, 2)
 
 
-def test_a_foreign_file_is_refused(tmp_path):
+def test_file_that_is_no_training_log_is_rejected(tmp_path):
     np.savez(tmp_path / "pickled.npz", version=np.array([{}], object))
     (tmp_path / "text.npz").write_text("no archive")
     np.savez(tmp_path / "other.npz", logits=np.zeros(3))

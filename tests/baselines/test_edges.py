@@ -1,4 +1,4 @@
-"""Every baseline and D2 itself where there is next to nothing to choose from: one sample, equal scores, one class."""
+"""Edge cases of D2 and every baseline: one sample, equal scores, one class."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ ORDERS = {
 @pytest.mark.parametrize("same_rows", [False, True])
 @pytest.mark.parametrize("n", [1, 2, 7])
 @pytest.mark.parametrize("level", [0.0, 2.0])
-def test_all_equal_scores_and_one_class_give_a_whole_order(name, same_rows, n, level):
+def test_equal_scores_and_one_class_give_a_complete_order(name, same_rows, n, level):
     rows = (
         np.ones((n, 3), np.float32)
         if same_rows
@@ -42,12 +42,12 @@ def test_all_equal_scores_and_one_class_give_a_whole_order(name, same_rows, n, l
 
 
 @pytest.mark.parametrize("name", ["k_center", "herding"])
-def test_fewer_points_than_asked_is_one_clear_line(name):
+def test_more_picks_than_samples_are_rejected(name):
     with pytest.raises(UserError, match="size is 3, expected 1 <= size <= 2"):
         getattr(by_diversity, name)(np.ones((2, 3), np.float32), 3)
 
 
-def test_neighbours_beyond_the_pool_are_all_the_others():
+def test_more_neighbours_than_samples_means_all_others():
     rows = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
     got = d2_prune(rows, np.arange(6.0), 0.5, n_neighbors=20).indices
     assert np.array_equal(got, d2_prune(rows, np.arange(6.0), 0.5, n_neighbors=5).indices)

@@ -1,4 +1,4 @@
-"""`select.method`: the ranks are the baseline's own order, on any number of workers; the rest of a run takes them."""
+"""`select.method`: ranks equal the baseline's own order, on any number of workers."""
 
 import dataclasses
 
@@ -13,9 +13,10 @@ from d2prune.errors import UserError
 from d2prune.execution import InProcess, Resources
 from d2prune.knn.features import features
 from d2prune.parts.neighbors import read_graph
-from d2prune.rank.member import RankParams, rank
-from d2prune.rank.methods import Baseline, PerSample, WholePool, lots
-from d2prune.rank.pool import Pool
+from d2prune.parts.reader import Parts
+from d2prune.rank.methods import METHODS, PoolMethod, divide_to_fixed, find_method, random_scores
+from d2prune.rank.params import RankParams
+from d2prune.rank.ranking import rank
 from d2prune.runs.driver import run
 from d2prune.runs.plan import plan_run
 from d2prune.store import artifacts, columns
@@ -27,7 +28,7 @@ CUT = {"embed__fields": {"beauty": "number", "colour": "text"}, "select__drop_sc
 
 @pytest.fixture(scope="module")
 def ranked(tmp_path_factory, pool, tiny_model):
-    """rank(method) -> (folder of the run's artifacts, its manifests, its ranks in one table), on one graph."""
+    """ranked(method) returns (config, manifests, ranks in one table); all methods share one graph."""
     import pyarrow as pa
 
     from d2prune.config.model import RunConfig
@@ -61,7 +62,7 @@ def ranked(tmp_path_factory, pool, tiny_model):
 
 
 def expected_order(method, config, manifests, table):
-    """The baseline called by hand on what the artifacts hold: positions in pick order."""
+    """The baseline applied to the data in the artifacts: positions in pick order."""
     graph, cut_off = read_graph(f"{config.work_dir}/graph", manifests["graph"].units)
     left = np.flatnonzero(~cut_off)
     difficulty = table["difficulty"].to_numpy()
@@ -88,8 +89,8 @@ def expected_order(method, config, manifests, table):
     return left[order].tolist()
 
 
-@pytest.mark.parametrize("method", [m for m in (*PerSample.__args__, *WholePool.__args__) if m != "random"])
-def test_ranks_are_the_baselines_order(ranked, method):
+@pytest.mark.parametrize("method", [method.name for method in METHODS if method.name != "random"])
+def test_ranks_equal_the_baselines_order(ranked, method):
     config, manifests, table = ranked(method, seed=3)
     members = np.flatnonzero(table["ranked"].to_numpy())
     assert len(members) == 144
@@ -97,34 +98,31 @@ def test_ranks_are_the_baselines_order(ranked, method):
     order = members[budget.ranking(t)].tolist()
     assert order == expected_order(method, config, manifests, table)
     assert (table["suppressor"].to_numpy() == -1).all() and not table["suppression"].to_numpy().any()
-    if method in WholePool.__args__:
+    if isinstance(find_method(method), PoolMethod):
         assert len(set(t.tolist())) == 144 and t.max() == 2**40 and 0 < t.min() == 2**40 // 144
     d2 = ranked("d2")[2]
     assert (table["forward_score"].to_numpy() == d2["forward_score"].to_numpy()).all()
     assert (table["ranked"].to_numpy() == d2["ranked"].to_numpy()).all()
 
 
-def test_lots_depend_on_position_and_seed_alone(ranked):
+def test_random_scores_depend_on_position_and_seed_alone(ranked):
     config, manifests, table = ranked("random", seed=5)
     t = table["selection_score"].to_numpy()
-    assert (t == lots(5, np.arange(160))).all() and (t != lots(4, np.arange(160))).any()
-    many = lots(0, np.arange(100_000))
+    assert (t == random_scores(5, np.arange(160))).all() and (t != random_scores(4, np.arange(160))).any()
+    many = random_scores(0, np.arange(100_000))
     assert 0 <= many.min() and many.max() < 2**40
     counts = np.bincount(many >> 36, minlength=16)
     assert abs(counts - 6250).max() < 500 and abs(np.corrcoef(many[:-1], many[1:])[0, 1]) < 0.02
-    given = Pool(
-        f"{config.work_dir}/embed", manifests["embed"].units, f"{config.work_dir}/graph", manifests["graph"].units,
-        f"{config.work_dir}/rank-again",
-    )  # fmt: skip
+    parts = Parts(config.work_dir, {stage: manifests[stage].units for stage in ("embed", "graph")})
+    folder = f"{config.work_dir}/rank-again"
     params = plan_run(config)["rank"].params
     offset = manifests["rank"].facts["offset"]
     for workers in (1, 4):
-        assert rank(given, params, offset, InProcess(), Resources(workers=workers)) == list(
-            manifests["rank"].units
-        )
+        receipts = rank(parts, folder, params, offset, InProcess(), Resources(workers=workers))
+        assert receipts == list(manifests["rank"].units)
 
 
-def test_d2_knows_nothing_of_it(configure):
+def test_other_methods_do_not_change_the_fingerprint_of_d2(configure):
     plain, named = plan_run(configure()), plan_run(configure(select__method="d2", select__seed=7))
     assert type(plain["rank"].params) is RankParams
     assert set(dataclasses.asdict(plain["rank"].params)) == {
@@ -136,10 +134,10 @@ def test_d2_knows_nothing_of_it(configure):
     assert plain["rank"].fingerprint == named["rank"].fingerprint
     others = {plan_run(configure(select__method=method))["rank"].fingerprint for method in Method.__args__}
     assert len(others) == len(Method.__args__)
-    assert set(Method.__args__) == {"d2", *PerSample.__args__, *WholePool.__args__}
+    assert set(Method.__args__) == {"d2", *(method.name for method in METHODS)}
 
 
-def test_a_whole_run_with_groups_is_the_same_on_any_number_of_workers(configure, tmp_path):
+def test_run_with_groups_is_the_same_on_any_number_of_workers(configure, tmp_path):
     outputs = []
     for workers in (1, 3):
         places = {"work_dir": str(tmp_path / f"work{workers}"), "output": str(tmp_path / f"out{workers}")}
@@ -153,22 +151,19 @@ def test_a_whole_run_with_groups_is_the_same_on_any_number_of_workers(configure,
     assert outputs[0] == outputs[1] and len(outputs[0]) > 1
 
 
-def test_what_does_not_fit_is_one_line(configure):
+def test_invalid_methods_and_pools_are_rejected(configure):
     for method, most in (("k_center", "100,000"), ("semdedup", "2,000,000")):
         with pytest.raises(UserError, match=f"has 3,000,000 samples, expected at most {most}"):
-            Baseline(method, 0, "image").check_size(3_000_000)
-    Baseline("random", 0, "image").check_size(10**12)
+            find_method(method).check_size(3_000_000)
     with pytest.raises(UserError, match="method ccs ranks without a score"):
         configure(select__method="ccs", select__min_score=0.5, select__fraction=None)
     with pytest.raises(UserError, match=r"select\.method = 'd3'"):
         configure(select__method="d3")
 
 
-def test_whole_pool_scores_fall_strictly_and_never_overflow():
-    from d2prune.rank.methods import _fraction
-
+def test_scores_of_pool_methods_fall_strictly_and_never_overflow():
     n = 10**12
-    got = _fraction(np.array([n, n - 1, n // 2, 1]), n).tolist()
+    got = divide_to_fixed(np.array([n, n - 1, n // 2, 1]), n).tolist()
     assert got == [k * 2**40 // n for k in (n, n - 1, n // 2, 1)]
-    assert (np.diff(_fraction(1000 - np.arange(1000), 1000)) < 0).all()
-    assert to_fixed([1.0])[0] == _fraction(np.array([7]), 7)[0]
+    assert (np.diff(divide_to_fixed(1000 - np.arange(1000), 1000)) < 0).all()
+    assert to_fixed([1.0])[0] == divide_to_fixed(np.array([7]), 7)[0]

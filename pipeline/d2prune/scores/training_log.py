@@ -1,7 +1,7 @@
-"""What a model said of every sample after every epoch, collected in a training loop and kept in one `.npz`.
+"""Training logs: the logits of every sample after every epoch, collected in a training loop.
 
-Writes and reads `.npz` without pickle at any URL. Invariant: an epoch is whole (every sample, once
-or more; the last counts), or `end_epoch` says which sample is missing.
+Stored as one `.npz` file, without pickle, at any URL. Invariant: an epoch is complete, that is, every
+sample was recorded at least once (the last record counts); otherwise `end_epoch` raises.
 """
 
 from __future__ import annotations
@@ -33,7 +33,15 @@ class TrainingLog:
     """
 
     def __init__(self, n_samples: int, n_classes: int) -> None:
-        """An empty log; samples are numbered from 0 to n_samples - 1, as the dataset's index does."""
+        """Create an empty log.
+
+        Args:
+            n_samples: N; samples are numbered 0 to N - 1, like the indices of the dataset.
+            n_classes: C.
+
+        Raises:
+            UserError: a number below 1.
+        """
         if n_samples < 1 or n_classes < 1:
             raise UserError(
                 f"TrainingLog: got {n_samples} samples and {n_classes} classes, expected at least 1 of each"
@@ -44,88 +52,90 @@ class TrainingLog:
         self._seen = np.zeros(n_samples, bool)
 
     def record(self, indices: Any, logits: Any, labels: Any) -> None:
-        """Take one batch, torch tensors on any device or arrays.
+        """Record one batch of the current epoch: torch tensors on any device, or arrays.
 
         Args:
-            indices: int [B], the samples' numbers.
+            indices: integers [B], numbers of the samples.
             logits: floats [B, C].
-            labels: int [B], 0 <= label < C; the same at every epoch.
+            labels: integers [B], 0 <= label < C, the same at every epoch.
 
         Raises:
-            UserError: shapes that do not fit, an unknown number, a label that changed.
+            UserError: the shapes do not match, or a number or label is out of range or changed.
         """
-        index_B, label_B = _array(indices).astype(np.int64), _array(labels).astype(np.int64)
-        logit_BC = _array(logits).astype(np.float32)
+        index_B, label_B = _to_array(indices).astype(np.int64), _to_array(labels).astype(np.int64)
+        logit_BC = _to_array(logits).astype(np.float32)
         n, c = self._current.shape
         if logit_BC.shape != (len(index_B), c) or label_B.shape != index_B.shape:
             raise UserError(
-                f"TrainingLog: got {index_B.shape} indices, {logit_BC.shape} logits and {label_B.shape} labels, "
-                f"expected [B], [B, {c}] and [B]"
+                f"TrainingLog: got indices {index_B.shape}, logits {logit_BC.shape} and labels "
+                f"{label_B.shape}, expected [B], [B, {c}] and [B]"
             )
         if len(index_B) and not 0 <= index_B.min() <= index_B.max() < n:
             raise UserError(
-                f"TrainingLog: got sample {index_B.min()} to {index_B.max()}, expected 0 to {n - 1}"
+                f"TrainingLog: got samples {index_B.min()} to {index_B.max()}, expected 0 to {n - 1}"
             )
-        known_B = self._labels[index_B]
-        changed = (known_B >= 0) & (known_B != label_B)
+        recorded_B = self._labels[index_B]
+        changed = (recorded_B >= 0) & (recorded_B != label_B)
         if changed.any() or (len(label_B) and not 0 <= label_B.min() <= label_B.max() < c):
             raise UserError(
-                f"TrainingLog: expected labels from 0 to {c - 1} that do not change; got {label_B.tolist()}"
+                f"TrainingLog: got labels {label_B.tolist()}, expected 0 to {c - 1}, the same at every epoch"
             )
         self._labels[index_B], self._current[index_B], self._seen[index_B] = label_B, logit_BC, True
 
     def end_epoch(self) -> None:
-        """Close the epoch.
+        """End the current epoch.
 
         Raises:
-            UserError: a sample was not recorded since the last one (drop_last of a loader, say).
+            UserError: a sample was not recorded in this epoch, for example because the data loader
+                uses drop_last.
         """
         missing = np.flatnonzero(~self._seen)
         if len(missing):
             raise UserError(
-                f"TrainingLog: epoch {len(self._epochs)} misses {len(missing)} samples, sample {missing[0]} first"
+                f"TrainingLog: epoch {len(self._epochs)} has no logits of {len(missing)} samples, the first "
+                f"is sample {missing[0]}; record every sample before end_epoch()"
             )
         self._epochs.append(self._current.copy())
         self._seen[:] = False
 
     @property
     def n_epochs(self) -> int:
-        """Epochs closed so far."""
+        """Number of complete epochs."""
         return len(self._epochs)
 
     @property
     def labels(self) -> NDArray[np.int64]:
-        """int64 [N]; -1 where no label was recorded yet."""
+        """Labels, int64 [N]; -1 where none was recorded yet."""
         return self._labels.copy()
 
     @property
     def logits(self) -> NDArray[np.float32]:
-        """float32 [N, E, C].
+        """Logits of all complete epochs, float32 [N, E, C].
 
         Raises:
-            UserError: no epoch was closed.
+            UserError: no epoch is complete.
         """
         if not self._epochs:
-            raise UserError("TrainingLog: no epoch has ended yet; call end_epoch() after each")
+            raise UserError("TrainingLog: no epoch is complete; call end_epoch() after each")
         return np.stack(self._epochs, axis=1)
 
     @property
     def probabilities(self) -> NDArray[np.float32]:
-        """float32 [N, E, C]; raises what `logits` does."""
+        """Softmax of `logits`, float32 [N, E, C]; raises what `logits` does."""
         return softmax(self.logits)
 
     def save(self, url: str) -> None:
-        """Write the closed epochs, atomically."""
+        """Write the complete epochs to a file, atomically; raises what `logits` does."""
         sink = io.BytesIO()
         np.savez_compressed(sink, version=_VERSION, logits=self.logits, labels=self._labels)
         store.write_bytes(str(url), sink.getvalue())
 
     @classmethod
     def load(cls, url: str) -> TrainingLog:
-        """Read what `save` wrote; more epochs may follow.
+        """Read a file written by `save`; more epochs can be recorded.
 
         Raises:
-            UserError: not such a file.
+            UserError: the file is not a training log.
         """
         try:
             with np.load(io.BytesIO(store.read_bytes(str(url))), allow_pickle=False) as stored:
@@ -133,15 +143,18 @@ class TrainingLog:
         except (OSError, ValueError, KeyError, EOFError) as error:
             raise UserError(f"{url}: not a training log: {error}") from error
         if version != _VERSION or logit_NEC.ndim != 3 or label_N.shape != logit_NEC.shape[:1]:
-            raise UserError(f"{url}: a training log of version {version}, expected {_VERSION}")
+            raise UserError(
+                f"{url}: found training log version {version}, logits {logit_NEC.shape} and labels "
+                f"{label_N.shape}; expected version {_VERSION}, [N, E, C] and [N]"
+            )
         log = cls(logit_NEC.shape[0], logit_NEC.shape[2])
         log._labels[:] = label_N
         log._epochs = list(np.moveaxis(logit_NEC.astype(np.float32), 1, 0))
         return log
 
 
-def _array(values: Any) -> NDArray[Any]:
-    """A torch tensor or anything array-like; bfloat16 has no numpy type, so tensors pass through float32."""
+def _to_array(values: Any) -> NDArray[Any]:
+    """Convert a torch tensor or array-like; via float32, since numpy has no bfloat16."""
     if hasattr(values, "detach"):
         values = values.detach()
         values = (values.float() if values.is_floating_point() else values).cpu().numpy()

@@ -1,4 +1,4 @@
-"""`d2_prune` end to end on small pools."""
+"""`d2_prune` from embeddings to coreset, on small pools."""
 
 import doctest
 
@@ -20,12 +20,12 @@ def pool():
     return x / np.linalg.norm(x, axis=1, keepdims=True), rng.random(120)
 
 
-def test_the_worked_example_runs():
+def test_docstring_example_runs():
     failures, tests = doctest.testmod(coreset)
     assert (failures, tests > 3) == (0, True)
 
 
-def test_it_is_the_greedy_of_the_paper(pool):
+def test_coreset_equals_the_greedy_algorithm_of_the_paper(pool):
     x, difficulty = pool
     got = d2_prune(x, difficulty, fraction=0.3, n_neighbors=5, gamma_forward=1.0, gamma_reverse=0.5)
     _, t, order, suppressed_by, _ = naive_d2(knn_graph(x, 5), difficulty, 1.0, 0.5)
@@ -35,7 +35,7 @@ def test_it_is_the_greedy_of_the_paper(pool):
     assert set(got.indices.tolist()) == set(order[:36])
 
 
-def test_smaller_fractions_are_prefixes(pool):
+def test_coreset_of_a_smaller_fraction_is_a_prefix(pool):
     x, difficulty = pool
     large = d2_prune(x, difficulty, fraction=0.5).indices
     for fraction in (0.1, 0.25):
@@ -43,7 +43,7 @@ def test_smaller_fractions_are_prefixes(pool):
         assert (large[: len(small)] == small).all()
 
 
-def test_groups_and_cut_off(pool):
+def test_groups_and_dropped_samples(pool):
     x, difficulty = pool
     labels = np.arange(120) % 3
     aum = np.arange(120)[::-1]
@@ -57,7 +57,7 @@ def test_groups_and_cut_off(pool):
     assert (alone.suppressed_by == got.suppressed_by[:90]).all()
 
 
-def test_wrong_input_is_one_clear_line(pool):
+def test_invalid_arguments_are_rejected(pool):
     x, difficulty = pool
     with pytest.raises(UserError, match="embeddings"):
         d2_prune(x[0], difficulty)

@@ -1,4 +1,4 @@
-"""Budgets are exact: sums, nesting, and the distributed cut equals a global sort."""
+"""Budgets are exact: sums, nesting, and a threshold over parts that equals a global sort."""
 
 from fractions import Fraction
 
@@ -19,7 +19,7 @@ def by_definition(t, m):
 
 @settings(deadline=None)
 @given(T, st.data())
-def test_top_is_by_falling_score_then_position_and_nested(t, data):
+def test_top_sorts_by_falling_score_then_position_and_is_nested(t, data):
     m = data.draw(st.integers(0, len(t)))
     got = budget.top(np.array(t, np.int64), m)
     assert got.tolist() == by_definition(t, m)
@@ -50,7 +50,7 @@ def test_radix_select_over_parts_equals_a_global_sort(t, data, bits):
 
 @settings(deadline=None)
 @given(T, st.data())
-def test_group_quotas_are_exact_and_take_the_best_of_each_group(t, data):
+def test_groups_keep_exact_quotas_of_their_best(t, data):
     n = len(t)
     groups = data.draw(st.lists(st.sampled_from("abc"), min_size=n, max_size=n))
     m = data.draw(st.integers(0, n))
@@ -64,8 +64,12 @@ def test_group_quotas_are_exact_and_take_the_best_of_each_group(t, data):
         assert mine == [i for i in by_definition(t, n) if groups[i] == g][: len(mine)]
 
 
-def test_quotas_by_largest_remainder():
-    assert budget.quotas([5, 3, 2], 5) == [3, 1, 1]  # 2.5, 1.5, 1.0: the earlier of equal remainders
+def test_quotas_use_the_largest_remainder():
+    assert budget.quotas([5, 3, 2], 5) == [
+        3,
+        1,
+        1,
+    ]  # 2.5, 1.5, 1.0: of equal remainders the earlier is rounded up
     assert budget.quotas([1, 1, 1], 2) == [1, 1, 0]
     assert budget.quotas([0, 4], 3) == [0, 3]
     assert budget.quotas([], 0) == []
@@ -84,7 +88,7 @@ def test_quotas_by_largest_remainder():
         (12_800_000_000, 0.3, 3_840_000_000),
     ],
 )
-def test_fractions_are_floored_as_written(n, fraction, m):
+def test_fraction_is_floored_as_a_decimal_number(n, fraction, m):
     assert budget.size_of_fraction(n, fraction) == m
 
 
@@ -94,12 +98,12 @@ def test_every_decimal_fraction_is_exact():
 
 
 @pytest.mark.parametrize("fraction", [0.0, -0.1, 1.1, float("nan")])
-def test_bad_fractions_are_refused(fraction):
+def test_fraction_out_of_range_is_rejected(fraction):
     with pytest.raises(UserError, match="fraction"):
         budget.size_of_fraction(10, fraction)
 
 
-def test_drop_mask_takes_the_lowest_and_of_equals_the_later():
+def test_drop_mask_drops_the_lowest_and_of_equal_scores_the_later():
     assert budget.drop_mask([3, 1, 2, 1], 0.25).tolist() == [False, False, False, True]
     assert budget.drop_mask([3, 1, 2, 1], 0.5).tolist() == [False, True, False, True]
     assert budget.drop_mask([3, 1, 2, 1], 0.0).tolist() == [False] * 4
@@ -109,13 +113,13 @@ def test_drop_mask_takes_the_lowest_and_of_equals_the_later():
         budget.drop_mask([1.0], 1.0)
 
 
-def test_a_minimum_score_keeps_those_at_the_bar():
+def test_minimum_score_keeps_scores_equal_to_it():
     t = np.array([-(1 << 40), 0, 1 << 40, (1 << 40) - 1], np.int64)
     assert budget.kept_in_part(t, budget.threshold_of_score(1.0), 0).tolist() == [False, False, True, False]
     assert budget.kept_in_part(t, budget.threshold_of_score(-1.0), 0).all()
 
 
-def test_more_than_there_are_is_refused():
+def test_size_larger_than_the_pool_is_rejected():
     t = np.arange(3, dtype=np.int64)
     with pytest.raises(UserError, match="size is 4"):
         budget.select_threshold(lambda *a: budget.histogram(t, *a), 4)

@@ -1,0 +1,49 @@
+"""One ranking, as all of its workers see it."""
+
+from dataclasses import dataclass
+
+from d2prune import store
+from d2prune.parts.files import NEIGHBORS
+from d2prune.parts.reader import Parts
+from d2prune.parts.spans import Spans
+from d2prune.rank.params import RankParams
+from d2prune.store import artifacts
+
+
+@dataclass(frozen=True)
+class RankJob:
+    """What the workers of one ranking share; picklable.
+
+    Attributes:
+        parts: the pool, with the units of embed and graph.
+        folder: `work_dir/rank`.
+        params: of the stage.
+        offset: added to the score, a number.
+        bounds: partition p owns parts bounds[p] to bounds[p + 1] - 1.
+    """
+
+    parts: Parts
+    folder: str
+    params: RankParams
+    offset: float
+    bounds: tuple[int, ...]
+
+    @property
+    def owners(self) -> Spans:
+        """Canonical positions of each partition."""
+        return Spans(self.parts.spans.starts[list(self.bounds)])
+
+    @property
+    def checkpoints(self) -> str:
+        """Folder of the workers' checkpoints."""
+        identity = artifacts.fingerprint(self.params, self.offset, self._graph_identity, self.bounds)
+        return store.join(self.folder, "checkpoints", identity)
+
+    def unit_key(self, part: int) -> str:
+        """Key of a part's unit; independent of the partitions, which do not change the result."""
+        return artifacts.unit_key(f"{part:08d}", self.params, self.offset, self._graph_identity)
+
+    @property
+    def _graph_identity(self) -> str:
+        # Any part's key identifies the whole graph, since every row depends on the whole pool.
+        return self.parts.receipt(0, NEIGHBORS).key

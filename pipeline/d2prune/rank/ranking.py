@@ -1,0 +1,91 @@
+"""The driver of the rank stage: divides the parts among partitions and runs them.
+
+A partition owns a range of consecutive parts (input shards), so that each worker reads its own parts
+only. The number of partitions does not affect the result.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+
+from d2prune import store
+from d2prune.execution import Executor, Resources
+from d2prune.parts.files import SAMPLES
+from d2prune.parts.reader import Parts
+from d2prune.rank.distributed_rounds import run_to_completion
+from d2prune.rank.job import RankJob
+from d2prune.rank.member import SCORE_OPTION, UID_EXCHANGES, RankMember
+from d2prune.rank.methods import PoolMethod, find_method
+from d2prune.rank.params import BaselineParams, RankParams
+from d2prune.scores.column import read_score
+from d2prune.store.artifacts import Receipt
+
+
+def resolve_offset(parts: Parts, params: RankParams) -> float:
+    """Return what is added to the score: `params.offset`; for `auto`, minus the lowest score.
+
+    Raises:
+        UserError: the score does not exist, or a value is not finite.
+    """
+    if params.offset != "auto":
+        return params.offset
+    receipts = (parts.receipt(part, SAMPLES) for part in range(parts.spans.n_parts))
+    scores = (
+        read_score(parts.folder(SAMPLES), [receipt], params.difficulty, SCORE_OPTION) for receipt in receipts
+    )
+    return -float(min(score_M.min() for score_M in scores if len(score_M)))
+
+
+def rank(
+    parts: Parts, folder: str, params: RankParams, offset: float, executor: Executor, resources: Resources
+) -> list[Receipt]:
+    """Rank the pool on at most `resources.workers` partitions.
+
+    Args:
+        parts: the pool, with the units of embed and graph.
+        folder: `work_dir/rank`.
+        params: of the stage.
+        offset: from `resolve_offset`.
+        executor: runs the workers.
+        resources: of one worker.
+
+    Returns:
+        One receipt per part, in canonical order.
+
+    Raises:
+        UserError: a score or gamma out of range, or a pool too large for the method.
+        InfrastructureError: workers were lost too often.
+    """
+    workers = resources.workers
+    if isinstance(params, BaselineParams):
+        method = find_method(params.baseline.method)
+        if isinstance(method, PoolMethod):
+            method.check_size(len(parts))
+            workers = 1
+    bounds = share_parts(np.diff(parts.spans.starts).tolist(), workers)
+    job = RankJob(parts, folder, params, offset, tuple(bounds))
+    group = executor.group(partial(RankMember, job), len(bounds) - 1, resources)
+    try:
+        receipts = run_to_completion(group, "commit", UID_EXCHANGES)
+    finally:
+        group.close()
+    store.delete([file.url for file in store.list_files(job.checkpoints)])
+    return [receipt for member in receipts for receipt in member]
+
+
+def share_parts(rows: Sequence[int], n_partitions: int) -> list[int]:
+    """Divide parts into at most `n_partitions` consecutive ranges of about equal rows.
+
+    Args:
+        rows: number of rows of each of P parts, P >= 1.
+        n_partitions: at least 1.
+
+    Returns:
+        Ascending bounds from 0 to P: partition p owns parts bounds[p] to bounds[p + 1] - 1, at
+        least one.
+    """
+    ends = np.cumsum(rows)
+    targets = ends[-1] * np.arange(1, n_partitions) / n_partitions
+    cuts = np.searchsorted(ends, targets, side="left") + 1
+    return sorted({0, *cuts.tolist(), len(rows)})
