@@ -1,4 +1,4 @@
-"""What mkdocs cannot do: links to files outside docs/ become plain text."""
+"""A hook for mkdocs that turns links to files outside docs/ into plain text."""
 
 import re
 from pathlib import Path
@@ -8,12 +8,12 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """`[text](../pipeline/x.py)` -> text: a site holds the docs, not the code."""
-    here = (ROOT / "docs" / page.file.src_uri).parent
+    """Replace `[text](../pipeline/x.py)` by its text: the site contains the docs, not the code."""
+    folder = (ROOT / "docs" / page.file.src_uri).parent
 
-    def plain(found: re.Match[str]) -> str:
-        target = (here / found[2].split("#")[0]).resolve()
+    def unlink(found: re.Match[str]) -> str:
+        target = (folder / found[2].split("#")[0]).resolve()
         inside = target.is_relative_to(ROOT / "docs") or "://" in found[2] or found[2].startswith("#")
         return found[0] if inside else found[1]
 
-    return re.sub(r"(?<!!)\[([^\]]*)\]\(([^)\s]+)\)", plain, markdown)
+    return re.sub(r"(?<!!)\[([^\]]*)\]\(([^)\s]+)\)", unlink, markdown)

@@ -254,7 +254,7 @@ def test_written_is_not_selected(out):
 
 def test_the_command_exits_with_0_or_1_and_names_each_fault(out, capsys):
     assert main(["verify", str(out)]) == 0
-    assert capsys.readouterr().out == f"{out}: no fault found\n"
+    assert capsys.readouterr().out == f"{out}: no faults found\n"
     (out / "meta.json").unlink()
     (out / "stray.txt").write_bytes(b"x")
     assert main(["verify", str(out)]) == 1
