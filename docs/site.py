@@ -1,4 +1,4 @@
-"""A hook for mkdocs that turns links to files outside docs/ into plain text."""
+"""mkdocs hook: turn links to files outside docs/ into plain text."""
 
 import re
 from pathlib import Path
@@ -8,7 +8,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Replace `[text](../pipeline/x.py)` by its text: the site contains the docs, not the code."""
+    """Replace `[text](../deploy/x.yaml)` by its text: the site contains the docs, not the code."""
     folder = (ROOT / "docs" / page.file.src_uri).parent
 
     def unlink(found: re.Match[str]) -> str:

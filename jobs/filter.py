@@ -2,7 +2,8 @@
 
 ray job submit --working-dir . --runtime-env jobs/runtime_env.yaml -- python jobs/filter.py --config run.yaml
 
-Takes the options of `d2prune run` and ends with its exit codes.
+Takes the options of `d2prune run` and ends with its exit codes. With `--stop-after embed` (or
+another stage) it stops after that stage; a later job continues from there.
 """
 
 import os

@@ -1,7 +1,10 @@
 """The rules of docs/architecture.md that imports can break."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -49,3 +52,21 @@ def test_stages_do_not_import_each_other_and_nothing_imports_upwards(path):
         assert not names & others
     if package in STAGES | {"inputs", "scores"} or package in ("storage.py", "artifacts.py", "execution"):
         assert not names & {"d2prune.runs.driver", "d2prune.cli.main", "d2prune.config.model"}
+
+
+def test_importing_the_package_is_quick():
+    code = "import sys, pipeline; print(*sorted({'torch', 'ray', 'numba', 'pyarrow', 'faiss'} & sys.modules.keys()))"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert loaded.stdout.split() == []
+
+
+def test_the_public_names_are_not_hidden_by_modules():
+    import d2prune
+    import d2prune.runs.driver
+
+    assert d2prune.run is d2prune.driver.run
+    assert all(
+        not isinstance(getattr(d2prune, name), ModuleType) for name in d2prune.__all__ if name != "scores"
+    )

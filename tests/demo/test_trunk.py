@@ -12,7 +12,7 @@ from tools.trunk import load_trunk, trunk_features
 
 @pytest.fixture
 def original(tmp_path, monkeypatch):
-    """A trunk with weights of chance, which the package that brings the real ones seems to hold under other names."""
+    """A trunk with random weights, stored under other names like those of the real package."""
     import timm
 
     torch.manual_seed(0)

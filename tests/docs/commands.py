@@ -37,7 +37,7 @@ class Step:
 
 
 def steps(path: Path) -> list[Step]:
-    """Commands, yaml and json of a page: blocks, spans with arguments, options in the first column of tables."""
+    """Commands, yaml and json of a page: in blocks, in spans, and options in the first column of tables."""
     if path.name in _GENERATED:
         return []
     page = path.relative_to(ROOT).as_posix()
@@ -98,6 +98,6 @@ def _joined(lines: list[str]) -> Iterator[tuple[int, str]]:
 
 
 def _is_name(text: str) -> bool:
-    """Whether a span only names a command, such as `d2prune explain`, or leaves out its arguments with `...`."""
+    """Whether a span only names a command, such as `d2prune explain`, or ends with `...`."""
     whole = text in ("d2prune models", "d2prune demo")
     return text.endswith("...") or (not whole and re.fullmatch(r"(d2prune|ray job) [a-z]+", text) is not None)

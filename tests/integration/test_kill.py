@@ -1,4 +1,4 @@
-"""`kill -9` of the driver at different moments: the same command resumes and writes the same bytes."""
+"""The driver is killed at different moments; the same command resumes and writes the same bytes."""
 
 import os
 import signal

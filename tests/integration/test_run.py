@@ -1,4 +1,4 @@
-"""Complete runs: the same bytes wherever they run, nothing done twice, one ranking for every fraction."""
+"""Complete runs: the same bytes everywhere, nothing done twice, one ranking for every fraction."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""A run and a reshard on S3 while every seventh request fails, stalls or is cut short: the same bytes."""
+"""Every seventh request to S3 fails, stalls or is cut short, and the output has the same bytes."""
 
 import shutil
 from pathlib import Path

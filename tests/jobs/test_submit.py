@@ -1,4 +1,4 @@
-"""Jobs submitted to a real Ray cluster from a clean copy of this repository, as README says."""
+"""Jobs submitted to a real Ray cluster from a clean copy of this repository, as in README."""
 
 import re
 from pathlib import Path

@@ -9,9 +9,10 @@ import argparse
 from d2prune.cli import getting_started, output, run, work_dir
 from d2prune.version import __version__
 
-EXIT_CODES = (
-    "Exit codes: 0 success; 1 failure, the same command resumes; 2 usage or configuration error, reported "
-    "in one line; 3 another run is in progress; 130 interrupted."
+_EPILOG = (
+    "To get started, run `d2prune demo`: it filters a small bundled pool. Exit codes: 0 success; 1 failure, "
+    "the same command resumes; 2 usage or configuration error, reported in one line; 3 another run is in "
+    "progress; 130 interrupted."
 )
 
 
@@ -20,7 +21,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="d2prune",
         description="Choose which image-text pairs of a pool to train CLIP on.",
-        epilog=f"To get started, run `d2prune demo`: it filters a small bundled pool. {EXIT_CODES}",
+        epilog=_EPILOG,
     )
     parser.add_argument("--version", action="version", version=f"d2prune {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")

@@ -48,7 +48,7 @@ class StageRun:
         pool: the input.
         planned: stage -> its planned artifact.
         guard: raises if this run lost its lease and must not write.
-        open_executor: opens the executor. Called at the first unit: a run with nothing to do opens none.
+        open_executor: opens the executor. Called at the first unit: a run that is up to date opens none.
         manifests: stage -> its artifact, for the stages reached so far.
         seconds: stage -> seconds spent building it; stages that were already complete are left out.
     """
