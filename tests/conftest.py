@@ -1,4 +1,4 @@
-"""What many tests need: a tiny CLIP with random weights, a small pool, a run over it; and logging put back in order."""
+"""Fixtures of many tests: a tiny CLIP with random weights, a small pool, and a configuration."""
 
 import json
 import logging
@@ -11,10 +11,10 @@ from d2prune.config.model import RunConfig
 from d2prune.embed.model import names
 from tests.pools import write_pool
 
-# Ray's workers are niced by 15; beside the other test processes of a small machine they would hardly run.
+# Ray lowers the priority of its workers (nice 15); beside other test processes they would hardly run.
 os.environ.setdefault("RAY_worker_niceness", "0")
 
-# Files that take longest, so that no process is left alone with one at the end.
+# The slowest files run first, so that no test process is left with one of them at the end.
 _FIRST = (
     "jobs/test_submit.py",
     "integration/test_kill.py",
@@ -27,7 +27,7 @@ _FIRST = (
 
 
 def pytest_collection_modifyitems(items):
-    """Start with the long files."""
+    """Run the slowest files first."""
     items.sort(key=lambda item: not str(item.path).endswith(_FIRST))
 
 
@@ -58,7 +58,7 @@ def tiny_model(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def _log_handlers_as_before():
-    """The command line points logging at a stream that pytest closes."""
+    """Restore the log handlers: the command line logs to a stream that pytest closes."""
     root = logging.getLogger()
     before, level = list(root.handlers), root.level
     yield
@@ -73,7 +73,7 @@ def pool(tmp_path_factory):
 
 @pytest.fixture
 def settings(pool, tiny_model, tmp_path):
-    """Plain values of a run's configuration; change them before `RunConfig.parse`."""
+    """Plain values of a configuration, to be changed before `RunConfig.parse`."""
     return {
         "input": str(pool),
         "work_dir": str(tmp_path / "work"),
@@ -88,7 +88,7 @@ def settings(pool, tiny_model, tmp_path):
 
 @pytest.fixture
 def configure(settings):
-    """The configuration, with `section__key=value` changes."""
+    """Returns a function that makes a configuration, with changes as `section__key=value`."""
 
     def _configure(**changes: object) -> RunConfig:
         values = {name: dict(value) if isinstance(value, dict) else value for name, value in settings.items()}
@@ -105,7 +105,7 @@ def configure(settings):
 
 @pytest.fixture
 def config_file(settings, tmp_path):
-    """The same as a file, for the command line."""
+    """The configuration as a file, for the command line."""
     path = tmp_path / "run.yaml"
     path.write_text(yaml.safe_dump(settings))
     return path

@@ -1,4 +1,4 @@
-"""A Ray cluster with a job server on loopback, and a clean copy of this repository to submit jobs from."""
+"""A Ray cluster with a job server on loopback, and a clean copy of this repository to submit from."""
 
 import contextlib
 import os
@@ -17,12 +17,10 @@ HEAD = """
 import sys, time
 from ray.cluster_utils import Cluster
 from ray.job_submission import JobSubmissionClient
-ports, cpus = [int(port) for port in sys.argv[1:3]], [float(count) for count in sys.argv[3:]]
-cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": cpus[0], "include_dashboard": True,
-    "dashboard_host": "127.0.0.1", "dashboard_port": ports[0], "dashboard_agent_listen_port": ports[1]})
-for count in cpus[1:]:
-    cluster.add_node(num_cpus=count)
-url = f"http://127.0.0.1:{ports[0]}"
+port, agent_port, cpus = map(int, sys.argv[1:])
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": cpus, "include_dashboard": True,
+    "dashboard_host": "127.0.0.1", "dashboard_port": port, "dashboard_agent_listen_port": agent_port})
+url = f"http://127.0.0.1:{port}"
 for attempt in range(60):
     try:
         JobSubmissionClient(url).submit_job(entrypoint="true")
@@ -80,24 +78,21 @@ def free_ports(count: int) -> list[int]:
 
 
 @contextlib.contextmanager
-def ray_cluster(*cpus: int, without_d2prune: Path | None = None) -> Iterator[str]:
-    """Start a cluster with one node per number of cores; yields the URL of its job server.
+def cluster_without_d2prune(cpus: int, folder: Path) -> Iterator[str]:
+    """Start a cluster of one node on which d2prune is not installed; yields the URL of its job server.
 
     Args:
-        cpus: cores of each node.
-        without_d2prune: an empty folder; given, the cluster behaves as if d2prune were not installed.
+        cpus: cores of the node. (Nodes on one machine would share the folder that Ray unpacks jobs to.)
+        folder: an empty folder for the module that hides d2prune.
     """
-    changes = {}
-    if without_d2prune is not None:
-        (without_d2prune / "sitecustomize.py").write_text(WITHOUT_D2PRUNE)
-        changes["PYTHONPATH"] = str(without_d2prune)
-    arguments = [str(number) for number in [*free_ports(2), *cpus]]
+    (folder / "sitecustomize.py").write_text(WITHOUT_D2PRUNE)
+    arguments = [str(number) for number in [*free_ports(2), cpus]]
     head = subprocess.Popen(
         [sys.executable, "-c", HEAD, *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env=environment() | changes,
+        env=environment() | {"PYTHONPATH": str(folder)},
     )
     try:
         assert head.stdout is not None

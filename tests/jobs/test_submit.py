@@ -9,7 +9,7 @@ import yaml
 from d2prune.config.model import RunConfig
 from d2prune.execution import InProcess
 from d2prune.runs import driver
-from tests.jobs.cluster import clean_copy, ray_cluster, stop, submit, wait_for_files
+from tests.jobs.cluster import clean_copy, cluster_without_d2prune, stop, submit, wait_for_files
 from tests.pools import tree, write_pool
 
 # Appended to the submitted package: every process that imports it adds a line to a file.
@@ -37,8 +37,8 @@ def folder(tmp_path_factory, imports):
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """The job server of a two-node cluster on which d2prune is not installed."""
-    with ray_cluster(1, 1, without_d2prune=tmp_path_factory.mktemp("without")) as url:
+    """The job server of a cluster on which d2prune is not installed."""
+    with cluster_without_d2prune(2, tmp_path_factory.mktemp("without")) as url:
         yield url
 
 

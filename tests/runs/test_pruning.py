@@ -27,7 +27,7 @@ def test_pruning_to_one_run_leaves_what_that_run_alone_would_have_written(grow, 
     assert main(["runs", f"{tmp_path}/work", "--prune", "--keep", "1"]) == 0
     printed = capsys.readouterr().out
     assert "would be deleted" in printed
-    assert f"artifacts only; {tmp_path}/fixed is left for you to delete" in printed
+    assert f"artifacts only; you may delete the output {tmp_path}/fixed" in printed
     assert tree(tmp_path / "work") | tree(tmp_path / "out") == everything
 
     fixed = tree(tmp_path / "fixed")
@@ -80,7 +80,7 @@ def test_artifacts_that_no_finished_run_lists_are_kept(grow, configure, tmp_path
             assert artifacts.read_receipt(f"{work}/embed", unit["key"]) is not None
 
 
-def test_pruning_waits_for_no_run_and_keeps_at_least_one(tmp_path):
+def test_pruning_is_refused_during_a_run_and_below_one_run_to_keep(tmp_path):
     work = str(tmp_path / "work")
     with lease.hold(work), pytest.raises(BusyError):
         pruning.prune(work, 1)

@@ -2,10 +2,7 @@
 
 import argparse
 import time
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from d2prune.runs.pruning import Pruning
+from typing import Any
 
 
 def add_commands(commands: Any) -> None:
@@ -97,18 +94,13 @@ def _add_runs(commands: Any) -> None:
 
 
 def _runs(arguments: argparse.Namespace) -> int:
-    from d2prune.runs import history, pruning
+    from d2prune.runs.history import find_work_dir
 
-    work_dir = history.find_work_dir(arguments.location)
-    if not arguments.prune:
-        _print_runs(work_dir)
-    elif arguments.yes:
-        _print_pruning(work_dir, pruning.prune(work_dir, arguments.keep), "deleted")
+    work_dir = find_work_dir(arguments.location)
+    if arguments.prune:
+        _prune(work_dir, arguments.keep, arguments.yes)
     else:
-        found = pruning.plan_pruning(work_dir, arguments.keep)
-        _print_pruning(
-            work_dir, found, "would be deleted; --yes deletes them" if found.entries else "to delete"
-        )
+        _print_runs(work_dir)
     return 0
 
 
@@ -127,14 +119,17 @@ def _print_runs(work_dir: str) -> None:
         print(f"{entry.run_id}  {date}  {counts}  {mark:<6}  {entry.output}")
 
 
-def _print_pruning(work_dir: str, pruning: "Pruning", status: str) -> None:
+def _prune(work_dir: str, keep: int, yes: bool) -> None:
+    """Delete what old runs leave behind, or print what that would be."""
     from d2prune import store
+    from d2prune.runs import pruning
 
-    for entry in pruning.entries:
-        output = (
-            entry.output if entry.scheduled else f"artifacts only; {entry.output} is left for you to delete"
-        )
-        print(f"{entry.run_id}  {entry.kept:,} samples  {output}")
-    print(
-        f"{store.redact(work_dir)}: {len(pruning.entries)} runs and {len(pruning.folders)} folders {status}"
-    )
+    if yes:
+        found, status = pruning.prune(work_dir, keep), "deleted"
+    else:
+        found = pruning.plan_pruning(work_dir, keep)
+        status = "would be deleted; --yes deletes them" if found.entries else "to delete"
+    for entry in found.entries:
+        remark = "" if entry.scheduled else "artifacts only; you may delete the output "
+        print(f"{entry.run_id}  {entry.kept:,} samples  {remark}{entry.output}")
+    print(f"{store.redact(work_dir)}: {len(found.entries)} runs and {len(found.folders)} folders {status}")
