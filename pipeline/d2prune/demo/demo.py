@@ -86,15 +86,14 @@ def _run(command: list[str]) -> int:
 
 
 def _print_mismatches(output: Path) -> None:
-    """Print what fraction of the planted mismatches was dropped, and of all samples."""
+    """Print which fraction of the planted mismatches was dropped, and which of all samples."""
     decisions = pq.read_table(
         [str(path) for path in sorted(output.glob("decisions-*.parquet"))], columns=["uid", "kept"]
     )
     share = flag_share(decisions["uid"].to_pylist(), decisions["kept"].to_numpy(), _read_mismatches())
     print(
-        f"\n{share.flagged} of the {share.samples:,} embedded samples have a caption that belongs to another "
-        f"image.\nThe run dropped {share.share_flagged:.1%} of them, and {share.share_all:.1%} of all "
-        "samples."
+        f"\n{share.flagged} of {share.samples} samples have a planted caption mismatch: "
+        f"{share.share_flagged:.1%} of them were dropped, against {share.share_all:.1%} of all samples."
     )
 
 
