@@ -17,7 +17,7 @@ import torch  # noqa: F401
 from d2prune.cli.main import main
 
 if __name__ == "__main__":
-    # `ray job submit` sets RAY_ADDRESS for the driver. A driver started by hand on a head node would
-    # otherwise start a local Ray. `ray.address` in the configuration takes precedence.
+    # `ray job submit` sets RAY_ADDRESS for the driver. A driver started by hand on a head node
+    # would otherwise start a local Ray. `ray.address` in the configuration takes precedence.
     os.environ.setdefault("RAY_ADDRESS", "auto")
     sys.exit(main(["run", *sys.argv[1:]]))

@@ -1,6 +1,6 @@
 """Files in deploy/ match their schemas, and every flag, path and metric in them exists.
 
-KubeRay's CRDs are read from the folder in D2PRUNE_KUBERAY_CRDS; without it those checks are skipped.
+KubeRay's CRDs are read from the folder in D2PRUNE_KUBERAY_CRDS; if unset, those checks are skipped.
 """
 
 import json

@@ -37,7 +37,7 @@ class Step:
 
 
 def steps(path: Path) -> list[Step]:
-    """Commands, yaml and json of a page: in blocks, in spans, and options in the first column of tables."""
+    """Commands, yaml and json in blocks, in spans and in the first column of tables of a page."""
     if path.name in _GENERATED:
         return []
     page = path.relative_to(ROOT).as_posix()

@@ -28,7 +28,7 @@ SECRET = "topSecret0123456789abcdef"
 
 @pytest.fixture
 def given(tmp_path):
-    """Arguments of a reshard of two tars and a subset file that lists all samples, except the output."""
+    """Arguments of a reshard of two tars with all their samples, without the output."""
     made = plain_pool(2, 8)
     put_pool(tmp_path / "pool", made)
     uids = subset.encode([sample.uid for shard in made for sample in shard])
@@ -45,7 +45,7 @@ def given(tmp_path):
 
 @pytest.fixture
 def error_line(capsys):
-    """Runs the command and returns its one-line error, after checking that no output holds the secret."""
+    """Runs the command and returns its one-line error. No output may contain the secret."""
 
     def call(arguments, code=2):
         assert main(arguments) == code
@@ -157,7 +157,7 @@ def test_credentials_in_an_s3_url_are_refused_and_not_shown(given, error_line, s
 
 
 def test_credentials_in_an_http_url_are_used_and_never_stored(given, tmp_path, capsys, caplog):
-    """Basic authentication over HTTP: it opens the pool, and nothing written or printed contains it."""
+    """Basic authentication over HTTP opens the pool; nothing written or printed contains it."""
     seen = set()
 
     class Handler(http.server.SimpleHTTPRequestHandler):

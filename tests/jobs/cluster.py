@@ -1,4 +1,4 @@
-"""A Ray cluster with a job server on loopback, and a clean copy of this repository to submit from."""
+"""A Ray cluster with a job server on loopback, and a clean copy of the repository to submit."""
 
 import contextlib
 import os
@@ -55,7 +55,7 @@ sys.meta_path.insert(0, OnlyUploaded)
 
 
 def environment() -> dict[str, str]:
-    """Loopback only, no token from the home folder, and `python` is the interpreter that runs the tests."""
+    """Loopback only, no token from the home folder, and `python` is the one that runs the tests."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     changes = {
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
@@ -79,10 +79,11 @@ def free_ports(count: int) -> list[int]:
 
 @contextlib.contextmanager
 def cluster_without_d2prune(cpus: int, folder: Path) -> Iterator[str]:
-    """Start a cluster of one node on which d2prune is not installed; yields the URL of its job server.
+    """Start a cluster of one node without d2prune; yields the URL of its job server.
 
     Args:
-        cpus: cores of the node. (Nodes on one machine would share the folder that Ray unpacks jobs to.)
+        cpus: cores of the node. Several nodes on one machine would share the folder that Ray
+            unpacks jobs to.
         folder: an empty folder for the module that hides d2prune.
     """
     (folder / "sitecustomize.py").write_text(WITHOUT_D2PRUNE)
@@ -120,7 +121,7 @@ def clean_copy(target: Path) -> Path:
 
 
 def submit(server: str, folder: Path, *entrypoint: str, name: str | None = None) -> subprocess.Popen[str]:
-    """Run README's `ray job submit` in a folder, with another entrypoint or a submission id where given."""
+    """Run README's `ray job submit` in a folder, if given with another entrypoint or a submission id."""
     (line,) = {step.text for step in commands() if step.text.startswith("ray job submit ")}
     words = shlex.split(line)
     options = words[: words.index("--")] + ([] if name is None else ["--submission-id", name])

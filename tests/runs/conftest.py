@@ -7,7 +7,7 @@ import pytest
 
 @pytest.fixture
 def grow(configure, pool, tmp_path):
-    """Returns a function that puts more shards into an input folder and returns the configuration."""
+    """Returns a function that adds shards to an input folder and returns the configuration."""
     folder = tmp_path / "pool"
     folder.mkdir()
 

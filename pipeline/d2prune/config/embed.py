@@ -10,7 +10,10 @@ from d2prune.store import schemas
 
 
 class EmbedConfig(Section):
-    """Embed images and captions. For tables of embeddings, only `fields` and `max_reject_rate` apply."""
+    """Embed images and captions.
+
+    For tables of embeddings, only `fields` and `max_reject_rate` apply.
+    """
 
     model: str | None = Field(
         default=None,
@@ -106,7 +109,7 @@ class EmbedConfig(Section):
 
     @property
     def named_models(self) -> tuple[tuple[str, str, str | None], ...]:
-        """(name, model, pretrained) of every model, in order; the single `model` has an empty name."""
+        """(name, model, pretrained) of every model, in order; the name of `model` is empty."""
         if self.model is not None:
             return (("", self.model, self.pretrained),)
         return tuple((name, *model_names.split_model(text)) for name, text in self.models.items())
@@ -138,7 +141,10 @@ class FilterConfig(Section):
 
 
 class ColumnsConfig(Section):
-    """Columns and arrays of tables of embeddings. `auto`: the names DataComp and clip-retrieval use."""
+    """Columns and arrays of tables of embeddings.
+
+    `auto` stands for the names that DataComp and clip-retrieval use.
+    """
 
     image_emb: str | None = Field(
         default="auto", description="image embeddings, such as `l14_img`; null: do not read them"

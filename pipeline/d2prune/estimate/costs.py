@@ -1,10 +1,10 @@
 """Estimate the work, bytes, memory, time and cost of every stage, and what limits it.
 
-Pure: takes a workload, rates and a fleet, returns one `StagePlan` per stage. Rates are seconds of one
-worker: a core, or for `embed` a GPU if there is one. Without a calibration they are measured
-(docs/results.md) or published (`PUBLISHED_RATES`). The graph's work is counted the way its kernels do
-it: every row is compared with the rows of nprobe lists of N / nlist rows each, plus a constant per
-row. All other work is linear in samples or bytes.
+Pure: takes a workload, rates and a fleet, returns one `StagePlan` per stage. Rates are seconds of
+one worker: a core, or for `embed` a GPU if there is one. Without a calibration they are measured
+(docs/results.md) or published (`PUBLISHED_RATES`). The graph's work is counted the way its kernels
+do it: every row is compared with the rows of nprobe lists of N / nlist rows each, plus a constant
+per row. All other work is linear in samples or bytes.
 """
 
 import math
@@ -21,8 +21,8 @@ class Workload:
         sample_bytes: mean bytes of a sample in its tar.
         shards: number of input tars.
         dimension: dimension of the embeddings that the graph uses.
-        stored_values: embedding values stored per sample, image and text, over all models; None: those
-            of one model.
+        stored_values: embedding values stored per sample, image and text, over all models; None:
+            those of one model.
         sides: embeddings per sample that distances use: 2 for image+text, otherwise 1.
         n_neighbors: k.
         exact: whether every row is compared with every other.
@@ -211,7 +211,8 @@ def _estimate_graph(work: Workload, rates: Rates, fleet: Fleet) -> StagePlan:
         memory = 4e8 + work.samples * row * 4.0
         return StagePlan("graph", 1, 0.0, hours, read, 0.0, written, memory, 1, wall, limit)
     partitions = choose_partitions(work.samples * row)
-    # Partitions that a row visits. Measured: 2.3 of 4, 3.2 of 8 and 5.2 of 16, with nprobe 17, 19 and 25.
+    # Partitions that a row visits. Measured: 2.3 of 4, 3.2 of 8 and 5.2 of 16, with nprobe 17, 19
+    # and 25.
     nprobe = choose_lists(work)[1]
     visits = min(float(partitions), 1 + 0.05 * math.log2(max(partitions, 1)) * (nprobe - 1))
     candidates = work.samples * visits * (work.n_neighbors + 1) * 12

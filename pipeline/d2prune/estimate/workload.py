@@ -34,8 +34,8 @@ def make_workload(config: RunConfig, samples: int | None, facts: PoolFacts | Non
     Args:
         config: the configuration.
         samples: number of samples; None: estimated from the sizes of the tars in `config.input`.
-        facts: measured properties of the pool. Default: DataComp's sample size and the dimensions that
-            open_clip knows.
+        facts: measured properties of the pool. Default: DataComp's sample size and the dimensions
+            that open_clip knows.
 
     Raises:
         UserError: the input does not exist, or the configuration names no model.

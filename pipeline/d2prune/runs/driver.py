@@ -58,12 +58,12 @@ def run(
 
     Args:
         config: the configuration.
-        executor: runs the units. Default: the one `config.ray` describes, opened if there is work to do.
+        executor: runs the units. Default: the one `config.ray` describes, opened when needed.
         stop_after: name of the last stage to run. Default: all stages.
         use_ray: False: the default executor is this process.
 
     Raises:
-        UserError: the input, the model or an option is wrong, or the output folder holds other data.
+        UserError: the input, the model or an option is wrong, or the output holds other data.
         BusyError: another run is in progress in this work_dir, or took over this run's lease.
         BooksError: the sample counts of a stage do not balance.
         InfrastructureError: storage or workers failed for longer than retries last; the same call

@@ -1,10 +1,10 @@
 """The finished runs of a work_dir.
 
-    work_dir/runs/<name>.json     one finished output: its URL, its counts and the artifacts it was made from
+    work_dir/runs/<name>.json     one finished output: its URL, counts and artifacts
     <output root>/latest.json     for an output of `<root>/{run_id}`: the newest complete run
 
-Both are written after the output's manifest, each by one atomic put. They hold no times: the date of
-a run is the time at which its object was written.
+Both are written after the output's manifest, each by one atomic put. They hold no times: the date
+of a run is the time at which its object was written.
 """
 
 import dataclasses
@@ -101,7 +101,7 @@ def publish(
 
 
 def read_runs(work_dir: str) -> list[tuple[float, RunEntry]]:
-    """The finished runs with their dates (seconds since 1970, by the store's clock), newest first."""
+    """The finished runs, newest first, with their dates (seconds since 1970, by the store)."""
     files = store.list_files(store.join(work_dir, FOLDER, "*.json"))
     found = [(store.modified(file.url), RunEntry(**json.loads(store.read_bytes(file.url)))) for file in files]
     return sorted(found, key=lambda pair: (-pair[0], pair[1].run_id))

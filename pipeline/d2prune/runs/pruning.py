@@ -1,11 +1,11 @@
 """Delete what only old runs of a work_dir need.
 
-Invariant: nothing is touched that a kept run, the latest run of any output root, or an artifact that
-no listed run names still needs.
+Invariant: nothing is touched that a kept run, the latest run of any output root, or an artifact
+that no listed run names still needs.
 
-Manifests are renamed to `pruned.json` first and deleted last. An interrupted pruning so leaves no
-incomplete artifact that looks complete, and can be resumed from the units that the renamed manifests
-list.
+Manifests are renamed to `pruned.json` first and deleted last. An interrupted pruning therefore
+leaves no incomplete artifact that looks complete, and resumes from the units that the renamed
+manifests list.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""The record that describes a stage: its inputs, its parameters, how to build it and how to check it.
+"""The record that describes a stage: its inputs and parameters, how to build and check it.
 
 The driver loops over these records and knows no stage by name. Each stage's package defines one
 record, `STAGE`, in its `stage.py`; `runs/stages.py` lists them in order.
@@ -26,7 +26,7 @@ class Built:
     Attributes:
         receipts: one per unit, in canonical order.
         facts: JSON values to record in the manifest.
-        when_committed: called after the manifest is written, for example to delete intermediate files.
+        when_committed: called after the manifest is written, to delete intermediate files.
     """
 
     receipts: Sequence[Receipt]
@@ -48,7 +48,7 @@ class StageRun:
         pool: the input.
         planned: stage -> its planned artifact.
         guard: raises if this run lost its lease and must not write.
-        open_executor: opens the executor. Called at the first unit: a run that is up to date opens none.
+        open_executor: opens the executor, at the first unit: a run that is up to date opens none.
         manifests: stage -> its artifact, for the stages reached so far.
         seconds: stage -> seconds spent building it; stages that were already complete are left out.
     """
@@ -91,7 +91,7 @@ class Stage:
     Attributes:
         name: name of the stage, and of its folder in `work_dir`.
         inputs: what its artifact is made from: names of earlier stages, or `pool`.
-        params: returns everything besides the inputs that changes the result, as a frozen dataclass.
+        params: returns what changes the result besides the inputs, as a frozen dataclass.
         build: does the work.
         check: raises `BooksError` unless samples in = samples out + samples rejected.
         find: returns the artifact's manifest if the artifact is complete, else None.

@@ -30,11 +30,11 @@ class Work:
         label: name of the work in logs and metrics.
         folder: URL of the stage's folder, `work_dir/<stage>`.
         units: in canonical order.
-        worker: builds a worker in the process where it will run; picklable. A worker takes a unit and
-            returns its receipt.
+        worker: builds a worker in the process where it will run; picklable. A worker takes a
+            unit and returns its receipt.
         resources: the number of workers and what each of them holds.
-        complete: unit key -> receipt of the units that are complete. Default: those with a receipt in
-            `folder`.
+        complete: unit key -> receipt of the units that are complete. Default: those with a
+            receipt in `folder`.
         describe: returns a note for the progress display, such as a rate.
     """
 
