@@ -31,8 +31,8 @@ class EmbedConfig(Section):
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         default="auto",
-        description="numeric precision of the model. `auto`: fp32 on a CPU; on a GPU bf16, or fp16 if the GPU "
-        "has no bf16",
+        description="numeric precision of the model. `auto`: fp32 on a CPU; on a GPU bf16, or fp16 if it "
+        "lacks bf16",
     )
     resize: Literal["exact", "fast"] = Field(
         default="exact",
