@@ -295,6 +295,8 @@ def test_commands_that_are_not_run_can_be_parsed(step, monkeypatch):
         assert re.search(rf"^{words[1]}: .*## ", (ROOT / "Makefile").read_text(), re.MULTILINE)
     elif words[:2] == ["python", "-m"]:
         module = importlib.import_module(words[2])
+        if hasattr(module, "__path__"):
+            module = importlib.import_module(f"{words[2]}.__main__")
         parse, read = argparse.ArgumentParser.parse_args, []
 
         def parse_only(parser, arguments=None, namespace=None):
