@@ -33,7 +33,7 @@ _SCORES = ("clip_score", "width", "height")
 
 
 class RunConfig(Section):
-    """A run."""
+    """The configuration of a run."""
 
     input: str | list[str] = Field(
         description="tars, or tables of embeddings: a folder, a glob, a name with braces, or a list of them "
