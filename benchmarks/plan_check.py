@@ -23,8 +23,9 @@ from pathlib import Path
 import yaml
 
 from d2prune.config.model import RunConfig
+from d2prune.estimate.calibrate import calibrate
 from d2prune.estimate.costs import Fleet, make_plan
-from d2prune.estimate.workload import calibrate, workload
+from d2prune.estimate.workload import make_workload
 from d2prune.runs import driver
 
 CLOCK = "PLAN_CHECK_CLOCK"
@@ -106,7 +107,7 @@ def main() -> int:
                 "output": f"{place}/output{index}",
             }
             config = RunConfig.parse(values | here, "check")
-            work = workload(config, None, found)
+            work = make_workload(config, None, found.pool)
             plans = {plan.stage: plan.wall_s for plan in make_plan(work, found.rates, Fleet(0, 1))}
             file = Path(place) / f"run{index}.yaml"
             file.write_text(yaml.safe_dump(values | here))

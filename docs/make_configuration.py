@@ -20,13 +20,13 @@ COSTS = """## What a change costs
 
 | changed | runs again |
 |---|---|
-| `ray.*` | nothing |
+| `ray.*`, `embed.decode` | nothing |
 | `report.*` | report |
 | `write.*` | write and later stages |
 | `select.fraction`, `size`, `min_score`, `groups` | select and later stages |
 | `score.*`, `select.gamma_*`, `select.method`, `select.seed` | rank and later stages |
 | `graph.*`, `select.drop_*` | graph and later stages |
-| `filter.*`, `embed.*` except `max_reject_rate`, `image_timeout` | embed and later stages |
+| `filter.*`, `embed.*` except `decode`, `image_timeout`, `max_reject_rate` | embed and later stages |
 | `columns.*`; a changed shard | its parts, graph and later stages |
 
 `embed.image_timeout` is not part of any fingerprint: a new limit does not affect shards that are

@@ -1,16 +1,19 @@
-"""Ray job: copy the samples of a subset file into new tars, on the cluster the job is submitted to.
+r"""Ray job: copy the samples listed in a subset file into new tars.
 
 ray job submit --working-dir . --runtime-env jobs/runtime_env.yaml -- python jobs/reshard.py --workers 64 \
-    --subset s3://b/subset.npy --input 's3://pool/{00000000..00001279}.tar' --output s3://b/out
+    --subset s3://b/subset.npy --input 's3://pool/{00000000..00001279}.tar' --output s3://b/out \
     --work-dir s3://b/scratch
 
-Takes the options of `d2prune reshard` and returns its exit codes. With `--workers` above 1, the workers run on the
-cluster.
+Takes the options of `d2prune reshard` and ends with its exit codes. With `--workers` above 1 the
+workers run on the cluster the job is submitted to.
 """
 
+import os
 import sys
 
-from _stage import on_this_cluster
+from d2prune.cli.main import main
 
 if __name__ == "__main__":
-    sys.exit(on_this_cluster("reshard", *sys.argv[1:]))
+    # See jobs/filter.py.
+    os.environ.setdefault("RAY_ADDRESS", "auto")
+    sys.exit(main(["reshard", *sys.argv[1:]]))

@@ -17,9 +17,9 @@ os.environ.setdefault("RAY_worker_niceness", "0")
 
 # Files that take longest, so that no process is left alone with one at the end.
 _FIRST = (
-    "jobs/test_jobs.py",
+    "jobs/test_submit.py",
     "integration/test_kill.py",
-    "test_docs_commands.py",
+    "docs/test_commands.py",
     "embed/test_decode_remote.py",
     "embed/test_compile.py",
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.jobs.head import clean_copy
+from tests.jobs.cluster import clean_copy
 
 LIMIT_BYTES = 13_000_000
 

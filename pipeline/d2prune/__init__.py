@@ -1,6 +1,6 @@
-"""d2prune: exact, distributed D2 Pruning (arXiv 2310.07931) for image-text pools.
+"""d2prune: exact, distributed D2 Pruning (arXiv 2310.07931) of image-text pools.
 
-The public names are loaded when they are first used, so that `import d2prune` is quick.
+The public names are imported on first use, so that `import d2prune` is quick.
 """
 
 import importlib
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from d2prune.knn.in_memory import knn_graph
     from d2prune.runs.driver import run
 
+# No submodule of the package may have one of these names: importing it would replace the name.
 _PUBLIC = {
     "Coreset": "d2prune.d2.coreset",
     "Graph": "d2prune.knn.csr",

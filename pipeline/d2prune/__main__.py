@@ -1,4 +1,4 @@
-"""`python -m d2prune`: the same as the `d2prune` command."""
+"""`python -m d2prune` is the same as the `d2prune` command."""
 
 import sys
 

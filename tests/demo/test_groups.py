@@ -1,3 +1,5 @@
+"""Content groups of the clip art, and its split into the bundled pool and the training set."""
+
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ def distinct_hashes(count, seed=0):
     return np.random.default_rng(seed).integers(256, size=(count, 16), dtype=np.uint8)
 
 
-def test_pictures_of_one_title_numbered_copies_and_copies_share_a_group():
+def test_same_title_numbered_titles_and_copies_share_a_group():
     pictures = [
         picture("animals/cat_01", "Cat"),
         picture("food/cat", "CAT (2)"),
@@ -29,13 +31,13 @@ def test_pictures_of_one_title_numbered_copies_and_copies_share_a_group():
     assert content_groups(pictures, hashes).tolist() == [0, 0, 0, 3, 4, 4]
 
 
-def test_members_of_a_series_with_titles_of_their_own_are_groups_of_their_own():
+def test_members_of_a_series_with_different_titles_are_different_groups():
     pictures = [picture(f"signs_and_symbols/flags/{name}", name) for name in ("france", "mali", "chad")]
     assert content_groups(pictures, distinct_hashes(3)).tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_no_group_and_no_near_copy_is_on_both_sides(seed):
+def test_no_group_or_near_copy_is_in_both_pool_and_training_set(seed):
     rng = np.random.default_rng(seed)
     pictures = [picture(f"a/{row:04d}", f"title {row}") for row in range(600)]
     groups = np.repeat(np.arange(300), 2) * 2
@@ -50,7 +52,7 @@ def test_no_group_and_no_near_copy_is_on_both_sides(seed):
     assert len(training) >= 400
 
 
-def test_a_huge_group_teaches_and_a_large_one_gives_no_more_than_its_share():
+def test_largest_group_is_trained_on_and_large_groups_are_capped_in_the_pool():
     pictures = [picture(f"a/{row}", "t") for row in range(500)]
     groups = np.array([0] * 300 + [300] * 100 + list(range(400, 500)))
     pool, training = pool_and_training(pictures, distinct_hashes(500), groups, 140, 0)
@@ -70,9 +72,9 @@ def test_a_huge_group_teaches_and_a_large_one_gives_no_more_than_its_share():
         (("Cocktail", "Sussex", "Montenegro", "sunflower"), False),
     ],
 )
-def test_unfit_goes_by_whole_words(words, expected):
+def test_unfit_matches_complete_words(words, expected):
     assert unfit(picture("a/b", words[0], words[1:])) is expected
 
 
-def test_unfit_reads_the_path():
+def test_unfit_matches_the_path():
     assert unfit(picture("signs/black_sun_03", "Untitled"))

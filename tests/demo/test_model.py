@@ -1,3 +1,5 @@
+"""The bundled model: small, held out from the bundled pool, and able to tell captions apart."""
+
 import hashlib
 import io
 import json
@@ -20,7 +22,7 @@ import open_clip  # noqa: E402
 
 @pytest.fixture(scope="module")
 def samples():
-    """The pool's samples that carry no fault, with their image on white as open_clip will see it."""
+    """The pool's samples without a planted fault, with their image as open_clip will see it."""
     tars = sorted(str(path) for path in POOL_DIR.glob("*.tar"))
     found = []
     for sample in webdataset.WebDataset(tars, shardshuffle=False, empty_check=False):
@@ -51,7 +53,7 @@ def test_model_is_small():
 
 @pytest.fixture(scope="module")
 def held_out(samples, embedded):
-    """Scores of right captions [N] and of those of another content group [5, N], and the size of each one's group."""
+    """Scores of right captions [N], of captions of other groups [5, N], and group sizes [N]."""
     image, text = embedded
     right = np.array([not record["planted_mismatch"] for record, _, _ in samples])
     groups = np.array([record["group"] for record, _, _ in samples])
@@ -68,7 +70,7 @@ def held_out_auc(held_out):
     return auc(matched, wrong)
 
 
-def test_auc_reaches_the_target_on_what_is_no_series_of_one_title(held_out):
+def test_auc_reaches_the_target_outside_of_series(held_out):
     matched, wrong, sizes = held_out
     assert auc(matched[sizes < 10], wrong[:, sizes < 10]) >= 0.85
 
@@ -77,9 +79,9 @@ def test_auc_reaches_the_target(held_out_auc):
     assert held_out_auc >= 0.80
 
 
-def test_auc_is_what_the_training_run_measured(held_out_auc):
+def test_auc_is_the_one_measured_in_training(held_out_auc):
     facts = json.loads((MODEL_DIR / "training.json").read_text())
-    # The run measures on all true captions and on uncompressed pixels.
+    # Training measured it on all true captions and on uncompressed pixels.
     assert held_out_auc == pytest.approx(facts["held_out_auc"], abs=0.02)
 
 
@@ -90,7 +92,7 @@ def test_auc_of_right_captions_against_planted_mismatches(samples, embedded):
     assert auc(score[~planted], score[planted]) >= 0.78
 
 
-def test_the_model_was_held_out_from_exactly_this_pool():
+def test_model_was_held_out_from_this_pool():
     tars = sorted(str(path) for path in POOL_DIR.glob("*.tar"))
     pool = webdataset.WebDataset(tars, shardshuffle=False, empty_check=False)
     sources = [json.loads(sample["json"])["source"] for sample in pool]

@@ -1,3 +1,5 @@
+"""The bundled pool: small, complete, and with exactly the planted faults."""
+
 import hashlib
 import io
 import json
@@ -65,7 +67,7 @@ def test_images_decode_and_are_small_except_the_planted_faults(samples):
     assert all(formats[extension] >= 100 for extension in IMAGES)
 
 
-def test_captions_are_there_except_the_planted_faults(samples):
+def test_captions_exist_except_the_planted_faults(samples):
     for sample in samples:
         fault = sample["record"].get("planted_fault")
         assert ("txt" in sample) == (fault != "missing_caption")
@@ -77,7 +79,7 @@ def test_captions_are_there_except_the_planted_faults(samples):
     assert {fault: faults[fault] for fault in FAULTS} == dict.fromkeys(FAULTS, 2)
 
 
-def test_the_planted_mismatches_and_only_they_lost_their_title(samples):
+def test_only_planted_mismatches_have_another_title(samples):
     planted = [sample for sample in samples if sample["record"]["planted_mismatch"]]
     assert len(planted) == round(MISMATCH_SHARE * POOL_SIZE)
     for sample in samples:
@@ -85,19 +87,19 @@ def test_the_planted_mismatches_and_only_they_lost_their_title(samples):
         if "planted_fault" not in record and not record["planted_mismatch"]:
             assert sample["txt"].decode().startswith(record["title"])
     assert not any(sample["txt"].decode().startswith(sample["record"]["title"] + ",") for sample in planted)
-    # The captions only changed places.
+    # Mismatched captions were swapped among themselves.
     titles = Counter(sample["record"]["title"] for sample in planted)
     captions = [sample["txt"].decode() for sample in planted]
     assert all(any(text.startswith(title) for text in captions) for title in titles)
 
 
-def test_nothing_on_the_list_of_what_has_no_place_in_a_demo(samples):
+def test_pool_has_no_unfit_images(samples):
     for sample in samples:
         record, text = sample["record"], sample.get("txt", b"").decode()
         assert not unfit(Picture(Path(), record["title"], (text,), record["source"], ""))
 
 
-def test_no_motif_crowds_the_pool(samples):
+def test_no_group_dominates_the_pool(samples):
     groups = Counter(sample["record"]["group"] for sample in samples)
     assert max(groups.values()) <= 40
     assert len(groups) >= 700

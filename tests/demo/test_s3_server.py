@@ -1,4 +1,4 @@
-"""The loopback S3 server: it serves, it checks keys, and it goes away."""
+"""The S3 server on loopback: it serves objects, checks keys and stops."""
 
 import os
 import signal
@@ -20,7 +20,7 @@ def alive(pid: int) -> bool:
     return status.exists() and status.read_text().rsplit(")", 1)[1].split()[0] != "Z"
 
 
-def test_round_trip_ranges_and_wrong_keys(tmp_path, monkeypatch):
+def test_objects_ranges_and_wrong_keys(tmp_path, monkeypatch):
     with s3_server.serve(tmp_path / "served") as server, s3_server.environment(server):
         url = store.join(server.make_bucket("pool"), "a", "b.bin")
         store.write_bytes(url, bytes(range(200)))
@@ -37,17 +37,18 @@ def test_round_trip_ranges_and_wrong_keys(tmp_path, monkeypatch):
     assert os.environ.get("AWS_ENDPOINT_URL") != server.endpoint
 
 
-def test_stops_when_the_block_raises(tmp_path):
+def test_server_stops_when_the_block_raises(tmp_path):
     with pytest.raises(RuntimeError), s3_server.serve(tmp_path) as server:
         raise RuntimeError
     assert not alive(server.pid)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the death signal is Linux's")
-def test_ends_with_a_killed_owner(tmp_path):
+def test_server_ends_when_its_owner_is_killed(tmp_path):
     script = (
         "import sys, time\nfrom d2prune.demo import s3_server\n"
-        "with s3_server.serve(sys.argv[1]) as server:\n    print(server.pid, flush=True)\n    time.sleep(60)\n"
+        "with s3_server.serve(sys.argv[1]) as server:\n"
+        "    print(server.pid, flush=True)\n    time.sleep(60)\n"
     )
     root = Path(s3_server.__file__).parents[2]
     command = [sys.executable, "-c", script, str(tmp_path)]

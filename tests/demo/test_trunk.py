@@ -1,3 +1,5 @@
+"""The image trunk that the bundled model was trained with."""
+
 import sys
 from types import SimpleNamespace
 
@@ -12,7 +14,7 @@ from tools.trunk import load_trunk, trunk_features
 
 @pytest.fixture
 def original(tmp_path, monkeypatch):
-    """A trunk with weights of chance, which the package that brings the real ones seems to hold under other names."""
+    """A trunk with random weights, stored under other names like those of the real package."""
     import timm
 
     torch.manual_seed(0)
@@ -26,7 +28,7 @@ def original(tmp_path, monkeypatch):
     return trunk
 
 
-def test_the_stem_absorbs_open_clips_normalisation(original):
+def test_stem_absorbs_the_normalisation_of_open_clip(original):
     from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 
     pixels = torch.rand(2, 3, 32, 32)
@@ -42,7 +44,7 @@ def test_the_stem_absorbs_open_clips_normalisation(original):
     assert torch.allclose(found[..., :-1, :-1], expected[..., :-1, :-1], atol=1e-4)
 
 
-def test_features_are_those_of_the_picture_on_a_white_square(original):
+def test_features_are_those_of_the_image_on_a_white_square(original):
     pixels = np.zeros((40, 80, 4), dtype=np.uint8)
     pixels[:, :40] = (200, 30, 30, 255)
     square = np.full((80, 80, 4), 255, dtype=np.uint8)

@@ -1,7 +1,6 @@
-"""The manifests of deploy/: each against its schema, and every flag, path and metric they name is there.
+"""Files in deploy/ match their schemas, and every flag, path and metric in them exists.
 
-KubeRay's CRDs are taken from the folder that D2PRUNE_KUBERAY_CRDS names; without it those checks
-are skipped, and what Ray and kubernetes-validate know is still checked.
+KubeRay's CRDs are read from the folder in D2PRUNE_KUBERAY_CRDS; if unset, those checks are skipped.
 """
 
 import json
@@ -17,7 +16,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from d2prune.cli import main
+from d2prune.cli.parser import build_parser
 from d2prune.config.model import RunConfig
 from d2prune.execution import metrics
 
@@ -70,7 +69,7 @@ def test_kuberay_accepts_it(document):
 
 
 def close(schema: Any) -> Any:
-    """The schema, refusing keys it does not know; as in a CRD, quantities may be numbers."""
+    """The schema, changed to refuse unknown keys."""
     if isinstance(schema, list):
         return [close(item) for item in schema]
     if not isinstance(schema, dict):
@@ -96,7 +95,7 @@ def test_kubernetes_accepts_the_pods(document):
         assert spec["securityContext"]["runAsNonRoot"] and spec["serviceAccountName"] == "d2prune"
         for container in spec["containers"]:
             assert container["resources"]["requests"].keys() == container["resources"]["limits"].keys()
-            assert not container.get("env"), "keys have no place in a manifest"
+            assert not container.get("env"), "a manifest must not contain keys"
 
 
 def test_ray_accepts_the_cluster():
@@ -114,7 +113,7 @@ def test_ray_accepts_the_cluster():
     assert all("IamInstanceProfile" in kind["node_config"] for kind in types.values())
 
 
-def test_scheduled_and_single_runs_are_the_same():
+def test_scheduled_runs_equal_single_runs():
     assert ray_job("rayjob.yaml") == ray_job("raycronjob.yaml")
     job = ray_job("rayjob.yaml")
     groups = {group["groupName"]: group for group in job["rayClusterSpec"]["workerGroupSpecs"]}
@@ -124,7 +123,7 @@ def test_scheduled_and_single_runs_are_the_same():
 
 
 def commands() -> Iterator[tuple[str, list[str]]]:
-    """Every command line of ours in deploy/, comments included."""
+    """Every command in deploy/ that runs a job script, also in comments."""
     for path in sorted(DEPLOY.rglob("*")):
         if path.is_file():
             for line in path.read_text().splitlines():
@@ -137,10 +136,10 @@ def test_every_script_and_flag_exists():
     assert len(found) >= 3
     for script, flags in found:
         assert (ROOT / script.removeprefix(IMAGE_FOLDER)).is_file(), script
-        main._parser().parse_args(["run", *flags])
+        build_parser().parse_args(["run", *flags])
 
 
-def test_every_file_that_a_comment_or_a_build_names_exists():
+def test_files_named_in_comments_and_builds_exist():
     named = []
     for path in sorted(DEPLOY.rglob("*")):
         if path.is_file():
@@ -171,7 +170,7 @@ def test_images_and_manifests_agree_on_ray_and_are_pinned():
         assert images and all(":" in image and not image.endswith(":latest") for image in images)
 
 
-def test_the_configuration_is_one():
+def test_job_reads_the_mounted_configuration():
     (config,) = [
         document
         for document in documents(DEPLOY / "kuberay" / "config.yaml")
@@ -190,7 +189,7 @@ def dashboard() -> dict[str, Any]:
     return json.loads((DEPLOY / "grafana" / "d2prune.json").read_text())
 
 
-def test_the_dashboard_shows_every_metric_and_no_other():
+def test_dashboard_shows_exactly_the_metrics():
     expressions = [target["expr"] for panel in dashboard()["panels"] for target in panel["targets"]]
     variables = [variable["query"] for variable in dashboard()["templating"]["list"]]
     named = set(re.findall(r"\bray_(d2prune_\w+)", " ".join([*expressions, *variables])))
@@ -198,17 +197,17 @@ def test_the_dashboard_shows_every_metric_and_no_other():
     assert not re.search(r"(?<!ray_)\bd2prune_", " ".join(expressions))
 
 
-def test_operations_names_every_metric_and_no_other():
+def test_operations_page_lists_exactly_the_metrics():
     text = (ROOT / "docs" / "operations.md").read_text()
     assert set(re.findall(r"`ray_(d2prune_\w+)", text)) == METRICS
 
 
-def test_the_dashboard_is_well_formed():
+def test_dashboard_is_well_formed():
     panels = dashboard()["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
     for panel in panels:
-        place = panel["gridPos"]
-        assert 0 <= place["x"] and place["x"] + place["w"] <= 24
+        position = panel["gridPos"]
+        assert 0 <= position["x"] and position["x"] + position["w"] <= 24
         for target in panel["targets"]:
             for opening, closing in ("()", "{}", "[]"):
                 assert target["expr"].count(opening) == target["expr"].count(closing)

@@ -16,7 +16,7 @@ from d2prune.explore.terminal import printable
 from d2prune.parts.files import DECISIONS
 from d2prune.runs.driver import run
 from d2prune.runs.finished import open_run
-from tests.doc_commands import ROOT
+from tests.docs.commands import ROOT
 from tests.explore.conftest import HOSTILE, SAME
 from tests.pools import tree
 

@@ -1,4 +1,4 @@
-"""`kill -9` of the driver, again and again at different moments: the same command ends with the same bytes."""
+"""The driver is killed at different moments; the same command resumes and writes the same bytes."""
 
 import os
 import signal
@@ -19,19 +19,19 @@ TIMEOUT_S = 120.0
 MOMENTS = {
     "a unit was embedded": "work/embed/units/*/receipt.json",
     "everything was embedded": "work/embed/*/manifest.json",
-    "the graph stands": "work/graph/*/manifest.json",
-    "the budget is drawn": "work/select/*/manifest.json",
+    "the graph was built": "work/graph/*/manifest.json",
+    "samples were selected": "work/select/*/manifest.json",
     "a tar was written": "output/*.tar",
 }
 
 
 def start(config_file: Path, *options: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "d2prune.cli.main", "run", "--config", str(config_file), *options]
+    command = [sys.executable, "-m", "d2prune", "run", "--config", str(config_file), *options]
     return subprocess.Popen(command, cwd=ROOT, start_new_session=True, stderr=subprocess.PIPE)
 
 
 def kill_when(process: subprocess.Popen[bytes], folder: Path, pattern: str) -> bool:
-    """Kill the driver alone as soon as a file appears; whether it was still running."""
+    """Kill the driver alone as soon as a file appears; returns whether it was still running."""
     deadline = time.monotonic() + TIMEOUT_S
     while time.monotonic() < deadline:
         if any(folder.glob(pattern)):
@@ -44,13 +44,13 @@ def kill_when(process: subprocess.Popen[bytes], folder: Path, pattern: str) -> b
     raise AssertionError(f"{pattern} never appeared: {process.communicate()[1].decode()[-2000:]}")
 
 
-# On Ray every start costs seconds: one of the moments, where all that follows is left to do.
+# Each start on Ray takes seconds, so only one moment is tested there.
 @pytest.mark.parametrize(
     ("options", "moments"),
     [(("--no-ray",), tuple(MOMENTS)), (("--workers", "2"), ("everything was embedded",))],
     ids=["no-ray", "ray"],
 )
-def test_killed_at_different_moments(configure, settings, tmp_path, options, moments):
+def test_killed_run_resumes_with_the_same_bytes(configure, settings, tmp_path, options, moments):
     undisturbed = configure(
         work_dir=str(tmp_path / "calm" / "work"), output=str(tmp_path / "calm" / "output")
     )

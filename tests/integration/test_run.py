@@ -1,4 +1,4 @@
-"""Whole runs: the same bytes wherever they run, nothing done twice, one ranking for every fraction."""
+"""Complete runs: the same bytes everywhere, nothing done twice, one ranking for every fraction."""
 
 import json
 import logging
@@ -40,7 +40,9 @@ def test_one_process_and_two_ray_workers_write_the_same_bytes(configure, tmp_pat
     assert verify(here.output, full=True) == []
 
 
-def test_tables_of_embeddings_too(configure, tmp_path, on_ray, monkeypatch):
+def test_one_process_and_two_ray_workers_write_the_same_bytes_from_tables(
+    configure, tmp_path, on_ray, monkeypatch
+):
     monkeypatch.setattr("d2prune.inputs.pool.TABLE_PART_BYTES", 4000)
     pool = str(write_datacomp(tmp_path / "meta", [make_rows(60, 1), make_rows(30, 2)]))
     same = {"input": pool, "embed": {}}
@@ -51,7 +53,7 @@ def test_tables_of_embeddings_too(configure, tmp_path, on_ray, monkeypatch):
     assert len(result.manifests["embed"].units) > 2 and result.manifests["write"].counters["written"] == 27
 
 
-def test_a_graph_in_shards_writes_the_same_bytes(configure, tmp_path, monkeypatch):
+def test_sharded_graph_gives_the_same_bytes(configure, tmp_path, monkeypatch):
     lists = {"graph__nlist": 6, "graph__nprobe": 3}
     run(configure(work_dir=str(tmp_path / "w1"), output=str(tmp_path / "o1"), **lists), InProcess())
     monkeypatch.setattr("d2prune.graph.stage.Layout", partial(Layout, whole_below=1, partitions=3))
@@ -66,7 +68,7 @@ def test_a_graph_in_shards_writes_the_same_bytes(configure, tmp_path, monkeypatc
     assert json.loads(one.read_text())["units"] == json.loads(other.read_text())["units"]
 
 
-def test_a_second_run_does_nothing_and_says_so(configure, caplog):
+def test_second_run_skips_every_stage(configure, caplog):
     config = configure()
     caplog.set_level(logging.INFO, "d2prune")
     run(config, InProcess())
@@ -74,7 +76,7 @@ def test_a_second_run_does_nothing_and_says_so(configure, caplog):
     caplog.clear()
     result = run(config, InProcess())
     for stage in ("embed", "graph", "rank", "select", "write"):
-        assert f"{stage}: finished before, nothing to do" in caplog.messages
+        assert f"{stage}: already complete, skipped" in caplog.messages
     assert tree(config.work_dir) | tree(config.output) == before
     assert set(result.seconds) <= {"report"}
 
@@ -86,7 +88,7 @@ def test_another_fraction_reuses_the_ranking_and_is_nested(configure, caplog, tm
     larger = configure(select__fraction=0.5, output=str(tmp_path / "larger"))
     result = run(larger, InProcess())
     for stage in ("embed", "graph", "rank"):
-        assert f"{stage}: finished before, nothing to do" in caplog.messages
+        assert f"{stage}: already complete, skipped" in caplog.messages
     assert "select: fraction: 0.3 -> 0.5" in caplog.messages
     assert set(result.seconds) == {"select", "write", "report"}
     small, large = (
@@ -97,33 +99,33 @@ def test_another_fraction_reuses_the_ranking_and_is_nested(configure, caplog, tm
     assert np.isin(small, large).all()
 
 
-def test_another_k_rebuilds_the_graph_only(configure, caplog):
+def test_another_k_rebuilds_only_the_graph_and_what_follows(configure, caplog):
     caplog.set_level(logging.INFO, "d2prune")
     run(configure(), InProcess(), stop_after="rank")
     caplog.clear()
     result = run(configure(graph__n_neighbors=6), InProcess(), stop_after="rank")
-    assert "embed: finished before, nothing to do" in caplog.messages
+    assert "embed: already complete, skipped" in caplog.messages
     assert "graph: n_neighbors: 4 -> 6" in caplog.messages
     assert set(result.seconds) == {"graph", "rank"}
 
 
-def test_a_grown_pool_embeds_only_the_new_shard(configure, pool, caplog):
+def test_grown_pool_embeds_only_the_new_shard(configure, pool, caplog):
     caplog.set_level(logging.INFO, "d2prune")
     shards = [str(path) for path in sorted(pool.glob("*.tar"))]
     run(configure(input=shards[:3]), InProcess(), stop_after="embed")
     caplog.clear()
     run(configure(input=shards), InProcess(), stop_after="embed")
-    assert "embed: 3 of 4 units are finished already" in caplog.messages
+    assert "embed: 3 of 4 units already complete" in caplog.messages
 
 
-def test_the_cut_off_takes_the_lowest_scores_out_of_the_graph(configure):
+def test_lowest_scores_are_dropped_before_the_graph(configure):
     config = configure(select__drop_score="clip_score", select__drop_fraction=0.25)
     result = run(config, InProcess(), stop_after="select")
     assert result.manifests["graph"].counters["cut_off"] == 40
     assert result.manifests["select"].counters == {"below_budget": 72, "cut_off": 40, "kept": 48}
 
 
-def test_groups_get_their_share_and_a_field_of_the_json_is_the_difficulty(configure):
+def test_groups_keep_their_share_with_difficulty_from_a_json_field(configure):
     config = configure(
         embed__fields={"colour": "text", "beauty": "number"},
         score={"difficulty": "beauty"},

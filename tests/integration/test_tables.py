@@ -1,4 +1,4 @@
-"""Whole runs from tables of embeddings: no model, no picture, no tar; and the coreset that tars would give."""
+"""Runs from tables of embeddings: no model and no images, and the same coreset as from tars."""
 
 import json
 import subprocess
@@ -53,7 +53,7 @@ DECIDED = (
 
 @pytest.fixture
 def tables(tmp_path):
-    """A run's configuration over a pool of tables, with nothing but what is needed and a small graph."""
+    """A minimal configuration over a pool of tables, with a small graph."""
 
     def _tables(pool, name="run", **changes) -> RunConfig:
         values = {
@@ -81,7 +81,7 @@ def decisions(config, result) -> pa.Table:
 
 
 def exported(config, result) -> list[Rows]:
-    """What a run embedded, as rows of a table pool."""
+    """The samples that a run embedded, as rows of a table pool."""
     rows = []
     for unit in result.manifests["embed"].units:
         samples, embeddings = (
@@ -100,21 +100,21 @@ def exported(config, result) -> list[Rows]:
     return rows
 
 
-def test_the_same_pool_as_tars_and_as_tables_gives_the_same_coreset(configure, tables, tmp_path, monkeypatch):
+def test_tables_give_the_same_coreset_as_the_tars(configure, tables, tmp_path, monkeypatch):
     tars = configure()
     expected = run(tars, InProcess())
     parts = exported(tars, expected)
     for layout, write in LAYOUTS.items():
         config = tables(write(tmp_path / layout, parts), layout)
         if layout == "datacomp":
-            # More parts than files: how the pool is cut shows nowhere.
+            # More parts than files: the split into parts changes nothing.
             monkeypatch.setattr("d2prune.inputs.pool.TABLE_PART_BYTES", 2000)
         result = run(config, InProcess(), stop_after="write")
         monkeypatch.undo()
         assert decisions(config, result).equals(decisions(tars, expected)), layout
         assert Path(config.output, "subset.npy").read_bytes() == Path(tars.output, "subset.npy").read_bytes()
         assert verify(config.output, full=True) == []
-    # The subset file makes the very tars that the run over tars wrote.
+    # Resharding with the subset file writes the same tars as the run over tars.
     url = f"{tables('', 'datacomp').output}/subset.npy"
     reshard(str(tars.input), url, str(tmp_path / "resharded"), ReshardParams(samples_per_shard=10))
     made, wrote = tree(tmp_path / "resharded"), tree(tars.output)
@@ -123,7 +123,7 @@ def test_the_same_pool_as_tars_and_as_tables_gives_the_same_coreset(configure, t
     }
 
 
-def test_the_output_tells_all_of_every_kept_sample(tables, metadata):
+def test_output_lists_every_kept_sample_with_its_source_columns(tables, metadata):
     config = tables(metadata)
     result = run(config, InProcess())
     names = sorted(path.name for path in Path(config.output).iterdir() if not path.name.startswith("."))
@@ -156,7 +156,7 @@ def test_the_output_tells_all_of_every_kept_sample(tables, metadata):
     assert result.manifests["write"].counters == {"listed": 100, "listed_kept": 30, "written": 30}
 
 
-def test_the_page_has_samples_and_no_pictures(tables, metadata):
+def test_report_shows_samples_without_images(tables, metadata):
     result = run(tables(metadata), InProcess())
     page = Path(result.report).read_text()
     assert "<img" not in page and ">no image<" not in page
@@ -164,8 +164,8 @@ def test_the_page_has_samples_and_no_pictures(tables, metadata):
     assert "d2prune reshard --subset" in page and "Shards written" not in page and "Train on" not in page
 
 
-def test_no_model_no_gpu(tables, metadata, tmp_path):
-    """The whole run in a process where neither open_clip nor torchvision can be imported."""
+def test_run_needs_no_open_clip(tables, metadata, tmp_path):
+    """A complete run in a process where neither open_clip nor torchvision can be imported."""
     config = tmp_path / "run.yaml"
     config.write_text(yaml.safe_dump(json.loads(tables(metadata).model_dump_json(exclude_none=True))))
     code = (
@@ -196,7 +196,7 @@ def test_from_s3_to_s3_the_same_bytes(tables, metadata, tmp_path):
             assert mine[name] == theirs[name], name
 
 
-def test_stop_and_go_on_and_an_emptied_output_is_written_again(tables, metadata, caplog):
+def test_damaged_output_is_written_again(tables, metadata, caplog):
     config = tables(metadata)
     run(config, InProcess(), stop_after="select")
     assert not Path(config.output).exists()
@@ -208,7 +208,7 @@ def test_stop_and_go_on_and_an_emptied_output_is_written_again(tables, metadata,
     assert tree(config.output) == before
 
 
-def test_verify_names_every_fault(tables, metadata):
+def test_verify_finds_every_fault(tables, metadata):
     config = tables(metadata)
     run(config, InProcess(), stop_after="write")
     path = metadata / "00000001.parquet"
@@ -235,8 +235,8 @@ def test_verify_names_every_fault(tables, metadata):
 @pytest.mark.parametrize(
     ("change", "line"),
     [
-        ({"embed": {"model": "demo"}}, "embed.model = demo: the input is embedded already"),
-        ({"columns": {"text_emb": None}}, "graph.features = image+text: no text embeddings are known"),
+        ({"embed": {"model": "demo"}}, "embed.model = demo: the input already has embeddings"),
+        ({"columns": {"text_emb": None}}, "graph.features = image+text: no text embeddings found"),
         ({"columns": {"txt_emb": "x"}}, "unknown key columns.txt_emb; did you mean columns.text_emb?"),
         ({"columns": {"image_emb": "h14"}}, "no embeddings called h14; there are b32_img"),
         (
@@ -248,7 +248,7 @@ def test_verify_names_every_fault(tables, metadata):
         ({"columns": {"uid": "url"}}, "100 of 100 samples were rejected (100.0%; 100 uid-invalid)"),
     ],
 )
-def test_a_mistake_is_one_line(tables, metadata, tmp_path, capsys, change, line):
+def test_usage_errors_are_one_line(tables, metadata, tmp_path, capsys, change, line):
     values = json.loads(tables(metadata).model_dump_json(exclude_none=True))
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(values | change))
     assert main(["run", "--config", str(tmp_path / "run.yaml"), "--no-ray"]) == 2
@@ -256,14 +256,14 @@ def test_a_mistake_is_one_line(tables, metadata, tmp_path, capsys, change, line)
     assert len(shown) == 1 and line in shown[0]
 
 
-def test_tars_without_a_model_are_one_line(tables, pool, tmp_path, capsys):
+def test_missing_model_is_one_line(tables, pool, tmp_path, capsys):
     values = json.loads(tables(pool).model_dump_json(exclude_none=True))
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(values))
     assert main(["run", "--config", str(tmp_path / "run.yaml"), "--no-ray"]) == 2
     assert "embed.model is missing" in capsys.readouterr().err
 
 
-def test_groups_and_difficulty_by_columns_and_image_features_alone(tables, tmp_path):
+def test_groups_and_difficulty_from_columns_with_image_features_only(tables, tmp_path):
     rows = make_rows(90)
     labelled = replace(rows, caption=[caption.split(",")[0] for caption in rows.caption])
     config = tables(

@@ -257,7 +257,7 @@ def test_a_count_of_selected_samples_that_differs(out):
 
 def test_the_command_prints_each_fault_and_exits_with_0_1_or_2(out, capsys):
     assert main(["verify", str(out)]) == 0
-    assert capsys.readouterr().out == f"{out}: no fault found\n"
+    assert capsys.readouterr().out == f"{out}: no faults found\n"
     (out / "meta.json").unlink()
     (out / "stray.txt").write_bytes(b"x")
     assert main(["verify", str(out)]) == 1

@@ -1,1 +1,1 @@
-"""The `d2prune` command: parse, call, print."""
+"""The `d2prune` command. Each module holds a family of commands: parse, call the library, print."""

@@ -1,1 +1,1 @@
-"""What a user can configure: the model, configuration files and model names."""
+"""The configuration: its model, configuration files and model names."""

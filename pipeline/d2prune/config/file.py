@@ -1,6 +1,6 @@
-"""A configuration file as plain values, and what is wrong with them in one line.
+"""Read a configuration file, and describe validation errors in one line.
 
-Reads YAML and `a.b=c` overrides. `config.py` says which keys there are.
+Reads YAML and overrides such as `select.fraction=0.3` into plain values; `model.py` validates them.
 """
 
 import difflib
@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from d2prune.errors import UserError
 
-_NEEDED = {
+_EXAMPLES = {
     "input": "s3://pool/{00000000..00000012}.tar",
     "work_dir": "s3://scratch/run-1",
     "output": "s3://filtered/run-1",
@@ -23,29 +23,29 @@ _NEEDED = {
 
 
 def read(path: str | Path, overrides: Sequence[str]) -> dict[str, Any]:
-    """Values of a YAML file, with the overrides applied.
+    """Read the values of a YAML file and apply the overrides.
 
     Raises:
-        UserError: one line naming the file or the override, and what was expected.
+        UserError: one line with the file or the override, and what was expected.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: the configuration cannot be read: {error}") from error
+        raise UserError(f"{path}: cannot be read: {error}") from error
     try:
         values = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise UserError(f"{path}: not YAML: {_yaml_fault(error)}") from error
+        raise UserError(f"{path}: invalid YAML: {_describe_yaml_error(error)}") from error
     if not isinstance(values, dict):
-        got = "an empty file" if values is None else type(values).__name__
-        raise UserError(f"{path}: expected keys such as input, work_dir and output; got {got}")
+        found = "an empty file" if values is None else type(values).__name__
+        raise UserError(f"{path}: expected keys such as input, work_dir and output; found {found}")
     for override in overrides:
-        _apply(values, override)
+        _apply_override(values, override)
     return values
 
 
-def _apply(values: dict[str, Any], override: str) -> None:
-    """Set `a.b=c` in nested dicts; the value is read as YAML."""
+def _apply_override(values: dict[str, Any], override: str) -> None:
+    """Set `a.b=c` in nested dicts; the value is parsed as YAML."""
     path, equals, text = override.partition("=")
     names = path.split(".")
     if not equals or not all(names):
@@ -59,44 +59,44 @@ def _apply(values: dict[str, Any], override: str) -> None:
     try:
         target[names[-1]] = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise UserError(f"--set {override}: the value is not YAML: {_yaml_fault(error)}") from error
+        raise UserError(
+            f"--set {override}: the value is invalid YAML: {_describe_yaml_error(error)}"
+        ) from error
 
 
-def _yaml_fault(error: yaml.YAMLError) -> str:
-    """Where and what, in one line."""
+def _describe_yaml_error(error: yaml.YAMLError) -> str:
+    """Position and problem in one line."""
     mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
     if mark is None or problem is None:
         return " ".join(str(error).split())
     return f"line {mark.line + 1}, column {mark.column + 1}: {problem}"
 
 
-def explain(error: pydantic.ValidationError, model: type[BaseModel]) -> str:
-    """The first faults in one line, with the nearest known name for an unknown key."""
+def describe_errors(error: pydantic.ValidationError, model: type[BaseModel]) -> str:
+    """Describe the first errors in one line, with the nearest known key for an unknown one."""
     lines = []
-    for fault in error.errors()[:3]:
-        names = [str(part) for part in fault["loc"]]
+    for detail in error.errors()[:3]:
+        names = [str(part) for part in detail["loc"]]
         path = ".".join(names)
-        if fault["type"] == "extra_forbidden":
-            known = _known_names(model, names[:-1])
+        if detail["type"] == "extra_forbidden":
+            known = _known_keys(model, names[:-1])
             close = difflib.get_close_matches(names[-1], known, n=1, cutoff=0.5)
-            hint = (
-                f"did you mean {'.'.join([*names[:-1], close[0]])}?"
-                if close
-                else f"known here: {', '.join(known)}"
-            )
+            nearest = ".".join([*names[:-1], *close])
+            hint = f"did you mean {nearest}?" if close else f"expected one of {', '.join(known)}"
             lines.append(f"unknown key {path}; {hint}")
-        elif fault["type"] == "missing":
-            example = f"; expected such as {path}: {_NEEDED[path]}" if path in _NEEDED else ""
+        elif detail["type"] == "missing":
+            example = f"; expected, for example, {path}: {_EXAMPLES[path]}" if path in _EXAMPLES else ""
             lines.append(f"{path} is missing{example}")
         else:
-            message = fault["msg"].removeprefix("Value error, ")
-            shown = "" if isinstance(fault["input"], dict) else f" = {fault['input']!r}"
-            hint = "; 0.3 means 30 %" if names and names[-1].endswith("fraction") else ""
+            message = detail["msg"].removeprefix("Value error, ")
+            shown = "" if isinstance(detail["input"], dict) else f" = {detail['input']!r}"
+            hint = "; 0.3 means 30%" if names and names[-1].endswith("fraction") else ""
             lines.append(f"{path or 'configuration'}{shown}: {message[0].lower()}{message[1:]}{hint}")
     return "; ".join(dict.fromkeys(lines))
 
 
-def _known_names(model: type[BaseModel], path: Sequence[str]) -> list[str]:
+def _known_keys(model: type[BaseModel], path: Sequence[str]) -> list[str]:
+    """Keys of the section at `path`; none if it is not a section."""
     for name in path:
         annotation = model.model_fields[name].annotation if name in model.model_fields else None
         if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):

@@ -1,57 +1,57 @@
-"""`embed.models` in words: what a user writes for several models, and what each is then called. Pure text, no model.
+"""Short names of the models in `embed.models`. Text only; no model is loaded.
 
-A model is `ARCHITECTURE/TAG` or `ARCHITECTURE/CHECKPOINT`, or something that brings its own
-weights: `hf-hub:...`, a folder (a path that starts with `/`, `./` or `../`), `demo`. Names become
-columns and files: letters, digits, `_`.
+A model is written `ARCHITECTURE/TAG` or `ARCHITECTURE/CHECKPOINT`, or is one that includes its
+weights: `hf-hub:...`, a folder (a path that starts with `/`, `./` or `../`), or `demo`. Names
+become columns and file names, so they consist of letters, digits and `_`.
 """
 
 import re
 from collections.abc import Mapping, Sequence
 
-_FOLDERS = ("/", "./", "../", "~", "local-dir:")
+_FOLDER_PREFIXES = ("/", "./", "../", "~", "local-dir:")
 _NAME = re.compile(r"[A-Za-z0-9_]{1,40}")
-_TAKEN = frozenset({"score"})
-"""`clip_score` is there anyway."""
+_RESERVED = frozenset({"score"})
+"""The column would be `clip_score`, which every pool has."""
 
 
-def split(text: str) -> tuple[str, str | None]:
-    """(model, pretrained), as `embed.model` and `embed.pretrained` say it."""
-    if text.startswith((*_FOLDERS, "hf-hub:")):
+def split_model(text: str) -> tuple[str, str | None]:
+    """Split `ARCHITECTURE/TAG` into the values of `embed.model` and `embed.pretrained`."""
+    if text.startswith((*_FOLDER_PREFIXES, "hf-hub:")):
         return text, None
     model, _, pretrained = text.partition("/")
     return model, pretrained or None
 
 
-def named(models: Sequence[object]) -> dict[str, str]:
-    """A list of models with short names: `ViT-B-32/openai` is b32, `hf-hub:org/Model` is model.
+def name_models(models: Sequence[object]) -> dict[str, str]:
+    """Name models: `ViT-B-32/openai` becomes b32, and `hf-hub:org/Model` becomes model.
 
     Raises:
-        ValueError: an entry is no text, or two would be called the same.
+        ValueError: an entry is not a string, or two models would get the same name.
     """
-    found: dict[str, str] = {}
+    named: dict[str, str] = {}
     for text in models:
         if not isinstance(text, str) or not text:
-            raise ValueError(f"expected texts such as ViT-B-32/openai, got {text!r}")
-        model, _ = split(text)
+            raise ValueError(f"expected strings such as ViT-B-32/openai; found {text!r}")
+        model, _ = split_model(text)
         name = re.sub(r"[^a-z0-9]+", "", model.rstrip("/").rpartition("/")[2].lower().removeprefix("vit-"))
-        if name in found:
+        if name in named:
             raise ValueError(
-                f"{found[name]} and {text} would both be called {name}; give names: {{one: ..., two: ...}}"
+                f"{named[name]} and {text} would both be named {name}; name them: {{one: ..., two: ...}}"
             )
-        found[name] = text
-    return found
+        named[name] = text
+    return named
 
 
-def check(models: Mapping[str, str]) -> None:
-    """Refuses names that cannot be a column's.
+def check_names(models: Mapping[str, str]) -> None:
+    """Check that every name can be part of a column name.
 
     Raises:
-        ValueError: names it.
+        ValueError: a name cannot, or a model is empty.
     """
     for name, text in models.items():
-        if not _NAME.fullmatch(name) or name in _TAKEN:
+        if not _NAME.fullmatch(name) or name in _RESERVED:
             raise ValueError(
-                f"models: {name!r} cannot be a name; expected letters, digits and _, and not `score`"
+                f"models: invalid name {name!r}; expected letters, digits and _, and not `score`"
             )
         if not text:
             raise ValueError(f"models.{name} is empty; expected a model such as ViT-B-32/openai")

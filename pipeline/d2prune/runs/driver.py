@@ -1,7 +1,8 @@
-"""A run: every stage in order, those that are already complete skipped.
+"""Run every stage in order, skipping those that are already complete.
 
-What a run will make is known before it starts (`runs/plan.py`): so it can tell what is complete, what
-is left to do, and whether the output folder is its own, before it writes anything.
+The plan (`runs/plan.py`) names every artifact before the run starts. So the driver knows what is
+complete, what is left to do and whether the output folder belongs to this run before it writes
+anything.
 """
 
 import contextlib
@@ -28,13 +29,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a run made.
+    """The result of a run.
 
     Attributes:
         pool: the input.
-        manifests: stage -> its artifact, of each stage that was reached.
-        seconds: stage -> time spent in this run; a stage that was already complete is not listed.
-        report: URL of the page; None if the run stopped earlier.
+        manifests: stage -> its artifact, for every stage up to the last one that ran.
+        seconds: stage -> seconds spent building it; stages that were already complete are left out.
+        report: URL of the report; None if the run stopped before it.
         output: URL of the output folder, without placeholders.
     """
 
@@ -51,43 +52,45 @@ class RunResult:
 
 
 def run(
-    config: RunConfig, executor: Executor | None = None, stop_after: str = "report", use_ray: bool = True
+    config: RunConfig, executor: Executor | None = None, stop_after: str | None = None, use_ray: bool = True
 ) -> RunResult:
     """Run every stage that is not complete yet, up to and including `stop_after`.
 
     Args:
-        config: the run.
-        executor: where units run. Default: as `config.ray` asks for, opened when there is work to do.
-        stop_after: name of the last stage to run.
+        config: the configuration.
+        executor: runs the units. Default: the one `config.ray` describes, opened when needed.
+        stop_after: name of the last stage to run. Default: all stages.
         use_ray: False: the default executor is this process.
 
     Raises:
-        UserError: the input, the model or an option is wrong, or the output folder holds another run's data.
-        BusyError: another run is in progress in this work_dir, or has taken it over from this one.
-        BooksError: a stage lost or invented a sample.
-        InfrastructureError: storage or workers failed for longer than retries last; the same call resumes.
+        UserError: the input, the model or an option is wrong, or the output holds other data.
+        BusyError: another run is in progress in this work_dir, or took over this run's lease.
+        BooksError: the sample counts of a stage do not balance.
+        InfrastructureError: storage or workers failed for longer than retries last; the same call
+            resumes.
     """
-    if stop_after not in (names := [stage.name for stage in STAGES]):
-        raise UserError(f"stop_after {stop_after!r}: expected one of {', '.join(names)}")
+    names = [stage.name for stage in STAGES]
+    if stop_after not in (None, *names):
+        raise UserError(f"stop_after = {stop_after}: expected one of {', '.join(names)}")
     plan = plan_run(config)
-    config = config.model_copy(update={"output": history.output_of(config.output, plan.identity)})
+    config = config.model_copy(update={"output": history.fill_run_id(config.output, plan.identity)})
     for stage in STAGES:
         stage.preflight(config, plan[stage.name])
     with lease.hold(config.work_dir) as held, contextlib.ExitStack() as stack:
 
-        def start() -> Executor:
-            # The lease is this run's, so no other run has uploads in progress there.
+        def open_guarded() -> Executor:
+            # This run holds the lease, so uploads in progress there are leftovers of killed runs.
             store.sweep_uploads(config.work_dir)
             opened = executor or stack.enter_context(open_executor(config, use_ray))
             return Guarded(opened, held.check)
 
-        state = StageRun(config, plan.pool, plan.artifacts, held.check, start)
+        state = StageRun(config, plan.pool, plan.artifacts, held.check, open_guarded)
         return _run_stages(state, plan, stop_after)
 
 
 @contextlib.contextmanager
 def open_executor(config: RunConfig, use_ray: bool) -> Iterator[Executor]:
-    """The executor that the configuration asks for, closed at the end."""
+    """Open the executor that the configuration describes, and close it at the end."""
     executor: Executor = OnRay(config.ray.address, config.ray.workers) if use_ray else InProcess()
     try:
         yield executor
@@ -95,7 +98,7 @@ def open_executor(config: RunConfig, use_ray: bool) -> Iterator[Executor]:
         executor.close()
 
 
-def _run_stages(run: StageRun, plan: RunPlan, stop_after: str) -> RunResult:
+def _run_stages(run: StageRun, plan: RunPlan, stop_after: str | None) -> RunResult:
     location: str | None = None
     for stage in STAGES:
         start = time.monotonic()
@@ -118,7 +121,7 @@ def _run_stages(run: StageRun, plan: RunPlan, stop_after: str) -> RunResult:
 
 
 def _publish(run: StageRun, plan: RunPlan) -> None:
-    """Enter the complete output into the list of runs; a scheduled one becomes the latest."""
+    """Add the complete output to the list of finished runs."""
     if not run.seconds:
         log.info("up to date: %s", store.redact(run.config.output))
     fingerprints = {name: manifest.fingerprint for name, manifest in run.manifests.items()}

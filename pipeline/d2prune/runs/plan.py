@@ -1,24 +1,25 @@
-"""What a run will make, by name: the identity of every artifact, before anything starts.
+"""Plan a run: the identity of every artifact, before anything is built.
 
-An artifact's fingerprint follows from its parameters and from the fingerprints of its inputs.
+An artifact's fingerprint is a hash of its parameters and of the fingerprints of its inputs.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from d2prune import store
 from d2prune.config.model import RunConfig
 from d2prune.inputs.pool import InputPool, open_pool
 from d2prune.runs.stages import STAGES
-from d2prune.stage.planned import Planned, plan_artifact
+from d2prune.stage.planned import Planned
 
 
 @dataclass(frozen=True)
 class RunPlan:
-    """A run before it starts.
+    """The plan of a run.
 
     Attributes:
         pool: the input.
-        artifacts: stage -> its artifact.
+        artifacts: stage -> its artifact, in the order of the stages.
     """
 
     pool: InputPool
@@ -29,22 +30,22 @@ class RunPlan:
 
     @property
     def identity(self) -> str:
-        """Fingerprint of everything that decides the run's output."""
+        """Fingerprint of everything that decides the output."""
         return next(self.artifacts[stage.name].fingerprint for stage in STAGES if stage.is_output)
 
 
 def plan_run(config: RunConfig) -> RunPlan:
-    """Look at the input and name every artifact; nothing is written.
+    """List the input and compute the fingerprint of every artifact. Writes nothing.
 
     Raises:
-        UserError: the input or the model is missing, or they do not fit together.
+        UserError: the input or the model does not exist, or they do not fit together.
     """
     pool = open_pool(config.input)
     fingerprints = {"pool": pool.identity}
     planned = {}
     for stage in STAGES:
         inputs = {name: fingerprints[name] for name in stage.inputs}
-        artifact = plan_artifact(config.work_dir, stage.name, stage.params(config, pool), inputs)
-        planned[stage.name] = artifact
-        fingerprints[stage.name] = artifact.fingerprint
+        folder = store.join(config.work_dir, stage.name)
+        planned[stage.name] = Planned(stage.name, folder, stage.params(config, pool), inputs)
+        fingerprints[stage.name] = planned[stage.name].fingerprint
     return RunPlan(pool, planned)

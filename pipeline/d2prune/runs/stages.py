@@ -1,4 +1,4 @@
-"""The stages of a run, in order: the one list that the driver, the plan and the command line read."""
+"""The stages of a run, in order. The plan and the driver loop over this list."""
 
 from d2prune.embed.stage import STAGE as EMBED
 from d2prune.graph.stage import STAGE as GRAPH

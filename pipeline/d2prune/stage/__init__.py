@@ -1,1 +1,1 @@
-"""What a stage is: its record, its planned artifact, and how its units run."""
+"""The definition of a stage: its record, its planned artifact, and how its units run."""

@@ -1,7 +1,7 @@
-"""What a stage is: a record that names its parameters, how it is built and which counts must balance.
+"""The record that describes a stage: its inputs and parameters, how to build and check it.
 
-The driver loops over such records and knows no stage by name. A stage's package holds one record,
-`STAGE`, in its `stage.py`; `runs/stages.py` lists them in order.
+The driver loops over these records and knows no stage by name. Each stage's package defines one
+record, `STAGE`, in its `stage.py`; `runs/stages.py` lists them in order.
 """
 
 import dataclasses
@@ -21,12 +21,12 @@ from d2prune.store.artifacts import Manifest, Receipt
 
 @dataclass(frozen=True)
 class Built:
-    """What a stage built, before its manifest is written.
+    """The result of building a stage, before its manifest is written.
 
     Attributes:
         receipts: one per unit, in canonical order.
-        facts: what to record about the whole artifact; JSON values.
-        when_committed: called once the manifest is written; may delete intermediate files.
+        facts: JSON values to record in the manifest.
+        when_committed: called after the manifest is written, to delete intermediate files.
     """
 
     receipts: Sequence[Receipt]
@@ -35,22 +35,22 @@ class Built:
 
     @property
     def counters(self) -> Mapping[str, int]:
-        """Counters of all units, summed."""
+        """Sums of the units' counters."""
         return artifacts.sum_counters(self.receipts)
 
 
 @dataclass
 class StageRun:
-    """A run as its stages see it.
+    """The state of a run, as its stages see it.
 
     Attributes:
-        config: the run; `output` is complete, without placeholders.
+        config: the configuration; `output` has no placeholders.
         pool: the input.
-        planned: stage -> its artifact, all known when the run starts.
-        guard: raises if this run may no longer write.
-        open_executor: opens the executor at the first unit, so that a run that is already complete starts none.
-        manifests: stage -> artifact, of the stages that are complete.
-        seconds: stage -> time spent; a stage that was already complete is not listed.
+        planned: stage -> its planned artifact.
+        guard: raises if this run lost its lease and must not write.
+        open_executor: opens the executor, at the first unit: a run that is up to date opens none.
+        manifests: stage -> its artifact, for the stages reached so far.
+        seconds: stage -> seconds spent building it; stages that were already complete are left out.
     """
 
     config: RunConfig
@@ -63,20 +63,20 @@ class StageRun:
 
     @cached_property
     def executor(self) -> Executor:
-        """Where units run."""
+        """The executor that runs units, opened on first use."""
         return self.open_executor()
 
     def run_units(self, work: Work) -> list[Receipt]:
-        """See `units.run_units`."""
+        """Run the units that are not complete; see `units.run_units`."""
         return run_units(work, self.executor)
 
     def one_core_each(self) -> Resources:
-        """Of a stage whose units need one core each."""
+        """Resources for units that need one core each."""
         workers = self.config.ray.workers
         return Resources(workers=workers or self.executor.cpus(), grows=workers is None)
 
     def whole_machine(self) -> Resources:
-        """Of a unit that uses all cores of one machine."""
+        """Resources for one unit that uses all cores of a machine."""
         return Resources(workers=1, num_cpus=self.executor.cpus_per_node())
 
 
@@ -89,16 +89,16 @@ class Stage:
     """One stage of a run.
 
     Attributes:
-        name: also that of its folder in `work_dir`.
-        inputs: names of what its artifact is made from: earlier stages, or `pool`.
-        params: everything besides the inputs that changes the result, as a frozen dataclass.
+        name: name of the stage, and of its folder in `work_dir`.
+        inputs: what its artifact is made from: names of earlier stages, or `pool`.
+        params: returns what changes the result besides the inputs, as a frozen dataclass.
         build: does the work.
-        check: raises `BooksError` unless samples in = samples out + rejected.
-        find: the artifact if it is complete, else None.
-        preflight: checks before any stage starts; raises what the user must fix.
-        when_complete: called when the artifact exists, whether this run built it or found it.
-        location: URL of what the stage produces for people, outside its artifact; None: nothing.
-        has_manifest: whether the result is an artifact in `work_dir` with a manifest.
+        check: raises `BooksError` unless samples in = samples out + samples rejected.
+        find: returns the artifact's manifest if the artifact is complete, else None.
+        preflight: checks before the first stage starts; raises `UserError`.
+        when_complete: called once the artifact exists, whether this run built it or found it.
+        location: returns the URL of the page that the stage writes for readers; None: no page.
+        has_manifest: whether the stage writes an artifact with a manifest to `work_dir`.
         is_output: whether the run's output is complete after this stage.
         other_unit_keys: manifest, as a dict -> keys of units that are kept beside those it lists.
     """
@@ -117,10 +117,10 @@ class Stage:
     other_unit_keys: Callable[[Mapping[str, Any]], Iterable[str]] = lambda manifest: ()
 
     def make(self, run: StageRun) -> Manifest:
-        """Build the stage, balance its sample counts and write its manifest.
+        """Build the artifact, check its sample counts and write its manifest.
 
         Raises:
-            BooksError: the counts do not balance; no manifest is written.
+            BooksError: the sample counts do not balance; no manifest is written.
         """
         planned = run.planned[self.name]
         if self.has_manifest:

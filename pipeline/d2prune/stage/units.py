@@ -1,4 +1,4 @@
-"""Run units of work on an executor, except those that already have a receipt."""
+"""Run units of work on an executor, except those that are already complete."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -14,26 +14,28 @@ log = logging.getLogger(__name__)
 
 
 class Unit(Protocol):
-    """One unit of work: picklable, with a key that also identifies its content."""
+    """One unit of work. Picklable; its key identifies everything that decides its result."""
 
     @property
     def key(self) -> str:
-        """Name of the unit's folder."""
+        """Name of the unit's folder, unique within the stage."""
         ...
 
 
 @dataclass(frozen=True)
 class Work:
-    """Units of one kind, and what runs them.
+    """Units of one kind and the workers that run them.
 
     Attributes:
-        label: how the log names them.
-        folder: the stage's folder, `work_dir/<stage>`.
+        label: name of the work in logs and metrics.
+        folder: URL of the stage's folder, `work_dir/<stage>`.
         units: in canonical order.
-        worker: builds a worker where it runs; picklable. A worker takes a unit and returns its receipt.
-        resources: of one worker, and how many workers there are.
-        complete: receipts by unit key, where a stored receipt alone does not make a unit complete.
-        describe: a note for the progress display, such as a rate.
+        worker: builds a worker in the process where it will run; picklable. A worker takes a
+            unit and returns its receipt.
+        resources: the number of workers and what each of them holds.
+        complete: unit key -> receipt of the units that are complete. Default: those with a
+            receipt in `folder`.
+        describe: returns a note for the progress display, such as a rate.
     """
 
     label: str
@@ -46,7 +48,7 @@ class Work:
 
 
 def run_units(work: Work, executor: Executor) -> list[Receipt]:
-    """Run the units that are not complete yet.
+    """Run the units that are not complete.
 
     Returns:
         One receipt per unit, in the order of `work.units`.
@@ -65,12 +67,12 @@ def run_units(work: Work, executor: Executor) -> list[Receipt]:
 
 
 def _count_samples(receipt: Receipt) -> int:
-    """Rows of a unit's longest table, which is what a rate in samples per second needs."""
+    """Rows of the unit's longest table, for the rate that the progress display shows."""
     return max((file.rows or 0 for file in receipt.files), default=0)
 
 
 def _read_receipts(folder: str, units: Sequence[Unit]) -> dict[str, Receipt]:
-    """The receipts that exist, by unit key."""
+    """Read the receipts that exist, by unit key."""
     with ThreadPoolExecutor(16) as threads:
         found = threads.map(lambda unit: artifacts.read_receipt(folder, unit.key), units)
         return {receipt.key: receipt for receipt in found if receipt is not None}

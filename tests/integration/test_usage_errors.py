@@ -1,4 +1,4 @@
-"""What a user gets wrong: one line, exit code 2, nothing written and nothing touched."""
+"""Usage errors: one line, exit code 2, and nothing is written."""
 
 import subprocess
 import sys
@@ -7,16 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from d2prune.cli.main import STAGES as CLI_STAGES
 from d2prune.cli.main import main
 from d2prune.execution import InProcess
 from d2prune.runs.driver import run
-from d2prune.runs.plan import STAGES
 from tests.pools import tree
-
-
-def test_the_command_knows_every_stage():
-    assert CLI_STAGES == STAGES
 
 
 @pytest.mark.parametrize(
@@ -31,10 +25,10 @@ def test_the_command_knows_every_stage():
         ({"embed": {"model": "ViT-B-32"}}, "pretrained"),
         ({"select": {"fraction": 1.2}}, "select.fraction = 1.2"),
         ({"select": {"fracton": 0.2}}, "did you mean select.fraction?"),
-        ({"score": {"difficulty": "beauty"}}, "'beauty'"),
+        ({"score": {"difficulty": "beauty"}}, "unknown score 'beauty'"),
         ({"select": {"size": 10_000}}, "select.size is 10000 samples, but only 160 are ranked"),
         ({"select": {"min_score": 1e6}}, "select.min_score 1000000.0 keeps no sample: the highest score is"),
-        ({"select": {"fraction": 0.3, "groups": "colour"}}, "select.groups: 'colour' is no column"),
+        ({"select": {"fraction": 0.3, "groups": "colour"}}, "select.groups: unknown column 'colour'"),
         ({"graph": {"nprobe": 5, "target_recall": 0.9}}, "expected target_recall or nprobe, not both"),
     ],
 )
@@ -55,7 +49,7 @@ def test_one_line_and_exit_code_2(settings, pool, tmp_path, capsys, monkeypatch,
     assert not (tmp_path / "output").exists()
 
 
-def test_an_output_of_another_run_is_refused_before_any_work(configure, settings, tmp_path, capsys):
+def test_output_of_another_run_is_refused_before_any_work(configure, settings, tmp_path, capsys):
     run(configure(), InProcess())
     before = tree(tmp_path)
     config_file = Path(tmp_path, "..", f"{tmp_path.name}.yaml")
@@ -67,7 +61,7 @@ def test_an_output_of_another_run_is_refused_before_any_work(configure, settings
     assert tree(tmp_path) == before
 
 
-def test_the_installed_command_works_from_anywhere(tmp_path):
+def test_installed_command_runs_in_any_folder(tmp_path):
     result = subprocess.run(
         [Path(sys.executable).parent / "d2prune", "run", "--config", "none.yaml"],
         cwd=tmp_path,
@@ -77,5 +71,5 @@ def test_the_installed_command_works_from_anywhere(tmp_path):
     assert result.returncode == 2
     assert (
         result.stderr
-        == "d2prune: none.yaml: the configuration cannot be read: [Errno 2] No such file or directory: 'none.yaml'\n"
+        == "d2prune: none.yaml: cannot be read: [Errno 2] No such file or directory: 'none.yaml'\n"
     )

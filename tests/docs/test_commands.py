@@ -1,10 +1,9 @@
-"""Every command of README and docs does what the page says, typed in the page's order.
+"""Every command in README and docs works, run in the order of its page.
 
-A page is followed as a reader would: its configurations are written to the files its commands name,
-and its commands run on a part of the bundled pool, in buckets of a real S3 server. What stands for
-a reader's own things (a folder, a range of tars, a model to be downloaded) is replaced by what is
-here, and nothing else is. Runs go without Ray, which never changes a result; `make demo` and what
-tests/jobs submits have it.
+A page is followed as a reader would: its configurations are written to the files that its commands
+name, and its commands run on a part of the bundled pool, in buckets of a real S3 server. Only
+placeholders (a folder, a range of tars, a model to download) are replaced by what the test has.
+Runs do without Ray, which never changes a result; `make demo` and tests/jobs use it.
 """
 
 import argparse
@@ -26,36 +25,37 @@ import yaml
 
 from d2prune import store
 from d2prune.bundled import POOL_DIR
-from d2prune.cli import main
+from d2prune.cli.main import main
+from d2prune.cli.parser import build_parser
 from d2prune.config.model import RunConfig
 from d2prune.demo import s3_server
 from d2prune.explore.server import Server
-from tests.doc_commands import PAGES, ROOT, Step, commands, steps
-from tests.jobs.head import clean_copy, free_ports
+from tests.docs.commands import PAGES, ROOT, Step, commands, steps
+from tests.jobs.cluster import clean_copy, free_ports
 from tests.s3 import moto_server
 from tests.tables import make_rows, write_datacomp
 
-NOT_HERE = {
+NOT_RUN = {
     r"git clone ": "the address is the reader's to fill in",
-    r"(pip|npm) install |.*apt-get download ": "downloads, gigabytes of them",
-    r"make (check|docs|test)$": "lints, installs, and tests: CI's own steps",
-    r"ray ": "needs a cluster: tests/jobs submits the README's line to one of its own",
+    r"(pip|npm) install |.*apt-get download ": "downloads gigabytes",
+    r"make (check|docs|test)$": "steps of CI",
+    r"ray ": "needs a cluster: tests/jobs submits README's command to one",
     r".* ray\.num_gpus=": "needs GPUs",
     r"ssh ": "needs a second machine",
-    r"python -m benchmarks\.(?!selection_plot )": "minutes to hours; the options are parsed",
+    r"python -m benchmarks\.(?!selection_plot )": "takes minutes to hours; the options are parsed",
 }
-# Tars and the samples taken from each; UID, which the pages show, is in the second.
+# Tars and the samples taken from each. UID, which the pages show, is in the second.
 SHARDS = {"00000000.tar": range(60), "00000001.tar": range(300, 360)}
 UID = "bcc582b3"
 
 
-def why_not(command: str) -> str | None:
-    """Why a command is not run; None where it is."""
-    return next((reason for pattern, reason in NOT_HERE.items() if re.match(pattern, command)), None)
+def reason_not_to_run(command: str) -> str | None:
+    """Why a command is not run; None if it is run."""
+    return next((reason for pattern, reason in NOT_RUN.items() if re.match(pattern, command)), None)
 
 
 class Reader:
-    """Follows pages; what one run left in `work_dir` serves the next page."""
+    """Follows pages; later pages use what earlier runs left in `work_dir`."""
 
     def __init__(self, folder: Path, project: Path) -> None:
         self.folder, self.project, self.json = folder, project, ""
@@ -63,24 +63,24 @@ class Reader:
         self.done: set[str] = set()
 
     def follow(self, page: Path) -> list[Step]:
-        """Do all of a page; returns what was run."""
+        """Do everything on a page; returns the commands that were run."""
         self.configs, ran = {"run.yaml": README_CONFIG}, []
         if "run-1" not in self.done:
-            # What the other pages look at is the README's run, whichever page is asked for.
+            # The other pages look at README's run.
             self.done.add("run-1")
-            self._ours(README_RUN, shlex.split(README_RUN.text)[1:])
+            self._run_d2prune(README_RUN, shlex.split(README_RUN.text)[1:])
         for step in steps(page):
             if step.kind == "yaml":
                 self._configure(step.text)
             elif step.kind == "json":
                 self.json = step.text
-            elif why_not(step.text) is None:
+            elif reason_not_to_run(step.text) is None:
                 self._run(step)
                 ran.append(step)
         return ran
 
     def _configure(self, text: str) -> None:
-        """A block that says which file it is becomes that file; one with no input changes run.yaml."""
+        """A block that names a file is written to it; a block without an input changes run.yaml."""
         values = yaml.safe_load(text)
         if not isinstance(values, dict) or not values.keys() & RunConfig.model_fields.keys():
             return
@@ -89,8 +89,8 @@ class Reader:
         elif "input" not in values:
             self.configs["run.yaml"] = yaml.safe_dump(yaml.safe_load(self.configs["run.yaml"]) | values)
 
-    def _here(self, text: str) -> str:
-        """What stands for a reader's own, as it is on this machine."""
+    def _fill_placeholders(self, text: str) -> str:
+        """Replace placeholders with what exists on this machine."""
         text = re.sub(r"\{00000000\.\.\d+\}", "{00000000..00000001}", text)
         text = text.replace("/data/", f"{self.folder}/data/").replace("[--full]", "--full")
         for word, value in {
@@ -105,9 +105,9 @@ class Reader:
         return text
 
     def _run(self, step: Step) -> None:
-        words = shlex.split(self._here(step.text))
+        words = shlex.split(self._fill_placeholders(step.text))
         if words[0] == "d2prune" and words[1] != "demo":
-            self._ours(step, words[1:])
+            self._run_d2prune(step, words[1:])
         elif words in (["make", "demo"], ["d2prune", "demo"]):
             self._demo()
         elif words[0] in ("make", "python"):
@@ -121,39 +121,37 @@ class Reader:
         elif words[:2] == ["aws", "s3api"]:
             self._aws(words[2:])
         else:
-            raise AssertionError(
-                f"{step}: runs in no way that is known here, and NOT_HERE has no reason for it"
-            )
+            raise AssertionError(f"{step}: unknown program, and NOT_RUN gives no reason to skip it")
 
-    def _ours(self, step: Step, words: list[str]) -> None:
+    def _run_d2prune(self, step: Step, words: list[str]) -> None:
         if "--config" in words:
-            # A plan by published rates asks nothing of the model but its name.
-            as_it_is = words[0] == "plan" and "--calibrate" not in words
-            self._write_config(words[words.index("--config") + 1], as_it_is)
+            # A plan with published rates needs the name of the model only.
+            keep_model = words[0] == "plan" and "--calibrate" not in words
+            self._write_config(words[words.index("--config") + 1], keep_model)
         if words[0] in ("run", "sweep") and "--no-ray" not in words:
             words = [*words, "--no-ray"]
         if "--workers" in words:
             words[words.index("--workers") + 1] = "1"
         if "--port" in words:
             words[words.index("--port") + 1] = str(free_ports(1)[0])
-        assert main.main(words) == 0, step
+        assert main(words) == 0, step
 
-    def _write_config(self, name: str, as_it_is: bool) -> None:
-        values = yaml.safe_load(self._here(self.configs[name]))
-        if "model" in values.get("embed", {}) and not as_it_is:
+    def _write_config(self, name: str, keep_model: bool) -> None:
+        values = yaml.safe_load(self._fill_placeholders(self.configs[name]))
+        if "model" in values.get("embed", {}) and not keep_model:
             values["embed"] = {"model": "demo"}
         (self.folder / name).write_text(yaml.safe_dump(values))
 
     def _demo(self) -> None:
-        """On the pool that is here, or it would take half of the time that all pages have."""
+        """Run the demo once, on a part of the pool."""
         if "demo" in self.done:
             return
         self.done.add("demo")
         recipe = re.search(r"^demo: install.*\n\t(.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
         assert recipe and recipe[1] == "$(BIN)/d2prune demo"
         script = (
-            "import sys, pathlib; from d2prune.bundled import tour; from d2prune.cli.main import main\n"
-            f"tour.POOL_DIR = pathlib.Path({str(self.folder / 'data/pool')!r}); sys.exit(main(['demo']))"
+            "import sys, pathlib; from d2prune.demo import demo; from d2prune.cli.main import main\n"
+            f"demo.POOL_DIR = pathlib.Path({str(self.folder / 'data/pool')!r}); sys.exit(main(['demo']))"
         )
         done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=240)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -164,7 +162,7 @@ class Reader:
 
     def _in_the_project(self, step: Step, words: list[str]) -> None:
         if words[0] == "make":
-            # All but the installation.
+            # Without the installation.
             words += ["-o", "install", f"BIN={Path(sys.executable).parent}"]
         words[0] = sys.executable if words[0] == "python" else words[0]
         before = {path: path.read_bytes() for path in self.project.rglob("docs/**/*") if path.is_file()}
@@ -173,15 +171,16 @@ class Reader:
             cwd=self.project,
             capture_output=True,
             text=True,
-            env=os.environ | {"PYTHONPATH": str(self.project)},
+            env=os.environ
+            | {"PYTHONPATH": os.pathsep.join([str(self.project / "pipeline"), str(self.project)])},
         )
         assert done.returncode == 0, f"{step}: {done.stderr}"
         assert {path: path.read_bytes() for path in before} == before, (
-            f"{step}: what it writes is not what is there"
+            f"{step}: it changed files that are checked in"
         )
 
     def _aws(self, words: list[str]) -> None:
-        """The request that the command line of AWS makes, which is not here, made by the library below it."""
+        """Make the request that the AWS command line would make, with the library it uses."""
         from botocore import xform_name
         from botocore.session import get_session
 
@@ -237,8 +236,8 @@ def reader(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def _explorers_that_end(monkeypatch):
-    """`d2prune explore` answers its page and the run, over HTTP, and ends as by Ctrl-C."""
+def _explorers_end(monkeypatch):
+    """`d2prune explore` serves its page and the run over HTTP, then ends as if by Ctrl-C."""
     forever = Server.serve_forever
 
     def serve(server: Server) -> None:
@@ -257,33 +256,37 @@ def _explorers_that_end(monkeypatch):
 
 
 WITH_COMMANDS = [
-    page for page in PAGES if any(step.kind == "command" and not why_not(step.text) for step in steps(page))
+    page
+    for page in PAGES
+    if any(step.kind == "command" and not reason_not_to_run(step.text) for step in steps(page))
 ]
 
 
 @pytest.mark.parametrize("page", WITH_COMMANDS, ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_a_page_is_followed(reader, page):
+def test_commands_of_a_page_work(reader, page):
     assert reader.follow(page)
 
 
-@pytest.mark.parametrize("pattern", NOT_HERE)
-def test_every_reason_not_to_run_is_needed(pattern):
+@pytest.mark.parametrize("pattern", NOT_RUN)
+def test_every_reason_not_to_run_is_used(pattern):
     assert any(re.match(pattern, step.text) for step in commands())
 
 
-def test_what_is_submitted_is_the_same_on_every_page():
-    """tests/jobs takes the README's."""
+def test_every_page_submits_the_same_job():
+    """tests/jobs submits the one in README."""
     assert len({step.text for step in commands() if step.text.startswith("ray job submit ")}) == 1
 
 
 @pytest.mark.parametrize(
-    "step", [step for step in commands() if why_not(step.text)], ids=lambda step: f"{step.page}:{step.line}"
+    "step",
+    [step for step in commands() if reason_not_to_run(step.text)],
+    ids=lambda step: f"{step.page}:{step.line}",
 )
-def test_what_is_not_run_can_be_read(step, monkeypatch):
-    """Options and keys exist, as far as they are ours."""
+def test_commands_that_are_not_run_can_be_parsed(step, monkeypatch):
+    """Their options and keys exist."""
     words = shlex.split(step.text)
     if words[0] == "d2prune":
-        parsed = main._parser().parse_args(words[1:])
+        parsed = build_parser().parse_args(words[1:])
         changes = {name: value for name, value in (change.split("=") for change in parsed.set)}
         for name in changes:
             section, key = name.split(".")
@@ -292,6 +295,8 @@ def test_what_is_not_run_can_be_read(step, monkeypatch):
         assert re.search(rf"^{words[1]}: .*## ", (ROOT / "Makefile").read_text(), re.MULTILINE)
     elif words[:2] == ["python", "-m"]:
         module = importlib.import_module(words[2])
+        if hasattr(module, "__path__"):
+            module = importlib.import_module(f"{words[2]}.__main__")
         parse, read = argparse.ArgumentParser.parse_args, []
 
         def parse_only(parser, arguments=None, namespace=None):

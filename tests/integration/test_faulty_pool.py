@@ -1,4 +1,4 @@
-"""A pool with every fault, through the whole pipeline: books balance, reasons are right, good samples come out."""
+"""A pool with every kind of fault: sample counts balance, and every good sample comes out."""
 
 import tarfile
 from collections import Counter
@@ -24,7 +24,7 @@ LONG = "folder/" + "long" * 40
 def faulty_pool(tmp_path):
     folder = write_pool(tmp_path / "pool", shards=2, samples=20)
     write_tar(folder / "00000002.tar", FAULTY)
-    # The same keys as the shard before, and one that no ustar header can hold.
+    # The same keys as in the previous shard, and one too long for a ustar header.
     image = encoded(picture(7), "JPEG")
     write_tar(folder / "00000003.tar", [*FAULTY[:2], (f"{LONG}.jpg", image), (f"{LONG}.txt", b"long")])
     whole = (folder / "00000001.tar").read_bytes()
@@ -33,7 +33,7 @@ def faulty_pool(tmp_path):
     return folder
 
 
-def test_every_fault_is_booked_and_every_good_sample_comes_out(configure, faulty_pool):
+def test_every_fault_is_counted_and_every_good_sample_comes_out(configure, faulty_pool):
     config = configure(
         input=str(faulty_pool), select__fraction=1.0, embed__max_pixels=50_000, embed__max_reject_rate=0.5
     )
@@ -41,7 +41,7 @@ def test_every_fault_is_booked_and_every_good_sample_comes_out(configure, faulty
     counters = result.manifests["embed"].counters
     assert counters["read"] == counters["embedded"] + counters["rejected"]
     expected = Counter(REASONS.values()) + Counter([reasons.TAR_TRUNCATED, reasons.TAR_EMPTY])
-    # The heavy file of the list is under the default byte limit: here it is a JPEG that is none.
+    # With the default byte limit, the oversized file is rejected as an invalid JPEG instead.
     expected[reasons.IMAGE_TOO_LARGE] -= 1
     found = Counter(
         {name.removeprefix("rejected."): n for name, n in counters.items() if name.startswith("rejected.")}
@@ -64,7 +64,7 @@ def test_every_fault_is_booked_and_every_good_sample_comes_out(configure, faulty
     assert ("00000003", LONG) in source and ("00000003", EMBEDDED[0]) in source
 
 
-def test_payloads_come_out_byte_for_byte(configure, faulty_pool):
+def test_payloads_are_copied_byte_for_byte(configure, faulty_pool):
     config = configure(input=str(faulty_pool), select__fraction=1.0, embed__max_reject_rate=0.5)
     result = run(config, InProcess())
     before: Counter[bytes] = Counter()
@@ -76,14 +76,14 @@ def test_payloads_come_out_byte_for_byte(configure, faulty_pool):
     samples = list(webdataset.WebDataset(tars, shardshuffle=False, empty_check=False))
     assert len(samples) == len({sample["__key__"] + sample["__url__"] for sample in samples})
     payloads = [value for sample in samples for name, value in sample.items() if not name.startswith("__")]
-    # The one change: a caption that is not UTF-8 would stop a trainer.
+    # The one change: a caption that is not UTF-8 would stop a trainer, so it is repaired.
     assert [payload for payload in payloads if payload not in before] == [
         b"caf\xe9".decode(errors="replace").encode()
     ]
     assert result.manifests["write"].counters["caption_repaired"] == 1
 
 
-def test_too_many_rejects_fail_the_run_and_name_the_reasons(configure, faulty_pool, tmp_path):
+def test_too_many_rejects_fail_the_run_with_their_reasons(configure, faulty_pool, tmp_path):
     with pytest.raises(UserError, match=r"rejected \(.*caption-missing.*embed\.max_reject_rate is 5\.0%"):
         run(configure(input=str(faulty_pool), embed__max_reject_rate=0.05), InProcess())
     assert not (tmp_path / "output").exists()

@@ -1,4 +1,4 @@
-"""Whole pieces of work on S3 while every seventh request fails, stalls or is cut short: the bytes of a quiet day."""
+"""Every seventh request to S3 fails, stalls or is cut short, and the output has the same bytes."""
 
 import shutil
 from pathlib import Path
@@ -20,7 +20,7 @@ from tests.pools import tree
 
 @pytest.fixture
 def served(tmp_path, pool, monkeypatch):
-    """The pool on S3, small parts and blocks so that there are many requests."""
+    """The pool on S3, with small parts and blocks so that there are many requests."""
     monkeypatch.setattr(s3, "PART", 2**15)
     monkeypatch.setattr(read_ahead, "BLOCK", 2**15)
     monkeypatch.setattr(retries, "_PAUSE_S", 0.02)
@@ -33,7 +33,7 @@ def served(tmp_path, pool, monkeypatch):
     s3fs.S3FileSystem.clear_instance_cache()
 
 
-def under_fire(server, monkeypatch, work):
+def run_with_faults(server, monkeypatch, work):
     with FaultProxy(server.endpoint) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
         work()
@@ -42,7 +42,7 @@ def under_fire(server, monkeypatch, work):
     return proxy
 
 
-def test_a_run_and_a_reshard_under_fire(served, settings, tmp_path, monkeypatch):
+def test_run_and_reshard_write_the_same_bytes_despite_faults(served, settings, tmp_path, monkeypatch):
     server, bucket = served
     config = RunConfig.parse(
         settings | {"input": f"{bucket}/pool", "work_dir": f"{bucket}/work", "output": f"{bucket}/out"},
@@ -50,10 +50,10 @@ def test_a_run_and_a_reshard_under_fire(served, settings, tmp_path, monkeypatch)
     )
     root = server.folder / "bucket"
 
-    def filtered():
+    def run_filter():
         run(config, InProcess(), "write")
 
-    def resharded():
+    def run_reshard():
         reshard.reshard(
             f"{bucket}/pool",
             f"{bucket}/out/subset.npy",
@@ -62,12 +62,12 @@ def test_a_run_and_a_reshard_under_fire(served, settings, tmp_path, monkeypatch)
             f"{bucket}/index",
         )
 
-    for work, made in ((filtered, ("work", "out")), (resharded, ("index", "re"))):
+    for work, folders in ((run_filter, ("work", "out")), (run_reshard, ("index", "re"))):
         work()
-        quiet = {name: tree(root / name) for name in made}
-        for name in made:
-            # Through the server, which remembers listings.
+        expected = {name: tree(root / name) for name in folders}
+        for name in folders:
+            # Through the server, which caches listings.
             store.delete([file.url for file in store.list_files(f"{bucket}/{name}")])
-        under_fire(server, monkeypatch, work)
-        assert {name: tree(root / name) for name in made} == quiet
-        assert folder.verify(f"{bucket}/{made[1]}", full=True) == []
+        run_with_faults(server, monkeypatch, work)
+        assert {name: tree(root / name) for name in folders} == expected
+        assert folder.verify(f"{bucket}/{folders[1]}", full=True) == []

@@ -1,4 +1,4 @@
-"""What the docs say exists does."""
+"""Links lead somewhere, configurations are valid, and generated pages are up to date."""
 
 import re
 import runpy
@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from d2prune.config.model import RunConfig
-from tests.doc_commands import PAGES, ROOT
+from tests.docs.commands import PAGES, ROOT
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
@@ -19,22 +19,22 @@ def test_links_lead_somewhere(page):
             assert (page.parent / target).exists(), target
 
 
-def test_the_configuration_page_is_what_the_model_says():
+def test_configuration_page_is_up_to_date():
     script = runpy.run_path(str(ROOT / "docs" / "make_configuration.py"))
     assert (ROOT / "docs" / "configuration.md").read_text() == script["page"]()
 
 
-def test_the_readme_configuration_is_valid():
+def test_readme_configuration_is_valid():
     block = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[0]
     RunConfig.parse(yaml.safe_load(block), "README.md")
 
 
-def test_the_command_line_page_is_what_the_parser_says():
+def test_command_line_page_is_up_to_date():
     script = runpy.run_path(str(ROOT / "docs" / "make_cli.py"))
     assert (ROOT / "docs" / "reference" / "cli.md").read_text() == script["page"]()
 
 
-def test_the_figures_are_what_the_kernel_computes(monkeypatch):
+def test_figures_are_up_to_date(monkeypatch):
     script = runpy.run_path(str(ROOT / "docs" / "make_figures.py"))
     drawn = {}
     monkeypatch.setattr(Path, "write_text", lambda path, text, **_: drawn.update({path.name: text}))
@@ -60,15 +60,15 @@ def test_every_page_is_in_the_navigation():
     ],
 )
 def test_configurations_are_valid(page, block):
-    """A block may leave out what is needed elsewhere; what it has is right."""
+    """A block may leave out required keys; those it has are valid."""
     values = yaml.safe_load(block)
-    needed = {"input": "x", "work_dir": "y", "output": "z", "select": {"fraction": 0.3}}
+    required = {"input": "x", "work_dir": "y", "output": "z", "select": {"fraction": 0.3}}
     embed = values.get("embed", {})
-    merged = {**needed, **values, "embed": embed if "models" in embed else {"model": "demo", **embed}}
+    merged = {**required, **values, "embed": embed if "models" in embed else {"model": "demo", **embed}}
     RunConfig.parse(merged, page)
 
 
-def test_the_library_page_runs():
+def test_library_page_runs():
     names: dict[str, object] = {}
     for block in re.findall(r"```python\n(.*?)```", (ROOT / "docs/howto/library.md").read_text(), re.DOTALL):
         exec(block, names)
@@ -78,7 +78,7 @@ def test_the_library_page_runs():
     )
 
 
-def test_the_readmes_library_example_runs():
+def test_readme_library_example_runs():
     rng = np.random.default_rng(0)
     names: dict[str, object] = {
         "embeddings": rng.normal(size=(200, 16)).astype(np.float32),

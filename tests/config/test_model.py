@@ -1,3 +1,5 @@
+"""The configuration model: defaults, overrides, and errors in one line."""
+
 import pytest
 import yaml
 
@@ -23,7 +25,7 @@ def write(tmp_path):
     return _write
 
 
-def test_defaults_and_overrides(write):
+def test_overrides_replace_defaults(write):
     config = RunConfig.load(
         write(MINIMAL), ["select.fraction=0.5", "graph.n_neighbors=7", "graph.target_recall=null"]
     )
@@ -37,48 +39,48 @@ def test_defaults_and_overrides(write):
     [
         ("select.fracton=0.3", "unknown key select.fracton; did you mean select.fraction?"),
         ("grahp.n_neighbors=3", "unknown key grahp; did you mean graph?"),
-        ("graph.zzzz=3", "unknown key graph.zzzz; known here: features, n_neighbors"),
+        ("graph.zzzz=3", "unknown key graph.zzzz; expected one of features, n_neighbors"),
         ("select.fraction=0", "select.fraction = 0: input should be greater than 0"),
         ("select.fraction=1.5", "select.fraction = 1.5: input should be less than or equal to 1"),
         ("select.fraction=.nan", "select.fraction = nan"),
-        ("select.size=10", "select: expected exactly one of fraction, size, min_score; got fraction, size"),
+        ("select.size=10", "select: expected exactly one of fraction, size, min_score; found fraction, size"),
         (
             "graph.features=colour",
             "graph.features = 'colour': input should be 'image', 'text' or 'image+text'",
         ),
         ("graph={nprobe: 3, target_recall: 0.9}", "graph: expected target_recall or nprobe, not both"),
-        ("embed.fields={uid: text}", "embed.fields: expected names that no column has yet; uid"),
+        ("embed.fields={uid: text}", "embed.fields: expected names of new columns; uid already exists"),
         ("embed.fields={lang: word}", "embed.fields.lang = 'word': input should be 'number' or 'text'"),
         ("fraction", "--set fraction: expected KEY=VALUE"),
         (
             "embed={models: demo}",
             "embed.models = 'demo': expected a list such as [ViT-B-32/openai, ViT-L-14/openai]",
         ),
-        ("embed.batch_size=0", "embed.batch_size = 0: expected a whole number from 1 on, or auto"),
-        ("embed={model: demo, batch_size: auto, compile: true}", "embed: expected a number as batch_size"),
-        ("ray.num_gpus=1.5", "ray.num_gpus = 1.5: expected a share of one GPU, or a whole number"),
+        ("embed.batch_size=0", "embed.batch_size = 0: expected a positive whole number, or auto"),
+        ("embed={model: demo, batch_size: auto, compile: true}", "embed: expected batch_size to be a number"),
+        ("ray.num_gpus=1.5", "ray.num_gpus = 1.5: expected a fraction of one GPU, or a whole number"),
         (
             "embed.decode=remote",
-            "embed.decode = remote is for workers with a GPU; expected ray.num_gpus above 0",
+            "embed.decode = remote applies to workers with a GPU; expected ray.num_gpus above 0",
         ),
         ("columns.image=x", "unknown key columns.image; did you mean columns.image_emb?"),
         ("input.x=1", "--set input.x=1: input is not a section"),
     ],
 )
-def test_a_mistake_is_one_line_that_names_it(write, override, message):
+def test_error_is_one_line_with_the_key_and_the_value(write, override, message):
     with pytest.raises(UserError) as caught:
         RunConfig.load(write(MINIMAL), [override])
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_missing_keys_and_unreadable_files(write, tmp_path):
-    with pytest.raises(UserError, match=r"run\.yaml: output is missing; expected such as output: s3"):
+def test_missing_keys_and_unreadable_files_are_reported(write, tmp_path):
+    with pytest.raises(UserError, match=r"run\.yaml: output is missing; expected, for example, output: s3"):
         RunConfig.load(write({"input": "x", "work_dir": "w", "select": {"fraction": 0.1}}))
     with pytest.raises(UserError, match="cannot be read"):
         RunConfig.load(tmp_path / "none.yaml")
     (tmp_path / "run.yaml").write_text("a: [")
-    with pytest.raises(UserError, match="not YAML"):
+    with pytest.raises(UserError, match="invalid YAML"):
         RunConfig.load(tmp_path / "run.yaml")
     (tmp_path / "run.yaml").write_text("- a")
     with pytest.raises(UserError, match="expected keys"):

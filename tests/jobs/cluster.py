@@ -1,4 +1,4 @@
-"""A Ray head with its job server, in a process of its own on loopback, and a clean copy of this project to submit."""
+"""A Ray cluster with a job server on loopback, and a clean copy of the repository to submit."""
 
 import contextlib
 import os
@@ -11,23 +11,21 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.doc_commands import ROOT, commands
+from tests.docs.commands import ROOT, commands
 
 HEAD = """
 import sys, time
 from ray.cluster_utils import Cluster
 from ray.job_submission import JobSubmissionClient
-ports, cpus = [int(port) for port in sys.argv[1:3]], [float(count) for count in sys.argv[3:]]
-cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": cpus[0], "include_dashboard": True,
-    "dashboard_host": "127.0.0.1", "dashboard_port": ports[0], "dashboard_agent_listen_port": ports[1]})
-for count in cpus[1:]:
-    cluster.add_node(num_cpus=count)
-url = f"http://127.0.0.1:{ports[0]}"
+port, agent_port, cpus = map(int, sys.argv[1:])
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": cpus, "include_dashboard": True,
+    "dashboard_host": "127.0.0.1", "dashboard_port": port, "dashboard_agent_listen_port": agent_port})
+url = f"http://127.0.0.1:{port}"
 for attempt in range(60):
     try:
         JobSubmissionClient(url).submit_job(entrypoint="true")
         break
-    except Exception:  # The server, or the agent that starts jobs, is not there yet.
+    except Exception:  # The server, or the agent that starts jobs, is not up yet.
         if attempt == 59:
             raise
         time.sleep(0.5)
@@ -36,21 +34,40 @@ sys.stdin.read()
 cluster.shutdown()
 """
 
+# Every Python process of the cluster imports this before anything else. Ray unpacks what a job
+# uploads below `runtime_resources`; a `d2prune` installed in any other way cannot be imported.
+WITHOUT_D2PRUNE = """
+import sys
+from importlib.machinery import PathFinder
+
+class OnlyUploaded:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name != "d2prune":
+            return None
+        spec = PathFinder.find_spec(name, [entry for entry in sys.path if "runtime_resources" in entry])
+        if spec is None:
+            raise ModuleNotFoundError("d2prune is not installed on this cluster", name=name)
+        return spec
+
+sys.meta_path.insert(0, OnlyUploaded)
+"""
+
 
 def environment() -> dict[str, str]:
-    """Nothing but loopback, and no token for it in the home folder; `python` is the one that runs the tests."""
+    """Loopback only, no token from the home folder, and `python` is the one that runs the tests."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    more = {
+    changes = {
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_AUTH_MODE": "disabled",
         "PATH": path,
     }
-    return {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"} | more
+    return {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"} | changes
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of this machine that nobody listens at, as of now."""
+    """Ports of this machine that are free now."""
     probes = [socket.socket() for _ in range(count)]
     for probe in probes:
         probe.bind(("127.0.0.1", 0))
@@ -61,27 +78,34 @@ def free_ports(count: int) -> list[int]:
 
 
 @contextlib.contextmanager
-def ray_head(*cpus: int) -> Iterator[str]:
-    """The URL of the job server of a cluster, a node for each number of cores; it ends with its standard input."""
-    words = [str(number) for number in [*free_ports(2), *cpus]]
+def cluster_without_d2prune(cpus: int, folder: Path) -> Iterator[str]:
+    """Start a cluster of one node without d2prune; yields the URL of its job server.
+
+    Args:
+        cpus: cores of the node. Several nodes on one machine would share the folder that Ray
+            unpacks jobs to.
+        folder: an empty folder for the module that hides d2prune.
+    """
+    (folder / "sitecustomize.py").write_text(WITHOUT_D2PRUNE)
+    arguments = [str(number) for number in [*free_ports(2), cpus]]
     head = subprocess.Popen(
-        [sys.executable, "-c", HEAD, *words],
+        [sys.executable, "-c", HEAD, *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env=environment(),
+        env=environment() | {"PYTHONPATH": str(folder)},
     )
     try:
         assert head.stdout is not None
         url = head.stdout.readline().strip()
-        assert url, "the head did not come up"
+        assert url, "the head did not start"
         yield url
     finally:
         head.communicate(timeout=60)
 
 
 def clean_copy(target: Path) -> Path:
-    """What a fresh clone of the working tree holds."""
+    """Copy the files that a fresh clone of the working tree would hold."""
     names = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -97,7 +121,7 @@ def clean_copy(target: Path) -> Path:
 
 
 def submit(server: str, folder: Path, *entrypoint: str, name: str | None = None) -> subprocess.Popen[str]:
-    """The README's `ray job submit`, typed in a folder; with another entrypoint or a name, where one is given."""
+    """Run README's `ray job submit` in a folder, if given with another entrypoint or a submission id."""
     (line,) = {step.text for step in commands() if step.text.startswith("ray job submit ")}
     words = shlex.split(line)
     options = words[: words.index("--")] + ([] if name is None else ["--submission-id", name])
@@ -112,7 +136,7 @@ def submit(server: str, folder: Path, *entrypoint: str, name: str | None = None)
 
 
 def stop(server: str, name: str) -> str:
-    """`ray job stop`, and what it says."""
+    """Run `ray job stop`; returns its output."""
     command = ["ray", "job", "stop", "--address", server, name]
     done = subprocess.run(
         command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -123,9 +147,9 @@ def stop(server: str, name: str) -> str:
 def wait_for_files(
     folder: Path, pattern: str, process: subprocess.Popen[str], limit_s: float = 200.0
 ) -> list[Path]:
-    """The files, as soon as there is one; fails where the process ends before."""
-    until = time.monotonic() + limit_s
+    """Wait until a file matches; fails if the process ends first."""
+    deadline = time.monotonic() + limit_s
     while not (found := list(folder.glob(pattern))):
-        assert process.poll() is None and time.monotonic() < until, process.communicate(timeout=10)[0]
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate(timeout=10)[0]
         time.sleep(0.05)
     return found

@@ -1,6 +1,6 @@
-"""The mistakes that users are likeliest to make, each with the exact line it gets: what is wrong, and what to do.
+"""The exact message of every common usage error.
 
-Those that need a model or a run are in test_mistakes.py.
+Errors that need a model or a run are in test_usage_errors.py.
 """
 
 import pytest
@@ -14,8 +14,8 @@ from tests.pools import tree, write_pool
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """Folders to be wrong about."""
-    folder = tmp_path_factory.mktemp("tour")
+    """Folders and files that the messages name."""
+    folder = tmp_path_factory.mktemp("errors")
     write_pool(folder / "pool", 2, 2)
     (folder / "pictures").mkdir()
     (folder / "pictures" / "a.jpg").write_bytes(b"x")
@@ -47,40 +47,40 @@ CONFIGURED = [
     ({"select": {"fracton": 0.3}}, "{yaml}: unknown key select.fracton; did you mean select.fraction?"),
     (
         {"input": None},
-        "{yaml}: input is missing; expected such as input: s3://pool/{{00000000..00000012}}.tar",
+        "{yaml}: input is missing; expected, for example, input: s3://pool/{{00000000..00000012}}.tar",
     ),
-    ({"select": None}, "{yaml}: select is missing; expected such as select: {{fraction: 0.3}}"),
+    ({"select": None}, "{yaml}: select is missing; expected, for example, select: {{fraction: 0.3}}"),
     (
         {"embed": {}},
-        "embed.model is missing: {place}/pool/00000000.tar is a tar, whose pictures need a model; "
-        "`d2prune models` lists them, and embed.model=demo is there to try",
+        "embed.model is missing: {place}/pool/00000000.tar is a tar, and its images need a model; "
+        "`d2prune models` lists the names, and embed.model=demo is bundled to try things out",
     ),
     (
         {"select": {"fraction": 30}},
-        "{yaml}: select.fraction = 30: input should be less than or equal to 1; 0.3 means 30 %",
+        "{yaml}: select.fraction = 30: input should be less than or equal to 1; 0.3 means 30%",
     ),
     (
         {"select": {"fraction": "30%"}},
         "{yaml}: select.fraction = '30%': input should be a valid number, unable to parse string as a number; "
-        "0.3 means 30 %",
+        "0.3 means 30%",
     ),
     (
         {"select": {"fraction": 0.3, "size": 5}},
-        "{yaml}: select: expected exactly one of fraction, size, min_score; got fraction, size",
+        "{yaml}: select: expected exactly one of fraction, size, min_score; found fraction, size",
     ),
     (
         {"graph": {"n_neighbors": 0}},
         "{yaml}: graph.n_neighbors = 0: input should be greater than or equal to 1",
     ),
-    # Both are found before anything is embedded, not after.
+    # Both are reported before anything is embedded.
     (
         {"score": {"difficulty": "aesthetic"}},
-        "{yaml}: configuration: score.difficulty: no score is called 'aesthetic'; known: clip_score, width, height, "
-        "and numbers of embed.fields, as in embed: {{fields: {{aesthetic: number}}}}",
+        "{yaml}: configuration: score.difficulty: unknown score 'aesthetic'; expected one of clip_score, width, "
+        "height, or a number of embed.fields, as in embed: {{fields: {{aesthetic: number}}}}",
     ),
     (
         {"select": {"fraction": 0.3, "groups": "language"}},
-        "{yaml}: configuration: select.groups: 'language' is no column; expected shard or a text of "
+        "{yaml}: configuration: select.groups: unknown column 'language'; expected shard, or a text of "
         "embed.fields, as in embed: {{fields: {{language: text}}}}",
     ),
     (
@@ -90,8 +90,7 @@ CONFIGURED = [
     ({"input": "s3://"}, "{yaml}: input = 's3://': expected a bucket after //, as in s3://bucket/folder"),
     (
         {"output": "{place}/work/"},
-        "{yaml}: configuration: output and work_dir are both {place}/work/; expected a folder of its own for the "
-        "output",
+        "{yaml}: configuration: output and work_dir are both {place}/work/; expected two different folders",
     ),
     ({"input": "{place}/nothing"}, "input {place}/nothing: does not exist"),
     (
@@ -118,27 +117,28 @@ CONFIGURED = [
 ]
 
 
-def filled(value, place):
+def fill(value, place):
+    """Replace the placeholders in a value and everything below it."""
     if isinstance(value, str):
         return value.format(place=place, yaml=f"{place}/run.yaml")
-    return {name: filled(inner, place) for name, inner in value.items()} if isinstance(value, dict) else value
+    return {name: fill(inner, place) for name, inner in value.items()} if isinstance(value, dict) else value
 
 
 @pytest.mark.parametrize(("change", "line"), CONFIGURED, ids=lambda value: str(value)[:60])
-def test_a_wrong_configuration(place, capsys, change, line):
-    path = config(place, filled(change, place))
+def test_configuration_errors(place, capsys, change, line):
+    path = config(place, fill(change, place))
     before = tree(place)
     assert main(["run", "--config", path, "--no-ray"]) == 2
-    assert capsys.readouterr().err == f"d2prune: {filled(line, place)}\n"
+    assert capsys.readouterr().err == f"d2prune: {fill(line, place)}\n"
     assert tree(place) == before
 
 
-def test_a_tar_with_all_pictures_before_all_captions():
-    """`tar cf x.tar *.jpg *.txt`: each sample falls into two halves."""
+def test_tar_with_all_images_before_all_captions():
+    """`tar cf x.tar *.jpg *.txt` separates the image and the caption of every sample."""
     counters = {"read": 8, "rejected": 8, "rejected.image-missing": 4, "rejected.caption-missing": 4}
-    with pytest.raises(UserError) as told:
+    with pytest.raises(UserError) as raised:
         check_reject_rate(counters, 0.2)
-    assert str(told.value) == (
+    assert str(raised.value) == (
         "8 of 8 samples were rejected (100.0%; 4 image-missing, 4 caption-missing), embed.max_reject_rate is 20.0%; "
         "the files of a sample must lie side by side in the tar, as tar --sort=name packs them"
     )
@@ -147,15 +147,15 @@ def test_a_tar_with_all_pictures_before_all_captions():
 COMMANDS = [
     (
         "run --config {place}/none.yaml",
-        "{place}/none.yaml: the configuration cannot be read: [Errno 2] No such file or directory: '{place}/none.yaml'",
+        "{place}/none.yaml: cannot be read: [Errno 2] No such file or directory: '{place}/none.yaml'",
     ),
     (
         "run --config {place}/broken.yaml",
-        "{place}/broken.yaml: not YAML: line 3, column 7: expected ',' or '}}', but got ':'",
+        "{place}/broken.yaml: invalid YAML: line 3, column 7: expected ',' or '}}', but got ':'",
     ),
     (
         "run --config {place}/empty.yaml",
-        "{place}/empty.yaml: expected keys such as input, work_dir and output; got an empty file",
+        "{place}/empty.yaml: expected keys such as input, work_dir and output; found an empty file",
     ),
     (
         "run --config {yaml} --set select.fraction",
@@ -186,9 +186,9 @@ COMMANDS = [
 
 
 @pytest.mark.parametrize(("command", "line"), COMMANDS, ids=lambda value: value[:60])
-def test_a_wrong_command(place, capsys, command, line):
+def test_command_errors(place, capsys, command, line):
     config(place, {})
     before = tree(place)
-    assert main(filled(command, place).split()) == 2
-    assert capsys.readouterr().err == f"d2prune: {filled(line, place)}\n"
+    assert main(fill(command, place).split()) == 2
+    assert capsys.readouterr().err == f"d2prune: {fill(line, place)}\n"
     assert tree(place) == before

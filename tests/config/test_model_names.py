@@ -1,6 +1,8 @@
+"""Short names of models."""
+
 import pytest
 
-from d2prune.config.model_names import check, named, split
+from d2prune.config.model_names import check_names, name_models, split_model
 
 
 @pytest.mark.parametrize(
@@ -16,18 +18,18 @@ from d2prune.config.model_names import check, named, split
         ("/models/mine", ("/models/mine", None)),
     ],
 )
-def test_what_is_the_model_and_what_its_weights(text, expected):
-    assert split(text) == expected
+def test_model_and_weights_are_split(text, expected):
+    assert split_model(text) == expected
 
 
 def test_short_names_are_those_of_datacomp():
     texts = ["ViT-B-32/openai", "ViT-L-14/openai", "hf-hub:timm/ViT-B-16-SigLIP", "/models/mine/", "demo"]
-    assert list(named(texts)) == ["b32", "l14", "b16siglip", "mine", "demo"]
-    with pytest.raises(ValueError, match="ViT-B-32/a and ViT-B-32/b would both be called b32"):
-        named(["ViT-B-32/a", "ViT-B-32/b"])
+    assert list(name_models(texts)) == ["b32", "l14", "b16siglip", "mine", "demo"]
+    with pytest.raises(ValueError, match="ViT-B-32/a and ViT-B-32/b would both be named b32"):
+        name_models(["ViT-B-32/a", "ViT-B-32/b"])
 
 
 @pytest.mark.parametrize("models", [{"score": "a/b"}, {"b-32": "a/b"}, {"": "a/b"}, {"b32": ""}])
-def test_names_become_columns_and_files(models):
+def test_invalid_names_are_refused(models):
     with pytest.raises(ValueError, match="expected"):
-        check(models)
+        check_names(models)

@@ -1,7 +1,7 @@
-"""What README and docs tell a reader to type: commands and configurations, in the order of the page.
+"""Commands and configurations in README and docs, in the order of the page.
 
-A page's rule, which this module holds it to: an indented block and a fence of `sh` hold commands
-and nothing else; whatever is no command is fenced with its language.
+Pages follow one rule: an indented block or a fence of `sh` contains commands and nothing else, and
+everything else is fenced with its language.
 """
 
 import re
@@ -9,20 +9,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-# Made from the parser and compared with it.
+# Generated, and compared with their source by test_pages.py.
 _GENERATED = {"cli.md", "configuration.md"}
 _PROGRAMS = "d2prune|make|python|pip|npm|ssh|git|aws|ray"
 
 
 @dataclass(frozen=True)
 class Step:
-    """One thing to do.
+    """A command or a configuration.
 
     Attributes:
-        page: path below the project.
-        line: in it.
+        page: path in the repository.
+        line: line number in the page.
         text: the command, joined to one line, without its comment; or a configuration.
         kind: `command`, `yaml` or `json`.
     """
@@ -37,7 +37,7 @@ class Step:
 
 
 def steps(path: Path) -> list[Step]:
-    """Commands, yaml and json of a page: blocks, spans with arguments, options in the first column of a table."""
+    """Commands, yaml and json in blocks, in spans and in the first column of tables of a page."""
     if path.name in _GENERATED:
         return []
     page = path.relative_to(ROOT).as_posix()
@@ -66,7 +66,7 @@ def _steps(lines: list[str]) -> Iterator[tuple[int, str, str]]:
         elif language is not None:
             fenced.append(line)
         elif line.startswith(":::"):
-            # Options of a docstring to be shown here.
+            # Options of a mkdocstrings block.
             while at < len(lines) and lines[at].startswith("    "):
                 at += 1
         elif line.startswith("    ") and line.strip():
@@ -84,7 +84,7 @@ def _steps(lines: list[str]) -> Iterator[tuple[int, str, str]]:
 
 
 def _joined(lines: list[str]) -> Iterator[tuple[int, str]]:
-    """Lines that end with a backslash go on in the next; comments fall away."""
+    """Join lines that end with a backslash; remove comments."""
     whole, first = "", 0
     for number, line in enumerate(lines):
         text = re.sub(r"\s+#\s.*", "", line).strip()
@@ -98,6 +98,6 @@ def _joined(lines: list[str]) -> Iterator[tuple[int, str]]:
 
 
 def _is_name(text: str) -> bool:
-    """`d2prune explain` in a sentence names a command and shows none; so does one with its rest left out."""
+    """Whether a span only names a command, such as `d2prune explain`, or ends with `...`."""
     whole = text in ("d2prune models", "d2prune demo")
     return text.endswith("...") or (not whole and re.fullmatch(r"(d2prune|ray job) [a-z]+", text) is not None)

@@ -1,4 +1,4 @@
-"""What is wrong with a store, told by the command: one line, exit code 2, and never a credential."""
+"""Storage errors: one line, exit code 2, and never a credential."""
 
 import contextlib
 import errno
@@ -28,7 +28,7 @@ SECRET = "topSecret0123456789abcdef"
 
 @pytest.fixture
 def given(tmp_path):
-    """A pool of two tars and the subset file of all of it: the command's arguments but for the output."""
+    """Arguments of a reshard of two tars with all their samples, without the output."""
     made = plain_pool(2, 8)
     put_pool(tmp_path / "pool", made)
     uids = subset.encode([sample.uid for shard in made for sample in shard])
@@ -44,15 +44,15 @@ def given(tmp_path):
 
 
 @pytest.fixture
-def said(capsys):
-    """What a call of the command said of the mistake: its one line. Nothing it said holds the secret."""
+def error_line(capsys):
+    """Runs the command and returns its one-line error. No output may contain the secret."""
 
     def call(arguments, code=2):
         assert main(arguments) == code
-        heard = capsys.readouterr()
-        assert SECRET not in heard.out + heard.err
-        lines = [line for line in heard.err.splitlines() if line.startswith("d2prune: ")]
-        assert len(lines) == 1 and "Traceback" not in heard.err
+        printed = capsys.readouterr()
+        assert SECRET not in printed.out + printed.err
+        lines = [line for line in printed.err.splitlines() if line.startswith("d2prune: ")]
+        assert len(lines) == 1 and "Traceback" not in printed.err
         return lines[0]
 
     return call
@@ -70,55 +70,57 @@ def objects(folder):
     return [path for path in folder.rglob("*") if path.is_file()]
 
 
-def test_wrong_key(given, said, served, monkeypatch):
+def test_wrong_secret(given, error_line, served, monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET[::-1])
-    line = said([*given, "s3://bucket/out"])
+    line = error_line([*given, "s3://bucket/out"])
     assert line.startswith("d2prune: s3://bucket/out/") and SECRET[::-1] not in line
     assert objects(served.folder) == []
 
 
-def test_no_key(given, said, served, monkeypatch, tmp_path):
+def test_no_key(given, error_line, served, monkeypatch, tmp_path):
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
-    assert "redentials" in said([*given, "s3://bucket/out"])
+    assert "redentials" in error_line([*given, "s3://bucket/out"])
 
 
-def test_missing_bucket(given, said, served):
-    assert "s3://no-such-bucket/out" in said([*given, "s3://no-such-bucket/out"])
+def test_missing_bucket(given, error_line, served):
+    assert "s3://no-such-bucket/out" in error_line([*given, "s3://no-such-bucket/out"])
     missing = [
         argument.replace(str(served.folder.parent / "pool"), "s3://no-such-bucket/pool") for argument in given
     ]
-    assert "s3://no-such-bucket/pool: does not exist" in said([*missing, "s3://bucket/out"])
+    assert "s3://no-such-bucket/pool: does not exist" in error_line([*missing, "s3://bucket/out"])
 
 
-def test_read_only_bucket(given, said, served, monkeypatch):
+def test_read_only_bucket(given, error_line, served, monkeypatch):
     with FaultProxy(served.endpoint, every=1, kinds=("403",), only=("PUT", "POST")) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
-        line = said([*given, "s3://bucket/out"])
+        line = error_line([*given, "s3://bucket/out"])
         assert re.fullmatch(r"d2prune: s3://bucket/out/\.lease/probe-[\w.-]+: Access Denied", line)
         assert proxy.spoiled["403"] == 1
 
 
-def test_an_output_folder_that_cannot_be(given, said, tmp_path):
+def test_impossible_output_folder(given, error_line, tmp_path):
     (tmp_path / "file").write_bytes(b"in the way")
-    assert f"{tmp_path}/file/" in said([*given, str(tmp_path / "file" / "out")])
-    assert "/proc/no-such-place" in said([*given, "/proc/no-such-place"])
+    assert f"{tmp_path}/file/" in error_line([*given, str(tmp_path / "file" / "out")])
+    assert "/proc/no-such-place" in error_line([*given, "/proc/no-such-place"])
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_read_only_folder(given, said, tmp_path):
+def test_read_only_folder(given, error_line, tmp_path):
     (tmp_path / "closed").mkdir(mode=0o500)
-    assert f"{tmp_path}/closed/out/" in said([*given, str(tmp_path / "closed" / "out")])
+    assert f"{tmp_path}/closed/out/" in error_line([*given, str(tmp_path / "closed" / "out")])
 
 
-def test_disk_full(given, said, tmp_path):
-    """A limit on the size of files stands in for a full disk: the kernel refuses the same write."""
+def test_disk_full(given, error_line, tmp_path):
+    """A limit on file sizes stands in for a full disk: the kernel refuses the same write."""
+    # Compiles the kernels: their cache files must not run into the limit.
+    assert main([*given, str(tmp_path / "first")]) == 0
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
     try:
-        line = said([*given, str(tmp_path / "out")])
+        line = error_line([*given, str(tmp_path / "out")])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert "00000000.tar: cannot be written: the file exceeds the size limit" in line
@@ -134,28 +136,28 @@ def test_disk_full(given, said, tmp_path):
         (errno.EROFS, "the filesystem is read-only"),
     ],
 )
-def test_a_disk_that_takes_no_more(number, words):
+def test_disk_errors_are_named(number, words):
     with pytest.raises(UserError, match=f"^/x: cannot be written: {words}$"), faults.translated("/x"):
         raise OSError(number, os.strerror(number), "/x/.tmp")
 
 
-def test_output_of_another_run(given, said, tmp_path):
+def test_output_of_another_run(given, error_line, tmp_path):
     assert main([*given, str(tmp_path / "out")]) == 0
-    line = said([*given, str(tmp_path / "out"), "--samples-per-shard", "5"])
+    line = error_line([*given, str(tmp_path / "out"), "--samples-per-shard", "5"])
     assert line.startswith(f"d2prune: output {tmp_path}/out holds another run's data")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_bytes(b"x")
-    assert "thesis.txt and 0 more" in said([*given, str(tmp_path / "mine")])
+    assert "thesis.txt and 0 more" in error_line([*given, str(tmp_path / "mine")])
 
 
 @pytest.mark.parametrize("scheme", ["s3", "s3a", "gs"])
-def test_credentials_in_a_url_are_refused_unseen(given, said, scheme):
-    line = said([*given, f"{scheme}://AKIA:{SECRET}@bucket/out"])
+def test_credentials_in_an_s3_url_are_refused_and_not_shown(given, error_line, scheme):
+    line = error_line([*given, f"{scheme}://AKIA:{SECRET}@bucket/out"])
     assert line.startswith(f"d2prune: {scheme}://bucket/out") and "found credentials in the URL" in line
 
 
-def test_credentials_of_other_urls_are_used_and_never_kept(given, tmp_path, capsys, caplog):
-    """Basic authentication over HTTP: the pool is read with it, and nothing that is written or said holds it."""
+def test_credentials_in_an_http_url_are_used_and_never_stored(given, tmp_path, capsys, caplog):
+    """Basic authentication over HTTP opens the pool; nothing written or printed contains it."""
     seen = set()
 
     class Handler(http.server.SimpleHTTPRequestHandler):
@@ -187,15 +189,15 @@ def test_credentials_of_other_urls_are_used_and_never_kept(given, tmp_path, caps
     finally:
         serving.shutdown()
         serving.server_close()
-    heard = capsys.readouterr()
-    assert code == 0, heard.err
-    assert SECRET not in heard.out + heard.err + caplog.text
-    assert any(seen), "the server was asked without a password"
+    printed = capsys.readouterr()
+    assert code == 0, printed.err
+    assert SECRET not in printed.out + printed.err + caplog.text
+    assert any(seen), "no request carried the password"
     for path in [*objects(tmp_path / "out"), *objects(tmp_path / "work")]:
         assert SECRET.encode() not in path.read_bytes(), path
 
 
-def test_messages_of_others_are_cleaned(monkeypatch):
+def test_messages_of_other_libraries_are_redacted(monkeypatch):
     monkeypatch.setenv("AWS_SESSION_TOKEN", SECRET)
     shown = faults.one_line(OSError(f"GET https://me:pw@host/x?X-Amz-Signature=abc failed\nwith {SECRET}"))
     assert shown == "GET https://host/x failed with (AWS_SESSION_TOKEN)"

@@ -1,0 +1,97 @@
+"""Commands on output folders: `verify` and `reshard`."""
+
+import argparse
+from typing import Any
+
+
+def add_commands(commands: Any) -> None:
+    """Add the commands to the parser."""
+    verify = commands.add_parser(
+        "verify",
+        help="check an output folder",
+        description="Re-read an output folder and print every fault. Exits with 1 if there is one.",
+    )
+    verify.add_argument(
+        "output", metavar="OUTPUT", help="folder written by `d2prune run` or `d2prune reshard`"
+    )
+    verify.add_argument(
+        "--full",
+        action="store_true",
+        help="check every sample of every tar; default: a random sample of both",
+    )
+    verify.set_defaults(command=_verify)
+
+    reshard = commands.add_parser(
+        "reshard",
+        help="copy the samples listed in a subset file into new tars",
+        description="Copy the samples listed in a subset file (.npy, written by d2prune or DataComp) into "
+        "new tars. With --work-dir, the same command resumes an interrupted copy.",
+    )
+    reshard.add_argument("--subset", required=True, metavar="FILE", help="subset file, .npy")
+    reshard.add_argument(
+        "--input",
+        required=True,
+        nargs="+",
+        metavar="URL",
+        help="input tars: folders, globs or names with braces",
+    )
+    reshard.add_argument("--output", required=True, metavar="URL", help="an empty folder")
+    reshard.add_argument(
+        "--samples-per-shard",
+        type=int,
+        default=10_000,
+        metavar="N",
+        help="samples in each output tar except the last; default: %(default)s",
+    )
+    reshard.add_argument(
+        "--shuffle", type=int, metavar="SEED", help="assign samples to tars at random, with this seed"
+    )
+    reshard.add_argument(
+        "--work-dir",
+        metavar="URL",
+        help="folder that keeps tar indexes and progress; default: a temporary folder",
+    )
+    reshard.add_argument(
+        "--workers",
+        type=int,
+        default=1,
+        metavar="N",
+        help="number of workers, on Ray if more than 1; default: %(default)s",
+    )
+    reshard.set_defaults(command=_reshard)
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    from d2prune.verify.folder import verify
+
+    faults = verify(arguments.output, full=arguments.full)
+    for fault in faults:
+        print(fault)
+    print(f"{arguments.output}: {f'{len(faults)} faults' if faults else 'no faults found'}")
+    return 1 if faults else 0
+
+
+def _reshard(arguments: argparse.Namespace) -> int:
+    from d2prune.execution import InProcess, OnRay, Resources
+    from d2prune.output import training
+    from d2prune.reshard.reshard import ReshardParams, reshard
+
+    executor = OnRay(None, arguments.workers) if arguments.workers > 1 else InProcess()
+    try:
+        manifest = reshard(
+            arguments.input,
+            arguments.subset,
+            arguments.output,
+            ReshardParams(arguments.samples_per_shard, arguments.shuffle),
+            arguments.work_dir,
+            executor,
+            Resources(workers=max(arguments.workers, 1)),
+        )
+    finally:
+        executor.close()
+    written, tars = manifest.counts["written"], manifest.counts["shards"]
+    print(f"{arguments.output}: {written} samples in {tars} tars, {manifest.counts['missing']} not found")
+    if tars:
+        print(training.command(arguments.output, tars, written))
+        print(training.datacomp_command(arguments.output))
+    return 0

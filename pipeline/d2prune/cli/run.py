@@ -1,0 +1,210 @@
+"""Commands that take a configuration: `run`, `plan` and `sweep`."""
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from d2prune.errors import UserError
+
+if TYPE_CHECKING:
+    from d2prune.config.model import RunConfig
+    from d2prune.runs.driver import RunResult
+    from d2prune.sweep.evaluate import SweepGrid
+
+
+def add_commands(commands: Any) -> None:
+    """Add the commands to the parser."""
+    _add_run(commands)
+    _add_plan(commands)
+    _add_sweep(commands)
+
+
+def _add_config(parser: argparse.ArgumentParser, help_text: str) -> None:
+    parser.add_argument("--config", required=True, metavar="FILE", help=help_text)
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override a key, such as select.fraction=0.3; may be repeated",
+    )
+
+
+def _add_run(commands: Any) -> None:
+    parser = commands.add_parser(
+        "run",
+        help="filter a pool",
+        description="Filter a pool. The same command resumes an interrupted run.",
+    )
+    _add_config(parser, "configuration file; docs/configuration.md describes all keys")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="number of workers, the same as --set ray.workers=N; default: as many as the cores or GPUs "
+        "allow",
+    )
+    parser.add_argument("--no-ray", action="store_true", help="run one worker in this process, without Ray")
+    parser.add_argument(
+        "--stop-after",
+        metavar="STAGE",
+        help="last stage to run: embed, graph, rank, select, write or report; default: all stages",
+    )
+    parser.set_defaults(command=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from d2prune.config.model import RunConfig
+    from d2prune.runs.driver import run
+
+    overrides = list(arguments.set)
+    if arguments.workers is not None:
+        overrides.append(f"ray.workers={arguments.workers}")
+    config = RunConfig.load(arguments.config, overrides)
+    result = run(config, stop_after=arguments.stop_after, use_ray=not arguments.no_ray)
+    _print_summary(config, result)
+    return 0
+
+
+def _print_summary(config: "RunConfig", result: "RunResult") -> None:
+    """Print the summary table, unless the run stopped before `select`."""
+    from d2prune.report.stage import run_record
+    from d2prune.report.summary import summary_rows
+
+    if "select" not in result.manifests:
+        return
+    rows = summary_rows(run_record(config, result.pool, result.manifests, result.seconds), result.report)
+    width = max(len(label) for label, _ in rows)
+    for label, value in rows:
+        print(f"{label:<{width}}  {value}")
+
+
+def _add_plan(commands: Any) -> None:
+    parser = commands.add_parser(
+        "plan",
+        help="estimate the time, bytes, memory and cost of a run",
+        description="Estimate device hours, bytes, memory, time and cost of a run before it starts. Reads "
+        "the configuration and lists the input; only --calibrate reads samples.",
+    )
+    _add_config(parser, "configuration file of the run")
+    parser.add_argument(
+        "--samples",
+        type=float,
+        metavar="N",
+        help="samples in the pool, such as 12.8e9; default: estimated from the sizes of the input tars",
+    )
+    parser.add_argument(
+        "--gpus", type=int, default=0, metavar="N", help="number of GPUs; default: %(default)s"
+    )
+    parser.add_argument(
+        "--cpus", type=int, default=16, metavar="N", help="number of CPU cores; default: %(default)s"
+    )
+    parser.add_argument("--gpu-price", type=float, default=0.0, metavar="X", help="price of one GPU hour")
+    parser.add_argument("--cpu-price", type=float, default=0.0, metavar="X", help="price of one core hour")
+    parser.add_argument(
+        "--embed-rate", type=float, metavar="X", help="samples/s that one embedding worker processes"
+    )
+    parser.add_argument(
+        "--calibrate",
+        type=int,
+        nargs="?",
+        const=2,
+        metavar="SHARDS",
+        help="measure the rates by filtering the first SHARDS shards (%(const)s if no number is given)",
+    )
+    parser.set_defaults(command=_plan)
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    from d2prune.config.model import RunConfig
+    from d2prune.estimate.calibrate import calibrate
+    from d2prune.estimate.costs import Fleet
+    from d2prune.estimate.table import print_plan
+    from d2prune.estimate.workload import default_rates, make_workload
+
+    config = RunConfig.load(arguments.config, arguments.set)
+    fleet = Fleet(arguments.gpus, arguments.cpus, arguments.gpu_price, arguments.cpu_price)
+    for name in ("samples", "cpus"):
+        if (value := getattr(arguments, name)) is not None and value < 1:
+            raise UserError(f"--{name} {value:g}: expected at least 1")
+    samples = None if arguments.samples is None else round(arguments.samples)
+    if arguments.calibrate is not None:
+        measured = calibrate(config, arguments.calibrate)
+        print_plan(make_workload(config, samples, measured.pool), measured.rates, fleet)
+    else:
+        print_plan(make_workload(config, samples), default_rates(config, arguments.embed_rate, fleet), fleet)
+    return 0
+
+
+def _add_sweep(commands: Any) -> None:
+    parser = commands.add_parser(
+        "sweep",
+        help="compare fractions, neighbourhoods and gammas on stored embeddings",
+        description="Compare every combination of the given values on the stored embeddings and scores, as a "
+        "table and an HTML page. A graph for another k is built from the stored embeddings and kept; nothing "
+        "is embedded again.",
+    )
+    _add_config(parser, "configuration file of a run whose pool is embedded")
+    for option, key, example in (
+        ("--fractions", "select.fraction", "0.1,0.3"),
+        ("--n-neighbors", "graph.n_neighbors", "1,5,10"),
+        ("--gamma-forward", "select.gamma_forward", "0.5,1"),
+        ("--gamma-reverse", "select.gamma_reverse", "0.1,1"),
+    ):
+        parser.add_argument(
+            option, metavar="LIST", help=f"values of {key}, such as {example}; default: the configured one"
+        )
+    parser.add_argument(
+        "--flagged",
+        metavar="FILE",
+        help="file of uids, one per line, such as known mismatches; the table shows the share that is "
+        "dropped",
+    )
+    parser.add_argument("--no-ray", action="store_true", help="build graphs in this process, without Ray")
+    parser.set_defaults(command=_sweep)
+
+
+def _sweep(arguments: argparse.Namespace) -> int:
+    from d2prune.config.model import RunConfig
+    from d2prune.sweep.evaluate import run_sweep
+    from d2prune.sweep.page import outcome_table, write_page
+
+    flagged = _read_uids("--flagged", arguments.flagged) if arguments.flagged is not None else []
+    config = RunConfig.load(arguments.config, arguments.set)
+    found = run_sweep(config, _parse_grid(arguments), flagged, use_ray=not arguments.no_ray)
+    head, rows = outcome_table(found)
+    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
+    for row in [head, *rows]:
+        print("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    print(write_page(found))
+    return 0
+
+
+def _parse_grid(arguments: argparse.Namespace) -> "SweepGrid":
+    from d2prune.sweep.evaluate import SweepGrid
+
+    return SweepGrid(
+        _parse_numbers("--fractions", float, arguments.fractions),
+        _parse_numbers("--n-neighbors", int, arguments.n_neighbors),
+        _parse_numbers("--gamma-forward", float, arguments.gamma_forward),
+        _parse_numbers("--gamma-reverse", float, arguments.gamma_reverse),
+    )
+
+
+def _parse_numbers(option: str, kind: type[Any], text: str | None) -> tuple[Any, ...]:
+    """Parse comma-separated numbers, without repeats; empty if the option is not given."""
+    if text is None:
+        return ()
+    try:
+        return tuple(dict.fromkeys(kind(item) for item in text.split(",")))
+    except ValueError:
+        numbers = "whole numbers" if kind is int else "numbers"
+        raise UserError(f"{option} {text}: expected {numbers} separated by commas") from None
+
+
+def _read_uids(option: str, path: str) -> list[str]:
+    from pathlib import Path
+
+    try:
+        return Path(path).read_text(encoding="utf-8").split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{option} {path}: cannot be read: {error}") from error

@@ -1,0 +1,135 @@
+"""Commands on the `work_dir` of finished runs: `runs`, `explain` and `explore`."""
+
+import argparse
+import time
+from typing import Any
+
+
+def add_commands(commands: Any) -> None:
+    """Add the commands to the parser."""
+    _add_runs(commands)
+    explain = commands.add_parser(
+        "explain",
+        help="show why samples were kept or dropped",
+        description="Show why samples were kept or dropped: their scores, their neighbours, and the "
+        "suppression they received and sent.",
+    )
+    _add_work_dir(explain)
+    explain.add_argument(
+        "names", nargs="+", metavar="UID", help="a uid or its beginning, a key, or SHARD/KEY"
+    )
+    _add_selection(explain)
+    explain.set_defaults(command=_explain)
+
+    explore = commands.add_parser(
+        "explore",
+        help="browse a run in a web browser",
+        description="Browse a run in a web browser on this machine: search samples, see their neighbours and "
+        "what another fraction would change.",
+    )
+    _add_work_dir(explore)
+    _add_selection(explore)
+    explore.add_argument(
+        "--input",
+        nargs="+",
+        metavar="URL",
+        help="current location of the input tars; default: where the run read them",
+    )
+    explore.add_argument(
+        "--port", type=int, default=0, metavar="N", help="port to listen on; default: any free port"
+    )
+    explore.set_defaults(command=_explore)
+
+
+def _add_work_dir(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("work_dir", metavar="WORK_DIR", help="work_dir of a run that completed `select`")
+
+
+def _add_selection(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--run",
+        metavar="FINGERPRINT",
+        help="fingerprint of the selection, or its beginning; default: the newest selection",
+    )
+
+
+def _explain(arguments: argparse.Namespace) -> int:
+    from d2prune.explore.terminal import print_explanations
+    from d2prune.runs.finished import open_run
+
+    return print_explanations(open_run(arguments.work_dir, arguments.run), arguments.names)
+
+
+def _explore(arguments: argparse.Namespace) -> int:
+    from d2prune.explore.api import Explorer
+    from d2prune.explore.server import serve
+    from d2prune.inputs.shards import expand_input
+    from d2prune.runs.finished import open_run
+
+    run = open_run(arguments.work_dir, arguments.run)
+    urls = {shard.name: shard.url for shard in expand_input(arguments.input)} if arguments.input else None
+    serve(Explorer(run, urls), arguments.port)
+    return 0
+
+
+def _add_runs(commands: Any) -> None:
+    parser = commands.add_parser(
+        "runs",
+        help="list the finished runs of a work_dir, or delete old ones",
+        description="List the finished runs of a work_dir, newest first. With --prune, list what old runs "
+        "leave behind: outputs in {run_id} folders and artifacts that no kept run needs. --prune --yes "
+        "deletes it.",
+    )
+    parser.add_argument(
+        "location", metavar="WORK_DIR|OUTPUT", help="a work_dir, or an output folder that holds latest.json"
+    )
+    parser.add_argument(
+        "--prune", action="store_true", help="list what can be deleted; the latest run is always kept"
+    )
+    parser.add_argument(
+        "--keep", type=int, default=3, metavar="N", help="number of newest runs to keep; default: %(default)s"
+    )
+    parser.add_argument("--yes", action="store_true", help="with --prune: delete")
+    parser.set_defaults(command=_runs)
+
+
+def _runs(arguments: argparse.Namespace) -> int:
+    from d2prune.runs.history import find_work_dir
+
+    work_dir = find_work_dir(arguments.location)
+    if arguments.prune:
+        _prune(work_dir, arguments.keep, arguments.yes)
+    else:
+        _print_runs(work_dir)
+    return 0
+
+
+def _print_runs(work_dir: str) -> None:
+    """Print one line per run, newest first."""
+    from d2prune.runs import history
+
+    runs = history.read_runs(work_dir)
+    latest = history.find_latest([entry for _, entry in runs])
+    print(f"{'run':<16}  {'date (UTC)':<16}  {'samples':>14}  {'kept':>14}  {'size':>9}          output")
+    for finished, entry in runs:
+        date = time.strftime("%Y-%m-%d %H:%M", time.gmtime(finished))
+        size = f"{entry.size / 1e9:.2f} GB"
+        mark = "latest" if entry in latest else ""
+        counts = f"{entry.samples:>14,}  {entry.kept:>14,}  {size:>9}"
+        print(f"{entry.run_id}  {date}  {counts}  {mark:<6}  {entry.output}")
+
+
+def _prune(work_dir: str, keep: int, yes: bool) -> None:
+    """Delete what old runs leave behind, or print what that would be."""
+    from d2prune import store
+    from d2prune.runs import pruning
+
+    if yes:
+        found, status = pruning.prune(work_dir, keep), "deleted"
+    else:
+        found = pruning.plan_pruning(work_dir, keep)
+        status = "would be deleted; --yes deletes them" if found.entries else "to delete"
+    for entry in found.entries:
+        remark = "" if entry.scheduled else "artifacts only; you may delete the output "
+        print(f"{entry.run_id}  {entry.kept:,} samples  {remark}{entry.output}")
+    print(f"{store.redact(work_dir)}: {len(found.entries)} runs and {len(found.folders)} folders {status}")

@@ -1,0 +1,168 @@
+"""Sections after embedding: `score`, `graph`, `select`, `write`, `report` and `ray`."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from d2prune.config.section import Section
+
+Method = Literal[
+    "d2",
+    "random",
+    "score",
+    "forward",
+    "moderate",
+    "ccs",
+    "k_center",
+    "herding",
+    "facility_location",
+    "semdedup",
+]
+
+
+class ScoreConfig(Section):
+    """How much each sample is wanted, before its neighbours are considered."""
+
+    difficulty: str = Field(
+        default="clip_score",
+        description="`clip_score`, a number of embed.fields, or an expression such as "
+        "`0.5*clip_score + 0.5*aesthetic` (+ - * /, min, max, abs, sqrt; unusual names in backquotes). "
+        "Higher = more wanted",
+    )
+    offset: float | Literal["auto"] = Field(
+        default="auto",
+        description="number added to the score before it is clamped at 0. `auto`: minus the lowest score in "
+        "the pool",
+    )
+
+
+class GraphConfig(Section):
+    """The nearest-neighbour graph along which scores propagate."""
+
+    features: Literal["image", "text", "image+text"] = Field(
+        default="image+text", description="embeddings that distances are computed on"
+    )
+    n_neighbors: int = Field(
+        default=5, ge=1, le=1024, description="k: neighbours per sample, before the graph is made symmetric"
+    )
+    target_recall: float | None = Field(
+        default=0.95, gt=0, le=1, description="recall@k to reach; null: exact search"
+    )
+    nlist: int | None = Field(
+        default=None, gt=0, description="number of IVF lists; null: chosen from the size of the pool"
+    )
+    nprobe: int | None = Field(
+        default=None, gt=0, description="lists searched per sample, instead of `target_recall`"
+    )
+    seed: int = Field(default=0, ge=0, description="seed of the k-means sample and of the recall sample")
+    model: str | None = Field(
+        default=None,
+        description="name in embed.models of the model whose embeddings distances are computed on; null: the "
+        "first",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _replace_target_by_nprobe(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("nprobe") is not None:
+            if values.get("target_recall") is not None:
+                raise ValueError("expected target_recall or nprobe, not both")
+            return {**values, "target_recall": None}
+        return values
+
+
+class SelectConfig(Section):
+    """How many samples to keep and how strongly neighbours interact.
+
+    The budget is exactly one of `fraction`, `size` and `min_score`.
+    """
+
+    fraction: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        default=None, description="fraction of the embedded samples to keep"
+    )
+    size: Annotated[int, Field(gt=0)] | None = Field(default=None, description="number of samples to keep")
+    min_score: float | None = Field(default=None, description="lowest selection score to keep")
+    groups: str | None = Field(
+        default=None,
+        description="a text of embed.fields, or `shard`: every group keeps its share of the budget",
+    )
+    drop_score: str | None = Field(
+        default=None,
+        description="score, written like score.difficulty, by which the lowest samples are dropped before "
+        "the graph is built",
+    )
+    drop_fraction: float = Field(
+        default=0.0, ge=0, lt=1, description="beta: fraction of the samples that `drop_score` drops"
+    )
+    gamma_forward: float = Field(
+        default=1.0,
+        ge=0,
+        description="gamma_f: a neighbour's weight in the forward pass is exp(-gamma_f * squared distance)",
+    )
+    gamma_reverse: float = Field(
+        default=1.0,
+        ge=0,
+        description="gamma_r: a neighbour's weight in the reverse pass is exp(-gamma_r * squared distance)",
+    )
+    method: Method = Field(
+        default="d2",
+        description="`d2`, or a baseline: `random`, `score` and `forward` at any scale; `moderate`, `ccs`, "
+        "`k_center`, `herding`, `facility_location` and `semdedup` in the memory of one worker",
+    )
+    seed: int = Field(default=0, ge=0, description="seed of the randomised methods")
+
+    @model_validator(mode="after")
+    def _check_budget(self) -> "SelectConfig":
+        given = [name for name in ("fraction", "size", "min_score") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"expected exactly one of fraction, size, min_score; found {', '.join(given) or 'none'}"
+            )
+        if (self.drop_score is None) != (self.drop_fraction == 0):
+            raise ValueError("expected drop_score and drop_fraction together")
+        if self.groups is not None and self.min_score is not None:
+            raise ValueError("groups share a fraction or a size; expected no min_score")
+        if self.min_score is not None and self.method not in ("d2", "forward", "score"):
+            raise ValueError(
+                f"method {self.method} computes no score; expected fraction or size, not min_score"
+            )
+        return self
+
+
+class WriteConfig(Section):
+    """The output tars."""
+
+    samples_per_shard: int = Field(
+        default=10_000, gt=0, description="samples in each output tar except the last"
+    )
+
+
+class ReportConfig(Section):
+    """The HTML report."""
+
+    gallery: int = Field(
+        default=24, ge=0, le=200, description="number of thumbnails of kept samples, and of dropped samples"
+    )
+
+
+class RayConfig(Section):
+    """Where the work runs. Never changes the result."""
+
+    address: str | None = Field(
+        default=None, description="address of a running Ray cluster; null: a local Ray for this run"
+    )
+    workers: int | None = Field(
+        default=None, gt=0, description="number of workers; null: as many as the cores or GPUs allow"
+    )
+    num_gpus: float = Field(
+        default=0,
+        ge=0,
+        description="GPUs per worker of embed and of the graph search; 0.5: two workers share a GPU",
+    )
+
+    @field_validator("num_gpus")
+    @classmethod
+    def _check_gpu_share(cls, num_gpus: float) -> float:
+        if num_gpus > 1 and num_gpus != int(num_gpus):
+            raise ValueError("expected a fraction of one GPU, or a whole number of GPUs")
+        return num_gpus

@@ -1,0 +1,117 @@
+"""`d2prune demo`: filter the bundled pool from S3 to S3, with an S3 server and Ray on this machine.
+
+Everything is written below one folder. The server and Ray listen on loopback and are stopped at the
+end, also after an error or Ctrl-C.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import yaml
+
+from d2prune import store
+from d2prune.bundled import POOL_DIR
+from d2prune.demo import s3_server
+from d2prune.errors import UserError
+from d2prune.inputs.tar.reader import Sample, TarReader
+from d2prune.report.flagged import flag_share
+
+_BUCKETS = ("pool", "scratch", "filtered")
+_CONFIG = {
+    "work_dir": "s3://scratch/demo",
+    "output": "s3://filtered/demo",
+    "embed": {"model": "demo"},
+    # The paper's settings for DataComp: one neighbour, the CLIP score plus this offset, gammas of 1.
+    "score": {"difficulty": "clip_score", "offset": 0.115},
+    "graph": {"features": "image+text", "n_neighbors": 1},
+    "select": {"fraction": 0.3, "gamma_forward": 1.0, "gamma_reverse": 1.0},
+    "write": {"samples_per_shard": 100},
+    "ray": {"workers": 2},
+}
+_STOP_S = 20.0
+
+
+def run_demo(folder: str) -> int:
+    """Run the demo below `folder`, print what it found, and return the exit code of the run.
+
+    Raises:
+        UserError: the bundled pool or rclone is not installed.
+    """
+    root = Path(folder).resolve()
+    root.mkdir(parents=True, exist_ok=True)
+    shards = sorted(POOL_DIR.glob("*.tar"))
+    if not shards:
+        raise UserError(f"{POOL_DIR}: the bundled pool is missing from this installation")
+    config = root / "run.yaml"
+    tars = f"s3://pool/{{{shards[0].stem}..{shards[-1].stem}}}.tar"
+    config.write_text(yaml.safe_dump({"input": tars, **_CONFIG}, sort_keys=False))
+    with s3_server.serve(root / "s3", log=root / "s3.log") as server, s3_server.environment(server):
+        _upload_pool(server, shards)
+        print(f"Started an S3 server at {server.endpoint}; uploaded {len(shards)} shards to s3://pool/")
+        print(f"$ d2prune run --config {config}", flush=True)
+        code = _run([sys.executable, "-m", "d2prune", "run", "--config", str(config)])
+    if code == 0:
+        _print_mismatches(root / "s3" / "filtered" / "demo")
+        _print_next_steps(root / "s3")
+    return code
+
+
+def _upload_pool(server: s3_server.S3Server, shards: list[Path]) -> None:
+    for bucket in _BUCKETS:
+        server.make_bucket(bucket)
+    for shard in shards:
+        url = f"s3://pool/{shard.name}"
+        if not store.exists(url):
+            store.write_bytes(url, shard.read_bytes())
+
+
+def _run(command: list[str]) -> int:
+    """Run a command and return its exit code; on Ctrl-C, stop it and everything it started."""
+    process = subprocess.Popen(command, start_new_session=True)
+    try:
+        return process.wait()
+    except BaseException:
+        os.killpg(process.pid, signal.SIGINT)
+        try:
+            process.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        raise
+
+
+def _print_mismatches(output: Path) -> None:
+    """Print which fraction of the planted mismatches was dropped, and which of all samples."""
+    decisions = pq.read_table(
+        [str(path) for path in sorted(output.glob("decisions-*.parquet"))], columns=["uid", "kept"]
+    )
+    share = flag_share(decisions["uid"].to_pylist(), decisions["kept"].to_numpy(), _read_mismatches())
+    print(
+        f"\n{share.flagged} of {share.samples} samples have a planted caption mismatch: "
+        f"{share.share_flagged:.1%} of them were dropped, against {share.share_all:.1%} of all samples."
+    )
+
+
+def _read_mismatches() -> set[str]:
+    """Uids of the samples in the bundled pool whose caption was swapped with another's."""
+    uids = set()
+    for path in sorted(POOL_DIR.glob("*.tar")):
+        with path.open("rb") as stream:
+            for sample in TarReader(stream, frozenset({"json"})):
+                if isinstance(sample, Sample):
+                    record = json.loads(sample.members["json"])
+                    if record["planted_mismatch"]:
+                        uids.add(record["uid"])
+    return uids
+
+
+def _print_next_steps(buckets: Path) -> None:
+    print(f"\nThe S3 server has stopped. Its buckets are folders in {buckets}.")
+    for page in sorted((buckets / "scratch" / "demo" / "report").rglob("report.html")):
+        print(f"Report:          {page}")
+    print(f"Browse the run:  d2prune explore {buckets / 'scratch' / 'demo'} --input {buckets / 'pool'}")

@@ -1,0 +1,68 @@
+"""Print a plan as a table."""
+
+from d2prune.estimate.costs import Fleet, Rates, StagePlan, Workload, make_plan, total_cost
+
+_HEADER = (
+    "stage",
+    "units",
+    "GPU h",
+    "CPU h",
+    "read",
+    "shuffled",
+    "written",
+    "worker",
+    "partitions",
+    "wall",
+    "limit",
+)
+
+
+def print_plan(work: Workload, rates: Rates, fleet: Fleet) -> None:
+    """Estimate a run and print it on standard output."""
+    plans = make_plan(work, rates, fleet)
+    cost = total_cost(plans, fleet)
+    prices = f", {fleet.gpu_price:g} per GPU hour and {fleet.cpu_price:g} per core hour" if cost else ""
+    pool = f"{work.samples:,} samples in {work.shards:,} shards"
+    print(f"{pool}, {_format_bytes(work.samples * work.sample_bytes)}; ", end="")
+    print(f"{fleet.gpus} GPUs, {fleet.cpus} cores{prices}")
+    print(f"rates: {rates.source}\n")
+    rows = [_HEADER, *map(_format_row, plans)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADER))]
+    for row in rows:
+        print("  ".join(f"{text:>{width}}" for text, width in zip(row, widths, strict=True)))
+    slowest = max(plans, key=lambda plan: plan.wall_s)
+    print(f"\n{'wall time':<12}{_format_seconds(sum(plan.wall_s for plan in plans))}")
+    if cost:
+        print(f"{'cost':<12}{cost:,.2f} for the device hours in use")
+    print(f"{'memory':<12}{_format_bytes(max(plan.memory for plan in plans))} for the largest worker")
+    print(f"{'limit':<12}{slowest.limit}, in {slowest.stage}")
+
+
+def _format_row(plan: StagePlan) -> tuple[str, ...]:
+    return (
+        plan.stage,
+        f"{plan.units:,}",
+        f"{plan.gpu_hours:,.2f}",
+        f"{plan.cpu_hours:,.2f}",
+        _format_bytes(plan.read),
+        _format_bytes(plan.shuffled),
+        _format_bytes(plan.written),
+        _format_bytes(plan.memory),
+        f"{plan.partitions:,}",
+        _format_seconds(plan.wall_s),
+        plan.limit,
+    )
+
+
+def _format_bytes(amount: float) -> str:
+    units = ["B", "kB", "MB", "GB", "TB"]
+    while amount >= 1000 and len(units) > 1:
+        amount /= 1000
+        units.pop(0)
+    return f"{amount:,.0f} {units[0]}" if amount >= 10 or units[0] == "B" else f"{amount:.1f} {units[0]}"
+
+
+def _format_seconds(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"

@@ -1,0 +1,59 @@
+"""The entry point: errors, signals and pipes become one line and an exit code."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from d2prune import errors
+from d2prune.cli import getting_started
+from d2prune.cli.main import main
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.UserError, 2),
+        (errors.BusyError, 3),
+        (errors.BooksError, 1),
+        (errors.InfrastructureError, 1),
+    ],
+)
+def test_error_is_one_line_with_its_exit_code(monkeypatch, capsys, error, code):
+    def fail(arguments):
+        raise error("what went wrong")
+
+    monkeypatch.setattr(getting_started, "_models", fail)
+    assert main(["models"]) == code
+    assert capsys.readouterr().err == "d2prune: what went wrong\n"
+
+
+def test_defect_shows_its_traceback(monkeypatch):
+    monkeypatch.setattr(getting_started, "_models", lambda arguments: 1 // 0)
+    with pytest.raises(ZeroDivisionError):
+        main(["models"])
+
+
+def test_sigterm_interrupts_like_ctrl_c(monkeypatch, capsys):
+    monkeypatch.setattr(getting_started, "_models", lambda arguments: os.kill(os.getpid(), signal.SIGTERM))
+    before = signal.getsignal(signal.SIGTERM)
+    assert main(["models"]) == 130
+    assert capsys.readouterr().err == "d2prune: interrupted; the same command resumes\n"
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_closed_pipe_ends_without_a_traceback():
+    code = "import sys; from d2prune.cli.main import main; sys.exit(main(['models']))"
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([sys.executable, "-c", code], stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert done.returncode == 128 + signal.SIGPIPE and "Traceback" not in done.stderr
+
+
+def test_numbers_of_a_sweep_are_checked(capsys, config_file):
+    assert main(["sweep", "--config", str(config_file), "--n-neighbors", "1,two"]) == 2
+    expected = "d2prune: --n-neighbors 1,two: expected whole numbers separated by commas\n"
+    assert capsys.readouterr().err == expected

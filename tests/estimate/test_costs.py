@@ -1,0 +1,59 @@
+"""Estimates: amounts that can be counted by hand, and limits that depend on the fleet."""
+
+import dataclasses
+
+import pytest
+
+from d2prune.estimate.costs import Fleet, Rates, Workload, graph_seconds, make_plan, total_cost
+from d2prune.runs.stages import STAGES
+
+WORK = Workload(samples=1_000_000, sample_bytes=30_000, shards=100, dimension=512, sides=1, fraction=0.25)
+RATES = Rates(embed_s=1 / 500)
+FLEET = Fleet(gpus=4, cpus=64)
+
+
+def by_stage(work=WORK, rates=RATES, fleet=FLEET):
+    return {plan.stage: plan for plan in make_plan(work, rates, fleet)}
+
+
+def test_amounts_are_counted():
+    plans = by_stage()
+    assert list(plans) == [stage.name for stage in STAGES]
+    embed, write = plans["embed"], plans["write"]
+    assert (embed.units, embed.read) == (100, 30e9)
+    assert embed.gpu_hours == pytest.approx(1e6 / 500 / 3600)
+    assert embed.wall_s == pytest.approx(1e6 / 500 / 4) and embed.limit == "GPU"
+    assert write.units == 25 + 100
+    assert write.read >= 250_000 * 30_000 and plans["rank"].gpu_hours == 0
+    assert total_cost(list(plans.values()), Fleet(4, 64, gpu_price=3.0)) == pytest.approx(3 * embed.gpu_hours)
+
+
+def test_limit_is_the_scarcest_resource():
+    assert by_stage(fleet=Fleet(gpus=4, cpus=2))["embed"].limit == "decoding"
+    assert by_stage(fleet=Fleet(gpus=0, cpus=64))["embed"].limit == "CPU"
+    assert by_stage(rates=dataclasses.replace(RATES, store_bytes_s=1e5))["embed"].limit == "store"
+    assert by_stage(fleet=Fleet(cpus=1000))["graph"].limit == "partitions"
+    # More GPUs than shards do not help.
+    few = dataclasses.replace(WORK, shards=2)
+    assert (
+        by_stage(few, fleet=Fleet(8, 64))["embed"].wall_s == by_stage(few, fleet=Fleet(2, 64))["embed"].wall_s
+    )
+
+
+def test_memory_of_a_worker_does_not_grow_with_the_pool():
+    large = dataclasses.replace(WORK, samples=12_800_000_000, shards=1_280_000)
+    plans, small = by_stage(large, fleet=Fleet(256, 8192)), by_stage()
+    for stage in ("embed", "select", "write"):
+        assert plans[stage].memory == pytest.approx(small[stage].memory, rel=0.01)
+    assert plans["graph"].partitions > small["graph"].partitions
+
+
+def test_graph_time_grows_like_its_kernels():
+    def seconds(samples, **more):
+        return graph_seconds(dataclasses.replace(WORK, samples=samples, **more), RATES)
+
+    assert 2 < seconds(2_000_000) / seconds(1_000_000) < 4
+    exact = [seconds(count, exact=True) for count in (100_000, 200_000)]
+    assert 3.5 < exact[1] / exact[0] < 4
+    # CPU seconds measured on two idle cores: docs/results.md.
+    assert seconds(99_999) == pytest.approx(7.3, rel=0.1)
