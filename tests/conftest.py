@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from d2prune.config.model import RunConfig
-from d2prune.embed.model import names
+from d2prune.embed.model import sources
 from tests.pools import write_pool
 
 # Ray's workers are niced by 15; beside the other test processes of a small machine they would hardly run.
@@ -21,8 +21,8 @@ _FIRST = (
     "test_docs_commands.py",
     "integration/test_run.py",
     "graph/test_stage.py",
-    "embed/test_decode_remote.py",
-    "embed/test_compile.py",
+    "embed/decode/test_remote.py",
+    "embed/model/test_compile.py",
 )
 
 
@@ -43,7 +43,7 @@ def tiny_model(tmp_path_factory):
     """A folder with `tiny-clip.json` and `weights.safetensors`."""
     import safetensors.torch
 
-    open_clip = names.import_open_clip()
+    open_clip = sources.import_open_clip()
     import torch
 
     folder = tmp_path_factory.mktemp("model")

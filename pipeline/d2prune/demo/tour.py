@@ -18,7 +18,7 @@ from d2prune import store
 from d2prune.bundled import POOL_DIR
 from d2prune.demo import s3_server
 from d2prune.errors import UserError
-from d2prune.inputs.tar.reader import Sample, TarReader
+from d2prune.inputs.tar.reader import TarReader, TarSample
 from d2prune.report import flag_share
 
 CONFIG = {
@@ -91,7 +91,7 @@ def _print_mismatches(output: Path) -> None:
         with path.open("rb") as stream:
             for sample in TarReader(stream, frozenset({"json"})):
                 if (
-                    isinstance(sample, Sample)
+                    isinstance(sample, TarSample)
                     and (record := json.loads(sample.members["json"]))["planted_mismatch"]
                 ):
                     planted.add(record["uid"])

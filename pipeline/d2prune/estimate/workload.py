@@ -187,7 +187,7 @@ def _dimensions(config: RunConfig) -> tuple[int, ...]:
         raise UserError(
             "embed.model is missing: a plan is for tars; importing tables of embeddings takes minutes"
         )
-    from d2prune.embed.model.names import import_open_clip
+    from d2prune.embed.model.sources import import_open_clip
 
     known = [import_open_clip().get_model_config(model) or {} for _, model, _ in config.embed.named_models]
     return tuple(int(config.get("embed_dim", 512)) for config in known)

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d2prune.compiled.decorator import kernel
+from d2prune.inputs.tar.header_scan import scan_headers
 from d2prune.inputs.tar.json_scan import UNSURE, find_uid
-from d2prune.inputs.tar.scan import scan
 from d2prune.inputs.tar.write import member_header
 
 Bytes = NDArray[np.uint8]
@@ -60,7 +60,7 @@ def inspect(
     json, caption = np.array([106, 115, 111, 110], np.uint8), np.array([116, 120, 116], np.uint8)
     for s in range(len(bounds) - 1):
         start, stop = bounds[s], bounds[s + 1]
-        found = scan(data[start:stop], 0, stop - start, members[count:])
+        found = scan_headers(data[start:stop], 0, stop - start, members[count:])
         firsts[s + 1] = count
         if found == 0:
             continue

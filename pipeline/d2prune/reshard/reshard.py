@@ -27,7 +27,7 @@ import pyarrow as pa
 from d2prune import store
 from d2prune.errors import UserError
 from d2prune.execution import Executor, InProcess, Resources
-from d2prune.inputs.shards import Shard, expand_input
+from d2prune.inputs.shards import TarShard, expand_input
 from d2prune.output import claim, layout, manifest, subset
 from d2prune.output.shard_writer import commit_shard, put_bytes, write_shard
 from d2prune.reshard import shard_index
@@ -191,7 +191,7 @@ def _work_dir(given: str | None) -> Iterator[str]:
 
 
 def _indexes(
-    work_dir: str, shards: Sequence[Shard], executor: Executor, resources: Resources
+    work_dir: str, shards: Sequence[TarShard], executor: Executor, resources: Resources
 ) -> list[pa.Table]:
     """The index of each input tar, in order; those made before are read."""
     folder = store.join(work_dir, "index")
@@ -283,7 +283,7 @@ def copies(first: Positions, wanted: subset.UidArray) -> Positions:
     return np.asarray(entries // holders + (rank < entries % holders), dtype=np.int64)
 
 
-def plan(rows: pa.Table, shards: Sequence[Shard], params: ReshardParams, identity: str) -> list[ReshardUnit]:
+def plan(rows: pa.Table, shards: Sequence[TarShard], params: ReshardParams, identity: str) -> list[ReshardUnit]:
     """Deal the rows to output tars.
 
     Args:

@@ -14,15 +14,16 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from d2prune import store
-from d2prune.embed.decode.decoder import CAPTION_EXTENSION, IMAGE_EXTENSIONS, JSON_EXTENSION, sample_uid
 from d2prune.errors import InfrastructureError, UserError
-from d2prune.inputs.shards import Shard
-from d2prune.inputs.tar.reader import Fault, TarReader, parse_sample
+from d2prune.inputs.rejects import Reject
+from d2prune.inputs.sample_id import CAPTION_EXTENSION, IMAGE_EXTENSIONS, JSON_EXTENSION, sample_uid
+from d2prune.inputs.shards import TarShard
+from d2prune.inputs.tar.reader import TarReader, parse_sample
 from d2prune.store import artifacts
 from d2prune.store.artifacts import Receipt
 
 if TYPE_CHECKING:
-    from d2prune.inputs.tar.index import Batch
+    from d2prune.inputs.tar.index import SampleBatch
 
 Reader = Callable[[int, int], bytes]
 
@@ -45,10 +46,10 @@ class IndexUnit:
     """One input tar to index."""
 
     key: str
-    shard: Shard
+    shard: TarShard
 
 
-def plan(shards: Sequence[Shard]) -> list[IndexUnit]:
+def plan(shards: Sequence[TarShard]) -> list[IndexUnit]:
     """One unit per tar, in the pool's order."""
     return [
         IndexUnit(artifacts.unit_key(shard.name, "index", shard.url, shard.size, shard.version), shard)
@@ -99,7 +100,7 @@ class Indexer:
         return artifacts.commit_unit(self._folder, unit.key, {INDEX: table}, dict(counters))
 
 
-def _from_batch(batch: "Batch", shard: str, read: Reader, counters: Counter[str]) -> pa.Table:
+def _from_batch(batch: "SampleBatch", shard: str, read: Reader, counters: Counter[str]) -> pa.Table:
     """The rows of ordinary samples."""
     count = len(batch.offsets)
     counters["samples"] += count
@@ -132,7 +133,7 @@ def _from_reader(reader: TarReader, start: int, shard: str, read: Reader, counte
     """The rows of what is left of a tar from byte `start` on."""
     rows: list[tuple[str, str, str, int, int]] = []
     for item in reader:
-        if isinstance(item, Fault):
+        if isinstance(item, Reject):
             counters[f"fault.{item.reason}"] += 1
             continue
         counters["samples"] += 1

@@ -20,7 +20,7 @@ REJECTS = pa.schema(
         ("detail", pa.string()),
     ]
 )
-"""Samples that were read but not embedded: one row each, `reason` from `d2prune.inputs.reasons`."""
+"""Samples that were read but not embedded: one row each, `reason` from `d2prune.inputs.rejects`."""
 
 
 def embeddings_file(model: str | None = None) -> str:

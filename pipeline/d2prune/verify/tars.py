@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 
 from d2prune import store
 from d2prune.errors import UserError
-from d2prune.inputs.tar.reader import Fault, Sample, TarReader, parse_sample
+from d2prune.inputs.rejects import Reject
+from d2prune.inputs.tar.reader import TarReader, TarSample, parse_sample
 from d2prune.output import fetch, layout
 from d2prune.output.tar_stream import trainable
 from d2prune.store.artifacts import FileRecord
@@ -80,10 +81,10 @@ class TarChecker:
 
     def _read(
         self, path: str, check: TarCheck, keys: Sequence[str], rows: set[int]
-    ) -> tuple[list[str], list[Sample]]:
+    ) -> tuple[list[str], list[TarSample]]:
         """Read the tar once: checksum, keys in order; gives the samples at `rows`."""
         faults: list[str] = []
-        wanted: list[Sample] = []
+        wanted: list[TarSample] = []
         digest = hashlib.sha256()
         with open(path, "rb") as stream:
             while block := stream.read(_BLOCK):
@@ -93,7 +94,7 @@ class TarChecker:
             stream.seek(0)
             position = 0
             for item in TarReader(stream):
-                if isinstance(item, Fault):
+                if isinstance(item, Reject):
                     faults.append(f"{item.reason}: {item.detail}")
                     continue
                 expected = keys[position] if position < len(keys) else "the end"
@@ -106,7 +107,7 @@ class TarChecker:
             faults.append(f"{position} samples, its table tells {len(keys)}")
         return faults, wanted
 
-    def _compare(self, table: pa.Table, samples: Sequence[Sample]) -> list[str]:
+    def _compare(self, table: pa.Table, samples: Sequence[TarSample]) -> list[str]:
         """Each sample's members against its source's, byte for byte."""
         faults: list[str] = []
         records = table.select(["key", "shard", "source_key", "offset", "size"]).to_pylist()

@@ -1,0 +1,236 @@
+"""Pixels equal open_clip's own loader; whatever is no picture is one reason, never an exception."""
+
+import hashlib
+import io
+import json
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from d2prune.embed.decode.decoder import (
+    CAPTION_REPLACED,
+    DecodedSample,
+    Decoder,
+    decode_caption,
+)
+from d2prune.embed.decode.resize import Preprocess
+from d2prune.embed.model import sources
+from d2prune.inputs import rejects
+from d2prune.inputs.rejects import Reject, SampleRejected
+from d2prune.inputs.sample_id import JSON_BROKEN, UID_FROM_HASH, sample_uid
+from d2prune.inputs.tar.reader import TarSample
+from tests.embed.images import encoded, picture
+
+DECODER = Decoder(Preprocess(32, 32), max_pixels=10_000)
+
+
+def prepare(sample):
+    """What becomes of the sample, and its pixels."""
+    pixels = np.zeros((32, 32, 3), np.uint8)
+    return DECODER(sample, memoryview(pixels).cast("B")), pixels
+
+
+def decode_image(data):
+    return DECODER.decode_image(data).image
+
+
+def scaled(transform, image):
+    """The pixels that open_clip's preprocessing normalises."""
+    from torchvision.transforms import Compose
+
+    return (Compose(transform.transforms[:-1])(image) * 255).permute(1, 2, 0).numpy()
+
+
+@pytest.fixture(scope="module")
+def transform():
+    sources.import_open_clip()
+    from open_clip.transform import PreprocessCfg, image_transform_v2
+
+    return image_transform_v2(PreprocessCfg(size=32), is_train=False)
+
+
+def sample(too_large=None, **members):
+    return TarSample("k", 0, 512, members, too_large or {}, tuple(members))
+
+
+def reason(data):
+    with pytest.raises(SampleRejected) as caught:
+        decode_image(data)
+    return caught.value.reason
+
+
+def gray16():
+    return Image.fromarray(np.arange(1200, dtype=np.uint16).reshape(30, 40) * 50)
+
+
+def animation():
+    sink = io.BytesIO()
+    picture(1).save(sink, "GIF", save_all=True, append_images=[picture(2), picture(3)])
+    return sink.getvalue()
+
+
+def rotated():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return encoded(picture(4), "JPEG", exif=exif)
+
+
+PICTURES = {
+    "jpeg": lambda: encoded(picture(0), "JPEG"),
+    "progressive": lambda: encoded(picture(0), "JPEG", progressive=True),
+    "gray": lambda: encoded(picture(0, mode="L"), "JPEG"),
+    "cmyk": lambda: encoded(picture(0, mode="CMYK"), "JPEG"),
+    "exif-rotated": rotated,
+    "png": lambda: encoded(picture(0)),
+    "palette": lambda: encoded(picture(0).quantize(16)),
+    "bilevel": lambda: encoded(picture(0, mode="1")),
+    "alpha": lambda: encoded(picture(0, mode="RGBA").rotate(30)),
+    "palette-alpha": lambda: encoded(picture(0).quantize(16), transparency=3),
+    "16-bit": lambda: encoded(gray16()),
+    "webp": lambda: encoded(picture(0), "WEBP"),
+    "webp-lossless-alpha": lambda: encoded(picture(0, mode="RGBA").rotate(9), "WEBP", lossless=True),
+    "gif": animation,
+    "still-gif": lambda: encoded(picture(0), "GIF"),
+    "bmp": lambda: encoded(picture(0), "BMP"),
+    "tiff": lambda: encoded(picture(0), "TIFF"),
+    "tall": lambda: encoded(picture(0, 10, 90)),
+    "one-pixel": lambda: encoded(picture(0, 1, 1)),
+}
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_pixels_equal_open_clips_loader(name, transform):
+    data = PICTURES[name]()
+    found, pixels = prepare(sample(jpg=data, txt=b"a"))
+    assert isinstance(found, DecodedSample), found
+    # open_clip_train decodes with webdataset's "pilrgb", then applies the model's preprocessing.
+    from webdataset.autodecode import ImageHandler
+
+    np.testing.assert_array_equal(pixels, scaled(transform, ImageHandler("pilrgb")("x.jpg", data)))
+    with Image.open(io.BytesIO(data)) as image:
+        assert (found.width, found.height) == image.size
+
+
+@pytest.mark.parametrize("name", ["jpeg", "progressive", "gray", "exif-rotated", "png", "webp", "tall"])
+def test_pixels_equal_preprocess_of_the_opened_file(name, transform):
+    data = PICTURES[name]()
+    _found, pixels = prepare(sample(jpg=data, txt=b"a"))
+    with Image.open(io.BytesIO(data)) as image:
+        np.testing.assert_array_equal(pixels, scaled(transform, image))
+
+
+def test_first_frame_of_an_animation():
+    assert decode_image(animation()).tobytes() != decode_image(encoded(picture(2), "GIF")).tobytes()
+    assert decode_image(animation()).tobytes() == decode_image(encoded(picture(1), "GIF")).tobytes()
+
+
+@pytest.mark.parametrize("name", ["jpeg", "progressive", "png", "webp", "still-gif", "bmp", "tiff"])
+def test_truncated_is_told_from_junk(name):
+    data = PICTURES[name]()
+    for share in (0.3, 0.6, 0.9):
+        assert reason(data[: int(len(data) * share)]) == rejects.IMAGE_TRUNCATED
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\0" * 100,
+        b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+        b"<html>404</html>",
+        b"%!PS-Adobe-3.0 EPSF-3.0\n",
+    ],
+)
+def test_junk(data):
+    assert reason(data) == rejects.IMAGE_UNDECODABLE
+
+
+def png_claiming(width, height):
+    def chunk(kind, body):
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(b"\0"))
+        + chunk(b"IEND", b"")
+    )
+
+
+@pytest.mark.parametrize("size", [(101, 100), (40_000, 40_000), (1, 2_000_000_000)])
+def test_bombs_are_refused_by_their_header(size):
+    assert reason(png_claiming(*size)) == rejects.IMAGE_TOO_LARGE
+
+
+def test_narrow_images_that_the_resize_would_blow_up():
+    assert reason(encoded(picture(0, 1, 100))) == rejects.IMAGE_TOO_LARGE
+    decode_image(encoded(picture(0, 1, 9)))
+
+
+@given(st.sampled_from(sorted(PICTURES)), st.integers(0, 10**6), st.binary(max_size=30))
+@settings(max_examples=150, deadline=None)
+def test_damage_never_raises_anything_else(name, position, junk):
+    data = bytearray(PICTURES[name]())
+    at = position % len(data)
+    data[at : at + len(junk)] = junk
+    try:
+        decode_image(bytes(data))
+    except SampleRejected as rejected:
+        assert rejected.reason in rejects.MEANINGS
+
+
+@pytest.mark.parametrize(
+    ("members", "too_large", "expected"),
+    [
+        ({"txt": b"a"}, {}, rejects.IMAGE_MISSING),
+        ({"gif": b"x", "txt": b"a"}, {}, rejects.IMAGE_MISSING),
+        ({"jpg": b"x"}, {}, rejects.CAPTION_MISSING),
+        ({"jpg": b"x", "txt": b" \n\t\xc2\xa0"}, {}, rejects.CAPTION_EMPTY),
+        ({"jpg": b"x", "txt": b"\xef\xbb\xbf"}, {}, rejects.CAPTION_EMPTY),
+        ({"jpg": b"x", "txt": b"a"}, {}, rejects.IMAGE_UNDECODABLE),
+        ({"txt": b"a"}, {"jpg": 99}, rejects.IMAGE_TOO_LARGE),
+        ({"jpg": b"x"}, {"txt": 99}, rejects.CAPTION_TOO_LARGE),
+    ],
+)
+def test_reasons(members, too_large, expected):
+    found, _ = prepare(sample(too_large, **members))
+    assert isinstance(found, Reject) and found.reason == expected
+    assert "\n" not in found.detail
+
+
+def test_captions():
+    assert decode_caption("  un café \n".encode()) == ("un café", False)
+    assert decode_caption(b"\xef\xbb\xbfa") == ("a", False)
+    assert decode_caption("café".encode("latin-1")) == ("caf\ufffd", True)
+
+
+class TestUid:
+    def test_from_json(self):
+        assert sample_uid(json.dumps({"uid": "AB" * 16}).encode(), b"", b"") == ("ab" * 16, ())
+
+    @pytest.mark.parametrize("value", [None, 7, "short", "g" * 32, "0" * 33])
+    def test_invalid_uid_is_hashed(self, value):
+        expected = hashlib.blake2b(b"\3" + bytes(7) + b"imgtxt", digest_size=16).hexdigest()
+        assert sample_uid(json.dumps({"uid": value}).encode(), b"img", b"txt") == (expected, (UID_FROM_HASH,))
+        assert sample_uid(None, b"img", b"txt") == (expected, (UID_FROM_HASH,))
+
+    @pytest.mark.parametrize("data", [b"", b"{", b"\xff", b"[" * 100_000])
+    def test_broken_json(self, data):
+        assert sample_uid(data, b"", b"")[1] == (JSON_BROKEN, UID_FROM_HASH)
+
+    def test_json_that_is_no_object(self):
+        assert sample_uid(b"[1]", b"", b"")[1] == (UID_FROM_HASH,)
+
+    def test_image_and_caption_cannot_trade_bytes(self):
+        assert sample_uid(None, b"ab", b"c") != sample_uid(None, b"a", b"bc")
+
+
+def test_notes():
+    found, _ = prepare(sample({"json": 99}, jpg=encoded(picture(0)), txt=b"caf\xe9"))
+    assert sorted(found.notes) == sorted([UID_FROM_HASH, JSON_BROKEN, CAPTION_REPLACED])

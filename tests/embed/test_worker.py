@@ -1,0 +1,416 @@
+"""A pool with every fault: the books balance, reasons are right, good samples survive, bits never depend on workers."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pyarrow.compute as pc
+import pytest
+
+from d2prune import store
+from d2prune.embed import params as params_of_tars
+from d2prune.embed import worker as stage
+from d2prune.embed.decode.decoder import Decoder
+from d2prune.embed.decode.pool import DecodePool
+from d2prune.embed.model import sources
+from d2prune.embed.model.encoder import ClipEncoder
+from d2prune.errors import InfrastructureError, UserError
+from d2prune.inputs import rejects
+from d2prune.inputs.shards import TarShard, expand_input
+from d2prune.inputs.tar.reader import parse_sample
+from d2prune.parts import files
+from d2prune.store import artifacts, schemas
+from d2prune.store.columns import vectors
+from tests.embed.images import encoded, picture, write_tar
+
+PNG = encoded(picture(0))
+UID = "0123456789abcdef" * 2
+
+
+def uid_json(uid):
+    return json.dumps({"uid": uid}).encode()
+
+
+def good(key, seed):
+    return [(f"{key}.jpg", encoded(picture(seed), "JPEG")), (f"{key}.txt", b"picture %d" % seed)]
+
+
+FAULTY = [
+    *good("good-1", 1),
+    ("no-image.txt", b"a"),
+    ("no-caption.jpg", PNG),
+    ("empty-caption.jpg", PNG),
+    ("empty-caption.txt", b" \n"),
+    ("truncated.jpg", encoded(picture(5), "JPEG")[:-200]),
+    ("truncated.txt", b"a"),
+    ("junk.png", b"<svg/>"),
+    ("junk.txt", b"a"),
+    ("bomb.png", encoded(picture(0, 300, 300))),
+    ("bomb.txt", b"a"),
+    ("heavy.jpg", b"\xff\xd8\xff" + bytes(50_000)),
+    ("heavy.txt", b"a"),
+    ("latin.PNG", PNG),
+    ("latin.TXT", b"caf\xe9"),
+    ("broken-json.webp", encoded(picture(6), "WEBP")),
+    ("broken-json.txt", b"a"),
+    ("broken-json.json", b"{"),
+    ("folder/ünïcode.jpeg", PNG),
+    ("folder/ünïcode.txt", "über".encode()),
+    ("folder/ünïcode.json", uid_json(UID.upper())),
+    ("twin.jpg", PNG),
+    ("twin.txt", b"a"),
+    ("twin.json", uid_json(UID)),
+    *good("good-2", 2),
+]
+EMBEDDED = ["good-1", "latin", "broken-json", "folder/ünïcode", "twin", "good-2"]
+REASONS = {
+    "no-image": rejects.IMAGE_MISSING,
+    "no-caption": rejects.CAPTION_MISSING,
+    "empty-caption": rejects.CAPTION_EMPTY,
+    "truncated": rejects.IMAGE_TRUNCATED,
+    "junk": rejects.IMAGE_UNDECODABLE,
+    "bomb": rejects.IMAGE_TOO_LARGE,
+    "heavy": rejects.IMAGE_TOO_LARGE,
+}
+
+
+@pytest.fixture
+def setting(tiny_model, tmp_path):
+    """(pool folder, stage folder, params, make_worker)."""
+    model, pretrained = sources.identity(str(tiny_model), None)
+    params = params_of_tars.EmbedParams(
+        model, pretrained, batch_size=4, max_pixels=50_000, max_member_bytes=40_000
+    )
+    pool = tmp_path / "pool"
+    pool.mkdir()
+
+    def make_worker(params=params, folder="embed", **options):
+        return stage.EmbedWorker(
+            str(tmp_path / folder), params, str(tiny_model), None, device="cpu", **options
+        )
+
+    return pool, str(tmp_path / "embed"), params, make_worker
+
+
+def run(setting, pool_url=None):
+    pool, _, params, make_worker = setting
+    units = params_of_tars.plan(expand_input(pool_url or str(pool)), params)
+    worker = make_worker()
+    return [(unit, worker(unit)) for unit in units]
+
+
+def tables(folder, receipt):
+    return (
+        artifacts.read_table(folder, receipt, name)
+        for name in (files.SAMPLES, files.REJECTS, files.EMBEDDINGS)
+    )
+
+
+def test_every_fault(setting):
+    pool, folder, _, _ = setting
+    path = write_tar(pool / "0.tar", FAULTY)
+    ((_, receipt),) = run(setting)
+    samples, rejects, embeddings = tables(folder, receipt)
+    assert samples.schema.equals(schemas.samples()) and embeddings.schema.equals(schemas.embeddings(24))
+    assert rejects.schema.equals(schemas.REJECTS)
+    assert samples["key"].to_pylist() == EMBEDDED
+    assert dict(zip(rejects["key"].to_pylist(), rejects["reason"].to_pylist(), strict=True)) == REASONS
+    assert set(samples["shard"].to_pylist()) == set(rejects["shard"].to_pylist()) == {"0"}
+    assert receipt.counters == {
+        "read": 13,
+        "embedded": 6,
+        "rejected": 7,
+        **{f"rejected.{reason}": list(REASONS.values()).count(reason) for reason in REASONS.values()},
+        "caption-replaced": 1,
+        "json-broken": 1,
+        "uid-from-hash": 4,
+        "uid-duplicate": 1,
+    }
+    assert receipt.facts == {"dimension": 24, "precision": "fp32"}
+    assert samples["caption"].to_pylist()[1] == "caf\ufffd"
+    assert samples["uid"].to_pylist()[3:5] == [UID, UID]
+    assert pc.all(pc.match_substring_regex(samples["uid"], "^[0-9a-f]{32}$")).as_py()
+    data = open(path, "rb").read()
+    for row in samples.select(["key", "offset", "size", "caption"]).to_pylist():
+        members = parse_sample(data[row["offset"] : row["offset"] + row["size"]])
+        assert {m.name.rpartition(".")[0] for m in members} == {row["key"]}
+
+
+def test_embeddings_equal_batches_of_good_samples(setting, tiny_model):
+    pool, folder, _, _ = setting
+    write_tar(pool / "0.tar", [("bad.txt", b""), *(m for i in range(10) for m in good(f"{i}", i))])
+    ((_, receipt),) = run(setting)
+    samples, _, embeddings = tables(folder, receipt)
+    encoder = ClipEncoder(sources.resolve(str(tiny_model), None), device="cpu")
+    import io
+
+    from PIL import Image
+
+    images = [Image.open(io.BytesIO(good("", i)[0][1])) for i in range(10)]
+    pixels = np.stack([np.asarray(encoder.preprocess(image)) for image in images])
+    captions = [f"picture {i}" for i in range(10)]
+    found = [encoder.encode(pixels[at : at + 4], captions[at : at + 4]) for at in (0, 4, 8)]
+    for name, attribute in (("image_emb", "image_ND"), ("text_emb", "text_ND")):
+        expected = np.concatenate([getattr(part, attribute) for part in found])
+        assert vectors(embeddings[name]).tobytes() == expected.tobytes()
+    expected = np.concatenate([part.clip_score_N for part in found])
+    assert samples["clip_score"].to_numpy().tobytes() == expected.tobytes()
+
+
+def test_bits_do_not_depend_on_processes_or_on_who_did_what(setting):
+    pool, _, params, make_worker = setting
+    for shard in range(3):
+        write_tar(pool / f"{shard}.tar", [m for i in range(7) for m in good(f"{i}", 10 * shard + i)])
+    units = params_of_tars.plan(expand_input(str(pool)), params)
+    first = [make_worker(decode_processes=1)(unit) for unit in units]
+    worker = make_worker(folder="again", decode_processes=4)
+    second = [worker(unit) for unit in reversed(units)]
+    assert first == second[::-1]
+
+
+@pytest.mark.parametrize(
+    ("cut", "expected"),
+    [(0.4567, [rejects.TAR_TRUNCATED]), (0.0, [rejects.TAR_EMPTY])],
+)
+def test_damaged_tars_are_rejects_not_failures(setting, cut, expected):
+    pool, folder, _, _ = setting
+    path = write_tar(pool / "0.tar", [m for i in range(5) for m in good(f"{i}", i)])
+    data = open(path, "rb").read()
+    open(path, "wb").write(data[: int(len(data) * cut)])
+    ((_, receipt),) = run(setting)
+    samples, rejects, _ = tables(folder, receipt)
+    assert rejects["reason"].to_pylist() == expected
+    assert samples["key"].to_pylist() == [str(i) for i in range(samples.num_rows)]
+    assert receipt.counters["tar-without-end-mark"] == 1
+    assert (samples.num_rows > 0) == (cut > 0)
+
+
+def test_tar_of_nothing(setting):
+    pool, folder, _, _ = setting
+    write_tar(pool / "0.tar", [])
+    ((_, receipt),) = run(setting)
+    samples, rejects, _ = tables(folder, receipt)
+    assert samples.num_rows == rejects.num_rows == 0
+    assert receipt.counters == {"read": 0, "embedded": 0, "rejected": 0}
+
+
+def test_keys_follow_content_and_params(setting):
+    pool, _, params, _ = setting
+    path = write_tar(pool / "0.tar", good("a", 1))
+    write_tar(pool / "1.tar", good("a", 1))
+
+    def keys(params=params):
+        return [unit.key for unit in params_of_tars.plan(expand_input(str(pool)), params)]
+
+    before = keys()
+    assert before == keys() and len(set(before)) == 2
+    assert not set(keys(dataclasses.replace(params, batch_size=5))) & set(before)
+    assert not set(keys(dataclasses.replace(params, pretrained="sha256:other"))) & set(before)
+    write_tar(path, good("a", 2))
+    assert keys()[0] != before[0] and keys()[1] == before[1]
+
+
+def test_shard_that_vanished(setting):
+    pool, _, params, make_worker = setting
+    path = write_tar(pool / "0.tar", good("a", 1))
+    (unit,) = params_of_tars.plan(expand_input(path), params)
+    (pool / "0.tar").unlink()
+    with pytest.raises(UserError, match=r"0\.tar.*existed when this run began"):
+        make_worker()(unit)
+
+
+def test_shard_of_another_length_than_listed(setting):
+    pool, _, params, make_worker = setting
+    path = write_tar(pool / "0.tar", good("a", 1))
+    (shard,) = expand_input(path)
+    (unit,) = params_of_tars.plan([dataclasses.replace(shard, size=shard.size + 512)], params)
+    with pytest.raises(InfrastructureError, match="expected .* as listed"):
+        make_worker()(unit)
+
+
+def test_storage_faults_pass_through(setting, monkeypatch):
+    pool, _, params, make_worker = setting
+    write_tar(pool / "0.tar", good("a", 1))
+    (unit,) = params_of_tars.plan(expand_input(str(pool)), params)
+
+    class Broken:
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            return None
+
+        def read(self, size):
+            raise InfrastructureError("connection reset")
+
+    monkeypatch.setattr(store, "open_read", lambda url, ahead: Broken())
+    with pytest.raises(InfrastructureError, match="connection reset"):
+        make_worker()(unit)
+
+
+def test_worker_refuses_another_model_than_planned(setting):
+    _, _, params, make_worker = setting
+    with pytest.raises(UserError, match="as planned"):
+        make_worker(dataclasses.replace(params, pretrained="sha256:0"))
+
+
+def test_reject_rate():
+    counters = {"read": 10, "rejected": 3, "rejected.image-missing": 1, "rejected.caption-empty": 2}
+    stage.check_reject_rate(counters, 0.3)
+    stage.check_reject_rate({"read": 0}, 0.0)
+    with pytest.raises(UserError, match=r"3 of 10 .*30\.0%; 2 caption-empty, 1 image-missing"):
+        stage.check_reject_rate(counters, 0.29)
+
+
+def test_units_travel():
+    import pickle
+
+    unit = params_of_tars.EmbedUnit("k", TarShard("u", "n", 1, "v"))
+    assert pickle.loads(pickle.dumps(unit)) == unit
+
+
+def test_fields_of_the_json_become_columns_and_a_missing_number_is_a_reject(setting):
+    pool, folder, params, make_worker = setting
+    members = [
+        *good("a", 1),
+        ("a.json", b'{"score": 2, "lang": "de"}'),
+        *good("b", 2),
+        ("b.json", b'{"score": "x"}'),
+    ]
+    write_tar(pool / "0.tar", [*members, *good("c", 3), ("c.json", b'{"score": 0.5}')])
+    params = dataclasses.replace(params, fields=(("lang", "text"), ("score", "number")))
+    (unit,) = params_of_tars.plan(expand_input(str(pool)), params)
+    samples, rejects, _ = tables(folder, make_worker(params)(unit))
+    assert samples.select(["key", "lang", "score"]).to_pylist() == [
+        {"key": "a", "lang": "de", "score": 2.0},
+        {"key": "c", "lang": "", "score": 0.5},
+    ]
+    assert [(row["key"], row["reason"]) for row in rejects.to_pylist()] == [("b", rejects.FIELD_MISSING)]
+
+
+POISONED = ["0", "segfault", "1", "2", "spin", "3", "junk", "4", "no-memory", "5", "6"]
+POISON_REASONS = {
+    "segfault": rejects.IMAGE_CRASHED_DECODER,
+    "no-memory": rejects.IMAGE_CRASHED_DECODER,
+    "spin": rejects.IMAGE_TIMEOUT,
+    "junk": rejects.IMAGE_UNDECODABLE,
+}
+
+
+def test_poison_costs_one_reject_each_whatever_the_workers_batches_and_order(setting, tmp_path, monkeypatch):
+    from tests.embed.decode.faulty_decoders import Mischievous
+
+    monkeypatch.setattr(stage, "Decoder", lambda *given: Mischievous(str(tmp_path), Decoder(*given)))
+    pool, _, params, make_worker = setting
+    members = [good(key, i) for i, key in enumerate(POISONED)]
+    members[6] = [("junk.jpg", b"<svg/>"), ("junk.txt", b"a")]
+    write_tar(pool / "0.tar", [m for one in members for m in one])
+    write_tar(pool / "1.tar", [m for i in range(11) for m in good(f"{i}", i)])
+    found = []
+    for number, (processes, batch_size) in enumerate([(1, 4), (3, 3)]):
+        changed = dataclasses.replace(params, batch_size=batch_size)
+        folder = f"run-{number}"
+        worker = make_worker(changed, folder=folder, decode_processes=processes, image_timeout=0.2)
+        units = params_of_tars.plan(expand_input(str(pool)), changed)
+        receipts = [worker(unit) for unit in (units if number == 0 else units[::-1])]
+        worker.close()
+        for receipt in receipts:
+            assert (
+                receipt.counters["read"] == 11 == receipt.counters["embedded"] + receipt.counters["rejected"]
+            )
+        assert sorted(receipt.counters["rejected"] for receipt in receipts) == [0, 4]
+        parts = [list(tables(str(tmp_path / folder), receipt)) for receipt in receipts]
+        found.append(
+            sorted((row["shard"], row["key"], "") for samples, *_ in parts for row in samples.to_pylist())
+        )
+        found[-1] += sorted(
+            (row["shard"], row["key"], row["reason"])
+            for _, rejects, _ in parts
+            for row in rejects.to_pylist()
+        )
+    assert found[0] == found[1]
+    assert {key: reason for _, key, reason in found[0] if reason} == POISON_REASONS
+
+
+def with_little_memory(encoder, fits):
+    """Let the model fail on more samples than `fits`, as a device does; returns the sizes that were tried."""
+    import torch
+
+    tried, whole = [], encoder._model.encode_image
+
+    def encode_image(batch):
+        tried.append(len(batch))
+        if len(batch) > fits:
+            raise torch.OutOfMemoryError("CUDA out of memory. (simulated)")
+        return whole(batch)
+
+    encoder._model.encode_image = encode_image
+    return tried
+
+
+def test_a_batch_that_exceeds_the_devices_memory_loses_no_sample(setting):
+    pool, folder, params, make_worker = setting
+    write_tar(pool / "0.tar", [m for i in range(21) for m in good(f"{i}", i)])
+    params = dataclasses.replace(params, batch_size=8)
+    (unit,) = params_of_tars.plan(expand_input(str(pool)), params)
+    samples, _, embeddings = tables(str(pool.parent / "whole"), make_worker(params, folder="whole")(unit))
+    worker = make_worker(params)
+    tried = with_little_memory(worker._models.encoders[0], 3)
+    receipt = worker(unit)
+    cut_samples, _, cut_embeddings = tables(folder, receipt)
+    # Halved until it fits, and later batches are cut to that at once.
+    assert tried == [8, 4, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 1]
+    assert receipt.counters["batch-cut"] == 3 and receipt.counters["embedded"] == 21
+    assert cut_samples.drop(["clip_score"]).equals(samples.drop(["clip_score"]))
+    np.testing.assert_allclose(cut_samples["clip_score"], samples["clip_score"], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(
+        vectors(cut_embeddings["image_emb"]), vectors(embeddings["image_emb"]), atol=1e-3
+    )
+
+
+def test_a_single_sample_that_exceeds_the_devices_memory_fails_the_unit(setting):
+    pool, _, params, make_worker = setting
+    write_tar(pool / "0.tar", [m for i in range(3) for m in good(f"{i}", i)])
+    (unit,) = params_of_tars.plan(expand_input(str(pool)), params)
+    worker = make_worker()
+    with_little_memory(worker._models.encoders[0], 0)
+    with pytest.raises(InfrastructureError, match="one sample exceeds the memory"):
+        worker(unit)
+
+
+def test_tokens_made_in_the_decode_processes_are_the_same(setting, tiny_model):
+    """On a GPU captions become tokens where pictures are decoded; the embeddings do not change."""
+    from d2prune.embed.decode.tokenizing import TokenizingDecoder
+
+    pool, _, _, make_worker = setting
+    write_tar(pool / "0.tar", [m for i in range(5) for m in good(f"{i}", i)])
+    ((unit, receipt),) = run(setting)
+    worker = make_worker(folder="again")
+    decoder = Decoder(worker._models.preprocesses[0], 50_000)
+    worker._pool.close()
+    worker._pool = DecodePool(
+        TokenizingDecoder(decoder, [sources.resolve(str(tiny_model), None)]), 1, decoder.preprocess.n_bytes, 40
+    )
+    worker._models.encoders[0].tokenize = None
+    assert worker(unit) == receipt
+    worker._pool.close()
+
+
+def test_rows_of_a_large_part_are_written_while_they_come(setting, monkeypatch):
+    """The same bytes whatever the batches, and row groups that a reader can take one by one."""
+    import pyarrow.parquet as pq
+
+    from d2prune.embed import part
+
+    pool, folder, params, make_worker = setting
+    plain = artifacts.table_writer
+    monkeypatch.setattr(part.artifacts, "table_writer", lambda *given: plain(*given, rows_per_group=4))
+    write_tar(pool / "0.tar", [m for i in range(11) for m in good(f"{i}", i)])
+    (unit,) = params_of_tars.plan(expand_input(str(pool)), params)
+    receipt = make_worker()(unit)
+    for name in (files.SAMPLES, files.EMBEDDINGS):
+        file = pq.ParquetFile(artifacts.unit_url(folder, receipt.key, name))
+        assert [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)] == [4, 4, 3]
+        assert file.metadata.num_rows == receipt.rows(name) == 11
+    samples, _, _ = tables(folder, receipt)
+    assert samples["key"].to_pylist() == [str(i) for i in range(11)]
