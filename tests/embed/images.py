@@ -1,4 +1,4 @@
-"""Made-up pictures and tars."""
+"""Synthetic images, and tars of them."""
 
 import io
 import tarfile
@@ -7,13 +7,13 @@ import numpy as np
 from PIL import Image
 
 
-def picture(seed, width=40, height=30, mode="RGB"):
+def make_image(seed, width=40, height=30, mode="RGB"):
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (5, 6, 3), dtype=np.uint8)
     return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC).convert(mode)
 
 
-def encoded(image, format="PNG", **options):
+def encode_image(image, format="PNG", **options):
     sink = io.BytesIO()
     image.save(sink, format, **options)
     return sink.getvalue()

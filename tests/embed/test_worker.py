@@ -1,4 +1,4 @@
-"""A pool with every fault: the books balance, reasons are right, good samples survive, bits never depend on workers."""
+"""A pool with every fault: sample counts balance, reasons are right, and bits never depend on workers."""
 
 import dataclasses
 import json
@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 import pytest
 
 from d2prune import store
-from d2prune.embed import params as params_of_tars
+from d2prune.embed import params as embed_params
 from d2prune.embed import worker as stage
 from d2prune.embed.decode.decoder import Decoder
 from d2prune.embed.decode.pool import DecodePool
@@ -21,9 +21,9 @@ from d2prune.inputs.tar.reader import parse_sample
 from d2prune.parts import files
 from d2prune.store import artifacts, schemas
 from d2prune.store.columns import vectors
-from tests.embed.images import encoded, picture, write_tar
+from tests.embed.images import encode_image, make_image, write_tar
 
-PNG = encoded(picture(0))
+PNG = encode_image(make_image(0))
 UID = "0123456789abcdef" * 2
 
 
@@ -32,7 +32,7 @@ def uid_json(uid):
 
 
 def good(key, seed):
-    return [(f"{key}.jpg", encoded(picture(seed), "JPEG")), (f"{key}.txt", b"picture %d" % seed)]
+    return [(f"{key}.jpg", encode_image(make_image(seed), "JPEG")), (f"{key}.txt", b"picture %d" % seed)]
 
 
 FAULTY = [
@@ -41,17 +41,17 @@ FAULTY = [
     ("no-caption.jpg", PNG),
     ("empty-caption.jpg", PNG),
     ("empty-caption.txt", b" \n"),
-    ("truncated.jpg", encoded(picture(5), "JPEG")[:-200]),
+    ("truncated.jpg", encode_image(make_image(5), "JPEG")[:-200]),
     ("truncated.txt", b"a"),
     ("junk.png", b"<svg/>"),
     ("junk.txt", b"a"),
-    ("bomb.png", encoded(picture(0, 300, 300))),
+    ("bomb.png", encode_image(make_image(0, 300, 300))),
     ("bomb.txt", b"a"),
     ("heavy.jpg", b"\xff\xd8\xff" + bytes(50_000)),
     ("heavy.txt", b"a"),
     ("latin.PNG", PNG),
     ("latin.TXT", b"caf\xe9"),
-    ("broken-json.webp", encoded(picture(6), "WEBP")),
+    ("broken-json.webp", encode_image(make_image(6), "WEBP")),
     ("broken-json.txt", b"a"),
     ("broken-json.json", b"{"),
     ("folder/ünïcode.jpeg", PNG),
@@ -78,7 +78,7 @@ REASONS = {
 def setting(tiny_model, tmp_path):
     """(pool folder, stage folder, params, make_worker)."""
     model, pretrained = sources.identity(str(tiny_model), None)
-    params = params_of_tars.EmbedParams(
+    params = embed_params.EmbedParams(
         model, pretrained, batch_size=4, max_pixels=50_000, max_member_bytes=40_000
     )
     pool = tmp_path / "pool"
@@ -94,7 +94,7 @@ def setting(tiny_model, tmp_path):
 
 def run(setting, pool_url=None):
     pool, _, params, make_worker = setting
-    units = params_of_tars.plan(expand_input(pool_url or str(pool)), params)
+    units = embed_params.plan(expand_input(pool_url or str(pool)), params)
     worker = make_worker()
     return [(unit, worker(unit)) for unit in units]
 
@@ -106,7 +106,7 @@ def tables(folder, receipt):
     )
 
 
-def test_every_fault(setting):
+def test_every_fault_is_rejected_with_its_reason(setting):
     pool, folder, _, _ = setting
     path = write_tar(pool / "0.tar", FAULTY)
     ((_, receipt),) = run(setting)
@@ -157,11 +157,11 @@ def test_embeddings_equal_batches_of_good_samples(setting, tiny_model):
     assert samples["clip_score"].to_numpy().tobytes() == expected.tobytes()
 
 
-def test_bits_do_not_depend_on_processes_or_on_who_did_what(setting):
+def test_bits_do_not_depend_on_processes_or_workers(setting):
     pool, _, params, make_worker = setting
     for shard in range(3):
         write_tar(pool / f"{shard}.tar", [m for i in range(7) for m in good(f"{i}", 10 * shard + i)])
-    units = params_of_tars.plan(expand_input(str(pool)), params)
+    units = embed_params.plan(expand_input(str(pool)), params)
     first = [make_worker(decode_processes=1)(unit) for unit in units]
     worker = make_worker(folder="again", decode_processes=4)
     second = [worker(unit) for unit in reversed(units)]
@@ -172,7 +172,7 @@ def test_bits_do_not_depend_on_processes_or_on_who_did_what(setting):
     ("cut", "expected"),
     [(0.4567, [rejects.TAR_TRUNCATED]), (0.0, [rejects.TAR_EMPTY])],
 )
-def test_damaged_tars_are_rejects_not_failures(setting, cut, expected):
+def test_damaged_tar_is_a_reject_not_a_failure(setting, cut, expected):
     pool, folder, _, _ = setting
     path = write_tar(pool / "0.tar", [m for i in range(5) for m in good(f"{i}", i)])
     data = open(path, "rb").read()
@@ -185,7 +185,7 @@ def test_damaged_tars_are_rejects_not_failures(setting, cut, expected):
     assert (samples.num_rows > 0) == (cut > 0)
 
 
-def test_tar_of_nothing(setting):
+def test_tar_without_members_gives_an_empty_part(setting):
     pool, folder, _, _ = setting
     write_tar(pool / "0.tar", [])
     ((_, receipt),) = run(setting)
@@ -194,13 +194,13 @@ def test_tar_of_nothing(setting):
     assert receipt.counters == {"read": 0, "embedded": 0, "rejected": 0}
 
 
-def test_keys_follow_content_and_params(setting):
+def test_unit_keys_depend_on_content_and_params(setting):
     pool, _, params, _ = setting
     path = write_tar(pool / "0.tar", good("a", 1))
     write_tar(pool / "1.tar", good("a", 1))
 
     def keys(params=params):
-        return [unit.key for unit in params_of_tars.plan(expand_input(str(pool)), params)]
+        return [unit.key for unit in embed_params.plan(expand_input(str(pool)), params)]
 
     before = keys()
     assert before == keys() and len(set(before)) == 2
@@ -210,28 +210,28 @@ def test_keys_follow_content_and_params(setting):
     assert keys()[0] != before[0] and keys()[1] == before[1]
 
 
-def test_shard_that_vanished(setting):
+def test_deleted_shard_is_a_user_error(setting):
     pool, _, params, make_worker = setting
     path = write_tar(pool / "0.tar", good("a", 1))
-    (unit,) = params_of_tars.plan(expand_input(path), params)
+    (unit,) = embed_params.plan(expand_input(path), params)
     (pool / "0.tar").unlink()
     with pytest.raises(UserError, match=r"0\.tar.*existed when this run began"):
         make_worker()(unit)
 
 
-def test_shard_of_another_length_than_listed(setting):
+def test_shard_of_another_size_than_listed_is_an_error(setting):
     pool, _, params, make_worker = setting
     path = write_tar(pool / "0.tar", good("a", 1))
     (shard,) = expand_input(path)
-    (unit,) = params_of_tars.plan([dataclasses.replace(shard, size=shard.size + 512)], params)
-    with pytest.raises(InfrastructureError, match="expected .* as listed"):
+    (unit,) = embed_params.plan([dataclasses.replace(shard, size=shard.size + 512)], params)
+    with pytest.raises(InfrastructureError, match="listed with"):
         make_worker()(unit)
 
 
-def test_storage_faults_pass_through(setting, monkeypatch):
+def test_storage_errors_propagate(setting, monkeypatch):
     pool, _, params, make_worker = setting
     write_tar(pool / "0.tar", good("a", 1))
-    (unit,) = params_of_tars.plan(expand_input(str(pool)), params)
+    (unit,) = embed_params.plan(expand_input(str(pool)), params)
 
     class Broken:
         def __enter__(self):
@@ -248,13 +248,13 @@ def test_storage_faults_pass_through(setting, monkeypatch):
         make_worker()(unit)
 
 
-def test_worker_refuses_another_model_than_planned(setting):
+def test_model_other_than_planned_is_refused(setting):
     _, _, params, make_worker = setting
     with pytest.raises(UserError, match="as planned"):
         make_worker(dataclasses.replace(params, pretrained="sha256:0"))
 
 
-def test_reject_rate():
+def test_reject_rate_above_the_limit_fails_the_run():
     counters = {"read": 10, "rejected": 3, "rejected.image-missing": 1, "rejected.caption-empty": 2}
     stage.check_reject_rate(counters, 0.3)
     stage.check_reject_rate({"read": 0}, 0.0)
@@ -262,10 +262,10 @@ def test_reject_rate():
         stage.check_reject_rate(counters, 0.29)
 
 
-def test_units_travel():
+def test_units_can_be_pickled():
     import pickle
 
-    unit = params_of_tars.EmbedUnit("k", TarShard("u", "n", 1, "v"))
+    unit = embed_params.EmbedUnit("k", TarShard("u", "n", 1, "v"))
     assert pickle.loads(pickle.dumps(unit)) == unit
 
 
@@ -279,17 +279,17 @@ def test_fields_of_the_json_become_columns_and_a_missing_number_is_a_reject(sett
     ]
     write_tar(pool / "0.tar", [*members, *good("c", 3), ("c.json", b'{"score": 0.5}')])
     params = dataclasses.replace(params, fields=(("lang", "text"), ("score", "number")))
-    (unit,) = params_of_tars.plan(expand_input(str(pool)), params)
-    samples, rejects, _ = tables(folder, make_worker(params)(unit))
+    (unit,) = embed_params.plan(expand_input(str(pool)), params)
+    samples, rejected, _ = tables(folder, make_worker(params)(unit))
     assert samples.select(["key", "lang", "score"]).to_pylist() == [
         {"key": "a", "lang": "de", "score": 2.0},
         {"key": "c", "lang": "", "score": 0.5},
     ]
-    assert [(row["key"], row["reason"]) for row in rejects.to_pylist()] == [("b", rejects.FIELD_MISSING)]
+    assert [(row["key"], row["reason"]) for row in rejected.to_pylist()] == [("b", rejects.FIELD_MISSING)]
 
 
-POISONED = ["0", "segfault", "1", "2", "spin", "3", "junk", "4", "no-memory", "5", "6"]
-POISON_REASONS = {
+FATAL_KEYS = ["0", "segfault", "1", "2", "spin", "3", "junk", "4", "no-memory", "5", "6"]
+FATAL_REASONS = {
     "segfault": rejects.IMAGE_CRASHED_DECODER,
     "no-memory": rejects.IMAGE_CRASHED_DECODER,
     "spin": rejects.IMAGE_TIMEOUT,
@@ -297,12 +297,14 @@ POISON_REASONS = {
 }
 
 
-def test_poison_costs_one_reject_each_whatever_the_workers_batches_and_order(setting, tmp_path, monkeypatch):
-    from tests.embed.decode.faulty_decoders import Mischievous
+def test_fatal_samples_cost_one_reject_each_for_any_processes_batches_and_order(
+    setting, tmp_path, monkeypatch
+):
+    from tests.embed.decode.faulty_decoders import MisbehavingDecoder
 
-    monkeypatch.setattr(stage, "Decoder", lambda *given: Mischievous(str(tmp_path), Decoder(*given)))
+    monkeypatch.setattr(stage, "Decoder", lambda *given: MisbehavingDecoder(str(tmp_path), Decoder(*given)))
     pool, _, params, make_worker = setting
-    members = [good(key, i) for i, key in enumerate(POISONED)]
+    members = [good(key, i) for i, key in enumerate(FATAL_KEYS)]
     members[6] = [("junk.jpg", b"<svg/>"), ("junk.txt", b"a")]
     write_tar(pool / "0.tar", [m for one in members for m in one])
     write_tar(pool / "1.tar", [m for i in range(11) for m in good(f"{i}", i)])
@@ -311,7 +313,7 @@ def test_poison_costs_one_reject_each_whatever_the_workers_batches_and_order(set
         changed = dataclasses.replace(params, batch_size=batch_size)
         folder = f"run-{number}"
         worker = make_worker(changed, folder=folder, decode_processes=processes, image_timeout=0.2)
-        units = params_of_tars.plan(expand_input(str(pool)), changed)
+        units = embed_params.plan(expand_input(str(pool)), changed)
         receipts = [worker(unit) for unit in (units if number == 0 else units[::-1])]
         worker.close()
         for receipt in receipts:
@@ -329,11 +331,11 @@ def test_poison_costs_one_reject_each_whatever_the_workers_batches_and_order(set
             for row in rejects.to_pylist()
         )
     assert found[0] == found[1]
-    assert {key: reason for _, key, reason in found[0] if reason} == POISON_REASONS
+    assert {key: reason for _, key, reason in found[0] if reason} == FATAL_REASONS
 
 
 def with_little_memory(encoder, fits):
-    """Let the model fail on more samples than `fits`, as a device does; returns the sizes that were tried."""
+    """Make the model run out of memory on more than `fits` samples; return the list of sizes tried."""
     import torch
 
     tried, whole = [], encoder._model.encode_image
@@ -348,17 +350,17 @@ def with_little_memory(encoder, fits):
     return tried
 
 
-def test_a_batch_that_exceeds_the_devices_memory_loses_no_sample(setting):
+def test_batch_that_exceeds_the_devices_memory_loses_no_sample(setting):
     pool, folder, params, make_worker = setting
     write_tar(pool / "0.tar", [m for i in range(21) for m in good(f"{i}", i)])
     params = dataclasses.replace(params, batch_size=8)
-    (unit,) = params_of_tars.plan(expand_input(str(pool)), params)
+    (unit,) = embed_params.plan(expand_input(str(pool)), params)
     samples, _, embeddings = tables(str(pool.parent / "whole"), make_worker(params, folder="whole")(unit))
     worker = make_worker(params)
     tried = with_little_memory(worker._models.encoders[0], 3)
     receipt = worker(unit)
     cut_samples, _, cut_embeddings = tables(folder, receipt)
-    # Halved until it fits, and later batches are cut to that at once.
+    # Halved until it fits; later batches are split to that size from the start.
     assert tried == [8, 4, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 1]
     assert receipt.counters["batch-cut"] == 3 and receipt.counters["embedded"] == 21
     assert cut_samples.drop(["clip_score"]).equals(samples.drop(["clip_score"]))
@@ -368,18 +370,18 @@ def test_a_batch_that_exceeds_the_devices_memory_loses_no_sample(setting):
     )
 
 
-def test_a_single_sample_that_exceeds_the_devices_memory_fails_the_unit(setting):
+def test_single_sample_that_exceeds_the_devices_memory_fails_the_unit(setting):
     pool, _, params, make_worker = setting
     write_tar(pool / "0.tar", [m for i in range(3) for m in good(f"{i}", i)])
-    (unit,) = params_of_tars.plan(expand_input(str(pool)), params)
+    (unit,) = embed_params.plan(expand_input(str(pool)), params)
     worker = make_worker()
     with_little_memory(worker._models.encoders[0], 0)
     with pytest.raises(InfrastructureError, match="one sample exceeds the memory"):
         worker(unit)
 
 
-def test_tokens_made_in_the_decode_processes_are_the_same(setting, tiny_model):
-    """On a GPU captions become tokens where pictures are decoded; the embeddings do not change."""
+def test_tokenizing_in_decode_processes_gives_the_same_part(setting, tiny_model):
+    """On a GPU captions are tokenized in the decode processes; the embeddings do not change."""
     from d2prune.embed.decode.tokenizing import TokenizingDecoder
 
     pool, _, _, make_worker = setting
@@ -389,15 +391,18 @@ def test_tokens_made_in_the_decode_processes_are_the_same(setting, tiny_model):
     decoder = Decoder(worker._models.preprocesses[0], 50_000)
     worker._pool.close()
     worker._pool = DecodePool(
-        TokenizingDecoder(decoder, [sources.resolve(str(tiny_model), None)]), 1, decoder.preprocess.n_bytes, 40
+        TokenizingDecoder(decoder, [sources.resolve(str(tiny_model), None)]),
+        1,
+        decoder.preprocess.n_bytes,
+        40,
     )
     worker._models.encoders[0].tokenize = None
     assert worker(unit) == receipt
     worker._pool.close()
 
 
-def test_rows_of_a_large_part_are_written_while_they_come(setting, monkeypatch):
-    """The same bytes whatever the batches, and row groups that a reader can take one by one."""
+def test_part_is_written_in_row_groups_of_fixed_size(setting, monkeypatch):
+    """Row groups do not depend on the batches, and a reader can read them one by one."""
     import pyarrow.parquet as pq
 
     from d2prune.embed import part
@@ -406,7 +411,7 @@ def test_rows_of_a_large_part_are_written_while_they_come(setting, monkeypatch):
     plain = artifacts.table_writer
     monkeypatch.setattr(part.artifacts, "table_writer", lambda *given: plain(*given, rows_per_group=4))
     write_tar(pool / "0.tar", [m for i in range(11) for m in good(f"{i}", i)])
-    (unit,) = params_of_tars.plan(expand_input(str(pool)), params)
+    (unit,) = embed_params.plan(expand_input(str(pool)), params)
     receipt = make_worker()(unit)
     for name in (files.SAMPLES, files.EMBEDDINGS):
         file = pq.ParquetFile(artifacts.unit_url(folder, receipt.key, name))

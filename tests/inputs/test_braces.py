@@ -34,7 +34,7 @@ def test_expands_a_datacomp_pool():
 
 @pytest.mark.parametrize("pattern", ["{a", "a}", "{a,{b}", "}{", "{a,b}}"])
 def test_unbalanced_braces_are_an_error(pattern):
-    with pytest.raises(UserError, match="input .*: found '[{}]' without '[{}]'"):
+    with pytest.raises(UserError, match=r"input .*: found '[{}]' without '[{}]'"):
         expand_braces(pattern)
 
 

@@ -19,13 +19,13 @@ def names(given):
     return [shard.name for shard in expand_input(given)]
 
 
-def test_folder_in_natural_order(pool):
+def test_folder_is_in_natural_order(pool):
     shards = expand_input(pool)
     assert [s.name for s in shards] == ["1", "2", "10", "3"]
     assert shards[0].size == 5 and shards[0].url.endswith("/1.tar") and shards[0].version
 
 
-def test_glob_and_list(pool):
+def test_globs_are_in_natural_order_and_lists_in_given_order(pool):
     assert names(f"{pool}/*.tar") == ["1", "2", "10"]
     assert names([f"{pool}/sub", f"{pool}/2.tar", f"{pool}/1.tar"]) == ["3", "2", "1"]
 
@@ -69,7 +69,7 @@ def test_names_are_unique(tmp_path):
         ("s9://x/y.tar", "s9"),
     ],
 )
-def test_user_mistakes_are_named(pool, tmp_path, given, message):
+def test_usage_errors_name_the_input(pool, tmp_path, given, message):
     (tmp_path / "pool" / "empty").mkdir()
     fill = (
         [g.replace("{pool}", pool) for g in given]

@@ -13,7 +13,7 @@ from d2prune.execution import InProcess
 from d2prune.inputs import rejects
 from d2prune.runs.driver import run
 from d2prune.verify.folder import verify
-from tests.embed.images import encoded, picture, write_tar
+from tests.embed.images import encode_image, make_image, write_tar
 from tests.embed.test_worker import EMBEDDED, FAULTY, REASONS
 from tests.pools import write_pool
 
@@ -25,7 +25,7 @@ def faulty_pool(tmp_path):
     folder = write_pool(tmp_path / "pool", shards=2, samples=20)
     write_tar(folder / "00000002.tar", FAULTY)
     # The same keys as the shard before, and one that no ustar header can hold.
-    image = encoded(picture(7), "JPEG")
+    image = encode_image(make_image(7), "JPEG")
     write_tar(folder / "00000003.tar", [*FAULTY[:2], (f"{LONG}.jpg", image), (f"{LONG}.txt", b"long")])
     whole = (folder / "00000001.tar").read_bytes()
     (folder / "00000004.tar").write_bytes(whole[: len(whole) // 2])

@@ -36,7 +36,7 @@ class Ready(NamedTuple):
 
 
 class _Entry(NamedTuple):
-    """A slot, and the reject that the reader found; None for a sample, whose outcome comes from the decoder."""
+    """A slot, and the reject found by the reader; None for a sample, whose outcome the decoder provides."""
 
     slot: int
     reject: Reject | None
@@ -51,7 +51,7 @@ class _Submitted:
 
 
 class Feed:
-    """Iterates over the `Ready` samples and `Reject`s of one shard. Leaving its `with` block ends the reading.
+    """Iterates over the `Ready` samples and `Reject`s of one shard. Leaving its `with` block stops reading.
 
     Attributes:
         bytes_read: see `TarReader`; valid once exhausted.

@@ -100,6 +100,6 @@ def _check_columns(config: RunConfig, columns: Columns, first: str) -> None:
     for option, score in asked.items():
         if score == "clip_score" and columns.clip_score is None and len(columns.embeddings) < 2:
             raise UserError(
-                f"{option} = clip_score: {first} has neither that score nor both embeddings to compute it from; "
+                f"{option} = clip_score: {first} has neither that score nor both embeddings to compute it; "
                 "name its column in columns.clip_score, or choose another score in embed.fields"
             )

@@ -1,8 +1,8 @@
-"""Record the URLs of an embed artifact's shards: `work_dir/embed/<fingerprint>/sources.json`, shard name -> URL.
+"""Record the URLs of an embed artifact's shards, by shard name.
 
-The artifact itself identifies shards by name and content, not by URL. To display an image, a reader
-needs its URL as well. Each run records the URLs here, without user names, passwords and query
-strings.
+They are stored in `work_dir/embed/<fingerprint>/sources.json`. The artifact itself identifies
+shards by name and content, not by URL. To display an image, a reader needs its URL as well. Each
+run records the URLs here, without user names, passwords and query strings.
 """
 
 import json

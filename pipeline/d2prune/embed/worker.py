@@ -39,8 +39,8 @@ MAX_PROCESSES = 32
 """Decode processes and helpers of one worker: more than a GPU can consume."""
 
 BATCH_CUT = "batch-cut"
-"""Counter: batches that exceeded the device's memory and were split; the last bits of their embeddings may differ
-from those of unsplit batches."""
+"""Counter: batches that exceeded the device's memory and were split, which may change the last bits of
+their embeddings."""
 
 # Batches that the GPU holds and that are not written yet: one in computation, one waiting.
 _BATCHES_IN_FLIGHT = 2
@@ -49,7 +49,7 @@ _SLOTS_PER_PROCESS = 16
 
 
 class EmbedWorker:
-    """Embeds one shard per call; `SHARDS_IN_FLIGHT` threads may call it. Loads the models, so build it where it runs.
+    """Embeds one shard per call; `SHARDS_IN_FLIGHT` threads may call it. Build it where it runs.
 
     Attributes:
         close: ends the decode processes; also called when the worker is collected or the program ends.
@@ -137,7 +137,7 @@ class EmbedWorker:
                 raise UserError(f"{error}; it existed when this run began") from error
             if feed.bytes_read != shard.size:
                 raise InfrastructureError(
-                    f"{store.redact(shard.url)}: read {feed.bytes_read} bytes; expected {shard.size}, as listed"
+                    f"{store.redact(shard.url)}: read {feed.bytes_read} bytes, listed with {shard.size}"
                 )
             part.counters[READ] = feed.read
             part.counters[END_MARK_MISSING] += not feed.end_mark

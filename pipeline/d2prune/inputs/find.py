@@ -56,7 +56,8 @@ def find_input(given: str | Sequence[str]) -> list[TarShard] | list[TableFile]:
     ):
         raise UserError(
             f"input {_format_input(given)}: found tars and tables of embeddings "
-            f"({count_by_suffix([*tables, *others])}); expected one kind per run: name the folder of one of them"
+            f"({count_by_suffix([*tables, *others])}); "
+            "expected one kind per run: name the folder of one of them"
         )
     if n_tars or not (tables or others):
         return expand_input(given)

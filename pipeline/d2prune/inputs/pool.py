@@ -10,7 +10,7 @@ from d2prune.inputs.tables import files as tables
 from d2prune.inputs.tables.files import TableFile
 
 TABLE_PART_BYTES = 128 << 20
-"""Larger tables are split into parts of about this size, since later stages hold one part in memory at a time."""
+"""Larger tables are split into parts of about this size: later stages hold one part in memory at a time."""
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ def uid_of_record(
 
 
 def hashed_uid(image_bytes: bytes, caption_bytes: bytes) -> str:
-    """Return BLAKE2b-128, in hex, of the image's length (8 bytes, little-endian), the image and the caption."""
+    """Return BLAKE2b-128, in hex, of the image's length (8 bytes, little-endian), image and caption."""
     digest = hashlib.blake2b(len(image_bytes).to_bytes(8, "little"), digest_size=16)
     digest.update(image_bytes)
     digest.update(caption_bytes)

@@ -69,7 +69,7 @@ def expand_input(given: str | Sequence[str]) -> list[TarShard]:
 
 
 def pool_identity(shards: Sequence[TarShard]) -> str:
-    """Return a fingerprint of the pool: names, sizes, versions and order, but not URLs, since a pool may move."""
+    """Return a fingerprint of the pool: names, sizes, versions and order. No URLs, since a pool may move."""
     return artifacts.fingerprint([(shard.name, shard.size, shard.version) for shard in shards])
 
 

@@ -1,4 +1,4 @@
-"""Decoders that go wrong on demand; importable, since decode processes get them by pickle."""
+"""Decoders that fail on demand; in a module, since decode processes receive them by pickle."""
 
 import ctypes
 import os
@@ -12,8 +12,8 @@ from d2prune.inputs.tar.reader import TarSample
 
 
 @dataclass(frozen=True)
-class Mischievous:
-    """Does what the sample's key asks for, else what `decoder` does (default: writes the key's number of bytes)."""
+class MisbehavingDecoder:
+    """Fails as the sample's key says, else calls `decoder` (default: fill the slot with the key's length)."""
 
     folder: str
     decoder: object = None
@@ -46,16 +46,16 @@ class Mischievous:
 
 
 @dataclass(frozen=True)
-class Stillborn:
-    """A process that ends before it decodes anything."""
+class DyingDecoder:
+    """Ends its process before it decodes anything."""
 
     def setup(self):
         os._exit(3)
 
 
 @dataclass(frozen=True)
-class Sluggish:
-    """Decodes, but not at once while a file is there: so that machines can come and go while there is work."""
+class SlowDecoder:
+    """Decodes slowly while a file exists, so that machines can join and leave during the work."""
 
     mark: str
     decoder: object

@@ -1,4 +1,4 @@
-"""Embeds on a cluster whose GPU nodes have helpers that come and go; prints what happened, as JSON.
+"""Embed on a cluster whose helper nodes join and leave; print what happened as JSON.
 
 In a process of its own (`python -m tests.embed.decode.remote_cluster POOL MODEL FOLDER`): a process has
 one Ray, and this one ends its cluster. GPUs are only said to be there: what is tested is who decodes where.
@@ -15,7 +15,7 @@ from typing import Any
 
 from d2prune.embed.decode.decoder import Decoder
 from d2prune.execution import Helpers
-from tests.embed.decode.faulty_decoders import Sluggish
+from tests.embed.decode.faulty_decoders import SlowDecoder
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Make:
     def __call__(self) -> Any:
         from d2prune.embed import worker as stage
 
-        stage.Decoder = lambda *given: Sluggish(f"{self.folder}/slow", Decoder(*given))
+        stage.Decoder = lambda *given: SlowDecoder(f"{self.folder}/slow", Decoder(*given))
         worker = stage.EmbedWorker(self.folder, self.params, self.model, None, "cpu", helpers=self.helpers)
 
         def work(unit: Any) -> Any:
@@ -44,7 +44,7 @@ class Make:
 def main(pool: str, model: str, folder: str) -> None:
     from ray.cluster_utils import Cluster
 
-    from d2prune.embed import params as params_of_tars
+    from d2prune.embed import params as embed_params
     from d2prune.embed import worker as stage
     from d2prune.embed.model import sources
     from d2prune.execution import OnRay, Resources, metrics
@@ -57,8 +57,8 @@ def main(pool: str, model: str, folder: str) -> None:
     # Two workers, half a GPU and one core each: the head's cores are theirs, so whatever helps is elsewhere.
     resources = Resources(workers=1, num_cpus=1, num_gpus=0.5, at_once=stage.SHARDS_IN_FLIGHT, grows=True)
     helpers = executor.helpers(resources)
-    params = params_of_tars.EmbedParams(*sources.identity(model, None), batch_size=4)
-    units = params_of_tars.plan(expand_input(pool), params)
+    params = embed_params.EmbedParams(*sources.identity(model, None), batch_size=4)
+    units = embed_params.plan(expand_input(pool), params)
     Path(folder).mkdir()
     slow = Path(folder, "slow")
     slow.touch()

@@ -1,4 +1,4 @@
-"""No sample stops the pool: each gets one outcome, in order, whatever happens to the processes."""
+"""No sample stops the pool: each has one outcome, in order, whatever happens to the processes."""
 
 import os
 import random
@@ -13,7 +13,7 @@ from d2prune.embed.decode.pool import DecodePool
 from d2prune.errors import D2PruneError, InfrastructureError
 from d2prune.inputs import rejects
 from d2prune.inputs.tar.reader import TarSample
-from tests.embed.decode.faulty_decoders import Mischievous, Stillborn
+from tests.embed.decode.faulty_decoders import DyingDecoder, MisbehavingDecoder
 
 
 def sample(key, size=0):
@@ -27,7 +27,12 @@ def make_pool(tmp_path):
     def make(work=None, processes=2, slots=32, timeout_s=0.3, **options):
         pools.append(
             DecodePool(
-                work or Mischievous(str(tmp_path)), processes, 12, slots, timeout_s=timeout_s, **options
+                work or MisbehavingDecoder(str(tmp_path)),
+                processes,
+                12,
+                slots,
+                timeout_s=timeout_s,
+                **options,
             )
         )
         return pools[-1]
@@ -38,7 +43,7 @@ def make_pool(tmp_path):
 
 
 def outcomes(pool, tasks):
-    """What becomes of lists of keys, each list a task; checks the pixels of those that come out."""
+    """Decode lists of keys, each list a task; return their keys or reasons. Checks the pixels."""
     with pool.lane() as lane:
         slots = iter(random.Random(0).sample(range(pool.slots), pool.slots))
         given = [[(next(slots), sample(key)) for key in task] for task in tasks]
@@ -64,7 +69,7 @@ CRASH, TIMEOUT = rejects.IMAGE_CRASHED_DECODER, rejects.IMAGE_TIMEOUT
 
 
 @pytest.mark.parametrize("processes", [1, 3])
-def test_a_poisoned_sample_is_one_reject_and_its_neighbours_survive(make_pool, processes):
+def test_fatal_sample_is_one_reject_and_its_neighbours_survive(make_pool, processes):
     tasks = [
         ["a", "segfault", "b"],
         ["spin", "c"],
@@ -81,7 +86,7 @@ def test_a_poisoned_sample_is_one_reject_and_its_neighbours_survive(make_pool, p
     ]
 
 
-def test_a_decoder_that_waits_for_ever_is_ended_by_the_clock(make_pool):
+def test_decoder_that_waits_forever_is_ended_by_the_wall_clock_limit(make_pool):
     assert outcomes(make_pool(timeout_s=0.05), [["sleep", "a"]]) == [[TIMEOUT, "a"]]
 
 
@@ -118,7 +123,7 @@ def test_lanes_do_not_share_slots(make_pool):
         assert not np.shares_memory(one.pixels, two.pixels)
 
 
-def test_a_defect_of_the_decoder_is_no_reject(make_pool):
+def test_defect_of_the_decoder_is_an_error_not_a_reject(make_pool):
     pool = make_pool()
     with pool.lane() as lane, pytest.raises(D2PruneError, match="ZeroDivisionError: a defect"):
         lane.submit([(0, sample("defect"))]).result(timeout=60)
@@ -126,12 +131,12 @@ def test_a_defect_of_the_decoder_is_no_reject(make_pool):
 
 
 def test_processes_that_never_start_fail_the_task(make_pool):
-    pool = make_pool(Stillborn())
+    pool = make_pool(DyingDecoder())
     with pool.lane() as lane, pytest.raises(InfrastructureError, match="die at startup"):
         lane.submit([(0, sample("a"))]).result(timeout=60)
 
 
-def test_close_fails_what_is_not_done_and_leaves_no_process(make_pool, tmp_path):
+def test_close_fails_unfinished_tasks_and_leaves_no_process(make_pool, tmp_path):
     pool = make_pool(processes=1, timeout_s=60)
     with pool.lane() as lane:
         future = lane.submit([(0, sample("sleep"))])

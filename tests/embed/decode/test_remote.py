@@ -1,4 +1,4 @@
-"""Helpers decode what this machine would: the same outcomes and bytes, whichever of them comes, goes or is lost."""
+"""Helpers give the outcomes and bytes of this machine, whichever of them joins, leaves or is lost."""
 
 import functools
 import json
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from d2prune.embed import params as params_of_tars
+from d2prune.embed import params as embed_params
 from d2prune.embed import worker as stage
 from d2prune.embed.decode import remote as decode_remote
 from d2prune.embed.decode.decoder import Decoder, library_versions
@@ -24,10 +24,10 @@ from d2prune.execution import InProcess, InProcessHelpers, Resources, metrics
 from d2prune.inputs import rejects
 from d2prune.inputs.shards import expand_input
 from d2prune.parts import files
-from tests.embed.decode.faulty_decoders import Mischievous, Stillborn
+from tests.embed.decode.faulty_decoders import DyingDecoder, MisbehavingDecoder
 from tests.embed.decode.test_pool import outcomes, sample
 from tests.embed.images import write_tar
-from tests.embed.test_worker import POISON_REASONS, POISONED, good, tables
+from tests.embed.test_worker import FATAL_KEYS, FATAL_REASONS, good, tables
 
 CRASH, TIMEOUT = rejects.IMAGE_CRASHED_DECODER, rejects.IMAGE_TIMEOUT
 
@@ -44,7 +44,7 @@ def make_pool(tmp_path):
     pools = []
 
     def make(helpers, processes=0, work=None, max_helpers=8, timeout_s=0.3):
-        work = work or Mischievous(str(tmp_path))
+        work = work or MisbehavingDecoder(str(tmp_path))
         pools.append(AssistedPool(work, processes, 12, 64, 1, timeout_s, helpers, max_helpers))
         return pools[-1]
 
@@ -60,7 +60,7 @@ def wait_until(condition):
         time.sleep(0.01)
 
 
-def test_helpers_alone_give_the_outcomes_of_processes(make_pool):
+def test_helpers_alone_give_the_same_outcomes_as_processes(make_pool):
     counted = metrics.total(metrics.SAMPLES_DECODED_REMOTELY)
     tasks = [
         ["a", "segfault", "b"],
@@ -79,13 +79,13 @@ def test_helpers_alone_give_the_outcomes_of_processes(make_pool):
     assert metrics.total(metrics.SAMPLES_DECODED_REMOTELY) - counted == 11
 
 
-def test_a_lost_helper_costs_its_tasks_only_and_they_are_done_here(make_pool, tmp_path):
+def test_tasks_of_a_lost_helper_are_decoded_here(make_pool, tmp_path):
     helpers = InProcessHelpers({"x": 1})
     pool = make_pool(helpers, processes=1, timeout_s=60)
     keys = [f"slow-once-{number}" for number in range(4)]
     with pool.lane() as lane:
         futures = [lane.submit([(number, sample(key))]) for number, key in enumerate(keys)]
-        # Two are in the hands of this machine's process, two in those of the helper, each at its first.
+        # This machine's process holds two tasks and the helper two; each works on its first.
         wait_until(lambda: sum((tmp_path / key).exists() for key in keys) == 2)
         helpers.lose("x")
         wait_until(lambda: len(pool._tasks._returned) == 2)
@@ -96,7 +96,7 @@ def test_a_lost_helper_costs_its_tasks_only_and_they_are_done_here(make_pool, tm
     assert [one.key for one in found] == keys
 
 
-def test_helpers_come_and_go_with_their_machines(make_pool):
+def test_helpers_start_and_end_with_their_machines(make_pool):
     helpers = InProcessHelpers()
     pool = make_pool(helpers, processes=1)
     tasks = [[f"{'k' * (number % 5)}{task}-{number}" for number in range(8)] for task in range(8)]
@@ -115,36 +115,38 @@ def test_helpers_come_and_go_with_their_machines(make_pool):
     wait_until(lambda: not pool._open_helpers)
 
 
-def test_as_many_as_there_is_room_for_and_no_more_than_wanted(make_pool):
+def test_number_of_helpers_follows_room_and_limit(make_pool):
     helpers = InProcessHelpers({"x": 3, "y": 1})
     pool = make_pool(helpers, max_helpers=3)
     wait_until(lambda: len(pool._open_helpers) == 3)
     assert pool._running == {"x": 2, "y": 1}
-    # Another worker takes its share: one helper is dismissed.
+    # Another worker takes its share: one helper is released.
     helpers.room["x"] = 1
     wait_until(lambda: len(pool._open_helpers) == 2)
     assert outcomes(pool, [["a"], ["bb"]]) == [["a"], ["bb"]]
     assert pool._running == {"x": 1, "y": 1}
 
 
-def test_a_defect_of_the_decoder_reaches_the_caller(make_pool):
+def test_defect_of_the_decoder_reaches_the_caller(make_pool):
     pool = make_pool(InProcessHelpers({"x": 1}))
     with pool.lane() as lane, pytest.raises(D2PruneError, match="ZeroDivisionError: a defect"):
         lane.submit([(0, sample("defect"))]).result(timeout=60)
     assert outcomes(pool, [["a"]]) == [["a"]]
 
 
-def test_a_machine_that_cannot_decode_leaves_the_work_to_this_one(make_pool, tmp_path):
+def test_work_stays_here_if_another_machine_cannot_decode(make_pool, tmp_path):
     class Elsewhere(InProcessHelpers):
         def hire(self, make_worker, place):
-            return super().hire(functools.partial(RemoteDecoder, Stillborn(), 12, 1.0, library_versions()), place)
+            return super().hire(
+                functools.partial(RemoteDecoder, DyingDecoder(), 12, 1.0, library_versions()), place
+            )
 
     pool = make_pool(Elsewhere({"x": 1}), processes=1)
     tasks = [[f"{number}"] for number in range(20)]
     assert outcomes(pool, tasks) == tasks
 
 
-def test_a_machine_whose_pixels_may_differ_is_refused(make_pool, tmp_path):
+def test_machine_with_other_libraries_is_refused(make_pool, tmp_path):
     class Elsewhere(InProcessHelpers):
         def hire(self, make_worker, place):
             return super().hire(lambda: make_worker.func(*make_worker.args[:-1], "Pillow 1.1.7"), place)
@@ -157,7 +159,7 @@ def test_a_machine_whose_pixels_may_differ_is_refused(make_pool, tmp_path):
         lane.submit([(0, sample("a"))]).result(timeout=60)
 
 
-def test_close_fails_what_is_not_done(make_pool, tmp_path):
+def test_close_fails_unfinished_tasks(make_pool, tmp_path):
     pool = make_pool(InProcessHelpers({"x": 1}), timeout_s=60)
     with pool.lane() as lane:
         futures = [lane.submit([(number, sample(f"sleep-{number}"))]) for number in range(4)]
@@ -166,7 +168,7 @@ def test_close_fails_what_is_not_done(make_pool, tmp_path):
         assert all(isinstance(future.exception(timeout=10), InfrastructureError) for future in futures)
 
 
-def test_what_comes_back_goes_first_and_stays_here():
+def test_returned_tasks_come_first_and_only_to_local_processes():
     tasks, one, two = TaskQueue(), DecodeTask(1, []), DecodeTask(2, [])
     tasks.put(one)
     tasks.put(two)
@@ -176,8 +178,8 @@ def test_what_comes_back_goes_first_and_stays_here():
     assert tasks.close() == [] and not tasks.give_back(one) and tasks.take() is None
 
 
-def test_a_helper_holds_a_task_of_the_largest_size(tmp_path):
-    decoder = RemoteDecoder(Mischievous(str(tmp_path)), 12, 10.0, library_versions())
+def test_helper_takes_a_task_of_the_maximum_size(tmp_path):
+    decoder = RemoteDecoder(MisbehavingDecoder(str(tmp_path)), 12, 10.0, library_versions())
     samples = [sample("k" * (number + 1)) for number in range(TASK_SAMPLES)]
     found, pixels = decoder(samples)
     decoder.close()
@@ -185,15 +187,15 @@ def test_a_helper_holds_a_task_of_the_largest_size(tmp_path):
     assert (pixels == np.arange(1, TASK_SAMPLES + 1)[:, None]).all()
 
 
-def test_the_same_bytes_as_without_helpers(tiny_model, tmp_path, monkeypatch):
-    """Poison included: samples, embeddings and rejects, by their checksums."""
-    monkeypatch.setattr(stage, "Decoder", lambda *given: Mischievous(str(tmp_path), Decoder(*given)))
+def test_parts_are_byte_identical_with_and_without_helpers(tiny_model, tmp_path, monkeypatch):
+    """Compare the checksums of samples, embeddings and rejects, fatal samples included."""
+    monkeypatch.setattr(stage, "Decoder", lambda *given: MisbehavingDecoder(str(tmp_path), Decoder(*given)))
     pool = tmp_path / "pool"
     pool.mkdir()
-    write_tar(pool / "0.tar", [m for i, key in enumerate(POISONED) for m in good(key, i)])
+    write_tar(pool / "0.tar", [m for i, key in enumerate(FATAL_KEYS) for m in good(key, i)])
     write_tar(pool / "1.tar", [m for i in range(40) for m in good(f"{i}", i)])
-    params = params_of_tars.EmbedParams(*sources.identity(str(tiny_model), None), batch_size=4)
-    units = params_of_tars.plan(expand_input(str(pool)), params)
+    params = embed_params.EmbedParams(*sources.identity(str(tiny_model), None), batch_size=4)
+    units = embed_params.plan(expand_input(str(pool)), params)
     found = []
     counted = metrics.total(metrics.SAMPLES_DECODED_REMOTELY)
     for folder, processes, helpers in (("local", 1, None), ("remote", 0, InProcessHelpers({"x": 2, "y": 1}))):
@@ -202,16 +204,16 @@ def test_the_same_bytes_as_without_helpers(tiny_model, tmp_path, monkeypatch):
         )
         found.append([worker(unit) for unit in (units if helpers is None else units[::-1])])
         worker.close()
-    assert metrics.total(metrics.SAMPLES_DECODED_REMOTELY) - counted == len(POISONED) + 40
+    assert metrics.total(metrics.SAMPLES_DECODED_REMOTELY) - counted == len(FATAL_KEYS) + 40
     local, remote = found
     assert local == remote[::-1]
     _, rejects, _ = tables(str(tmp_path / "remote"), remote[1])
-    poison = {key: reason for key, reason in POISON_REASONS.items() if key != "junk"}
-    assert dict(zip(rejects["key"].to_pylist(), rejects["reason"].to_pylist(), strict=True)) == poison
+    expected = {key: reason for key, reason in FATAL_REASONS.items() if key != "junk"}
+    assert dict(zip(rejects["key"].to_pylist(), rejects["reason"].to_pylist(), strict=True)) == expected
     assert {file.name for file in local[0].files} == {files.SAMPLES, files.EMBEDDINGS, files.REJECTS}
 
 
-def test_on_a_cluster_whose_helping_nodes_come_and_go(tiny_model, tmp_path):
+def test_cluster_whose_helper_nodes_join_and_leave(tiny_model, tmp_path):
     pool = tmp_path / "pool"
     pool.mkdir()
     for shard in range(30):
@@ -231,14 +233,14 @@ def test_on_a_cluster_whose_helping_nodes_come_and_go(tiny_model, tmp_path):
     ran = subprocess.run(command, cwd=root, env=surroundings, capture_output=True, text=True, timeout=300)
     assert ran.returncode == 0, ran.stderr[-2000:]
     facts = json.loads(ran.stdout.splitlines()[-1])
-    # Half a GPU each: two workers on the head, which lends them nothing; one core of the first node for each.
+    # Two workers with half a GPU each on the head, which has no spare core; one core of the first node each.
     assert facts["room"] == 2 and facts["places at first"] == [] and facts["places then"] == [1]
     used, removed, used_too = facts["steps"]
     assert used == "the first node decoded" and used_too == "the second node decoded" and "removed" in removed
-    # The node that vanished had tasks in hand; no shard was begun again for them, and no byte is another.
+    # The removed node held tasks; no shard was restarted because of them, and every byte is the same.
     assert facts["most calls"] == 1
-    params = params_of_tars.EmbedParams(*sources.identity(str(tiny_model), None), batch_size=4)
-    units = params_of_tars.plan(expand_input(str(pool)), params)
+    params = embed_params.EmbedParams(*sources.identity(str(tiny_model), None), batch_size=4)
+    units = embed_params.plan(expand_input(str(pool)), params)
     make = functools.partial(stage.EmbedWorker, str(tmp_path / "local"), params, str(tiny_model), None, "cpu")
     receipts = InProcess().map(make, units, Resources(at_once=stage.SHARDS_IN_FLIGHT))
     local = {one.key: sorted([file.name, file.checksum] for file in one.files) for one in receipts}

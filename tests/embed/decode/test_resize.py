@@ -1,4 +1,4 @@
-"""`exact` is open_clip's preprocessing to the bit, for every shape and kind of it; `fast` is near."""
+"""`exact` equals open_clip's preprocessing bit for bit, for every shape and mode; `fast` is close."""
 
 import io
 
@@ -11,12 +11,12 @@ from PIL import Image
 from d2prune.embed.decode.decoder import Decoder
 from d2prune.embed.decode.resize import Preprocess
 from d2prune.embed.model import sources
-from tests.embed.images import encoded, picture
+from tests.embed.images import encode_image, make_image
 
 
 @pytest.fixture(scope="module")
 def theirs():
-    """Pixels [H, W, 3] of open_clip's preprocessing, before it normalises."""
+    """A function that returns open_clip's pixels [H, W, 3] before normalisation."""
     sources.import_open_clip()
     from open_clip.transform import PreprocessCfg, image_transform_v2
     from torchvision.transforms import Compose
@@ -38,7 +38,7 @@ sides = st.integers(6, 150)
 
 
 @given(
-    image=st.builds(picture, st.integers(0, 99), sides, sides),
+    image=st.builds(make_image, st.integers(0, 99), sides, sides),
     ours=st.builds(
         Preprocess,
         st.sampled_from([24, 32, 41]),
@@ -49,12 +49,12 @@ sides = st.integers(6, 150)
     ),
 )
 @settings(max_examples=100, deadline=None)
-def test_exact_pixels_are_open_clips(theirs, image, ours):
+def test_exact_pixels_equal_open_clip(theirs, image, ours):
     np.testing.assert_array_equal(np.asarray(ours(image)), theirs(image, ours))
 
 
 def photo_like(width, height):
-    """Smooth, with some texture: what a photo is to a resize."""
+    """Return a smooth image with some texture, which resizes like a photo."""
     rng = np.random.default_rng(width)
     coarse = Image.fromarray(rng.integers(0, 256, (9, 12, 3), dtype=np.uint8))
     noise = rng.normal(0, 4, (height, width, 3))
@@ -63,31 +63,31 @@ def photo_like(width, height):
 
 
 @pytest.mark.parametrize("size", [(40, 40), (50, 300), (150, 90), (700, 1100), (1200, 1200)])
-def test_fast_is_near_and_decodes_less(size):
-    data = encoded(photo_like(*size), "JPEG", quality=92)
-    pictures = {}
+def test_fast_is_close_to_exact_and_decodes_less(size):
+    data = encode_image(photo_like(*size), "JPEG", quality=92)
+    images = {}
     for method in ("exact", "fast"):
         decoder = Decoder(Preprocess(64, 64, method=method), max_pixels=10**7)
         decoded = decoder.decode_image(data)
         assert (decoded.width, decoded.height) == size
-        pictures[method] = np.asarray(decoder.preprocess(decoded.image)).astype(int)
+        images[method] = np.asarray(decoder.preprocess(decoded.image)).astype(int)
         if method == "fast":
-            # Never below twice of what is needed, so that the resize has something to average.
+            # At least twice the resized size, so that the resize has something to average.
             smaller = decoded.image.width < size[0]
             assert smaller == (min(size) >= 4 * 64) and min(decoded.image.size) >= min(2 * 64, *size)
-    assert np.abs(pictures["fast"] - pictures["exact"]).mean() < 2
+    assert np.abs(images["fast"] - images["exact"]).mean() < 2
 
 
-def test_fast_leaves_other_formats_whole():
+def test_fast_decodes_other_formats_at_full_size():
     decoder = Decoder(Preprocess(16, 16, method="fast"), max_pixels=10**7)
     for kind in ("PNG", "WEBP", "GIF"):
-        assert decoder.decode_image(encoded(photo_like(200, 300), kind)).image.size == (200, 300)
+        assert decoder.decode_image(encode_image(photo_like(200, 300), kind)).image.size == (200, 300)
 
 
 @pytest.mark.parametrize("mode", ["CMYK", "L"])
 def test_fast_reads_every_kind_of_jpeg(mode):
     decoder = Decoder(Preprocess(16, 16, method="fast"), max_pixels=10**7)
-    data = encoded(photo_like(300, 200).convert(mode), "JPEG", progressive=mode == "L")
+    data = encode_image(photo_like(300, 200).convert(mode), "JPEG", progressive=mode == "L")
     with Image.open(io.BytesIO(data)) as image:
         whole = np.asarray(Preprocess(16, 16)(image.convert("RGB"))).astype(int)
     found = decoder.decode_image(data).image

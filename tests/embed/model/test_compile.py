@@ -1,4 +1,4 @@
-"""`embed.compile`: the same but for the last bits; bits that no batch's size changes; one line where it cannot."""
+"""`embed.compile` changes the last bits only, whatever the batch size, and needs a compiler."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -10,13 +10,13 @@ from d2prune.embed.model.encoder import ClipEncoder
 from d2prune.embed.model.sources import import_open_clip, resolve
 from d2prune.errors import UserError
 from tests.conftest import CONFIG
-from tests.embed.images import picture
+from tests.embed.images import make_image
 from tests.embed.test_worker import with_little_memory
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    """One layer each: compilers take their time."""
+    """A model with one layer per tower, since compiling is slow."""
     import safetensors.torch
 
     open_clip = import_open_clip()
@@ -33,25 +33,25 @@ def _own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
 
 
-def test_compiled_gives_the_same_but_for_the_last_bits(source):
+def test_compiled_model_differs_in_the_last_bits_only(source):
     from torch._dynamo.utils import counters
 
     plain, compiled = ClipEncoder(source, device="cpu"), ClipEncoder(source, device="cpu", compiled_rows=4)
-    pixels = np.stack([np.asarray(plain.preprocess(picture(i))) for i in range(4)])
+    pixels = np.stack([np.asarray(plain.preprocess(make_image(i))) for i in range(4)])
     captions = [f"picture {i}" for i in range(4)]
     expected, found = (encoder.encode(pixels, captions) for encoder in (plain, compiled))
     np.testing.assert_allclose(found.clip_score_N, expected.clip_score_N, rtol=0, atol=1e-6)
     np.testing.assert_allclose(found.image_ND, expected.image_ND, rtol=0, atol=1e-3)
-    # The last batch of a shard is filled up, so that it runs through the same kernels: its rows
-    # have the same bits. In another thread, as a worker's shards have: nothing is compiled again there.
+    # The last batch of a shard is padded, so that it runs the same kernels and its rows have the same
+    # bits. Nothing is compiled again in another thread, where a worker embeds its next shard.
     graphs = counters["stats"]["unique_graphs"]
     with ThreadPoolExecutor(1) as pool:
         short = pool.submit(compiled.encode, pixels[:3], captions[:3]).result()
     assert counters["stats"]["unique_graphs"] == graphs
     assert short.image_ND.tobytes() == found.image_ND[:3].tobytes()
     assert short.clip_score_N.tobytes() == found.clip_score_N[:3].tobytes()
-    # A batch beyond the memory is halved all the same, and filled up to what fits.
-    # (Not compiled here: it would be, once more, for the size that fits.)
+    # A batch that does not fit is still halved, and padded to the size that fits. The plain model runs
+    # here, since otherwise that size would be compiled as well.
     compiled._model.encode_image, compiled._model.encode_text = (
         plain._model.encode_image,
         plain._model.encode_text,
@@ -62,7 +62,7 @@ def test_compiled_gives_the_same_but_for_the_last_bits(source):
     np.testing.assert_allclose(cut.clip_score_N, expected.clip_score_N[:3], rtol=0, atol=1e-6)
 
 
-def test_without_a_compiler_it_is_one_line(source, monkeypatch):
+def test_missing_compiler_is_a_one_line_error(source, monkeypatch):
     import torch._inductor.config as inductor
 
     monkeypatch.setattr(inductor.cpp, "cxx", ("/nonexistent/g++",))

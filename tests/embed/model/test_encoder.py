@@ -10,7 +10,7 @@ from d2prune.embed.decode.resize import Preprocess
 from d2prune.embed.model.encoder import ClipEncoder
 from d2prune.embed.model.sources import import_open_clip, resolve
 from d2prune.errors import D2PruneError, UserError
-from tests.embed.images import picture
+from tests.embed.images import make_image
 
 CAPTIONS = ["a red square", "a café", "word " * 200]
 
@@ -44,9 +44,9 @@ def own_loop(tiny_model, images, captions, precision="fp32"):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_equals_open_clips_own_loop(tiny_model, precision):
+def test_embeddings_equal_open_clips_own_loop(tiny_model, precision):
     encoder = ClipEncoder(resolve(str(tiny_model), None), precision=precision, device="cpu")
-    images = [picture(i) for i in range(3)]
+    images = [make_image(i) for i in range(3)]
     found = encoder.encode(pixels_of(encoder, images), CAPTIONS)
     image, text = own_loop(tiny_model, images, CAPTIONS, precision)
     assert found.image_ND.tobytes() == image.astype(np.float16).tobytes()
@@ -58,28 +58,28 @@ def test_equals_open_clips_own_loop(tiny_model, precision):
 
 
 def test_shapes_and_norms(encoder):
-    found = encoder.encode(pixels_of(encoder, [picture(9)]), ["x"])
+    found = encoder.encode(pixels_of(encoder, [make_image(9)]), ["x"])
     assert encoder.dimension == 24 and encoder.preprocess.width == 32 and encoder.precision == "fp32"
     assert (found.image_ND.shape, found.image_ND.dtype) == ((1, 24), np.float16)
     assert found.clip_score_N.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(found.text_ND.astype(np.float64), axis=1), 1, atol=1e-3)
 
 
-def test_same_batch_same_bits(encoder):
-    pixels = pixels_of(encoder, map(picture, range(5)))
+def test_same_batch_gives_the_same_bits(encoder):
+    pixels = pixels_of(encoder, map(make_image, range(5)))
     one, two = (encoder.encode(pixels, ["a"] * 5) for _ in range(2))
     assert one.image_ND.tobytes() == two.image_ND.tobytes()
     assert one.clip_score_N.tobytes() == two.clip_score_N.tobytes()
 
 
-def test_torch_checkpoint_and_pickles(tiny_model, tmp_path, encoder):
+def test_checkpoints_load_and_pickles_are_refused(tiny_model, tmp_path, encoder):
     import safetensors.torch
     import torch
 
     state = safetensors.torch.load_file(tiny_model / "weights.safetensors")
     torch.save(state, tmp_path / "plain.pt")
     same = ClipEncoder(resolve("tiny-clip", str(tmp_path / "plain.pt")), device="cpu")
-    pixels = pixels_of(encoder, [picture(1)])
+    pixels = pixels_of(encoder, [make_image(1)])
     assert same.encode(pixels, ["a"]).image_ND.tobytes() == encoder.encode(pixels, ["a"]).image_ND.tobytes()
 
     class Harmful:
@@ -96,14 +96,14 @@ def test_torch_checkpoint_and_pickles(tiny_model, tmp_path, encoder):
             ClipEncoder(resolve("tiny-clip", str(tmp_path / name)), device="cpu")
 
 
-def test_precision_is_checked(tiny_model):
+def test_unknown_precision_is_a_user_error(tiny_model):
     with pytest.raises(UserError, match="fp8: expected one of auto"):
         ClipEncoder(resolve(str(tiny_model), None), precision="fp8")
 
 
 @pytest.fixture(scope="module")
 def siglip(tmp_path_factory):
-    """A folder as the hub has them: SigLIP's preprocessing, text tower and a tokenizer of its own, random weights."""
+    """A folder as on the hub: SigLIP's preprocessing, text tower and tokenizer, with random weights."""
     import json
 
     import safetensors.torch
@@ -150,7 +150,7 @@ def siglip(tmp_path_factory):
 def test_siglip_with_its_own_preprocessing_and_tokenizer(siglip):
     encoder = ClipEncoder(resolve(str(siglip), None), device="cpu")
     assert encoder.preprocess == Preprocess(32, 32, "squash")
-    images, captions = [picture(1, 90, 40), picture(2, 20, 70)], ["a red square", "A RED, square!"]
+    images, captions = [make_image(1, 90, 40), make_image(2, 20, 70)], ["a red square", "A RED, square!"]
     found = encoder.encode(pixels_of(encoder, images), captions)
 
     import torch
@@ -170,7 +170,7 @@ def test_siglip_with_its_own_preprocessing_and_tokenizer(siglip):
     assert found.text_ND.tobytes() == text.astype(np.float16).tobytes()
 
 
-def test_every_value_of_a_pixel_is_normalised_as_torchvision_does(encoder):
+def test_pixels_are_normalised_like_torchvision(encoder):
     import torch
     from torchvision.transforms import Compose
 
@@ -179,13 +179,15 @@ def test_every_value_of_a_pixel_is_normalised_as_torchvision_does(encoder):
     assert torch.equal(encoder.normalise(torch.tensor(values)[None])[0], theirs)
 
 
-def test_a_model_whose_tokenizer_needs_another_package(siglip, monkeypatch):
+def test_missing_tokenizer_package_is_a_user_error(siglip, monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(UserError, match=r"needs a package .* d2prune\[siglip\]"):
         ClipEncoder(resolve(str(siglip), None), device="cpu")
 
 
-def test_other_pixels_than_open_clips_are_refused(tiny_model, monkeypatch):
-    monkeypatch.setattr(Preprocess, "_crop_or_pad", lambda self, image: image.crop((0, 0, self.width, self.height)))
+def test_pixels_that_differ_from_open_clip_are_refused(tiny_model, monkeypatch):
+    monkeypatch.setattr(
+        Preprocess, "_crop_or_pad", lambda self, image: image.crop((0, 0, self.width, self.height))
+    )
     with pytest.raises(D2PruneError, match="differ from those of open_clip"):
         ClipEncoder(resolve(str(tiny_model), None), device="cpu")

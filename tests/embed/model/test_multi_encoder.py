@@ -1,4 +1,4 @@
-"""Several models in one pass: each gives, to the bit, what it gives alone."""
+"""Several models in one pass: each gives the bits that it gives alone."""
 
 import dataclasses
 import json
@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from d2prune.embed import params as params_of_tars
+from d2prune.embed import params as embed_params
 from d2prune.embed import worker as stage
 from d2prune.embed.model import sources
 from d2prune.errors import UserError
@@ -18,11 +18,11 @@ from d2prune.scores.column import read_score
 from d2prune.store import artifacts, schemas
 from d2prune.store.columns import vectors
 from tests.conftest import CONFIG
-from tests.embed.images import encoded, picture, write_tar
+from tests.embed.images import encode_image, make_image, write_tar
 
 
 def make_model(folder, name, size, seed, width=24):
-    """A folder with a tiny model of random weights."""
+    """Create a folder with a tiny model of random weights."""
     import safetensors.torch
 
     open_clip = sources.import_open_clip()
@@ -39,7 +39,7 @@ def make_model(folder, name, size, seed, width=24):
 
 @pytest.fixture(scope="module")
 def others(tmp_path_factory):
-    """One that wants the same pixels as `tiny_model`, one that wants larger ones and has another width."""
+    """A model with the input size of `tiny_model`, and one with a larger input and another width."""
     folder = tmp_path_factory.mktemp("models")
     return make_model(folder / "same", "tiny-same", 32, 1), make_model(
         folder / "large", "tiny-large", 48, 2, width=16
@@ -52,11 +52,11 @@ def all_models(tiny_model, others):
 
 
 @pytest.mark.parametrize("resize", ["exact", "fast"])
-def test_each_model_gives_what_it_gives_alone(all_models, tmp_path, resize):
-    pictures = [encoded(picture(i, 150 + 10 * i, 120), "JPEG") for i in range(9)]
+def test_each_model_gives_the_bits_of_a_run_alone(all_models, tmp_path, resize):
+    images = [encode_image(make_image(i, 150 + 10 * i, 120), "JPEG") for i in range(9)]
     members = [
         (f"{i}.{kind}", data)
-        for i, jpg in enumerate(pictures)
+        for i, jpg in enumerate(images)
         for kind, data in (("jpg", jpg), ("txt", b"no %d" % i))
     ]
     write_tar(tmp_path / "0.tar", [*members, ("junk.jpg", b"<svg/>"), ("junk.txt", b"a")])
@@ -64,10 +64,10 @@ def test_each_model_gives_what_it_gives_alone(all_models, tmp_path, resize):
 
     def embed(folder, names):
         first, *more = (sources.identity(all_models[name], None) for name in names)
-        params = params_of_tars.EmbedParams(*first, batch_size=4, resize=resize, others=tuple(more))
+        params = embed_params.EmbedParams(*first, batch_size=4, resize=resize, others=tuple(more))
         if more:
             params = dataclasses.replace(params, names=tuple(names))
-        (unit,) = params_of_tars.plan(shards, params)
+        (unit,) = embed_params.plan(shards, params)
         given = [(all_models[name], None) for name in names]
         worker = stage.EmbedWorker(str(tmp_path / folder), params, *given[0], device="cpu", others=given[1:])
         receipt = worker(unit)
@@ -90,8 +90,8 @@ def test_each_model_gives_what_it_gives_alone(all_models, tmp_path, resize):
         assert samples.select(schemas.samples().names).drop(["clip_score"]).equals(own.drop(["clip_score"]))
 
 
-def test_a_run_on_several_models(configure, all_models, tmp_path):
-    """A score over both; the graph of the second; a report; resumed from a pass that was there."""
+def test_run_with_several_models(configure, all_models, tmp_path):
+    """A score from both models, graphs from either, and an embed stage that is reused."""
     names = {name: all_models[name] for name in ("tiny", "large")}
     several = {
         "embed": {"models": names, "batch_size": 16},
@@ -138,7 +138,7 @@ def test_a_run_on_several_models(configure, all_models, tmp_path):
     }
 
 
-def test_mistakes_are_one_line(configure, tiny_model, tmp_path):
+def test_usage_errors_are_one_line(configure, tiny_model, tmp_path):
     models_of = {"embed": {"models": {"a": "ViT-B-32/openay", "b": str(tiny_model)}}}
     with pytest.raises(
         UserError, match=r"embed\.models: embed\.pretrained = openay: ViT-B-32 has no such weights"

@@ -1,3 +1,5 @@
+"""Models are found by every kind of name, identified by content, and mistakes name the option."""
+
 import shutil
 
 import pytest
@@ -22,19 +24,19 @@ from d2prune.errors import UserError
         ("local-dir:/nowhere", None, "folder does not exist"),
     ],
 )
-def test_mistakes_are_named(model, pretrained, message):
+def test_usage_errors_name_the_option(model, pretrained, message):
     with pytest.raises(UserError, match=message):
         sources.resolve(model, pretrained)
 
 
-def test_named_model():
+def test_model_named_by_architecture_and_tag():
     tag = "datacomp_xl_s13b_b90k"
     assert sources.resolve("ViT-B/32", tag) == sources.ModelSource("ViT-B-32", tag)
     assert sources.identity("ViT-B/32", tag) == ("ViT-B-32", tag)
     assert sources.resolve("ViT-B-32-quickgelu", "openai").pretrained == "openai"
 
 
-def test_folder_is_known_by_content_not_by_place(tiny_model, tmp_path):
+def test_folder_is_identified_by_content_not_path(tiny_model, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(tiny_model, copy)
     before = sources.identity(str(tiny_model), None)

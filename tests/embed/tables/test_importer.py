@@ -1,4 +1,4 @@
-"""Importing embeddings: the artifact of the embed stage, row for row, with a reason for every row that is left out."""
+"""Importing embeddings gives the artifact of the embed stage, with a reason for every rejected row."""
 
 from dataclasses import replace
 
@@ -9,6 +9,7 @@ import pytest
 
 from d2prune.embed.tables.importer import ImportParams, ImportWorker, check_dimensions, plan
 from d2prune.errors import UserError
+from d2prune.inputs import rejects
 from d2prune.inputs.find import find_input
 from d2prune.inputs.tables.column_names import WantedColumns, resolve_columns
 from d2prune.inputs.tables.files import split_tables
@@ -34,23 +35,23 @@ WRITERS = {
 
 
 def imported(source, work, fields=(), share=1 << 30, **wanted):
-    """Receipts, samples, image and text embeddings, rejects of a pool."""
+    """Import a pool; return its receipts, samples, embeddings and rejects."""
     files = find_input(str(source))
     params = ImportParams(resolve_columns(files[0], WantedColumns(**wanted)), tuple(fields))
     receipts = [ImportWorker(str(work), params)(unit) for unit in plan(split_tables(files, share), params)]
     read = [[artifacts.read_table(str(work), receipt, f"{name}.parquet") for receipt in receipts]
             for name in ("samples", "embeddings", "rejects")]  # fmt: skip
-    samples, embeddings, rejects = (pa.concat_tables(tables) for tables in read)
-    return receipts, samples, embeddings, rejects
+    samples, embeddings, rejected = (pa.concat_tables(tables) for tables in read)
+    return receipts, samples, embeddings, rejected
 
 
 @pytest.mark.parametrize("layout", WRITERS)
 @pytest.mark.parametrize("share", [1 << 30, 1000])
-def test_every_layout_gives_the_artifact_of_the_embed_stage(tmp_path, layout, share):
+def test_every_layout_gives_the_same_artifact(tmp_path, layout, share):
     source = WRITERS[layout](tmp_path / "pool", PARTS)
-    receipts, samples, embeddings, rejects = imported(source, tmp_path / "work", share=share)
+    receipts, samples, embeddings, rejected = imported(source, tmp_path / "work", share=share)
     assert (len(receipts) > 3) == (share == 1000)
-    assert samples.schema == schemas.samples() and rejects.num_rows == 0
+    assert samples.schema == schemas.samples() and rejected.num_rows == 0
     assert embeddings.schema == schemas.embeddings(16)
     for name in ("uid", "caption"):
         assert samples[name].to_pylist() == [value for rows in PARTS for value in getattr(rows, name)]
@@ -69,14 +70,14 @@ def test_every_layout_gives_the_artifact_of_the_embed_stage(tmp_path, layout, sh
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 @pytest.mark.parametrize("fixed", [True, False])
-def test_lists_of_any_width_of_float(tmp_path, dtype, fixed):
+def test_lists_of_any_float_type_are_read(tmp_path, dtype, fixed):
     rows = make_rows(30, dtype=dtype)
     write_columns(tmp_path / "pool", [rows], fixed=fixed)
     _, _, embeddings, _ = imported(tmp_path / "pool", tmp_path / "work")
     assert vectors(embeddings["image_emb"]).tobytes() == rows.image.astype(np.float16).tobytes()
 
 
-def test_width_height_and_fields_come_along(tmp_path):
+def test_width_height_and_fields_are_carried_along(tmp_path):
     write_datacomp(tmp_path / "pool", PARTS[:1])
     fields = [("clip_b32_similarity_score", "number"), ("url", "text")]
     _, samples, _, _ = imported(tmp_path / "pool", tmp_path / "work", fields)
@@ -88,7 +89,7 @@ def test_width_height_and_fields_come_along(tmp_path):
     assert samples["url"].to_pylist() == [f"https://host/{uid}.jpg" for uid in PARTS[0].uid]
 
 
-def test_a_key_of_the_table_a_hashed_uid_and_a_computed_score(tmp_path):
+def test_table_key_hashed_uid_and_computed_score(tmp_path):
     rows = make_rows(20)
     doubled = replace(
         rows,
@@ -106,7 +107,7 @@ def test_a_key_of_the_table_a_hashed_uid_and_a_computed_score(tmp_path):
     assert receipts[0].counters["uid-from-hash"] == 20 and receipts[0].counters["uid-duplicate"] == 1
 
 
-def test_one_side_alone(tmp_path):
+def test_image_embeddings_alone(tmp_path):
     write_clip_retrieval(tmp_path / "pool", PARTS, text=False)
     receipts, samples, embeddings, _ = imported(tmp_path / "pool", tmp_path / "work", clip_score=None)
     assert embeddings.column_names == ["image_emb"] and samples["clip_score"].null_count == 65
@@ -136,8 +137,8 @@ def test_every_bad_row_is_rejected_with_its_reason(tmp_path):
     pq.write_table(table, tmp_path / "pool" / "a.parquet")
     np.savez(tmp_path / "pool" / "a.npz", l14_img=image, l14_txt=text)
     fields = [("beauty", "number"), ("lang", "text")]
-    receipts, samples, embeddings, rejects = imported(tmp_path / "pool", tmp_path / "work", fields)
-    assert [(row["key"], row["reason"]) for row in rejects.to_pylist()] == [
+    receipts, samples, embeddings, rejected = imported(tmp_path / "pool", tmp_path / "work", fields)
+    assert [(row["key"], row["reason"]) for row in rejected.to_pylist()] == [
         ("00000001", "embedding-invalid"),
         ("00000002", "embedding-invalid"),
         ("00000003", "embedding-invalid"),
@@ -148,28 +149,28 @@ def test_every_bad_row_is_rejected_with_its_reason(tmp_path):
         ("00000008", "field-missing"),
         ("00000009", "field-missing"),
     ]
-    assert set(rejects["reason"].to_pylist()) <= rejects.MEANINGS
+    assert set(rejected["reason"].to_pylist()) <= rejects.MEANINGS.keys()
     assert samples["offset"].to_pylist() == [0, 10, 11] and embeddings.num_rows == 3
     assert samples["uid"].to_pylist() == [rows.uid[i] for i in (0, 10, 11)]
     assert samples["lang"].to_pylist() == ["en", "", "en"] and samples["caption"].to_pylist()[2] == ""
     assert receipts[0].counters["rejected"] == 9 and receipts[0].counters["rejected.uid-invalid"] == 2
 
 
-def test_lists_that_are_missing_or_of_another_length(tmp_path):
+def test_missing_lists_and_lists_of_another_length_are_rejected(tmp_path):
     (tmp_path / "pool").mkdir()
     lists = [None, [], [3.0, 4.0], [1.0], [1.0, None], [0.0, 2.0]]
     pq.write_table(
         pa.table({"image_emb": pa.array(lists, pa.list_(pa.float16()))}), tmp_path / "pool" / "a.parquet"
     )
-    _, samples, embeddings, rejects = imported(tmp_path / "pool", tmp_path / "work")
+    _, samples, embeddings, rejected = imported(tmp_path / "pool", tmp_path / "work")
     assert samples["offset"].to_pylist() == [2, 5]
     np.testing.assert_array_equal(
         vectors(embeddings["image_emb"]), np.array([[0.6, 0.8], [0, 1]], np.float16)
     )
-    assert set(rejects["reason"].to_pylist()) == {"embedding-invalid"}
+    assert set(rejected["reason"].to_pylist()) == {"embedding-invalid"}
 
 
-def test_a_caption_that_is_not_utf8_is_decoded_with_replacement(tmp_path):
+def test_caption_that_is_not_utf8_is_decoded_with_replacement(tmp_path):
     rows = make_rows(3)
     raw = pa.array([b"good", b"\xff bad", None], pa.binary())
     text = pa.Array.from_buffers(pa.string(), 3, raw.buffers())
@@ -222,7 +223,7 @@ def spoil_type(pool):
         (spoil_type, "{pool}/00000001.npz: l14_img: int64 (25, 16); expected floats [rows, dimensions]"),
     ],
 )
-def test_a_damaged_pool_is_one_line_that_names_the_file(tmp_path, spoil, message):
+def test_damaged_pool_is_a_one_line_error_that_names_the_file(tmp_path, spoil, message):
     pool = write_datacomp(tmp_path / "pool", [PARTS[0], PARTS[2]])
     spoil(pool)
     with pytest.raises(UserError) as caught:
@@ -236,7 +237,7 @@ def receipts_of(pool, work, **wanted):
     return [ImportWorker(str(work), params)(unit) for unit in plan(split_tables(files, 1 << 30), params)]
 
 
-def test_parts_of_two_models(tmp_path):
+def test_parts_of_different_widths_are_refused(tmp_path):
     write_datacomp(tmp_path / "pool", [make_rows(5), make_rows(5, width=8)])
     with pytest.raises(
         UserError, match=r"of 00000001-\w+ have image_emb 8, text_emb 8 dimensions, those of 00000000-"
@@ -244,14 +245,14 @@ def test_parts_of_two_models(tmp_path):
         check_dimensions(receipts_of(tmp_path / "pool", tmp_path / "work"))
 
 
-def test_sides_of_two_models(tmp_path):
+def test_sides_of_different_widths_are_refused(tmp_path):
     write_datacomp(tmp_path / "pool", [make_rows(5)])
     with pytest.raises(UserError, match="image_emb 16, text_emb 8 dimensions; expected one model's"):
         check_dimensions(receipts_of(tmp_path / "pool", tmp_path / "work", text_emb="b32_txt"))
     check_dimensions(receipts_of(tmp_path / "pool", tmp_path / "work", text_emb=None))
 
 
-def test_keys_change_with_the_content_of_any_file_and_with_the_params(tmp_path):
+def test_unit_keys_depend_on_file_contents_and_params(tmp_path):
     pool = write_datacomp(tmp_path / "pool", [PARTS[0]])
 
     def keys(**wanted):

@@ -1,4 +1,4 @@
-"""Unit float16 rows: right to the bit, whatever batch a row comes in, and unchanged when they come again."""
+"""Unit float16 rows: exact, independent of their batch, and unchanged when they are imported again."""
 
 import numpy as np
 import pytest
@@ -19,14 +19,14 @@ def test_rows_are_divided_by_their_norm_and_rounded_once(dtype, scale, width):
     norm = np.linalg.norm(wide, axis=1, keepdims=True)
     assert good.all() and halves.dtype == np.float16
     np.testing.assert_allclose(halves.astype(np.float64), wide / norm, rtol=2**-10, atol=1e-7)
-    # All but a unit in the last place of float16, and norms that are 1 already as far as float16 can tell.
+    # Except for one unit in the last place of float16, and rows whose norm is 1 within float16 precision.
     off = np.abs(norm[:, 0] ** 2 - 1) > 2**-10
     expected = (wide / norm).astype(np.float32).astype(np.float16)
     assert (halves[off] == expected[off]).mean() > 0.999
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
-def test_what_is_unit_already_is_only_rounded_and_twice_is_once(dtype):
+def test_unit_rows_are_only_rounded_and_scaling_is_idempotent(dtype):
     rows = np.random.default_rng(0).standard_normal((500, 768))
     rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(dtype)
     halves, good = unit_halves(rows)
@@ -48,13 +48,13 @@ def test_a_row_does_not_depend_on_its_batch(rows, data):
 
 @pytest.mark.parametrize("value", [0.0, np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-def test_rows_without_direction(value, dtype):
+def test_rows_that_cannot_be_normalised_are_flagged(value, dtype):
     rows = np.ones((3, 4), dtype)
     rows[1] = value
     assert list(unit_halves(rows)[1]) == [True, False, True]
 
 
-def test_sums_and_cosines():
+def test_norms_and_cosines_equal_float64_sums():
     rng = np.random.default_rng(3)
     left, right = (unit_halves(rng.standard_normal((20, 13)))[0] for _ in range(2))
     wide = (left.astype(np.float64) * right.astype(np.float64)).sum(axis=1)

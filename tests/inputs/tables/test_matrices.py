@@ -1,4 +1,4 @@
-"""Rows by range are what numpy loads whole; what is no matrix of floats is refused in one line that names the file."""
+"""Row ranges equal what numpy loads; anything but a float matrix is a one-line error that names the file."""
 
 import io
 import itertools
@@ -21,7 +21,7 @@ def info(path):
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
-def test_npz_ranges_are_the_rows_that_numpy_loads(save, tmp_path_factory, data):
+def test_npz_ranges_equal_the_rows_that_numpy_loads(save, tmp_path_factory, data):
     path = tmp_path_factory.mktemp("npz") / "x.npz"
     arrays = {}
     for name in data.draw(st.lists(st.sampled_from(["l14_img", "b32_txt", "ä"]), min_size=1, unique=True)):
@@ -42,7 +42,7 @@ def test_npz_ranges_are_the_rows_that_numpy_loads(save, tmp_path_factory, data):
 
 
 @pytest.mark.parametrize("count", [0, 1, 300])
-def test_npy_ranges(tmp_path, count):
+def test_npy_ranges_equal_the_saved_rows(tmp_path, count):
     rows = np.random.default_rng(0).standard_normal((count, 5)).astype(np.float16)
     np.save(tmp_path / "x.npy", rows)
     with open_npy(info(tmp_path / "x.npy")) as matrix:
@@ -50,7 +50,7 @@ def test_npy_ranges(tmp_path, count):
         assert matrix.read(count // 2, count).tobytes() == rows[count // 2 :].tobytes()
 
 
-def test_a_zip_with_a_prefix_and_long_extra_fields(tmp_path):
+def test_zip_with_a_prefix_and_long_extra_fields_is_read(tmp_path):
     """The local header may differ from the directory's in length, and bytes may come before the archive."""
     rows = np.arange(12, dtype=np.float32).reshape(4, 3)
     sink = io.BytesIO()
@@ -90,7 +90,7 @@ def npy_bytes(array):
         (npy_bytes(np.ones((1, 1)))[:6] + b"\x09\x00" + npy_bytes(np.ones((1, 1)))[8:], "array format 9.0"),
     ],
 )
-def test_a_file_that_is_no_matrix_is_one_line(tmp_path, data, message):
+def test_file_that_is_not_a_float_matrix_is_a_one_line_error(tmp_path, data, message):
     (tmp_path / "bad.npy").write_bytes(data)
     np.savez(tmp_path / "good.npz", a=np.ones((2, 2)))
     with pytest.raises(UserError) as caught, open_npy(info(tmp_path / "bad.npy")):
@@ -104,7 +104,7 @@ def test_a_file_that_is_no_matrix_is_one_line(tmp_path, data, message):
     assert f"{tmp_path}/bad.npz: a" in str(caught.value) and message in str(caught.value)
 
 
-def test_a_pickle_is_never_loaded(tmp_path):
+def test_pickled_array_is_never_loaded(tmp_path):
     class Bomb:
         def __reduce__(self):
             return (open, (str(tmp_path / "boom"), "w"))
@@ -115,7 +115,7 @@ def test_a_pickle_is_never_loaded(tmp_path):
     assert not (tmp_path / "boom").exists()
 
 
-def test_damaged_archives(tmp_path):
+def test_damaged_archive_is_a_user_error(tmp_path):
     path = tmp_path / "x.npz"
     np.savez(path, l14_img=np.ones((50, 3), np.float16))
     whole = path.read_bytes()
@@ -144,7 +144,7 @@ def test_damaged_archives(tmp_path):
         matrix.read(0, 5000)
 
 
-def test_a_file_that_changed_or_went_since_it_was_listed(tmp_path):
+def test_file_changed_or_deleted_after_listing_is_a_user_error(tmp_path):
     path = tmp_path / "x.npy"
     np.save(path, np.ones((2, 2)))
     listed = info(path)

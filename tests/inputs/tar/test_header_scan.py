@@ -1,4 +1,4 @@
-"""The compiled scan against the walker: what it says is what the walker says, and where it is unsure it stops."""
+"""The compiled header scan against the walker: same members, and it stops where it cannot decide."""
 
 import io
 import tarfile
@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from d2prune.inputs.tar import header_scan
-from d2prune.inputs.tar import reader as tar
+from d2prune.inputs.tar import reader as reader_module
 from d2prune.inputs.tar.header import BLOCK
 from d2prune.inputs.tar.reader import TarReader
 from tests.inputs.tar.test_reader import make_tar
@@ -27,7 +27,7 @@ def events(data, view):
 
 
 def walked(data):
-    """As the walker alone reads it."""
+    """Read with the walker alone."""
     nothing = np.empty((0, 5), np.int64)
     with mock.patch.object(header_scan, "scan_members", lambda *_: nothing):
         return events(data, view=False)
@@ -35,12 +35,12 @@ def walked(data):
 
 @settings(deadline=None)
 @given(entries, st.integers(1, 7), st.sampled_from([tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT]))
-def test_any_number_of_members_at_a_time_gives_the_walkers_samples(members, at_once, format):
+def test_scans_of_any_length_give_the_samples_of_the_walker(members, n_members, format):
     data = make_tar(members, format)
     expected = walked(data)
     with (
-        mock.patch.object(tar, "_SCAN_MEMBERS", at_once),
-        mock.patch.object(tar, "_SCAN_BYTES", 1024 * at_once),
+        mock.patch.object(reader_module, "_SCAN_MEMBERS", n_members),
+        mock.patch.object(reader_module, "_SCAN_BYTES", 1024 * n_members),
     ):
         assert events(data, view=True) == expected
         assert events(data, view=False) == expected
@@ -48,17 +48,17 @@ def test_any_number_of_members_at_a_time_gives_the_walkers_samples(members, at_o
 
 @settings(deadline=None)
 @given(entries.filter(len), st.data())
-def test_one_wrong_byte_changes_nothing_but_who_finds_it(members, data):
+def test_one_wrong_byte_gives_the_same_samples_and_rejects(members, data):
     changed = bytearray(make_tar(members, tarfile.GNU_FORMAT))
-    place = data.draw(st.integers(0, len(changed) - 1))
-    changed[place] = data.draw(st.integers(0, 255))
+    position = data.draw(st.integers(0, len(changed) - 1))
+    changed[position] = data.draw(st.integers(0, 255))
     expected = walked(bytes(changed))
     assert events(bytes(changed), view=True) == expected
-    with mock.patch.object(tar, "_SCAN_BYTES", 3000):
+    with mock.patch.object(reader_module, "_SCAN_BYTES", 3000):
         assert events(bytes(changed), view=False) == expected
 
 
-def test_rows_of_a_plain_tar():
+def test_rows_of_an_ordinary_tar():
     data = make_tar([("k/1.jpg", b"x" * 600), ("k/1.a.txt", b""), ("k/2.jpg", b"y"), ("k/2.JPG", b"z")])
     rows = header_scan.scan_members(data, 0, 1000, 99)
     assert rows[:, header_scan.START].tolist() == [0, 3 * BLOCK, 4 * BLOCK, 6 * BLOCK]
@@ -73,7 +73,7 @@ def test_rows_of_a_plain_tar():
 @pytest.mark.parametrize(
     "name", ["é.jpg", "none", ".hidden", "d/.hidden.jpg", "__meta__/a.jpg", "x" * 120 + ".jpg"]
 )
-def test_stops_at_what_is_not_ordinary(name):
+def test_scan_stops_at_a_header_that_is_not_ordinary(name):
     data = make_tar([("1.jpg", b"x"), (name, b"y"), ("2.jpg", b"z")])
     assert header_scan.scan_members(data, 0, 1000, 99)[:, header_scan.START].tolist() == [0]
     link = tarfile.TarInfo("0.jpg")

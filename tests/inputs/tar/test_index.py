@@ -1,4 +1,4 @@
-"""Samples as arrays against the reader's objects, of views and of streams, whole and garbled."""
+"""Batches of samples against the objects of the reader: from views and streams, intact and damaged."""
 
 import io
 import json
@@ -29,7 +29,7 @@ ENTRIES = st.lists(st.tuples(KEYS, FILES, JSONS.map(str.encode) | st.binary(max_
 
 
 def by_batches(content):
-    """(key, offset, size, uid or json) of the ordinary stretch, then of the rest, and the faults."""
+    """Return (key, offset, size, uid or json) per sample, and the reason per reject."""
     rows = []
     batches = index.read_batches(content)
     while True:
@@ -40,8 +40,8 @@ def by_batches(content):
             break
         for i, (offset, size) in enumerate(zip(batch.offsets.tolist(), batch.sizes.tolist(), strict=True)):
             key = batch.key_bytes[batch.key_bounds[i] : batch.key_bounds[i + 1]].tobytes().decode()
-            told = batch.jsons[i] if i in batch.jsons else batch.uids[i].tobytes().decode()
-            rows.append((key, offset, size, told))
+            found = batch.jsons[i] if i in batch.jsons else batch.uids[i].tobytes().decode()
+            rows.append((key, offset, size, found))
     reader = TarReader(rest, frozenset({"json"}))
     for item in reader:
         if isinstance(item, Reject):
@@ -51,36 +51,39 @@ def by_batches(content):
     return rows, start + reader.bytes_read
 
 
-def same(rows, data):
-    """Whether they tell what the reader tells of the whole tar."""
+def check_rows(rows, data):
+    """Compare rows with what the reader yields for the complete tar; return its length."""
     reader = TarReader(memoryview(data), frozenset({"json"}))
     for row, item in zip(rows, reader, strict=True):
         if isinstance(item, Reject):
             assert row == item.reason
             continue
-        key, offset, size, told = row
+        key, offset, size, found = row
         assert (key, offset, size) == (item.key, item.offset, item.size)
-        if isinstance(told, str):
-            assert told == json.loads(item.members["json"])["uid"].lower()
+        if isinstance(found, str):
+            assert found == json.loads(item.members["json"])["uid"].lower()
         else:
-            assert told == item.members.get("json")
+            assert found == item.members.get("json")
     return reader.bytes_read
 
 
 @settings(deadline=None)
 @given(ENTRIES, st.sampled_from([tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]), st.integers(1, 5), st.data())
-def test_says_what_the_reader_says(entries, form, at_once, draws):
+def test_batches_equal_the_samples_of_the_reader(entries, form, n_members, draws):
     data = bytearray(make_tar([(f"{key}.{name}", payload) for key, name, payload in entries], form))
     if draws.draw(st.booleans()):
         data[draws.draw(st.integers(0, len(data) - 1))] ^= draws.draw(st.integers(1, 255))
     data = bytes(data[: draws.draw(st.sampled_from([len(data), len(data) // 2]))])
-    with mock.patch.object(index, "_SCAN_MEMBERS", at_once), mock.patch.object(index, "_STREAM_BYTES", 4096):
+    with (
+        mock.patch.object(index, "_SCAN_MEMBERS", n_members),
+        mock.patch.object(index, "_STREAM_BYTES", 4096),
+    ):
         for content in (memoryview(data), io.BufferedReader(io.BytesIO(data))):
             rows, size = by_batches(content)
-            assert size == same(rows, data) == len(data)
+            assert size == check_rows(rows, data) == len(data)
 
 
-def test_ordinary_samples_make_no_objects():
+def test_ordinary_samples_come_in_one_batch_without_json():
     entries = [
         (f"{i:09d}.{name}", payload)
         for i in range(50)
@@ -91,6 +94,6 @@ def test_ordinary_samples_make_no_objects():
         )
     ]
     (batch,) = index.read_batches(memoryview(make_tar(entries)))
-    # The last one is left for the reader, which knows whether it goes on.
+    # The last sample is left to the reader, since it may continue.
     assert [uid.tobytes() for uid in batch.uids] == [f"{i:032x}".encode() for i in range(49)]
     assert not batch.jsons

@@ -1,4 +1,4 @@
-"""The tar reader against Python's tarfile as the oracle, whole, cut at any byte, and garbled."""
+"""The tar reader against Python's tarfile as the oracle: intact, truncated at any byte, and damaged."""
 
 import io
 import tarfile
@@ -16,7 +16,7 @@ FORMATS = [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]
 
 
 def make_tar(members, format=tarfile.GNU_FORMAT, others=()):
-    """A tar of (name, payload) pairs; `others` are TarInfos put in front."""
+    """Return a tar of (name, payload) pairs, with the TarInfos in `others` before them."""
     sink = io.BytesIO()
     with tarfile.open(fileobj=sink, mode="w", format=format) as tar:
         for info in others:
@@ -38,7 +38,7 @@ def read(data, **options):
 
 
 def oracle(data):
-    """(key, {extension: payload}, [tarinfo]) of each run of members with one key, by tarfile."""
+    """Return (key, {extension: payload}, [tarinfo]) of each run of members with one key, by tarfile."""
     groups = []
     with tarfile.open(fileobj=io.BytesIO(data), encoding="utf-8", errors="backslashreplace") as tar:
         for info in tar:
@@ -81,16 +81,16 @@ def members(draw, max_samples=6):
 
 @given(members(), st.sampled_from(FORMATS[1:]))
 @settings(max_examples=150, deadline=None)
-def test_equals_tarfile(entries, format):
+def test_samples_equal_those_of_tarfile(entries, format):
     data = make_tar(entries, format)
-    samples, faults = read(data)
-    assert not faults
+    samples, rejected = read(data)
+    assert not rejected
     assert [(s.key, s.members) for s in samples] == [(key, found) for key, found, _ in oracle(data)]
 
 
 @given(members(), st.sampled_from(FORMATS[1:]))
 @settings(max_examples=100, deadline=None)
-def test_byte_range_is_whole_sample(entries, format):
+def test_byte_range_covers_the_complete_sample(entries, format):
     data = make_tar(entries, format)
     samples, _ = read(data)
     for found, (_, expected, infos) in zip(samples, oracle(data), strict=True):
@@ -98,44 +98,43 @@ def test_byte_range_is_whole_sample(entries, format):
         assert found.offset + found.size == infos[-1].offset_data + -(-infos[-1].size // 512) * 512
         piece = data[found.offset : found.offset + found.size]
         assert {m.extension: bytes(m.payload) for m in parse_sample(piece)} == expected
-        # The range is a tar of its own, but for the end mark.
+        # The range plus an end mark is a valid tar.
         with tarfile.open(fileobj=io.BytesIO(piece + bytes(1024))) as tar:
             assert len(tar.getmembers()) == len(infos)
 
 
 @given(members(max_samples=4), st.sampled_from(FORMATS[1:]), st.data())
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.data_too_large])
-def test_cut_anywhere(entries, format, data):
+def test_samples_before_a_truncation_survive(entries, format, data):
     whole = make_tar(entries, format)
     cut = data.draw(st.integers(0, len(whole)))
     before, _ = read(whole)
-    samples, faults = read(whole[:cut])
+    samples, rejected = read(whole[:cut])
     survivors = [s for s in before if s.offset + s.size <= cut]
     assert samples[: len(survivors)] == survivors or (
-        # The last one may have members behind the cut that a reader cannot know of; never so a
-        # sample before it.
+        # Only the last sample may lack members, which follow the cut and cannot be known.
         samples[: len(survivors) - 1] == survivors[:-1]
     )
-    assert len(samples) + len(faults) <= len(survivors) + 2
-    assert all(f.reason in (rejects.TAR_TRUNCATED, rejects.TAR_EMPTY) for f in faults)
-    assert len(faults) <= 1
+    assert len(samples) + len(rejected) <= len(survivors) + 2
+    assert all(f.reason in (rejects.TAR_TRUNCATED, rejects.TAR_EMPTY) for f in rejected)
+    assert len(rejected) <= 1
 
 
-def test_cut_inside_every_byte_of_a_pool():
+def test_truncation_at_every_byte_costs_one_reject():
     names = [f"{i:03d}.{ext}" for i in range(3) for ext in ("jpg", "txt", "json")]
     whole = make_tar([(name, name.encode() * 60) for name in names])
     before, _ = read(whole)
     for cut in range(len(whole)):
-        samples, faults = read(whole[:cut])
+        samples, rejected = read(whole[:cut])
         intact = [s for s in before if s.offset + s.size <= cut]
         assert samples[: len(intact)] == intact, cut
         next_start = before[len(intact)].offset if len(intact) < 3 else len(whole)
         if cut > next_start and cut % 512:
             rest = samples[len(intact) :]
-            assert len(faults) + len(rest) >= 1, cut
-            # A cut is one row, never a fault and a sample with members missing, unless not even a
-            # name is left.
-            if faults:
+            assert len(rejected) + len(rest) >= 1, cut
+            # A truncated sample is one reject, never a reject beside a sample that lacks members,
+            # unless the cut leaves not even a name.
+            if rejected:
                 assert not rest or cut % 512 <= len("000"), cut
 
 
@@ -144,15 +143,15 @@ def test_cut_inside_every_byte_of_a_pool():
     st.lists(st.tuples(st.integers(0, 10**6), st.binary(min_size=1, max_size=600)), max_size=4),
 )
 @settings(max_examples=200, deadline=None)
-def test_garbage_never_raises(entries, patches):
+def test_overwritten_bytes_never_raise(entries, patches):
     data = bytearray(make_tar(entries))
     for position, junk in patches:
         at = position % len(data)
         data[at : at + len(junk)] = junk[: len(data) - at]
-    samples, faults = read(bytes(data))
+    samples, rejected = read(bytes(data))
     for found in samples:
         parse_sample(bytes(data[found.offset : found.offset + found.size]))
-    assert all(f.reason in rejects.MEANINGS for f in faults)
+    assert all(f.reason in rejects.MEANINGS for f in rejected)
 
 
 @given(st.binary(max_size=3000))
@@ -162,81 +161,81 @@ def test_junk_files_never_raise(data):
     assert samples == []
 
 
-class TestFaults:
+class TestDamage:
     def pool(self):
         return make_tar([(f"{i}.{ext}", b"%d" % i * 700) for i in range(5) for ext in ("jpg", "txt")])
 
-    def test_empty_file(self):
+    def test_empty_file_is_one_reject(self):
         assert [f.reason for f in read(b"")[1]] == [rejects.TAR_EMPTY]
 
-    def test_tar_without_members_is_no_fault(self):
+    def test_tar_without_members_has_no_rejects(self):
         assert read(make_tar([])) == ([], [])
 
-    def test_missing_end_mark_is_no_fault_but_known(self):
+    def test_missing_end_mark_is_reported_but_not_rejected(self):
         data = self.pool().rstrip(b"\0")
         data += bytes(-len(data) % 512)
         reader = TarReader(io.BytesIO(data))
         assert len([e for e in reader if isinstance(e, TarSample)]) == 5
         assert not reader.end_mark
 
-    def test_bad_header_is_one_row_and_the_rest_survives(self):
+    def test_bad_header_is_one_reject_and_other_members_survive(self):
         before, _ = read(self.pool())
         data = bytearray(self.pool())
         data[before[2].offset : before[2].offset + 40] = b"\xff" * 40
-        samples, faults = read(bytes(data))
-        assert [f.reason for f in faults] == [rejects.TAR_CORRUPT]
-        assert f"no valid header at byte {before[2].offset};" in faults[0].detail
+        samples, rejected = read(bytes(data))
+        assert [f.reason for f in rejected] == [rejects.TAR_CORRUPT]
+        assert f"no valid header at byte {before[2].offset};" in rejected[0].detail
         assert [s.key for s in samples] == ["0", "1", "2", "3", "4"]
         assert [sorted(s.members) for s in samples] == [["jpg", "txt"]] * 2 + [["txt"]] + [["jpg", "txt"]] * 2
 
-    def test_lost_bytes_shift_the_rest(self):
+    def test_samples_after_missing_bytes_are_found(self):
         before, _ = read(self.pool())
         data = self.pool()
         at = before[1].offset + 600
-        samples, faults = read(data[:at] + data[at + 77 :])
-        assert [f.reason for f in faults] == [rejects.TAR_CORRUPT]
+        samples, rejected = read(data[:at] + data[at + 77 :])
+        assert [f.reason for f in rejected] == [rejects.TAR_CORRUPT]
         assert [s.key for s in samples if len(s.members) == 2] == ["0", "2", "3", "4"]
 
-    def test_hole_of_zeros(self):
+    def test_hole_of_zeros_is_skipped(self):
         before, _ = read(self.pool())
         data = bytearray(self.pool())
         data[before[1].offset : before[2].offset] = bytes(before[1].size)
-        samples, faults = read(bytes(data))
-        assert not faults and [s.key for s in samples] == ["0", "2", "3", "4"]
+        samples, rejected = read(bytes(data))
+        assert not rejected and [s.key for s in samples] == ["0", "2", "3", "4"]
 
-    def test_joined_tars(self):
-        samples, faults = read(self.pool() + self.pool())
-        assert not faults and [s.key for s in samples] == ["0", "1", "2", "3", "4"] * 2
+    def test_concatenated_tars_are_read_to_the_end(self):
+        samples, rejected = read(self.pool() + self.pool())
+        assert not rejected and [s.key for s in samples] == ["0", "1", "2", "3", "4"] * 2
 
-    def test_gzip_is_named(self):
+    def test_gzip_is_mentioned_in_the_detail(self):
         assert "gzip" in read(b"\x1f\x8b\x08" + bytes(range(256)) * 8)[1][0].detail
 
-    def test_too_large_member_is_skipped_over(self):
+    def test_too_large_member_is_skipped(self):
         data = make_tar([("a.jpg", b"x" * 5000), ("a.txt", b"t"), ("b.jpg", b"y")])
-        samples, faults = read(data, max_member_bytes=4999)
-        assert not faults
+        samples, rejected = read(data, max_member_bytes=4999)
+        assert not rejected
         assert samples[0].members == {"txt": b"t"} and samples[0].too_large == {"jpg": 5000}
         assert samples[1].members == {"jpg": b"y"}
 
-    def test_size_field_beyond_the_file(self):
+    def test_size_beyond_the_end_is_a_truncation(self):
         data = bytearray(make_tar([("a.jpg", b"x")]))
         data[124:136] = b"\x80" + (1 << 70).to_bytes(11, "big")
         data[148:156] = b"        "
         data[148:156] = b"%06o\0 " % sum(data[:512])
-        samples, faults = read(bytes(data))
-        assert samples == [] and [(f.key, f.reason) for f in faults] == [("a", rejects.TAR_TRUNCATED)]
+        samples, rejected = read(bytes(data))
+        assert samples == [] and [(f.key, f.reason) for f in rejected] == [("a", rejects.TAR_TRUNCATED)]
 
-    def test_malformed_pax_records(self):
+    def test_malformed_pax_records_are_one_reject(self):
         data = make_tar([("é" * 80 + ".jpg", b"x"), ("b.jpg", b"y")], tarfile.PAX_FORMAT).replace(
             b"path=", b"path~"
         )
-        samples, faults = read(data)
-        assert [f.reason for f in faults] == [rejects.TAR_CORRUPT]
+        samples, rejected = read(data)
+        assert [f.reason for f in rejected] == [rejects.TAR_CORRUPT]
         assert samples[-1].key == "b"
 
 
 class TestGrouping:
-    def test_only_wanted_extensions_are_loaded_but_the_range_is_whole(self):
+    def test_unwanted_members_are_not_loaded_but_belong_to_the_range(self):
         data = make_tar([("a.jpg", b"x"), ("a.npz", b"n" * 900), ("b.jpg", b"y")])
         samples, _ = read(data, extensions=frozenset({"jpg"}))
         assert samples[0].members == {"jpg": b"x"}
@@ -245,8 +244,8 @@ class TestGrouping:
     def test_directories_and_links_are_skipped(self):
         directory, link = tarfile.TarInfo("d.ir/"), tarfile.TarInfo("l.jpg")
         directory.type, link.type, link.linkname = tarfile.DIRTYPE, tarfile.SYMTYPE, "a.jpg"
-        samples, faults = read(make_tar([("a.jpg", b"x")], others=[directory, link]))
-        assert not faults and [s.key for s in samples] == ["a"]
+        samples, rejected = read(make_tar([("a.jpg", b"x")], others=[directory, link]))
+        assert not rejected and [s.key for s in samples] == ["a"]
 
     def test_mac_resource_forks_do_not_split_a_sample(self):
         samples, _ = read(
@@ -254,7 +253,7 @@ class TestGrouping:
         )
         assert [(s.key, s.members) for s in samples] == [("./a", {"jpg": b"x", "txt": b"t"})]
 
-    def test_names_that_are_not_utf8_stay_apart(self):
+    def test_names_that_are_not_utf8_stay_distinct(self):
         data = make_tar([("XY.jpg", b"1"), ("XZ.jpg", b"2")])
         data = data.replace(b"XY", b"\xffY").replace(b"XZ", b"\xfeY")
         fixed = bytearray(data)
@@ -264,7 +263,7 @@ class TestGrouping:
         samples, _ = read(bytes(fixed))
         assert [s.key for s in samples] == ["\\xffY", "\\xfeY"]
 
-    def test_ustar_prefix(self):
+    def test_ustar_prefix_belongs_to_the_name(self):
         name = "/".join(["folder" * 5] * 5) + "/a.jpg"
         samples, _ = read(make_tar([(name, b"x")], tarfile.USTAR_FORMAT))
         assert samples[0].key == name[:-4]
@@ -282,23 +281,23 @@ class TestGrouping:
             ("__x.json", ("__x", "json")),
         ],
     )
-    def test_key_rule(self, name, expected):
+    def test_key_is_the_path_up_to_the_first_dot(self, name, expected):
         assert split_name(name) == expected
 
 
-def test_signed_checksums_of_old_programs():
+def test_signed_checksums_are_accepted():
     block = bytearray(make_tar([("é.jpg", b"")])[:512])
     block[148:156] = b" " * 8
     block[148:156] = b"%06o\0 " % sum(b - 256 if b > 127 else b for b in block)
     assert parse_header(bytes(block)) is not None
 
 
-def test_range_that_is_not_a_sample():
+def test_wrong_byte_range_is_an_error():
     with pytest.raises(ValueError, match="byte range"):
         parse_sample(b"x" * 700)
 
 
-def test_short_reads_of_the_stream():
+def test_short_reads_give_the_same_samples():
     class Dribble(io.RawIOBase):
         def __init__(self, data):
             self.inner = io.BytesIO(data)
@@ -310,11 +309,11 @@ def test_short_reads_of_the_stream():
     assert list(TarReader(Dribble(data))) == list(TarReader(io.BytesIO(data)))
 
 
-def test_memory_is_bounded_whatever_the_size():
+def test_memory_is_bounded_for_a_tar_of_any_size():
     import tracemalloc
 
     class Endless(io.RawIOBase):
-        """20 members of 50 MB that exist nowhere."""
+        """20 members of 50 MB, generated on the fly."""
 
         def __init__(self):
             self.chunks = self.make()

@@ -46,7 +46,7 @@ CAPTION_REPLACED = "caption-replaced"
 
 
 def library_versions() -> str:
-    """Return the versions that decide pixels: machines that differ here may decode the same image differently."""
+    """Return the library versions that decide pixels: with others, the same image may decode differently."""
     parts = ("libjpeg_turbo", "jpg", "webp", "avif")
     return ", ".join([f"Pillow {PIL.__version__}", *(f"{part} {features.version(part)}" for part in parts)])
 

@@ -66,7 +66,7 @@ def _receive_tasks(connection: "Connection[Any, Any]", tasks: "queue.Queue[Any]"
 
 
 def _run_task(decoder: Any, task: Any, arena: memoryview, mark_offset: int, timeout_s: float) -> Any:
-    """Decode the samples of a task; return (outcomes, "") or, where the decoder has a defect, (None, traceback)."""
+    """Decode a task; return (outcomes, ""), or (None, traceback) if the decoder has a defect."""
     number, samples = task
     outcomes: list[Any] = []
     try:

@@ -40,7 +40,7 @@ _RETRY_DELAY_S = 20.0
 
 
 class RemoteDecoder:
-    """The worker of a helper: decodes the samples of one task per call, `TASKS_IN_FLIGHT` threads concurrently."""
+    """The worker of a helper: decodes one task per call, `TASKS_IN_FLIGHT` threads concurrently."""
 
     def __init__(self, decoder: SampleDecoder, slot_bytes: int, timeout_s: float, libraries: str) -> None:
         """Start a pool of one process.
@@ -56,8 +56,9 @@ class RemoteDecoder:
         """
         if (here := library_versions()) != libraries:
             raise UserError(
-                f"embed.decode = remote: {platform.node()} decodes with {here}, the model's machine with {libraries}; "
-                "pixels may differ, expected the same versions on all machines"
+                f"embed.decode = remote: {platform.node()} decodes with {here}, "
+                f"the model's machine with {libraries}; pixels may differ, "
+                "expected the same versions on all machines"
             )
         self._pool = DecodePool(decoder, 1, slot_bytes, TASK_SAMPLES, TASKS_IN_FLIGHT, timeout_s)
         self.close = weakref.finalize(self, self._pool.close)
@@ -202,7 +203,7 @@ class AssistedPool(DecodePool):
                 return released
 
     def _release_surplus(self, place: str) -> bool:
-        """Return whether the calling helper is one too many on its machine; if so, it no longer counts as running."""
+        """Return whether a helper is one too many on its machine; if so, it no longer counts as running."""
         with self._helpers_lock:
             surplus = self._running[place] > self._allowed.get(place, 0)
             self._running[place] -= surplus

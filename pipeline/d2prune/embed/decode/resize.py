@@ -71,7 +71,7 @@ class Preprocess:
             image.draft("RGB", (_DRAFT_SCALE * width, _DRAFT_SCALE * height))
 
     def resized_size(self, width: int, height: int) -> tuple[int, int]:
-        """Return (width, height) after the resize and before the crop, rounded like torchvision and open_clip."""
+        """Return (width, height) after the resize and before the crop, rounded as by open_clip."""
         if self.mode == "squash":
             return self.width, self.height
         if self.mode == "shortest" and self.height == self.width:

@@ -1,9 +1,9 @@
-"""`embed.batch_size: auto`: find the number of samples per forward pass while working. Pure: no device, no files.
+"""`embed.batch_size: auto`: find the number of samples per forward pass while working.
 
-Every batch is real work, so nothing is spent on measuring. The size starts small and doubles as long
-as that makes the model faster by a factor of `_MIN_GAIN`, up to a limit or to what fits into the
-device's memory. Each worker finds its size once. Sizes depend on timing, and the last bits of
-embeddings depend on sizes: for reproducible bytes, configure a number.
+Pure: no device, no files. Every batch is real work, so nothing is spent on measuring. The size
+starts small and doubles as long as that makes the model faster by a factor of `_MIN_GAIN`, up to a
+limit or to what fits into the device's memory. Each worker finds its size once. Sizes depend on
+timing, and the last bits of embeddings depend on sizes: for reproducible bytes, configure a number.
 """
 
 import logging

@@ -126,7 +126,7 @@ class ClipEncoder:
             self._compile(source.name)
 
     def _compile(self, name: str) -> None:
-        """Compile both towers and run them once, so that a missing compiler is found before anything is embedded."""
+        """Compile both towers and run them once, so that a missing compiler is found before any embedding."""
         # Fixed shapes: dynamic ones are chosen by the first batches, so that bits would depend on the
         # order of shards.
         for method in ("encode_image", "encode_text"):
@@ -142,8 +142,9 @@ class ClipEncoder:
         except Exception as error:
             # Compilers raise a dozen kinds of exceptions.
             raise UserError(
-                f"embed.compile: {name} cannot be compiled on this machine's {self.device}; expected a C++ compiler"
-                f"{'' if self.device == 'cpu' else ' and Triton'}: {format_error(error)}"
+                f"embed.compile: {name} cannot be compiled on this machine's {self.device}; "
+                f"expected a C++ compiler{'' if self.device == 'cpu' else ' and Triton'}: "
+                f"{format_error(error)}"
             ) from error
         log.info("%s compiled for batches of %d in %.0f s", name, self._rows, time.monotonic() - start)
 
@@ -165,7 +166,7 @@ class ClipEncoder:
             self._thread.is_set = True
 
     def _check_pixels(self) -> None:
-        """Compare `preprocess` with open_clip's own on a few shapes, since library versions may round differently."""
+        """Compare `preprocess` with open_clip's own on a few shapes: library versions may differ."""
         exact = dataclasses.replace(self.preprocess, method="exact")
         rng = np.random.default_rng(0)
         for height, width in ((97, 333), (401, 250), (self.preprocess.height, self.preprocess.width)):

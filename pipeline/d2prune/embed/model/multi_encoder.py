@@ -1,8 +1,9 @@
-"""Run several CLIP encoders over the same batches: each image is read and decoded once, and resized once per size.
+"""Run several CLIP encoders over the same batches.
 
-One encoder is the plain case. A slot holds the pixels of each distinct preprocessing, one after the
-other. Each encoder gets the batches that it would get in a run with that model alone, through the
-same calls, so its embeddings are the same bit for bit.
+Each image is read and decoded once, and resized once per size. One encoder is the plain case. A
+slot holds the pixels of each distinct preprocessing, one after the other. Each encoder gets the
+batches that it would get in a run with that model alone, through the same calls, so its embeddings
+are the same bit for bit.
 """
 
 from collections.abc import Sequence

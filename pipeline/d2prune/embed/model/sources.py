@@ -44,7 +44,7 @@ class ModelSource:
 
 
 def import_open_clip() -> Any:
-    """Import open_clip, after the shim that CPU-only machines need. Takes seconds, so never at module import."""
+    """Import open_clip, after the shim that CPU-only machines need. Takes seconds: not for module import."""
     from d2prune import torchvision_shim
 
     torchvision_shim.install()
@@ -144,8 +144,8 @@ def _resolve_folder(folder: Path, pretrained: str | None) -> ModelSource:
     configs = sorted(folder.glob("*.json"))
     if len(configs) != 1 or len(weights) != 1:
         raise UserError(
-            f"embed.model = {folder}: expected open_clip_config.json and weights, or one .json and one checkpoint "
-            f"({', '.join(_CHECKPOINTS)}); found {len(configs)} and {len(weights)}"
+            f"embed.model = {folder}: expected open_clip_config.json and weights, or one .json and one "
+            f"checkpoint ({', '.join(_CHECKPOINTS)}); found {len(configs)} and {len(weights)}"
         )
     return ModelSource(configs[0].stem, str(weights[0]), configs[0])
 
@@ -175,8 +175,9 @@ def _resolve_name(model: str, pretrained: str | None) -> ModelSource:
             and twin != name
         ):
             raise UserError(
-                f"embed.model = {model}: the weights {pretrained} were trained {'with' if with_gelu else 'without'} "
-                f"QuickGELU, an activation this architecture {'lacks' if with_gelu else 'has'}; use embed.model={twin}"
+                f"embed.model = {model}: the weights {pretrained} were trained "
+                f"{'with' if with_gelu else 'without'} QuickGELU, an activation this architecture "
+                f"{'lacks' if with_gelu else 'has'}; use embed.model={twin}"
             )
         return ModelSource(name, pretrained)
     if os.path.isfile(pretrained):

@@ -171,14 +171,14 @@ def check_dimensions(receipts: Sequence[Receipt]) -> None:
     first, expected = dimensions[0]
     if len(set(expected.values())) > 1:
         raise UserError(
-            f"input: embeddings of {first.key} have {_format_widths(expected)} dimensions; expected one model's "
-            "(columns.text_emb: null excludes that side)"
+            f"input: embeddings of {first.key} have {_format_widths(expected)} dimensions; "
+            "expected one model's (columns.text_emb: null excludes that side)"
         )
     for receipt, widths in dimensions[1:]:
         if widths != expected:
             raise UserError(
-                f"input: embeddings of {receipt.key} have {_format_widths(widths)} dimensions, those of {first.key} "
-                f"{_format_widths(expected)}; expected one model's"
+                f"input: embeddings of {receipt.key} have {_format_widths(widths)} dimensions, "
+                f"those of {first.key} {_format_widths(expected)}; expected one model's"
             )
 
 

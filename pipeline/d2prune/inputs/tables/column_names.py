@@ -36,7 +36,7 @@ Location = Literal["npz", "npy", "column"]
 
 @dataclass(frozen=True)
 class WantedColumns:
-    """Names as configured: `auto` looks for the usual names, None omits a column. Attributes: see `Columns`."""
+    """Names as configured: `auto` looks for the usual names, None omits one. Attributes: see `Columns`."""
 
     image_emb: str | None = AUTO
     text_emb: str | None = AUTO
@@ -118,7 +118,8 @@ def locate_embeddings(file: TableFile, schema: pa.Schema, name: str) -> Location
         if is_vector(schema.field(name).type):
             return "column"
         raise UserError(
-            f"{store.redact(file.table.url)}: column {name} is {schema.field(name).type}; expected lists of floats"
+            f"{store.redact(file.table.url)}: column {name} is {schema.field(name).type}; "
+            "expected lists of floats"
         )
     shown = store.redact((file.npz or file.table).url)
     raise UserError(

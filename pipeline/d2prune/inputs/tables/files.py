@@ -1,4 +1,4 @@
-"""Pools that hold embeddings instead of images: which files belong together, and how they are split into parts.
+"""Pools of embeddings instead of images: which files belong together, and how they are split into parts.
 
 Four layouts, recognised by the files in the folder:
 
@@ -23,7 +23,8 @@ from d2prune.store import FileInfo, artifacts
 
 SUPPORTED_INPUTS = (
     "tars; NAME.parquet with NAME.npz beside it (DataComp's metadata); img_emb/, text_emb/ and metadata/ "
-    "(clip-retrieval); NAME.parquet with NAME.image_emb.npy or NAME.npy beside it; parquet with columns of embeddings"
+    "(clip-retrieval); NAME.parquet with NAME.image_emb.npy or NAME.npy beside it; "
+    "parquet with columns of embeddings"
 )
 IMAGE_ARRAY = "image_emb"
 """Name of the array in a `NAME.npy` file."""
@@ -61,7 +62,7 @@ class TableFile:
 
 @dataclass(frozen=True)
 class TableShard:
-    """One part of a table: share `index` of `of` equal shares of its rows. Has the attributes of `TarShard`."""
+    """One part of a table: share `index` of `of` equal shares of its rows; has `TarShard`'s attributes."""
 
     source: TableFile
     index: int = 0

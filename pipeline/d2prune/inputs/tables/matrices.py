@@ -1,10 +1,10 @@
-"""Read rows of a matrix from `.npy` and `.npz` files at any URL by byte ranges, never a complete file or array.
+"""Read rows of a matrix from `.npy` and `.npz` files at any URL by byte ranges.
 
-A stored member of an `.npz` (`numpy.savez`) is read like a separate file: the zip directory gives
-the position of its local header, which gives the position of its data. A compressed member is
-inflated from its start, a block at a time. numpy's own reader parses array headers. Pickled arrays
-are refused, so no code from a pool is ever executed.
-Formats: numpy.lib.format 1.0 and 2.0; PKWARE APPNOTE 4.3.7 (local file header), zip64 included.
+Never reads a complete file or array. A stored member of an `.npz` (`numpy.savez`) is read like a
+separate file: the zip directory gives the position of its local header, which gives the position of
+its data. A compressed member is inflated from its start, a block at a time. numpy's own reader
+parses array headers. Pickled arrays are refused, so no code from a pool is ever executed. Formats:
+numpy.lib.format 1.0 and 2.0; PKWARE APPNOTE 4.3.7 (local file header), zip64 included.
 """
 
 import contextlib
@@ -114,7 +114,7 @@ def _open_zip(stream: IO[bytes], shown: str) -> Iterator[zipfile.ZipFile]:
 
 
 def _find_data(read: ReadBytes, member: zipfile.ZipInfo, where: str) -> int:
-    """Return where a member's data begins; the length of its local header may differ from the directory's."""
+    """Return where a member's data begins. Its local header and directory entry may differ in length."""
     magic, name, extra = _LOCAL_HEADER.unpack(read(member.header_offset, _LOCAL_HEADER.size))
     if magic != b"PK\x03\x04":
         raise UserError(f"{where}: no local header where the zip directory points; the file is damaged")

@@ -121,7 +121,7 @@ def read_rows(
 
 
 class _ListColumn:
-    """Converts a column of lists to matrices. The first list that is not empty sets the width (0: none yet)."""
+    """Converts a column of lists to matrices. The first list that is not empty sets the width."""
 
     def __init__(self) -> None:
         self._width = 0

@@ -114,7 +114,7 @@ def parse_pax(payload: bytes) -> dict[bytes, bytes]:
 
 
 def decode_name(name: bytes) -> str:
-    """Decode a member name as UTF-8, with invalid bytes as hex escapes, so that distinct names stay distinct."""
+    """Decode a member name as UTF-8, with hex escapes for other bytes so that names stay distinct."""
     return name.decode("utf-8", "backslashreplace")
 
 

@@ -103,7 +103,7 @@ def _readinto(stream: IO[bytes], buffer: memoryview) -> int:
 
 
 def _scan_batches(data: Bytes, base: int) -> Generator[SampleBatch, None, int]:
-    """Yield batches of `data`, which begins at byte `base` of the tar; return where in `data` the rest begins."""
+    """Yield batches of `data`, from byte `base` of the tar; return where in `data` the rest begins."""
     position: int = 0
     max_members = _SCAN_MEMBERS
     while True:
@@ -133,7 +133,7 @@ def _make_batch(data: Bytes, samples: Positions, base: int) -> SampleBatch:
 
 @kernel
 def _group_samples(data: Bytes, members: Positions, found: int, position: int) -> tuple[Positions, int]:
-    """Return a row per complete sample, and where they end; the last sample may continue, so it is left out."""
+    """Return a row per complete sample, and where they end; leaves out the last, which may continue."""
     out = np.empty((found, 6), np.int64)
     count = first = 0
     for row in range(1, found):
