@@ -39,7 +39,7 @@ MODEL = {
 
 SETUP = """\
 # Read by every Python that starts with this folder on its path: what a trainer's environment would have by itself.
-from d2prune.embed import torchvision_shim
+from d2prune import torchvision_shim
 
 torchvision_shim.install()
 import open_clip

@@ -7,6 +7,7 @@ write distinguishes the two kinds of pool: a table has no bytes to copy.
 from d2prune import store
 from d2prune.config.model import RunConfig
 from d2prune.embed.filters import Filters
+from d2prune.embed.model import sources
 from d2prune.embed.params import EmbedParams
 from d2prune.embed.tables.importer import ImportParams
 from d2prune.errors import UserError
@@ -28,14 +29,10 @@ def resolve_params(config: RunConfig, pool: InputPool) -> EmbedParams | ImportPa
 
 def resolve_models(config: RunConfig) -> list[tuple[str, str | None]]:
     """Return the models of the run as (model, pretrained), with absolute paths."""
-    from d2prune.embed.model import sources
-
     return [sources.make_absolute(model, pretrained) for _, model, pretrained in config.embed.named_models]
 
 
 def _resolve_embedding(config: RunConfig, first: str) -> EmbedParams:
-    from d2prune.embed.model import sources
-
     embed = config.embed
     if not embed.named_models:
         raise UserError(

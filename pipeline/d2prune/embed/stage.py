@@ -22,18 +22,19 @@ from d2prune.store import artifacts
 
 
 def _build(run: StageRun) -> Built:
+    imports = isinstance(run.planned["embed"].params, ImportParams)
+    return Built(run.run_units(_plan_import(run) if imports else _plan_embedding(run)))
+
+
+def _plan_import(run: StageRun) -> Work:
     planned = run.planned["embed"]
-    if isinstance(planned.params, ImportParams):
-        units = importer.plan(cast(Sequence[TableShard], run.pool.shards), planned.params)
-        make_worker = partial(importer.ImportWorker, planned.folder, planned.params)
-        work = Work("embed", planned.folder, units, make_worker, run.one_core_each(), describe=start_note())
-    else:
-        work = _embed_tars(run)
-    return Built(run.run_units(work))
+    units = importer.plan(cast(Sequence[TableShard], run.pool.shards), planned.params)
+    make_worker = partial(importer.ImportWorker, planned.folder, planned.params)
+    return Work("embed", planned.folder, units, make_worker, run.one_core_each(), describe=start_note())
 
 
-def _embed_tars(run: StageRun) -> Work:
-    planned, config, resources = run.planned["embed"], run.config.embed, _resources(run)
+def _plan_embedding(run: StageRun) -> Work:
+    planned, config, resources = run.planned["embed"], run.config.embed, _worker_resources(run)
     first, *others = resolve_models(run.config)
     make_worker = partial(
         worker.EmbedWorker,
@@ -49,7 +50,7 @@ def _embed_tars(run: StageRun) -> Work:
     return Work("embed", planned.folder, units, make_worker, resources, describe=start_note())
 
 
-def _resources(run: StageRun) -> Resources:
+def _worker_resources(run: StageRun) -> Resources:
     """Return the resources of a worker: a GPU and its share of the cores for decoding, or one core."""
     num_gpus = run.config.ray.num_gpus
     cores = run.executor.worker_cores(max(1.0, run.executor.cpus_per_gpu() * num_gpus))

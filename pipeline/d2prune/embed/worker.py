@@ -88,7 +88,7 @@ class EmbedWorker:
         for given, planned in zip(named, ((params.model, params.pretrained), *params.others), strict=True):
             if (here := sources.identity(*given)) != planned:
                 raise UserError(f"embed.model: found {here} on this machine; expected {planned}, as planned")
-        # Checked here, since a decode process that cannot load a filter only says so in its own output.
+        # Checked here, since a decode process that cannot load a filter reports it in its own output only.
         params.filters.setup()
         self._folder = folder
         self._params = params
@@ -96,7 +96,7 @@ class EmbedWorker:
         compiled_rows = params.batch_size if params.compile and params.batch_size != "auto" else 0
         models = [sources.resolve(*given) for given in named]
         self._models = MultiEncoder(models, params.precision, device, params.resize, compiled_rows)
-        max_batch = batch_size.limit(params.batch_size, self._models.device)
+        max_batch = batch_size.max_batch_size(params.batch_size, self._models.device)
         self._batch_sizer = BatchSizer(params.batch_size, max_batch)
         preprocess, *smaller = self._models.preprocesses
         plain = Decoder(preprocess, params.max_pixels, params.fields, params.filters, tuple(smaller))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from d2prune.embed import params as embed_params
-from d2prune.embed.model.batch_size import BatchSizer, limit
+from d2prune.embed.model.batch_size import BatchSizer, max_batch_size
 from d2prune.inputs.shards import expand_input
 from tests.embed.images import write_tar
 from tests.embed.test_worker import good, setting, tables, with_little_memory
@@ -52,7 +52,8 @@ def test_the_first_batch_of_a_size_is_not_timed():
 
 def test_configured_size_never_changes():
     assert sizes(BatchSizer(48, 48), lambda rows: 1.0, 5, memory=10) == [48] * 5
-    assert limit(48, "cuda") == 48 and limit("auto", "cpu") < limit("auto", "cuda")
+    assert max_batch_size(48, "cuda") == 48
+    assert max_batch_size("auto", "cpu") < max_batch_size("auto", "cuda")
 
 
 @pytest.mark.parametrize("fits", [None, 20])

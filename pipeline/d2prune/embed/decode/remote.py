@@ -101,7 +101,7 @@ class AssistedPool(DecodePool):
             slots: in each lane.
             lanes: of the pool.
             timeout_s: processor time that one sample may take.
-            helpers: where helpers come from.
+            helpers: provides the helpers.
             max_helpers: how many there may be at a time.
         """
         super().__init__(decoder, processes, slot_bytes, slots, lanes, timeout_s)

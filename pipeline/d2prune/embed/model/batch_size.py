@@ -18,7 +18,7 @@ _MIN_GAIN = 1.05
 _TIMED_BATCHES = 2
 
 
-def limit(batch_size: int | Literal["auto"], device: str) -> int:
+def max_batch_size(batch_size: int | Literal["auto"], device: str) -> int:
     """Return the largest possible batch, for which memory is reserved.
 
     A ViT-B/32 gains nothing beyond a few hundred samples on a GPU and a few dozen on a CPU.

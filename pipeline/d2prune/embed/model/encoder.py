@@ -110,7 +110,7 @@ class ClipEncoder:
             cfg["fill_color"],
             resize,
         )
-        # Tensors, not numbers: a GPU divides by a number by multiplying with its reciprocal, which rounds
+        # Tensors, since a GPU divides by a Python number by multiplying with its reciprocal, which rounds
         # differently.
         self._scale, self._mean, self._std = (
             torch.tensor(values, dtype=torch.float32, device=self.device).view(-1, 1, 1)
@@ -127,8 +127,8 @@ class ClipEncoder:
 
     def _compile(self, name: str) -> None:
         """Compile both towers and run them once, so that a missing compiler is found before any embedding."""
-        # Fixed shapes: dynamic ones are chosen by the first batches, so that bits would depend on the
-        # order of shards.
+        # With dynamic shapes, torch would specialise on the first batches it sees, so that bits would
+        # depend on the order of shards.
         for method in ("encode_image", "encode_text"):
             compiled = self._torch.compile(getattr(self._model, method), dynamic=False)
             setattr(self._model, method, compiled)

@@ -28,7 +28,7 @@ def load_model(
 
     if source.config is not None:
         open_clip.add_model_config(source.config)
-    wanted = f"{source.name} with {source.pretrained or 'its own weights'}"
+    shown = f"{source.name} with {source.pretrained or 'its own weights'}"
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
@@ -41,19 +41,19 @@ def load_model(
             )
     except (pickle.UnpicklingError, EOFError) as error:
         raise UserError(
-            f"embed.pretrained: {wanted}: not a checkpoint of plain weights: {format_error(error)}"
+            f"embed.pretrained: {shown}: not a checkpoint of plain weights: {format_error(error)}"
         ) from error
     except (RuntimeError, KeyError, ValueError, AttributeError) as error:
         if "download" in str(error) or "HF Hub" in str(error):
-            raise InfrastructureError(f"{wanted}: {format_error(error)}") from error
+            raise InfrastructureError(f"{shown}: {format_error(error)}") from error
         if isinstance(error, torch.cuda.OutOfMemoryError):
-            raise InfrastructureError(f"{wanted}: {format_error(error)}") from error
-        raise UserError(f"embed.model: {wanted}: cannot be loaded: {format_error(error)}") from error
+            raise InfrastructureError(f"{shown}: {format_error(error)}") from error
+        raise UserError(f"embed.model: {shown}: cannot be loaded: {format_error(error)}") from error
     except Exception as error:
         # The exception type of safetensors derives from Exception only.
         if type(error).__name__ == "SafetensorError":
             raise UserError(
-                f"embed.pretrained: {wanted}: not a safetensors file: {format_error(error)}"
+                f"embed.pretrained: {shown}: not a safetensors file: {format_error(error)}"
             ) from error
         raise
     for warning in caught:

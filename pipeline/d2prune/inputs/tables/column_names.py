@@ -108,7 +108,7 @@ def locate_embeddings(file: TableFile, schema: pa.Schema, name: str) -> Location
     """Return where the embeddings called `name` are stored.
 
     Raises:
-        UserError: there are none; the message lists those there are.
+        UserError: there are none; the message lists the existing ones.
     """
     if name in file.arrays:
         return "npy"

@@ -122,7 +122,7 @@ def group_files(tables: Sequence[FileInfo], arrays: Sequence[FileInfo]) -> list[
         arrays: `.npz` and `.npy` files, in any order.
 
     Raises:
-        UserError: a table without its arrays or arrays without their table, two layouts at once,
+        UserError: a table without its arrays or arrays without their table, two layouts,
             the same table twice.
     """
     duplicates = [url for url, count in Counter(table.url for table in tables).items() if count > 1]

@@ -64,7 +64,7 @@ def open_npz(file: FileInfo, name: str) -> Iterator[Matrix]:
     """Open the matrix called `name` in an `.npz` file.
 
     Raises:
-        UserError: see `open_npy`; or there is no such array, and the message lists those there are.
+        UserError: see `open_npy`; or there is no such array, and the message lists the existing ones.
     """
     shown = store.redact(file.url)
     with open_ranges(file) as read, open_seekable(file) as stream, _open_zip(stream, shown) as archive:
@@ -140,7 +140,8 @@ def _parse_header(head: bytes, size: int, where: str) -> tuple[tuple[int, int], 
         raise UserError(f"{where}: {dtype} {shape}; expected floats [rows, dimensions]")
     if columns_first and min(shape) > 1:
         raise UserError(
-            f"{where}: found Fortran (column-major) order; expected C order: save numpy.ascontiguousarray(array)"
+            f"{where}: found Fortran (column-major) order; expected C order: "
+            "save numpy.ascontiguousarray(array)"
         )
     start = stream.tell()
     if start + math.prod(shape) * dtype.itemsize != size:
