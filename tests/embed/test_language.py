@@ -72,7 +72,7 @@ def test_usage_errors_are_one_line(monkeypatch, tmp_path):
         Filters(language="en").setup()
     monkeypatch.undo()
     monkeypatch.setattr(language, "_SHA256", "0")
-    with pytest.raises(UserError, match=r"is not fastText's lid\.176\.ftz"):
+    with pytest.raises(UserError, match=r"not fastText's lid\.176\.ftz"):
         Filters(language="en").setup()
     monkeypatch.undo()
     Filters(language="en").setup()

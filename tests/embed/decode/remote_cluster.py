@@ -50,7 +50,8 @@ def main(pool: str, model: str, folder: str) -> None:
     from d2prune.execution import OnRay, Resources, metrics
     from d2prune.inputs.shards import expand_input
 
-    os.environ["PYTHONPATH"] = os.getcwd()
+    # Workers of the cluster use the checkout that this test runs in.
+    os.environ["PYTHONPATH"] = os.pathsep.join([f"{os.getcwd()}/pipeline", os.getcwd()])
     head = {"num_cpus": 2, "num_gpus": 1, "include_dashboard": False, "object_store_memory": 100 << 20}
     cluster = Cluster(initialize_head=True, head_node_args=head)
     executor = OnRay(cluster.address)
