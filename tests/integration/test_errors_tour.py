@@ -52,8 +52,8 @@ CONFIGURED = [
     ({"select": None}, "{yaml}: select is missing; expected such as select: {{fraction: 0.3}}"),
     (
         {"embed": {}},
-        "embed.model is missing: {place}/pool/00000000.tar is a tar, whose pictures need a model; "
-        "`d2prune models` lists them, and embed.model=demo is there to try",
+        "embed.model is missing: {place}/pool/00000000.tar is a tar, and its images need a model; "
+        "`d2prune models` lists the names, and embed.model=demo is bundled to try things out",
     ),
     (
         {"select": {"fraction": 30}},

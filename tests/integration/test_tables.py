@@ -235,8 +235,8 @@ def test_verify_names_every_fault(tables, metadata):
 @pytest.mark.parametrize(
     ("change", "line"),
     [
-        ({"embed": {"model": "demo"}}, "embed.model = demo: the input is embedded already"),
-        ({"columns": {"text_emb": None}}, "graph.features = image+text: no text embeddings are known"),
+        ({"embed": {"model": "demo"}}, "embed.model = demo: the input already has embeddings"),
+        ({"columns": {"text_emb": None}}, "graph.features = image+text: no text embeddings found"),
         ({"columns": {"txt_emb": "x"}}, "unknown key columns.txt_emb; did you mean columns.text_emb?"),
         ({"columns": {"image_emb": "h14"}}, "no embeddings called h14; found b32_img"),
         (
