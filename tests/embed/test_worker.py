@@ -1,7 +1,6 @@
 """A pool with every fault: sample counts balance, reasons are right, and bits never depend on workers."""
 
 import dataclasses
-import json
 
 import numpy as np
 import pyarrow.compute as pc
@@ -18,78 +17,20 @@ from d2prune.errors import InfrastructureError, UserError
 from d2prune.inputs import rejects
 from d2prune.inputs.shards import TarShard, expand_input
 from d2prune.inputs.tar.reader import parse_sample
-from d2prune.parts import files
-from d2prune.store import artifacts, schemas
+from d2prune.store import schemas
 from d2prune.store.columns import vectors
-from tests.embed.images import encode_image, make_image, write_tar
-
-PNG = encode_image(make_image(0))
-UID = "0123456789abcdef" * 2
-
-
-def uid_json(uid):
-    return json.dumps({"uid": uid}).encode()
-
-
-def good(key, seed):
-    return [(f"{key}.jpg", encode_image(make_image(seed), "JPEG")), (f"{key}.txt", b"picture %d" % seed)]
-
-
-FAULTY = [
-    *good("good-1", 1),
-    ("no-image.txt", b"a"),
-    ("no-caption.jpg", PNG),
-    ("empty-caption.jpg", PNG),
-    ("empty-caption.txt", b" \n"),
-    ("truncated.jpg", encode_image(make_image(5), "JPEG")[:-200]),
-    ("truncated.txt", b"a"),
-    ("junk.png", b"<svg/>"),
-    ("junk.txt", b"a"),
-    ("bomb.png", encode_image(make_image(0, 300, 300))),
-    ("bomb.txt", b"a"),
-    ("heavy.jpg", b"\xff\xd8\xff" + bytes(50_000)),
-    ("heavy.txt", b"a"),
-    ("latin.PNG", PNG),
-    ("latin.TXT", b"caf\xe9"),
-    ("broken-json.webp", encode_image(make_image(6), "WEBP")),
-    ("broken-json.txt", b"a"),
-    ("broken-json.json", b"{"),
-    ("folder/ünïcode.jpeg", PNG),
-    ("folder/ünïcode.txt", "über".encode()),
-    ("folder/ünïcode.json", uid_json(UID.upper())),
-    ("twin.jpg", PNG),
-    ("twin.txt", b"a"),
-    ("twin.json", uid_json(UID)),
-    *good("good-2", 2),
-]
-EMBEDDED = ["good-1", "latin", "broken-json", "folder/ünïcode", "twin", "good-2"]
-REASONS = {
-    "no-image": rejects.IMAGE_MISSING,
-    "no-caption": rejects.CAPTION_MISSING,
-    "empty-caption": rejects.CAPTION_EMPTY,
-    "truncated": rejects.IMAGE_TRUNCATED,
-    "junk": rejects.IMAGE_UNDECODABLE,
-    "bomb": rejects.IMAGE_TOO_LARGE,
-    "heavy": rejects.IMAGE_TOO_LARGE,
-}
-
-
-@pytest.fixture
-def setting(tiny_model, tmp_path):
-    """(pool folder, stage folder, params, make_worker)."""
-    model, pretrained = sources.identity(str(tiny_model), None)
-    params = embed_params.EmbedParams(
-        model, pretrained, batch_size=4, max_pixels=50_000, max_member_bytes=40_000
-    )
-    pool = tmp_path / "pool"
-    pool.mkdir()
-
-    def make_worker(params=params, folder="embed", **options):
-        return stage.EmbedWorker(
-            str(tmp_path / folder), params, str(tiny_model), None, device="cpu", **options
-        )
-
-    return pool, str(tmp_path / "embed"), params, make_worker
+from tests.embed.faulty_samples import (
+    EMBEDDED,
+    FATAL_KEYS,
+    FATAL_REASONS,
+    FAULTY,
+    REASONS,
+    UID,
+    good,
+    tables,
+    with_little_memory,
+)
+from tests.embed.images import write_tar
 
 
 def run(setting, pool_url=None):
@@ -97,13 +38,6 @@ def run(setting, pool_url=None):
     units = embed_params.plan(expand_input(pool_url or str(pool)), params)
     worker = make_worker()
     return [(unit, worker(unit)) for unit in units]
-
-
-def tables(folder, receipt):
-    return (
-        artifacts.read_table(folder, receipt, name)
-        for name in (files.SAMPLES, files.REJECTS, files.EMBEDDINGS)
-    )
 
 
 def test_every_fault_is_rejected_with_its_reason(setting):
@@ -288,15 +222,6 @@ def test_fields_of_the_json_become_columns_and_a_missing_number_is_a_reject(sett
     assert [(row["key"], row["reason"]) for row in rejected.to_pylist()] == [("b", rejects.FIELD_MISSING)]
 
 
-FATAL_KEYS = ["0", "segfault", "1", "2", "spin", "3", "junk", "4", "no-memory", "5", "6"]
-FATAL_REASONS = {
-    "segfault": rejects.IMAGE_CRASHED_DECODER,
-    "no-memory": rejects.IMAGE_CRASHED_DECODER,
-    "spin": rejects.IMAGE_TIMEOUT,
-    "junk": rejects.IMAGE_UNDECODABLE,
-}
-
-
 def test_fatal_samples_cost_one_reject_each_for_any_processes_batches_and_order(
     setting, tmp_path, monkeypatch
 ):
@@ -332,22 +257,6 @@ def test_fatal_samples_cost_one_reject_each_for_any_processes_batches_and_order(
         )
     assert found[0] == found[1]
     assert {key: reason for _, key, reason in found[0] if reason} == FATAL_REASONS
-
-
-def with_little_memory(encoder, fits):
-    """Make the model run out of memory on more than `fits` samples; return the list of sizes tried."""
-    import torch
-
-    tried, whole = [], encoder._model.encode_image
-
-    def encode_image(batch):
-        tried.append(len(batch))
-        if len(batch) > fits:
-            raise torch.OutOfMemoryError("CUDA out of memory. (simulated)")
-        return whole(batch)
-
-    encoder._model.encode_image = encode_image
-    return tried
 
 
 def test_batch_that_exceeds_the_devices_memory_loses_no_sample(setting):
@@ -399,23 +308,3 @@ def test_tokenizing_in_decode_processes_gives_the_same_part(setting, tiny_model)
     worker._models.encoders[0].tokenize = None
     assert worker(unit) == receipt
     worker._pool.close()
-
-
-def test_part_is_written_in_row_groups_of_fixed_size(setting, monkeypatch):
-    """Row groups do not depend on the batches, and a reader can read them one by one."""
-    import pyarrow.parquet as pq
-
-    from d2prune.embed import part
-
-    pool, folder, params, make_worker = setting
-    plain = artifacts.table_writer
-    monkeypatch.setattr(part.artifacts, "table_writer", lambda *given: plain(*given, rows_per_group=4))
-    write_tar(pool / "0.tar", [m for i in range(11) for m in good(f"{i}", i)])
-    (unit,) = embed_params.plan(expand_input(str(pool)), params)
-    receipt = make_worker()(unit)
-    for name in (files.SAMPLES, files.EMBEDDINGS):
-        file = pq.ParquetFile(artifacts.unit_url(folder, receipt.key, name))
-        assert [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)] == [4, 4, 3]
-        assert file.metadata.num_rows == receipt.rows(name) == 11
-    samples, _, _ = tables(folder, receipt)
-    assert samples["key"].to_pylist() == [str(i) for i in range(11)]

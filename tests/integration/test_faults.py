@@ -13,8 +13,8 @@ from d2prune.execution import InProcess
 from d2prune.inputs import rejects
 from d2prune.runs.driver import run
 from d2prune.verify.folder import verify
+from tests.embed.faulty_samples import EMBEDDED, FAULTY, REASONS
 from tests.embed.images import encode_image, make_image, write_tar
-from tests.embed.test_worker import EMBEDDED, FAULTY, REASONS
 from tests.pools import write_pool
 
 LONG = "folder/" + "long" * 40

@@ -198,7 +198,7 @@ def test_damaged_bytes_raise_only_sample_rejected(name, position, junk):
 )
 def test_each_fault_has_its_reason(members, too_large, expected):
     found, _ = prepare(sample(too_large, **members))
-    assert isinstance(found, Reject) and found.reason == expected
+    assert isinstance(found, Reject) and (found.key, found.reason) == ("k", expected)
     assert "\n" not in found.detail
 
 

@@ -26,8 +26,8 @@ from d2prune.inputs.shards import expand_input
 from d2prune.parts import files
 from tests.embed.decode.faulty_decoders import DyingDecoder, MisbehavingDecoder
 from tests.embed.decode.test_pool import outcomes, sample
+from tests.embed.faulty_samples import FATAL_KEYS, FATAL_REASONS, good, tables
 from tests.embed.images import write_tar
-from tests.embed.test_worker import FATAL_KEYS, FATAL_REASONS, good, tables
 
 CRASH, TIMEOUT = rejects.IMAGE_CRASHED_DECODER, rejects.IMAGE_TIMEOUT
 

@@ -8,10 +8,8 @@ import pytest
 from d2prune.embed import params as embed_params
 from d2prune.embed.model.batch_size import BatchSizer, max_batch_size
 from d2prune.inputs.shards import expand_input
+from tests.embed.faulty_samples import good, tables, with_little_memory
 from tests.embed.images import write_tar
-from tests.embed.test_worker import good, setting, tables, with_little_memory
-
-__all__ = ["setting"]
 
 
 def sizes(batch, seconds_of, count, memory=10**9):

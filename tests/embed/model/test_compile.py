@@ -10,8 +10,8 @@ from d2prune.embed.model.encoder import ClipEncoder
 from d2prune.embed.model.sources import import_open_clip, resolve
 from d2prune.errors import UserError
 from tests.conftest import CONFIG
+from tests.embed.faulty_samples import with_little_memory
 from tests.embed.images import make_image
-from tests.embed.test_worker import with_little_memory
 
 
 @pytest.fixture(scope="module")

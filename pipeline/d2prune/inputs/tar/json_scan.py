@@ -119,6 +119,14 @@ def _skip_word(data: Bytes, at: int, stop: int) -> int:
 
 
 @kernel
+def _skip_scalar(data: Bytes, at: int, stop: int) -> int:
+    """Return the position after the number or word at `at`; -1 if it is invalid."""
+    if data[at] == 45 or 48 <= data[at] <= 57:
+        return _skip_number(data, at, stop)
+    return _skip_word(data, at, stop)
+
+
+@kernel
 def _is_uid_key(data: Bytes, start: int, stop: int) -> bool:
     """Return whether the string at [start, stop), quotes included, is `uid`."""
     return stop - start == 5 and data[start + 1] == 117 and data[start + 2] == 105 and data[start + 3] == 100
@@ -199,10 +207,8 @@ def find_uid(data: Bytes, at: int, stop: int) -> int:
                     return UNSURE
                 if is_uid and _is_uid_value(data, start, at):
                     uid = start + 1
-            elif byte == 45 or 48 <= byte <= 57:
-                at = _skip_number(data, at, stop)
             else:
-                at = _skip_word(data, at, stop)
+                at = _skip_scalar(data, at, stop)
             if at < 0:
                 return UNSURE
         # After a value: a comma and another value, or the end of the container.
