@@ -6,12 +6,23 @@ from typing import Any
 import numpy as np
 
 from d2prune import store
-from d2prune.inputs import rejects
 
 DASH = "\u2013"
 
 MEANINGS = {
-    **rejects.MEANINGS,
+    "image-missing": "no jpg, jpeg, png or webp member",
+    "image-truncated": "the image ends too early",
+    "image-undecodable": "the bytes are no image that can be read",
+    "image-too-large": "more bytes or pixels than allowed; not decoded",
+    "caption-missing": "no txt member",
+    "caption-empty": "nothing but white space",
+    "caption-too-large": "more bytes than allowed; not loaded",
+    "tar-truncated": "the tar ends inside the sample",
+    "tar-corrupt": "bytes that are no tar header were skipped",
+    "tar-empty": "the file has no bytes",
+    "embedding-invalid": "no embedding, or one of zeros or NaN",
+    "score-missing": "no CLIP score in the table",
+    "uid-invalid": "not 32 hex digits",
     "below-budget": "its selection score is below the threshold",
     "cut-off": "removed before the graph's say, by the cut-off on a score",
 }
