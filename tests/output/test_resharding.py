@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from d2prune.inputs.sample_id import hashed_uid
 from d2prune.errors import UserError
+from d2prune.inputs.sample_id import hashed_uid
 from d2prune.output import layout, subset
 from d2prune.reshard import reshard as resharding
 from d2prune.reshard.reshard import ReshardParams, reshard
