@@ -26,9 +26,9 @@ from d2prune.embed.decode.decoder import Decoder
 from d2prune.embed.decode.pool import DecodePool, Lane
 from d2prune.embed.decode.remote import AssistedPool
 from d2prune.embed.decode.resize import Preprocess
-from d2prune.embed.decode.tasks import TASK_SAMPLES, Outcome
+from d2prune.embed.decode.task_queue import TASK_SAMPLES, Outcome
 from d2prune.execution import OnRay, Resources, metrics
-from d2prune.inputs.tar.reader import Sample
+from d2prune.inputs.tar.reader import TarSample
 
 KINDS = ("worker", "decode process", "helper's actor", "Ray's programs")
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -66,7 +66,7 @@ def seconds_by_kind() -> dict[str, float]:
     return found
 
 
-def decode(lane: Lane, samples: Sequence[Sample]) -> list[list[Outcome]]:
+def decode(lane: Lane, samples: Sequence[TarSample]) -> list[list[Outcome]]:
     """All of them, a lane's worth at a time, as a feed hands them on."""
     found: list[list[Outcome]] = []
     slots = len(lane.pixels) // TASK_SAMPLES * TASK_SAMPLES
@@ -90,7 +90,7 @@ def main() -> None:
     args = parser.parse_args()
     images = crops(args.photos, args.images)
     samples = [
-        Sample(str(i), 0, 0, {"jpg": data, "txt": caption(i).encode()}, {}, ())
+        TarSample(str(i), 0, 0, {"jpg": data, "txt": caption(i).encode()}, {}, ())
         for i, data in enumerate(images)
     ]
 

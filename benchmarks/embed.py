@@ -40,11 +40,11 @@ from d2prune.embed import worker as stage
 from d2prune.embed.decode.decoder import Decoder
 from d2prune.embed.decode.pool import DecodePool
 from d2prune.embed.decode.resize import Method, Preprocess
-from d2prune.embed.model import names
+from d2prune.embed.model import sources
 from d2prune.embed.model.encoder import ClipEncoder
 from d2prune.execution import InProcess, Resources
 from d2prune.inputs.shards import expand_input
-from d2prune.inputs.tar.reader import Sample
+from d2prune.inputs.tar.reader import TarSample
 from d2prune.inputs.tar.write import END_OF_ARCHIVE, member_header, padding
 
 WORDS = "a photo of the old red garden with yellow flowers beside dunes under storm clouds at dawn in green".split()
@@ -109,7 +109,7 @@ def save_model(folder: Path, name: str) -> Path:
     """Random weights of an architecture as a checkpoint."""
     import torch
 
-    open_clip = names.import_open_clip()
+    open_clip = sources.import_open_clip()
     path = folder / f"{name}.pt"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -122,9 +122,9 @@ def make_worker(
     folder: Path, model: str, weights: str | None, args: argparse.Namespace, **changes: Any
 ) -> Any:
     """A worker of the embed stage, and what it needs to plan units."""
-    model, weights = names.absolute(model, weights)
+    model, weights = sources.make_absolute(model, weights)
     params = params_of_tars.EmbedParams(
-        *names.identity(model, weights),
+        *sources.identity(model, weights),
         precision=args.precision,
         batch_size="auto" if args.auto else args.batch_size,
         compile=args.compile,
@@ -167,7 +167,7 @@ def end_to_end(args: argparse.Namespace, name: str, images: list[bytes]) -> None
     units = params_of_tars.plan(expand_input(str(args.folder / "pool")), params)
     write_pool(args.folder / "warm", images, 1, 2 * args.batch_size)
     (warm,) = params_of_tars.plan(expand_input(str(args.folder / "warm")), params)
-    encoder = ClipEncoder(names.resolve(name, weights), args.precision, args.device)
+    encoder = ClipEncoder(sources.resolve(name, weights), args.precision, args.device)
     model, n = encoder._model, args.batch_size
     decoded = [np.asarray(encoder.preprocess(Image.open(io.BytesIO(image)))) for image in (images * n)[:n]]
     with torch.inference_mode():
@@ -196,7 +196,7 @@ def end_to_end(args: argparse.Namespace, name: str, images: list[bytes]) -> None
 
         worker._book = book
         start, cpu = time.perf_counter(), cpu_seconds()
-        list(InProcess().map(lambda: worker, units, Resources(units_in_flight=stage.AT_ONCE)))
+        list(InProcess().map(lambda: worker, units, Resources(units_in_flight=stage.SHARDS_IN_FLIGHT)))
         wall = time.perf_counter() - start
         return args.samples / wall, args.samples / (cpu_seconds() - cpu), busy[0] / wall
 
@@ -245,7 +245,7 @@ def decode_rates(args: argparse.Namespace, images: list[bytes]) -> None:
     """Print images per second of processor time for each way to decode."""
     import webdataset
 
-    names.import_open_clip()
+    sources.import_open_clip()
     import torch
     from open_clip.transform import PreprocessCfg, image_transform_v2
 
@@ -271,7 +271,7 @@ def decode_rates(args: argparse.Namespace, images: list[bytes]) -> None:
         preprocess = Preprocess(224, 224, method=method)
         processes = DecodePool(Decoder(preprocess, 10**8), 1, preprocess.n_bytes, len(images))
         samples = [
-            Sample(str(i), 0, 0, {"jpg": image, "txt": b"a"}, {}, ()) for i, image in enumerate(images)
+            TarSample(str(i), 0, 0, {"jpg": image, "txt": b"a"}, {}, ()) for i, image in enumerate(images)
         ]
         with processes.lane() as lane:
 
@@ -307,12 +307,12 @@ def fast_and_exact(args: argparse.Namespace, images: list[bytes]) -> None:
         "\n| model | photos | cosine, median | cosine, 1st percentile | clip_score moves: median | 99th percentile |"
     )
     print("|---|---|---|---|---|---|")
-    sources = [(name, str(save_model(args.folder / "models", name))) for name in args.models]
+    models = [(name, str(save_model(args.folder / "models", name))) for name in args.models]
     of_sizes: list[tuple[str, str | None, float | None]] = [
         ("demo", None, multiple) for multiple in (1.3, 2.5, 5)
     ]
-    for name, weights, multiple in [*((*source, None) for source in sources), *of_sizes]:
-        encoder = ClipEncoder(names.resolve(name, weights), "fp32", args.device)
+    for name, weights, multiple in [*((*source, None) for source in models), *of_sizes]:
+        encoder = ClipEncoder(sources.resolve(name, weights), "fp32", args.device)
         if multiple is not None:
             images = crops(args.photos, args.images, shorter=round(multiple * encoder.preprocess.height))
         found = []
@@ -321,7 +321,7 @@ def fast_and_exact(args: argparse.Namespace, images: list[bytes]) -> None:
                 Preprocess(encoder.preprocess.height, encoder.preprocess.width, method=method), 10**8
             )
             pixels = np.stack(
-                [np.asarray(decoder.preprocess(decoder.decode(image).image)) for image in images]
+                [np.asarray(decoder.preprocess(decoder.decode_image(image).image)) for image in images]
             )
             found.append(encoder.encode(pixels, [caption(i) for i in range(len(images))]))
         one, two = (each.image_ND.astype(np.float64) for each in found)

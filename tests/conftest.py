@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from d2prune.config.model import RunConfig
-from d2prune.embed.model import names
+from d2prune.embed.model import sources
 from d2prune.execution import OnRay
 from tests.pools import write_pool
 
@@ -20,8 +20,8 @@ _FIRST = (
     "jobs/test_submit.py",
     "integration/test_kill.py",
     "docs/test_commands.py",
-    "embed/test_decode_remote.py",
-    "embed/test_compile.py",
+    "embed/decode/test_remote.py",
+    "embed/model/test_compile.py",
 )
 
 
@@ -61,7 +61,7 @@ def tiny_model(tmp_path_factory):
     """A folder with `tiny-clip.json` and `weights.safetensors`."""
     import safetensors.torch
 
-    open_clip = names.import_open_clip()
+    open_clip = sources.import_open_clip()
     import torch
 
     folder = tmp_path_factory.mktemp("model")

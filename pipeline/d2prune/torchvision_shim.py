@@ -9,7 +9,7 @@ compiled image operators remain unavailable; this project decodes images with Pi
 and torchvision match, nothing is installed.
 
 Call `install_if_needed` before the first import of open_clip, timm or torchvision in a process.
-`d2prune.embed.model.names.import_open_clip` does so for the package.
+`d2prune.embed.model.sources.import_open_clip` does so for the package.
 """
 
 import importlib.machinery

@@ -1,4 +1,4 @@
-"""A feed gives what the tar holds, in order, and never more than its slots and bytes ahead."""
+"""A feed yields what the tar holds, in order, and never reads further ahead than its slots and bytes."""
 
 import time
 from concurrent.futures import Future
@@ -7,15 +7,17 @@ import numpy as np
 import pytest
 
 from d2prune.embed import feed as feed_module
-from d2prune.embed.decode.decoder import WANTED_EXTENSIONS, Prepared, Rejected
-from d2prune.embed.feed import Feed, Ready, Reject
-from tests.embed.pictures import write_tar
+from d2prune.embed.decode.decoder import DecodedSample
+from d2prune.embed.feed import Feed, Ready
+from d2prune.inputs.rejects import Reject
+from d2prune.inputs.sample_id import SAMPLE_EXTENSIONS
+from tests.embed.images import write_tar
 
 SLOTS = 20
 
 
 class Lane:
-    """Takes tasks and decodes at once, or nothing until it is told to."""
+    """A lane that decodes each task immediately, or only when `decode` is called."""
 
     def __init__(self, eager=False):
         self.eager = eager
@@ -30,14 +32,14 @@ class Lane:
         return future
 
     def decode(self):
-        """What was submitted since; keys with an x are rejected."""
+        """Decode the submitted tasks; keys with an x are rejected."""
         tasks, self.tasks = self.tasks, []
         for samples, future in tasks:
             future.set_result(
                 [
-                    Rejected("image-undecodable", "?")
+                    Reject(one.key, "image-undecodable", "?")
                     if "x" in one.key
-                    else Prepared(one.key, 0, 0, "", "", 1, 1, ())
+                    else DecodedSample(one.key, 0, 0, "", "", 1, 1, ())
                     for _, one in samples
                 ]
             )
@@ -45,11 +47,11 @@ class Lane:
 
 def open_feed(tmp_path, keys, lane, size=100):
     path = write_tar(tmp_path / "0.tar", [(f"{key}.jpg", bytes(size)) for key in keys])
-    return Feed(path, lane, WANTED_EXTENSIONS, 1 << 20)
+    return Feed(path, lane, SAMPLE_EXTENSIONS, 1 << 20)
 
 
 def settled(feed):
-    """How many events were read once reading stands still."""
+    """Return how many samples were read once the reader waits."""
     before = -1
     while before != feed.read or not feed.read:
         before = feed.read
@@ -57,14 +59,13 @@ def settled(feed):
     return before
 
 
-def test_order_and_books(tmp_path):
+def test_outcomes_come_in_tar_order_and_are_counted(tmp_path):
     keys = [f"{i}{'x' if i % 7 == 3 else ''}" for i in range(100)]
     items = []
     with open_feed(tmp_path, keys, Lane(eager=True)) as feed:
         for item in feed:
             items.append(item)
-            # Rejects give their slots back by themselves, samples only when the caller is done with
-            # the pixels.
+            # Rejects release their slots themselves; the caller releases those of samples.
             if isinstance(item, Ready):
                 feed.release([item.slot])
     assert [item.sample.key if isinstance(item, Ready) else item.key for item in items] == keys
@@ -72,10 +73,10 @@ def test_order_and_books(tmp_path):
     assert feed.read == 100 and feed.bytes_read == (tmp_path / "0.tar").stat().st_size and feed.end_mark
 
 
-def test_reading_stops_where_the_slots_are_used_up(tmp_path):
+def test_reading_waits_for_free_slots(tmp_path):
     lane = Lane()
     with open_feed(tmp_path, range(100), lane) as feed:
-        # One more is in hand, waiting for its slot.
+        # One more is read and waits for its slot.
         assert settled(feed) == SLOTS + 1
         assert sum(len(samples) for samples, _ in lane.tasks) == SLOTS
         lane.decode()
@@ -85,19 +86,18 @@ def test_reading_stops_where_the_slots_are_used_up(tmp_path):
 
 
 @pytest.mark.parametrize(("limit", "ahead"), [(1000, 3), (100, 1)])
-def test_reading_stops_where_the_bytes_are_used_up(tmp_path, monkeypatch, limit, ahead):
-    monkeypatch.setattr(feed_module, "_AHEAD_BYTES", limit)
+def test_reading_waits_for_free_bytes(tmp_path, monkeypatch, limit, ahead):
+    monkeypatch.setattr(feed_module, "_PREFETCH_BYTES", limit)
     lane = Lane()
     with open_feed(tmp_path, range(50), lane, size=300) as feed:
         assert settled(feed) == ahead + 1
-        # What waits to be decoded is handed on although the message is not full: nothing else would
-        # make room.
+        # The task is submitted although it is not full, since nothing else would free bytes.
         assert sum(len(samples) for samples, _ in lane.tasks) == ahead
         lane.decode()
         assert settled(feed) == 2 * ahead + 1
 
 
-def test_leaving_early_waits_for_slots_and_ends_the_reading(tmp_path):
+def test_leaving_early_stops_the_reading_and_waits_for_the_slots(tmp_path):
     lane = Lane()
     with pytest.raises(KeyError), open_feed(tmp_path, range(100), lane) as feed:
         settled(feed)
@@ -105,9 +105,9 @@ def test_leaving_early_waits_for_slots_and_ends_the_reading(tmp_path):
     assert not feed._thread.is_alive() and all(future.cancelled() for _, future in lane.tasks)
 
 
-def test_a_missing_shard(tmp_path):
+def test_missing_shard_raises(tmp_path):
     with (
-        Feed(str(tmp_path / "none.tar"), Lane(), WANTED_EXTENSIONS, 1) as feed,
+        Feed(str(tmp_path / "none.tar"), Lane(), SAMPLE_EXTENSIONS, 1) as feed,
         pytest.raises(FileNotFoundError),
     ):
         list(feed)

@@ -1,63 +1,66 @@
-"""Rules at their edges, before anything is decoded; the books keep filtered and rejected apart."""
+"""Filters at their limits, before anything is decoded; filtered and rejected are counted separately."""
 
 import dataclasses
 
 import pytest
 
-from d2prune.embed import params as params_of_tars
+from d2prune.embed import params as embed_params
 from d2prune.embed import worker
-from d2prune.embed.decode.decoder import Decoder, Prepared
+from d2prune.embed.decode.decoder import DecodedSample, Decoder
 from d2prune.embed.decode.resize import Preprocess
 from d2prune.embed.filters import Filters
-from d2prune.embed.model import names
-from d2prune.inputs import reasons
+from d2prune.embed.model import sources
+from d2prune.inputs import rejects
 from d2prune.inputs.shards import expand_input
-from d2prune.inputs.tar.reader import Sample
-from tests.embed.pictures import encoded, picture, write_tar
+from d2prune.inputs.tar.reader import TarSample
+from tests.embed.images import encode_image, make_image, write_tar
 
 
 def outcome(filters, caption="a red car", image=None):
     decoder = Decoder(Preprocess(8, 8), 10**6, filters=filters)
-    members = {"jpg": encoded(picture(0, 40, 20)) if image is None else image, "txt": caption.encode()}
-    found = decoder(Sample("k", 0, 0, members, {}, ("jpg", "txt")), memoryview(bytearray(8 * 8 * 3)))
-    return "kept" if isinstance(found, Prepared) else found.reason
+    members = {
+        "jpg": encode_image(make_image(0, 40, 20)) if image is None else image,
+        "txt": caption.encode(),
+    }
+    found = decoder(TarSample("k", 0, 0, members, {}, ("jpg", "txt")), memoryview(bytearray(8 * 8 * 3)))
+    return "kept" if isinstance(found, DecodedSample) else found.reason
 
 
 @pytest.mark.parametrize(
     ("rule", "kept", "filtered", "reason"),
     [
-        ("min_words", 3, 4, reasons.FILTERED_WORDS),
-        ("min_characters", 9, 10, reasons.FILTERED_CHARACTERS),
-        ("min_image_side", 20, 21, reasons.FILTERED_IMAGE_SIDE),
-        ("max_aspect_ratio", 2, 1.99, reasons.FILTERED_ASPECT_RATIO),
+        ("min_words", 3, 4, rejects.FILTERED_WORDS),
+        ("min_characters", 9, 10, rejects.FILTERED_CHARACTERS),
+        ("min_image_side", 20, 21, rejects.FILTERED_IMAGE_SIDE),
+        ("max_aspect_ratio", 2, 1.99, rejects.FILTERED_ASPECT_RATIO),
     ],
 )
-def test_each_rule_at_its_edge(rule, kept, filtered, reason):
+def test_each_filter_at_its_limit(rule, kept, filtered, reason):
     assert outcome(Filters(**{rule: kept})) == "kept"
     assert outcome(Filters(**{rule: filtered})) == reason
 
 
-def test_a_small_image_is_not_decoded():
-    cut = encoded(picture(0, 40, 20))[:-30]
-    assert outcome(Filters(min_image_side=21), image=cut) == reasons.FILTERED_IMAGE_SIDE
-    assert outcome(Filters(min_image_side=20), image=cut) == reasons.IMAGE_TRUNCATED
-    assert outcome(Filters(min_words=4), image=b"junk") == reasons.FILTERED_WORDS
+def test_filters_apply_before_decoding():
+    cut = encode_image(make_image(0, 40, 20))[:-30]
+    assert outcome(Filters(min_image_side=21), image=cut) == rejects.FILTERED_IMAGE_SIDE
+    assert outcome(Filters(min_image_side=20), image=cut) == rejects.IMAGE_TRUNCATED
+    assert outcome(Filters(min_words=4), image=b"junk") == rejects.FILTERED_WORDS
 
 
-def test_books(tiny_model, tmp_path):
+def test_filtered_and_rejected_are_counted_separately(tiny_model, tmp_path):
     members = [
         member
         for key, caption in (("a", "one"), ("b", "one two"), ("c", "one"), ("d", "one two"))
         for member in (
-            (f"{key}.png", encoded(picture(1)) if key != "d" else b"junk"),
+            (f"{key}.png", encode_image(make_image(1)) if key != "d" else b"junk"),
             (f"{key}.txt", caption.encode()),
         )
     ]
     write_tar(tmp_path / "0.tar", members)
-    params = params_of_tars.EmbedParams(*names.identity(str(tiny_model), None), filters=Filters(min_words=2))
+    params = embed_params.EmbedParams(*sources.identity(str(tiny_model), None), filters=Filters(min_words=2))
     plain = dataclasses.replace(params, filters=Filters())
-    (unit,) = params_of_tars.plan(expand_input(str(tmp_path)), params)
-    assert unit.key != params_of_tars.plan(expand_input(str(tmp_path)), plain)[0].key
+    (unit,) = embed_params.plan(expand_input(str(tmp_path)), params)
+    assert unit.key != embed_params.plan(expand_input(str(tmp_path)), plain)[0].key
     counters = worker.EmbedWorker(str(tmp_path / "embed"), params, str(tiny_model), None, device="cpu")(
         unit
     ).counters

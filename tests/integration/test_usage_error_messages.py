@@ -140,7 +140,7 @@ def test_tar_with_all_images_before_all_captions():
         check_reject_rate(counters, 0.2)
     assert str(raised.value) == (
         "8 of 8 samples were rejected (100.0%; 4 image-missing, 4 caption-missing), embed.max_reject_rate is 20.0%; "
-        "the files of a sample must lie side by side in the tar, as tar --sort=name packs them"
+        "the members of a sample must be adjacent in the tar: create it with tar --sort=name"
     )
 
 

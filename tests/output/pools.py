@@ -13,8 +13,8 @@ import pyarrow as pa
 from PIL import Image
 
 from d2prune import store
-from d2prune.inputs.shards import Shard
-from d2prune.inputs.tar.reader import Sample, TarReader
+from d2prune.inputs.shards import TarShard
+from d2prune.inputs.tar.reader import TarReader, TarSample
 from d2prune.parts import files
 from d2prune.store import artifacts, schemas
 from d2prune.store.artifacts import Manifest
@@ -91,7 +91,7 @@ def put_pool(folder, made, format=tarfile.PAX_FORMAT, url=None):
             target = store.join(url, path.name)
             store.write_bytes(target, path.read_bytes())
         info = store.info(target)
-        shards.append(Shard(info.url, f"{index:08d}", info.size, info.version))
+        shards.append(TarShard(info.url, f"{index:08d}", info.size, info.version))
     return shards
 
 
@@ -111,7 +111,7 @@ def build(folder, made, kept, format=tarfile.PAX_FORMAT, url=None, work_dir=None
     embedded, selected = [], []
     for shard, samples, keep in zip(shards, made, kept, strict=True):
         with store.open_read(shard.url) as stream:
-            found = [item for item in TarReader(stream) if isinstance(item, Sample)]
+            found = [item for item in TarReader(stream) if isinstance(item, TarSample)]
         assert [item.key for item in found] == [item.key for item in samples]
         count = len(samples)
         table = pa.table(

@@ -8,8 +8,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from d2prune.embed.decode.decoder import hashed_uid
 from d2prune.errors import UserError
+from d2prune.inputs.sample_id import hashed_uid
 from d2prune.output import layout, subset
 from d2prune.reshard import worker
 from d2prune.reshard.reshard import UNITS_IN_FLIGHT, ReshardParams, reshard

@@ -29,7 +29,7 @@ def add_commands(commands: Any) -> None:
 
 
 def _models(_: argparse.Namespace) -> int:
-    from d2prune.embed.model.names import print_models
+    from d2prune.embed.model.sources import print_models
 
     print_models()
     return 0

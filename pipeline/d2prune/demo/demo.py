@@ -18,7 +18,7 @@ from d2prune import store
 from d2prune.bundled import POOL_DIR
 from d2prune.demo import s3_server
 from d2prune.errors import UserError
-from d2prune.inputs.tar.reader import Sample, TarReader
+from d2prune.inputs.tar.reader import TarReader, TarSample
 from d2prune.report.flagged import flag_share
 
 _BUCKETS = ("pool", "scratch", "filtered")
@@ -103,7 +103,7 @@ def _read_mismatches() -> set[str]:
     for path in sorted(POOL_DIR.glob("*.tar")):
         with path.open("rb") as stream:
             for sample in TarReader(stream, frozenset({"json"})):
-                if isinstance(sample, Sample):
+                if isinstance(sample, TarSample):
                     record = json.loads(sample.members["json"])
                     if record["planted_mismatch"]:
                         uids.add(record["uid"])

@@ -1,1 +1,1 @@
-"""Images and captions -> embeddings: decoding, the CLIP encoder and the stage that runs them over a pool."""
+"""The embed stage: turns images and captions, or tables of embeddings, into the embed artifact."""

@@ -1,9 +1,9 @@
-"""One shard as a stream of decoded samples and rejects, in tar order, made ahead of whoever takes them.
+"""Read and decode one shard ahead of the caller, as a stream of decoded samples and rejects in tar order.
 
-A thread reads the tar and hands samples to the decode pool, a few at a time. It stops where its
-slots or bytes are used
-up: what is in memory is bounded by `slots` decoded pictures and `_AHEAD_BYTES` of samples that wait
-to be decoded (or one sample, if that is larger), whatever the size of the shard and of the samples in it.
+A thread reads the tar and submits samples to the decode pool, a few at a time. It waits while its
+slots or bytes are used up, so memory is bounded by `slots` decoded images and `_PREFETCH_BYTES` of
+samples that are not decoded yet (or one sample, if that is larger), whatever the size of the shard
+and of its samples.
 """
 
 import threading
@@ -15,67 +15,68 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from d2prune import store
-from d2prune.embed.decode.decoder import Prepared
+from d2prune.embed.decode.decoder import DecodedSample
 from d2prune.embed.decode.pool import Lane
-from d2prune.embed.decode.tasks import TASK_SAMPLES, Outcome
-from d2prune.inputs.tar.reader import Fault, Sample, TarReader
+from d2prune.embed.decode.task_queue import TASK_SAMPLES, Outcome
+from d2prune.inputs.rejects import Reject
+from d2prune.inputs.tar.reader import TarReader, TarSample
 
-_AHEAD_BYTES = 256 << 20
-# Bytes after which a message to a decode process is not filled any further.
+_PREFETCH_BYTES = 256 << 20
+# A task takes no further samples once it holds this many bytes.
 _TASK_BYTES = 2 << 20
-# Blocks of a remote tar under way at once: a GPU eats more than one connection brings.
-_BLOCKS_AHEAD = 8
+# Blocks of a remote tar that are prefetched: a GPU consumes more than one connection delivers.
+_PREFETCH_BLOCKS = 8
 
 
 class Ready(NamedTuple):
     """A decoded sample, and the slot of the lane that holds its pixels until `Feed.release`."""
 
-    sample: Prepared
+    sample: DecodedSample
     slot: int
 
 
-class Reject(NamedTuple):
-    """A sample that will not be embedded."""
+class _Entry(NamedTuple):
+    """A slot, and the reject found by the reader; None for a sample, whose outcome the decoder provides."""
 
-    key: str
-    reason: str
-    detail: str
+    slot: int
+    reject: Reject | None
 
 
 @dataclass(frozen=True)
-class _Chunk:
-    """Consecutive things of the tar, each with its slot, and what becomes of the samples among them."""
+class _Submitted:
+    """Consecutive entries of the tar, and the outcomes of the samples among them."""
 
-    events: Sequence[tuple[int, Sample | Fault]]
+    entries: Sequence[_Entry]
     outcomes: "Future[list[Outcome]]"
 
 
 class Feed:
-    """Iterates over `Ready` and `Reject` of one shard; `with` ends the reading, also before its end.
+    """Iterates over the `Ready` samples and `Reject`s of one shard. Leaving its `with` block stops reading.
 
-    Attributes (valid once exhausted):
-        bytes_read, end_mark: see `TarReader`.
-        read: samples and faults met.
-        waited: seconds that the iteration waited for samples to be read and decoded; valid at any time.
+    Attributes:
+        bytes_read: see `TarReader`; valid once exhausted.
+        end_mark: see `TarReader`; valid once exhausted.
+        read: samples and rejects read from the tar so far.
+        waited: seconds that the caller has waited for samples to be read and decoded.
     """
 
     def __init__(self, url: str, lane: Lane, extensions: frozenset[str], max_member_bytes: int) -> None:
-        """Starts reading at once.
+        """Start reading.
 
         Args:
             url: of the tar.
-            lane: where decoded pictures go; its slots bound how many there are at a time.
+            lane: receives the pixels; its slots bound how many samples are decoded ahead.
             extensions: see `TarReader`.
-            max_member_bytes: likewise.
+            max_member_bytes: see `TarReader`.
         """
         self.bytes_read, self.end_mark, self.read, self.waited = 0, False, 0, 0.0
         self._url, self._lane = url, lane
         self._extensions, self._max_member_bytes = extensions, max_member_bytes
         self._change = threading.Condition()
-        self._free = deque(range(len(lane.pixels)))
-        self._held = 0
-        self._made: deque[_Chunk] = deque()
-        self._open: set[Future[list[Outcome]]] = set()
+        self._free_slots = deque(range(len(lane.pixels)))
+        self._held_bytes = 0
+        self._submitted: deque[_Submitted] = deque()
+        self._in_flight: set[Future[list[Outcome]]] = set()
         self._stopped = self._finished = False
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, daemon=True, name="read")
@@ -85,53 +86,53 @@ class Feed:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop reading, and wait for decode processes to be done with the lane's slots."""
+        """Stop reading, and wait until no decode process writes to the lane's slots."""
         with self._change:
             self._stopped = True
             self._change.notify_all()
         self._thread.join()
-        for outcomes in list(self._open):
+        for outcomes in list(self._in_flight):
             if not outcomes.cancel():
                 outcomes.exception()
 
     def __iter__(self) -> Iterator[Ready | Reject]:
-        """Waits for the next thing.
+        """Yield outcomes in tar order, waiting for each.
 
         Raises:
-            FileNotFoundError: the shard is gone.
+            FileNotFoundError: the shard does not exist.
             InfrastructureError: storage failed, or decode processes cannot be started.
         """
-        while (chunk := self._next()) is not None:
+        while (submitted := self._next_submitted()) is not None:
             start = time.monotonic()
-            found = iter(chunk.outcomes.result())
+            decoded = iter(submitted.outcomes.result())
             self.waited += time.monotonic() - start
-            for slot, event in chunk.events:
-                outcome = next(found) if isinstance(event, Sample) else event
-                if isinstance(outcome, Prepared):
-                    yield Ready(outcome, slot)
-                else:
+            for slot, reject in submitted.entries:
+                outcome = next(decoded) if reject is None else reject
+                if isinstance(outcome, Reject):
                     self.release([slot])
-                    yield Reject(event.key, outcome.reason, outcome.detail)
+                    yield outcome
+                else:
+                    yield Ready(outcome, slot)
         if self._error is not None:
             raise self._error
 
     def release(self, slots: Sequence[int]) -> None:
-        """Give slots back whose pixels are not needed any more."""
+        """Return slots whose pixels are no longer needed."""
         with self._change:
-            self._free.extend(slots)
+            self._free_slots.extend(slots)
             self._change.notify_all()
 
-    def _next(self) -> _Chunk | None:
+    def _next_submitted(self) -> _Submitted | None:
         start = time.monotonic()
         with self._change:
-            while not self._made and not self._finished:
+            while not self._submitted and not self._finished:
                 self._change.wait()
             self.waited += time.monotonic() - start
-            return self._made.popleft() if self._made else None
+            return self._submitted.popleft() if self._submitted else None
 
     def _run(self) -> None:
         try:
-            with store.open_read(self._url, _BLOCKS_AHEAD) as stream:
+            with store.open_read(self._url, _PREFETCH_BLOCKS) as stream:
                 reader = TarReader(stream, self._extensions, self._max_member_bytes)
                 self._read(reader)
                 self.bytes_read, self.end_mark = reader.bytes_read, reader.end_mark
@@ -142,63 +143,62 @@ class Feed:
             self._change.notify_all()
 
     def _read(self, reader: TarReader) -> None:
-        events: list[tuple[int, Sample | Fault]] = []
+        """Collect samples into tasks and submit each task that is full, or that nothing can be added to."""
+        items: list[tuple[int, TarSample | Reject]] = []
         size = 0
-        for event in reader:
+        for item in reader:
             self.read += 1
-            more = sum(map(len, event.members.values())) if isinstance(event, Sample) else 0
-            if events and (
-                len(events) == TASK_SAMPLES or size + more > _TASK_BYTES or not self._has_room(more)
+            more = sum(map(len, item.members.values())) if isinstance(item, TarSample) else 0
+            if items and (
+                len(items) == TASK_SAMPLES or size + more > _TASK_BYTES or not self._can_hold(more)
             ):
-                self._submit(events, size)
-                events, size = [], 0
-            slot = self._take(more)
+                self._submit(items, size)
+                items, size = [], 0
+            slot = self._acquire_slot(more)
             if slot is None:
                 return
-            events.append((slot, event))
+            items.append((slot, item))
             size += more
-        if events:
-            self._submit(events, size)
+        if items:
+            self._submit(items, size)
+
+    def _can_hold(self, size: int) -> bool:
+        with self._change:
+            return self._has_room(size)
 
     def _has_room(self, size: int) -> bool:
-        with self._change:
-            return bool(self._free) and (self._held == 0 or self._held + size <= _AHEAD_BYTES)
+        return bool(self._free_slots) and (
+            self._held_bytes == 0 or self._held_bytes + size <= _PREFETCH_BYTES
+        )
 
-    def _take(self, size: int) -> int | None:
-        """A slot, once there is one and room for the sample's bytes; None if nobody wants them any more."""
+    def _acquire_slot(self, size: int) -> int | None:
+        """Wait for a slot and for room for `size` bytes; None once the feed is stopped."""
         with self._change:
-            while not (self._free and (self._held == 0 or self._held + size <= _AHEAD_BYTES)):
-                if self._stopped:
-                    return None
+            while not self._has_room(size) and not self._stopped:
                 self._change.wait()
             if self._stopped:
                 return None
-            self._held += size
-            return self._free.popleft()
+            self._held_bytes += size
+            return self._free_slots.popleft()
 
-    def _submit(self, events: Sequence[tuple[int, Sample | Fault]], size: int) -> None:
-        samples = [(slot, event) for slot, event in events if isinstance(event, Sample)]
+    def _submit(self, items: Sequence[tuple[int, TarSample | Reject]], size: int) -> None:
+        samples = [(slot, item) for slot, item in items if isinstance(item, TarSample)]
         outcomes: Future[list[Outcome]]
         if samples:
             outcomes = self._lane.submit(samples)
         else:
             outcomes = Future()
             outcomes.set_result([])
-        self._open.add(outcomes)
+        self._in_flight.add(outcomes)
+        # The entries do not refer to the samples, so that their bytes are freed with the task.
+        entries = [_Entry(slot, item if isinstance(item, Reject) else None) for slot, item in items]
         with self._change:
-            self._made.append(_Chunk([(slot, _light(event)) for slot, event in events], outcomes))
+            self._submitted.append(_Submitted(entries, outcomes))
             self._change.notify_all()
-        outcomes.add_done_callback(lambda future: self._decoded(future, size))
+        outcomes.add_done_callback(lambda future: self._finish_task(future, size))
 
-    def _decoded(self, outcomes: "Future[list[Outcome]]", size: int) -> None:
-        self._open.discard(outcomes)
+    def _finish_task(self, outcomes: "Future[list[Outcome]]", size: int) -> None:
+        self._in_flight.discard(outcomes)
         with self._change:
-            self._held -= size
+            self._held_bytes -= size
             self._change.notify_all()
-
-
-def _light(event: Sample | Fault) -> Sample | Fault:
-    """The event without its bytes, which the decode task holds as long as it needs them."""
-    if isinstance(event, Fault):
-        return event
-    return Sample(event.key, event.offset, event.size, {}, {}, ())

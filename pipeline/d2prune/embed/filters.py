@@ -1,21 +1,14 @@
-"""Rules that samples must obey to be embedded, told before anything is decoded: DataComp's basic baseline.
+"""Filters on captions and images, applied before an image is decoded: DataComp's basic baseline.
 
-Each is off unless set. What they remove is booked as `filtered`, apart from what could not be read.
+Each filter is off unless set. Samples they remove are counted as `filtered`, separately from those
+that could not be read.
 """
 
 from dataclasses import dataclass
 
 from d2prune.embed import language
-from d2prune.inputs import reasons
-
-
-class Filtered(Exception):
-    """This sample breaks a rule; `reason` is from `d2prune.inputs.reasons.FILTERS`."""
-
-    def __init__(self, reason: str, detail: str):
-        super().__init__(f"{reason}: {detail}")
-        self.reason = reason
-        self.detail = detail
+from d2prune.inputs import rejects
+from d2prune.inputs.rejects import SampleRejected
 
 
 @dataclass(frozen=True)
@@ -23,10 +16,10 @@ class Filters:
     """What a sample must have.
 
     Attributes:
-        min_words: of the caption, between white space.
-        min_characters: of the caption, white space at its ends not counted.
+        min_words: words of the caption, separated by white space.
+        min_characters: characters of the caption, without leading and trailing white space.
         min_image_side: pixels of the shorter side.
-        max_aspect_ratio: longer side over shorter side.
+        max_aspect_ratio: longer side divided by shorter side.
         language: of the caption, a code of `language.CODES`.
     """
 
@@ -37,29 +30,29 @@ class Filters:
     language: str | None = None
 
     def setup(self) -> None:
-        """Loads what the rules need; raises UserError where that is not installed."""
+        """Load what the filters need; raise UserError if it is not installed."""
         if self.language is not None:
             language.check(self.language, "filter.language")
 
     def check_caption(self, caption: str) -> None:
-        """Raises `Filtered` if the caption is too short, or in another language."""
+        """Raise `SampleRejected` if the caption is too short or in another language."""
         if self.min_words is not None and (words := len(caption.split())) < self.min_words:
-            raise Filtered(reasons.FILTERED_WORDS, f"{words} words, filter.min_words is {self.min_words}")
+            detail = f"{words} words, filter.min_words is {self.min_words}"
+            raise SampleRejected(rejects.FILTERED_WORDS, detail)
         if self.min_characters is not None and len(caption) < self.min_characters:
             detail = f"{len(caption)} characters, filter.min_characters is {self.min_characters}"
-            raise Filtered(reasons.FILTERED_CHARACTERS, detail)
-        # Last, as it costs most.
+            raise SampleRejected(rejects.FILTERED_CHARACTERS, detail)
+        # Last, since it is the most expensive.
         if self.language is not None and (found := language.language_of(caption)) != self.language:
-            raise Filtered(
-                reasons.FILTERED_LANGUAGE, f"taken for {found}, filter.language is {self.language}"
-            )
+            detail = f"detected as {found}, filter.language is {self.language}"
+            raise SampleRejected(rejects.FILTERED_LANGUAGE, detail)
 
     def check_image(self, width: int, height: int) -> None:
-        """Raises `Filtered` if the image is too small or too narrow."""
+        """Raise `SampleRejected` if the image is too small or too narrow."""
         short, long = sorted((width, height))
         if self.min_image_side is not None and short < self.min_image_side:
             detail = f"{width} x {height} pixels, filter.min_image_side is {self.min_image_side}"
-            raise Filtered(reasons.FILTERED_IMAGE_SIDE, detail)
+            raise SampleRejected(rejects.FILTERED_IMAGE_SIDE, detail)
         if self.max_aspect_ratio is not None and long > self.max_aspect_ratio * short:
             detail = f"{width} x {height} pixels, filter.max_aspect_ratio is {self.max_aspect_ratio:g}"
-            raise Filtered(reasons.FILTERED_ASPECT_RATIO, detail)
+            raise SampleRejected(rejects.FILTERED_ASPECT_RATIO, detail)

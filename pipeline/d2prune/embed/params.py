@@ -1,4 +1,4 @@
-"""What decides the embed artifact of a pool of tars, and its units."""
+"""Parameters of the embed stage for a pool of tars, and its units."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -7,29 +7,30 @@ from typing import Literal
 from d2prune.embed.decode.decoder import FieldKind
 from d2prune.embed.decode.resize import Method
 from d2prune.embed.filters import Filters
-from d2prune.inputs.shards import Shard
+from d2prune.inputs.shards import TarShard
 from d2prune.inputs.tar.reader import DEFAULT_MAX_MEMBER_BYTES
 from d2prune.store import artifacts
 
 
 @dataclass(frozen=True)
 class EmbedParams:
-    """What decides the content of a part.
+    """Everything that determines the content of a part; hashed into unit keys and fingerprints.
 
     Attributes:
-        model: from `models.identity`; paths do not count.
-        pretrained: likewise.
-        precision: fp32, bf16, fp16, or auto (by the device of the worker; its receipt tells which).
-        batch_size: samples per forward pass: a matrix product of another shape may round
-            differently. `auto`: see `batch_size`.
-        resize: see `resize`.
-        max_pixels: see `decode.Decoder`.
-        max_member_bytes: images, captions and json above are not loaded.
-        fields: json values to carry along as columns, (name, kind).
+        model: see `sources.identity`; hashes instead of local paths.
+        pretrained: as `model`.
+        precision: fp32, bf16, fp16, or auto (chosen by the worker's device and recorded in its
+            receipt).
+        batch_size: samples per forward pass. It is hashed because matrix products of different
+            shapes may round differently. `auto`: see `batch_size.py`.
+        resize: see `resize.py`.
+        max_pixels: see `Decoder`.
+        max_member_bytes: larger images, captions and JSON members are not loaded.
+        fields: JSON values to carry along as columns, (name, kind).
         filters: what captions and images must have.
-        compile: whether the models are compiled, which moves the last bits.
-        others: (model, pretrained) of further models, whose embeddings are made in the same pass.
-        names: of all models, the first's included; empty where there is but one.
+        compile: whether the models are compiled, which changes the last bits of embeddings.
+        others: (model, pretrained) of further models that embed in the same pass.
+        names: of all models, the first included; empty where there is only one.
     """
 
     model: str
@@ -48,14 +49,14 @@ class EmbedParams:
 
 @dataclass(frozen=True)
 class EmbedUnit:
-    """One shard to embed; `key` changes with the shard's content and with the params."""
+    """One shard to embed; `key` identifies the shard's content and the params."""
 
     key: str
-    shard: Shard
+    shard: TarShard
 
 
-def plan(shards: Sequence[Shard], params: EmbedParams) -> list[EmbedUnit]:
-    """One unit per shard, in the pool's order."""
+def plan(shards: Sequence[TarShard], params: EmbedParams) -> list[EmbedUnit]:
+    """Return one unit per shard, in the pool's order."""
     return [
         EmbedUnit(artifacts.unit_key(shard.name, params, shard.size, shard.version), shard)
         for shard in shards

@@ -1,6 +1,7 @@
-"""Rows and books of one shard while it is embedded: written as they come, committed when the books balance.
+"""Write one shard's part while it is embedded: rows as they come, a receipt once the sample counts balance.
 
-Memory holds one row group of each table and 16 bytes (as Python keeps them, about 100) per uid.
+Sample counts balance when samples read = embedded + rejected + filtered.
+Memory holds one row group of each table, and about 100 bytes per uid.
 """
 
 import contextlib
@@ -10,11 +11,11 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pyarrow as pa
 
-from d2prune.embed.decode.decoder import Prepared
-from d2prune.embed.feed import Reject
+from d2prune.embed.decode.decoder import DecodedSample
 from d2prune.embed.model.encoder import Embeddings
 from d2prune.execution import metrics
-from d2prune.inputs import reasons
+from d2prune.inputs import rejects
+from d2prune.inputs.rejects import Reject
 from d2prune.parts.files import REJECTS, SAMPLES
 from d2prune.store import artifacts, schemas, table_writer
 from d2prune.store.artifacts import FileRecord, Receipt
@@ -27,21 +28,31 @@ READ = "read"
 EMBEDDED = "embedded"
 REJECTED = "rejected"
 FILTERED = "filtered"
-"""Counters of the books, `filtered` where there is any; `rejected.<reason>` and `filtered.<reason>` count each
-reason."""
+"""Counters that must balance; `rejected.<reason>` and `filtered.<reason>` count each reason."""
 UID_DUPLICATE = "uid-duplicate"
-"""Counter: samples whose uid an earlier sample of the same shard has."""
+"""Counter: samples with the uid of an earlier sample of the same shard."""
 END_MARK_MISSING = "tar-without-end-mark"
-"""Counter: tars that do not end in zero blocks; a tar cut between two samples shows in nothing else."""
+"""Counter: tars that do not end in zero blocks. A tar truncated between two samples has no other symptom."""
 
-_REJECTS_AT_ONCE = 1_000
+_REJECT_BATCH_ROWS = 1_000
 
 
-class Part:
-    """One shard's rows. Use `open_part`.
+def reject_table(shard: str, rejected: Sequence[Reject]) -> pa.Table:
+    """Return rows of the rejects table."""
+    columns = (
+        [shard] * len(rejected),
+        [reject.key for reject in rejected],
+        [reject.reason for reject in rejected],
+        [reject.detail for reject in rejected],
+    )
+    return pa.table([pa.array(column, pa.string()) for column in columns], schema=schemas.REJECTS)
+
+
+class PartWriter:
+    """Writes one shard's rows; see `open_part`.
 
     Attributes:
-        counters: what was counted so far.
+        counters: counts so far.
         records: of the files; valid once `open_part` has ended.
     """
 
@@ -54,32 +65,37 @@ class Part:
         models: Sequence[str],
         samples: TableWriter,
         embeddings: Sequence[TableWriter],
-        rejects: TableWriter,
+        rejected: TableWriter,
     ) -> None:
         self.counters: Counter[str] = Counter()
-        self._shard, self._samples, self._embeddings, self._rejects = shard, samples, embeddings, rejects
+        self._shard, self._samples, self._embeddings, self._rejects = shard, samples, embeddings, rejected
         self._fields, self._scores = fields, [schemas.score_column(model) for model in models]
-        self._waiting: list[dict[str, str]] = []
+        self._buffered_rejects: list[Reject] = []
         self._uids: set[bytes] = set()
 
-    def reject(self, found: Reject) -> None:
-        """Book a sample that is not embedded."""
+    def add_reject(self, reject: Reject) -> None:
+        """Count and write a sample that is not embedded."""
         metrics.add(metrics.SAMPLES_READ)
-        metrics.add(metrics.SAMPLES_REJECTED, reason=found.reason)
-        account = FILTERED if found.reason in reasons.FILTERS else REJECTED
-        self.counters[account] += 1
-        self.counters[f"{account}.{found.reason}"] += 1
-        self._waiting.append({"shard": self._shard, **found._asdict()})
-        if len(self._waiting) >= _REJECTS_AT_ONCE:
+        metrics.add(metrics.SAMPLES_REJECTED, reason=reject.reason)
+        counter = FILTERED if reject.reason in rejects.FILTER_REASONS else REJECTED
+        self.counters[counter] += 1
+        self.counters[f"{counter}.{reject.reason}"] += 1
+        self._buffered_rejects.append(reject)
+        if len(self._buffered_rejects) >= _REJECT_BATCH_ROWS:
             self.flush()
 
     def flush(self) -> None:
-        """Hand the rejects on that wait to be written."""
-        self._rejects.write(pa.Table.from_pylist(self._waiting, schema=schemas.REJECTS))
-        self._waiting = []
+        """Write the buffered rejects."""
+        self._rejects.write(reject_table(self._shard, self._buffered_rejects))
+        self._buffered_rejects = []
 
-    def embed(self, batch: Sequence[Prepared], found: Sequence[Embeddings]) -> None:
-        """Book a batch of samples with their embeddings by each model."""
+    def add_batch(self, batch: Sequence[DecodedSample], embedded: Sequence[Embeddings]) -> None:
+        """Count and write a batch of samples.
+
+        Args:
+            batch: the samples.
+            embedded: their embeddings by each model.
+        """
         metrics.add(metrics.SAMPLES_READ, len(batch))
         metrics.add(metrics.SAMPLES_EMBEDDED, len(batch))
         self.counters[EMBEDDED] += len(batch)
@@ -92,7 +108,7 @@ class Part:
             "shard": [self._shard] * len(batch),
             "key": [item.key for item in batch],
             "uid": [item.uid for item in batch],
-            "clip_score": found[0].clip_score_N,
+            "clip_score": embedded[0].clip_score_N,
             "caption": [item.caption for item in batch],
             "width": np.array([item.width for item in batch], np.int32),
             "height": np.array([item.height for item in batch], np.int32),
@@ -100,9 +116,11 @@ class Part:
             "size": np.array([item.size for item in batch], np.int64),
         }
         columns |= {name: [item.fields[i] for item in batch] for i, name in enumerate(self._fields)}
-        columns |= {name: by_model.clip_score_N for name, by_model in zip(self._scores, found, strict=False)}
+        columns |= {
+            name: by_model.clip_score_N for name, by_model in zip(self._scores, embedded, strict=False)
+        }
         self._samples.write(pa.table(columns, schema=self._samples.schema))
-        for writer, by_model in zip(self._embeddings, found, strict=True):
+        for writer, by_model in zip(self._embeddings, embedded, strict=True):
             vectors = [vector_column(by_model.image_ND), vector_column(by_model.text_ND)]
             writer.write(pa.Table.from_arrays(vectors, schema=writer.schema))
 
@@ -115,8 +133,8 @@ def open_part(
     fields: Sequence[tuple[str, str]],
     dimensions: Sequence[int],
     models: Sequence[str] = (),
-) -> Iterator[Part]:
-    """The part of a shard; its files appear when the block ends without an error, and nothing stays otherwise.
+) -> Iterator[PartWriter]:
+    """Open the part of a shard. Its files appear only if the block ends without an error.
 
     Args:
         folder: the stage's folder.
@@ -125,6 +143,9 @@ def open_part(
         fields: see `schemas.samples`.
         dimensions: D of each model's embeddings.
         models: their names, where there are several.
+
+    Raises:
+        BooksError: at the end of the block, if the sample counts do not balance.
     """
     files = [EMBEDDINGS, *(schemas.embeddings_file(model) for model in models[1:])]
     with contextlib.ExitStack() as stack:
@@ -136,18 +157,18 @@ def open_part(
         embeddings = [
             open_table(name, schemas.embeddings(width)) for name, width in zip(files, dimensions, strict=True)
         ]
-        rejects = open_table(REJECTS, schemas.REJECTS)
-        part = Part(shard, [name for name, _ in fields], models, samples, embeddings, rejects)
+        rejected = open_table(REJECTS, schemas.REJECTS)
+        part = PartWriter(shard, [name for name, _ in fields], models, samples, embeddings, rejected)
         yield part
         part.flush()
         books = {name: part.counters[name] for name in (EMBEDDED, REJECTED, FILTERED)}
         artifacts.balance(f"embed {shard}", part.counters[READ], books)
     part.records = tuple(
-        writer.record for writer in (samples, *embeddings, rejects) if writer.record is not None
+        writer.record for writer in (samples, *embeddings, rejected) if writer.record is not None
     )
 
 
-def commit(folder: str, key: str, part: Part, facts: dict[str, object]) -> Receipt:
+def commit_part(folder: str, key: str, part: PartWriter, facts: dict[str, object]) -> Receipt:
     """Write the receipt of a part whose block has ended."""
     books = {name: part.counters[name] for name in (READ, EMBEDDED, REJECTED)}
     others = {name: count for name, count in sorted(part.counters.items()) if count}

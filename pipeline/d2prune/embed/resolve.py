@@ -1,22 +1,23 @@
-"""The configuration and the input become the parameters of the embed stage: of tars, or of tables.
+"""Resolve the configuration and the input to the parameters of the embed stage, for tars or for tables.
 
-Looks at the configuration's `embed`, `filter` and `columns`; writes nothing. Downstream of the embed
-stage only the write stage needs to know which kind the pool is: a table has no bytes to copy.
+Reads `embed`, `filter` and `columns` of the configuration; writes nothing. Of the later stages, only
+write distinguishes the two kinds of pool: a table has no bytes to copy.
 """
 
 from d2prune import store
 from d2prune.config.model import RunConfig
 from d2prune.embed.filters import Filters
+from d2prune.embed.model import sources
 from d2prune.embed.params import EmbedParams
 from d2prune.embed.tables.importer import ImportParams
 from d2prune.errors import UserError
 from d2prune.inputs.pool import InputPool
-from d2prune.inputs.tables.column_names import Columns, WantedColumns, resolve
+from d2prune.inputs.tables.column_names import Columns, WantedColumns, resolve_columns
 from d2prune.inputs.tables.files import TableFile
 
 
 def resolve_params(config: RunConfig, pool: InputPool) -> EmbedParams | ImportParams:
-    """Everything that decides the embed artifact, given the pool.
+    """Return everything that determines the embed artifact of a pool.
 
     Raises:
         UserError: a model or a column is missing, or the configuration does not fit the pool.
@@ -27,15 +28,11 @@ def resolve_params(config: RunConfig, pool: InputPool) -> EmbedParams | ImportPa
 
 
 def resolve_models(config: RunConfig) -> list[tuple[str, str | None]]:
-    """The models of the run as (model, pretrained), with absolute paths."""
-    from d2prune.embed.model import names
-
-    return [names.absolute(model, pretrained) for _, model, pretrained in config.embed.named_models]
+    """Return the models of the run as (model, pretrained), with absolute paths."""
+    return [sources.make_absolute(model, pretrained) for _, model, pretrained in config.embed.named_models]
 
 
 def _resolve_embedding(config: RunConfig, first: str) -> EmbedParams:
-    from d2prune.embed.model import names
-
     embed = config.embed
     if not embed.named_models:
         raise UserError(
@@ -43,7 +40,7 @@ def _resolve_embedding(config: RunConfig, first: str) -> EmbedParams:
             "`d2prune models` lists the names, and embed.model=demo is bundled to try things out"
         )
     try:
-        identities = [names.identity(*model) for model in resolve_models(config)]
+        identities = [sources.identity(*model) for model in resolve_models(config)]
     except UserError as error:
         if not embed.models:
             raise
@@ -72,34 +69,34 @@ def _resolve_import(config: RunConfig, table: TableFile) -> ImportParams:
     ):
         if value:
             raise UserError(
-                f"{option} = {value}: the input already has embeddings ({first}); leave the option out"
+                f"{option} = {value}: the input already has embeddings ({first}); remove the option"
             )
     set_filters = [name for name, value in config.filter.model_dump().items() if value is not None]
     if set_filters:
         raise UserError(
-            f"filter.{set_filters[0]}: filters look at the captions and images of tars, but {first} is a table"
+            f"filter.{set_filters[0]}: filters apply to captions and images of tars, but {first} is a table"
         )
-    columns = resolve(table, WantedColumns(**config.columns.model_dump()))
+    columns = resolve_columns(table, WantedColumns(**config.columns.model_dump()))
     _check_columns(config, columns, first)
     return ImportParams(columns, tuple(sorted(config.embed.fields.items())))
 
 
 def _check_columns(config: RunConfig, columns: Columns, first: str) -> None:
-    """Refuse a table without what later stages read.
+    """Check that a table has what later stages read.
 
     Raises:
-        UserError: a side that the graph needs, or the score that is asked for, is not there.
+        UserError: the embeddings that the graph needs, or the configured score, are missing.
     """
     for side, name in (("image", columns.image_emb), ("text", columns.text_emb)):
         if name is None and side in config.graph.features.split("+"):
             raise UserError(
                 f"graph.features = {config.graph.features}: no {side} embeddings found in {first}; "
-                f"name them in columns.{side}_emb, or leave that side out of graph.features"
+                f"name them in columns.{side}_emb, or remove {side} from graph.features"
             )
     asked = {"score.difficulty": config.score.difficulty, "select.drop_score": config.select.drop_score}
     for option, score in asked.items():
         if score == "clip_score" and columns.clip_score is None and len(columns.embeddings) < 2:
             raise UserError(
-                f"{option} = clip_score: {first} has no such score and not both embeddings to compute it from; "
-                "name it in columns.clip_score, or another score in embed.fields"
+                f"{option} = clip_score: {first} has neither that score nor both embeddings to compute it; "
+                "name its column in columns.clip_score, or choose another score in embed.fields"
             )

@@ -1,8 +1,8 @@
-"""Where the samples of an embed artifact lie: `work_dir/embed/<fingerprint>/sources.json`, shard name -> URL.
+"""Record the URLs of an embed artifact's shards, by shard name.
 
-An artifact knows its shards by name, since the same bytes elsewhere are the same shard. Whoever
-wants to see a picture needs the URL as well: a run leaves it here, without user names, passwords or
-query strings.
+They are stored in `work_dir/embed/<fingerprint>/sources.json`. The artifact itself identifies
+shards by name and content, not by URL. To display an image, a reader needs its URL as well. Each
+run records the URLs here, without user names, passwords and query strings.
 """
 
 import json
@@ -12,8 +12,8 @@ from typing import Protocol
 from d2prune import store
 
 
-class Shard(Protocol):
-    """An input shard, as far as this file needs it."""
+class NamedShard(Protocol):
+    """An input shard with a name and a URL."""
 
     @property
     def name(self) -> str:
@@ -22,12 +22,12 @@ class Shard(Protocol):
 
     @property
     def url(self) -> str:
-        """Where it lies."""
+        """URL of its file."""
         ...
 
 
-def record(work_dir: str, embed_fingerprint: str, shards: Iterable[Shard]) -> None:
-    """Leave the URLs; the same URLs leave the same bytes."""
+def record(work_dir: str, embed_fingerprint: str, shards: Iterable[NamedShard]) -> None:
+    """Write the URLs, unless the file already holds them."""
     text = json.dumps({shard.name: store.redact(shard.url) for shard in shards}, indent=0).encode()
     url = _url(work_dir, embed_fingerprint)
     try:
@@ -39,7 +39,7 @@ def record(work_dir: str, embed_fingerprint: str, shards: Iterable[Shard]) -> No
 
 
 def read(work_dir: str, embed_fingerprint: str) -> Mapping[str, str]:
-    """Shard name -> URL; empty where no run left them."""
+    """Return shard name -> URL; empty where no run recorded them."""
     try:
         return dict(json.loads(store.read_bytes(_url(work_dir, embed_fingerprint))))
     except FileNotFoundError:

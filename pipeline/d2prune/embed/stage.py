@@ -1,4 +1,4 @@
-"""The embed stage: input tars (or tables of embeddings) in, one part per input shard out."""
+"""The embed stage: reads tars or tables of embeddings and writes one part per input shard."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -8,13 +8,13 @@ from typing import cast
 from d2prune.embed import shard_urls, worker
 from d2prune.embed.params import plan
 from d2prune.embed.part import EMBEDDED, FILTERED, READ, REJECTED
-from d2prune.embed.rates import pace
+from d2prune.embed.progress_note import start_note
 from d2prune.embed.resolve import resolve_models, resolve_params
 from d2prune.embed.tables import importer
 from d2prune.embed.tables.importer import ImportParams
 from d2prune.errors import UserError
 from d2prune.execution import Resources
-from d2prune.inputs.shards import Shard
+from d2prune.inputs.shards import TarShard
 from d2prune.inputs.tables.files import TableShard
 from d2prune.stage.record import Built, Stage, StageRun
 from d2prune.stage.units import Work
@@ -22,18 +22,19 @@ from d2prune.store import artifacts
 
 
 def _build(run: StageRun) -> Built:
+    imports = isinstance(run.planned["embed"].params, ImportParams)
+    return Built(run.run_units(_plan_import(run) if imports else _plan_embedding(run)))
+
+
+def _plan_import(run: StageRun) -> Work:
     planned = run.planned["embed"]
-    if isinstance(planned.params, ImportParams):
-        units = importer.plan(cast(Sequence[TableShard], run.pool.shards), planned.params)
-        make_worker = partial(importer.ImportWorker, planned.folder, planned.params)
-        work = Work("embed", planned.folder, units, make_worker, run.one_core_each(), describe=pace())
-    else:
-        work = _embed_tars(run)
-    return Built(run.run_units(work))
+    units = importer.plan(cast(Sequence[TableShard], run.pool.shards), planned.params)
+    make_worker = partial(importer.ImportWorker, planned.folder, planned.params)
+    return Work("embed", planned.folder, units, make_worker, run.one_core_each(), describe=start_note())
 
 
-def _embed_tars(run: StageRun) -> Work:
-    planned, config, resources = run.planned["embed"], run.config.embed, _resources(run)
+def _plan_embedding(run: StageRun) -> Work:
+    planned, config, resources = run.planned["embed"], run.config.embed, _worker_resources(run)
     first, *others = resolve_models(run.config)
     make_worker = partial(
         worker.EmbedWorker,
@@ -45,15 +46,17 @@ def _embed_tars(run: StageRun) -> Work:
         others=tuple(others),
         helpers=run.executor.helpers(resources) if config.decode == "remote" else None,
     )
-    units = plan(cast(Sequence[Shard], run.pool.shards), planned.params)
-    return Work("embed", planned.folder, units, make_worker, resources, describe=pace())
+    units = plan(cast(Sequence[TarShard], run.pool.shards), planned.params)
+    return Work("embed", planned.folder, units, make_worker, resources, describe=start_note())
 
 
-def _resources(run: StageRun) -> Resources:
-    """A GPU gets its share of the machine's cores for decoding; without one, a worker has one core."""
+def _worker_resources(run: StageRun) -> Resources:
+    """Return the resources of a worker: a GPU and its share of the cores for decoding, or one core."""
     num_gpus = run.config.ray.num_gpus
     cores = run.executor.worker_cores(max(1.0, run.executor.cpus_per_gpu() * num_gpus))
-    return dataclasses.replace(run.one_core_each(), num_cpus=cores, num_gpus=num_gpus, units_in_flight=worker.AT_ONCE)
+    return dataclasses.replace(
+        run.one_core_each(), num_cpus=cores, num_gpus=num_gpus, units_in_flight=worker.SHARDS_IN_FLIGHT
+    )
 
 
 def _check(run: StageRun, built: Built) -> None:

@@ -104,7 +104,7 @@ def _read_dimensions(config: RunConfig) -> tuple[int, ...]:
             "embed.model is missing: `d2prune plan` estimates runs over tars; importing tables of embeddings "
             "takes minutes"
         )
-    from d2prune.embed.model.names import import_open_clip
+    from d2prune.embed.model.sources import import_open_clip
 
     known = [import_open_clip().get_model_config(model) or {} for _, model, _ in config.embed.named_models]
     return tuple(int(model.get("embed_dim", 512)) for model in known)

@@ -1,1 +1,1 @@
-"""Reading pools: which shards there are, and the samples inside a WebDataset tar."""
+"""The input of a run: which shards there are, the samples inside them, and why samples are rejected."""

@@ -1,16 +1,16 @@
-"""The input of a run, found and listed: tars, or tables that already hold embeddings."""
+"""The input of a run as a list of shards: tars, or tables that already hold embeddings."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from d2prune.inputs import shards as tars
 from d2prune.inputs.find import SourceShard, find_input
-from d2prune.inputs.shards import Shard
+from d2prune.inputs.shards import TarShard
 from d2prune.inputs.tables import files as tables
 from d2prune.inputs.tables.files import TableFile
 
 TABLE_PART_BYTES = 128 << 20
-"""Larger tables are cut into parts of about this size, since later stages hold one part in memory at a time."""
+"""Larger tables are split into parts of about this size: later stages hold one part in memory at a time."""
 
 
 @dataclass(frozen=True)
@@ -18,8 +18,8 @@ class InputPool:
     """The pool of a run.
 
     Attributes:
-        shards: its parts, in canonical order.
-        identity: fingerprint of all of them: names, sizes, versions and order.
+        shards: in canonical order.
+        identity: fingerprint of the shards: names, sizes, versions and order.
         table: the first table file; None if the pool is tars.
     """
 
@@ -37,15 +37,16 @@ def open_pool(given: str | Sequence[str]) -> InputPool:
     """Find the input and list its shards; nothing is written.
 
     Args:
-        given: as of `find_input`.
+        given: see `find_input`.
 
     Raises:
-        UserError: nothing there, or not understood; see `find_input`.
+        UserError: see `find_input`.
+        InfrastructureError: the storage cannot be reached.
     """
     found = find_input(given)
     files = [file for file in found if isinstance(file, TableFile)]
     if files:
-        parts = tables.cut(files, TABLE_PART_BYTES)
+        parts = tables.split_tables(files, TABLE_PART_BYTES)
         return InputPool(tuple(parts), tables.pool_identity(parts), files[0])
-    shards = [shard for shard in found if isinstance(shard, Shard)]
+    shards = [shard for shard in found if isinstance(shard, TarShard)]
     return InputPool(tuple(shards), tars.pool_identity(shards))

@@ -1,7 +1,7 @@
-"""What the user calls the input -> the ordered list of its shards.
+"""Find the tars that `input` of the configuration names, as an ordered list.
 
-The order is canonical: it decides every tie downstream. Folders and globs come in natural order
-(digits compare as numbers), braces and lists in the order given. Nothing here reads a tar.
+The order is canonical: it decides every tie downstream. Folders and globs are in natural order
+(digits compare as numbers), braces and lists in the given order. No tar is opened here.
 """
 
 import posixpath
@@ -15,14 +15,21 @@ from d2prune.errors import UserError
 from d2prune.inputs.braces import expand_braces
 from d2prune.store import FileInfo, artifacts
 
-# Up to so many named files of one folder are asked for one by one; above, the folder is listed once.
-_FEW_FILES = 8
-_NAMED_IN_ERRORS = 3
+# Up to this many named files of one folder are looked up one by one; for more, the folder is listed once.
+_MAX_LOOKUPS = 8
+_MAX_LISTED_URLS = 3
 
 
 @dataclass(frozen=True)
-class Shard:
-    """One input tar. `name` is unique in the pool and goes into the `shard` column; `version` as `FileInfo.version`."""
+class TarShard:
+    """One input tar.
+
+    Attributes:
+        url: its URL.
+        name: unique in the pool; the value of the `shard` column.
+        size: in bytes.
+        version: see `FileInfo.version`.
+    """
 
     url: str
     name: str
@@ -30,18 +37,19 @@ class Shard:
     version: str
 
 
-def expand_input(given: str | Sequence[str]) -> list[Shard]:
-    """Finds the tars that `input` of the configuration means.
+def expand_input(given: str | Sequence[str]) -> list[TarShard]:
+    """Find the tars that `input` of the configuration names.
 
     Args:
-        given: a folder (searched with all below it), a glob (`*`, `?`), names with braces, or a list of such.
+        given: a folder (searched recursively), a glob (`*`, `?`), names with braces, or a list of
+            these.
 
     Returns:
         The shards in canonical order.
 
     Raises:
-        UserError: nothing given, a name that does not exist, a name that is no tar, no tar matched,
-            the same tar twice.
+        UserError: nothing given, a name that does not exist or is not a tar, no tar matched, or the
+            same tar twice.
         InfrastructureError: the storage cannot be reached.
     """
     patterns = [given] if isinstance(given, str) else list(given)
@@ -49,40 +57,40 @@ def expand_input(given: str | Sequence[str]) -> list[Shard]:
         raise UserError("input: expected a folder, a glob, names with braces, or a list of them; got nothing")
     files: list[FileInfo] = []
     for pattern in patterns:
-        files.extend(_find(pattern))
-    twice = [url for url, count in Counter(file.url for file in files).items() if count > 1]
-    if twice:
-        raise UserError(f"input: {_some(twice)} would be read twice")
-    names = _names([store.redact(file.url) for file in files])
+        files.extend(_find_tars(pattern))
+    duplicates = [url for url, count in Counter(file.url for file in files).items() if count > 1]
+    if duplicates:
+        raise UserError(f"input: {_format_urls(duplicates)} would be read twice")
+    names = _shorten_names([store.redact(file.url) for file in files])
     return [
-        Shard(url=file.url, name=name, size=file.size, version=file.version)
+        TarShard(url=file.url, name=name, size=file.size, version=file.version)
         for file, name in zip(files, names, strict=True)
     ]
 
 
-def pool_identity(shards: Sequence[Shard]) -> str:
-    """A fingerprint of the whole pool: names, sizes, versions and order. Not the places: a pool may move."""
+def pool_identity(shards: Sequence[TarShard]) -> str:
+    """Return a fingerprint of the pool: names, sizes, versions and order. No URLs, since a pool may move."""
     return artifacts.fingerprint([(shard.name, shard.size, shard.version) for shard in shards])
 
 
-def _find(pattern: str) -> list[FileInfo]:
+def _find_tars(pattern: str) -> list[FileInfo]:
     found: list[FileInfo] = []
     named: list[str] = []
     for url in expand_braces(pattern):
         if "*" in url or "?" in url or not _is_tar(url):
-            found.extend(named_files(named, pattern))
+            found.extend(find_named_files(named, pattern))
             named = []
-            found.extend(_matching(url))
+            found.extend(_list_tars(url))
         else:
             named.append(url)
-    return found + named_files(named, pattern)
+    return found + find_named_files(named, pattern)
 
 
-def _matching(url: str) -> list[FileInfo]:
-    """A glob's or a folder's tars, in natural order."""
+def _list_tars(url: str) -> list[FileInfo]:
+    """List the tars of a glob or a folder, in natural order."""
     tars = [file for file in store.list_files(url) if _is_tar(file.url)]
     if tars:
-        return sorted(tars, key=lambda file: natural(file.url))
+        return sorted(tars, key=lambda file: natural_key(file.url))
     if "*" in url or "?" in url:
         raise UserError(f"input {store.redact(url)}: no tar matches")
     if store.is_folder(url):
@@ -92,18 +100,22 @@ def _matching(url: str) -> list[FileInfo]:
     raise UserError(f"input {store.redact(url)}: does not exist")
 
 
-def named_files(urls: list[str], pattern: str) -> list[FileInfo]:
-    """The files of these names, in the order given.
+def find_named_files(urls: list[str], pattern: str) -> list[FileInfo]:
+    """Look up files by name, in the given order.
+
+    Args:
+        urls: of the files.
+        pattern: that names them, for the error message.
 
     Raises:
-        UserError: one does not exist.
+        UserError: a file does not exist.
     """
     by_folder: dict[str, list[str]] = {}
     for url in urls:
         by_folder.setdefault(posixpath.dirname(url), []).append(url)
     known: dict[str, FileInfo] = {}
     for folder, members in by_folder.items():
-        if len(members) > _FEW_FILES and "?" not in folder:
+        if len(members) > _MAX_LOOKUPS and "?" not in folder:
             listed = {
                 posixpath.basename(file.url): file for file in store.list_files(store.join(folder, "*"))
             }
@@ -119,7 +131,7 @@ def named_files(urls: list[str], pattern: str) -> list[FileInfo]:
     absent = [url for url in urls if url not in known]
     if absent:
         of = "" if absent == [pattern] else f" (of {len(urls)} named by {store.redact(pattern)})"
-        raise UserError(f"input {_some(absent)}: does not exist{of}")
+        raise UserError(f"input {_format_urls(absent)}: does not exist{of}")
     return [known[url] for url in urls]
 
 
@@ -127,14 +139,14 @@ def _is_tar(url: str) -> bool:
     return url.lower().endswith(".tar")
 
 
-def natural(url: str) -> tuple[list[tuple[int, int, str]], str]:
-    """A key that sorts names with their digits as numbers."""
+def natural_key(url: str) -> tuple[list[tuple[int, int, str]], str]:
+    """Return a sort key that compares the digits in names as numbers."""
     parts = re.split(r"([0-9]+)", url)
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts if part], url
 
 
-def _names(urls: list[str]) -> list[str]:
-    """Short unique names: the file's without .tar; else with the folders that tell files apart; else that with .tar."""
+def _shorten_names(urls: list[str]) -> list[str]:
+    """Return unique names, the shortest of: the file without .tar; with its folders; that with .tar."""
     folders = [url.split("/")[:-1] for url in urls]
     shared = 0
     while folders and all(len(f) > shared and f[shared] == folders[0][shared] for f in folders):
@@ -148,6 +160,6 @@ def _names(urls: list[str]) -> list[str]:
     return relative
 
 
-def _some(urls: Sequence[str]) -> str:
-    shown = ", ".join(store.redact(url) for url in urls[:_NAMED_IN_ERRORS])
-    return shown if len(urls) <= _NAMED_IN_ERRORS else f"{shown} and {len(urls) - _NAMED_IN_ERRORS} more"
+def _format_urls(urls: Sequence[str]) -> str:
+    shown = ", ".join(store.redact(url) for url in urls[:_MAX_LISTED_URLS])
+    return shown if len(urls) <= _MAX_LISTED_URLS else f"{shown} and {len(urls) - _MAX_LISTED_URLS} more"

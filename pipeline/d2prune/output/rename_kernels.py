@@ -1,7 +1,7 @@
 """Compiled kernels of `rename_samples.py`: inspect the tar headers of a block of samples, and rewrite them.
 
 Legend of the arrays: S samples, M members of all of them. `members` int64 [M, 5] has the columns of
-`inputs/tar/scan.py`: byte of the header, bytes of payload, end of the key and of the name counted
+`inputs/tar/header_scan.py`: byte of the header, bytes of payload, end of the key and of the name counted
 from the header, 1 where a sample begins. Members of sample s are [firsts[s], firsts[s + 1]).
 """
 
@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d2prune.compiled.decorator import kernel
+from d2prune.inputs.tar.header_scan import scan_headers
 from d2prune.inputs.tar.json_scan import UNSURE, find_uid
-from d2prune.inputs.tar.scan import scan
 from d2prune.inputs.tar.write import member_header
 
 Bytes = NDArray[np.uint8]
@@ -78,7 +78,7 @@ def find_plain_samples(
     json, caption = np.array([106, 115, 111, 110], np.uint8), np.array([116, 120, 116], np.uint8)
     for s in range(len(bounds) - 1):
         start, stop = bounds[s], bounds[s + 1]
-        found = scan(data[start:stop], 0, stop - start, members[count:])
+        found = scan_headers(data[start:stop], 0, stop - start, members[count:])
         firsts[s + 1] = count
         if found == 0:
             continue

@@ -1,6 +1,6 @@
 """Give samples their new keys in place, inside the block of memory they were read into.
 
-Where all tar headers of a sample are ordinary (`inputs/tar/scan.py`), the sample in the output
+Where all tar headers of a sample are ordinary (`inputs/tar/header_scan.py`), the sample in the output
 differs from its source in headers and padding only: each member's name gets the new key; mode,
 owner and time become constants (`inputs/tar/write.py`); padding becomes zero. Sizes stay the same,
 so no byte has to move. Compiled code (`rename_kernels.py`) does this without holding the

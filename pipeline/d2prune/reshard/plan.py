@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from d2prune.inputs.shards import Shard
+from d2prune.inputs.shards import TarShard
 from d2prune.store import artifacts
 
 
@@ -51,7 +51,7 @@ class ReshardUnit:
             yield self.urls[int(parts[low])], self.rows.slice(low, high - low)
 
 
-def plan(rows: pa.Table, shards: Sequence[Shard], params: ReshardParams, identity: str) -> list[ReshardUnit]:
+def plan(rows: pa.Table, shards: Sequence[TarShard], params: ReshardParams, identity: str) -> list[ReshardUnit]:
     """Assign the rows to output tars.
 
     Args:

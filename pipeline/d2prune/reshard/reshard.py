@@ -18,7 +18,7 @@ import pyarrow as pa
 from d2prune import store
 from d2prune.errors import UserError
 from d2prune.execution import Executor, InProcess, Resources
-from d2prune.inputs.shards import Shard, expand_input
+from d2prune.inputs.shards import TarShard, expand_input
 from d2prune.output import claim, layout, receipts, subset
 from d2prune.output.closing import OutputRun, close_tar_output
 from d2prune.output.manifest import OutputManifest
@@ -126,7 +126,7 @@ def _open_work_dir(given: str | None) -> Iterator[str]:
 
 
 def _index_shards(
-    work_dir: str, shards: Sequence[Shard], executor: Executor, resources: Resources
+    work_dir: str, shards: Sequence[TarShard], executor: Executor, resources: Resources
 ) -> list[pa.Table]:
     """Index the input tars and return the indexes in order; existing indexes are read."""
     folder = store.join(work_dir, "index")

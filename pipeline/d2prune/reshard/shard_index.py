@@ -14,15 +14,16 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from d2prune import store
-from d2prune.embed.decode.decoder import CAPTION_EXTENSION, IMAGE_EXTENSIONS, JSON_EXTENSION, sample_uid
 from d2prune.errors import InfrastructureError, UserError
-from d2prune.inputs.shards import Shard
-from d2prune.inputs.tar.reader import Fault, TarReader, parse_sample
+from d2prune.inputs.rejects import Reject
+from d2prune.inputs.sample_id import CAPTION_EXTENSION, IMAGE_EXTENSIONS, JSON_EXTENSION, sample_uid
+from d2prune.inputs.shards import TarShard
+from d2prune.inputs.tar.reader import TarReader, parse_sample
 from d2prune.store import artifacts
 from d2prune.store.artifacts import Receipt
 
 if TYPE_CHECKING:
-    from d2prune.inputs.tar.index import Batch
+    from d2prune.inputs.tar.index import SampleBatch
 
 Reader = Callable[[int, int], bytes]
 
@@ -45,10 +46,10 @@ class IndexUnit:
     """One input tar to index."""
 
     key: str
-    shard: Shard
+    shard: TarShard
 
 
-def plan(shards: Sequence[Shard]) -> list[IndexUnit]:
+def plan(shards: Sequence[TarShard]) -> list[IndexUnit]:
     """List one unit per tar, in the order of the pool."""
     return [
         IndexUnit(artifacts.unit_key(shard.name, "index", shard.url, shard.size, shard.version), shard)
@@ -102,7 +103,7 @@ class IndexWorker:
         return artifacts.commit_unit(self._folder, unit.key, {INDEX: table}, dict(counters))
 
 
-def _tabulate_batch(batch: "Batch", shard: str, read: Reader, counters: Counter[str]) -> pa.Table:
+def _tabulate_batch(batch: "SampleBatch", shard: str, read: Reader, counters: Counter[str]) -> pa.Table:
     """Tabulate samples whose tar headers are ordinary."""
     count = len(batch.offsets)
     counters["samples"] += count
@@ -137,7 +138,7 @@ def _tabulate_rest(
     """Tabulate the samples of the rest of a tar, from byte `start`."""
     rows: list[tuple[str, str, str, int, int]] = []
     for item in reader:
-        if isinstance(item, Fault):
+        if isinstance(item, Reject):
             counters[f"fault.{item.reason}"] += 1
             continue
         counters["samples"] += 1

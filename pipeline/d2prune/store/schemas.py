@@ -20,7 +20,7 @@ REJECTS = pa.schema(
         ("detail", pa.string()),
     ]
 )
-"""Samples read but not embedded, one row each; `reason` is from `d2prune.inputs.reasons`."""
+"""Samples read but not embedded, one row each; `reason` is from `d2prune.inputs.rejects`."""
 
 
 def embeddings_file(model: str | None = None) -> str:

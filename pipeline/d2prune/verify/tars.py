@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 
 from d2prune import store
 from d2prune.errors import UserError
-from d2prune.inputs.tar.reader import Fault, Sample, TarReader, parse_sample
+from d2prune.inputs.rejects import Reject
+from d2prune.inputs.tar.reader import TarReader, TarSample, parse_sample
 from d2prune.output import layout
 from d2prune.output.byte_ranges import ByteRanges, read_samples
 from d2prune.output.tar_stream import make_decodable
@@ -75,7 +76,7 @@ class TarChecker:
                 faults += check_with_open_clip(path, table.num_rows)
         return check, label_faults(name, faults)
 
-    def _compare_with_sources(self, table: pa.Table, samples: Sequence[Sample]) -> list[str]:
+    def _compare_with_sources(self, table: pa.Table, samples: Sequence[TarSample]) -> list[str]:
         """Compare the members of each sample with its source, byte for byte."""
         faults: list[str] = []
         records = table.select(["key", "shard", "source_key", "offset", "size"]).to_pylist()
@@ -117,7 +118,7 @@ class TarChecker:
 
 def _read_tar(
     path: str, check: TarCheck, keys: Sequence[str], rows: set[int]
-) -> tuple[list[str], list[Sample]]:
+) -> tuple[list[str], list[TarSample]]:
     """Read the tar and compare its checksum and its keys.
 
     Args:
@@ -130,7 +131,7 @@ def _read_tar(
         The faults, and the samples at `rows` whose key is the expected one.
     """
     faults: list[str] = []
-    samples: list[Sample] = []
+    samples: list[TarSample] = []
     digest = hashlib.sha256()
     with open(path, "rb") as stream:
         while block := stream.read(_READ_BYTES):
@@ -140,7 +141,7 @@ def _read_tar(
         stream.seek(0)
         position = 0
         for item in TarReader(stream):
-            if isinstance(item, Fault):
+            if isinstance(item, Reject):
                 faults.append(f"{item.reason}: {item.detail}")
                 continue
             expected = keys[position] if position < len(keys) else "the end of the tar"

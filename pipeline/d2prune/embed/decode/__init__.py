@@ -1,1 +1,1 @@
-"""Decoding: image bytes to pixels, in processes of this machine and on others."""
+"""Decoding images and captions, in processes on this machine and on others."""

@@ -1,17 +1,16 @@
-"""One sample's bytes -> pixels for the model, caption and uid; or the reason why not. Pure functions, safe in threads.
+"""Decode one sample: image, caption and uid. Pure functions of bytes, safe in threads.
 
-Pixels are those of open_clip's own data loader: Pillow decodes, converts to RGB, then the model's
-resize and crop run. Runs in decode processes, so it must import neither torch nor pyarrow: a
-process takes 25 MB instead of hundreds. So EXIF orientation is not applied, transparency is dropped
-(not blended), 16-bit gray is clipped, CMYK is converted by Pillow without a profile, and of an
-animation the first frame counts: what training with open_clip would see.
+Pixels are those of open_clip's own data loader: Pillow decodes the image and converts it to RGB,
+then the model's resize and crop run. That is what training with open_clip would see: EXIF
+orientation is not applied, transparency is dropped (not blended), 16-bit gray is clipped, CMYK is
+converted by Pillow without a profile, and an animation is its first frame.
+
+This module runs in decode processes and imports neither torch nor pyarrow: a process takes 25 MB
+instead of hundreds.
 """
 
-import hashlib
 import io
-import json
 import math
-import re
 import warnings
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
@@ -20,64 +19,53 @@ import PIL
 from PIL import Image, UnidentifiedImageError, features
 
 from d2prune.embed.decode.resize import Preprocess
-from d2prune.embed.filters import Filtered, Filters
-from d2prune.inputs import reasons
-from d2prune.inputs.tar.reader import Sample
+from d2prune.embed.filters import Filters
+from d2prune.inputs import rejects
+from d2prune.inputs.rejects import Reject, SampleRejected
+from d2prune.inputs.sample_id import (
+    CAPTION_EXTENSION,
+    IMAGE_EXTENSIONS,
+    JSON_BROKEN,
+    JSON_EXTENSION,
+    parse_json,
+    uid_of_record,
+)
+from d2prune.inputs.tar.reader import TarSample
 
-IMAGE_EXTENSIONS = ("jpg", "png", "jpeg", "webp")
-"""In open_clip's order of preference, where a sample has several."""
-
-CAPTION_EXTENSION = "txt"
-JSON_EXTENSION = "json"
-WANTED_EXTENSIONS = frozenset({*IMAGE_EXTENSIONS, CAPTION_EXTENSION, JSON_EXTENSION})
-
-# What the web serves under these extensions. Pillow would try everything else it knows too,
-# PostScript among it. Loaded here, not at the first picture, since threads would race; older
+# Formats that the web serves under these extensions. Pillow would try all others it supports, too,
+# PostScript among them. Loaded here and not at the first image, where threads would race. Older
 # Pillows lack AVIF.
 Image.init()
 _FORMATS = tuple(name for name in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF") if name in Image.OPEN)
-_UID = re.compile(r"[0-9a-f]{32}", re.IGNORECASE)
+_MAX_LISTED_EXTENSIONS = 8
 
 FieldKind = Literal["number", "text"]
 
 CAPTION_REPLACED = "caption-replaced"
 """Counter: captions that were not UTF-8 and were decoded with replacement characters."""
-UID_FROM_HASH = "uid-from-hash"
-"""Counter: samples without a valid uid in their json."""
-JSON_BROKEN = "json-broken"
-"""Counter: json members that could not be parsed, or were too large to load."""
 
 
-def libraries() -> str:
-    """What decides pixels: machines where this differs may decode a picture to other bytes."""
+def library_versions() -> str:
+    """Return the library versions that decide pixels: with others, the same image may decode differently."""
     parts = ("libjpeg_turbo", "jpg", "webp", "avif")
     return ", ".join([f"Pillow {PIL.__version__}", *(f"{part} {features.version(part)}" for part in parts)])
 
 
-class Refusal(Exception):
-    """Why a sample is rejected, on its way to becoming a `Rejected`."""
-
-    def __init__(self, reason: str, detail: str):
-        super().__init__(f"{reason}: {detail}")
-        self.reason = reason
-        self.detail = detail
-
-
 @dataclass(frozen=True, slots=True)
-class Rejected:
-    """This sample cannot be embedded; `reason` is from `d2prune.inputs.reasons`."""
+class DecodedSample:
+    """A sample ready for the encoder, except for its pixels, which are in its slot.
 
-    reason: str
-    detail: str
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """A sample ready for the encoder but for its pixels, which lie in its slot.
-
-    `notes` are counters to raise, `offset` and `size` its range in the tar, `width` and `height`
-    the image's own, `fields` the values of the json that were asked for, `tokens` the caption's for
-    each model as int64 bytes (empty: not made yet).
+    Attributes:
+        key: its key.
+        offset: byte of the sample in its tar.
+        size: bytes of the sample in its tar.
+        uid: 32 hex digits.
+        caption: stripped of white space.
+        width: of the stored image, in pixels.
+        height: of the stored image, in pixels.
+        notes: counters to increment.
+        fields: the requested values of its JSON member.
+        tokens: token ids of the caption for each model, as int64 bytes; empty: not tokenized yet.
     """
 
     key: str
@@ -92,8 +80,8 @@ class Prepared:
     tokens: tuple[bytes, ...] = ()
 
 
-class Decoded(NamedTuple):
-    """An RGB image, and the size it had in its file."""
+class DecodedImage(NamedTuple):
+    """An RGB image, and the size of the stored image."""
 
     image: Image.Image
     width: int
@@ -102,15 +90,16 @@ class Decoded(NamedTuple):
 
 @dataclass(frozen=True)
 class Decoder:
-    """What a decode process does with a sample; see `decode_pool.Work`.
+    """Decodes samples; a `SampleDecoder` of the decode pool.
 
     Attributes:
         preprocess: makes the model's pixels.
-        others: make those of further models; they follow in the slot, in this order.
-        max_pixels: bounds width times height of the image, and of what any resize makes of it: an image of
-            10 x 100,000 pixels would become 224 x 2,240,000. Larger ones are refused before they cost memory.
-        fields: names and kinds of json values to carry along.
+        max_pixels: limit of width times height, of the stored image and of the image after any
+            resize: 10 x 100,000 pixels would become 224 x 2,240,000. Larger images are rejected
+            before they take memory.
+        fields: names and kinds of JSON values to carry along.
         filters: what captions and images must have.
+        others: make the pixels of further models, which follow in the slot in this order.
     """
 
     preprocess: Preprocess
@@ -120,46 +109,44 @@ class Decoder:
     others: tuple[Preprocess, ...] = ()
 
     def setup(self) -> None:
-        """Loads what filters need, leaves size limits to `max_pixels`, keeps Pillow's remarks on EXIF to itself."""
+        """Load what filters need, and let `max_pixels` replace Pillow's own limit and warnings."""
         self.filters.setup()
         Image.MAX_IMAGE_PIXELS = None
         warnings.filterwarnings("ignore", module="PIL")
 
-    def __call__(self, sample: Sample, into: memoryview) -> Prepared | Rejected:
-        """Decodes one sample.
+    def __call__(self, sample: TarSample, into: memoryview) -> DecodedSample | Reject:
+        """Decode one sample. Filters on captions run first, since they cost least.
 
         Args:
-            sample: with its image, caption and json members loaded.
-            into: receives the pixels, uint8 [H, W, 3] for each size; of a rejected sample, anything
-                or nothing.
-
-        Returns:
-            The sample, or why it is rejected. Captions are looked at first: they cost nothing.
+            sample: with its image, caption and JSON members loaded.
+            into: receives the pixels, uint8 [H, W, 3] for each size; undefined if the sample is
+                rejected.
         """
         try:
-            return self._prepare(sample, into)
-        except (Refusal, Filtered) as refusal:
-            return Rejected(refusal.reason, refusal.detail)
+            return self._decode_sample(sample, into)
+        except SampleRejected as error:
+            return error.reject(sample.key)
 
-    def _prepare(self, sample: Sample, into: memoryview) -> Prepared:
-        caption_bytes = _caption_member(sample)
-        image_bytes = _image_member(sample)
+    def _decode_sample(self, sample: TarSample, into: memoryview) -> DecodedSample:
+        caption_bytes = _find_caption(sample)
+        image_bytes = _find_image(sample)
         caption, replaced = decode_caption(caption_bytes)
         self.filters.check_caption(caption)
         record, notes = parse_json(sample.members.get(JSON_EXTENSION))
         values = tuple(field_value(record, name, kind) for name, kind in self.fields)
-        image, width, height = self.decode(image_bytes)
+        image, width, height = self.decode_image(image_bytes)
         try:
-            self._fill(into, image, image_bytes)
+            self._write_pixels(into, image, image_bytes)
         except (ValueError, OSError) as error:
-            raise Refusal(reasons.IMAGE_UNDECODABLE, f"preprocessing: {_line(error)}") from error
-        uid, more = _uid_of(record, image_bytes, caption_bytes)
+            detail = f"preprocessing: {_format_error(error)}"
+            raise SampleRejected(rejects.IMAGE_UNDECODABLE, detail) from error
+        uid, more = uid_of_record(record, image_bytes, caption_bytes)
         notes = (*notes, *more)
         if JSON_EXTENSION in sample.too_large:
             notes = (*notes, JSON_BROKEN)
         if replaced:
             notes = (*notes, CAPTION_REPLACED)
-        return Prepared(
+        return DecodedSample(
             key=sample.key,
             offset=sample.offset,
             size=sample.size,
@@ -171,22 +158,27 @@ class Decoder:
             fields=values,
         )
 
-    def _fill(self, into: memoryview, image: Image.Image, data: bytes) -> None:
+    def _write_pixels(self, into: memoryview, image: Image.Image, data: bytes) -> None:
         start = 0
         for preprocess in (self.preprocess, *self.others):
             if start and preprocess.method == "fast":
-                # At the scale that this size asks for: pixels are those of the model alone.
-                image = self.decode(data, preprocess).image
+                # Decoded again at the scale that this size needs, so that the pixels are those of a
+                # run with this model alone.
+                image = self.decode_image(data, preprocess).image
             stop = start + preprocess.n_bytes
             into[start:stop] = preprocess(image).tobytes()
             start = stop
 
-    def decode(self, data: bytes, preprocess: Preprocess | None = None) -> Decoded:
-        """Decodes to 8-bit RGB, smaller than in the file if `preprocess` (default: the decoder's own) asks for that.
+    def decode_image(self, data: bytes, preprocess: Preprocess | None = None) -> DecodedImage:
+        """Decode to 8-bit RGB, at a reduced scale if `preprocess` allows that.
+
+        Args:
+            data: the stored image.
+            preprocess: decides the scale; default the decoder's own.
 
         Raises:
-            Refusal: too many pixels by the header (nothing is decoded then), truncated, or not an image.
-            Filtered: too small or too narrow.
+            SampleRejected: too many pixels by the header (nothing is decoded then), truncated, not
+                an image, or removed by a filter.
         """
         try:
             with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
@@ -194,28 +186,25 @@ class Decoder:
                 self._check_size(width, height)
                 self.filters.check_image(width, height)
                 (preprocess or self.preprocess).draft(image)
-                return Decoded(image.convert("RGB"), width, height)
-        except (Refusal, Filtered):
+                return DecodedImage(image.convert("RGB"), width, height)
+        except (SampleRejected, MemoryError):
             raise
         except Image.DecompressionBombError as error:
-            raise Refusal(reasons.IMAGE_TOO_LARGE, _line(error)) from error
+            raise SampleRejected(rejects.IMAGE_TOO_LARGE, _format_error(error)) from error
         except UnidentifiedImageError as error:
-            reason = reasons.IMAGE_TRUNCATED if _lacks_its_end(data) else reasons.IMAGE_UNDECODABLE
-            raise Refusal(reason, f"{len(data)} bytes that start with {data[:12]!r}") from error
-        except MemoryError:
-            raise
+            reason = rejects.IMAGE_TRUNCATED if _is_truncated(data) else rejects.IMAGE_UNDECODABLE
+            raise SampleRejected(reason, f"{len(data)} bytes that start with {data[:12]!r}") from error
         except Exception as error:
-            # Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error, IndexError and
-            # more on bad bytes.
-            truncated = "truncated" in str(error).lower() or _lacks_its_end(data)
-            raise Refusal(
-                reasons.IMAGE_TRUNCATED if truncated else reasons.IMAGE_UNDECODABLE, _line(error)
-            ) from error
+            # On bad bytes, Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error,
+            # IndexError and others.
+            truncated = "truncated" in str(error).lower() or _is_truncated(data)
+            reason = rejects.IMAGE_TRUNCATED if truncated else rejects.IMAGE_UNDECODABLE
+            raise SampleRejected(reason, _format_error(error)) from error
 
     def _check_size(self, width: int, height: int) -> None:
         limit = self.max_pixels
         if width * height > limit:
-            raise Refusal(reasons.IMAGE_TOO_LARGE, f"{width} x {height} pixels, limit {limit}")
+            raise SampleRejected(rejects.IMAGE_TOO_LARGE, f"{width} x {height} pixels, limit {limit}")
         if not width or not height:
             return
         for preprocess in (self.preprocess, *self.others):
@@ -224,17 +213,17 @@ class Decoder:
                 detail = (
                     f"{width} x {height} is so narrow that resizing gives {resized} pixels, limit {limit}"
                 )
-                raise Refusal(reasons.IMAGE_TOO_LARGE, detail)
+                raise SampleRejected(rejects.IMAGE_TOO_LARGE, detail)
 
 
 def decode_caption(data: bytes) -> tuple[str, bool]:
-    """Decodes UTF-8 and strips white space and a byte order mark.
+    """Decode UTF-8 and strip white space and a byte order mark.
 
     Returns:
         The caption, and whether bytes had to be replaced.
 
     Raises:
-        Refusal: nothing is left.
+        SampleRejected: the caption is empty.
     """
     try:
         text, replaced = data.decode("utf-8"), False
@@ -242,92 +231,49 @@ def decode_caption(data: bytes) -> tuple[str, bool]:
         text, replaced = data.decode("utf-8", "replace"), True
     text = text.removeprefix("\ufeff").strip()
     if not text:
-        raise Refusal(reasons.CAPTION_EMPTY, f"{len(data)} bytes of white space" if data else "0 bytes")
+        detail = f"{len(data)} bytes of white space" if data else "0 bytes"
+        raise SampleRejected(rejects.CAPTION_EMPTY, detail)
     return text, replaced
 
 
-def parse_json(data: bytes | None) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """The json member as a dict (empty where it is missing, broken or another kind of value), and counters to raise."""
-    if data is None:
-        return {}, ()
-    try:
-        # Bytes would be searched for their encoding, which takes as long as reading them; the rare
-        # other kind is below.
-        record = json.loads(data.decode())
-    except (ValueError, RecursionError):
-        try:
-            record = json.loads(data)
-        except (ValueError, RecursionError):
-            return {}, (JSON_BROKEN,)
-    return (record if isinstance(record, dict) else {}), ()
-
-
-def sample_uid(
-    json_bytes: bytes | None, image_bytes: bytes, caption_bytes: bytes
-) -> tuple[str, tuple[str, ...]]:
-    """The sample's name to the outside.
-
-    Returns:
-        The json's `uid` if it is 32 hex digits (lower-cased), else `hashed_uid`; and the counters to raise.
-    """
-    record, notes = parse_json(json_bytes)
-    uid, more = _uid_of(record, image_bytes, caption_bytes)
-    return uid, (*notes, *more)
-
-
-def _uid_of(record: dict[str, Any], image_bytes: bytes, caption_bytes: bytes) -> tuple[str, tuple[str, ...]]:
-    uid = record.get("uid")
-    if isinstance(uid, str) and _UID.fullmatch(uid):
-        return uid.lower(), ()
-    return hashed_uid(image_bytes, caption_bytes), (UID_FROM_HASH,)
-
-
 def field_value(record: dict[str, Any], name: str, kind: FieldKind) -> float | str:
-    """A value of the json as the kind that was declared; a text that is missing is empty.
+    """Return a value of the JSON member as the declared kind; a missing text is empty.
 
     Raises:
-        Refusal: a number is missing, or is none.
+        SampleRejected: a number is missing, not a number or not finite.
     """
     value = record.get(name)
     if kind == "text":
         return "" if value is None else str(value)
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise Refusal(reasons.FIELD_MISSING, f"{name} is {str(value)[:50]}, expected a number")
+        raise SampleRejected(rejects.FIELD_MISSING, f"{name} is {str(value)[:50]}, expected a number")
     return float(value)
 
 
-def hashed_uid(image_bytes: bytes, caption_bytes: bytes) -> str:
-    """BLAKE2b-128 over the image's length (8 bytes, little-endian), its bytes and the caption's bytes, in hex."""
-    digest = hashlib.blake2b(len(image_bytes).to_bytes(8, "little"), digest_size=16)
-    digest.update(image_bytes)
-    digest.update(caption_bytes)
-    return digest.hexdigest()
-
-
-def _caption_member(sample: Sample) -> bytes:
+def _find_caption(sample: TarSample) -> bytes:
     if CAPTION_EXTENSION in sample.too_large:
-        raise Refusal(reasons.CAPTION_TOO_LARGE, f"{sample.too_large[CAPTION_EXTENSION]} bytes")
+        raise SampleRejected(rejects.CAPTION_TOO_LARGE, f"{sample.too_large[CAPTION_EXTENSION]} bytes")
     if CAPTION_EXTENSION not in sample.members:
-        raise Refusal(reasons.CAPTION_MISSING, _listing(sample))
+        raise SampleRejected(rejects.CAPTION_MISSING, _list_members(sample))
     return sample.members[CAPTION_EXTENSION]
 
 
-def _image_member(sample: Sample) -> bytes:
+def _find_image(sample: TarSample) -> bytes:
     for extension in IMAGE_EXTENSIONS:
         if extension in sample.too_large:
-            raise Refusal(reasons.IMAGE_TOO_LARGE, f"{sample.too_large[extension]} bytes")
+            raise SampleRejected(rejects.IMAGE_TOO_LARGE, f"{sample.too_large[extension]} bytes")
         if extension in sample.members:
             return sample.members[extension]
-    raise Refusal(reasons.IMAGE_MISSING, _listing(sample))
+    raise SampleRejected(rejects.IMAGE_MISSING, _list_members(sample))
 
 
-def _listing(sample: Sample) -> str:
-    shown = ", ".join(sample.extensions[:8])
-    return f"members: {shown}" + (", ..." if len(sample.extensions) > 8 else "")
+def _list_members(sample: TarSample) -> str:
+    shown = ", ".join(sample.extensions[:_MAX_LISTED_EXTENSIONS])
+    return f"members: {shown}" + (", ..." if len(sample.extensions) > _MAX_LISTED_EXTENSIONS else "")
 
 
-def _lacks_its_end(data: bytes) -> bool:
-    """Whether the bytes start as JPEG, PNG, WebP or GIF and lack the format's end mark, or the length it states."""
+def _is_truncated(data: bytes) -> bool:
+    """Return whether a JPEG, PNG, WebP or GIF lacks its end mark, or is shorter than its header states."""
     if data.startswith(b"\xff\xd8\xff"):
         return b"\xff\xd9" not in data
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -339,5 +285,5 @@ def _lacks_its_end(data: bytes) -> bool:
     return False
 
 
-def _line(error: BaseException) -> str:
+def _format_error(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:300]

@@ -1,16 +1,17 @@
-"""Long-lived decode processes that write pixels into shared memory; no picture can stop whoever uses them.
+"""Long-lived decode processes that write pixels into shared memory. No image can stop the pool.
 
-A task is a few samples with a slot of the arena each; its future gives a `Prepared` or `Rejected`
-for each, in order. One thread per process keeps two tasks with it, so that it never waits for the next.
+A task is a few samples, each with a slot of the arena. The task's future receives one `DecodedSample`
+or `Reject` per sample, in order. One thread per process keeps two tasks in flight, so that the
+process never waits for the next.
 
-A process that dies takes nothing along: its tasks go to a new one. The sample it was at is tried
-once more, since a process may have been killed from outside; a sample that ends two processes is
-rejected (`image-crashed-decoder`, or `image-timeout` where the time limit ended them). Whatever the
-number of processes, the same samples come out.
+When a process dies, its tasks go to a new process. The sample that it was decoding is tried once
+more, since the process may have been killed from outside; a sample that ends two processes is
+rejected (`image-crashed-decoder`, or `image-timeout` if the time limit ended them). The outcomes do
+not depend on the number of processes.
 
-The arena is memory without a name (`memfd_create`): /dev/shm is small in containers, and nothing is
-left behind when this process is killed. Its slots are divided into lanes; each user of the pool
-holds a lane, so that none waits for another's.
+The arena is anonymous memory (`memfd_create`): /dev/shm is small in containers, and nothing is left
+behind when this process is killed. Its slots are divided into lanes. Each user of the pool holds a
+lane, so that no user waits for another's slots.
 """
 
 import contextlib
@@ -35,34 +36,34 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from d2prune.embed.decode.decoder import Rejected
 from d2prune.embed.decode.process import MARK, TIMEOUT_SIGNALS, WALL_FACTOR
-from d2prune.embed.decode.tasks import TASKS_IN_HAND, Outcome, Task, Tasks
+from d2prune.embed.decode.task_queue import TASKS_IN_FLIGHT, DecodeTask, Outcome, TaskQueue
 from d2prune.errors import D2PruneError, InfrastructureError
-from d2prune.inputs import reasons
-from d2prune.inputs.tar.reader import Sample
+from d2prune.inputs import rejects
+from d2prune.inputs.rejects import Reject
+from d2prune.inputs.tar.reader import TarSample
 
 log = logging.getLogger(__name__)
 
-_TRIES = 2
-# A process that ends this often in a row before it is at any sample does so for a reason of its own.
+_MAX_ATTEMPTS = 2
+# A process that dies this often in a row before it reaches a sample is not failing because of a sample.
 _MAX_IDLE_DEATHS = 3
 
 
-class Work(Protocol):
+class SampleDecoder(Protocol):
     """What a process does with a sample; picklable."""
 
     def setup(self) -> None:
-        """Called once in each process."""
+        """Prepare; called once in each process."""
         ...
 
-    def __call__(self, sample: Sample, into: memoryview) -> Outcome:
-        """Decode the sample into its slot."""
+    def __call__(self, sample: TarSample, into: memoryview) -> Outcome:
+        """Decode one sample into its slot."""
         ...
 
 
-class _Ended(Exception):
-    """The decode process is no longer there."""
+class _ProcessDied(Exception):
+    """The decode process no longer exists."""
 
 
 @dataclass(eq=False)
@@ -71,7 +72,7 @@ class _Process:
     connection: "Connection[Any, Any]"
 
     def end(self) -> int:
-        """Kill it if it lives, and return how it ended."""
+        """Kill the process if it is alive, and return its exit code."""
         self.connection.close()
         self.popen.kill()
         return self.popen.wait()
@@ -79,55 +80,67 @@ class _Process:
 
 @dataclass(frozen=True)
 class Lane:
-    """A share of the arena: `pixels` is uint8 [slots, bytes of one picture]."""
+    """A share of the arena for one user of the pool.
+
+    Attributes:
+        pool: that decodes.
+        pixels: uint8 [slots, bytes of a slot].
+        start: offset of the lane in the arena.
+    """
 
     pool: "DecodePool"
     pixels: npt.NDArray[np.uint8]
     start: int
 
-    def submit(self, samples: Sequence[tuple[int, Sample]]) -> "Future[list[Outcome]]":
+    def submit(self, samples: Sequence[tuple[int, TarSample]]) -> "Future[list[Outcome]]":
         """Decode samples into slots of this lane.
 
         Args:
-            samples: (slot, sample); a slot is the caller's again when the future is done.
+            samples: (slot, sample); a slot belongs to the pool until the future is done.
 
         Returns:
-            An outcome per sample. Raises InfrastructureError if processes cannot be started,
-            D2PruneError if the work itself fails in a way that is no sample's fault.
+            A future of one outcome per sample. It raises InfrastructureError if processes cannot be
+            started, and D2PruneError if the decoder has a defect.
         """
         slot_bytes = self.pixels.shape[1]
         return self.pool.submit([(self.start + slot * slot_bytes, sample) for slot, sample in samples])
 
 
 class DecodePool:
-    """See the module's text. Safe to use from several threads; `close` ends the processes.
+    """See the module docstring. Safe to use from several threads; `close` ends the processes.
 
     Attributes:
-        slots: of one lane.
+        slots: in each lane.
     """
 
     def __init__(
-        self, work: Work, processes: int, slot_bytes: int, slots: int, lanes: int = 1, timeout_s: float = 30.0
+        self,
+        decoder: SampleDecoder,
+        processes: int,
+        slot_bytes: int,
+        slots: int,
+        lanes: int = 1,
+        timeout_s: float = 30.0,
     ) -> None:
-        """Processes start with their first task.
+        """Set up the arena; each process starts with its first task.
 
         Args:
-            work: what they do; goes to each by pickle.
+            decoder: is pickled and sent to each process.
             processes: how many.
-            slot_bytes: size of one picture's pixels.
-            slots: pictures that each lane holds.
-            lanes: how many may use the pool side by side.
+            slot_bytes: size of a slot: the pixels of one sample.
+            slots: in each lane.
+            lanes: how many users the pool can have at a time.
             timeout_s: processor time that one sample may take.
         """
         self.slots = slots
-        self._work, self._timeout_s, self._slot_bytes = work, timeout_s, slot_bytes
+        self._decoder, self._timeout_s, self._slot_bytes = decoder, timeout_s, slot_bytes
         self._base = -(-processes * MARK.size // mmap.PAGESIZE) * mmap.PAGESIZE
-        self._file = _nameless_file(self._base + lanes * slots * slot_bytes)
+        self._file = _create_anonymous_file(self._base + lanes * slots * slot_bytes)
         self._arena = mmap.mmap(self._file, 0)
         self._lanes: queue.SimpleQueue[int] = queue.SimpleQueue()
         for lane in range(lanes):
             self._lanes.put(lane)
-        self._tasks = Tasks()
+        self._tasks = TaskQueue()
         self._number, self._lock = 0, threading.Lock()
         self._closed = False
         self._threads = [
@@ -140,7 +153,7 @@ class DecodePool:
 
     @contextlib.contextmanager
     def lane(self) -> Iterator["Lane"]:
-        """A lane for the caller alone; waits until one is free."""
+        """Hold a lane; waits until one is free."""
         index = self._lanes.get()
         try:
             start = self._base + index * self.slots * self._slot_bytes
@@ -149,11 +162,11 @@ class DecodePool:
         finally:
             self._lanes.put(index)
 
-    def submit(self, samples: Sequence[tuple[int, Sample]]) -> "Future[list[Outcome]]":
-        """Decode samples to where they belong in the arena; used through `Lane.submit`."""
+    def submit(self, samples: Sequence[tuple[int, TarSample]]) -> "Future[list[Outcome]]":
+        """Decode samples to the given offsets in the arena; called by `Lane.submit`."""
         with self._lock:
             self._number += 1
-            task = Task(self._number, samples)
+            task = DecodeTask(self._number, samples)
         self._tasks.put(task)
         return task.future
 
@@ -161,7 +174,7 @@ class DecodePool:
         """Kill the processes; futures that are not done fail."""
         self._closed = True
         for task in self._tasks.close():
-            task.future.set_exception(self._stopped())
+            task.future.set_exception(self._closed_error())
         for process in self._processes:
             if process is not None:
                 process.popen.kill()
@@ -171,50 +184,48 @@ class DecodePool:
             os.close(self._file)
 
     def _serve(self, index: int) -> None:
-        """One process's life, and that of those that replace it."""
-        pending: deque[Task] = deque()
+        """Keep process `index` busy, and replace it when it dies, until the queue is closed."""
+        pending: deque[DecodeTask] = deque()
         sent = idle_deaths = 0
         while True:
-            if (
-                len(pending) < TASKS_IN_HAND
-                and (task := self._tasks.take(0 if pending else None)) is not None
-            ):
-                pending.append(task)
-                more = len(pending) < TASKS_IN_HAND
-            else:
-                more = False
+            took_task = False
+            if len(pending) < TASKS_IN_FLIGHT:
+                task = self._tasks.take(0 if pending else None)
+                if task is not None:
+                    pending.append(task)
+                    took_task = True
             if not pending:
                 break
             try:
                 if self._processes[index] is None:
-                    self._start(index)
+                    self._start_process(index)
                     sent = 0
                 process = self._processes[index]
                 assert process is not None
                 for task in list(pending)[sent:]:
-                    _send(process, task, self._slot_bytes)
+                    _send_task(process, task, self._slot_bytes)
                     sent += 1
-                if more:
+                if took_task and len(pending) < TASKS_IN_FLIGHT:
                     continue
-                outcomes, failure = _receive(process, pending[0])
+                outcomes, failure = _receive_outcomes(process, pending[0])
                 if failure:
                     pending[0].future.set_exception(D2PruneError(f"decoding failed:\n{failure}"))
                 else:
-                    _finish(pending[0], outcomes)
+                    _finish_task(pending[0], outcomes)
                 pending.popleft()
                 sent, idle_deaths = sent - 1, 0
-            except _Ended:
-                idle_deaths = 0 if self._ended(index, pending) else idle_deaths + 1
+            except _ProcessDied:
+                idle_deaths = 0 if self._clean_up_process(index, pending) else idle_deaths + 1
                 if self._closed or idle_deaths >= _MAX_IDLE_DEATHS:
-                    why = InfrastructureError(
-                        f"decode processes end at once ({sys.executable}); see their messages"
+                    error = InfrastructureError(
+                        f"decode processes die at startup ({sys.executable}); see their messages above"
                     )
                     for task in pending:
-                        task.future.set_exception(self._stopped() if self._closed else why)
+                        task.future.set_exception(self._closed_error() if self._closed else error)
                     pending.clear()
                     idle_deaths = 0
             except Exception as error:
-                # A defect of this thread must reach whoever waits for the tasks.
+                # A defect of this thread must reach the callers that wait for these tasks.
                 for task in pending:
                     if not task.future.done():
                         task.future.set_exception(error)
@@ -223,10 +234,10 @@ class DecodePool:
             process.end()
 
     @staticmethod
-    def _stopped() -> InfrastructureError:
+    def _closed_error() -> InfrastructureError:
         return InfrastructureError("decode processes were stopped")
 
-    def _start(self, index: int) -> None:
+    def _start_process(self, index: int) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
             try:
@@ -246,17 +257,17 @@ class DecodePool:
                 )
             except OSError as error:
                 ours.close()
-                log.warning("no decode process could be started: %s", error)
-                raise _Ended from error
+                log.warning("could not start a decode process: %s", error)
+                raise _ProcessDied from error
         MARK.pack_into(self._arena, index * MARK.size, 0, -1)
         process = self._processes[index] = _Process(popen, Connection(ours.detach()))
         try:
-            process.connection.send(self._work)
+            process.connection.send(self._decoder)
         except OSError as error:
-            raise _Ended from error
+            raise _ProcessDied from error
 
-    def _ended(self, index: int, pending: Sequence[Task]) -> bool:
-        """Clears up after a process; True if it was at a sample, which has then one try less."""
+    def _clean_up_process(self, index: int, pending: Sequence[DecodeTask]) -> bool:
+        """Remove a dead process. Return whether it was decoding a sample, which then has one attempt less."""
         process, self._processes[index] = self._processes[index], None
         if process is None:
             return False
@@ -266,46 +277,47 @@ class DecodePool:
         number, at = MARK.unpack_from(self._arena, index * MARK.size)
         task = next((task for task in pending if task.number == number), None)
         if task is None or at < 0:
-            log.warning("a decode process ended (%s); its work is done again", _how(code))
+            log.warning("a decode process died (%s); its tasks go to a new process", _describe_exit(code))
             return False
-        at = task.left()[at]
+        at = task.remaining()[at]
         task.deaths[at] += 1
         key = task.samples[at][1].key
-        log.warning("a decode process ended (%s) at sample %s", _how(code), key)
-        if task.deaths[at] >= _TRIES:
-            if -code in TIMEOUT_SIGNALS:
-                limit = f"{self._timeout_s:g} s of processor time or {WALL_FACTOR * self._timeout_s:g} s"
-                task.rejected[at] = Rejected(
-                    reasons.IMAGE_TIMEOUT, f"not decoded within {limit}, tried twice"
-                )
-            else:
-                detail = f"its decoder ended with {_how(code)}, tried twice"
-                task.rejected[at] = Rejected(reasons.IMAGE_CRASHED_DECODER, detail)
+        log.warning("a decode process died (%s) while decoding sample %s", _describe_exit(code), key)
+        if task.deaths[at] >= _MAX_ATTEMPTS:
+            task.rejected[at] = self._reject_fatal_sample(key, code)
         return True
 
+    def _reject_fatal_sample(self, key: str, code: int) -> Reject:
+        """Return the reject of a sample whose last process died with exit code `code`."""
+        if -code in TIMEOUT_SIGNALS:
+            limit = f"{self._timeout_s:g} s of processor time or {WALL_FACTOR * self._timeout_s:g} s"
+            return Reject(key, rejects.IMAGE_TIMEOUT, f"not decoded within {limit}, tried twice")
+        detail = f"its decoder ended with {_describe_exit(code)}, tried twice"
+        return Reject(key, rejects.IMAGE_CRASHED_DECODER, detail)
 
-def _send(process: _Process, task: Task, slot_bytes: int) -> None:
-    samples = [(task.samples[index][0], slot_bytes, task.samples[index][1]) for index in task.left()]
+
+def _send_task(process: _Process, task: DecodeTask, slot_bytes: int) -> None:
+    samples = [(task.samples[index][0], slot_bytes, task.samples[index][1]) for index in task.remaining()]
     try:
         process.connection.send((task.number, samples))
     except OSError as error:
-        raise _Ended from error
+        raise _ProcessDied from error
 
 
-def _receive(process: _Process, task: Task) -> tuple[dict[int, Outcome], str]:
+def _receive_outcomes(process: _Process, task: DecodeTask) -> tuple[dict[int, Outcome], str]:
     try:
         outcomes, failure = process.connection.recv()
     except (EOFError, OSError) as error:
-        raise _Ended from error
-    return (dict(zip(task.left(), outcomes, strict=True)) if outcomes is not None else {}), failure
+        raise _ProcessDied from error
+    return (dict(zip(task.remaining(), outcomes, strict=True)) if outcomes is not None else {}), failure
 
 
-def _finish(task: Task, outcomes: dict[int, Outcome]) -> None:
-    every = outcomes | task.rejected
-    task.future.set_result([every[index] for index in range(len(task.samples))])
+def _finish_task(task: DecodeTask, outcomes: dict[int, Outcome]) -> None:
+    all_outcomes = outcomes | task.rejected
+    task.future.set_result([all_outcomes[index] for index in range(len(task.samples))])
 
 
-def _how(code: int) -> str:
+def _describe_exit(code: int) -> str:
     if code >= 0:
         return f"exit code {code}"
     with contextlib.suppress(ValueError):
@@ -314,12 +326,12 @@ def _how(code: int) -> str:
 
 
 def _import_path() -> list[str]:
-    """Where this process finds modules: `d2prune` and what the work needs, installed or not."""
+    """Return where this process finds modules: `d2prune` and what the decoder needs, installed or not."""
     here = str(Path(__file__).resolve().parents[3])
     return [here, *(os.path.abspath(entry) for entry in sys.path if entry != here)]
 
 
-def _nameless_file(size: int) -> int:
+def _create_anonymous_file(size: int) -> int:
     if hasattr(os, "memfd_create"):
         handle = os.memfd_create("d2prune-pixels")
     else:

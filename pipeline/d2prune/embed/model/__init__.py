@@ -1,1 +1,1 @@
-"""CLIP models: names, loading, encoding."""
+"""CLIP models: finding, loading and running them."""

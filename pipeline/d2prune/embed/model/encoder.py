@@ -1,22 +1,20 @@
-"""The CLIP encoder: a batch of pixels and captions -> unit embeddings and their cosine.
+"""The CLIP encoder: turns a batch of pixels and captions into unit embeddings and their cosine.
 
 One process, one model, one device. The same batch gives the same bits: inference mode, no random
-weights, and on a CPU one thread, since a matrix product split over other thread counts may round
+weights, and one thread on a CPU, since a matrix product split over other thread counts may round
 differently. Embeddings equal those of open_clip's own `encode_image(..., normalize=True)` loop over
-the same batches: pixels come as uint8 and are normalised on the device, by the same IEEE operations
+the same batches: pixels arrive as uint8 and are normalised on the device, by the same IEEE operations
 in the same order.
 
-On a GPU, `launch` returns while the batch is computed: copies run beside the kernels of the batch
-before, from pinned memory, and results are copied back as soon as they are there.
+On a GPU, `launch` returns while the batch is still being computed: copies from pinned memory overlap
+with the kernels of the previous batch, and results are copied back as soon as they are ready.
 """
 
 import dataclasses
 import logging
-import pickle
 import threading
 import time
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,23 +23,26 @@ import numpy.typing as npt
 from PIL import Image
 
 from d2prune.embed.decode.resize import Method, Preprocess
-from d2prune.embed.model.names import ModelSource, import_open_clip
+from d2prune.embed.model.loading import format_error, load_model, load_tokenizer
+from d2prune.embed.model.sources import ModelSource, import_open_clip
 from d2prune.errors import D2PruneError, InfrastructureError, UserError
 
 log = logging.getLogger(__name__)
 
-# Words after which the tokenizer's memory of them is emptied: about 100 MB.
-_MAX_WORDS = 500_000
+# Words in the tokenizer's cache after which it is emptied: about 100 MB.
+_MAX_CACHED_WORDS = 500_000
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 
 @dataclass(frozen=True, slots=True)
 class Embeddings:
-    """A batch of N samples in D dimensions.
+    """Embeddings of N samples in D dimensions.
 
-    `image_ND` and `text_ND` are float16 of unit norm; `clip_score_N` is the float32 cosine of the
-    unrounded float32 embeddings, summed in float64.
+    Attributes:
+        image_ND: float16, unit norm.
+        text_ND: float16, unit norm.
+        clip_score_N: float32 cosine of the unrounded float32 embeddings, summed in float64.
     """
 
     image_ND: npt.NDArray[np.float16]
@@ -54,11 +55,11 @@ class ClipEncoder:
 
     Attributes:
         dimension: D of the joint embedding.
-        preprocess: RGB image -> the uint8 pixels [H, W, 3] that the model wants.
+        preprocess: RGB image -> the uint8 pixels [H, W, 3] that the model takes.
         transform: open_clip's own preprocessing, RGB image -> float32 [3, H, W] tensor.
-        precision: fp32, bf16 or fp16, `auto` resolved.
+        precision: fp32, bf16 or fp16, with `auto` resolved.
         device: `cpu` or `cuda`.
-        largest: samples that fit into the device's memory at a time, if a batch did not.
+        max_rows: samples that fit into the device's memory at a time; None until a batch did not fit.
     """
 
     def __init__(
@@ -70,22 +71,21 @@ class ClipEncoder:
         resize: Method = "exact",
         compiled_rows: int = 0,
     ) -> None:
-        """Loads the model.
+        """Load the model.
 
         Args:
-            source: from `models.resolve`.
-            precision: one of `PRECISIONS`; auto is fp32 on a CPU, bf16 on a GPU that has it, else fp16.
-            device: `auto` takes a GPU if there is one.
-            threads: torch threads on a CPU; other counts than 1 may change the last bits.
-            resize: see `resize`.
-            compiled_rows: compile the model for batches of so many rows, and fill smaller ones up
-                to that; 0: do not.
+            source: see `sources.resolve`.
+            precision: one of `PRECISIONS`; auto is fp32 on a CPU, bf16 on a GPU that supports it, else fp16.
+            device: `cpu` or `cuda`; `auto` is a GPU if there is one.
+            threads: torch threads on a CPU; a count other than 1 may change the last bits.
+            resize: see `resize.py`.
+            compiled_rows: compile the model for batches of this many rows, and pad smaller batches to
+                it; 0: do not compile.
 
         Raises:
-            UserError: the checkpoint does not fit the model, or is no checkpoint; or the model
-                cannot be compiled here.
-            InfrastructureError: weights could not be downloaded.
-            D2PruneError: pixels would not be those of open_clip's preprocessing.
+            UserError: see `load_model`; or the model cannot be compiled here.
+            InfrastructureError: see `load_model`.
+            D2PruneError: pixels would differ from those of open_clip's preprocessing.
         """
         open_clip = import_open_clip()
         import torch
@@ -94,11 +94,9 @@ class ClipEncoder:
         self.device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         self._threads, self._thread = threads, threading.local()
         self._set_threads()
-        self.largest: int | None = None
+        self.max_rows: int | None = None
         self.precision = self._resolve_precision(precision)
-        if source.config is not None:
-            open_clip.add_model_config(source.config)
-        self._model, self.transform = self._load(open_clip, source)
+        self._model, self.transform = load_model(open_clip, source, self.precision, self.device)
         self._tokenizer = load_tokenizer(open_clip, source)
         self._input_dtype = open_clip.get_input_dtype(self.precision)
         cfg = self._model.visual.preprocess_cfg
@@ -112,13 +110,14 @@ class ClipEncoder:
             cfg["fill_color"],
             resize,
         )
-        # Tensors, not numbers: a GPU divides by a number with the reciprocal, which rounds differently.
+        # Tensors, since a GPU divides by a Python number by multiplying with its reciprocal, which rounds
+        # differently.
         self._scale, self._mean, self._std = (
             torch.tensor(values, dtype=torch.float32, device=self.device).view(-1, 1, 1)
             for values in ([255.0], cfg["mean"], cfg["std"])
         )
-        self._copies: Any = torch.cuda.Stream() if self.device == "cuda" else None  # type: ignore[no-untyped-call]
-        self._words = dict(getattr(self._tokenizer, "cache", {}))
+        self._copy_stream: Any = torch.cuda.Stream() if self.device == "cuda" else None  # type: ignore[no-untyped-call]
+        self._initial_cache = dict(getattr(self._tokenizer, "cache", {}))
         with torch.inference_mode():
             self.dimension = int(self._model.encode_text(self.tokenize(["a"]).to(self.device)).shape[-1])
         self._check_pixels()
@@ -127,9 +126,9 @@ class ClipEncoder:
             self._compile(source.name)
 
     def _compile(self, name: str) -> None:
-        """Compile both towers and run them once, so that what is missing is found before anything is embedded."""
-        # Of a fixed shape, as one that adapts is chosen by what came first: bits would depend on
-        # the order of shards.
+        """Compile both towers and run them once, so that a missing compiler is found before any embedding."""
+        # With dynamic shapes, torch would specialise on the first batches it sees, so that bits would
+        # depend on the order of shards.
         for method in ("encode_image", "encode_text"):
             compiled = self._torch.compile(getattr(self._model, method), dynamic=False)
             setattr(self._model, method, compiled)
@@ -137,36 +136,37 @@ class ClipEncoder:
         try:
             self.launch(
                 self._torch.zeros(shape, dtype=self._torch.uint8), self.tokenize(["a"] * self._rows)
-            ).settle()
+            ).wait()
         except D2PruneError:
             raise
         except Exception as error:
-            # Compilers fail with exceptions of a dozen kinds.
+            # Compilers raise a dozen kinds of exceptions.
             raise UserError(
-                f"embed.compile: {name} cannot be compiled on this machine's {self.device}, which needs a C++ compiler"
-                f"{'' if self.device == 'cpu' else ' and Triton'}; leave it out, or see: {_line(error)}"
+                f"embed.compile: {name} cannot be compiled on this machine's {self.device}; "
+                f"expected a C++ compiler{'' if self.device == 'cpu' else ' and Triton'}: "
+                f"{format_error(error)}"
             ) from error
         log.info("%s compiled for batches of %d in %.0f s", name, self._rows, time.monotonic() - start)
 
-    def _compiled_for(self) -> int:
-        """Rows of every pass of a compiled model; 0 of another."""
-        return min(self._rows, self.largest or self._rows)
+    def _compiled_batch_rows(self) -> int:
+        """Return the rows of every pass of a compiled model; 0 if the model is not compiled."""
+        return min(self._rows, self.max_rows or self._rows)
 
-    def _whole(self, rows: Any) -> Any:
-        """The rows, the last one repeated up to the number that the model is compiled for."""
-        missing = self._compiled_for() - len(rows)
+    def _pad_rows(self, rows: Any) -> Any:
+        """Repeat the last row up to the number of rows that the model is compiled for."""
+        missing = self._compiled_batch_rows() - len(rows)
         if missing <= 0:
             return rows
         return self._torch.cat([rows, rows[-1:].expand(missing, *rows.shape[1:])])
 
     def _set_threads(self) -> None:
-        """Set torch's thread count in a thread that is new here: OpenMP keeps it per thread."""
-        if self.device == "cpu" and not getattr(self._thread, "known", False):
+        """Set torch's thread count for the calling thread, once: OpenMP keeps it per thread."""
+        if self.device == "cpu" and not getattr(self._thread, "is_set", False):
             self._torch.set_num_threads(self._threads)
-            self._thread.known = True
+            self._thread.is_set = True
 
     def _check_pixels(self) -> None:
-        """Compare `preprocess` with open_clip's own on a few shapes: other versions may round differently."""
+        """Compare `preprocess` with open_clip's own on a few shapes: library versions may differ."""
         exact = dataclasses.replace(self.preprocess, method="exact")
         rng = np.random.default_rng(0)
         for height, width in ((97, 333), (401, 250), (self.preprocess.height, self.preprocess.width)):
@@ -177,8 +177,8 @@ class ClipEncoder:
             theirs = self.transform(image).to(self.device, self._input_dtype)
             if not self._torch.equal(ours[0], theirs):
                 raise D2PruneError(
-                    f"pixels of a {width} x {height} image are not those of open_clip {self._version}'s preprocessing; "
-                    "this version of open_clip, torchvision or Pillow is not known here"
+                    f"pixels of a {width} x {height} image differ from those of open_clip {self._version}'s "
+                    "preprocessing; this version of open_clip, torchvision or Pillow is not supported"
                 )
 
     def _resolve_precision(self, precision: str) -> str:
@@ -190,66 +190,33 @@ class ClipEncoder:
             return "fp32"
         return "bf16" if self._torch.cuda.is_bf16_supported() else "fp16"
 
-    def _load(self, open_clip: Any, source: ModelSource) -> tuple[Any, Callable[[Any], Any]]:
-        wanted = f"{source.name} with {source.pretrained or 'its own weights'}"
-        try:
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always", UserWarning)
-                model, _, transform = open_clip.create_model_and_transforms(
-                    source.name,
-                    pretrained=source.pretrained,
-                    precision=self.precision,
-                    device=self.device,
-                    require_pretrained=True,
-                )
-        except (pickle.UnpicklingError, EOFError) as error:
-            raise UserError(
-                f"embed.pretrained: {wanted}: not a checkpoint of plain weights: {_line(error)}"
-            ) from error
-        except (RuntimeError, KeyError, ValueError, AttributeError) as error:
-            if "download" in str(error) or "HF Hub" in str(error):
-                raise InfrastructureError(f"{wanted}: {_line(error)}") from error
-            if isinstance(error, self._torch.cuda.OutOfMemoryError):
-                raise InfrastructureError(f"{wanted}: {_line(error)}") from error
-            raise UserError(f"embed.model: {wanted} cannot be loaded: {_line(error)}") from error
-        except Exception as error:
-            # safetensors has its own exception type, which derives from Exception alone.
-            if type(error).__name__ == "SafetensorError":
-                raise UserError(
-                    f"embed.pretrained: {wanted}: not a safetensors file: {_line(error)}"
-                ) from error
-            raise
-        for warning in caught:
-            log.warning("%s: %s", source.name, _line(warning.message))
-        return model.eval(), transform
-
     def tokenize(self, captions: Sequence[str]) -> Any:
-        """Token ids, int64 [N, context] on the CPU; longer captions are cut as open_clip cuts them."""
+        """Return token ids, int64 [N, context] on the CPU; long captions are truncated as by open_clip."""
         tokens = self._tokenizer(list(captions))
         cache = getattr(self._tokenizer, "cache", None)
-        if cache is not None and len(cache) > _MAX_WORDS:
-            # open_clip's tokenizer remembers every word it ever saw.
-            self._tokenizer.cache = dict(self._words)  # type: ignore[attr-defined]
+        if cache is not None and len(cache) > _MAX_CACHED_WORDS:
+            # open_clip's tokenizer caches every word it has ever seen.
+            self._tokenizer.cache = dict(self._initial_cache)  # type: ignore[attr-defined]
         return tokens
 
-    def as_tokens(self, data: bytes, rows: int) -> Any:
-        """Token ids of `rows` captions from the bytes that `tokens.Tokenising` made of each."""
+    def join_tokens(self, data: bytes, rows: int) -> Any:
+        """Return the token ids of `rows` captions from the joined bytes of `DecodedSample.tokens`."""
         return self._torch.frombuffer(bytearray(data), dtype=self._torch.int64).view(rows, -1)
 
     def normalise(self, pixels: Any) -> Any:
-        """uint8 [N, H, W, 3] on the device -> what the model takes, [N, 3, H, W], as torchvision computes it."""
+        """Convert uint8 [N, H, W, 3] on the device to the model's input [N, 3, H, W], as torchvision does."""
         x = pixels.permute(0, 3, 1, 2).contiguous().to(self._torch.float32)
         return x.div_(self._scale).sub_(self._mean).div_(self._std).to(self._input_dtype)
 
     def gather(self, pixels: npt.NDArray[np.uint8], rows: Sequence[int]) -> Any:
-        """A batch [N, H, W, 3] of its own memory (pinned where there is a GPU) from rows of `pixels` [slots, bytes]."""
+        """Copy rows of `pixels` [slots, bytes] to a batch [N, H, W, 3] (in pinned memory for a GPU)."""
         torch = self._torch
         batch = torch.empty((len(rows), pixels.shape[1]), dtype=torch.uint8, pin_memory=self.device == "cuda")
         torch.index_select(torch.from_numpy(pixels), 0, torch.tensor(rows), out=batch)
         return batch.view(len(rows), self.preprocess.height, self.preprocess.width, 3)
 
     def encode(self, pixels: npt.NDArray[np.uint8], captions: Sequence[str]) -> Embeddings:
-        """Encodes one batch and waits for it.
+        """Encode one batch and wait for it.
 
         Args:
             pixels: uint8 [N, H, W, 3], from `preprocess`.
@@ -258,78 +225,79 @@ class ClipEncoder:
         Raises:
             D2PruneError: an embedding is not finite.
         """
-        return self.launch(self._torch.from_numpy(pixels), self.tokenize(captions)).settle()
+        return self.launch(self._torch.from_numpy(pixels), self.tokenize(captions)).wait()
 
-    def launch(self, pixels: Any, tokens: Any) -> "Flight":
-        """Starts a batch; on a CPU it is done when this returns.
+    def launch(self, pixels: Any, tokens: Any) -> "PendingBatch":
+        """Start a batch; on a CPU it is complete when this returns.
 
-        A batch that exceeds the device's memory is halved until it fits, and later ones are cut to
-        that size at once.
+        A batch that exceeds the device's memory is halved until it fits; later batches are split into
+        pieces of that size from the start.
 
         Args:
-            pixels: uint8 [N, H, W, 3] on the CPU, as from `gather`; not to be changed before `settle`.
+            pixels: uint8 [N, H, W, 3] on the CPU, see `gather`; must not change before `wait`.
             tokens: int64 [N, context] on the CPU.
 
         Raises:
             InfrastructureError: a single sample does not fit into the device's memory.
         """
         self._set_threads()
-        waiting, pieces = [(pixels, tokens)], list[_Piece]()
-        while waiting:
-            part, part_tokens = waiting.pop()
+        remaining, pieces = [(pixels, tokens)], list[_Piece]()
+        while remaining:
+            part, part_tokens = remaining.pop()
             n = len(part)
-            if self.largest is None or n <= self.largest:
+            if self.max_rows is None or n <= self.max_rows:
                 try:
                     pieces.append(self._forward(part, part_tokens))
                     continue
                 except self._torch.OutOfMemoryError as error:
-                    tried = max(n, self._compiled_for())
+                    tried = max(n, self._compiled_batch_rows())
                     if tried == 1:
                         raise InfrastructureError(
                             f"one sample exceeds the memory of {self.device}: {error}"
                         ) from error
-                    self.largest = tried // 2
-                # Here, since the error held on to the tensors of the pass that failed.
+                    self.max_rows = tried // 2
+                # After the except block, since the error keeps the tensors of the failed pass alive.
                 log.warning(
-                    "a batch of %d exceeds the memory of %s; going on with %d",
+                    "a batch of %d exceeds the memory of %s; continuing with batches of %d",
                     tried,
                     self.device,
-                    self.largest,
+                    self.max_rows,
                 )
                 if self.device == "cuda":
                     self._torch.cuda.empty_cache()
-            cuts = range(0, n, self.largest)
-            waiting += [
-                (part[at : at + self.largest], part_tokens[at : at + self.largest]) for at in reversed(cuts)
+            starts = range(0, n, self.max_rows)
+            remaining += [
+                (part[at : at + self.max_rows], part_tokens[at : at + self.max_rows])
+                for at in reversed(starts)
             ]
-        return Flight(tuple(pieces), self.precision)
+        return PendingBatch(tuple(pieces), self.precision)
 
     def _forward(self, pixels: Any, tokens: Any) -> "_Piece":
         torch, n = self._torch, len(pixels)
         start = time.perf_counter()
-        pixels, tokens = self._whole(pixels), self._whole(tokens)
+        pixels, tokens = self._pad_rows(pixels), self._pad_rows(tokens)
         with torch.inference_mode():
-            if self._copies is None:
-                image, text = self._features(pixels, tokens)
+            if self._copy_stream is None:
+                image, text = self._embed(pixels, tokens)
                 return _Piece(image[:n], text[:n], time.perf_counter() - start)
-            with torch.cuda.stream(self._copies):
+            with torch.cuda.stream(self._copy_stream):
                 pixels = pixels.to(self.device, non_blocking=True)
                 tokens = tokens.pin_memory().to(self.device, non_blocking=True)
             stream = torch.cuda.current_stream()
-            stream.wait_stream(self._copies)
+            stream.wait_stream(self._copy_stream)
             for tensor in (pixels, tokens):
                 tensor.record_stream(stream)
             begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
             begin.record(stream)
             results = []
-            for features in self._features(pixels, tokens):
+            for features in self._embed(pixels, tokens):
                 results.append(torch.empty((n, features.shape[1]), dtype=features.dtype, pin_memory=True))
                 results[-1].copy_(features[:n], non_blocking=True)
             end.record(stream)
             return _Piece(results[0], results[1], 0.0, (begin, end))
 
-    def _features(self, pixels: Any, tokens: Any) -> tuple[Any, Any]:
-        """Unit embeddings of both, float32 [N, D]."""
+    def _embed(self, pixels: Any, tokens: Any) -> tuple[Any, Any]:
+        """Return unit embeddings of images and texts, float32 [N, D]."""
         unit = self._torch.nn.functional.normalize
         image = unit(self._model.encode_image(self.normalise(pixels)).float(), dim=-1)
         return image, unit(self._model.encode_text(tokens).float(), dim=-1)
@@ -337,7 +305,7 @@ class ClipEncoder:
 
 @dataclass(eq=False)
 class _Piece:
-    """Results of one forward pass, on the CPU once `events` (begin and end on a GPU) have passed."""
+    """Results of one forward pass; complete once the GPU has passed `events` (begin, end)."""
 
     image: Any
     text: Any
@@ -351,14 +319,14 @@ class _Piece:
 
 
 @dataclass(frozen=True)
-class Flight:
-    """A batch under way: usually one piece, more where it did not fit into the device's memory."""
+class PendingBatch:
+    """A batch in flight: one piece, or several where it did not fit into the device's memory."""
 
     pieces: tuple[_Piece, ...]
     precision: str
 
-    def settle(self) -> Embeddings:
-        """Waits for the batch.
+    def wait(self) -> Embeddings:
+        """Wait for the batch and return its embeddings.
 
         Raises:
             D2PruneError: an embedding is not finite.
@@ -370,39 +338,11 @@ class Flight:
         score_N = (image_ND.astype(np.float64) * text_ND).sum(axis=1)
         if not np.isfinite(score_N).all():
             raise D2PruneError(
-                f"the model gives embeddings that are not finite in {self.precision}; try embed.precision=fp32"
+                f"the model's embeddings are not finite in {self.precision}; try embed.precision=fp32"
             )
         return Embeddings(image_ND.astype(np.float16), text_ND.astype(np.float16), score_N.astype(np.float32))
 
     @property
     def seconds(self) -> float:
-        """Time that the device was busy with this batch; valid after `settle`."""
+        """Time that the device worked on this batch; valid after `wait`."""
         return sum(piece.seconds for piece in self.pieces)
-
-
-def load_tokenizer(open_clip: Any, source: ModelSource) -> Callable[[list[str]], Any]:
-    """The model's tokenizer: captions -> int64 [N, context].
-
-    Raises:
-        UserError: it needs a package that is missing.
-        InfrastructureError: its vocabulary could not be downloaded.
-    """
-    if source.config is not None:
-        open_clip.add_model_config(source.config)
-    try:
-        tokenizer: Callable[[list[str]], Any] = open_clip.get_tokenizer(source.name)
-    except ImportError as error:
-        raise UserError(
-            f"embed.model: the tokenizer of {source.name} needs a package that is not installed ({_line(error)}); "
-            "SigLIP and others need d2prune[siglip]"
-        ) from error
-    except OSError as error:
-        # What transformers raises when the hub does not answer or has no such files.
-        raise InfrastructureError(
-            f"the tokenizer of {source.name} cannot be loaded: {_line(error)}"
-        ) from error
-    return tokenizer
-
-
-def _line(error: object) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:400]

@@ -1,1 +1,1 @@
-"""Import of pools that already have embeddings."""
+"""The embed stage for pools that already hold embeddings."""

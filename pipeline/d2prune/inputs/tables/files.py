@@ -1,14 +1,14 @@
-"""Pools that hold embeddings instead of pictures: which files belong together, and how they are cut into parts.
+"""Pools of embeddings instead of images: which files belong together, and how they are split into parts.
 
-Four layouts, told apart by what lies in the folder:
+Four layouts, recognised by the files in the folder:
 
     DataComp metadata    NAME.parquet + NAME.npz (l14_img, l14_txt, b32_img, b32_txt)
     clip-retrieval       metadata/metadata_I.parquet + img_emb/img_emb_I.npy (+ text_emb/text_emb_I.npy)
     arrays beside tables NAME.parquet + NAME.image_emb.npy (+ NAME.text_emb.npy), or NAME.npy
     tables               NAME.parquet with embeddings in columns of lists
 
-A part is a table file, or a run of its rows where its arrays are large. Parts come in natural order
-of the table files. Nothing here reads more than a listing; `columns` looks into the first file.
+A part is a table file, or a range of its rows where its arrays are large. Parts are in natural order
+of the table files. This module works on listings only; `column_names` opens the first file.
 """
 
 import posixpath
@@ -21,25 +21,26 @@ from d2prune import store
 from d2prune.errors import UserError
 from d2prune.store import FileInfo, artifacts
 
-UNDERSTOOD = (
+SUPPORTED_INPUTS = (
     "tars; NAME.parquet with NAME.npz beside it (DataComp's metadata); img_emb/, text_emb/ and metadata/ "
-    "(clip-retrieval); NAME.parquet with NAME.image_emb.npy or NAME.npy beside it; parquet with columns of embeddings"
+    "(clip-retrieval); NAME.parquet with NAME.image_emb.npy or NAME.npy beside it; "
+    "parquet with columns of embeddings"
 )
 IMAGE_ARRAY = "image_emb"
-"""What the array of a lone `NAME.npy` is called."""
+"""Name of the array in a `NAME.npy` file."""
 
 _RETRIEVAL = re.compile(r"^(?P<root>.*/|)metadata/metadata_(?P<number>\d+)\.parquet$")
 _ARRAY_FOLDER = re.compile(r"^(?P<root>.*/|)(?P<name>\w+_emb)/(?P=name)_(?P<number>\d+)\.npy$")
-_SHOWN = 5
+_MAX_SUFFIXES = 5
 
 
 @dataclass(frozen=True)
 class TableFile:
-    """A table and what lies beside it.
+    """A table and the arrays stored beside it.
 
     Attributes:
         table: the parquet file.
-        name: unique in the pool; goes into the `shard` column.
+        name: unique in the pool; the value of the `shard` column.
         npz: the file with its arrays, if there is one.
         arrays: `.npy` files by the name of their array.
     """
@@ -51,7 +52,7 @@ class TableFile:
 
     @property
     def files(self) -> tuple[FileInfo, ...]:
-        """All of them."""
+        """The table and its arrays."""
         return (
             self.table,
             *([self.npz] if self.npz else []),
@@ -61,7 +62,7 @@ class TableFile:
 
 @dataclass(frozen=True)
 class TableShard:
-    """One part: share `index` of `of` equal shares of the rows of a table. It has what `pool.Shard` has, and more."""
+    """One part of a table: share `index` of `of` equal shares of its rows; has `TarShard`'s attributes."""
 
     source: TableFile
     index: int = 0
@@ -69,42 +70,42 @@ class TableShard:
 
     @property
     def url(self) -> str:
-        """Of the table."""
+        """URL of the table."""
         return self.source.table.url
 
     @property
     def name(self) -> str:
-        """Of the table; parts of one table share it."""
+        """Name of the table, shared by all its parts."""
         return self.source.name
 
     @property
     def size(self) -> int:
-        """Of the table's file."""
+        """Size of the table's file in bytes."""
         return self.source.table.size
 
     @property
     def version(self) -> str:
-        """Of the table's file."""
+        """Version of the table's file; see `FileInfo.version`."""
         return self.source.table.version
 
     @property
     def identity(self) -> tuple[object, ...]:
-        """What decides its content: names, sizes and versions of its files, and the share."""
+        """Values that identify its content: names, sizes and versions of its files, and the share."""
         files = [(posixpath.basename(file.url), file.size, file.version) for file in self.source.files]
         return (self.name, files, self.index, self.of)
 
     def rows(self, count: int) -> range:
-        """Its rows of a table of `count`."""
+        """Return its rows in a table of `count` rows."""
         return range(count * self.index // self.of, count * (self.index + 1) // self.of)
 
 
 def pool_identity(shards: Sequence[TableShard]) -> str:
-    """A fingerprint of the whole pool, as `pool.pool_identity`."""
+    """Return a fingerprint of the pool, as `shards.pool_identity` does for tars."""
     return artifacts.fingerprint("tables", [shard.identity for shard in shards])
 
 
-def cut(files: Sequence[TableFile], share_bytes: int) -> list[TableShard]:
-    """Parts of at most about `share_bytes` of a table's files."""
+def split_tables(files: Sequence[TableFile], share_bytes: int) -> list[TableShard]:
+    """Split tables into parts whose arrays have at most about `share_bytes`."""
     shards: list[TableShard] = []
     for file in files:
         arrays = file.files[1:] or file.files
@@ -113,41 +114,42 @@ def cut(files: Sequence[TableFile], share_bytes: int) -> list[TableShard]:
     return shards
 
 
-def group(tables: Sequence[FileInfo], arrays: Sequence[FileInfo]) -> list[TableFile]:
-    """Puts tables and arrays together.
+def group_files(tables: Sequence[FileInfo], arrays: Sequence[FileInfo]) -> list[TableFile]:
+    """Match tables with their arrays.
 
     Args:
         tables: parquet files in canonical order.
         arrays: `.npz` and `.npy` files, in any order.
 
     Raises:
-        UserError: a table without its arrays or arrays without their table, two layouts at once,
+        UserError: a table without its arrays or arrays without their table, two layouts,
             the same table twice.
     """
-    twice = [url for url, count in Counter(table.url for table in tables).items() if count > 1]
-    if twice:
-        raise UserError(f"input: {store.redact(twice[0])} would be read twice")
+    duplicates = [url for url, count in Counter(table.url for table in tables).items() if count > 1]
+    if duplicates:
+        raise UserError(f"input: {store.redact(duplicates[0])} would be read twice")
     beside: dict[str, dict[str, FileInfo]] = {table.url: {} for table in tables}
     layouts = set()
     for array in arrays:
-        layout, url, name = _place(array, beside)
+        layout, url, name = _match_table(array, beside)
         if url not in beside:
             raise UserError(
-                f"input: {store.redact(array.url)} has no table beside it; expected {_shown(url)}"
+                f"input: {store.redact(array.url)} has no table beside it; expected {_format_tail(url)}"
             )
         layouts.add(layout)
         beside[url][name] = array
     if len(layouts) > 1:
-        raise UserError(f"input: holds {' and '.join(sorted(layouts))}; expected one kind per run")
+        raise UserError(f"input: found {' and '.join(sorted(layouts))}; expected one layout per run")
     complete = {name for found in beside.values() for name in found}
     for table in tables:
         for name in sorted(complete - beside[table.url].keys()):
             other = next(found[name] for found in beside.values() if name in found)
-            missing = _partner(table.url, other.url, name)
+            missing = _expected_array(table.url, other.url, name)
             raise UserError(
-                f"input: {store.redact(table.url)} has no {_shown(missing)}, which others have: {_shown(other.url)}"
+                f"input: {store.redact(table.url)} has no {_format_tail(missing)}; "
+                f"other tables have one: {_format_tail(other.url)}"
             )
-    names = _names([store.redact(table.url) for table in tables])
+    names = _shorten_names([store.redact(table.url) for table in tables])
     return [
         TableFile(
             table,
@@ -159,8 +161,8 @@ def group(tables: Sequence[FileInfo], arrays: Sequence[FileInfo]) -> list[TableF
     ]
 
 
-def _place(array: FileInfo, tables: Mapping[str, object]) -> tuple[str, str, str]:
-    """Where an array belongs: layout, URL of its table, name of the array."""
+def _match_table(array: FileInfo, tables: Mapping[str, object]) -> tuple[str, str, str]:
+    """Return the layout of an array, the URL of its table and its name."""
     url = array.url
     if suffix(array) == ".npz":
         return "DataComp's metadata", f"{url[:-4]}.parquet", "npz"
@@ -174,8 +176,8 @@ def _place(array: FileInfo, tables: Mapping[str, object]) -> tuple[str, str, str
     return "arrays beside tables", f"{url[:-4]}.parquet", IMAGE_ARRAY
 
 
-def _partner(table: str, other: str, name: str) -> str:
-    """The file that `table` should have for array `name`, as `other` is to its own table."""
+def _expected_array(table: str, other: str, name: str) -> str:
+    """Return the URL that array `name` of `table` should have, given that of another table's."""
     retrieval = _RETRIEVAL.match(table)
     if retrieval and _ARRAY_FOLDER.match(other):
         return f"{retrieval['root']}{name}/{name}_{retrieval['number']}.npy"
@@ -183,8 +185,8 @@ def _partner(table: str, other: str, name: str) -> str:
     return table.removesuffix(".parquet") + next(ending for ending in endings if other.endswith(ending))
 
 
-def _names(urls: Sequence[str]) -> list[str]:
-    """Short unique names: the file's without its ending, else with the folders that tell files apart."""
+def _shorten_names(urls: Sequence[str]) -> list[str]:
+    """Return unique names: the file without its suffix, if needed with the folders that tell files apart."""
     bare = [posixpath.basename(url).removesuffix(".parquet") for url in urls]
     if len(set(bare)) == len(bare):
         return bare
@@ -192,17 +194,17 @@ def _names(urls: Sequence[str]) -> list[str]:
     return [posixpath.relpath(url, shared).removesuffix(".parquet") for url in urls]
 
 
-def _shown(url: str) -> str:
-    """The end of a URL, for messages that name the folder already."""
+def _format_tail(url: str) -> str:
+    """Return the last two components of a URL, for messages that already name the folder."""
     return "/".join(store.redact(url).split("/")[-2:])
 
 
 def suffix(file: FileInfo) -> str:
-    """The ending of a file's name, in lower case."""
+    """Return the suffix of a file's name, in lower case."""
     return posixpath.splitext(file.url)[1].lower()
 
 
 def count_by_suffix(files: Sequence[FileInfo]) -> str:
-    """What lies there in a few words: `12 .jpg, 3 .json`."""
-    count = Counter(suffix(file) or "without an ending" for file in files)
-    return ", ".join(f"{number} {ending}" for ending, number in count.most_common(_SHOWN)) or "nothing"
+    """Return the most frequent suffixes with their counts, such as `12 .jpg, 3 .json`."""
+    count = Counter(suffix(file) or "without a suffix" for file in files)
+    return ", ".join(f"{number} {ending}" for ending, number in count.most_common(_MAX_SUFFIXES)) or "nothing"

@@ -1,7 +1,7 @@
-"""A part of a table pool, a batch of rows at a time: plain columns, and the embeddings of the same rows.
+"""Read one part of a table pool in batches of rows: plain columns, and the embeddings of the same rows.
 
-Reads the parquet file and the arrays beside it by range; memory holds a batch, and of the table a
-row group's pages.
+Reads the parquet file and the arrays beside it by byte ranges. Memory holds one batch, and the pages
+of one row group.
 Invariant: row i of the table and row i of every array are one sample, so their counts must agree.
 """
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from d2prune import store
 from d2prune.errors import UserError
-from d2prune.inputs.tables.column_names import Columns, open_table, place
+from d2prune.inputs.tables.column_names import Columns, locate_embeddings, open_table
 from d2prune.inputs.tables.files import TableShard
 from d2prune.inputs.tables.matrices import Matrix, open_npy, open_npz
 
@@ -26,14 +26,15 @@ BATCH_ROWS = 4096
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Some rows of a table.
+class TableBatch:
+    """N consecutive rows of a table.
 
     Attributes:
-        first: number of the first in its table.
-        values: N rows of the plain columns that were asked for.
-        image_ND: float16, float32 or float64; None where the pool has none. A row of zeros stands for none.
-        text_ND: likewise.
+        first: number of the first row in its table.
+        values: the requested plain columns.
+        image_ND: float16, float32 or float64; None where the pool has none. A row of zeros is a
+            missing embedding.
+        text_ND: as `image_ND`.
     """
 
     first: int
@@ -42,16 +43,19 @@ class Batch:
     text_ND: NDArray[Any] | None
 
 
-def read_part(shard: TableShard, columns: Columns, more: Sequence[str] = ()) -> Iterator[Batch]:
-    """The rows of a part in order; of a part without rows one batch without rows, which tells how long embeddings are.
+def read_part(shard: TableShard, columns: Columns, more: Sequence[str] = ()) -> Iterator[TableBatch]:
+    """Yield the rows of a part in order.
+
+    A part without rows yields one empty batch, whose arrays still have the width of the embeddings.
 
     Args:
         shard: the part.
         columns: the names in the files.
-        more: columns to read besides.
+        more: further columns to read.
 
     Raises:
-        UserError: a file is gone, changed, damaged, lacks a column or array, or has another number of rows.
+        UserError: a file is missing, changed, damaged, lacks a column or array, or has the wrong
+            number of rows.
         InfrastructureError: the storage failed.
     """
     source = shard.source
@@ -61,13 +65,13 @@ def read_part(shard: TableShard, columns: Columns, more: Sequence[str] = ()) -> 
         values = list(dict.fromkeys((*columns.values, *more)))
         absent = [name for name in values if name not in schema.names]
         if absent:
-            raise UserError(f"{shown}: has no column {', '.join(absent)}, but {', '.join(schema.names)}")
+            raise UserError(f"{shown}: has no column {', '.join(absent)}; found {', '.join(schema.names)}")
         matrices: dict[str, Matrix] = {}
-        lists: dict[str, _Lists] = {}
+        lists: dict[str, _ListColumn] = {}
         for name in columns.embeddings:
-            where = place(source, schema, name)
+            where = locate_embeddings(source, schema, name)
             if where == "column":
-                lists[name] = _Lists()
+                lists[name] = _ListColumn()
                 continue
             file = source.npz if where == "npz" else source.arrays[name]
             assert file is not None
@@ -86,22 +90,19 @@ def read_part(shard: TableShard, columns: Columns, more: Sequence[str] = ()) -> 
             found = {
                 name: matrices[name].read(first, first + len(batch))
                 if name in matrices
-                else lists[name].array(batch[name])
+                else lists[name].to_matrix(batch[name])
                 for name in columns.embeddings
             }
-            yield Batch(
-                first, batch.select(values), *(_of(found, n) for n in (columns.image_emb, columns.text_emb))
+            image_ND, text_ND = (
+                None if name is None else found[name] for name in (columns.image_emb, columns.text_emb)
             )
-
-
-def _of(found: dict[str, NDArray[Any]], name: str | None) -> NDArray[Any] | None:
-    return None if name is None else found[name]
+            yield TableBatch(first, batch.select(values), image_ND, text_ND)
 
 
 def read_rows(
     table: pq.ParquetFile, rows: range, names: Sequence[str], batch_rows: int = BATCH_ROWS
 ) -> Iterator[tuple[int, pa.RecordBatch]]:
-    """Columns of some rows of a parquet file, and the number of each batch's first; no other row group is read."""
+    """Yield (number of the first row, batch) for a range of rows; reads only the row groups they are in."""
     groups: list[int] = []
     start = position = 0
     for group in range(table.metadata.num_row_groups):
@@ -110,7 +111,7 @@ def read_rows(
             position = position if groups else start
             groups.append(group)
         start = stop
-    # Without any column a batch would not know how many rows it has.
+    # A batch without columns has no row count.
     chosen = list(names) or table.schema_arrow.names[:1]
     for batch in table.iter_batches(batch_rows, row_groups=groups, columns=chosen, use_threads=False):
         low, high = max(rows.start - position, 0), min(rows.stop - position, len(batch))
@@ -119,22 +120,22 @@ def read_rows(
         position += len(batch)
 
 
-class _Lists:
-    """Makes matrices of a column of lists; the first list that is not empty tells how long all are (0: none yet)."""
+class _ListColumn:
+    """Converts a column of lists to matrices. The first list that is not empty sets the width."""
 
     def __init__(self) -> None:
         self._width = 0
 
-    def array(self, column: pa.Array) -> NDArray[Any]:
-        """Floats [N, D]; zeros where a list is missing or of another length."""
+    def to_matrix(self, column: pa.Array) -> NDArray[Any]:
+        """Return floats [N, D], with zeros where a list is missing or has another length."""
         if pa.types.is_fixed_size_list(column.type):
             self._width = column.type.list_size
             length_N = np.where(column.is_valid().to_numpy(zero_copy_only=False), self._width, 0)
         else:
             length_N = pc.list_value_length(column).fill_null(0).to_numpy(zero_copy_only=False)
         self._width = self._width or int(next(iter(length_N[length_N > 0].tolist()), 0))
-        whole_N = (length_N == self._width) & (length_N > 0)
-        kept = column if whole_N.all() else column.filter(pa.array(whole_N))
+        complete_N = (length_N == self._width) & (length_N > 0)
+        kept = column if complete_N.all() else column.filter(pa.array(complete_N))
         values = kept.flatten()
         if values.null_count:
             values = values.cast(pa.float32()).fill_null(float("nan"))
@@ -142,5 +143,5 @@ class _Lists:
         if len(kept) == len(column):
             return flat
         rows_ND = np.zeros((len(column), self._width), flat.dtype)
-        rows_ND[whole_N] = flat
+        rows_ND[complete_N] = flat
         return rows_ND

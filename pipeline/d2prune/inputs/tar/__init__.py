@@ -1,1 +1,1 @@
-"""Reading and writing tar bytes."""
+"""Reading and writing WebDataset tars."""

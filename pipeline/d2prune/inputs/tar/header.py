@@ -1,8 +1,8 @@
-"""One 512-byte tar header block -> its fields; PAX records; the key rule. Pure functions of bytes.
+"""Parse tar headers, PAX records and member names. Pure functions of bytes.
 
-Formats read: POSIX ustar (name, prefix), GNU (base-256 numbers, long names in the member before),
-old V7 tars, and PAX records (`path`, `size`). Sources: POSIX.1-2017 `pax`, "ustar Interchange
-Format" and "pax Header Block"; GNU tar manual, "Basic Tar Format".
+Formats read: POSIX ustar (name, prefix), GNU (base-256 numbers, long names in the preceding
+member), old V7 tars, and PAX records (`path`, `size`). Sources: POSIX.1-2017 `pax`, "ustar
+Interchange Format" and "pax Header Block"; GNU tar manual, "Basic Tar Format".
 """
 
 import re
@@ -23,8 +23,8 @@ SOLARIS_PAX = b"X"
 NO_PAYLOAD = frozenset(b"123456")
 REGULAR = frozenset(b"0\0" + b"7")
 
-# The checksum is the sum of the block with its own field read as eight spaces. The low half of
-# Adler-32 is 1 + that sum of bytes, modulo 65521, and is ten times as fast here as `sum`, which
+# The checksum is the sum of the block's bytes, with its own field read as eight spaces. The low half
+# of Adler-32 is 1 + that sum, modulo 65521, and zlib computes it ten times as fast as `sum`, which
 # took half the time of walking a tar.
 _FIELD_AS_SPACES = 8 * ord(" ")
 _ADLER = 65521
@@ -33,7 +33,7 @@ _METADATA = re.compile(r"__[^/]*__($|/)")
 
 
 class Header(NamedTuple):
-    """One valid header block. `size` is the payload's bytes, without padding; `name` is raw bytes."""
+    """One valid header block. `size` counts the payload's bytes, without padding; `name` is raw bytes."""
 
     name: bytes
     size: int
@@ -41,7 +41,7 @@ class Header(NamedTuple):
 
 
 def number(field: bytes) -> int:
-    """Reads a numeric header field: octal digits, or GNU base-256 where the first byte is 0x80 or 0xff.
+    """Read a numeric header field: octal digits, or GNU base-256 where the first byte is 0x80 or 0xff.
 
     Raises:
         ValueError: the field is neither.
@@ -58,11 +58,10 @@ def number(field: bytes) -> int:
 
 
 def parse_header(block: bytes) -> Header | None:
-    """Reads one 512-byte block.
+    """Parse one 512-byte block that is not all zeros.
 
     Returns:
-        The header, or None if the checksum or a number is wrong (the caller has told zero blocks
-        apart before).
+        The header, or None if the checksum or a number is wrong.
     """
     try:
         checksum = number(block[148:156])
@@ -76,27 +75,27 @@ def parse_header(block: bytes) -> Header | None:
         return None
     kind = block[156]
     name = block[:100].split(b"\0", 1)[0]
-    # GNU tar's own magic is "ustar  \0"; it uses the prefix bytes for times.
+    # GNU tar's magic is "ustar  \0"; it uses the prefix bytes for times.
     if block[345] and block[MAGIC_OFFSET : MAGIC_OFFSET + 6] == b"ustar\0":
         name = block[345:500].split(b"\0", 1)[0] + b"/" + name
     if kind == 0 and name.endswith(b"/"):
-        kind = ord("5")  # V7 tars had no directory type
+        kind = ord("5")  # V7 tars have no directory type
     if kind in NO_PAYLOAD:
         size = 0
     return Header(name, size, kind)
 
 
 def _signed_sum(block: bytes) -> int:
-    # Some old programs summed signed chars.
+    # Some old programs sum signed chars.
     rest = block[:148] + block[156:]
     return sum(rest) - 256 * sum(byte > 127 for byte in rest) + _FIELD_AS_SPACES
 
 
 def parse_pax(payload: bytes) -> dict[bytes, bytes]:
-    """Reads PAX records, each `<length> <key>=<value>` and a newline.
+    """Parse PAX records, each `<length> <key>=<value>` and a newline.
 
     Raises:
-        ValueError: a record's length or shape is wrong.
+        ValueError: a record has the wrong length or no '='.
     """
     records: dict[bytes, bytes] = {}
     position = 0
@@ -115,19 +114,19 @@ def parse_pax(payload: bytes) -> dict[bytes, bytes]:
 
 
 def decode_name(name: bytes) -> str:
-    """Decodes a member name as UTF-8; other bytes are written out in hex, so that different names stay different."""
+    """Decode a member name as UTF-8, with hex escapes for other bytes so that names stay distinct."""
     return name.decode("utf-8", "backslashreplace")
 
 
 def split_name(name: str) -> tuple[str, str] | None:
-    """Splits a member name into (key, lower-case extension) by WebDataset's rule.
+    """Split a member name into (key, lower-case extension) by WebDataset's rule.
 
-    The key is the path up to the first dot of the file name, folders included; the extension is all
-    after that dot.
+    The key is the path up to the first dot of the file name, folders included; the extension is
+    everything after that dot.
 
     Returns:
-        None for what is no part of a sample: no dot, hidden files (macOS leaves `._name.jpg` beside
-        each file), and WebDataset's own metadata (`__name__/...`).
+        None for members that are not part of a sample: names without a dot, hidden files (macOS
+        stores `._name.jpg` beside each file), and WebDataset's own metadata (`__name__/...`).
     """
     cut = name.rfind("/") + 1
     dot = name.find(".", cut)

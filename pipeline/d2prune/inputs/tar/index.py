@@ -1,9 +1,10 @@
-"""The ordinary stretch of a tar -> where its samples lie, their keys and uids, all as arrays: no object per sample.
+"""Index the samples of a tar as arrays: byte ranges, keys and uids, with no object per sample.
 
-Reads a view or a stream, gives batches, and what is left for the general way (`tar.TarReader`).
-Invariant: a batch says what `TarReader` and `json.loads` would say.
+Reads a view or a stream, yields batches, and returns the rest of the tar, from the first header that
+is not ordinary, for `TarReader`. Invariant: a batch holds what `TarReader` and `json.loads` would
+find.
 
-Imported where a tar is indexed and not before, as `tar_plain`.
+Import this module only where a tar is indexed: loading numba takes longer than indexing a small tar.
 """
 
 import io
@@ -15,32 +16,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d2prune.compiled.decorator import kernel
+from d2prune.inputs.tar.header_scan import scan_headers
 from d2prune.inputs.tar.json_scan import find_uid
 from d2prune.inputs.tar.reader import DEFAULT_MAX_MEMBER_BYTES
-from d2prune.inputs.tar.scan import scan
 
 Bytes = NDArray[np.uint8]
 Positions = NDArray[np.int64]
 
-_MEMBERS = 4_096
+_SCAN_MEMBERS = 4_096
 _STREAM_BYTES = 2**22
-"""Of a stream, looked at in one go."""
 
 _START, _SIZE, _KEY_SIZE, _UID_AT, _JSON_AT, _JSON_SIZE = range(6)
-NO_JSON = -3
+_NO_JSON = -3
 
 
 @dataclass(frozen=True)
-class Batch:
-    """S samples side by side.
+class SampleBatch:
+    """S samples as arrays.
 
     Attributes:
-        offsets: int64 [S], in the tar.
+        offsets: int64 [S], byte of each sample in the tar.
         sizes: int64 [S].
         key_bytes: all keys, ASCII, joined.
-        key_bounds: int64 [S + 1], where each begins there.
-        uids: uint8 [S, 32], lower-case hex digits; where `jsons` tells of the sample, nothing.
-        jsons: for the samples whose uid takes another look: their json member, None where there is none.
+        key_bounds: int64 [S + 1]: key s is `key_bytes[key_bounds[s] : key_bounds[s + 1]]`.
+        uids: uint8 [S, 32], lower-case hex digits; undefined for samples in `jsons`.
+        jsons: samples whose uid the caller has to determine -> their JSON member, None where there is
+            none.
     """
 
     offsets: Positions
@@ -53,14 +54,14 @@ class Batch:
 
 def read_batches(
     content: memoryview | IO[bytes],
-) -> Generator[Batch, None, tuple[int, memoryview | IO[bytes]]]:
-    """Batches up to the first header that is not ordinary; the last sample is left out.
+) -> Generator[SampleBatch, None, tuple[int, memoryview | IO[bytes]]]:
+    """Yield batches up to the first header that is not ordinary, without the last sample before it.
 
     Returns:
-        How many bytes were passed, and the rest, for a `TarReader`.
+        How many bytes the batches cover, and the rest of the tar for a `TarReader`.
     """
     if isinstance(content, memoryview):
-        position = yield from _batches(np.frombuffer(content, np.uint8), 0)
+        position = yield from _scan_batches(np.frombuffer(content, np.uint8), 0)
         return position, content[position:]
     passed = filled = 0
     held = bytearray(_STREAM_BYTES)
@@ -68,7 +69,7 @@ def read_batches(
     while True:
         while filled < len(held) and (count := _readinto(content, view[filled:])):
             filled += count
-        used = yield from _batches(np.frombuffer(view[:filled].toreadonly(), np.uint8), passed)
+        used = yield from _scan_batches(np.frombuffer(view[:filled].toreadonly(), np.uint8), passed)
         passed += used
         if filled < len(held) or not used:
             return passed, io.BufferedReader(_Rest(view[used:filled], content), 2**20)
@@ -77,18 +78,18 @@ def read_batches(
 
 
 class _Rest(io.RawIOBase):
-    """What was read of a stream and not used, then the stream."""
+    """Bytes that were read from a stream but not used, followed by the stream."""
 
     def __init__(self, held: memoryview, stream: IO[bytes]) -> None:
         super().__init__()
         self._held, self._stream = held, stream
 
     def readable(self) -> bool:
-        """Yes."""
+        """Return True."""
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """The next bytes; none at the end."""
+        """Fill `buffer` and return the number of bytes; 0 at the end."""
         held = self._held[: len(buffer)]
         if not held:
             return _readinto(self._stream, buffer)
@@ -101,38 +102,38 @@ def _readinto(stream: IO[bytes], buffer: memoryview) -> int:
     return int(stream.readinto(buffer))  # type: ignore[attr-defined]
 
 
-def _batches(data: Bytes, base: int) -> Generator[Batch, None, int]:
-    """`base` is where in the tar the data begins; returns where in the data the rest begins."""
+def _scan_batches(data: Bytes, base: int) -> Generator[SampleBatch, None, int]:
+    """Yield batches of `data`, from byte `base` of the tar; return where in `data` the rest begins."""
     position: int = 0
-    most = _MEMBERS
+    max_members = _SCAN_MEMBERS
     while True:
-        members = np.empty((most, 5), np.int64)
-        found = scan(data, position, DEFAULT_MAX_MEMBER_BYTES, members)
-        samples, used = _samples(data, members, found, position)
+        members = np.empty((max_members, 5), np.int64)
+        found = scan_headers(data, position, DEFAULT_MAX_MEMBER_BYTES, members)
+        samples, used = _group_samples(data, members, found, position)
         if len(samples):
-            yield _batch(data, samples, base)
+            yield _make_batch(data, samples, base)
         position = int(used)
-        if found < most:
+        if found < max_members:
             return position
         if not len(samples):
-            most *= 2
+            max_members *= 2
 
 
-def _batch(data: Bytes, samples: Positions, base: int) -> Batch:
+def _make_batch(data: Bytes, samples: Positions, base: int) -> SampleBatch:
     bounds = np.zeros(len(samples) + 1, np.int64)
     np.cumsum(samples[:, _KEY_SIZE], out=bounds[1:])
     keys, uids = np.empty(bounds[-1], np.uint8), np.zeros((len(samples), 32), np.uint8)
-    _copy(data, samples, bounds, keys, uids)
+    _copy_keys_and_uids(data, samples, bounds, keys, uids)
     jsons: dict[int, bytes | None] = {}
     for i in np.flatnonzero(samples[:, _UID_AT] < 0).tolist():
         at, size = samples[i, _JSON_AT], samples[i, _JSON_SIZE]
-        jsons[i] = None if samples[i, _UID_AT] == NO_JSON else data[at : at + size].tobytes()
-    return Batch(samples[:, _START] + base, samples[:, _SIZE], keys, bounds, uids, jsons)
+        jsons[i] = None if samples[i, _UID_AT] == _NO_JSON else data[at : at + size].tobytes()
+    return SampleBatch(samples[:, _START] + base, samples[:, _SIZE], keys, bounds, uids, jsons)
 
 
 @kernel
-def _samples(data: Bytes, members: Positions, found: int, position: int) -> tuple[Positions, int]:
-    """The whole samples among members, a row each, and where they end; the last one may go on."""
+def _group_samples(data: Bytes, members: Positions, found: int, position: int) -> tuple[Positions, int]:
+    """Return a row per complete sample, and where they end; leaves out the last, which may continue."""
     out = np.empty((found, 6), np.int64)
     count = first = 0
     for row in range(1, found):
@@ -140,7 +141,7 @@ def _samples(data: Bytes, members: Positions, found: int, position: int) -> tupl
             continue
         at = members[first, 0]
         out[count, 0], out[count, 1], out[count, 2] = at, members[row, 0] - at, members[first, 2]
-        out[count, 3], out[count, 4], out[count, 5] = NO_JSON, 0, 0
+        out[count, 3], out[count, 4], out[count, 5] = _NO_JSON, 0, 0
         for member in range(first, row):
             start, size, name = members[member, 0], members[member, 1], members[member, 2] + 1
             if members[member, 3] - name == 4 and _is_json(data, start + name):
@@ -153,7 +154,7 @@ def _samples(data: Bytes, members: Positions, found: int, position: int) -> tupl
 
 @kernel
 def _is_json(data: Bytes, at: int) -> Any:
-    """Whether four letters spell it, in whatever case."""
+    """Whether the four bytes at `at` are `json`, in any case."""
     return (
         data[at] | 32 == 106
         and data[at + 1] | 32 == 115
@@ -163,7 +164,7 @@ def _is_json(data: Bytes, at: int) -> Any:
 
 
 @kernel
-def _copy(data: Bytes, samples: Positions, bounds: Positions, keys: Bytes, uids: Bytes) -> None:
+def _copy_keys_and_uids(data: Bytes, samples: Positions, bounds: Positions, keys: Bytes, uids: Bytes) -> None:
     for s in range(len(samples)):
         start, at = samples[s, 0], samples[s, 3]
         for i in range(samples[s, 2]):

@@ -1,9 +1,15 @@
-"""Plain JSON objects in memory, checked as compiled code: would `json.loads` take them, and what uid do they tell?
+"""Compiled check of plain JSON objects: whether `json.loads` accepts one, and which uid it holds.
 
-Invariant: what is said here is what `json.loads` would say. Where that takes more than this (bytes
-that are not ASCII, NaN, deep nesting, very long numbers, escaped names), the answer is "ask it".
+Invariant: a definite answer is the answer of `json.loads`. Where that would take more code (bytes
+that are not ASCII, NaN, deep nesting, very long numbers, escaped names) the answer is `UNSURE`, and
+the caller asks `json.loads`.
 
-Imported where JSON is read and not before, as `tar_plain`.
+Why not orjson: the compiled check runs without the GIL, inside the loops that scan and relabel tars,
+while orjson needs the payload as a Python object. With orjson (falling back to `json.loads` where it
+refuses), resharding 20,000 samples of 2 KB took 0.29 s of processor time instead of 0.22 s, and
+indexing them 0.147 s instead of 0.095 s (medians of 6 runs each, same output bytes).
+
+Import this module only where JSON is scanned: loading numba takes longer than scanning a small tar.
 """
 
 import numpy as np
@@ -20,7 +26,7 @@ _DIGITS = 1_000
 
 
 @kernel
-def _spaces(data: Bytes, at: int, stop: int) -> int:
+def _skip_spaces(data: Bytes, at: int, stop: int) -> int:
     while at < stop and (data[at] == 32 or data[at] == 10 or data[at] == 13 or data[at] == 9):
         at += 1
     return at
@@ -32,8 +38,8 @@ def _is_hex(byte: int) -> bool:
 
 
 @kernel
-def _string(data: Bytes, at: int, stop: int) -> tuple[int, bool]:
-    """Behind a string that begins at `at`, and whether it has escapes; -1 where it is none, or not ASCII."""
+def _skip_string(data: Bytes, at: int, stop: int) -> tuple[int, bool]:
+    """Return the position after the string at `at` (-1: invalid or not ASCII), and whether it has escapes."""
     escaped = False
     at += 1
     while at < stop:
@@ -65,23 +71,23 @@ def _string(data: Bytes, at: int, stop: int) -> tuple[int, bool]:
 
 
 @kernel
-def _digits(data: Bytes, at: int, stop: int) -> int:
+def _skip_digits(data: Bytes, at: int, stop: int) -> int:
     while at < stop and 48 <= data[at] <= 57:
         at += 1
     return at
 
 
 @kernel
-def _number(data: Bytes, at: int, stop: int) -> int:
-    """Behind a number that begins at `at`; -1 where it is none, or too long."""
+def _skip_number(data: Bytes, at: int, stop: int) -> int:
+    """Return the position after the number at `at`; -1 if it is invalid or too long."""
     if at < stop and data[at] == 45:
         at += 1
-    end = _digits(data, at, stop)
+    end = _skip_digits(data, at, stop)
     if end == at or end - at > _DIGITS or (data[at] == 48 and end > at + 1):
         return -1
     at = end
     if at < stop and data[at] == 46:
-        end = _digits(data, at + 1, stop)
+        end = _skip_digits(data, at + 1, stop)
         if end == at + 1:
             return -1
         at = end
@@ -89,7 +95,7 @@ def _number(data: Bytes, at: int, stop: int) -> int:
         at += 1
         if at < stop and (data[at] == 43 or data[at] == 45):
             at += 1
-        end = _digits(data, at, stop)
+        end = _skip_digits(data, at, stop)
         if end == at:
             return -1
         at = end
@@ -97,8 +103,8 @@ def _number(data: Bytes, at: int, stop: int) -> int:
 
 
 @kernel
-def _word(data: Bytes, at: int, stop: int) -> int:
-    """Behind `true`, `false` or `null`; -1 where there is none."""
+def _skip_word(data: Bytes, at: int, stop: int) -> int:
+    """Return the position after `true`, `false` or `null`; -1 if there is none at `at`."""
     for word in ((116, 114, 117, 101), (110, 117, 108, 108)):
         if at + 4 <= stop:
             same = True
@@ -113,28 +119,53 @@ def _word(data: Bytes, at: int, stop: int) -> int:
 
 
 @kernel
+def _skip_scalar(data: Bytes, at: int, stop: int) -> int:
+    """Return the position after the number or word at `at`; -1 if it is invalid."""
+    if data[at] == 45 or 48 <= data[at] <= 57:
+        return _skip_number(data, at, stop)
+    return _skip_word(data, at, stop)
+
+
+@kernel
+def _is_uid_key(data: Bytes, start: int, stop: int) -> bool:
+    """Return whether the string at [start, stop), quotes included, is `uid`."""
+    return stop - start == 5 and data[start + 1] == 117 and data[start + 2] == 105 and data[start + 3] == 100
+
+
+@kernel
+def _is_uid_value(data: Bytes, start: int, stop: int) -> bool:
+    """Return whether the string at [start, stop), quotes included, is 32 hex digits."""
+    if stop - start != 34:
+        return False
+    for i in range(start + 1, stop - 1):
+        if not _is_hex(data[i]):
+            return False
+    return True
+
+
+@kernel
 def find_uid(data: Bytes, at: int, stop: int) -> int:
-    """Where the object at [at, stop) tells a uid of 32 hex digits.
+    """Check the JSON object at [at, stop) and find its uid, if that is 32 hex digits.
 
     Args:
-        data: bytes around it.
-        at: first byte of the text.
-        stop: behind its last.
+        data: bytes that contain the object.
+        at: its first byte.
+        stop: the byte after its last.
 
     Returns:
-        The position of the 32 digits in `data`; `NO_UID`: JSON that tells no such uid; `UNSURE`:
+        The position of the 32 digits in `data`; `NO_UID`: valid JSON without such a uid; `UNSURE`:
         ask `json.loads`.
     """
     is_object = np.zeros(_DEPTH, np.bool_)
     uid, depth = NO_UID, 0
-    at = _spaces(data, at, stop)
+    at = _skip_spaces(data, at, stop)
     if at >= stop or data[at] != 123:
         return UNSURE
     is_object[0] = True
     depth, at = 1, at + 1
     may_close = True
     while depth:
-        at = _spaces(data, at, stop)
+        at = _skip_spaces(data, at, stop)
         if at >= stop:
             return UNSURE
         byte = data[at]
@@ -149,20 +180,14 @@ def find_uid(data: Bytes, at: int, stop: int) -> int:
                 if byte != 34:
                     return UNSURE
                 start = at
-                at, escaped = _string(data, at, stop)
+                at, escaped = _skip_string(data, at, stop)
                 if at < 0 or (escaped and depth == 1):
                     return UNSURE
-                is_uid = (
-                    depth == 1
-                    and at - start == 5
-                    and data[start + 1] == 117
-                    and data[start + 2] == 105
-                    and data[start + 3] == 100
-                )
-                at = _spaces(data, at, stop)
+                is_uid = depth == 1 and _is_uid_key(data, start, at)
+                at = _skip_spaces(data, at, stop)
                 if at >= stop or data[at] != 58:
                     return UNSURE
-                at = _spaces(data, at + 1, stop)
+                at = _skip_spaces(data, at + 1, stop)
                 if at >= stop:
                     return UNSURE
                 byte = data[at]
@@ -176,24 +201,19 @@ def find_uid(data: Bytes, at: int, stop: int) -> int:
                 continue
             if byte == 34:
                 start = at
-                at, escaped = _string(data, at, stop)
-                # An escaped uid may still spell 32 digits.
+                at, escaped = _skip_string(data, at, stop)
+                # An escaped uid may still decode to 32 digits.
                 if at < 0 or (is_uid and escaped):
                     return UNSURE
-                if is_uid and at - start == 34:
+                if is_uid and _is_uid_value(data, start, at):
                     uid = start + 1
-                    for i in range(start + 1, at - 1):
-                        if not _is_hex(data[i]):
-                            uid = NO_UID
-            elif byte == 45 or 48 <= byte <= 57:
-                at = _number(data, at, stop)
             else:
-                at = _word(data, at, stop)
+                at = _skip_scalar(data, at, stop)
             if at < 0:
                 return UNSURE
-        # Behind a value: a comma and another, or the end of what holds it.
+        # After a value: a comma and another value, or the end of the container.
         if depth:
-            at = _spaces(data, at, stop)
+            at = _skip_spaces(data, at, stop)
             if at >= stop:
                 return UNSURE
             if data[at] == 44:
@@ -202,4 +222,4 @@ def find_uid(data: Bytes, at: int, stop: int) -> int:
                 if data[at] != (125 if is_object[depth - 1] else 93):
                     return UNSURE
                 may_close = True
-    return uid if _spaces(data, at, stop) == stop else UNSURE
+    return uid if _skip_spaces(data, at, stop) == stop else UNSURE

@@ -1,16 +1,18 @@
-"""A tolerant, sequential reader of WebDataset tars: a binary stream -> samples with byte ranges, and faults.
+"""A tolerant, sequential reader of WebDataset tars: yields samples with their byte ranges, and rejects.
 
-Reads one pass front to back and never seeks, so any storage serves. It keeps two promises: content
-never raises (a cut or garbled tar gives `Fault`s beside the samples that survive), and memory holds
-at most one sample's wanted members, each at most `max_member_bytes`, and half a MiB of the stream.
-Errors of the stream itself pass through.
+Reads front to back in one pass and never seeks, so any storage works. Two guarantees: content never
+raises (a truncated or corrupt tar yields `Reject`s beside the samples that survive), and memory
+holds at most one sample's wanted members, each at most `max_member_bytes`, plus half a MiB of the
+stream. Errors of the stream itself propagate.
 
-Choices a reader of the format may ask about:
+How the format is interpreted:
 
-- A sample is a run of members with one key, as in WebDataset; the same key again later is another sample.
-- A repeated extension starts a new sample: two samples of one name side by side are both kept.
-- Zero blocks do not end the reading: what follows them (tars joined by `cat`, a hole left by a failed upload) is read.
-- After a bad header the reader goes on at the next block that is a valid ustar header, at any alignment.
+- A sample is a run of members with the same key, as in WebDataset. If the key occurs again later in
+  the tar, that is another sample.
+- A repeated extension starts a new sample: of two adjacent samples with the same key, both are kept.
+- Zero blocks do not end the reading. Members after them (tars joined by `cat`, a hole left by a
+  failed upload) are read.
+- After a bad header, reading resumes at the next valid ustar header, at any alignment.
 """
 
 import itertools
@@ -20,28 +22,30 @@ from typing import IO, NamedTuple
 
 import numpy as np
 
-from d2prune.inputs import reasons
+from d2prune.inputs import rejects
+from d2prune.inputs.rejects import Reject
 from d2prune.inputs.tar.header import BLOCK
-from d2prune.inputs.tar.walk import Fault, Member, StreamSource, ViewSource, Walker
-
-__all__ = ["DEFAULT_MAX_MEMBER_BYTES", "Fault", "RawMember", "Sample", "TarReader", "parse_sample"]
+from d2prune.inputs.tar.walk import Member, StreamSource, ViewSource, Walker
 
 DEFAULT_MAX_MEMBER_BYTES = 64 << 20
-# Members looked at in one go: enough to make the call cheap, few enough not to run ahead of who reads.
-_PLAIN_MEMBERS = 512
+# Members per compiled scan: enough to make the call cheap, few enough not to run far ahead of the caller.
+_SCAN_MEMBERS = 512
 _SAMPLE_MEMBERS = 32
-# Of a stream, looked at in one go.
-_PLAIN_BYTES = 1 << 19
+# Bytes of a stream per compiled scan.
+_SCAN_BYTES = 1 << 19
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class TarSample:
     """Adjacent members with one key.
 
-    `offset` and `size` are the bytes of the whole sample in the tar: from the first header block
-    (long-name and PAX headers included) through the padding of the last member. `members` maps
-    lower-case extension to payload; `too_large` maps extension to size for members that were wanted
-    and skipped over; `extensions` names all, in order.
+    Attributes:
+        key: path of the members up to the first dot of the file name.
+        offset: byte of the first header in the tar, long-name and PAX headers included.
+        size: bytes from there through the padding of the last member.
+        members: lower-case extension -> payload, of the wanted members.
+        too_large: extension -> size, of wanted members that exceed the limit and were skipped.
+        extensions: of all members, in order.
     """
 
     key: str
@@ -54,18 +58,17 @@ class Sample:
 
 @dataclass
 class TarReader:
-    """Iterates over `Sample`s and `Fault`s of one tar, in file order.
+    """Iterates over the `TarSample`s and `Reject`s of one tar, in file order.
 
-    Args:
-        stream: binary stream, read front to back, not closed here; or the whole file as a view (a
-            mapped local file), where passing over a member costs nothing.
+    Attributes:
+        stream: binary stream, read front to back and not closed here; or a view of the complete file
+            (a mapped local file), where skipping a member costs nothing.
         extensions: lower-case extensions to load; None loads all. Other members still belong to
-            their sample's range.
-        max_member_bytes: members above are skipped over and named in `Sample.too_large`.
-
-    Attributes (valid once exhausted):
-        bytes_read: length of the file.
-        end_mark: whether the file ends in zero blocks. A tar cut between two members shows in nothing else.
+            their sample's byte range.
+        max_member_bytes: larger members are skipped and listed in `TarSample.too_large`.
+        bytes_read: length of the file; valid once exhausted.
+        end_mark: whether the file ends in zero blocks; valid once exhausted. A tar truncated between
+            two members has no other symptom.
     """
 
     stream: IO[bytes] | memoryview
@@ -74,68 +77,69 @@ class TarReader:
     bytes_read: int = field(default=0, init=False)
     end_mark: bool = field(default=False, init=False)
 
-    def __iter__(self) -> Iterator[Sample | Fault]:
+    def __iter__(self) -> Iterator[TarSample | Reject]:
         source: ViewSource | StreamSource
         if isinstance(self.stream, memoryview):
-            source = ViewSource(self.stream, (yield from self._plain_samples(self.stream, 0)))
+            source = ViewSource(self.stream, (yield from self._scan_view(self.stream, 0)))
         else:
-            position, read_already = yield from self._plain_blocks(self.stream)
+            position, read_already = yield from self._scan_stream(self.stream)
             source = StreamSource(self.stream, position + len(read_already))
             source.put_back(read_already)
         wanted = self.extensions
-        walker = Walker(source, _everything if wanted is None else wanted.__contains__, self.max_member_bytes)
+        wants = _want_all if wanted is None else wanted.__contains__
+        walker = Walker(source, wants, self.max_member_bytes)
         group: list[Member] = []
         seen: set[str] = set()
         for event in walker:
-            if isinstance(event, Fault):
-                # A sample that the end of the file cuts is one fault, not a sample with a member missing.
-                cut = event.reason == reasons.TAR_TRUNCATED and group and event.key == group[0].key
-                if group and not cut:
-                    yield self._sample(group)
+            if isinstance(event, Reject):
+                # A sample truncated by the end of the file is one reject, not a sample that lacks members.
+                truncated = event.reason == rejects.TAR_TRUNCATED and group and event.key == group[0].key
+                if group and not truncated:
+                    yield self._make_sample(group)
                 group, seen = [], set()
                 yield event
                 continue
             if group and (event.key != group[0].key or event.extension in seen):
-                yield self._sample(group)
+                yield self._make_sample(group)
                 group, seen = [], set()
             group.append(event)
             seen.add(event.extension)
         if group:
-            yield self._sample(group)
+            yield self._make_sample(group)
         self.bytes_read, self.end_mark = source.position, walker.end_mark
         if source.position == 0:
-            yield Fault("", reasons.TAR_EMPTY, "the file has 0 bytes", 0)
+            yield Reject("", rejects.TAR_EMPTY, "the file has 0 bytes")
 
-    def _plain_blocks(self, stream: IO[bytes]) -> Generator[Sample, None, tuple[int, bytes]]:
-        """`_plain_samples` of a stream, a block at a time; returns where the rest begins and what was read of it."""
+    def _scan_stream(self, stream: IO[bytes]) -> Generator[TarSample, None, tuple[int, bytes]]:
+        """Run `_scan_view` over blocks of a stream; return where the rest begins and what was read of it."""
         base, held = 0, b""
         while True:
             parts = [held]
-            missing = _PLAIN_BYTES - len(held)
+            missing = _SCAN_BYTES - len(held)
             while missing and (more := stream.read(missing)):
                 parts.append(more)
                 missing -= len(more)
             held = b"".join(parts)
-            used = yield from self._plain_samples(memoryview(held), base)
+            used = yield from self._scan_view(memoryview(held), base)
             base, held = base + used, held[used:]
-            # Also where one sample fills the block: what a header costs does not matter there.
+            # Also stop where one sample fills the block: header cost does not matter there.
             if missing or not used:
                 return base, held
 
-    def _plain_samples(self, view: memoryview, base: int) -> Generator[Sample, None, int]:
-        """The samples up to the first header that is not quite ordinary; returns where the rest begins.
+    def _scan_view(self, view: memoryview, base: int) -> Generator[TarSample, None, int]:
+        """Yield samples up to the first header that is not ordinary; return where the rest begins.
 
-        Says what the general way says. The sample under way there is left to the general way, and
-        so is the last one before the end mark. `base` is where in the tar the view begins.
+        The walker would yield the same samples. It gets the sample that contains that header, and
+        the last one before the end mark. `base` is the byte of the tar where the view begins.
         """
-        from d2prune.inputs.tar import scan
+        from d2prune.inputs.tar import header_scan
 
         wanted = self.extensions
         names: dict[bytes, str] = {}
-        position, most = 0, _PLAIN_MEMBERS
+        position, max_rows = 0, _SCAN_MEMBERS
         while True:
-            found = scan.members(view, position, self.max_member_bytes, most)
-            firsts = np.flatnonzero(found[:, scan.IS_FIRST]).tolist()
+            found = header_scan.scan_members(view, position, self.max_member_bytes, max_rows)
+            firsts = np.flatnonzero(found[:, header_scan.IS_FIRST]).tolist()
             rows = found.tolist()
             for low, high in itertools.pairwise(firsts):
                 start, _, key_end, _, _ = rows[low]
@@ -145,22 +149,22 @@ class TarReader:
                     raw = bytes(view[at + key_end + 1 : at + name_end])
                     extension = names.get(raw)
                     if extension is None:
-                        # Extensions are few, but nothing promises it.
-                        names = names if len(names) < _PLAIN_MEMBERS else {}
+                        # Usually there are few extensions, but a tar may have any number.
+                        names = names if len(names) < _SCAN_MEMBERS else {}
                         extension = names[raw] = raw.decode("ascii").lower()
                     extensions.append(extension)
                     if wanted is None or extension in wanted:
                         members[extension] = bytes(view[at + BLOCK : at + BLOCK + size])
                 key = str(view[start : start + key_end], "ascii")
-                yield Sample(key, base + start, rows[high][0] - start, members, {}, tuple(extensions))
+                yield TarSample(key, base + start, rows[high][0] - start, members, {}, tuple(extensions))
             if firsts:
                 position = rows[firsts[-1]][0]
-            if len(rows) < most:
+            if len(rows) < max_rows:
                 return position
             if len(firsts) == 1:
-                most *= 2
+                max_rows *= 2
 
-    def _sample(self, group: list[Member]) -> Sample:
+    def _make_sample(self, group: list[Member]) -> TarSample:
         wanted = self.extensions
         members = {member.extension: member.payload for member in group if member.payload is not None}
         too_large = {
@@ -168,7 +172,7 @@ class TarReader:
             for member in group
             if member.size > self.max_member_bytes and (wanted is None or member.extension in wanted)
         }
-        return Sample(
+        return TarSample(
             key=group[0].key,
             offset=group[0].offset,
             size=group[-1].end - group[0].offset,
@@ -179,7 +183,7 @@ class TarReader:
 
 
 class RawMember(NamedTuple):
-    """One member of a sample's byte range; `payload` is a view into the bytes given."""
+    """One member of a sample's byte range; `payload` is a view of the given bytes."""
 
     name: str
     extension: str
@@ -187,35 +191,35 @@ class RawMember(NamedTuple):
 
 
 def parse_sample(data: bytes | memoryview) -> list[RawMember]:
-    """Splits the bytes of one sample's range (`offset`, `size` of the embed artifact) into its members.
+    """Split the bytes of one sample's range (`offset`, `size` of the embed artifact) into its members.
 
     Args:
-        data: exactly the range; it may lack the last padding.
+        data: exactly the range; the padding of the last member may be missing.
 
     Returns:
-        The members of the sample in tar order, hidden files and directories left out.
+        The members of the sample in tar order, without hidden files and directories.
 
     Raises:
-        ValueError: the bytes are not whole members; the range or the file under it is wrong.
+        ValueError: the bytes are not complete members; the range is wrong or the file changed.
     """
     view = memoryview(data)
-    plain = _plain_members(view)
-    if plain is not None:
-        return plain
+    ordinary = _parse_ordinary(view)
+    if ordinary is not None:
+        return ordinary
     members = []
-    walker = Walker(ViewSource(view), _nothing, 0)
+    walker = Walker(ViewSource(view), _want_none, 0)
     for event in walker:
-        if isinstance(event, Fault):
+        if isinstance(event, Reject):
             raise ValueError(f"not a sample's byte range: {event.reason}: {event.detail}")
         members.append(RawMember(event.name, event.extension, view[event.start : event.start + event.size]))
     return members
 
 
-def _plain_members(view: memoryview) -> list[RawMember] | None:
-    """The members where all are ordinary (no long names, no PAX, nothing hidden), at a third of the time; else None."""
-    from d2prune.inputs.tar import scan
+def _parse_ordinary(view: memoryview) -> list[RawMember] | None:
+    """Parse a sample with ordinary headers only, in a third of the time; None where one is not ordinary."""
+    from d2prune.inputs.tar import header_scan
 
-    rows = scan.members(view, 0, len(view), _SAMPLE_MEMBERS).tolist()
+    rows = header_scan.scan_members(view, 0, len(view), _SAMPLE_MEMBERS).tolist()
     if not rows or len(rows) == _SAMPLE_MEMBERS:
         return None
     at, size, _, _, _ = rows[-1]
@@ -228,9 +232,9 @@ def _plain_members(view: memoryview) -> list[RawMember] | None:
     return found
 
 
-def _everything(_extension: str) -> bool:
+def _want_all(_extension: str) -> bool:
     return True
 
 
-def _nothing(_extension: str) -> bool:
+def _want_none(_extension: str) -> bool:
     return False

@@ -1,14 +1,14 @@
-"""Header by header through a tar: regular members that may belong to samples, and faults. Never raises on content.
+"""Walk a tar header by header: yield the regular members that may belong to samples, and the faults.
 
-Sources give bytes front to back; the walker asks which payloads to load. How faults are met is told
-in `tar.py`.
+Content never raises. A `ByteSource` delivers bytes front to back; the caller decides which payloads
+are loaded. `reader.py` describes how faults are handled.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import IO, NamedTuple, Protocol
 
-from d2prune.inputs import reasons
+from d2prune.inputs import rejects
+from d2prune.inputs.rejects import Reject
 from d2prune.inputs.tar.header import (
     BLOCK,
     LONG_LINK,
@@ -28,24 +28,25 @@ from d2prune.inputs.tar.header import (
     split_name,
 )
 
-# Longer "long names" are garbage that happened to have a valid checksum.
+# Longer "long names" are garbage that happens to have a valid checksum.
 _MAX_META_BYTES = 1 << 20
 _SKIP_CHUNK = 1 << 20
 _META = frozenset(LONG_NAME + LONG_LINK + PAX_NEXT + PAX_GLOBAL + SOLARIS_PAX)
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """A place where the tar could not be read. `reason` is from `reasons`; `key` is empty where no name was legible."""
-
-    key: str
-    reason: str
-    detail: str
-    offset: int
-
-
 class Member(NamedTuple):
-    """One regular member: [offset, end) is headers through padding; `start` is the payload, None if not loaded."""
+    """One regular member.
+
+    Attributes:
+        name: as in the tar.
+        key: of its sample.
+        extension: in lower case.
+        offset: byte of its first header, long-name and PAX headers included.
+        start: byte of its payload.
+        end: byte after its padding.
+        size: bytes of its payload.
+        payload: None if it was not loaded.
+    """
 
     name: str
     key: str
@@ -57,16 +58,26 @@ class Member(NamedTuple):
     payload: bytes | None
 
 
-class _Source(Protocol):
+class ByteSource(Protocol):
+    """Bytes of a tar, front to back; `position` is the next byte."""
+
     position: int
 
-    def take(self, count: int) -> bytes: ...
-    def skip(self, count: int) -> int: ...
-    def put_back(self, data: bytes) -> None: ...
+    def take(self, count: int) -> bytes:
+        """Return the next `count` bytes; fewer only at the end."""
+        ...
+
+    def skip(self, count: int) -> int:
+        """Skip up to `count` bytes and return how many were skipped; fewer only at the end."""
+        ...
+
+    def put_back(self, data: bytes) -> None:
+        """Make bytes just taken the next ones again."""
+        ...
 
 
 class StreamSource:
-    """Exact reads from a stream that may return short ones, with push-back for the search after a bad header."""
+    """Exact reads from a stream that may return fewer bytes than asked for."""
 
     def __init__(self, stream: IO[bytes], position: int = 0):
         self._stream = stream
@@ -74,7 +85,7 @@ class StreamSource:
         self.position = position
 
     def take(self, count: int) -> bytes:
-        """The next `count` bytes; fewer only at the end."""
+        """See `ByteSource.take`."""
         if self._back:
             data, self._back = self._back[:count], self._back[count:]
         else:
@@ -90,55 +101,66 @@ class StreamSource:
         return data
 
     def skip(self, count: int) -> int:
-        """Passes over bytes; returns how many there were."""
+        """See `ByteSource.skip`."""
         left = count
         while left and (data := self.take(min(left, _SKIP_CHUNK))):
             left -= len(data)
         return count - left
 
     def put_back(self, data: bytes) -> None:
-        """Makes bytes just taken the next ones again."""
+        """See `ByteSource.put_back`."""
         self._back = data + self._back
         self.position -= len(data)
 
 
 class ViewSource:
-    """A buffer as a source; skipping costs nothing."""
+    """Reads from a buffer, where skipping costs nothing."""
 
     def __init__(self, view: memoryview, position: int = 0):
         self._view = view
         self.position = position
 
     def take(self, count: int) -> bytes:
-        """The next `count` bytes; fewer only at the end."""
+        """See `ByteSource.take`."""
         data = bytes(self._view[self.position : self.position + count])
         self.position += len(data)
         return data
 
     def skip(self, count: int) -> int:
-        """Passes over bytes; returns how many there were."""
+        """See `ByteSource.skip`."""
         count = min(count, len(self._view) - self.position)
         self.position += count
         return count
 
     def put_back(self, data: bytes) -> None:
-        """Makes bytes just taken the next ones again."""
+        """See `ByteSource.put_back`."""
         self.position -= len(data)
 
 
 class Walker:
-    """Header by header through a source: regular members that belong to samples, and faults."""
+    """Iterates over the `Member`s and `Reject`s of a source, in file order.
 
-    def __init__(self, source: _Source, wants: Callable[[str], bool], max_member_bytes: int):
+    Attributes:
+        end_mark: whether the file ends in zero blocks; valid once exhausted.
+    """
+
+    def __init__(self, source: ByteSource, wants: Callable[[str], bool], max_member_bytes: int):
+        """Walk nothing yet.
+
+        Args:
+            source: of the tar's bytes.
+            wants: whether payloads with this extension are loaded.
+            max_member_bytes: larger payloads are never loaded.
+        """
         self._source = source
         self._wants = wants
         self._max_member_bytes = max_member_bytes
         self._global_pax: dict[bytes, bytes] = {}
         self.end_mark = False
 
-    def __iter__(self) -> Iterator[Member | Fault]:
+    def __iter__(self) -> Iterator[Member | Reject]:
         source = self._source
-        start = -1  # of the meta headers before the member they describe
+        start = -1  # of the first meta header before the member it describes
         long_name: bytes | None = None
         pax: dict[bytes, bytes] = {}
         while True:
@@ -146,10 +168,8 @@ class Walker:
             block = source.take(BLOCK)
             if not block:
                 if start >= 0:
-                    key = _key(pax.get(b"path") or long_name)
-                    yield Fault(
-                        key, reasons.TAR_TRUNCATED, f"the tar ends at byte {at}, before a member", start
-                    )
+                    key = _key_of(pax.get(b"path") or long_name)
+                    yield Reject(key, rejects.TAR_TRUNCATED, f"the tar ends at byte {at}, before a member")
                 return
             if block == ZERO_BLOCK:
                 self.end_mark = True
@@ -158,7 +178,7 @@ class Walker:
                 if block.strip(b"\0"):
                     name = pax.get(b"path") or long_name or block[:100].split(b"\0")[0]
                     detail = f"the tar ends at byte {source.position}, inside a header"
-                    yield Fault(_key(name), reasons.TAR_TRUNCATED, detail, at)
+                    yield Reject(_key_of(name), rejects.TAR_TRUNCATED, detail)
                 return
             self.end_mark = False
             header = parse_header(block)
@@ -171,13 +191,12 @@ class Walker:
                     start = at
                 if header.size > _MAX_META_BYTES:
                     source.skip(_padded(header.size))
-                    yield Fault(
-                        "", reasons.TAR_CORRUPT, f"extended header of {header.size} bytes at byte {at}", at
-                    )
+                    detail = f"extended header of {header.size} bytes at byte {at}"
+                    yield Reject("", rejects.TAR_CORRUPT, detail)
                     continue
                 payload = source.take(_padded(header.size))
                 if len(payload) < header.size:
-                    yield Fault("", reasons.TAR_TRUNCATED, f"the tar ends at byte {source.position}", start)
+                    yield Reject("", rejects.TAR_TRUNCATED, f"the tar ends at byte {source.position}")
                     return
                 payload = payload[: header.size]
                 if header.kind == LONG_NAME[0]:
@@ -186,18 +205,19 @@ class Walker:
                     try:
                         (self._global_pax if header.kind == PAX_GLOBAL[0] else pax).update(parse_pax(payload))
                     except ValueError as error:
-                        yield Fault("", reasons.TAR_CORRUPT, f"{error} (header at byte {at})", at)
+                        yield Reject("", rejects.TAR_CORRUPT, f"{error} (header at byte {at})")
                 continue
-            member = self._member(header, at if start < 0 else start, long_name, pax)
+            member = self._read_member(header, at if start < 0 else start, long_name, pax)
             start, long_name, pax = -1, None, {}
             if member is not None:
                 yield member
-                if isinstance(member, Fault):
+                if isinstance(member, Reject):
                     return
 
-    def _member(
+    def _read_member(
         self, header: Header, offset: int, long_name: bytes | None, pax: dict[bytes, bytes]
-    ) -> Member | Fault | None:
+    ) -> Member | Reject | None:
+        """Read or skip a payload. None for members that are not part of a sample."""
         source = self._source
         if self._global_pax:
             pax = {**self._global_pax, **pax}
@@ -220,15 +240,15 @@ class Walker:
             got = source.skip(size)
         if got < size:
             detail = f"the tar ends at byte {source.position}, {size - got} bytes before the end of {name}"
-            return Fault(key, reasons.TAR_TRUNCATED, detail, offset)
+            return Reject(key, rejects.TAR_TRUNCATED, detail)
         if size % BLOCK:
             source.take(BLOCK - size % BLOCK)
         if split is None:
             return None
         return Member(name, key, extension, offset, start, source.position, size, payload)
 
-    def _resume_after(self, window: bytes, at: int) -> Fault:
-        """Drops bytes up to the next valid ustar header; what is dropped becomes one fault."""
+    def _resume_after(self, window: bytes, at: int) -> Reject:
+        """Skip to the next valid ustar header; return one reject for all that was skipped."""
         source = self._source
         base, search = at, 1
         gzip = window[:2] == b"\x1f\x8b"
@@ -239,19 +259,19 @@ class Walker:
                 if parse_header(window[candidate : candidate + BLOCK]) is not None:
                     source.put_back(window[candidate:])
                     detail = f"no valid header at byte {at}; resumed at byte {base + candidate}"
-                    return Fault("", reasons.TAR_CORRUPT, detail, at)
+                    return Reject("", rejects.TAR_CORRUPT, detail)
                 found = window.find(MAGIC, found + 1)
             more = source.take(_SKIP_CHUNK)
             if not more:
                 detail = f"no valid header from byte {at} to the end at byte {source.position}"
-                return Fault("", reasons.TAR_CORRUPT, detail + (" (gzip-compressed?)" if gzip else ""), at)
+                return Reject("", rejects.TAR_CORRUPT, detail + (" (gzip-compressed?)" if gzip else ""))
             keep = max(len(window) - BLOCK, 0)
             base += keep
             search = 1 if keep == 0 and base == at else 0
             window = window[keep:] + more
 
 
-def _key(name: bytes | None) -> str:
+def _key_of(name: bytes | None) -> str:
     split = split_name(decode_name(name)) if name else None
     return split[0] if split else ""
 

@@ -1,7 +1,7 @@
-"""Tar members as bytes: headers that depend on name and size alone, so that equal content gives equal tars.
+"""Write tar headers that depend on name and size alone, so that equal content gives equal tars.
 
 Mode 0644, owner 0, no user names, a constant time. Names that are not ASCII or exceed 100 bytes,
-and sizes of 8 GiB and above, go into a PAX header before the member (POSIX.1-2017 `pax`); Python's
+and sizes of 8 GiB and above, go into a PAX header before the member (POSIX.1-2017 `pax`). Python's
 tarfile, GNU tar and WebDataset read both.
 """
 
@@ -10,32 +10,30 @@ from zlib import adler32
 from d2prune.inputs.tar.header import BLOCK
 
 MODIFIED = 315_532_800
-"""1980-01-01 UTC, the time reproducible archives commonly carry; some programs warn about 1970."""
+"""1980-01-01 UTC, a common choice in reproducible archives; some programs warn about 1970."""
 
 END_OF_ARCHIVE = bytes(2 * BLOCK)
-"""Two zero blocks close a tar."""
+"""The two zero blocks that end a tar."""
 
 _MAX_OCTAL_SIZE = 8**11
 _PAX_NAME = b"PaxHeader"
 
 
 def member_header(name: str, size: int) -> bytes:
-    """Header block(s) of a regular file.
+    """Return the header block(s) of a regular file.
 
     Args:
         name: path inside the tar; not empty, no NUL.
         size: payload bytes, without padding.
 
     Returns:
-        512 bytes, or a PAX header, its records and the member's header (a multiple of 512).
+        512 bytes; or a PAX header, its records and the member's header (a multiple of 512 bytes).
 
     Raises:
-        ValueError: the name is empty or holds a NUL, or the size is negative.
+        ValueError: the name is empty or contains a NUL, or the size is negative.
     """
     if not name or "\0" in name or size < 0:
-        raise ValueError(
-            f"a tar member needs a name without NUL and a size >= 0, got {name!r} of {size} bytes"
-        )
+        raise ValueError(f"tar member {name!r} of {size} bytes: expected a name without NUL and a size >= 0")
     raw = name.encode("utf-8")
     records = b""
     if len(raw) > 100 or not name.isascii():
@@ -50,21 +48,20 @@ def member_header(name: str, size: int) -> bytes:
 
 
 def padding(size: int) -> bytes:
-    """Zero bytes that fill a payload of `size` bytes up to whole blocks."""
+    """Return the zero bytes that pad a payload of `size` bytes to whole blocks."""
     return bytes(-size % BLOCK)
 
 
 def _block(name: bytes, size: int, kind: bytes) -> bytes:
     head = name.ljust(100, b"\0") + b"0000644\x000000000\x000000000\x00%011o\x00%011o\x00" % (size, MODIFIED)
     tail, tail_sum = _TAILS[kind]
-    # All bytes are ASCII, so the sum stays below Adler-32's modulus, and its low half is 1 + the
-    # sum; see tar_header.
+    # All bytes are ASCII, so the sum stays below Adler-32's modulus; see `header.py`.
     checksum = (adler32(head) & 0xFFFF) - 1 + tail_sum
     return head + b"%06o\x00 " % checksum + tail
 
 
 def _tail(kind: bytes) -> tuple[bytes, int]:
-    """What follows the checksum in a header of this kind, and the sum of its bytes with the checksum as spaces."""
+    """Return the bytes after the checksum field, and their sum plus that field as spaces."""
     tail = (kind + bytes(100) + b"ustar\x0000").ljust(BLOCK - 156, b"\0")
     return tail, sum(tail) + 8 * ord(" ")
 
@@ -73,7 +70,7 @@ _TAILS = {kind: _tail(kind) for kind in (b"0", b"x")}
 
 
 def _record(key: bytes, value: bytes) -> bytes:
-    # The length counts its own digits.
+    # The length includes its own digits.
     body = len(key) + len(value) + 3
     length = body + len(str(body))
     length = body + len(str(length))

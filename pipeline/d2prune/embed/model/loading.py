@@ -1,0 +1,90 @@
+"""Load a CLIP model and its tokenizer through open_clip, and map its many exceptions to ours."""
+
+import logging
+import pickle
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+from d2prune.embed.model.sources import ModelSource
+from d2prune.errors import InfrastructureError, UserError
+
+log = logging.getLogger(__name__)
+
+
+def load_model(
+    open_clip: Any, source: ModelSource, precision: str, device: str
+) -> tuple[Any, Callable[[Any], Any]]:
+    """Load a model in inference mode.
+
+    Returns:
+        The model, and open_clip's preprocessing: RGB image -> float32 [3, H, W] tensor.
+
+    Raises:
+        UserError: the checkpoint does not fit the model, or is not a checkpoint.
+        InfrastructureError: the weights could not be downloaded, or exceed the device's memory.
+    """
+    import torch
+
+    if source.config is not None:
+        open_clip.add_model_config(source.config)
+    shown = f"{source.name} with {source.pretrained or 'its own weights'}"
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", UserWarning)
+            model, _, transform = open_clip.create_model_and_transforms(
+                source.name,
+                pretrained=source.pretrained,
+                precision=precision,
+                device=device,
+                require_pretrained=True,
+            )
+    except (pickle.UnpicklingError, EOFError) as error:
+        raise UserError(
+            f"embed.pretrained: {shown}: not a checkpoint of plain weights: {format_error(error)}"
+        ) from error
+    except (RuntimeError, KeyError, ValueError, AttributeError) as error:
+        if "download" in str(error) or "HF Hub" in str(error):
+            raise InfrastructureError(f"{shown}: {format_error(error)}") from error
+        if isinstance(error, torch.cuda.OutOfMemoryError):
+            raise InfrastructureError(f"{shown}: {format_error(error)}") from error
+        raise UserError(f"embed.model: {shown}: cannot be loaded: {format_error(error)}") from error
+    except Exception as error:
+        # The exception type of safetensors derives from Exception only.
+        if type(error).__name__ == "SafetensorError":
+            raise UserError(
+                f"embed.pretrained: {shown}: not a safetensors file: {format_error(error)}"
+            ) from error
+        raise
+    for warning in caught:
+        log.warning("%s: %s", source.name, format_error(warning.message))
+    return model.eval(), transform
+
+
+def load_tokenizer(open_clip: Any, source: ModelSource) -> Callable[[list[str]], Any]:
+    """Load a model's tokenizer: captions -> int64 [N, context].
+
+    Raises:
+        UserError: it needs a package that is missing.
+        InfrastructureError: its vocabulary could not be downloaded.
+    """
+    if source.config is not None:
+        open_clip.add_model_config(source.config)
+    try:
+        tokenizer: Callable[[list[str]], Any] = open_clip.get_tokenizer(source.name)
+    except ImportError as error:
+        raise UserError(
+            f"embed.model: the tokenizer of {source.name} needs a package that is not installed "
+            f"({format_error(error)}); SigLIP and others need d2prune[siglip]"
+        ) from error
+    except OSError as error:
+        # transformers raises OSError when the hub does not answer or lacks the files.
+        raise InfrastructureError(
+            f"the tokenizer of {source.name} cannot be loaded: {format_error(error)}"
+        ) from error
+    return tokenizer
+
+
+def format_error(error: object) -> str:
+    """Return type and message of an error on one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:400]
