@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.cells import kept
+from benchmarks.cells import read_all
 from d2prune import store
 
 RESULTS = pa.schema(
@@ -44,7 +44,7 @@ Points = Mapping[str, Mapping[float, tuple[float, float, int]]]
 
 def write(out: Path, methods: Sequence[str]) -> None:
     """Make `results.parquet`, `results.md` and `results.svg` from the cells of these methods."""
-    table = pa.Table.from_pylist(kept(out), schema=RESULTS)
+    table = pa.Table.from_pylist(read_all(out), schema=RESULTS)
     pq.write_table(table, out / "results.parquet")
     points = summarise(table, methods)
     store.write_bytes(str(out / "results.md"), markdown(points).encode())
