@@ -1,7 +1,7 @@
-"""Embedding: throughput compared with the bare model, cost of decoding, effect of `fast`, and memory.
+r"""Embedding: throughput compared with the bare model, cost of decoding, effect of `fast`, and memory.
 
     python -m benchmarks.embed --folder /tmp/bench --photos /usr/share/backgrounds/mate/nature
-    python -m benchmarks.embed --folder /tmp/bench --photos ... --device cuda --parts model \\
+    python -m benchmarks.embed --folder /tmp/bench --photos ... --device cuda --parts model \
         --models ViT-B-32 ViT-L-14 --samples 20000 --batch-size 512
 
 Reads photos from `--photos` (Debian's mate-backgrounds) and crops them to JPEGs of about 500 x 400
@@ -251,11 +251,11 @@ def fast_and_exact(args: argparse.Namespace, images: list[bytes]) -> None:
         "| change of clip_score, median | 99th percentile |"
     )
     print("|---|---|---|---|---|---|")
-    sources = [(name, str(save_model(args.folder / "models", name))) for name in args.models]
-    demo: list[tuple[str, str | None, float | None]] = [
+    models = [(name, str(save_model(args.folder / "models", name))) for name in args.models]
+    of_sizes: list[tuple[str, str | None, float | None]] = [
         ("demo", None, multiple) for multiple in (1.3, 2.5, 5)
     ]
-    for name, weights, multiple in [*((*source, None) for source in sources), *demo]:
+    for name, weights, multiple in [*((*source, None) for source in models), *of_sizes]:
         encoder = ClipEncoder(names.resolve(name, weights), "fp32", args.device)
         if multiple is not None:
             shorter = round(multiple * encoder.preprocess.height)

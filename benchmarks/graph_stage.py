@@ -183,7 +183,7 @@ def main() -> None:
         largest = {name: max(counters[name] for counters in searched) for name in ("members", "queries")}
         visits = sum(counters["queries"] for counters in searched) / n_rows
         print(
-            f"<!-- largest unit of the search: {largest['members']:,} members, {largest['queries']:,} queries; "
+            f"<!-- largest search unit: {largest['members']:,} members, {largest['queries']:,} queries; "
             f"partitions visited per row: {visits:.2f}; exchanged: {written:,.0f} MiB; "
             f"peak of the driver: {peak_mib():.0f} MiB; {wall:.0f} s with {options.workers} worker(s) -->",
             flush=True,

@@ -146,11 +146,7 @@ def main() -> None:
             rows = [i for i, text in enumerate(texts) if low <= len(text.split()) <= high]
             if len(rows) >= 30:
                 words = (
-                    "all"
-                    if (low, high) == ALL
-                    else f"{low} to {high}"
-                    if high < ALL[1]
-                    else f"{low} or more"
+                    "all" if (low, high) == ALL else f"{low} to {high}" if high < ALL[1] else f"{low} or more"
                 )
                 shares = [
                     f"{100 * sum(answer[i] for i in rows) / len(rows):.1f}" for answer in answers.values()

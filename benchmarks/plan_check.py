@@ -102,7 +102,9 @@ def main() -> int:
         }
         found = calibrate(RunConfig.parse(values | {"input": str(pools[0])}, "check"), options.shards)
         print(f"{found.rates.source}\n")
-        print("| samples | stage | planned s | actual s | planned / actual |\n|---|---|---|---|---|", flush=True)
+        print(
+            "| samples | stage | planned s | actual s | planned / actual |\n|---|---|---|---|---|", flush=True
+        )
         for index, pool in enumerate(pools):
             paths = {
                 "input": str(pool),

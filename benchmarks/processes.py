@@ -9,7 +9,6 @@ import threading
 from pathlib import Path
 from types import TracebackType
 
-
 ROOT = Path(__file__).resolve().parents[1]
 PYTHONPATH = os.pathsep.join([str(ROOT / "pipeline"), str(ROOT)])
 """For a child process that imports `d2prune`, `benchmarks` or `tests` from this working tree."""
