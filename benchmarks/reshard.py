@@ -235,8 +235,9 @@ def main() -> None:
     print(
         f"{len(chosen):,} of {len(uids):,} samples chosen at random, "
         f"{share / 1e9:.2f} of {size / 1e9:.2f} GB; median of {arguments.repeats} alternating rounds, "
-        f"one process each, warm page cache.\n{os.cpu_count()} cores, {platform.machine()}, load {os.getloadavg()[0]:.1f} at the end; with other "
-        "load, CPU seconds are more reliable than wall seconds.\n"
+        f"one process each, warm page cache.\n{os.cpu_count()} cores, {platform.machine()}, "
+        f"load {os.getloadavg()[0]:.1f} at the end; with other load, CPU seconds are more reliable than "
+        "wall seconds.\n"
     )
     print("| local disk | wall s | CPU s | pool MB/s | speed / `cat` | speed / webdataset loop ", end="")
     print("| the same by CPU time |\n|---|---|---|---|---|---|---|")
