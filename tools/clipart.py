@@ -64,7 +64,7 @@ class ImageRecord:
         keywords: more words, the most general last if the source orders them; may be empty.
         source: package, and path within the collection.
         name: words of the file name, for titles without information.
-        svg: the SVG code of an icon that has no file of its own; decoding needs ``rsvg-convert``.
+        svg: the SVG code of an icon that is part of a larger file; decoding needs ``rsvg-convert``.
     """
 
     path: Path
