@@ -1,8 +1,8 @@
-"""Resumable benchmarks: a grid of cells, each computed once and stored in one file below `OUT/cells`.
+"""Resumable benchmarks: a grid of cells, each computed once and stored in a file in `OUT/cells`.
 
-Shared by `benchmarks.coreset` and `benchmarks.image_text`. Either program may be killed at any time;
-the same command resumes it. Invariants: the file of a cell is written last and atomically; a folder
-holds the cells of a single `settings.json`.
+Shared by `benchmarks.coreset` and `benchmarks.image_text`. Either program may be killed at any
+time; the same command resumes it. Invariants: the file of a cell is written last and atomically; a
+folder holds the cells of a single `settings.json`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from d2prune.execution import Executor, Resources
 
 @dataclass(frozen=True)
 class Cell:
-    """One measurement: a method, the share pruned, a seed. A share of 0 is a model trained on all data."""
+    """One measurement: method, share pruned (0 for a model trained on all data), and seed."""
 
     method: str
     pruned: float

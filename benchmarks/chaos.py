@@ -5,8 +5,8 @@
 Each run reads from and writes to its own S3 server on loopback, has its own cluster and driver
 (`d2prune run`), and suffers one fault at a random moment: a worker, an actor, a raylet, the driver
 or the head is killed, a node joins, or the store refuses connections for 20 s. The moment is taken
-from an undisturbed run and identified by the number of files written, so that the fault comes before
-the end of the run even on a busy machine. A driver that fails is started again with the same
+from an undisturbed run and identified by the number of files written, so that the fault comes
+before the end of the run even on a busy machine. A driver that fails is started again with the same
 command, on a new cluster if the head died. The output is compared byte for byte with that of the
 undisturbed run.
 
@@ -140,7 +140,7 @@ class RayCluster:
         self.process.stdout.readline()
 
     def workers(self) -> dict[int, str]:
-        """Return process id -> title of the Ray workers, without agents, whose death kills a raylet."""
+        """Return process id -> title of Ray workers, except agents: their death kills a raylet."""
         found = processes.descendants(self.process.pid)
         return {
             pid: title for pid, title in found.items() if title.startswith("ray::") and "Agent" not in title
@@ -218,7 +218,7 @@ def wait_for(moment: Moment, driver: subprocess.Popen[bytes], written: WrittenFi
 
 @contextlib.contextmanager
 def serve_pool(folder: Path) -> Iterator[tuple[dict[str, str], Proxy, Path]]:
-    """Serve a pool on S3 behind a proxy; yields the driver's environment, the proxy, the config file."""
+    """Serve a pool on S3 behind a proxy; yields environment, proxy and configuration file."""
     write_pool(folder / "s3" / "chaos" / "pool", shards=8, samples=60)
     config = {
         "input": "s3://chaos/pool",
@@ -292,7 +292,7 @@ def inject(
 def inject_when_possible(
     event: str, cluster: RayCluster, driver: subprocess.Popen[bytes], proxy: Proxy, rng: random.Random
 ) -> str:
-    """Inject a fault as soon as there is a process to kill; returns "yes", or "too late" after the end."""
+    """Inject a fault as soon as possible; returns "yes", or "too late" after the end of the run."""
     while driver.poll() is None:
         if inject(event, cluster, driver, proxy, rng):
             return "yes"

@@ -1,4 +1,4 @@
-r"""Embedding: throughput compared with the bare model, cost of decoding, effect of `fast`, and memory.
+r"""Embedding: throughput compared with the bare model, decoding, effect of `fast`, and memory.
 
     python -m benchmarks.embed --folder /tmp/bench --photos /usr/share/backgrounds/mate/nature
     python -m benchmarks.embed --folder /tmp/bench --photos ... --device cuda --parts model \
@@ -65,7 +65,7 @@ def save_model(folder: Path, name: str) -> Path:
 def make_worker(
     folder: Path, model: str, weights: str | None, args: argparse.Namespace, **changes: Any
 ) -> Any:
-    """Return the parameters to plan units with, and a function that makes a worker of the embed stage."""
+    """Return the parameters of the embed stage, and a function that makes a worker of it."""
     model, weights = names.absolute(model, weights)
     params = params_of_tars.EmbedParams(
         *names.identity(model, weights),
@@ -245,7 +245,7 @@ def decode_rates(args: argparse.Namespace, images: list[bytes]) -> None:
 
 
 def fast_and_exact(args: argparse.Namespace, images: list[bytes]) -> None:
-    """Print how far `fast` changes embeddings and scores; for the demo model by size of the photos."""
+    """Print how `fast` changes embeddings and scores; for the demo model by photo size."""
     print(
         f"\n{args.images} photos\n\n| model | multiple | cosine with `exact`, median | 1st percentile "
         "| change of clip_score, median | 99th percentile |"

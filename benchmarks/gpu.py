@@ -2,11 +2,11 @@
 
     python -m benchmarks.gpu --rows 1000000 10000000
 
-First builds the graph of `--check-rows` rows on the CPU and on the GPU, whichever the pipeline would
-choose: every byte must be equal, otherwise exits with 1. Then, for each of `--rows` and each of
-`--searches`, generates a pool on the GPU and times the steps of `knn_graph` one by one. Recall is
-measured against brute force. For the search, also prints its floating-point operations as a share of
-the bf16 rate measured on the GPU.
+First builds the graph of `--check-rows` rows on the CPU and on the GPU, whichever the pipeline
+would choose: every byte must be equal, otherwise exits with 1. Then, for each of `--rows` and each
+of `--searches`, generates a pool on the GPU and times the steps of `knn_graph` one by one. Recall
+is measured against brute force. For the search, also prints its floating-point operations as a
+share of the bf16 rate measured on the GPU.
 
 Reads nothing and prints markdown.
 """
@@ -38,7 +38,7 @@ K, BLOCK = 5, 1_000_000
 
 
 def pool(n_rows: int, n_dims: int, device: str) -> Float32:
-    """Make clustered unit rows as `benchmarks.graph.pool` does, but on the device; float32 [N, D]."""
+    """Make clustered unit rows on the device, as `benchmarks.graph.pool`; float32 [N, D]."""
     generator = torch.Generator(device).manual_seed(0)
     n_latent, n_clusters = min(96, n_dims), max(8, n_rows // 500)
 
@@ -71,7 +71,7 @@ def search_with(name: str) -> None:
 
 
 def check(n_rows: int, n_dims: int) -> None:
-    """Build a graph on the CPU and on the GPU, print both hashes, and exit unless they are equal."""
+    """Build a graph on CPU and GPU, print both hashes, and exit unless they are equal."""
     rows = np.random.default_rng(0).standard_normal((n_rows, n_dims), dtype=np.float32)
     rows[1:] += 1.5 * rows[np.random.default_rng(1).integers(0, max(1, n_rows // 100), n_rows - 1)]
     found = set()

@@ -1,18 +1,19 @@
-"""All-points kNN at equal recall: d2prune's list-major search, faiss IndexIVFFlat, hnswlib, pynndescent.
+"""All-points kNN at equal recall: d2prune, faiss IndexIVFFlat, hnswlib and pynndescent.
 
     python -m benchmarks.graph --sizes 100000 300000 --methods ours ivfflat hnswlib pynndescent
 
 Every method runs in its own process on the same synthetic pool, with the same number of threads.
 Settings are tuned first, outside the timing, on 1,000 queries against brute force: the smallest
 nprobe (or ef) at which the lower end of the 95 % confidence interval of recall reaches the target.
-The timing covers building the index and searching every row. CPU seconds are printed as well as wall
-seconds because they hardly depend on other load. The printed recall is measured on 1,000 other rows.
+The timing covers building the index and searching every row. CPU seconds are printed as well as
+wall seconds because they hardly depend on other load. The printed recall is measured on 1,000 other
+rows.
 
 Where faiss would take half an hour, `--searched Q` makes it search Q random rows and scales their
 time to all rows. The time to build its index, which always holds all rows, is not scaled.
 
-Reads nothing and prints markdown tables. hnswlib and pynndescent are not dependencies: install them,
-or leave them out of `--methods`.
+Reads nothing and prints markdown tables. hnswlib and pynndescent are not dependencies: install
+them, or leave them out of `--methods`.
 """
 
 from __future__ import annotations
@@ -46,11 +47,12 @@ ROUNDING = np.float32(4e-6)
 
 
 def pool_blocks(n_rows: int, n_dims: int = 512, seed: int = 0) -> Iterator[Float32]:
-    """Yield clustered unit rows of low intrinsic dimension (about 25 by the two-nearest-neighbours estimate).
+    """Yield clustered unit rows of low intrinsic dimension.
 
-    N/500 overlapping clusters of very unequal weight in a latent space of falling scale, each
-    cluster about as wide as the spread of the centres, and a little noise in all dimensions. As among
-    web images, the neighbours of a row are therefore spread over several lists.
+    The two-nearest-neighbours estimate of the dimension is about 25. N/500 overlapping clusters of
+    very unequal weight in a latent space of falling scale, each cluster about as wide as the spread
+    of the centres, and a little noise in all dimensions. As among web images, the neighbours of a
+    row are therefore spread over several lists.
 
     Args:
         n_rows: N.
@@ -121,7 +123,7 @@ class Tuning:
         self.truth, self.neighbours = truth.sq_distances[:, 1:], truth.positions[:, 1:]
 
     def first_sufficient(self, values: Sequence[int], search: Callable[[int], Float32]) -> int:
-        """Return the first value at which the lower confidence bound of recall reaches the target."""
+        """Return the first value with a lower confidence bound of recall above the target."""
         # The float32 expansion of |a-b|^2 has errors of about 1e-6.
         for value in values:
             if measure(search(value) - ROUNDING, self.truth).low >= TARGET:
@@ -143,7 +145,7 @@ def ours(rows: Float32, threads: int, clock: Clock, _: int) -> tuple[Float32, st
 
 
 def ivfflat(rows: Float32, threads: int, clock: Clock, n_searched: int) -> tuple[Float32, str]:
-    """Build an IndexIVFFlat with its default training and search every row, or `n_searched` random rows."""
+    """Build an IndexIVFFlat with default training; search all rows, or `n_searched` random ones."""
     faiss.omp_set_num_threads(threads)
     nlist = round(4 * math.sqrt(len(rows)))  # the smallest value that faiss's guidelines advise
     index: Any = faiss.index_factory(rows.shape[1], f"IVF{nlist},Flat")

@@ -34,7 +34,7 @@ STEPS = ("distinct", "copies", "quantiser", "truth", "layout", "assign", "search
 
 
 def peak_mib() -> float:
-    """Return the peak MiB of this process. `ru_maxrss` would include its parent's memory at the fork."""
+    """Return the peak MiB of this process; `ru_maxrss` would include its parent's memory."""
     status = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in status if line.startswith("VmHWM")).split()[1]) / 1024
 
@@ -51,7 +51,7 @@ def start_worker(make_worker: Callable[[], Callable[[Any], Any]], limit_bytes: i
 
 
 def run_unit(unit: Any) -> tuple[Any, float, float]:
-    """Run a unit; returns its result, the peak MiB of this process, and the CPU seconds of the unit."""
+    """Run a unit; returns its result, the peak MiB of this process, and its CPU seconds."""
     before = time.process_time()
     result = _worker(unit)
     return result, peak_mib(), time.process_time() - before

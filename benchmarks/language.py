@@ -4,10 +4,10 @@
     pip install 'd2prune[language]'       # for comparison: lingua-language-detector pycld2 py3langid
     python -m benchmarks.language --stamps stamps/usr/share/tuxpaint/stamps
 
-English texts: first lines of the descriptions in tuxpaint-stamps (captions of images), titles of the
-bundled demo pool, and `--sentences` (a table whose last column is English). Other languages: the
-translations of the same stamps by volunteers, into some 100 languages, without those that equal the
-English text.
+English texts: first lines of the descriptions in tuxpaint-stamps (captions of images), titles of
+the bundled demo pool, and `--sentences` (a table whose last column is English). Other languages:
+the translations of the same stamps by volunteers, into some 100 languages, without those that equal
+the English text.
 
 Prints a markdown table with the share of texts classified as English, by kind of text and number of
 words, and the texts per CPU second of each detector.

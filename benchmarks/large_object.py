@@ -2,12 +2,12 @@
 
     python -m benchmarks.large_object --folder DIR --gigabytes 5.5
 
-Writes the object through `store.writer`, reads it back, and compares every block of 8 MiB; all blocks
-differ. Prints seconds, CPU seconds and peak memory; exits with 1 at the first difference. The object
-is served from a temporary folder inside `--folder`.
+Writes the object through `store.writer`, reads it back, and compares every block of 8 MiB; all
+blocks differ. Prints seconds, CPU seconds and peak memory; exits with 1 at the first difference.
+The object is served from a temporary folder inside `--folder`.
 
-The server (rclone) runs without hashing: to compute an ETag it would read the whole object before it
-answered the first request for it, which takes longer than a client waits. It keeps the parts in
+The server (rclone) runs without hashing: to compute an ETag it would read the whole object before
+it answered the first request for it, which takes longer than a client waits. It keeps the parts in
 memory until the upload is complete, so it needs as much memory as the object has bytes.
 """
 

@@ -6,7 +6,8 @@ Two processes wait until both are about to take the lease, then start at the sam
 attempt one must acquire the lease and the other must find it held; the winner then releases it.
 Repeated on local files, on an S3 server with conditional puts (moto), and on one without (rclone).
 
-Writes to a temporary folder. Prints one line per store; exits with 1 if any attempt ended otherwise.
+Writes to a temporary folder. Prints one line per store; exits with 1 if any attempt ended
+otherwise.
 """
 
 import argparse

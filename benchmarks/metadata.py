@@ -3,8 +3,8 @@
     python -m benchmarks.metadata --rows 1280000 2560000 --folder DIR
 
 Runs the pipeline from a folder of parquet and npz files to a subset file, with the paper's settings
-for DataComp: image+text features, k = 1, recall 0.95, both gammas 1, 30 % kept. Every stage runs in a
-fresh process, as on a separate worker. The peak is that of the largest process as reported by the
+for DataComp: image+text features, k = 1, recall 0.95, both gammas 1, 30 % kept. Every stage runs in
+a fresh process, as on a separate worker. The peak is that of the largest process as reported by the
 kernel. For comparison with the import, also times a copy of the same bytes.
 
 Writes the synthetic pool to `--folder`, where later calls find it, and prints a markdown table.
@@ -29,7 +29,7 @@ LATENT = 96
 
 
 def make_pool(folder: Path, n_rows: int, n_dims: int, rows_per_file: int) -> None:
-    """Write the pool file by file: clusters as in `benchmarks.graph.pool`, each caption near its image."""
+    """Write the pool file by file: clusters as in `benchmarks.graph.pool`, captions near images."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
     scale = (1.0 + np.arange(LATENT)) ** -0.75
@@ -84,7 +84,7 @@ def make_config(folder: Path, name: str, features: str) -> dict[str, Any]:
 
 
 def run_stage(values: dict[str, Any], stage: str) -> dict[str, Any]:
-    """Run one stage in this process, after all earlier ones are complete; returns its measurements."""
+    """Run one stage, after all earlier ones are complete, and return its measurements."""
     from d2prune.config.model import RunConfig
     from d2prune.execution import InProcess
     from d2prune.runs.driver import run
@@ -115,7 +115,7 @@ def main() -> None:
     """Run the stages at every size and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rows", type=int, nargs="+", default=[50_000, 100_000], help="sizes of the pool")
-    parser.add_argument("--dims", type=int, default=768)
+    parser.add_argument("--dims", type=int, default=768, help=f"at least {LATENT} (%(default)s)")
     parser.add_argument("--rows-per-file", type=int, default=100_000)
     parser.add_argument("--features", choices=["image", "image+text"], default="image+text")
     parser.add_argument("--folder", type=Path, help="keeps the pools (default: a temporary folder)")

@@ -63,15 +63,15 @@ def write_pool(folder: Path, images: list[bytes], shards: int, per_shard: int) -
 
 
 def write_sparse_tar(path: Path, images: list[bytes], samples: int, size: int, inside: bool) -> None:
-    """Write a tar in which every sample has one large member that is nearly all zeros and takes no disk.
+    """Write a tar in which every sample has a large member, nearly all zeros that take no disk.
 
     Args:
         path: of the tar.
         images: JPEGs, used in turn.
         samples: number of samples.
         size: bytes of the large member.
-        inside: whether the large member is the image itself, with zeros appended; otherwise it is an
-            additional `.npy` member.
+        inside: whether the large member is the image itself, with zeros appended; otherwise it is
+            an additional `.npy` member.
     """
     with open(path, "wb") as tar:
         for i in range(samples):

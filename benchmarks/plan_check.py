@@ -1,4 +1,4 @@
-"""Times predicted by `d2prune plan --calibrate` compared with the actual run, for pools of several sizes.
+"""Times predicted by `d2prune plan --calibrate`, compared with actual runs on several pools.
 
     python -m benchmarks.plan_check --copies 2 4 8 --cpu
 
@@ -7,8 +7,8 @@ The plan is calibrated on the first shards of the smallest pool. Each pool is th
 worker in a fresh process, and its seconds are compared with the plan. On a machine with other load,
 `--cpu` compares CPU seconds (of the worker and its decode processes) instead of wall seconds.
 
-Writes to a temporary folder and prints a markdown table. Exits with 1 if a complete run deviates from
-its plan by more than 30 %.
+Writes to a temporary folder and prints a markdown table. Exits with 1 if a complete run deviates
+from its plan by more than 30 %.
 """
 
 import argparse
@@ -53,13 +53,14 @@ class CpuClock:
         return used.user + used.system + used.children_user + used.children_system
 
 
-# At import, since both the calibration and the script of each run import this module in a new process.
+# At import, since both the calibration and the script of each run import this module in a new
+# process.
 if os.environ.get(CLOCK) == "cpu":
     driver.time = CpuClock  # type: ignore[attr-defined]
 
 
 def repeat_pool(folder: Path, copies: int) -> Path:
-    """Write the bundled pool several times, each copy with its number in the captions and its own uids."""
+    """Write the bundled pool several times, each copy with other captions and uids."""
     folder.mkdir(parents=True)
     sources = sorted(POOL.glob("*.tar"))
     for copy in range(copies):

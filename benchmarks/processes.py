@@ -1,6 +1,6 @@
-"""Child processes of a benchmark: their PYTHONPATH, and their titles, CPU time and memory from /proc.
+"""Child processes of a benchmark: PYTHONPATH, and titles, CPU time and memory from /proc.
 
-Shared by `benchmarks.chaos`, `benchmarks.decode_remote`, `benchmarks.scale` and `benchmarks.train_check`.
+Shared by `chaos`, `decode_remote`, `scale` and `train_check`.
 """
 
 import contextlib

@@ -3,13 +3,13 @@
     python -m benchmarks.rank_memory --rows 312500 1250000 --members 8
 
 The pool is synthetic: position p has the neighbours p + d and p - d for four random distances d. So
-nearly all edges lead to other workers (8 directed edges per row, as k = 5 gives), and their messages
-can be computed without running them.
+nearly all edges lead to other workers (8 directed edges per row, as k = 5 gives), and their
+messages can be computed without running them.
 
-Reads nothing; writes the parts of one worker to a temporary folder; prints a markdown table. Per size
-and step: the peak since the previous step in bytes per row, above the memory held before anything was
-read, and CPU seconds. The last row is the growth from the first to the last size, in which buffers of
-fixed size cancel out.
+Reads nothing; writes the parts of one worker to a temporary folder; prints a markdown table. Per
+size and step: the peak since the previous step in bytes per row, above the memory held before
+anything was read, and CPU seconds. The last row is the growth from the first to the last size, in
+which buffers of fixed size cancel out.
 """
 
 import argparse
@@ -53,7 +53,7 @@ def neighbor_offsets(n_rows: int) -> Int64s:
 
 
 def make_part(folder: str, n_rows: int, part: int) -> tuple[Receipt, Receipt]:
-    """Commit the samples and neighbours of the rows from part * PART_ROWS onwards, in a pool of `n_rows`."""
+    """Commit the samples and neighbours of one part, in a pool of `n_rows`."""
     rng = np.random.default_rng([1, part])
     position_N = np.arange(part * PART_ROWS, (part + 1) * PART_ROWS)
     offset_K = neighbor_offsets(n_rows)
@@ -88,7 +88,7 @@ def make_part(folder: str, n_rows: int, part: int) -> tuple[Receipt, Receipt]:
 
 
 def make_job(folder: str, rows: int, members: int) -> ranking.RankJob:
-    """Return a ranking job whose first member owns `rows`; the parts of the others are only receipts."""
+    """Return a ranking job whose first member owns `rows`; other parts are only receipts."""
     own = rows // PART_ROWS
     parts = [make_part(folder, rows * members, part) for part in range(own)]
     elsewhere = [

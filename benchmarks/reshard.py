@@ -7,7 +7,8 @@ alternating rounds, one process each:
 
 - `cat`: read the pool once and write the kept share;
 - a plain webdataset loop that keeps samples by uid;
-- d2prune with known byte ranges (the write stage of a run), and stand-alone (indexes the tars first).
+- d2prune with known byte ranges (the write stage of a run);
+- d2prune stand-alone (indexes the tars first).
 
 With `--s3`, also times one round from and to an S3 server on loopback, compared with plain gets and
 puts. Prints a markdown page.
@@ -125,7 +126,7 @@ def touch_memory(folder: Path, size: int) -> None:
 def time_tasks(
     count: int, tasks: dict[str, Callable[[], object]], clean: Callable[[], None], folder: Path, share: int
 ) -> dict[str, Seconds]:
-    """Return the medians of `count` rounds; tasks alternate, so that other load affects all of them."""
+    """Return the medians of `count` rounds in which tasks alternate, so that load affects all."""
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in tasks}
     for _ in range(count):
         for name, task in tasks.items():

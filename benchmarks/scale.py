@@ -49,7 +49,7 @@ ONE_CORE = Resources()
 
 
 def make_part(folder: str, n_dims: int, clusters: int, bounds: tuple[int, int]) -> Receipt:
-    """Commit rows [start, stop), scattered around centres with Pareto weights that all parts share."""
+    """Commit rows [start, stop) around centres with Pareto weights that all parts share."""
     start, stop = bounds
     finished = artifacts.read_receipt(folder, f"{start:010d}")
     if finished is not None:
@@ -60,7 +60,8 @@ def make_part(folder: str, n_dims: int, clusters: int, bounds: tuple[int, int]) 
     rng = np.random.default_rng([1, start])
     rows_ND = centres_CD[rng.choice(clusters, stop - start, p=weights / weights.sum())]
     rows_ND += 0.7 * rng.standard_normal(rows_ND.shape, dtype=np.float32)
-    # Falling scales, as in real embeddings: the intrinsic dimension is lower than the number of columns.
+    # Falling scales, as in real embeddings: the intrinsic dimension is lower than the number of
+    # columns.
     rows_ND *= np.arange(1, n_dims + 1, dtype=np.float32) ** -0.5
     rows_ND /= np.linalg.norm(rows_ND, axis=1, keepdims=True)
     vectors = columns.vector_column(rows_ND.astype(np.float16))
@@ -98,7 +99,7 @@ class Measurements:
             stream.write(json.dumps([step, unit, seconds, mib]) + "\n")
 
     def totals(self) -> tuple[dict[str, float], dict[str, float]]:
-        """Return the CPU seconds and the peak MiB by step; of a unit that ran twice, the last run counts."""
+        """Return CPU seconds and peak MiB by step; if a unit ran twice, its last run counts."""
         last = {(step, unit): (seconds, mib) for step, unit, seconds, mib in self._read_lines()}
         seconds: dict[str, float] = collections.defaultdict(float)
         mib: dict[str, float] = collections.defaultdict(float)

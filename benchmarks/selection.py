@@ -4,11 +4,11 @@
 
 Reads nothing and prints three markdown tables: speed and memory by size of the pool, the cost of
 partitioning, and the worst case (a long chain). Graphs are geometric (k nearest of clustered 3-d
-points, found along a space-filling curve), so they have the triangles, hubs and mutual neighbours of
-real ones. Squared distances are scaled so that the median nearest one is 0.3, as among web images.
-The order "near" is that of the curve, so neighbours are close in memory; "random" shuffles the pool.
-CPU seconds are printed as well as wall seconds because they hardly depend on other load. Every time
-is the best of `--repeats`.
+points, found along a space-filling curve), so they have the triangles, hubs and mutual neighbours
+of real ones. Squared distances are scaled so that the median nearest one is 0.3, as among web
+images. The order "near" is that of the curve, so neighbours are close in memory; "random" shuffles
+the pool. CPU seconds are printed as well as wall seconds because they hardly depend on other load.
+Every time is the best of `--repeats`.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def _find_nearest(points: NDArray[np.float32], k: int, window: int) -> _Int64s:
 
 @kernel
 def _symmetrise(near: _Int64s, label: _Int64s) -> tuple[_Int64s, _Int64s]:
-    """Return (indptr, indices) of the undirected graph in which node i is named label[i]; rows are sorted."""
+    """Return (indptr, indices) of the undirected graph, with node i renamed to label[i]."""
     n, k = near.shape
     starts = np.zeros(n + 1, np.int64)
     for i in range(n):
@@ -111,7 +111,7 @@ def _edge_distances(
 
 
 def make_graph(n: int, near_in_memory: bool, seed: int = 0) -> tuple[Graph, NDArray[np.float64], _Int64s]:
-    """Return the graph, a difficulty per node (float64 [N]) and its position on the curve (int64 [N])."""
+    """Return a graph, and for each node a difficulty (float64) and its position on the curve."""
     rng = np.random.default_rng(seed)
     centres = rng.random((max(1, n // 500), 3))
     points = centres[rng.integers(0, len(centres), n)] + rng.normal(
@@ -152,8 +152,8 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
 def speed(sizes: Sequence[int], orders: Sequence[str], repeats: int) -> Iterable[Sequence[object]]:
     """Yield one row per size and order.
 
-    Times are those from a CSR graph and float scores to int64 selection scores; the validation of the
-    CSR graph is timed separately.
+    Times are those from a CSR graph and float scores to int64 selection scores; the validation of
+    the CSR graph is timed separately.
     """
     for n in sizes:
         for order in orders:
@@ -175,14 +175,14 @@ def speed(sizes: Sequence[int], orders: Sequence[str], repeats: int) -> Iterable
 
 
 def assign_partitions(curve_position: _Int64s, n_parts: int, clustered: bool) -> _Int64s:
-    """Return the partition of each node: by position on the curve if clustered, otherwise random."""
+    """Return the partition of each node: by curve position if clustered, otherwise random."""
     if clustered:
         return curve_position * n_parts // len(curve_position)
     return np.random.default_rng(1).integers(0, n_parts, len(curve_position))
 
 
 def rounds(n: int, parts: Sequence[int], repeats: int) -> Iterable[Sequence[object]]:
-    """Yield one row per number of partitions and kind of assignment, for one pool in random order."""
+    """Yield one row per number of partitions and assignment, for one pool in random order."""
     graph, difficulty, curve_position = make_graph(n, near_in_memory=False)
     reference = compute_scores(graph, difficulty, GAMMAS, 1)[1]
     single, _ = measure(partial(compute_scores, graph, difficulty, GAMMAS, 1), repeats)
@@ -213,7 +213,7 @@ def rounds(n: int, parts: Sequence[int], repeats: int) -> Iterable[Sequence[obje
 
 
 def chain(n: int) -> tuple[Graph, NDArray[np.float64]]:
-    """Return a path through the nodes in random order, with decreasing difficulty along the path."""
+    """Return a path through the nodes in random order, with decreasing difficulty along it."""
     order = np.random.default_rng(2).permutation(n)
     near = np.empty((n, 1), np.int64)
     near[order[:-1], 0], near[order[-1], 0] = order[1:], order[-2]

@@ -1,11 +1,11 @@
-"""A short real training on an output: filter the bundled pool, run the output's `train.sh`, check the loss.
+"""A short real training: filter the bundled pool, run the output's `train.sh`, check the loss.
 
     python -m benchmarks.train_check --folder /tmp/train-check
 
 `train.sh` starts open_clip's training program (`open_clip_train.main`, part of the open_clip_torch
-wheel) on a CPU, with a CLIP of a million parameters. open_clip's training extra pins webdataset 0.2,
-whose interface it uses, while d2prune needs 1.x. webdataset 0.2 is therefore installed to a separate
-folder that comes first on the trainer's path, as if the trainer had its own environment.
+wheel) on a CPU, with a CLIP of a million parameters. open_clip's training extra pins webdataset
+0.2, whose interface it uses, while d2prune needs 1.x. webdataset 0.2 is therefore installed to a
+separate folder that comes first on the trainer's path, as if the trainer had its own environment.
 
 Writes everything to `--folder` and prints a markdown table. Exits with 1 if the loss did not fall.
 Takes about two minutes on two cores and needs PyPI once, for webdataset 0.2.
@@ -37,7 +37,8 @@ MODEL = {
 }
 
 SETUP = """\
-# Imported by every Python process with this folder on its path; prepares it as a trainer's environment.
+# Imported by every Python process with this folder on its path; prepares it as a trainer's
+# environment.
 from d2prune import torchvision_shim
 
 torchvision_shim.install()
@@ -70,7 +71,7 @@ def filter_pool(folder: Path) -> Path:
 
 
 def prepare_trainer(folder: Path) -> Path:
-    """Create the folder for the trainer's path, with webdataset 0.2 and the tiny model, and return it."""
+    """Create and return the folder for the trainer's path: webdataset 0.2 and the tiny model."""
     path = folder / "trainer"
     if not (path / "webdataset").exists():
         command = [

@@ -29,8 +29,9 @@ _ICONIFY = "node_modules/@iconify-json"
 _TITLE = re.compile(r"<dc:title[^>]*>(.*?)</dc:title>", re.DOTALL)
 _KEYWORD = re.compile(r"<rdf:li[^>]*>(.*?)</rdf:li>", re.DOTALL)
 _SIGNED = re.compile(r"^clip ?art by .*? - ", re.IGNORECASE)
-# Symbols of hate, violence, nudity, protected characters, and a series that shows an exporter's error
-# message. Entries match complete words; "*" stands for any ending. Compiled by looking at the whole pool.
+# Symbols of hate, violence, nudity, protected characters, and a series that shows an exporter's
+# error message. Entries match complete words; "*" stands for any ending. Compiled by looking at the
+# whole pool.
 _UNFIT_WORDS = (
     "swastika*", "hakenkreuz*", "sunwheel*", "zonnerad*", "schwarze sonne", "black sun",
     "wolfsangel", "totenkopf", "lauburu", "nazi*", "neonazi*", "hitler*", "ss", "reich*",
@@ -76,7 +77,7 @@ class ImageRecord:
 
 
 def caption(record: ImageRecord, max_keywords: int = 6) -> str:
-    """Return the caption: the title, then at most `max_keywords` keywords that are not yet part of it."""
+    """Return the caption: the title, then at most `max_keywords` keywords that add something."""
     words = [record.title]
     seen = record.title.lower()
     for keyword in record.keywords:
@@ -87,7 +88,7 @@ def caption(record: ImageRecord, max_keywords: int = 6) -> str:
 
 
 def title_stem(text: str) -> str:
-    """Return a title or file name in lower case without digits and punctuation; equal within a series."""
+    """Return a title or file name in lower case, without digits and punctuation."""
     return " ".join(re.findall(r"[^\W\d_]+", text.lower()))
 
 
@@ -117,18 +118,18 @@ def read_open_clip_art(root: Path) -> list[ImageRecord]:
 
 
 def read_extra_images(root: Path) -> list[ImageRecord]:
-    """Return the images of other packages, for training only: emoji in three styles, and game icons."""
+    """Return the images of other packages, for training only: emoji and game icons."""
     return [record for record in (*_read_noto(root), *_read_iconify(root)) if not is_unfit(record)]
 
 
 def is_unfit(record: ImageRecord) -> bool:
-    """Return whether a word of the title, the keywords or the path is on the list of unsuitable words."""
+    """Return whether title, keywords or path contain an unsuitable word."""
     words = " ".join([record.title, *record.keywords, record.source, record.name])
     return _UNFIT.search(re.sub(r"[\W_]+", " ", words).lower()) is not None
 
 
 def decode(record: ImageRecord, size: int) -> "Image.Image | None":
-    """Decode an image to RGBA, crop transparent borders, and downscale its longer side to `size` pixels.
+    """Decode an image to RGBA, crop transparent borders, and downscale it to `size` pixels.
 
     Returns:
         None if the image is broken, empty or too large.
@@ -144,7 +145,8 @@ def decode(record: ImageRecord, size: int) -> "Image.Image | None":
     box = rgba.getchannel("A").getbbox()
     if box is None:
         return None
-    # "RGBa" is premultiplied: downscaling RGBA would mix in the hidden colours of transparent pixels.
+    # "RGBa" is premultiplied: downscaling RGBA would mix in the hidden colours of transparent
+    # pixels.
     rgba = rgba.crop(box).convert("RGBa")
     rgba.thumbnail((size, size), Image.Resampling.LANCZOS, reducing_gap=3.0)
     return rgba.convert("RGBA")
@@ -156,7 +158,7 @@ def _rasterise(svg: str) -> io.BytesIO:
 
 
 def _read_svg_words(svg: Path) -> tuple[str, tuple[str, ...]]:
-    """Read title and keywords from an SVG's RDF, with regular expressions: many files are malformed."""
+    """Read title and keywords from an SVG's RDF, by regular expression: many are malformed."""
     text = svg.read_text(encoding="utf-8", errors="replace")
     head = text[max(text.find("<metadata"), 0) :]
     found = _TITLE.search(head)
@@ -171,7 +173,7 @@ def _strip_markup(text: str) -> str:
 
 
 def _split_name(filename: str) -> str:
-    """Return the words of a file name: ``blue_eye_kilian_valkhof_`` -> ``blue eye kilian valkhof``."""
+    """Return the words of a file name: ``blue_eye_valkhof_`` -> ``blue eye valkhof``."""
     words = re.sub(r"([a-z])([A-Z])", r"\1 \2", filename)
     return re.sub(r"[\W\d_]+", " ", words).strip().lower()
 
@@ -203,7 +205,7 @@ def _filter_keywords(entry: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _read_iconify(root: Path) -> Iterator[ImageRecord]:
-    """Yield icons from npm, one JSON of SVG code per set; emoji get the keywords of the gemojione index."""
+    """Yield icons from npm packages; emoji get the keywords of the gemojione index."""
     keywords: dict[str, tuple[str, ...]] = {}
     for index in sorted((root / _GEMS).glob("gemojione-*/config/index.json")):
         for entry in json.loads(index.read_text(encoding="utf-8")).values():

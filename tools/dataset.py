@@ -68,7 +68,7 @@ def load(
     Args:
         root: folder with the unpacked Debian packages; "/" if they are installed.
         size: maximum of the longer side of decoded images, up to MAX_SIZE.
-        with_extra: whether to read the sources other than Open Clip Art, which are for training only.
+        with_extra: whether to read the sources other than Open Clip Art, used for training only.
         seed: of the split.
         pool_size: number of images in the pool.
 

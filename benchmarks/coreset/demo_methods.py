@@ -1,10 +1,10 @@
-"""Compare every `select.method` on the bundled pool: mismatches dropped, near-duplicates kept, coverage.
+"""Compare the methods of `select.method` on the bundled pool: mismatches, duplicates, coverage.
 
     python -m benchmarks.coreset.demo_methods --work-dir WORK
 
 Runs the pipeline on the bundled pool (planted caption mismatches, natural near-duplicates) with the
-bundled model, once per method and setting, and prints a markdown table. All artifacts are written to
-`--work-dir`, where the runs share embeddings and graphs.
+bundled model, once per method and setting, and prints a markdown table. All artifacts are written
+to `--work-dir`, where the runs share embeddings and graphs.
 """
 
 from __future__ import annotations

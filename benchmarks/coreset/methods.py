@@ -1,9 +1,9 @@
 """The methods of the coreset benchmark: from scores, features and a graph to the kept samples.
 
-Named `METHOD` or `METHOD:SCORE`. All settings were fixed here before any run, none by a test set: D2
-has the values that the paper uses on CIFAR-10 (k = 5, gamma_r = 0.1), CCS its strata, and the
-cut-offs beta are those published for CIFAR-10. As in the paper ("supervised"), methods take an equal
-share of each class where they can.
+Named `METHOD` or `METHOD:SCORE`. All settings were fixed here before any run, none by a test set:
+D2 has the values that the paper uses on CIFAR-10 (k = 5, gamma_r = 0.1), CCS its strata, and the
+cut-offs beta are those published for CIFAR-10. As in the paper ("supervised"), methods take an
+equal share of each class where they can.
 """
 
 from __future__ import annotations

@@ -6,10 +6,11 @@
     python -m benchmarks.coreset.released_code --image-text out/image_text   # benchmarks.image_text
 
 The DataComp script released with the paper sorts the pool by forward score once. It goes down that
-list and lowers the scores of each pick's neighbours, but compares the head of the list only with the
-next item, never with the rest. Here, that rule, implemented from this description, runs on the same
-graph, scores and gammas as the exact selection, so the table shows the effect of the visiting order
-alone. (The script also searches with quantised codes and one probe, and keeps the graph directed.)
+list and lowers the scores of each pick's neighbours, but compares the head of the list only with
+the next item, never with the rest. Here, that rule, implemented from this description, runs on the
+same graph, scores and gammas as the exact selection, so the table shows the effect of the visiting
+order alone. (The script also searches with quantised codes and one probe, and keeps the graph
+directed.)
 
 Prints a markdown table of the agreement between the two and the forward score.
 """
@@ -69,7 +70,7 @@ def make_synthetic(size: int) -> tuple[NDArray[np.float32], dict[str, NDArray[np
 
 
 def read_run(work_dir: str) -> tuple[NDArray[np.float32], dict[str, NDArray[np.float64]]]:
-    """Return image+text features and the clip_score of a run, shifted as in the paper's DataComp script.
+    """Return image+text features and the clip_score of a run, shifted as in the paper's script.
 
     Raises:
         UserError: the folder holds no embed artifact, or several.
@@ -86,7 +87,7 @@ def read_run(work_dir: str) -> tuple[NDArray[np.float32], dict[str, NDArray[np.f
 
 
 def read_coreset(out: Path) -> tuple[NDArray[np.float32], dict[str, NDArray[np.float64]]]:
-    """Return the embeddings (sentence vectors or features) and scores of a folder of benchmarks.coreset."""
+    """Return the embeddings and scores of a folder of benchmarks.coreset, seed 0."""
     log = scores.TrainingLog.load(str(out / "scores" / "log-0.npz"))
     vectors = out / "scores" / "vectors.npy"
     rows = np.load(vectors if vectors.exists() else out / "scores" / "features-0.npy")[: len(log.labels)]
@@ -100,7 +101,7 @@ def read_coreset(out: Path) -> tuple[NDArray[np.float32], dict[str, NDArray[np.f
 
 
 def read_image_text(out: Path) -> tuple[NDArray[np.float32], dict[str, NDArray[np.float64]]]:
-    """Return the image+text embeddings and the cross-fitted score of a folder of benchmarks.image_text."""
+    """Return the image+text embeddings and the score of a folder of benchmarks.image_text."""
     with np.load(out / "scores" / "evidence.npz") as arrays:
         score = arrays["score"].astype(np.float64)
         return np.concatenate([arrays["image"], arrays["text"]], axis=1), {

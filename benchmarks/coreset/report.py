@@ -55,7 +55,7 @@ def write(out: Path, methods: Sequence[str]) -> None:
 
 
 def summarise(table: pa.Table, methods: Sequence[str]) -> Points:
-    """Return method -> share pruned -> (mean accuracy in %, sample deviation, seeds), in the given order."""
+    """Return method -> share pruned -> (mean accuracy in %, sample deviation, number of seeds)."""
     method_C, pruned_C = table["method"].to_numpy(zero_copy_only=False), table["pruned"].to_numpy()
     accuracy_C = 100 * table["accuracy"].to_numpy()
     points: dict[str, dict[float, tuple[float, float, int]]] = {}
@@ -68,7 +68,7 @@ def summarise(table: pa.Table, methods: Sequence[str]) -> Points:
 
 
 def markdown(points: Points) -> str:
-    """Return the table: a row per method, a column per share pruned, the best of each column in bold."""
+    """Return the table: a row per method, a column per share pruned, best values in bold."""
     rates = sorted({rate for values in points.values() for rate in values if rate})
     best = {
         rate: max((values[rate][0] for values in points.values() if rate in values), default=np.inf)
@@ -93,7 +93,7 @@ def markdown(points: Points) -> str:
 
 
 def svg(points: Points) -> str:
-    """Return the plot: accuracy against the share pruned, a line per method, bars of one deviation."""
+    """Return the plot: accuracy against the share pruned, with bars of one deviation."""
     lines = {method: values for method, values in points.items() if values.keys() - {0.0}}
     level = next((values[0.0][0] for values in points.values() if 0.0 in values), None)
     means = [mean for values in lines.values() for mean, _, _ in values.values()] + ([level] if level else [])

@@ -1,8 +1,8 @@
-"""Training in the coreset benchmark: a model on a coreset, with the same number of steps for every size.
+"""Training in the coreset benchmark: the same number of steps for coresets of every size.
 
 SGD with momentum and a one-cycle learning rate. The whole data set is kept on the device, where
-images are flipped and shifted. Three models: an MLP for vectors, a network of three convolutions for
-CPUs, and ResNet-18 (in the form for CIFAR, without the first stride) for GPUs. Images are in
+images are flipped and shifted. Three models: an MLP for vectors, a network of three convolutions
+for CPUs, and ResNet-18 (in the form for CIFAR, without the first stride) for GPUs. Images are in
 channels_last, and in bfloat16 on GPUs and on CPUs that support it.
 """
 

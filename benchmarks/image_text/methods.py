@@ -1,8 +1,8 @@
-"""The methods of the image-text benchmark, and the diversity of the subsets they choose. Pure functions.
+"""The methods of the image-text benchmark, and the diversity of their subsets. Pure functions.
 
 A method is named `random`, `clip_score`, `semdedup+clip_score`, `forward:K` or `d2:K:GAMMA`: K
-neighbours in the exact graph of images and texts, and GAMMA for both passes. All settings were fixed
-before the first run.
+neighbours in the exact graph of images and texts, and GAMMA for both passes. All settings were
+fixed before the first run.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Chooser:
         return np.sort(kept)
 
     def _deduplicate(self, m: int, seed: int) -> Int64:
-        """Drop the share COPIES, the true share of copies, by SemDeDup, then keep the m highest scores."""
+        """Drop the true share of copies by SemDeDup, then keep the m highest scores."""
         image, score = self._evidence.image, self._evidence.score
         n_clusters = max(1, len(image) // ROWS_PER_CLUSTER)
         order, _ = by_diversity.semdedup(image, n_clusters, score=score, seed=seed)

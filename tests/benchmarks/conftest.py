@@ -6,7 +6,7 @@ import torch
 
 @pytest.fixture(autouse=True)
 def _one_thread():
-    """Use one thread, as the workers do; torch's threads are slow on small products on a busy machine."""
+    """Use one thread, as the workers do; torch's threads are slow if the machine is busy."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -1,4 +1,4 @@
-"""Training in the coreset benchmark: determinism, log and features, small coresets, augmentation."""
+"""Training in the coreset benchmark: determinism, log, small coresets, augmentation."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""The image-text benchmark: planted noise, scores, methods, metrics, training, resuming, tables and plot."""
+"""The image-text benchmark: planted noise, scores, methods, training, resuming, tables."""
 
 import functools
 import json

@@ -51,7 +51,7 @@ def test_model_is_small():
 
 @pytest.fixture(scope="module")
 def held_out(samples, embedded):
-    """Scores of correct captions [N], of captions of another content group [5, N], and group sizes [N]."""
+    """Scores of correct captions [N] and of captions of other groups [5, N]; group sizes [N]."""
     image, text = embedded
     right = np.array([not record["planted_mismatch"] for record, _, _ in samples])
     groups = np.array([record["group"] for record, _, _ in samples])

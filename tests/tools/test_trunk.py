@@ -12,7 +12,7 @@ from tools.trunk import load_trunk, trunk_features
 
 @pytest.fixture
 def original(tmp_path, monkeypatch):
-    """A trunk with random weights, stored under other names as in the package with the real weights."""
+    """A trunk with random weights, stored under other names, as in the real package."""
     import timm
 
     torch.manual_seed(0)
