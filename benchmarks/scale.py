@@ -139,8 +139,8 @@ def select(pool: Pool, ranks: Manifest, folder: str, executor: FreshProcesses) -
     line = select_stage.draw_line(pool.folder, ranks, pool.embed_folder, pool.parts, params)
     units = select_stage.plan_select(ranks.units, line, params)
     worker = partial(select_stage.SelectWorker, pool.embed_folder, pool.folder, folder, pool.parts)
-    receipts = stages.run_units("select", folder, executor, units, worker, ONE_CORE)
-    kept = artifacts.sum_counters(list(receipts.values()))["kept"]
+    receipts = stages.run_units(stages.Work("select", folder, units, worker, ONE_CORE), executor)
+    kept = artifacts.sum_counters(receipts)["kept"]
     if kept != line.budget or kept != math.floor(0.3 * ranks.counters["ranked"]):
         raise AssertionError(f"selection: found {kept} kept samples; expected {line.budget}")
     return kept
