@@ -1,7 +1,8 @@
-"""Resumable benchmarks: a grid of cells, each computed once and kept as one small file under `OUT/cells`.
+"""Resumable benchmarks: a grid of cells, each computed once and stored in a file in `OUT/cells`.
 
-A program may be ended at any time and goes on where it was. Invariant: a cell's file is written
-last, in one piece, and a folder holds the cells of one `settings.json` only.
+Shared by `benchmarks.coreset` and `benchmarks.image_text`. Either program may be killed at any
+time; the same command resumes it. Invariants: the file of a cell is written last and atomically; a
+folder holds the cells of a single `settings.json`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from d2prune.execution import Executor, Resources
 
 @dataclass(frozen=True)
 class Cell:
-    """One figure: a method at one share pruned with one seed; pruned 0 is the model trained on everything."""
+    """One measurement: method, share pruned (0 for a model trained on all data), and seed."""
 
     method: str
     pruned: float
@@ -29,34 +30,34 @@ class Cell:
 
     @property
     def key(self) -> str:
-        """Name of its file."""
+        """Name of the cell's file, without the extension."""
         return f"{self.method.replace(':', '-').replace(' ', '-')}-{self.pruned:g}-{self.seed}"
 
 
 def claim(out: Path, settings: Any) -> None:
-    """Take an empty folder, or one with the same settings.
+    """Create the folder, or accept an existing one that was made with the same settings.
 
     Raises:
-        UserError: the folder holds figures of other settings.
+        UserError: the folder holds results of other settings.
     """
     path, text = out / "settings.json", json.dumps(dataclasses.asdict(settings), indent=1)
     if path.exists() and path.read_text() != text:
         raise UserError(
-            f"--out {out} holds figures of other settings (see settings.json there); name another folder"
+            f"--out {out}: found results of other settings (see settings.json there); expected a new folder"
         )
     out.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
 
 
 def keep(out: Path, cell: Cell, figures: dict[str, Any]) -> str:
-    """Write a cell's file; returns its key."""
+    """Write the file of a cell and return the cell's key."""
     row = {**dataclasses.asdict(cell), **figures}
     store.write_bytes(str(out / "cells" / f"{cell.key}.json"), json.dumps(row).encode())
     return cell.key
 
 
-def kept(out: Path) -> list[dict[str, Any]]:
-    """What all finished cells hold, by name of file."""
+def read_all(out: Path) -> list[dict[str, Any]]:
+    """Return the rows of all finished cells, sorted by file name."""
     return [json.loads(path.read_text()) for path in sorted((out / "cells").glob("*.json"))]
 
 
@@ -64,27 +65,28 @@ def compute(
     make_worker: Callable[[], Callable[[Cell], str]], out: Path, stages: Sequence[Sequence[Cell]],
     executor: Executor, workers: int = 1, seconds: float | None = None,
 ) -> bool:  # fmt: skip
-    """Compute the cells that have no file yet, stage after stage.
+    """Compute the cells that have no file yet, one stage after the other.
 
     Args:
-        make_worker: for each process; what it makes computes a cell, `keep`s it and returns its key.
-        out: the folder.
-        stages: cells of one stage may be computed side by side.
-        executor: where.
-        workers: how many at once.
-        seconds: start no new cells after this long.
+        make_worker: called once per process; the worker it returns computes a cell, calls `keep`
+            and returns the key.
+        out: the folder of `claim`.
+        stages: groups of cells; cells of one group may be computed in parallel.
+        executor: runs the workers.
+        workers: number of parallel workers.
+        seconds: time limit after which no new cells are started.
 
     Returns:
-        True when all are done.
+        Whether all cells are finished.
     """
     deadline = None if seconds is None else time.monotonic() + seconds
     for cells in stages:
         todo = [cell for cell in cells if not (out / "cells" / f"{cell.key}.json").exists()]
-        # In bites where a clock is to be looked at between them.
-        bite = 8 * workers if seconds is not None else max(1, len(todo))
-        for start in range(0, len(todo), bite):
+        # The time limit is checked between batches.
+        batch = 8 * workers if seconds is not None else max(1, len(todo))
+        for start in range(0, len(todo), batch):
             if deadline is not None and time.monotonic() > deadline:
                 return False
-            for key in executor.map(make_worker, todo[start : start + bite], Resources(workers)):
+            for key in executor.map(make_worker, todo[start : start + batch], Resources(workers)):
                 print(key, flush=True)
     return True

@@ -1,13 +1,17 @@
-"""Seeded accidents on a 3-node local Ray cluster, S3 to S3: the same command ends with the same bytes.
+"""Fault injection: seeded faults on a local Ray cluster of three nodes must not change the output.
 
-python -m benchmarks.chaos --runs 30
+    python -m benchmarks.chaos --runs 30
 
-Each run has its own S3 server, cluster and driver (`d2prune run`), and one accident at a random
-moment: a worker, an actor, a raylet, the driver or the head is killed, a node joins, or the store
-refuses connections for 20 s. The moment is one of the undisturbed run, told by the files it had
-written by then, so that it comes before the end however busy the machine is. A driver that fails is
-started again with the same command (on a new cluster where the head died). The output is compared,
-byte for byte, with that of an undisturbed run. Kills only what it started, by process id.
+Each run reads from and writes to its own S3 server on loopback, has its own cluster and driver
+(`d2prune run`), and suffers one fault at a random moment: a worker, an actor, a raylet, the driver
+or the head is killed, a node joins, or the store refuses connections for 20 s. The moment is taken
+from an undisturbed run and identified by the number of files written, so that the fault comes
+before the end of the run even on a busy machine. A driver that fails is started again with the same
+command, on a new cluster if the head died. The output is compared byte for byte with that of the
+undisturbed run.
+
+Writes to temporary folders only and prints a markdown table. Exits with 1 unless every fault was
+injected and every output is equal. Kills only processes that it started, by process id.
 """
 
 import argparse
@@ -33,8 +37,8 @@ from benchmarks import processes
 from d2prune.demo import s3_server
 from tests.pools import tree, write_pool
 
-EVENTS = ("worker", "actor", "raylet", "driver", "head", "node joins", "store away 20 s")
-ROOT = Path(__file__).resolve().parents[1]
+EVENTS = ("worker", "actor", "raylet", "driver", "head", "node joins", "store unreachable for 20 s")
+
 LIMIT_S = 600.0
 QUIET = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
@@ -61,22 +65,22 @@ cluster.shutdown()
 
 
 class Proxy:
-    """A TCP proxy before the store, which can refuse everything for a while."""
+    """A TCP proxy in front of the store that can make it unreachable for some time."""
 
     def __init__(self, target: int) -> None:
-        self._target, self._away = target, threading.Event()
+        self._target, self._unreachable = target, threading.Event()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
 
-    def away(self, seconds: float) -> None:
-        """Break every connection and refuse new ones for so long."""
-        self._away.set()
+    def interrupt(self, seconds: float) -> None:
+        """Break every connection and refuse new ones for this time."""
+        self._unreachable.set()
         time.sleep(seconds)
-        self._away.clear()
+        self._unreachable.clear()
 
     def close(self) -> None:
-        """Take no more connections."""
+        """Stop accepting connections."""
         self._listener.close()
 
     def _accept(self) -> None:
@@ -87,7 +91,7 @@ class Proxy:
 
     def _forward(self, client: socket.socket) -> None:
         with contextlib.suppress(OSError), client:
-            if self._away.is_set():
+            if self._unreachable.is_set():
                 return
             with (
                 socket.create_connection(("127.0.0.1", self._target)) as server,
@@ -95,7 +99,7 @@ class Proxy:
             ):
                 ready.register(client, selectors.EVENT_READ, server)
                 ready.register(server, selectors.EVENT_READ, client)
-                while not self._away.is_set():
+                while not self._unreachable.is_set():
                     for key, _ in ready.select(0.5):
                         data = key.fileobj.recv(2**16)  # type: ignore[union-attr]
                         if not data:
@@ -104,10 +108,10 @@ class Proxy:
 
 
 class RayCluster:
-    """Three nodes in a process of their own, which takes orders by its standard input."""
+    """Three nodes, started by a child process that reads commands from its standard input."""
 
     def __init__(self, environment: dict[str, str]) -> None:
-        # On a busy machine a node may miss Ray's own limit of 30 s.
+        # On a busy machine a node may exceed Ray's start-up limit of 30 s.
         for _ in range(5):
             self.process = self._start(environment)
             assert self.process.stdout is not None
@@ -115,7 +119,7 @@ class RayCluster:
             if self.address:
                 return
             self.close()
-        raise SystemExit("no cluster comes up")
+        raise SystemExit("the Ray cluster did not start in 5 attempts")
 
     def _start(self, environment: dict[str, str]) -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -125,40 +129,43 @@ class RayCluster:
             stderr=subprocess.DEVNULL,
             text=True,
             env=environment,
-            cwd=ROOT,
+            cwd=processes.ROOT,
         )
 
-    def order(self, what: str) -> None:
-        """Have it do one of the things its script knows."""
+    def send_command(self, command: str) -> None:
+        """Send one of the commands of `CLUSTER` and wait until it is done."""
         assert self.process.stdin is not None and self.process.stdout is not None
-        self.process.stdin.write(f"{what}\n")
+        self.process.stdin.write(f"{command}\n")
         self.process.stdin.flush()
         self.process.stdout.readline()
 
     def workers(self) -> dict[int, str]:
-        """Title by process id of the Ray workers below this cluster; not of agents, with which a raylet dies."""
-        found = processes.below(self.process.pid)
+        """Return process id -> title of Ray workers, except agents: their death kills a raylet."""
+        found = processes.descendants(self.process.pid)
         return {
             pid: title for pid, title in found.items() if title.startswith("ray::") and "Agent" not in title
         }
 
     def close(self) -> None:
-        """End all of it."""
+        """Shut the cluster down."""
         with contextlib.suppress(BrokenPipeError, subprocess.TimeoutExpired):
             self.process.communicate(timeout=30)
         self.process.kill()
 
 
-class Written:
-    """How far a run is: the files that were ever seen in its folders."""
+class WrittenFiles:
+    """The progress of a run, as the files ever seen in its work folder and its output folder.
+
+    Attributes:
+        stage: folder in work_dir of the newest file.
+    """
 
     def __init__(self, bucket: Path) -> None:
-        """Look below `bucket`; the pool is not written by the run."""
         self._bucket, self._seen = bucket, set[Path]()
         self.stage = "start"
 
     def count(self) -> int:
-        """So many by now; `stage` is where the newest lies."""
+        """Look for new files, update `stage` and return the number of files seen so far."""
         for name in ("work", "output"):
             fresh = {path for path in (self._bucket / name).rglob("*") if path.is_file()} - self._seen
             for path in sorted(fresh):
@@ -170,7 +177,7 @@ class Written:
 
 @dataclass(frozen=True)
 class Moment:
-    """Of an undisturbed run: `files` were written, the last of them `delay` seconds ago."""
+    """A moment of a run: `delay` seconds after file number `files` was written."""
 
     files: int
     delay: float
@@ -178,18 +185,18 @@ class Moment:
 
 Tree = dict[str, bytes]
 Timeline = list[tuple[float, int]]
-"""Seconds since the driver was started, and files written, whenever their number changed."""
+"""(Seconds since the driver started, files written so far), one entry per change."""
 
 
-def draw(timeline: Timeline, rng: random.Random) -> Moment:
-    """A moment of the run, any second of it alike, before its last files."""
+def pick_moment(timeline: Timeline, rng: random.Random) -> Moment:
+    """Return a random moment, uniform over the run except for its very beginning and end."""
     at = rng.uniform(0.1, 0.97) * timeline[-1][0]
     since, files = max(entry for entry in timeline if entry[0] <= at)
     return Moment(files, at - since)
 
 
-def follow(driver: subprocess.Popen[bytes], written: Written) -> Timeline:
-    """Watch an undisturbed run to its end."""
+def record_timeline(driver: subprocess.Popen[bytes], written: WrittenFiles) -> Timeline:
+    """Wait for the end of an undisturbed run and return its timeline."""
     begin, timeline = time.monotonic(), [(0.0, 0)]
     while driver.poll() is None:
         if (files := written.count()) != timeline[-1][1]:
@@ -198,8 +205,8 @@ def follow(driver: subprocess.Popen[bytes], written: Written) -> Timeline:
     return timeline
 
 
-def wait_for(moment: Moment, driver: subprocess.Popen[bytes], written: Written) -> None:
-    """Return at that moment, or at the end of the run."""
+def wait_for(moment: Moment, driver: subprocess.Popen[bytes], written: WrittenFiles) -> None:
+    """Return at the given moment, or at the end of the run."""
     reached = None
     while driver.poll() is None and (files := written.count()) <= moment.files:
         if files == moment.files:
@@ -210,8 +217,8 @@ def wait_for(moment: Moment, driver: subprocess.Popen[bytes], written: Written) 
 
 
 @contextlib.contextmanager
-def stage(folder: Path) -> Iterator[tuple[dict[str, str], Proxy, Path]]:
-    """A store with the pool in it, a proxy before it, and the environment that leads there."""
+def serve_pool(folder: Path) -> Iterator[tuple[dict[str, str], Proxy, Path]]:
+    """Serve a pool on S3 behind a proxy; yields environment, proxy and configuration file."""
     write_pool(folder / "s3" / "chaos" / "pool", shards=8, samples=60)
     config = {
         "input": "s3://chaos/pool",
@@ -226,22 +233,22 @@ def stage(folder: Path) -> Iterator[tuple[dict[str, str], Proxy, Path]]:
     (folder / "run.yaml").write_text(yaml.safe_dump(config))
     with s3_server.serve(folder / "s3") as server:
         proxy = Proxy(int(server.endpoint.rpartition(":")[2]))
-        leads = {
+        changes = {
             **server.environment,
             "AWS_ENDPOINT_URL": f"http://127.0.0.1:{proxy.port}",
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": processes.PYTHONPATH,
         }
-        clean = {
+        inherited = {
             name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "AWS_PROFILE")
         }
         try:
-            yield clean | leads | QUIET, proxy, folder / "run.yaml"
+            yield inherited | changes | QUIET, proxy, folder / "run.yaml"
         finally:
             proxy.close()
 
 
-def start(config: Path, address: str, environment: dict[str, str]) -> subprocess.Popen[bytes]:
-    """The command under test."""
+def start_driver(config: Path, address: str, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    """Start the command under test."""
     command = [
         sys.executable,
         "-m",
@@ -253,19 +260,19 @@ def start(config: Path, address: str, environment: dict[str, str]) -> subprocess
         f"ray.address={address}",
     ]
     return subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=open_log(config)
+        command, cwd=processes.ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=open_log(config)
     )
 
 
 def open_log(config: Path) -> int:
-    """Where all tries of a driver write."""
+    """Open the log that all attempts of a driver append to."""
     return os.open(config.with_name("driver.log"), os.O_CREAT | os.O_WRONLY | os.O_APPEND)
 
 
-def strike(
+def inject(
     event: str, cluster: RayCluster, driver: subprocess.Popen[bytes], proxy: Proxy, rng: random.Random
 ) -> bool:
-    """Make the accident happen; False: there was nothing to hit."""
+    """Inject a fault. Returns False if there is no process to kill yet."""
     if event in ("worker", "actor"):
         wanted = "ray::" if event == "worker" else "Actor"
         found = sorted(pid for pid, title in cluster.workers().items() if wanted in title)
@@ -275,33 +282,38 @@ def strike(
             os.kill(rng.choice(found), signal.SIGKILL)
     elif event == "driver":
         driver.kill()
-    elif event == "store away 20 s":
-        proxy.away(20)
+    elif event == "store unreachable for 20 s":
+        proxy.interrupt(20)
     else:
-        cluster.order(event)
+        cluster.send_command(event)
     return True
 
 
-def hit(
+def inject_when_possible(
     event: str, cluster: RayCluster, driver: subprocess.Popen[bytes], proxy: Proxy, rng: random.Random
 ) -> str:
-    """Make the accident happen as soon as there is something to hit."""
+    """Inject a fault as soon as possible; returns "yes", or "too late" after the end of the run."""
     while driver.poll() is None:
-        if strike(event, cluster, driver, proxy, rng):
+        if inject(event, cluster, driver, proxy, rng):
             return "yes"
         time.sleep(0.05)
     return "too late"
 
 
-def one(
+def run_with_event(
     event: str | None, moment: Moment | None, rng: random.Random
 ) -> tuple[dict[str, Any], Tree, Timeline]:
-    """One run with an accident at a moment, or undisturbed; what happened, the output and how it went."""
+    """Run the pipeline with one fault, or undisturbed if `event` is None.
+
+    Returns:
+        The row of the table, the files of the output, and the timeline (empty with a fault).
+    """
     with (
-        tempfile.TemporaryDirectory(prefix="d2prune-chaos-") as place,
-        stage(Path(place)) as (leads, proxy, config),
+        tempfile.TemporaryDirectory(prefix="d2prune-chaos-") as folder,
+        serve_pool(Path(folder)) as (environment, proxy, config),
     ):
-        cluster, written, timeline = RayCluster(leads), Written(Path(place) / "s3" / "chaos"), Timeline()
+        bucket, timeline = Path(folder) / "s3" / "chaos", Timeline()
+        cluster, written = RayCluster(environment), WrittenFiles(bucket)
         begin = time.monotonic()
         row: dict[str, Any] = {"event": event, "stage": "", "hit": "", "codes": []}
         codes = row["codes"]
@@ -309,14 +321,14 @@ def one(
             while len(codes) < 4 and (not codes or codes[-1] != 0):
                 if event == "head" and codes:
                     cluster.close()
-                    cluster = RayCluster(leads)
-                driver = start(config, cluster.address, leads)
+                    cluster = RayCluster(environment)
+                driver = start_driver(config, cluster.address, environment)
                 if event is None:
-                    timeline = follow(driver, written)
+                    timeline = record_timeline(driver, written)
                 elif moment is not None and not codes:
                     wait_for(moment, driver, written)
                     row["stage"] = written.stage
-                    row["hit"] = hit(event, cluster, driver, proxy, rng)
+                    row["hit"] = inject_when_possible(event, cluster, driver, proxy, rng)
                 try:
                     codes.append(driver.wait(LIMIT_S))
                 except subprocess.TimeoutExpired:
@@ -327,36 +339,39 @@ def one(
         finally:
             cluster.close()
         if codes != [0]:
-            print((Path(place) / "driver.log").read_text()[-3000:], file=sys.stderr)
-        return row, tree(Path(place) / "s3" / "chaos" / "output"), timeline
+            print((Path(folder) / "driver.log").read_text()[-3000:], file=sys.stderr)
+        return row, tree(bucket / "output"), timeline
 
 
 def main() -> int:
-    """Run them all and print the table."""
+    """Make the undisturbed run and all disturbed ones, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--runs", type=int, default=30)
-    parser.add_argument("--first-seed", type=int, default=0)
-    arguments = parser.parse_args()
-    calm, expected, timeline = one(None, None, random.Random())
-    if calm["codes"] != [0] or not expected:
-        raise SystemExit(f"the undisturbed run failed: {calm}")
-    print(
-        f"undisturbed: {calm['s']} s, {timeline[-1][1]} files written, {len(expected)} of them the output\n"
+    parser.add_argument("--runs", type=int, default=30, help="number of disturbed runs (%(default)s)")
+    parser.add_argument(
+        "--first-seed", type=int, default=0, help="seed of the first run; decides event and moment"
     )
-    print("| seed | event | after files | in | hit | exit codes | s | same bytes |", flush=True)
+    arguments = parser.parse_args()
+    undisturbed, expected, timeline = run_with_event(None, None, random.Random())
+    if undisturbed["codes"] != [0] or not expected:
+        raise SystemExit(f"the undisturbed run failed: {undisturbed}")
+    print(
+        f"undisturbed: {undisturbed['s']} s, {timeline[-1][1]} files written, "
+        f"{len(expected)} of them in the output\n"
+    )
+    print("| seed | event | after files | during | hit | exit codes | wall s | same bytes |", flush=True)
     print("|---|---|---|---|---|---|---|---|", flush=True)
     good = 0
     for seed in range(arguments.first_seed, arguments.first_seed + arguments.runs):
         rng = random.Random(seed)
-        moment = draw(timeline, rng)
-        row, output, _ = one(EVENTS[seed % len(EVENTS)], moment, rng)
+        moment = pick_moment(timeline, rng)
+        row, output, _ = run_with_event(EVENTS[seed % len(EVENTS)], moment, rng)
         same = output == expected and row["hit"] == "yes"
         good += same
         codes = ", ".join(map(str, row["codes"]))
         bytes_ = "yes" if output == expected else "NO"
         cells = (seed, row["event"], moment.files, row["stage"], row["hit"], codes, row["s"], bytes_)
         print(f"| {' | '.join(map(str, cells))} |", flush=True)
-    print(f"\n{good} of {arguments.runs} were hit and ended with the bytes of the undisturbed run")
+    print(f"\n{good} of {arguments.runs} events hit and the run ended with the bytes of the undisturbed run")
     return 0 if good == arguments.runs else 1
 
 

@@ -1,13 +1,15 @@
-"""What a picture costs that another machine decodes (`embed.decode: remote`), beside one that this machine decodes.
+"""CPU time per image of remote decoding (`embed.decode: remote`), compared with local decoding.
 
-A Ray cluster of two nodes on this machine: one with a GPU (only said to be there) and one without,
-which lends a core. This process is the worker. The same photos go through a decode process here,
-then through a helper there; told is the processor time per picture of everybody who takes part:
-this process, the decode process, and of the helper's node its actor and Ray's own programs, which
-move the bytes. Pixels must be equal.
+    python -m benchmarks.decode_remote --photos /usr/share/backgrounds/mate/nature
 
-`python -m benchmarks.decode_remote --photos /usr/share/backgrounds/mate/nature` (Debian's
-mate-backgrounds); about two minutes.
+Starts a Ray cluster of two nodes on this machine: one that declares a GPU (there need not be one),
+and one without, which provides a core for the helper. This process is the embedding worker. The
+same photos are decoded by a local decode process and by the helper, and the pixels must be equal.
+CPU time is counted for this process, the decode process, the helper's actor, and Ray's own
+processes, which move the bytes.
+
+Reads the photos of `--photos` (Debian's mate-backgrounds) and prints a markdown table. Takes about
+two minutes.
 """
 
 import argparse
@@ -21,7 +23,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.embed import caption, crops
+from benchmarks import processes
+from benchmarks.photos import caption, crop_photos
 from d2prune.embed.decode.decoder import Decoder
 from d2prune.embed.decode.pool import DecodePool, Lane
 from d2prune.embed.decode.remote import AssistedPool
@@ -30,12 +33,12 @@ from d2prune.embed.decode.task_queue import TASK_SAMPLES, Outcome
 from d2prune.execution import OnRay, Resources, metrics
 from d2prune.inputs.tar.reader import TarSample
 
-KINDS = ("worker", "decode process", "helper's actor", "Ray's programs")
+KINDS = ("worker", "decode process", "helper actor", "Ray processes, both nodes")
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
-def seconds_by_kind() -> dict[str, float]:
-    """Processor time so far of this process and of all that it started, directly or not."""
+def cpu_seconds_by_kind() -> dict[str, float]:
+    """Return the CPU time so far of this process and of all its descendants, by kind."""
     parents, names, seconds = {}, {}, {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -59,15 +62,15 @@ def seconds_by_kind() -> dict[str, float]:
         elif "d2prune.embed.decode.process" in words:
             kind = "decode process"
         elif words.startswith("ray::WorkerActor"):
-            kind = "helper's actor"
+            kind = "helper actor"
         else:
-            kind = "Ray's programs"
+            kind = "Ray processes, both nodes"
         found[kind] += seconds[pid]
     return found
 
 
 def decode(lane: Lane, samples: Sequence[TarSample]) -> list[list[Outcome]]:
-    """All of them, a lane's worth at a time, as a feed hands them on."""
+    """Decode all samples, as many at a time as the lane has slots, as the worker's feed does."""
     found: list[list[Outcome]] = []
     slots = len(lane.pixels) // TASK_SAMPLES * TASK_SAMPLES
     for start in range(0, len(samples), slots):
@@ -79,22 +82,22 @@ def decode(lane: Lane, samples: Sequence[TarSample]) -> list[list[Outcome]]:
 
 
 def main() -> None:
-    """Print one table."""
+    """Decode the photos both ways in alternating rounds and print one table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--photos", type=Path, default=Path("/usr/share/backgrounds/mate/nature"))
-    parser.add_argument("--images", type=int, default=400)
-    parser.add_argument("--size", type=int, default=224, help="pixels of the model's side")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--images", type=int, default=400, help="number of crops (%(default)s)")
+    parser.add_argument("--size", type=int, default=224, help="input size of the model in pixels")
+    parser.add_argument("--rounds", type=int, default=3, help="the table shows medians over them")
     args = parser.parse_args()
-    images = crops(args.photos, args.images)
+    images = crop_photos(args.photos, args.images)
     samples = [
         TarSample(str(i), 0, 0, {"jpg": data, "txt": caption(i).encode()}, {}, ())
         for i, data in enumerate(images)
     ]
 
-    os.environ["PYTHONPATH"] = os.getcwd()
+    os.environ["PYTHONPATH"] = processes.PYTHONPATH
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     from ray.cluster_utils import Cluster
@@ -114,17 +117,17 @@ def main() -> None:
     for number in range(args.rounds + 1):
         for name, pool in (("local", local), ("remote", remote)):
             with pool.lane() as lane:
-                before, start = seconds_by_kind(), time.monotonic()
+                before, start = cpu_seconds_by_kind(), time.monotonic()
                 decode(lane, samples)
-                after, seconds = seconds_by_kind(), time.monotonic() - start
+                after, seconds = cpu_seconds_by_kind(), time.monotonic() - start
                 pixels[name] = np.array(lane.pixels[:TASK_SAMPLES])
             if number:
                 # The first round starts processes.
-                rounds[name].append({kind: after[kind] - before[kind] for kind in KINDS} | {"clock": seconds})
+                rounds[name].append({kind: after[kind] - before[kind] for kind in KINDS} | {"wall": seconds})
     assert np.array_equal(pixels["local"], pixels["remote"])
-    idle, start = seconds_by_kind(), time.monotonic()
+    ray, before, start = KINDS[-1], cpu_seconds_by_kind(), time.monotonic()
     time.sleep(5)
-    resting = (seconds_by_kind()["Ray's programs"] - idle["Ray's programs"]) / (time.monotonic() - start)
+    idle_share = (cpu_seconds_by_kind()[ray] - before[ray]) / (time.monotonic() - start)
     counted = metrics.total(metrics.SAMPLES_DECODED_REMOTELY)
     assert counted == len(samples) * (args.rounds + 1)
     remote.close()
@@ -132,23 +135,17 @@ def main() -> None:
     executor.close()
     cluster.shutdown()
 
-    print(
-        f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; {len(images)} photos of ",
-        end="",
-    )
-    print(
-        f"{np.mean([len(data) for data in images]) / 1e3:.0f} KB, {preprocess.n_bytes / 1e3:.0f} KB of pixels each\n"
-    )
-    print(
-        f"| ms of processor time per picture | {' | '.join(KINDS)} | all |\n|---|" + "---|" * (len(KINDS) + 1)
-    )
-    for name, each in rounds.items():
-        # Ray's programs also do other things, whether pictures come or not.
-        spent = {kind: statistics.median(one[kind] for one in each) for kind in KINDS}
-        spent["Ray's programs"] -= resting * statistics.median(one["clock"] for one in each)
-        spent["Ray's programs"] = max(0.0, spent["Ray's programs"]) if name == "remote" else 0.0
-        shown = [1e3 * value / len(images) for value in spent.values()]
-        print(f"| {name} | {' | '.join(f'{value:.2f}' for value in shown)} | {sum(shown):.2f} |")
+    mean_kb = np.mean([len(data) for data in images]) / 1e3
+    print(f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; ", end="")
+    print(f"{len(images)} photos of {mean_kb:.0f} KB, {preprocess.n_bytes / 1e3:.0f} KB of pixels each\n")
+    print(f"| CPU ms per image | {' | '.join(KINDS)} | total |\n|---|" + "---|" * (len(KINDS) + 1))
+    for name, measured in rounds.items():
+        # Ray's processes also use CPU time while no images arrive: it is subtracted.
+        spent = {kind: statistics.median(one[kind] for one in measured) for kind in KINDS}
+        spent[ray] -= idle_share * statistics.median(one["wall"] for one in measured)
+        spent[ray] = max(0.0, spent[ray]) if name == "remote" else 0.0
+        per_image = [1e3 * value / len(images) for value in spent.values()]
+        print(f"| {name} | {' | '.join(f'{value:.2f}' for value in per_image)} | {sum(per_image):.2f} |")
 
 
 if __name__ == "__main__":

@@ -1,22 +1,23 @@
-"""How near embedding comes to the model alone, what decoding costs, what `fast` changes, and what memory it takes.
+r"""Embedding: throughput compared with the bare model, decoding, effect of `fast`, and memory.
 
-Photos are crops of those in `--photos` (Debian's mate-backgrounds:
-`/usr/share/backgrounds/mate/nature`), about 500 x 400, saved as JPEG. The model is a real
-architecture with random weights that were saved to a file. Parts:
+    python -m benchmarks.embed --folder /tmp/bench --photos /usr/share/backgrounds/mate/nature
+    python -m benchmarks.embed --folder /tmp/bench --photos ... --device cuda --parts model \
+        --models ViT-B-32 ViT-L-14 --samples 20000 --batch-size 512
 
-- `model`: samples/s end to end from tars (`EmbedWorker`), beside a bare loop of `encode_image` and `encode_text` on
-  tensors that are ready, in turns, with the same threads. With `--device cuda` also the share of
-  time that the GPU is busy and of the bf16 matrix-product rate measured on it.
-- `decode`: images per second of one core: a decode process, open_clip's preprocessing in a loop, webdataset's pipeline.
-- `fast`: cosine of `fast` and `exact` embeddings of the same photos, and how far clip_score moves.
-- `memory`: this process and its decode processes over 50 shards.
-- `large-shard`: the same over one shard of `--gigabytes` (sparse files): of samples with a large member that is
-  skipped, and of pictures of 20 MB each, which are not.
+Reads photos from `--photos` (Debian's mate-backgrounds) and crops them to JPEGs of about 500 x 400
+pixels; writes pools, models and artifacts below `--folder`; prints a markdown page. Models have a
+real architecture and random weights. The parts (`--parts`):
 
-`python -m benchmarks.embed --folder /tmp/bench --photos /usr/share/backgrounds/mate/nature`
-`python -m benchmarks.embed --folder /tmp/bench --photos ... --device cuda --models ViT-B-32
-ViT-L-14 --parts model
---samples 20000 --batch-size 512`
+- `model`: samples/s end to end from tars (`EmbedWorker`), alternating with a bare loop of
+  `encode_image` and `encode_text` on ready tensors, with the same number of threads. With
+  `--device cuda` also the share of time that the GPU is busy, and of its bf16 matrix-product rate.
+- `decode`: images per second of one core, for a decode process, for open_clip's preprocessing in a
+  loop, and for webdataset's pipeline.
+- `fast`: cosine between `fast` and `exact` embeddings of the same photos, and the change of
+  clip_score.
+- `memory`: memory of the worker and of its decode processes over 50 shards.
+- `large-shard`: the same over one shard of `--gigabytes` (a sparse file), first of samples with a
+  large member that is skipped, then of images of 20 MB each.
 """
 
 import argparse
@@ -35,6 +36,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from benchmarks.photos import caption, crop_photos, write_pool, write_sparse_tar
 from d2prune.embed import params as params_of_tars
 from d2prune.embed import worker as stage
 from d2prune.embed.decode.decoder import Decoder
@@ -45,68 +47,10 @@ from d2prune.embed.model.encoder import ClipEncoder
 from d2prune.execution import InProcess, Resources
 from d2prune.inputs.shards import expand_input
 from d2prune.inputs.tar.reader import TarSample
-from d2prune.inputs.tar.write import END_OF_ARCHIVE, member_header, padding
-
-WORDS = "a photo of the old red garden with yellow flowers beside dunes under storm clouds at dawn in green".split()
-
-
-def crops(folder: Path, count: int, seed: int = 0, shorter: int | None = None) -> list[bytes]:
-    """JPEGs of random crops of the folder's photos, about 500 x 400 pixels, or with that shorter side."""
-    photos = [Image.open(path).convert("RGB") for path in sorted(folder.glob("*.jp*g"))]
-    rng = np.random.default_rng(seed)
-    made = []
-    for i in range(count):
-        photo = photos[i % len(photos)]
-        width = int(rng.integers(400, 600))
-        height = int(width * rng.uniform(0.6, 1.0))
-        if shorter is not None:
-            width, height = width * shorter // height, shorter
-        scale = rng.uniform(1, min(photo.width / width, photo.height / height))
-        wide, high = int(width * scale), int(height * scale)
-        left, top = rng.integers(0, photo.width - wide + 1), rng.integers(0, photo.height - high + 1)
-        sink = io.BytesIO()
-        photo.resize((width, height), Image.Resampling.LANCZOS, (left, top, left + wide, top + high)).save(
-            sink, "JPEG", quality=90
-        )
-        made.append(sink.getvalue())
-    return made
-
-
-def caption(i: int) -> str:
-    """A caption of ten words."""
-    return " ".join(np.random.default_rng(i).choice(WORDS, 10))
-
-
-def write_pool(folder: Path, images: list[bytes], shards: int, per_shard: int) -> None:
-    """Tars of these images, again and again."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for shard in range(shards):
-        with open(folder / f"{shard:05d}.tar", "wb") as tar:
-            for i in range(per_shard):
-                number = shard * per_shard + i
-                for kind, data in (("jpg", images[number % len(images)]), ("txt", caption(number).encode())):
-                    tar.write(member_header(f"{number:08d}.{kind}", len(data)) + data + padding(len(data)))
-            tar.write(END_OF_ARCHIVE)
-
-
-def write_sparse_tar(path: Path, images: list[bytes], samples: int, size: int, inside: bool) -> None:
-    """A tar whose samples each have a member of `size` bytes, nearly all of them zeros that take no disk.
-
-    It is a third one beside image and caption, or, with `inside`, the image, with the zeros behind its end.
-    """
-    with open(path, "wb") as tar:
-        for i in range(samples):
-            large = f"{i:08d}.{'jpg' if inside else 'npy'}"
-            members = {large: b"", f"{i:08d}.jpg": images[i % len(images)], f"{i:08d}.txt": b"a photo"}
-            for name, data in members.items():
-                length = size if name == large else len(data)
-                tar.write(member_header(name, length) + data)
-                tar.seek(length - len(data) + len(padding(length)), os.SEEK_CUR)
-        tar.write(END_OF_ARCHIVE)
 
 
 def save_model(folder: Path, name: str) -> Path:
-    """Random weights of an architecture as a checkpoint."""
+    """Save a checkpoint with random weights of an architecture, unless there is one."""
     import torch
 
     open_clip = sources.import_open_clip()
@@ -121,7 +65,7 @@ def save_model(folder: Path, name: str) -> Path:
 def make_worker(
     folder: Path, model: str, weights: str | None, args: argparse.Namespace, **changes: Any
 ) -> Any:
-    """A worker of the embed stage, and what it needs to plan units."""
+    """Return the parameters of the embed stage, and a function that makes a worker of it."""
     model, weights = sources.make_absolute(model, weights)
     params = params_of_tars.EmbedParams(
         *sources.identity(model, weights),
@@ -143,7 +87,7 @@ def make_worker(
 
 
 def cpu_seconds() -> float:
-    """Processor time of this process and of its children that have ended."""
+    """Return the CPU time of this process and of its finished children."""
     return sum(
         use.ru_utime + use.ru_stime
         for use in (resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN))
@@ -151,13 +95,13 @@ def cpu_seconds() -> float:
 
 
 def process_seconds(pid: int) -> float:
-    """Processor time of another process."""
+    """Return the CPU time of another process."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def end_to_end(args: argparse.Namespace, name: str, images: list[bytes]) -> None:
-    """Print the rates of the worker and of the bare loop, in turns."""
+    """Measure the bare loop and the worker in alternating rounds, and print their rates."""
     import torch
 
     weights = str(save_model(args.folder / "models", name))
@@ -186,7 +130,7 @@ def end_to_end(args: argparse.Namespace, name: str, images: list[bytes]) -> None
 
     def ours() -> tuple[float, float, float]:
         worker = make()
-        # Also starts the decode processes and warms the model up.
+        # Starts the decode processes and warms up the model.
         worker(warm)
         busy, launch = [0.0], worker._book
 
@@ -205,18 +149,17 @@ def end_to_end(args: argparse.Namespace, name: str, images: list[bytes]) -> None
     b, o = (statistics.median(r[i][0] for r in rounds) for i in (0, 1))
     bc, oc = (statistics.median(r[i][1] for r in rounds) for i in (0, 1))
     busy = statistics.median(r[1][2] for r in rounds)
-    print(f"| {name}, {encoder.precision} | bare model | {b:,.1f} | {bc:,.1f} | | |")
-    shares = f"{o / b:.1%} by clock, {oc / bc:.1%} by CPU"
-    print(f"| | from tars | {o:,.1f} | {oc:,.1f} | {shares} | model busy {busy:.1%} |")
+    print(f"| {name}, {encoder.precision} | bare `encode_image`, `encode_text` | {b:,.1f} | {bc:,.1f} | |")
+    shares = f"{o / b:.1%} by wall time, {oc / bc:.1%} by CPU time; model busy {busy:.1%}"
+    print(f"| | from tars | {o:,.1f} | {oc:,.1f} | {shares} |")
     if args.device == "cuda":
         rate, flops = matmul_rate(), flops_per_sample(model, pixels[:1], tokens[:1])
-        print(
-            f"| | of {rate / 1e12:,.0f} TFLOP/s bf16 | {flops / 1e9:,.1f} GFLOP each | | {o * flops / rate:.1%} | |"
-        )
+        peak = f"of {rate / 1e12:,.0f} TFLOP/s bf16, {flops / 1e9:,.1f} GFLOP each"
+        print(f"| | {peak} | | | {o * flops / rate:.1%} |")
 
 
 def matmul_rate() -> float:
-    """bf16 matrix products of 8192 x 8192, FLOP/s."""
+    """Measure the FLOP/s of bf16 products of 8192 x 8192 matrices on the GPU."""
     import torch
 
     a, b = (torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16) for _ in range(2))
@@ -231,7 +174,7 @@ def matmul_rate() -> float:
 
 
 def flops_per_sample(model: Any, pixels: Any, tokens: Any) -> float:
-    """Counted by torch, attention included."""
+    """Return the FLOP of one image and one caption as counted by torch, attention included."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -242,32 +185,32 @@ def flops_per_sample(model: Any, pixels: Any, tokens: Any) -> float:
 
 
 def decode_rates(args: argparse.Namespace, images: list[bytes]) -> None:
-    """Print images per second of processor time for each way to decode."""
+    """Print the images per CPU second of each way to decode."""
     import webdataset
 
     sources.import_open_clip()
     import torch
     from open_clip.transform import PreprocessCfg, image_transform_v2
 
-    # One core each: waiting threads would be counted as work.
+    # On one core: torch's idle threads spin, which would count as CPU time.
     torch.set_num_threads(1)
     transform = image_transform_v2(PreprocessCfg(size=224), is_train=False)
     pool = args.folder / "decode"
     write_pool(pool, images, 1, len(images))
 
-    def clocked(work: Callable[[], object], pids: Sequence[int] = ()) -> float:
+    def time_cpu(work: Callable[[], object], pids: Sequence[int] = ()) -> float:
         start = time.process_time() + sum(map(process_seconds, pids))
         work()
         return time.process_time() + sum(map(process_seconds, pids)) - start
 
-    def theirs() -> float:
-        return clocked(lambda: [transform(Image.open(io.BytesIO(image))) for image in images])
+    def time_open_clip() -> float:
+        return time_cpu(lambda: [transform(Image.open(io.BytesIO(image))) for image in images])
 
-    def through_webdataset() -> float:
+    def time_webdataset() -> float:
         found = webdataset.WebDataset(str(pool / "00000.tar"), shardshuffle=False, empty_check=False)
-        return clocked(lambda: list(found.decode("pilrgb").to_tuple("jpg", "txt").map_tuple(transform, len)))
+        return time_cpu(lambda: list(found.decode("pilrgb").to_tuple("jpg", "txt").map_tuple(transform, len)))
 
-    def ours(method: Method) -> float:
+    def time_decode_process(method: Method) -> float:
         preprocess = Preprocess(224, 224, method=method)
         processes = DecodePool(Decoder(preprocess, 10**8), 1, preprocess.n_bytes, len(images))
         samples = [
@@ -282,29 +225,30 @@ def decode_rates(args: argparse.Namespace, images: list[bytes]) -> None:
 
             lane.submit([(0, samples[0])]).result()
             (process,) = processes._processes
-            seconds = clocked(decode, [process.popen.pid] if process is not None else [])
+            seconds = time_cpu(decode, [process.popen.pid] if process is not None else [])
         processes.close()
         return seconds
 
-    ways = {
-        "decode process, exact": partial(ours, "exact"),
-        "decode process, fast": partial(ours, "fast"),
-        "open_clip's preprocessing": theirs,
-        "webdataset's pipeline": through_webdataset,
+    timers = {
+        "decode process, `exact` (including its parent's share)": partial(time_decode_process, "exact"),
+        "decode process, `fast`": partial(time_decode_process, "fast"),
+        "open_clip preprocessing in a loop": time_open_clip,
+        "webdataset pipeline": time_webdataset,
     }
-    print("\n| images per second of processor time | median | spread |\n|---|---|---|")
-    rates: dict[str, list[float]] = {name: [] for name in ways}
+    print(f"\n| one core | images per CPU second | range over {args.rounds} rounds |\n|---|---|---|")
+    rates: dict[str, list[float]] = {name: [] for name in timers}
     for _ in range(args.rounds):
-        for name, way in ways.items():
-            rates[name].append(len(images) / way())
+        for name, timer in timers.items():
+            rates[name].append(len(images) / timer())
     for name, found in rates.items():
         print(f"| {name} | {statistics.median(found):,.0f} | {min(found):,.0f} to {max(found):,.0f} |")
 
 
 def fast_and_exact(args: argparse.Namespace, images: list[bytes]) -> None:
-    """Print how far `fast` moves embeddings and scores; with the demo model also by the photos' size."""
+    """Print how `fast` changes embeddings and scores; for the demo model by photo size."""
     print(
-        "\n| model | photos | cosine, median | cosine, 1st percentile | clip_score moves: median | 99th percentile |"
+        f"\n{args.images} photos\n\n| model | multiple | cosine with `exact`, median | 1st percentile "
+        "| change of clip_score, median | 99th percentile |"
     )
     print("|---|---|---|---|---|---|")
     models = [(name, str(save_model(args.folder / "models", name))) for name in args.models]
@@ -314,7 +258,8 @@ def fast_and_exact(args: argparse.Namespace, images: list[bytes]) -> None:
     for name, weights, multiple in [*((*source, None) for source in models), *of_sizes]:
         encoder = ClipEncoder(sources.resolve(name, weights), "fp32", args.device)
         if multiple is not None:
-            images = crops(args.photos, args.images, shorter=round(multiple * encoder.preprocess.height))
+            shorter = round(multiple * encoder.preprocess.height)
+            images = crop_photos(args.photos, args.images, shorter=shorter)
         found = []
         for method in ("exact", "fast"):
             decoder = Decoder(
@@ -326,16 +271,16 @@ def fast_and_exact(args: argparse.Namespace, images: list[bytes]) -> None:
             found.append(encoder.encode(pixels, [caption(i) for i in range(len(images))]))
         one, two = (each.image_ND.astype(np.float64) for each in found)
         cosine = (one * two).sum(1) / np.linalg.norm(one, axis=1) / np.linalg.norm(two, axis=1)
-        moves = np.abs(found[0].clip_score_N - found[1].clip_score_N)
-        what = f"{name}, random weights" if multiple is None else f"{name}, shorter side x {multiple}"
+        change = np.abs(found[0].clip_score_N - found[1].clip_score_N)
+        row = f"{name}, random weights | as cropped" if multiple is None else f"{name} | {multiple}"
         print(
-            f"| {what} | {len(images)} | {np.median(cosine):.6f} | "
-            f"{np.percentile(cosine, 1):.6f} | {np.median(moves):.5f} | {np.percentile(moves, 99):.5f} |"
+            f"| {row} | {np.median(cosine):.6f} | {np.percentile(cosine, 1):.6f} | "
+            f"{np.median(change):.5f} | {np.percentile(change, 99):.5f} |"
         )
 
 
 def resident_mib(*pids: int) -> int:
-    """Memory that these processes hold now."""
+    """Return the resident memory of these processes."""
     total = 0
     for pid in pids:
         with contextlib.suppress(OSError):
@@ -344,18 +289,18 @@ def resident_mib(*pids: int) -> int:
     return total
 
 
-def report_memory(worker: Any, what: str) -> None:
-    """Print what the worker and its processes hold."""
+def print_memory(worker: Any, label: str) -> None:
+    """Print the memory of the worker and of its decode processes."""
     children = [process.popen.pid for process in worker._pool._processes if process is not None]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    print(f"| {what} | {resident_mib(os.getpid()):,} | {peak:,} | {resident_mib(*children):,} |", flush=True)
+    print(f"| {label} | {resident_mib(os.getpid()):,} | {peak:,} | {resident_mib(*children):,} |", flush=True)
 
 
-MEMORY_HEAD = "\n| MiB | worker | its peak so far | decode processes |\n|---|---|---|---|"
+MEMORY_HEAD = "\n| MiB | worker | worker peak so far | decode process |\n|---|---|---|---|"
 
 
 def memory(args: argparse.Namespace, images: list[bytes]) -> None:
-    """Print what the worker and its processes hold after each of many shards."""
+    """Print the memory of the worker and of its decode processes over many shards."""
     write_pool(args.folder / "many", images, 50, 100)
     params, make = make_worker(args.folder / "memory", "demo", None, args)
     worker = make()
@@ -363,68 +308,74 @@ def memory(args: argparse.Namespace, images: list[bytes]) -> None:
     for number, unit in enumerate(params_of_tars.plan(expand_input(str(args.folder / "many")), params), 1):
         worker(unit)
         if number in (1, 5, 10, 25, 50):
-            report_memory(worker, f"after {number} shards of 100")
+            print_memory(worker, f"after {number} shards of 100 samples")
 
 
 def large_shard(args: argparse.Namespace, images: list[bytes]) -> None:
-    """Print what the worker and its processes hold after one very large shard, of each kind."""
+    """Print the memory of the worker and of its decode processes after very large shards."""
     params, make = make_worker(args.folder / "large", "demo", None, args)
     worker = make()
     shard, samples = args.folder / "one.tar", int(args.gigabytes * 1e9) // (20 << 20)
     print(MEMORY_HEAD)
-    for what, write in (
-        ("100 samples of 33 kB", partial(write_pool, args.folder / "warm", images, 1, 100)),
+    for label, write in (
+        ("samples of 33 KB", partial(write_pool, args.folder / "warm", images, 1, 100)),
         (
-            "large members that are skipped",
+            "samples with a skipped member of 20 MB each",
             partial(write_sparse_tar, shard, images, samples, 20 << 20, False),
         ),
-        ("pictures of 20 MB", partial(write_sparse_tar, shard, images, samples, 20 << 20, True)),
+        ("images of 20 MB each", partial(write_sparse_tar, shard, images, samples, 20 << 20, True)),
     ):
         write()
-        where = shard if shard.exists() else args.folder / "warm"
-        (unit,) = params_of_tars.plan(expand_input(str(where)), params)
+        path = shard if shard.exists() else args.folder / "warm"
+        (unit,) = params_of_tars.plan(expand_input(str(path)), params)
         start, cpu = time.perf_counter(), cpu_seconds()
         receipt = worker(unit)
-        spent = f"{time.perf_counter() - start:.0f} s, {cpu_seconds() - cpu:.0f} s of its processor time"
-        report_memory(
-            worker, f"{what}: {unit.shard.size / 1e9:.1f} GB, {receipt.counters['embedded']} samples, {spent}"
+        spent = f"{time.perf_counter() - start:.0f} s, {cpu_seconds() - cpu:.0f} CPU s"
+        print_memory(
+            worker, f"{receipt.counters['embedded']} {label}: {unit.shard.size / 1e9:.1f} GB, {spent}"
         )
         shard.unlink(missing_ok=True)
     worker.close()
 
 
 def main() -> None:
-    """Run the parts that are asked for and print a markdown page."""
+    """Run the selected parts and print a markdown page."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--folder", type=Path, required=True, help="for pools, models and parts")
-    parser.add_argument("--photos", type=Path, default=Path("/usr/share/backgrounds/mate/nature"))
+    parser.add_argument("--folder", type=Path, required=True, help="for pools, models and artifacts")
+    parser.add_argument(
+        "--photos", type=Path, default=Path("/usr/share/backgrounds/mate/nature"), help="folder of JPEGs"
+    )
     parser.add_argument("--parts", nargs="+", default=["model", "decode", "fast", "memory", "large-shard"])
     parser.add_argument(
-        "--gigabytes", type=float, default=20, help="of the part `large-shard`; takes no disk"
+        "--gigabytes", type=float, default=20, help="shard size in the part `large-shard`; needs no disk"
     )
-    parser.add_argument("--models", nargs="+", default=["ViT-B-32"])
+    parser.add_argument("--models", nargs="+", default=["ViT-B-32"], help="open_clip architectures")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--precision", default="auto")
-    parser.add_argument("--samples", type=int, default=256, help="of the part `model`")
-    parser.add_argument("--images", type=int, default=400, help="different photos")
+    parser.add_argument("--precision", default="auto", help="as embed.precision")
+    parser.add_argument("--samples", type=int, default=256, help="samples in the part `model`")
+    parser.add_argument("--images", type=int, default=400, help="number of different photos")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument(
-        "--compile", action="store_true", help="of the worker in the part `model`, not of the bare loop"
+        "--compile", action="store_true", help="part `model`: compile the worker's model, not the bare loop"
     )
-    parser.add_argument("--auto", action="store_true", help="likewise: the worker finds its own batch size")
-    parser.add_argument("--processes", type=int, help="that decode; default: 1, or with a GPU the cores")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--auto", action="store_true", help="part `model`: let the worker find its batch size"
+    )
+    parser.add_argument(
+        "--processes", type=int, help="decode processes (default: 1 on a CPU; all cores with a GPU)"
+    )
+    parser.add_argument("--rounds", type=int, default=3, help="tables show medians over them")
     args = parser.parse_args()
     args.processes = args.processes or (1 if args.device == "cpu" else len(os.sched_getaffinity(0)))
-    images = crops(args.photos, args.images)
+    images = crop_photos(args.photos, args.images)
+    mean_kb = np.mean([len(image) for image in images]) / 1e3
     print(f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; ", end="")
-    print(
-        f"{len(images)} photos of {np.mean([len(i) for i in images]) / 1e3:.0f} KB; batches of {args.batch_size}\n"
-    )
+    print(f"{len(images)} photos of {mean_kb:.0f} KB; batches of {args.batch_size}\n")
     if "model" in args.parts:
-        print("| model | | samples/s | samples per CPU second | | |\n|---|---|---|---|---|---|")
+        print("| model | run | samples/s | samples per CPU second | share of the bare model |")
+        print("|---|---|---|---|---|")
         for name in args.models:
             end_to_end(args, name, images)
     others = {"decode": decode_rates, "fast": fast_and_exact, "memory": memory, "large-shard": large_shard}

@@ -1,8 +1,10 @@
-"""How long a person waits in the explorer: `python -m benchmarks.explore [--rows 1000000]`.
+"""Response times of the explorer on a synthetic run.
 
-Makes a run of that many rows (made-up captions and scores, a graph of 6 neighbours each, ranked by
-the real kernel), serves it, and times requests over HTTP. Takes about a minute and 1 GB of disk for
-a million rows.
+    python -m benchmarks.explore --rows 1000000
+
+Writes the artifacts of a run to a temporary folder (synthetic captions and scores, a graph with 6
+neighbours per row, ranked by the real kernel), serves it, and times requests over HTTP. Prints one
+line per request. A million rows take about a minute and 1 GB of disk.
 """
 
 import argparse
@@ -32,11 +34,13 @@ from d2prune.runs.finished import open_run
 from d2prune.store import artifacts, schemas
 from d2prune.store.artifacts import Manifest, Receipt
 
-WORDS = "red green blue old new small large happy tree house river dog cat car boat market street sky night photo".split()
+WORDS = (
+    "red green blue old new small large happy tree house river dog cat car boat market street sky night photo"
+).split()
 
 
 def make_graph(n: int, rng: np.random.Generator) -> Graph:
-    """A ring with chords: symmetric, 6 neighbours each."""
+    """Return a ring with chords: symmetric, 6 neighbours per node."""
     steps = np.array([1, 2, 5])
     near_N6 = np.sort((np.arange(n)[:, None] + np.concatenate([-steps, steps])) % n, axis=1)
     pair = np.minimum(near_N6, np.arange(n)[:, None]) * 31 + np.abs(near_N6 - np.arange(n)[:, None])
@@ -45,7 +49,7 @@ def make_graph(n: int, rng: np.random.Generator) -> Graph:
 
 
 def make_run(folder: Path, n: int, per_part: int = 10_000) -> None:
-    """Artifacts of a finished run over n samples, in `folder`."""
+    """Write the artifacts of a finished run over n samples to `folder`."""
     rng = np.random.default_rng(0)
     graph = make_graph(n, rng)
     difficulty_N = rng.random(n, np.float32)
@@ -91,24 +95,26 @@ def make_run(folder: Path, n: int, per_part: int = 10_000) -> None:
         artifacts.commit_manifest(str(folder / stage), Manifest(stage, stage, params, inputs, of, {}, facts))
 
 
-def clock(label: str, work: Callable[[], Any], times: int = 1) -> None:
-    """Print how long the first call took, and the median of the others."""
+def time_calls(label: str, work: Callable[[], Any], times: int = 1) -> None:
+    """Print the duration of the first call and the median of the others."""
     seconds = []
     for _ in range(times):
         start = time.perf_counter()
         work()
         seconds.append(time.perf_counter() - start)
-    again = f", then {1e3 * float(np.median(seconds[1:])):,.0f} ms" if times > 1 else ""
-    print(f"{label:<46} {1e3 * seconds[0]:>8,.0f} ms{again}", flush=True)
+    repeated = f", repeated {1e3 * float(np.median(seconds[1:])):,.0f} ms" if times > 1 else ""
+    print(f"{label:<46} {1e3 * seconds[0]:>8,.0f} ms{repeated}", flush=True)
 
 
 def main() -> None:
-    """Make, serve, time."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=1_000_000)
+    """Write the run, serve it and time requests."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rows", type=int, default=1_000_000, help="samples of the run (%(default)s)")
     rows = parser.parse_args().rows
     with tempfile.TemporaryDirectory() as folder:
-        clock(f"make a run of {rows:,} samples", lambda: make_run(Path(folder), rows))
+        time_calls(f"make a run of {rows:,} samples", lambda: make_run(Path(folder), rows))
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         with Server(Explorer(open_run(folder))) as server:
             threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -116,30 +122,29 @@ def main() -> None:
             def get(path: str) -> Callable[[], bytes]:
                 return lambda: urllib.request.urlopen(server.url + path).read()
 
-            clock("from start to the page's first numbers", get("api/run"))
-            clock("first page, by selection score", get("api/samples"), 5)
-            clock("search a caption (two words)", get("api/samples?q=green+tree"), 3)
-            clock("search the beginning of a uid", get("api/samples?q=ab12"), 3)
-            clock("sort by score", get("api/samples?sort=score"), 5)
-            clock(
+            time_calls("start to the first numbers on the page", get("api/run"))
+            time_calls("first page, by selection score", get("api/samples"), 5)
+            time_calls("search a caption (two words)", get("api/samples?q=green+tree"), 3)
+            time_calls("search a uid prefix", get("api/samples?q=ab12"), 3)
+            time_calls("sort by score", get("api/samples?sort=score"), 5)
+            time_calls(
                 "kept, score 0.2 to 0.3, page 100",
                 get("api/samples?reason=kept&low=.2&high=.3&start=4800"),
                 5,
             )
-            clock("slider: 40 %", get("api/preview?fraction=0.4"), 5)
-            clock("slider: 5 %", get("api/preview?fraction=0.05"), 5)
-            clock("one sample", get(f"api/sample/{rows // 2}"), 5)
+            time_calls("slider to 40 %", get("api/preview?fraction=0.4"), 5)
+            time_calls("slider to 5 %", get("api/preview?fraction=0.05"), 5)
+            time_calls("one sample with its neighbours", get(f"api/sample/{rows // 2}"), 5)
             server.shutdown()
             uid = server.explorer.index.rows(np.array([rows // 3]))[0]["uid"]
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        print(f"memory: {before / 2**10:,.0f} MB after making the run, at most {peak / 2**10:,.0f} MB since")
-        with contextlib.redirect_stdout(io.StringIO()) as told:
+        print(f"peak memory: {before / 2**10:,.0f} MiB before serving, {peak / 2**10:,.0f} MiB after")
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
             start = time.perf_counter()
             print_explanations(open_run(folder), [uid])
         seconds = time.perf_counter() - start
-        print(
-            f"d2prune explain, {len(told.getvalue().splitlines())} lines: {1e3 * seconds:,.0f} ms beside its start"
-        )
+        n_lines = len(printed.getvalue().splitlines())
+        print(f"d2prune explain, {n_lines} lines: {1e3 * seconds:,.0f} ms, excluding start-up")
 
 
 if __name__ == "__main__":

@@ -1,17 +1,19 @@
-"""All-points kNN at equal recall: this project's list-major search, faiss IndexIVFFlat, hnswlib, pynndescent.
-
-Reads nothing; prints markdown tables. Every method runs in its own process on the same pool, with
-the same number of threads. Settings are tuned beforehand, outside the clock, on 1,000 queries
-against brute force: the least nprobe (ef) at which even the lower end of recall's 95 % interval
-reaches the target. The clock then covers building and searching every row. CPU seconds stand beside
-wall seconds because they hardly move on a busy machine. The recall printed is measured on 1,000 other rows.
-
-Where faiss would take half an hour, `--searched Q` lets it search Q rows by lot and scales their
-time to all rows; that it builds its index from all of them is not scaled.
+"""All-points kNN at equal recall: d2prune, faiss IndexIVFFlat, hnswlib and pynndescent.
 
     python -m benchmarks.graph --sizes 100000 300000 --methods ours ivfflat hnswlib pynndescent
 
-hnswlib and pynndescent are not dependencies: install them where Python finds them, or leave them out.
+Every method runs in its own process on the same synthetic pool, with the same number of threads.
+Settings are tuned first, outside the timing, on 1,000 queries against brute force: the smallest
+nprobe (or ef) at which the lower end of the 95 % confidence interval of recall reaches the target.
+The timing covers building the index and searching every row. CPU seconds are printed as well as
+wall seconds because they hardly depend on other load. The printed recall is measured on 1,000 other
+rows.
+
+Where faiss would take half an hour, `--searched Q` makes it search Q random rows and scales their
+time to all rows. The time to build its index, which always holds all rows, is not scaled.
+
+Reads nothing and prints markdown tables. hnswlib and pynndescent are not dependencies: install
+them, or leave them out of `--methods`.
 """
 
 from __future__ import annotations
@@ -46,19 +48,20 @@ ROUNDING = np.float32(4e-6)
 
 
 def pool_blocks(n_rows: int, n_dims: int = 512, seed: int = 0) -> Iterator[Float32]:
-    """Yield clustered unit rows of low intrinsic dimension, about 25 by the two-nearest-neighbours estimate.
+    """Yield clustered unit rows of low intrinsic dimension.
 
-    N/500 overlapping clusters of very unequal weight in a latent space of falling scale, each
-    cluster about as wide as the spread of the centres, and a little noise in all dimensions. So a
-    neighbour may lie in any of several lists, as among web images.
+    The two-nearest-neighbours estimate of the dimension is about 25. N/500 overlapping clusters of
+    very unequal weight in a latent space of falling scale, each cluster about as wide as the spread
+    of the centres, and a little noise in all dimensions. As among web images, the neighbours of a
+    row are therefore spread over several lists.
 
     Args:
         n_rows: N.
         n_dims: D.
-        seed: any int >= 0.
+        seed: int >= 0.
 
     Yields:
-        float32 [50,000, D], fewer at the end.
+        float32 [50,000, D]; the last block may have fewer rows.
     """
     rng = np.random.default_rng(seed)
     n_latent, n_clusters = min(96, n_dims), max(8, n_rows // 500)
@@ -86,14 +89,14 @@ def pool(n_rows: int, n_dims: int = 512, seed: int = 0) -> Float32:
     return out
 
 
-def truth_of(rows: Float32, sample: NDArray[np.int64]) -> TopK:
-    """Return the K + 1 nearest of a sample, itself first, exactly."""
+def exact_neighbours(rows: Float32, sample: NDArray[np.int64]) -> TopK:
+    """Return the exact K + 1 nearest rows of each sampled row, itself first."""
     blocks = ((rows[s : s + 8192], np.arange(s, min(s + 8192, len(rows)))) for s in range(0, len(rows), 8192))
     return brute_force(rows[sample], blocks, K + 1, available_cores())
 
 
 class Clock:
-    """Wall and CPU seconds of what runs inside `with clock:`; entered more than once, they add up."""
+    """Wall and CPU seconds of all `with clock:` blocks together."""
 
     def __init__(self) -> None:
         self.wall = self.cpu = 0.0
@@ -107,22 +110,22 @@ class Clock:
         self.cpu += time.process_time()
 
     def add(self, other: Clock, times: float) -> None:
-        """Count what another clock measured so many times."""
+        """Add the seconds of another clock, multiplied by `times`."""
         self.wall += times * other.wall
         self.cpu += times * other.cpu
 
 
 class Tuning:
-    """A sample with its truth, made while no clock runs."""
+    """A sample of rows with their exact neighbours, to choose settings by."""
 
     def __init__(self, rows: Float32) -> None:
         self.sample = np.random.default_rng(1).permutation(len(rows))[:SAMPLE]
-        truth = truth_of(rows, self.sample)
+        truth = exact_neighbours(rows, self.sample)
         self.truth, self.neighbours = truth.sq_distances[:, 1:], truth.positions[:, 1:]
 
-    def least(self, values: Sequence[int], search: Callable[[int], Float32]) -> int:
-        """Return the first value whose squared distances reach the target with confidence."""
-        # Float32 expansions of |a-b|^2 stray by 1e-6: allow it.
+    def first_sufficient(self, values: Sequence[int], search: Callable[[int], Float32]) -> int:
+        """Return the first value with a lower confidence bound of recall above the target."""
+        # The float32 expansion of |a-b|^2 has errors of about 1e-6.
         for value in values:
             if measure(search(value) - ROUNDING, self.truth).low >= TARGET:
                 return value
@@ -130,8 +133,8 @@ class Tuning:
 
 
 def ours(rows: Float32, threads: int, clock: Clock, _: int) -> tuple[Float32, str]:
-    """Train, assign, search and symmetrise: all of `knn_graph` but the measurement of recall."""
-    for n_rows, lists in ((2000, 20), (20_000, 400)):  # compiles what compares rows, and what compares images
+    """Train, assign, search and symmetrise: `knn_graph` without the measurement of recall."""
+    for n_rows, lists in ((2000, 20), (20_000, 400)):  # compiles the search on rows and on projections
         knn_graph_report(rows[:n_rows], K, nlist=lists, nprobe=3, threads=threads)
     nlist, tuning = default_nlist(len(rows)), Tuning(rows)
     quantiser = Quantiser(train(rows[training_sample(len(rows), nlist, 0)], nlist, 0, threads=threads))
@@ -143,9 +146,9 @@ def ours(rows: Float32, threads: int, clock: Clock, _: int) -> tuple[Float32, st
 
 
 def ivfflat(rows: Float32, threads: int, clock: Clock, n_searched: int) -> tuple[Float32, str]:
-    """Build an IndexIVFFlat with its default training and search every row in it, or as many as asked for, by lot."""
+    """Build an IndexIVFFlat with default training; search all rows, or `n_searched` random ones."""
     faiss.omp_set_num_threads(threads)
-    nlist = round(4 * math.sqrt(len(rows)))  # the least its guidelines advise
+    nlist = round(4 * math.sqrt(len(rows)))  # the smallest value that faiss's guidelines advise
     index: Any = faiss.index_factory(rows.shape[1], f"IVF{nlist},Flat")
     with clock:
         index.train(rows)
@@ -157,12 +160,12 @@ def ivfflat(rows: Float32, threads: int, clock: Clock, n_searched: int) -> tuple
         distances: Float32 = index.search(queries, K + 1)[0][:, 1:]
         return distances
 
-    nprobe = tuning.least(range(1, 129), lambda value: search(value, rows[tuning.sample]))
+    nprobe = tuning.first_sufficient(range(1, 129), lambda value: search(value, rows[tuning.sample]))
     if n_searched >= len(rows):
         with clock:
             found = search(nprobe, rows)
         return found, f"nlist {nlist}, nprobe {nprobe}"
-    # With those that recall is measured on among them.
+    # Includes the rows that recall is measured on.
     chosen = np.random.default_rng(1).permutation(len(rows))[SAMPLE : SAMPLE + n_searched]
     found, search_clock = np.full((len(rows), K), np.inf, np.float32), Clock()
     queries = rows[chosen]
@@ -185,7 +188,7 @@ def hnsw(rows: Float32, threads: int, clock: Clock, _: int) -> tuple[Float32, st
         distances: Float32 = index.knn_query(queries, k=K + 1, num_threads=threads)[1][:, 1:]
         return distances
 
-    ef = tuning.least(
+    ef = tuning.first_sufficient(
         [6, 12, 16, 24, 32, 48, 64, 96, 128, 256], lambda value: search(value, rows[tuning.sample])
     )
     with clock:
@@ -194,7 +197,7 @@ def hnsw(rows: Float32, threads: int, clock: Clock, _: int) -> tuple[Float32, st
 
 
 def nndescent(rows: Float32, threads: int, clock: Clock, _: int) -> tuple[Float32, str]:
-    """Build pynndescent's neighbour graph, compiled beforehand; the least n_neighbors that reaches the target."""
+    """Build pynndescent's neighbour graph with the smallest n_neighbors that reaches the target."""
     build = importlib.import_module("pynndescent").NNDescent
     build(rows[:2000], n_neighbors=10, random_state=0, n_jobs=threads)
     tuning = Tuning(rows)
@@ -209,7 +212,7 @@ def nndescent(rows: Float32, threads: int, clock: Clock, _: int) -> tuple[Float3
         sampled: Float32 = found[tuning.sample]
         return sampled
 
-    n_neighbors = tuning.least([10, 15, 20, 30], search)
+    n_neighbors = tuning.first_sufficient([10, 15, 20, 30], search)
     return found, f"n_neighbors {n_neighbors}"
 
 
@@ -217,11 +220,11 @@ METHODS = {"ours": ours, "ivfflat": ivfflat, "hnswlib": hnsw, "pynndescent": nnd
 
 
 def run_one(method: str, n_rows: int, threads: int, n_searched: int) -> None:
-    """Tune, time and check one method; print one line of json."""
+    """Tune and time one method, measure its recall, and print one line of JSON."""
     rows, clock = pool(n_rows), Clock()
     found, settings = METHODS[method](rows, threads, clock, n_searched)
     check = np.random.default_rng(1).permutation(n_rows)[SAMPLE : 2 * SAMPLE]
-    recall = measure(found[check] - ROUNDING, truth_of(rows, check).sq_distances[:, 1:]).value
+    recall = measure(found[check] - ROUNDING, exact_neighbours(rows, check).sq_distances[:, 1:]).value
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(
         json.dumps(
@@ -231,26 +234,23 @@ def run_one(method: str, n_rows: int, threads: int, n_searched: int) -> None:
 
 
 def main() -> None:
-    """Run every method on every size and print a table and the exponents of cost against N."""
+    """Run every method on every size; print a table and the exponent of N in the CPU time."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[100_000])
+    parser.add_argument("--sizes", type=int, nargs="+", default=[100_000], help="rows of each pool")
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=["ours", "ivfflat"])
     parser.add_argument("--threads", type=int, default=available_cores())
     parser.add_argument(
-        "--searched", type=int, default=2**62, help="rows that faiss searches; its time is scaled to all"
+        "--searched", type=int, default=2**62, help="rows that faiss searches; their time is scaled to all"
     )
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
         run_one(options.one, options.sizes[0], options.threads, options.searched)
         return
-    print(
-        f"{platform.machine()}, {os.cpu_count()} cores, {options.threads} threads, faiss {faiss.__version__}, k={K}\n"
-    )
-    print(
-        "| N x 512 | method | settings | wall s | CPU s | recall@5 | peak MiB | wall against ours | CPU against ours |"
-    )
-    print("|---|---|---|---|---|---|---|---|---|")
+    print(f"{platform.machine()}, {os.cpu_count()} cores, {options.threads} threads, ", end="")
+    print(f"faiss {faiss.__version__}, k={K}\n")
+    print("| N x 512 | method | settings | wall s | CPU s | recall@5 | peak MiB ", end="")
+    print("| wall / d2prune | CPU / d2prune |\n|---|---|---|---|---|---|---|---|---|")
     costs: dict[str, list[float]] = {}
     for n_rows in options.sizes:
         own_cpu = own_wall = math.nan

@@ -1,12 +1,13 @@
-"""Peak memory and CPU time of the sharded graph stage, step by step, at several sizes and numbers of partitions.
-
-Reads nothing; writes artifacts to a temporary folder; prints a markdown table. Each step runs its
-units in fresh processes, one after the other in each, as workers of a cluster would: the peak is
-that of the largest. What a worker holds before it does anything is in the first column of memory.
-`--limit-gib` makes the operating system refuse a worker more memory of its own (RLIMIT_DATA), so
-that a step that needs more fails. The pool is made and written block by block.
+"""Peak memory and CPU time of each step of the sharded graph stage.
 
     python -m benchmarks.graph_stage --rows 100000 200000 --partitions 4 8
+
+Each step runs its units in fresh processes, as the workers of a cluster would; the peak is that of
+the largest process. The column "idle" shows the memory of a worker before its first unit.
+`--limit-gib` sets a memory limit for workers (RLIMIT_DATA), so that a step that needs more fails.
+
+Reads nothing; writes a synthetic pool, block by block, and all artifacts to a temporary folder;
+prints a markdown table.
 """
 
 import argparse
@@ -33,7 +34,7 @@ STEPS = ("distinct", "copies", "quantiser", "truth", "layout", "assign", "search
 
 
 def peak_mib() -> float:
-    """Return the most MiB this process has held; `ru_maxrss` would count what its parent held when it started it."""
+    """Return the peak MiB of this process; `ru_maxrss` would include its parent's memory."""
     status = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in status if line.startswith("VmHWM")).split()[1]) / 1024
 
@@ -42,22 +43,22 @@ _worker: Callable[[Any], Any]
 
 
 def start_worker(make_worker: Callable[[], Callable[[Any], Any]], limit_bytes: int | None) -> None:
-    """Build this process's worker; more than `limit_bytes` of memory of its own is refused to the process."""
+    """Set the memory limit of this process and build its worker."""
     global _worker
     if limit_bytes is not None:
         resource.setrlimit(resource.RLIMIT_DATA, (limit_bytes, limit_bytes))
     _worker = make_worker()
 
 
-def measured(unit: Any) -> tuple[Any, float, float]:
-    """Do a unit; also what this process has held at most, and the CPU seconds of the unit."""
+def run_unit(unit: Any) -> tuple[Any, float, float]:
+    """Run a unit; returns its result, the peak MiB of this process, and its CPU seconds."""
     before = time.process_time()
     result = _worker(unit)
     return result, peak_mib(), time.process_time() - before
 
 
 def make_parts(folder: str, n_rows: int, n_dims: int) -> list[Receipt]:
-    """Commit an embed artifact of clustered rows, as `benchmarks.graph.pool` makes them, block by block."""
+    """Commit an embed artifact with the rows of `benchmarks.graph.pool_blocks`, block by block."""
     from benchmarks.graph import pool_blocks
 
     receipts: list[Receipt] = []
@@ -72,7 +73,13 @@ def make_parts(folder: str, n_rows: int, n_dims: int) -> list[Receipt]:
 
 
 class FreshProcesses:
-    """An executor: fresh processes for each step; keeps the CPU seconds of each, and the peak memory of its largest."""
+    """An executor that runs each step in fresh processes and measures them.
+
+    Attributes:
+        seconds: step -> CPU seconds of its units.
+        mib: step -> peak MiB of its largest process.
+        idle_mib: peak MiB of a worker before its first unit.
+    """
 
     def __init__(
         self,
@@ -80,7 +87,13 @@ class FreshProcesses:
         limit_bytes: int | None,
         note: Callable[[str, str, float, float], None] = lambda step, unit, seconds, mib: None,
     ) -> None:
-        """Nothing was measured yet; `note` is told of each unit when it is done."""
+        """Create the executor.
+
+        Args:
+            workers: number of parallel processes.
+            limit_bytes: memory limit of each.
+            note: called with (step, unit, CPU seconds, peak MiB) after each unit.
+        """
         self.workers, self.limit_bytes, self._note = workers, limit_bytes, note
         self.seconds: dict[str, float] = {}
         self.mib: dict[str, float] = {}
@@ -98,50 +111,52 @@ class FreshProcesses:
             min(self.workers, len(units)), get_context("spawn"), start_worker, (make_worker, self.limit_bytes)
         ) as processes:
             self.idle_mib = max(self.idle_mib, processes.submit(peak_mib).result())
-            for result, mib, seconds in processes.map(measured, units):
+            for result, mib, seconds in processes.map(run_unit, units):
                 self.mib[step] = max(self.mib[step], mib)
                 self.seconds[step] += seconds
                 self._note(step, result.key, seconds, mib)
                 yield result
 
     def group(self, *_: Any) -> Any:
-        """Not needed here."""
+        """Not supported: the graph stage does not use groups."""
         raise NotImplementedError
 
     def cpus(self) -> int:
-        """So many workers at a time."""
+        """Return the number of workers."""
         return self.workers
 
     cpus_per_node = cpus
 
     def cpus_per_gpu(self) -> float:
-        """No GPU here."""
+        """Return 0: there is no GPU."""
         return 0
 
     def close(self) -> None:
-        """Nothing to stop."""
+        """Do nothing: processes end with their step."""
 
 
 def main() -> None:
-    """Print one row per size."""
+    """Run the stage at every size and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--rows", type=int, nargs="+", default=[100_000, 200_000])
-    parser.add_argument("--partitions", type=int, nargs="+", default=[4, 8], help="one for each of --rows")
+    parser.add_argument("--rows", type=int, nargs="+", default=[100_000, 200_000], help="sizes of the pool")
+    parser.add_argument(
+        "--partitions", type=int, nargs="+", default=[4, 8], help="partitions, one number per size"
+    )
     parser.add_argument("--dims", type=int, default=256)
-    parser.add_argument("--recall", type=float, default=0.95)
+    parser.add_argument("--recall", type=float, default=0.95, help="target recall (%(default)s)")
     parser.add_argument(
-        "--batch", type=int, default=Layout().batch_rows, help="queries a search holds at a time"
+        "--batch", type=int, default=Layout().batch_rows, help="queries that a search holds in memory"
     )
     parser.add_argument(
-        "--visitors", type=int, default=Layout().visitors, help="rows that one unit of search serves"
+        "--visitors", type=int, default=Layout().visitors, help="rows that one unit of the search serves"
     )
-    parser.add_argument("--workers", type=int, default=1, help="processes at a time")
-    parser.add_argument("--limit-gib", type=float, help="memory that a worker may have")
+    parser.add_argument("--workers", type=int, default=1, help="parallel processes")
+    parser.add_argument("--limit-gib", type=float, help="memory limit of a worker")
     options = parser.parse_args()
     limit_bytes = None if options.limit_gib is None else int(options.limit_gib * 2**30)
     totals = []
     params = GraphParams("image", 5, options.recall, None, None, 0, None, 0.0)
-    print("| rows | partitions | what | idle | " + " | ".join(STEPS) + " | nprobe of nlist, recall |")
+    print("| rows | partitions | measure | idle | " + " | ".join(STEPS) + " | nprobe of nlist, recall |")
     print("|---" * (len(STEPS) + 5) + "|")
     for n_rows, partitions in zip(options.rows, options.partitions, strict=True):
         with tempfile.TemporaryDirectory(prefix="d2prune-graph-stage-") as folder:
@@ -160,25 +175,24 @@ def main() -> None:
             searched = [job.receipt("search", index).counters for index in range(partitions * job.slices)]
             written = sum(path.stat().st_size for path in Path(folder).rglob("*.bin")) / 2**20
         reached = f"{facts['nprobe']} of {facts['nlist']}, {facts['recall']:.3f}"
-        for what, idle, values in (
+        for measure, idle, values in (
             ("MiB", f"{executor.idle_mib:.0f}", executor.mib),
             ("CPU s", "", executor.seconds),
         ):
-            cells = " | ".join(f"{values[step]:.{0 if what == 'MiB' else 1}f}" for step in STEPS)
-            print(f"| {n_rows:,} | {partitions} | {what} | {idle} | {cells} | {reached} |", flush=True)
+            cells = " | ".join(f"{values[step]:.{0 if measure == 'MiB' else 1}f}" for step in STEPS)
+            print(f"| {n_rows:,} | {partitions} | {measure} | {idle} | {cells} | {reached} |", flush=True)
         largest = {name: max(counters[name] for counters in searched) for name in ("members", "queries")}
         visits = sum(counters["queries"] for counters in searched) / n_rows
         print(
-            f"<!-- largest unit of search: {largest['members']:,} members, {largest['queries']:,} queries; "
-            f"a row visits {visits:.2f} partitions; {written:,.0f} MiB exchanged; driver's peak {peak_mib():.0f} MiB; "
-            f"{wall:.0f} s with {options.workers} worker(s) -->",
+            f"<!-- largest search unit: {largest['members']:,} members, {largest['queries']:,} queries; "
+            f"partitions visited per row: {visits:.2f}; exchanged: {written:,.0f} MiB; "
+            f"peak of the driver: {peak_mib():.0f} MiB; {wall:.0f} s with {options.workers} worker(s) -->",
             flush=True,
         )
         totals.append(sum(executor.seconds.values()))
     if len(totals) > 1:
-        print(
-            f"\nCPU time of all steps grows as N^{np.polyfit(np.log(options.rows), np.log(totals), 1)[0]:.2f}"
-        )
+        exponent = np.polyfit(np.log(options.rows), np.log(totals), 1)[0]
+        print(f"\nCPU time of all steps grows as N^{exponent:.2f}")
 
 
 if __name__ == "__main__":

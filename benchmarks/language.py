@@ -1,14 +1,16 @@
-"""How well English captions are told from others, by `filter.language` and by what else could be installed.
-
-English: first lines of tuxpaint-stamps' descriptions (captions of pictures), titles of the bundled
-demo pool, and `--sentences` (a table whose last column is English). Other languages: the
-translations of the same stamps, by volunteers into some 100 languages; those that equal the English
-text are left out. `recall`: the share of English texts that is taken for English; `others`: the
-share of texts in other languages that is taken for English; both by number of words.
+"""Language detection on captions: `filter.language` compared with other installed detectors.
 
     apt-get download tuxpaint-stamps-default && dpkg-deb -x tuxpaint-stamps-default*.deb stamps
-    pip install 'd2prune[language]'       # to compare with: lingua-language-detector pycld2 py3langid
+    pip install 'd2prune[language]'       # for comparison: lingua-language-detector pycld2 py3langid
     python -m benchmarks.language --stamps stamps/usr/share/tuxpaint/stamps
+
+English texts: first lines of the descriptions in tuxpaint-stamps (captions of images), titles of
+the bundled demo pool, and `--sentences` (a table whose last column is English). Other languages:
+the translations of the same stamps by volunteers, into some 100 languages, without those that equal
+the English text.
+
+Prints a markdown table with the share of texts classified as English, by kind of text and number of
+words, and the texts per CPU second of each detector.
 """
 
 import argparse
@@ -24,13 +26,13 @@ from d2prune.bundled import POOL_DIR
 Detector = Callable[[str], str]
 
 WEB = ("de", "es", "fr", "it", "ja", "nl", "pl", "pt", "pt_BR", "ru", "sv", "tr", "vi", "zh_CN", "zh_TW")
-"""Languages that the web has most of, as far as the stamps have them."""
+"""The languages most common on the web, as far as the stamps are translated into them."""
 ALL = (1, 10**6)
 BINS = ((1, 2), (3, 5), (6, 10), (11, ALL[1]))
 
 
-def stamps(folder: Path) -> dict[str, list[str]]:
-    """Language -> captions; `en` from the first lines."""
+def read_stamps(folder: Path) -> dict[str, list[str]]:
+    """Return language -> captions; `en` are the first lines of the files."""
     found: dict[str, list[str]] = {"en": []}
     for path in sorted(folder.rglob("*.txt")):
         lines = path.read_text("utf-8", "replace").splitlines()
@@ -45,8 +47,8 @@ def stamps(folder: Path) -> dict[str, list[str]]:
     return {language: sorted(set(texts)) for language, texts in found.items()}
 
 
-def demo_titles() -> list[str]:
-    """Captions of the bundled pool."""
+def read_demo_titles() -> list[str]:
+    """Return the captions of the bundled pool."""
     titles = set()
     for path in sorted(POOL_DIR.glob("*.tar")):
         with tarfile.open(fileobj=io.BytesIO(path.read_bytes())) as tar:
@@ -56,8 +58,8 @@ def demo_titles() -> list[str]:
     return sorted(titles)
 
 
-def detectors() -> dict[str, Detector]:
-    """What is installed here, by name."""
+def load_detectors() -> dict[str, Detector]:
+    """Return name -> detector for every installed detector."""
     found: dict[str, Detector] = {}
     try:
         import fasttext
@@ -75,23 +77,23 @@ def detectors() -> dict[str, Detector]:
 
         every = lingua.LanguageDetectorBuilder.from_all_languages().build()
 
-        def by_lingua(text: str) -> str:
+        def detect_with_lingua(text: str) -> str:
             language = every.detect_language_of(text)
             return "" if language is None else str(language.iso_code_639_1.name).lower()
 
-        found["lingua"] = by_lingua
+        found["lingua"] = detect_with_lingua
     except ImportError:
         pass
     try:
         import pycld2
 
-        def by_cld2(text: str) -> str:
+        def detect_with_cld2(text: str) -> str:
             try:
                 return str(pycld2.detect(text, bestEffort=True)[2][0][1])
             except pycld2.error:
                 return ""
 
-        found["pycld2"] = by_cld2
+        found["pycld2"] = detect_with_cld2
     except ImportError:
         pass
     try:
@@ -103,33 +105,34 @@ def detectors() -> dict[str, Detector]:
     return found
 
 
-def taken(texts: Sequence[str], detector: Detector) -> list[bool]:
-    """Which texts are taken for English."""
+def classify(texts: Sequence[str], detector: Detector) -> list[bool]:
+    """Return for each text whether the detector classifies it as English."""
     return [detector(text.replace("\n", " ")) == "en" for text in texts]
 
 
 def main() -> None:
-    """Print a markdown table per kind of text."""
+    """Run every detector on every kind of text and print the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--stamps", type=Path, required=True)
-    parser.add_argument("--sentences", type=Path, help="a table with tabs, whose last column is English")
+    parser.add_argument("--stamps", type=Path, required=True, help="folder of the stamps' descriptions")
+    parser.add_argument(
+        "--sentences", type=Path, help="a tab-separated table whose last column is English text"
+    )
     args = parser.parse_args()
-    by_language = stamps(args.stamps)
-    english = {"stamps": by_language.pop("en"), "demo titles": demo_titles()}
+    by_language = read_stamps(args.stamps)
+    english = {"stamps, English": by_language.pop("en"), "demo titles, English": read_demo_titles()}
     if args.sentences:
         lines = args.sentences.read_text("utf-8").splitlines()
-        english["sentences"] = sorted({line.split("\t")[-1].strip() for line in lines} - {""})[:2000]
+        texts = sorted({line.split("\t")[-1].strip() for line in lines} - {""})
+        english["sentences, English"] = texts[:2000]
     others = {
-        "others: all": [text for texts in by_language.values() for text in texts],
-        "others: web": [text for language in WEB for text in by_language.get(language, [])],
+        f"stamps, {len(by_language)} languages": [text for texts in by_language.values() for text in texts],
+        "stamps, web": [text for language in WEB for text in by_language.get(language, [])],
     }
-    found = detectors()
-    print(
-        f"{len(by_language)} other languages; web: {', '.join(name for name in WEB if name in by_language)}\n"
-    )
-    print("| taken for English, % | words | texts | " + " | ".join(found) + " |")
+    found = load_detectors()
+    print(f"web: {', '.join(name for name in WEB if name in by_language)}\n")
+    print("| classified as English, % | words | texts | " + " | ".join(found) + " |")
     print("|---|---|---|" + "---|" * len(found))
     seconds, count = dict.fromkeys(found, 0.0), 0
     for kind, texts in (english | others).items():
@@ -137,17 +140,13 @@ def main() -> None:
         answers = {}
         for name, detector in found.items():
             start = time.process_time()
-            answers[name] = taken(texts, detector)
+            answers[name] = classify(texts, detector)
             seconds[name] += time.process_time() - start
         for low, high in (*BINS, ALL):
             rows = [i for i, text in enumerate(texts) if low <= len(text.split()) <= high]
             if len(rows) >= 30:
                 words = (
-                    "all"
-                    if (low, high) == ALL
-                    else f"{low} to {high}"
-                    if high < ALL[1]
-                    else f"{low} and more"
+                    "all" if (low, high) == ALL else f"{low} to {high}" if high < ALL[1] else f"{low} or more"
                 )
                 shares = [
                     f"{100 * sum(answer[i] for i in rows) / len(rows):.1f}" for answer in answers.values()

@@ -1,11 +1,13 @@
-"""DataComp-small-shaped metadata, from a folder of parquet + npz to a subset file: time and peak memory of each stage.
+"""Time and peak memory of each stage on metadata shaped like DataComp's small pool.
 
-Makes the pool (kept for the next call: `--folder`), then runs every stage in a fresh process, as a
-worker of its own would, with the paper's settings for DataComp: image+text features, k = 1, recall
-0.95, both gammas 1, keep 30 %. Peak memory is that of the process with the most, by the kernel's
-account. Beside the import stands a copy of the same bytes.
+    python -m benchmarks.metadata --rows 1280000 2560000 --folder DIR
 
-    python -m benchmarks.metadata --rows 1280000 2560000
+Runs the pipeline from a folder of parquet and npz files to a subset file, with the paper's settings
+for DataComp: image+text features, k = 1, recall 0.95, both gammas 1, 30 % kept. Every stage runs in
+a fresh process, as on a separate worker. The peak is that of the largest process as reported by the
+kernel. For comparison with the import, also times a copy of the same bytes.
+
+Writes the synthetic pool to `--folder`, where later calls find it, and prints a markdown table.
 """
 
 import argparse
@@ -27,7 +29,7 @@ LATENT = 96
 
 
 def make_pool(folder: Path, n_rows: int, n_dims: int, rows_per_file: int) -> None:
-    """Write the pool, a file at a time: clusters as in `benchmarks.graph.pool`, each caption near its picture."""
+    """Write the pool file by file: clusters as in `benchmarks.graph.pool`, captions near images."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
     scale = (1.0 + np.arange(LATENT)) ** -0.75
@@ -56,7 +58,7 @@ def make_pool(folder: Path, n_rows: int, n_dims: int, rows_per_file: int) -> Non
         table = {
             "uid": uid,
             "url": [f"https://images.example.org/{value[:12]}/{value}.jpg" for value in uid],
-            "text": [f"a picture of thing {value[:6]}, seen from the {value[6:9]} side" for value in uid],
+            "text": [f"a photo of object {value[:6]}, seen from the {value[6:9]} side" for value in uid],
             "original_width": rng.integers(200, 2000, count),
             "original_height": rng.integers(200, 2000, count),
             "clip_b32_similarity_score": rng.normal(0.22, 0.06, count),
@@ -67,8 +69,8 @@ def make_pool(folder: Path, n_rows: int, n_dims: int, rows_per_file: int) -> Non
         pq.write_table(pa.table(table), f"{name}.parquet")
 
 
-def settings(folder: Path, name: str, features: str) -> dict[str, Any]:
-    """The paper's for DataComp."""
+def make_config(folder: Path, name: str, features: str) -> dict[str, Any]:
+    """Return a configuration with the paper's settings for DataComp."""
     return {
         "input": str(folder / name),
         "work_dir": str(folder / f"{name}-work"),
@@ -82,7 +84,7 @@ def settings(folder: Path, name: str, features: str) -> dict[str, Any]:
 
 
 def run_stage(values: dict[str, Any], stage: str) -> dict[str, Any]:
-    """Run up to a stage whose forerunners are finished, in this process; what it took and what it holds."""
+    """Run one stage, after all earlier ones are complete, and return its measurements."""
     from d2prune.config.model import RunConfig
     from d2prune.execution import InProcess
     from d2prune.runs.driver import run
@@ -100,8 +102,8 @@ def run_stage(values: dict[str, Any], stage: str) -> dict[str, Any]:
     }
 
 
-def copy_speed(folder: Path) -> float:
-    """Seconds that copying the pool's arrays takes: what the import cannot beat by much."""
+def time_copy(folder: Path) -> float:
+    """Return the seconds that copying the pool's arrays takes, a lower bound for the import."""
     start = time.perf_counter()
     with tempfile.TemporaryDirectory(dir=folder.parent) as target:
         for path in folder.glob("*.npz"):
@@ -110,17 +112,17 @@ def copy_speed(folder: Path) -> float:
 
 
 def main() -> None:
-    """Print one row per size."""
+    """Run the stages at every size and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--rows", type=int, nargs="+", default=[50_000, 100_000])
-    parser.add_argument("--dims", type=int, default=768)
+    parser.add_argument("--rows", type=int, nargs="+", default=[50_000, 100_000], help="sizes of the pool")
+    parser.add_argument("--dims", type=int, default=768, help=f"at least {LATENT} (%(default)s)")
     parser.add_argument("--rows-per-file", type=int, default=100_000)
     parser.add_argument("--features", choices=["image", "image+text"], default="image+text")
-    parser.add_argument("--folder", type=Path, help="keeps the pools; default: a temporary folder")
+    parser.add_argument("--folder", type=Path, help="keeps the pools (default: a temporary folder)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="d2prune-metadata-") as temporary:
         folder = options.folder or Path(temporary)
-        print("| rows | what | " + " | ".join(STAGES) + " | sum or peak |")
+        print("| rows | measure | import | " + " | ".join(STAGES[1:]) + " | sum or peak |")
         print("|---" * (len(STAGES) + 3) + "|")
         for n_rows in options.rows:
             name = f"{n_rows}x{options.dims}"
@@ -128,27 +130,27 @@ def main() -> None:
                 make_pool(folder / name, n_rows, options.dims, options.rows_per_file)
             for kind in ("work", "output"):
                 shutil.rmtree(folder / f"{name}-{kind}", ignore_errors=True)
-            values = settings(folder, name, options.features)
+            values = make_config(folder, name, options.features)
             found = []
             for stage in STAGES:
                 with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
                     found.append(process.submit(run_stage, values, stage).result())
-            for what, key, total, digits in (
+            for measure, key, total, digits in (
                 ("s", "seconds", sum, 1),
                 ("CPU s", "cpu", sum, 1),
                 ("MiB", "mib", max, 0),
             ):
                 numbers = [one[key] for one in found]
                 cells = " | ".join(f"{number:,.{digits}f}" for number in [*numbers, total(numbers)])
-                print(f"| {n_rows:,} | {what} | {cells} |", flush=True)
+                print(f"| {n_rows:,} | {measure} | {cells} |", flush=True)
             graph = found[1]["facts"]
             imported = n_rows / found[0]["cpu"]
             size = sum(path.stat().st_size for path in Path(values["work_dir"]).rglob("*") if path.is_file())
-            copied = copy_speed(folder / name)
+            copied = time_copy(folder / name)
             print(
-                f"<!-- import: {imported:,.0f} rows/s per core, a copy of the arrays {copied:.1f} s; "
-                f"nprobe {graph['nprobe']} of {graph['nlist']}, recall {graph['recall']:.3f}; kept "
-                f"{found[4]['counters']['written']:,}; work_dir {size / 2**30:.1f} GiB -->",
+                f"<!-- import: {imported:,.0f} rows per CPU second; copy of the arrays: {copied:.1f} s; "
+                f"nprobe {graph['nprobe']} of {graph['nlist']}, recall {graph['recall']:.3f}; kept: "
+                f"{found[4]['counters']['written']:,}; work_dir: {size / 2**30:.1f} GiB -->",
                 flush=True,
             )
             for kind in ("work", "output"):

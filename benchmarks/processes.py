@@ -1,4 +1,7 @@
-"""Processes below one of ours, from /proc: their titles, and what they have taken in CPU time and memory."""
+"""Child processes of a benchmark: PYTHONPATH, and titles, CPU time and memory from /proc.
+
+Shared by `chaos`, `decode_remote`, `scale` and `train_check`.
+"""
 
 import contextlib
 import os
@@ -6,9 +9,13 @@ import threading
 from pathlib import Path
 from types import TracebackType
 
+ROOT = Path(__file__).resolve().parents[1]
+PYTHONPATH = os.pathsep.join([str(ROOT / "pipeline"), str(ROOT)])
+"""For a child process that imports `d2prune`, `benchmarks` or `tests` from this working tree."""
 
-def below(ancestor: int) -> dict[int, str]:
-    """Command line, or title, by process id of all that descend from `ancestor`."""
+
+def descendants(ancestor: int) -> dict[int, str]:
+    """Return process id -> command line, or title, of all descendants of a process."""
     parents, titles = {}, {}
     for path in Path("/proc").iterdir():
         if path.name.isdecimal():
@@ -24,22 +31,22 @@ def below(ancestor: int) -> dict[int, str]:
     return {pid: title for pid, title in titles.items() if pid != ancestor and descends(pid)}
 
 
-class Watch:
-    """While the block runs: of each Ray worker below this process, CPU seconds and the most MiB it has held.
+class RayWorkerMonitor:
+    """Polls the Ray workers below this process while the `with` block runs.
 
     Attributes:
-        seconds: by process id.
-        mib: by process id.
+        seconds: process id -> CPU seconds.
+        mib: process id -> peak memory in MiB.
     """
 
     def __init__(self, every_s: float = 0.5) -> None:
-        """Look so often; what a process did after the last look is not seen."""
+        """Poll at this interval; what a process does after its last poll is not counted."""
         self.seconds: dict[int, float] = {}
         self.mib: dict[int, float] = {}
         self._every_s, self._ended = every_s, threading.Event()
-        self._thread = threading.Thread(target=self._look_again, daemon=True)
+        self._thread = threading.Thread(target=self._poll_workers, daemon=True)
 
-    def __enter__(self) -> "Watch":
+    def __enter__(self) -> "RayWorkerMonitor":
         self._thread.start()
         return self
 
@@ -49,14 +56,14 @@ class Watch:
         self._ended.set()
         self._thread.join()
 
-    def _look_again(self) -> None:
+    def _poll_workers(self) -> None:
         while not self._ended.wait(self._every_s):
-            for pid, title in below(os.getpid()).items():
+            for pid, title in descendants(os.getpid()).items():
                 if title.startswith("ray::"):
                     with contextlib.suppress(OSError, IndexError, StopIteration):
-                        self._look(pid)
+                        self._read_usage(pid)
 
-    def _look(self, pid: int) -> None:
+    def _read_usage(self, pid: int) -> None:
         ticks = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
         status = Path(f"/proc/{pid}/status").read_text().splitlines()
         peak = next(line for line in status if line.startswith("VmHWM"))

@@ -1,24 +1,24 @@
-"""What one member of the ranking holds for each row it owns, after each thing it does.
+"""Peak memory of one ranking worker, in bytes per row it owns, at each step.
 
-python -m benchmarks.rank_memory --rows 312500 1250000 --members 8
+    python -m benchmarks.rank_memory --rows 312500 1250000 --members 8
 
-Reads nothing; writes the parts of one member to a temporary folder: a pool in which position p
-neighbours p +- each of four numbers drawn by lot, so that nearly all edges lead to other members (8
-directed edges a row, as k = 5 gives) and every letter of the others is known without them. Prints,
-per size, the peak of the process since the step before, in bytes a row above what it held before it
-read anything, and CPU seconds; then the growth between the first and the last size, which no buffer
-of fixed size blurs.
+The pool is synthetic: position p has the neighbours p + d and p - d for four random distances d. So
+nearly all edges lead to other workers (8 directed edges per row, as k = 5 gives), and their
+messages can be computed without running them.
+
+Reads nothing; writes the parts of one worker to a temporary folder; prints a markdown table. Per
+size and step: the peak since the previous step in bytes per row, above the memory held before
+anything was read, and CPU seconds. The last row is the growth from the first to the last size, in
+which buffers of fixed size cancel out.
 """
 
 import argparse
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -38,26 +38,33 @@ from d2prune.store.artifacts import FileRecord, Receipt
 
 PART_ROWS = 31_250
 N_STEPS = 4
+HEADS = {
+    "introduce": "boundary exchange",
+    "ask": "request uids",
+    "answer": "send uids",
+    "learn": "receive uids",
+}
+"""Columns of the table whose name is not that of the step."""
 
 Int64s = npt.NDArray[np.int64]
 
 
-def steps(n_rows: int) -> Int64s:
-    """How far the neighbours of a position lie, in a pool of so many rows: int64 [8]."""
+def neighbor_offsets(n_rows: int) -> Int64s:
+    """Return the distances from a position to its neighbours in a pool of `n_rows`, int64 [8]."""
     forwards = np.random.default_rng(0).choice(n_rows // 2 - 1, N_STEPS, replace=False) + 1
     return np.concatenate([forwards, -forwards])
 
 
 def make_part(folder: str, n_rows: int, part: int) -> tuple[Receipt, Receipt]:
-    """Commit the samples and neighbours of rows part * PART_ROWS onwards, in a pool of `n_rows`."""
+    """Commit the samples and neighbours of one part, in a pool of `n_rows`."""
     rng = np.random.default_rng([1, part])
     position_N = np.arange(part * PART_ROWS, (part + 1) * PART_ROWS)
-    step_K = steps(n_rows)
-    near_NK = (position_N[:, None] + step_K) % n_rows
+    offset_K = neighbor_offsets(n_rows)
+    near_NK = (position_N[:, None] + offset_K) % n_rows
     order_NK = np.argsort(near_NK, axis=1)
     distance_K = np.random.default_rng(2).random(N_STEPS, np.float32)
     graph = Graph(
-        np.arange(PART_ROWS + 1) * len(step_K),
+        np.arange(PART_ROWS + 1) * len(offset_K),
         np.take_along_axis(near_NK, order_NK, axis=1).ravel(),
         np.tile(distance_K, 2)[order_NK].ravel(),
     )
@@ -84,7 +91,7 @@ def make_part(folder: str, n_rows: int, part: int) -> tuple[Receipt, Receipt]:
 
 
 def make_job(folder: str, rows: int, members: int) -> RankJob:
-    """A ranking whose first member owns `rows`; of the others there are only receipts."""
+    """Return a ranking job whose first member owns `rows`; other parts are only receipts."""
     own = rows // PART_ROWS
     parts = [make_part(folder, rows * members, part) for part in range(own)]
     elsewhere = [
@@ -100,10 +107,10 @@ def make_job(folder: str, rows: int, members: int) -> RankJob:
 
 
 def introductions(rows: int, members: int) -> dict[int, Message]:
-    """What the others tell the first member of its neighbours, as `RankMember.send_boundary` does."""
+    """Compute the boundary exchange that the other members send to the first, as they would."""
     known = np.zeros(rows * members, bool)
-    for step in steps(rows * members):
-        known[(np.arange(rows) + step) % (rows * members)] = True
+    for offset in neighbor_offsets(rows * members):
+        known[(np.arange(rows) + offset) % (rows * members)] = True
     letters = {}
     for member in range(1, members):
         position_G = member * rows + np.flatnonzero(known[member * rows : (member + 1) * rows])
@@ -114,19 +121,19 @@ def introductions(rows: int, members: int) -> dict[int, Message]:
 
 
 def reset_peak() -> None:
-    """Let the kernel forget the most that this process has held."""
+    """Reset the kernel's record of this process's peak memory."""
     Path("/proc/self/clear_refs").write_text("5")
 
 
 def measure(rows: int, members: int) -> dict[str, tuple[float, float]]:
-    """MiB above the beginning and CPU seconds, by step; in a process of its own."""
+    """Return step -> (peak MiB above the start, CPU seconds). Must run in a fresh process."""
     with tempfile.TemporaryDirectory(prefix="d2prune-rank-memory-") as folder:
         with ProcessPoolExecutor(1, get_context("spawn")) as process:
             job = process.submit(make_job, folder, rows, members).result()
         met = introductions(rows, members)
         others = tuple(range(1, members))
         with tempfile.TemporaryDirectory(prefix="d2prune-rank-memory-") as other:
-            # What is compiled, and what Arrow keeps for itself, is there before the first look.
+            # Compiles the kernels and fills Arrow's memory pool before the measurement starts.
             take_part(
                 make_job(other, PART_ROWS, members),
                 introductions(PART_ROWS, members),
@@ -149,7 +156,7 @@ def measure(rows: int, members: int) -> dict[str, tuple[float, float]]:
 def take_part(
     job: RankJob, met: dict[int, Message], others: tuple[int, ...], note: Callable[[str], None]
 ) -> None:
-    """Do all that the first member does; `note` is told after each step."""
+    """Run all steps of the first member; `note` is called with the name of each step after it."""
     member = RankMember(job, 0)
     note("build")
     member.send_boundary({}, others)
@@ -168,42 +175,41 @@ def take_part(
     note("commit")
 
 
-def show(sizes: list[int], members: int) -> Iterator[str]:
-    """Lines of the table."""
+def make_table(sizes: list[int], members: int) -> Iterator[str]:
+    """Measure every size and yield the lines of the table."""
     found = []
     for rows in sizes:
         with ProcessPoolExecutor(1, get_context("spawn")) as process:
             found.append(process.submit(measure, rows, members).result())
     names = list(found[0])
-    yield f"| rows | | {' | '.join(names)} |"
+    yield f"| rows | measure | {' | '.join(HEADS.get(name, name) for name in names)} |"
     yield "|---" * (len(names) + 2) + "|"
 
-    def line(what: str, rows: str, cell: Callable[[str], str]) -> str:
-        return f"| {rows} | {what} | {' | '.join(map(cell, names))} |"
+    def line(rows: str, measure: str, cells: Iterable[str]) -> str:
+        return f"| {rows} | {measure} | {' | '.join(cells)} |"
 
-    def bytes_a_row(name: str, mib: Callable[[str], float], rows: int) -> str:
-        return f"{mib(name) * 2**20 / rows:.0f}"
+    def bytes_per_row(mib: float, rows: int) -> str:
+        return f"{mib * 2**20 / rows:.0f}"
 
-    def peak(of: dict[str, Any], name: str) -> float:
-        return float(of[name][0])
-
-    for rows, of in zip(sizes, found, strict=True):
-        yield line("bytes a row", f"{rows:,}", partial(bytes_a_row, mib=partial(peak, of), rows=rows))
-        yield line("CPU s", f"{rows:,}", lambda name, of=of: f"{of[name][1]:.2f}")
+    for rows, figures in zip(sizes, found, strict=True):
+        yield line(f"{rows:,}", "bytes per row", (bytes_per_row(figures[name][0], rows) for name in names))
+        yield line(f"{rows:,}", "CPU s", (f"{figures[name][1]:.2f}" for name in names))
     if len(sizes) > 1:
-        grown = partial(bytes_a_row, mib=lambda name: peak(found[-1], name) - peak(found[0], name))
-        yield line("bytes a row", "growth", partial(grown, rows=sizes[-1] - sizes[0]))
+        first, last, rows = found[0], found[-1], sizes[-1] - sizes[0]
+        grown = (bytes_per_row(last[name][0] - first[name][0], rows) for name in names)
+        yield line("growth", "bytes per row", grown)
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure every size and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--rows", type=int, nargs="+", default=[312_500, 1_250_000], help=f"multiples of {PART_ROWS:,}"
-    )
-    parser.add_argument("--members", type=int, default=8)
+        "--rows", type=int, nargs="+", default=[312_500, 1_250_000],
+        help=f"rows of the measured worker, multiples of {PART_ROWS:,}",
+    )  # fmt: skip
+    parser.add_argument("--members", type=int, default=8, help="workers of the ranking (%(default)s)")
     options = parser.parse_args()
-    for line in show(options.rows, options.members):
+    for line in make_table(options.rows, options.members):
         print(line, flush=True)
 
 

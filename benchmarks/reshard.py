@@ -1,20 +1,22 @@
-"""How fast resharding is: beside `cat` of the same bytes, beside a plain webdataset loop, and from and to S3.
+"""Speed of resharding, compared with `cat` of the same bytes and with a plain webdataset loop.
 
-Makes a pool of random payloads (nothing here decodes an image), then times in turns, several
-rounds, one process each:
+    python -m benchmarks.reshard --folder /tmp/bench --gigabytes 2 --s3
 
-- `cat`: reading the whole pool once, plus writing as many bytes as are kept;
+Writes a pool of random payloads to `--folder` (no image is decoded), then times these tasks in
+alternating rounds, one process each:
+
+- `cat`: read the pool once and write the kept share;
 - a plain webdataset loop that keeps samples by uid;
-- d2prune with the byte ranges known (the write stage of a run), and stand-alone (indexing the tars first).
+- d2prune with known byte ranges (the write stage of a run);
+- d2prune stand-alone (indexes the tars first).
 
-Before each of them, outside the clock, as many bytes as are kept are written and removed: of memory
-that has lain free for seconds a virtual machine gives pages back to its host, and whoever writes
-next waits for the host's page faults (here 1.4-1.8 s of CPU for 0.7 GB, against 0.14 s). Otherwise
-what follows the long webdataset loop pays for it.
+With `--s3`, also times one round from and to an S3 server on loopback, compared with plain gets and
+puts. Prints a markdown page.
 
-With `--s3` the same, one round, from and to an S3 server on loopback, beside its own get and put
-limits. Prints a markdown page:
-`python -m benchmarks.reshard --folder /tmp/bench --gigabytes 2 --s3`
+Before each task, outside the timing, as many bytes as are kept are written and removed. A virtual
+machine returns memory that has been free for seconds to its host, and the next writer waits for the
+host's page faults (1.4 to 1.8 s of CPU for 0.7 GB instead of 0.14 s). Without this, the task after
+the long webdataset loop would pay for it.
 """
 
 import argparse
@@ -27,15 +29,12 @@ import resource
 import shutil
 import statistics
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from d2prune import store
 from d2prune.demo import s3_server
@@ -45,12 +44,12 @@ from d2prune.reshard import reshard
 
 PER_SHARD = 10_000
 MEAN_BYTES = 35_000
-"""Of a sample in DataComp's small pool: 450 GB, 12.8 million samples."""
+"""Mean size of a sample in DataComp's small pool (450 GB, 12.8 million samples)."""
 FRACTION = 0.3
 
 
 def make_pool(folder: Path, size: int, seed: int = 0) -> list[str]:
-    """Write tars of about `size` bytes together, unless they are there; returns all uids."""
+    """Write tars of about `size` bytes in total, unless they exist; returns all uids."""
     shards = max(1, round(size / (PER_SHARD * MEAN_BYTES)))
     folder.mkdir(parents=True, exist_ok=True)
     uids = [hashlib.md5(f"{s}-{i}".encode()).hexdigest() for s in range(shards) for i in range(PER_SHARD)]
@@ -82,14 +81,14 @@ def make_pool(folder: Path, size: int, seed: int = 0) -> list[str]:
 
 
 def cat(pool: Path, out: Path, kept: Path) -> None:
-    """Read the pool once, and copy what is kept, which lies ready in tars of its own."""
+    """Read the pool once, then copy the tars in `kept`, which hold the kept share."""
     out.mkdir()
     subprocess.run(f"cat {pool}/*.tar > /dev/null", shell=True, check=True)
     subprocess.run(f"cat {kept}/*.tar > {out}/kept", shell=True, check=True)
 
 
 def webdataset_loop(pool: Path, out: Path, wanted: frozenset[str]) -> None:
-    """What one writes by hand."""
+    """Filter the pool as a hand-written script would."""
     import webdataset
 
     out.mkdir()
@@ -102,21 +101,21 @@ def webdataset_loop(pool: Path, out: Path, wanted: frozenset[str]) -> None:
 
 
 @dataclass(frozen=True)
-class Taken:
-    """Seconds by the clock, and of CPU (user and system, children included)."""
+class Seconds:
+    """Wall seconds, and CPU seconds (user and system, including children)."""
 
     wall: float
     cpu: float
 
 
 def cpu_seconds() -> float:
-    """CPU this process and its ended children have used."""
+    """Return the CPU seconds of this process and of its finished children."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
 
 def touch_memory(folder: Path, size: int) -> None:
-    """Write and remove a file; see the module's text."""
+    """Write and remove a file of `size` bytes, for the reason in the module's docstring."""
     block = bytes(2**20)
     with open(folder / "touched", "wb", buffering=0) as file:
         for _ in range(size // len(block)):
@@ -124,10 +123,10 @@ def touch_memory(folder: Path, size: int) -> None:
     (folder / "touched").unlink()
 
 
-def rounds(
+def time_tasks(
     count: int, tasks: dict[str, Callable[[], object]], clean: Callable[[], None], folder: Path, share: int
-) -> dict[str, Taken]:
-    """Medians for each task; the tasks take turns, so that a busy spell of the machine hits all."""
+) -> dict[str, Seconds]:
+    """Return the medians of `count` rounds in which tasks alternate, so that load affects all."""
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in tasks}
     for _ in range(count):
         for name, task in tasks.items():
@@ -138,13 +137,13 @@ def rounds(
             taken[name].append((time.perf_counter() - start, cpu_seconds() - cpu))
     clean()
     return {
-        name: Taken(*(statistics.median(column) for column in zip(*v, strict=True)))
+        name: Seconds(*(statistics.median(column) for column in zip(*v, strict=True)))
         for name, v in taken.items()
     }
 
 
-def local(pool: Path, folder: Path, chosen: list[str], repeats: int) -> tuple[dict[str, Taken], int]:
-    """Median seconds on a local disk, and the bytes written."""
+def time_local(pool: Path, folder: Path, chosen: list[str], repeats: int) -> tuple[dict[str, Seconds], int]:
+    """Return the median seconds on a local disk, and the bytes of the kept share."""
     out, subset_url, work = folder / "out", str(folder / "subset.npy"), str(folder / "work")
     Path(subset_url).write_bytes(subset.to_bytes(subset.encode(chosen)))
 
@@ -160,22 +159,22 @@ def local(pool: Path, folder: Path, chosen: list[str], repeats: int) -> tuple[di
     out.rename(kept)
     wanted = frozenset(chosen)
     tasks: dict[str, Callable[[], object]] = {
-        "`cat`: pool read once, kept share written": lambda: cat(pool, out, kept),
+        "`cat`: read the pool once, write the kept share": lambda: cat(pool, out, kept),
         "plain webdataset loop": lambda: webdataset_loop(pool, out, wanted),
-        "d2prune, byte ranges known": lambda: reshard.reshard(str(pool), subset_url, str(out), work_dir=work),
+        "d2prune, known byte ranges": lambda: reshard.reshard(str(pool), subset_url, str(out), work_dir=work),
         "d2prune, stand-alone": lambda: reshard.reshard(str(pool), subset_url, str(out)),
     }
-    return rounds(repeats, tasks, clean, folder, share), share
+    return time_tasks(repeats, tasks, clean, folder, share), share
 
 
-def over_s3(pool: Path, folder: Path, share: int, repeats: int) -> dict[str, Taken]:
-    """Median seconds from and to an S3 server on loopback."""
+def time_s3(pool: Path, folder: Path, share: int, repeats: int) -> dict[str, Seconds]:
+    """Return the median seconds from and to an S3 server on loopback."""
     served, work = folder / "s3", str(folder / "work-s3")
     (served / "out").mkdir(parents=True, exist_ok=True)
     if not (served / "pool").exists():
         shutil.copytree(pool, served / "pool", copy_function=os.link)
-    some = sorted(pool.glob("*.tar"))
-    names = [f"s3://pool/{path.name}" for path in some]
+    tars = sorted(pool.glob("*.tar"))
+    names = [f"s3://pool/{path.name}" for path in tars]
     subset_url = str(folder / "subset.npy")
     with s3_server.serve(served) as server, s3_server.environment(server):
 
@@ -190,7 +189,7 @@ def over_s3(pool: Path, folder: Path, share: int, repeats: int) -> dict[str, Tak
                         pass
 
         def put() -> None:
-            with store.writer("s3://out/kept") as sink, open(some[0], "rb") as source:
+            with store.writer("s3://out/kept") as sink, open(tars[0], "rb") as source:
                 left = share
                 while left > 0:
                     block = source.read(min(left, 2**23))
@@ -203,23 +202,27 @@ def over_s3(pool: Path, folder: Path, share: int, repeats: int) -> dict[str, Tak
         clean()
         reshard.reshard("s3://pool", subset_url, "s3://out/r", work_dir=work)
         tasks: dict[str, Callable[[], object]] = {
-            "get: pool read once, one stream": get,
-            "put: kept share written": put,
-            "d2prune, byte ranges known": lambda: reshard.reshard(
+            "get: read the pool once, one stream": get,
+            "put: write the kept share": put,
+            "d2prune, known byte ranges": lambda: reshard.reshard(
                 "s3://pool", subset_url, "s3://out/r", work_dir=work
             ),
             "d2prune, stand-alone": lambda: reshard.reshard("s3://pool", subset_url, "s3://out/r"),
         }
-        return rounds(repeats, tasks, clean, folder, share)
+        return time_tasks(repeats, tasks, clean, folder, share)
 
 
 def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description="Time resharding; see the file's first lines.")
-    parser.add_argument("--folder", type=Path, required=True, help="for pool and output; the pool is kept")
-    parser.add_argument("--gigabytes", type=float, default=2.0)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--s3", action="store_true", help="from and to S3 on loopback as well")
+    """Time the tasks and print the page."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--folder", type=Path, required=True, help="for pool and output; the pool is not deleted"
+    )
+    parser.add_argument("--gigabytes", type=float, default=2.0, help="size of the pool (%(default)s)")
+    parser.add_argument("--repeats", type=int, default=3, help="rounds on the local disk (%(default)s)")
+    parser.add_argument("--s3", action="store_true", help="also measure from and to S3 on loopback")
     arguments = parser.parse_args()
     logging.disable(logging.WARNING)
     pool = arguments.folder / "pool"
@@ -227,33 +230,33 @@ def main() -> None:
     size = sum(path.stat().st_size for path in pool.glob("*.tar"))
     picks = np.random.default_rng(1).choice(len(uids), round(FRACTION * len(uids)), replace=False)
     chosen = [uids[i] for i in np.sort(picks)]
-    seconds, share = local(pool, arguments.folder, chosen, arguments.repeats)
-    base, loop = list(seconds.values())[:2]
-    print("# Resharding: measured\n")
+    measured, share = time_local(pool, arguments.folder, chosen, arguments.repeats)
+    base, loop = list(measured.values())[:2]
+    print("# Resharding\n")
     print(
-        f"{len(chosen):,} of {len(uids):,} samples chosen at random ({share / 1e9:.2f} of {size / 1e9:.2f} GB), median "
-        f"of {arguments.repeats} rounds in turns, one process each, page cache warm.\n"
-        f"Machine: {os.cpu_count()} cores, {platform.machine()}, load {os.getloadavg()[0]:.1f} at the end; on a busy "
-        "machine CPU seconds tell more than the clock.\n"
+        f"{len(chosen):,} of {len(uids):,} samples chosen at random, "
+        f"{share / 1e9:.2f} of {size / 1e9:.2f} GB; median of {arguments.repeats} alternating rounds, "
+        f"one process each, warm page cache.\n{os.cpu_count()} cores, {platform.machine()}, "
+        f"load {os.getloadavg()[0]:.1f} at the end; with other load, CPU seconds are more reliable than "
+        "wall seconds.\n"
     )
-    print("## Local disk\n")
-    print("| | s | CPU s | pool MB/s | speed of `cat` | speed of the webdataset loop | the same by CPU |")
-    print("|---|---|---|---|---|---|---|")
-    for name, taken in seconds.items():
+    print("| local disk | wall s | CPU s | pool MB/s | speed / `cat` | speed / webdataset loop ", end="")
+    print("| the same by CPU time |\n|---|---|---|---|---|---|---|")
+    for name, seconds in measured.items():
         print(
-            f"| {name} | {taken.wall:.2f} | {taken.cpu:.2f} | {size / taken.wall / 1e6:,.0f} | "
-            f"{base.wall / taken.wall:.2f}x | {loop.wall / taken.wall:.1f}x | "
-            f"{base.cpu / taken.cpu:.2f}x, {loop.cpu / taken.cpu:.1f}x |"
+            f"| {name} | {seconds.wall:.2f} | {seconds.cpu:.2f} | {size / seconds.wall / 1e6:,.0f} | "
+            f"{base.wall / seconds.wall:.2f}x | {loop.wall / seconds.wall:.1f}x | "
+            f"{base.cpu / seconds.cpu:.2f}x, {loop.cpu / seconds.cpu:.1f}x |"
         )
     if arguments.s3:
-        times = over_s3(pool, arguments.folder, share, 1)
-        get, put = list(times.values())[:2]
-        print("\n## From and to S3 on loopback (`rclone serve s3`)\n")
-        print("| | s | CPU s | pool MB/s | speed of get, then put |\n|---|---|---|---|---|")
-        for name, taken in times.items():
+        measured = time_s3(pool, arguments.folder, share, 1)
+        get, put = list(measured.values())[:2]
+        print("\n| from and to S3 on loopback (`rclone serve s3`, which shares the cores) ", end="")
+        print("| wall s | CPU s | pool MB/s | speed / (get, then put) |\n|---|---|---|---|---|")
+        for name, seconds in measured.items():
             print(
-                f"| {name} | {taken.wall:.2f} | {taken.cpu:.2f} | {size / taken.wall / 1e6:,.0f} | "
-                f"{(get.wall + put.wall) / taken.wall:.2f}x |"
+                f"| {name} | {seconds.wall:.2f} | {seconds.cpu:.2f} | {size / seconds.wall / 1e6:,.0f} | "
+                f"{(get.wall + put.wall) / seconds.wall:.2f}x |"
             )
 
 

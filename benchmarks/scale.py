@@ -1,13 +1,15 @@
-"""A synthetic pool given as embeddings, from the graph to the selection: seconds and peak memory of each step's worker.
+"""CPU time and peak memory of graph, ranking and selection on large synthetic pools.
 
-python -m benchmarks.scale --rows 1000000 10000000 --folder /scratch/scale
+    python -m benchmarks.scale --rows 1000000 10000000 --folder /scratch/scale
 
-Reads nothing; writes an embed artifact of clustered rows (one part in memory at a time) and all
-that follows below `--folder`, and to `measured.jsonl` there what each unit took: after a kill the
-same command does what is left and tells of everything. Prints a markdown table and the slope
-between consecutive sizes: the exponent of N in the CPU time, and the growth of the largest worker.
-The graph's steps and the selection run in fresh processes, the ranking on actors of a local Ray; a
-peak is the most that one process has held, with what it has seen of Ray's store.
+Writes an embed artifact of clustered rows (one part in memory at a time) and all later artifacts to
+`--folder`. The measurements of each unit are appended to `measured.jsonl` there: after a kill, the
+same command does the remaining work and reports all of it. The steps of the graph and the selection
+run in fresh processes, the ranking on actors of a local Ray. A peak is that of one process and
+includes what it has read from Ray's object store.
+
+Prints a markdown table and, between consecutive sizes, the exponent of N in the CPU time and the
+growth of the largest worker.
 """
 
 import argparse
@@ -30,7 +32,7 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.graph_stage import FreshProcesses, peak_mib
-from benchmarks.processes import Watch
+from benchmarks.processes import RayWorkerMonitor
 from d2prune.execution import OnRay, Resources
 from d2prune.graph import build as graph_stage
 from d2prune.graph.params import GraphParams, Layout
@@ -46,22 +48,23 @@ from d2prune.store.artifacts import Manifest, Receipt
 
 PART_ROWS = 50_000
 ROWS_PER_CLUSTER = 500
-ONE = Resources()
+ONE_CORE = Resources()
 
 
 def make_part(folder: str, n_dims: int, clusters: int, bounds: tuple[int, int]) -> Receipt:
-    """Commit rows [start, stop): around centres that all parts share, of Pareto weights."""
+    """Commit rows [start, stop) around centres with Pareto weights that all parts share."""
     start, stop = bounds
-    done = artifacts.read_receipt(folder, f"{start:010d}")
-    if done is not None:
-        return done
+    finished = artifacts.read_receipt(folder, f"{start:010d}")
+    if finished is not None:
+        return finished
     shared = np.random.default_rng(0)
     centres_CD = shared.standard_normal((clusters, n_dims), dtype=np.float32)
     weights = shared.pareto(1.5, clusters) + 0.05
     rng = np.random.default_rng([1, start])
     rows_ND = centres_CD[rng.choice(clusters, stop - start, p=weights / weights.sum())]
     rows_ND += 0.7 * rng.standard_normal(rows_ND.shape, dtype=np.float32)
-    # Falling scales, as of real embeddings: fewer dimensions matter than there are.
+    # Falling scales, as in real embeddings: the intrinsic dimension is lower than the number of
+    # columns.
     rows_ND *= np.arange(1, n_dims + 1, dtype=np.float32) ** -0.5
     rows_ND /= np.linalg.norm(rows_ND, axis=1, keepdims=True)
     vectors = columns.vector_column(rows_ND.astype(np.float16))
@@ -85,22 +88,22 @@ def make_part(folder: str, n_dims: int, clusters: int, bounds: tuple[int, int]) 
     return artifacts.commit_unit(folder, f"{start:010d}", files, {"embedded": count})
 
 
-class Ledger:
-    """What was measured, in a file that a run that goes on appends to."""
+class Measurements:
+    """The measurements of all units, in files that a resumed run appends to."""
 
     def __init__(self, folder: Path) -> None:
-        """Keep it there."""
         self._file, self._wall = folder / "measured.jsonl", folder / "wall.txt"
 
-    def note(self, step: str, unit: str, seconds: float, mib: float) -> None:
-        """CPU seconds and peak of one unit; the selection's are named by the number of their part."""
+    def add(self, step: str, unit: str, seconds: float, mib: float) -> None:
+        """Record the CPU seconds and the peak MiB of one unit."""
+        # Units of the selection have the number of their part as key.
         step = "select" if step.isdecimal() else step
         with self._file.open("a") as stream:
             stream.write(json.dumps([step, unit, seconds, mib]) + "\n")
 
     def totals(self) -> tuple[dict[str, float], dict[str, float]]:
-        """CPU seconds and peak MiB by step; a unit that was done twice counts once."""
-        last = {(step, unit): (seconds, mib) for step, unit, seconds, mib in self._lines()}
+        """Return CPU seconds and peak MiB by step; if a unit ran twice, its last run counts."""
+        last = {(step, unit): (seconds, mib) for step, unit, seconds, mib in self._read_lines()}
         seconds: dict[str, float] = collections.defaultdict(float)
         mib: dict[str, float] = collections.defaultdict(float)
         for (step, _), (cpu, peak) in last.items():
@@ -109,47 +112,47 @@ class Ledger:
         return dict(seconds), dict(mib)
 
     def add_wall(self, seconds: float) -> float:
-        """Note the wall seconds of a run that came to the end; those of all of them."""
+        """Record the wall seconds of a finished run and return the sum over all of them."""
         with self._wall.open("a") as stream:
             stream.write(f"{seconds}\n")
         return sum(map(float, self._wall.read_text().split()))
 
-    def _lines(self) -> Iterator[Any]:
+    def _read_lines(self) -> Iterator[Any]:
         if self._file.exists():
             yield from map(json.loads, self._file.read_text().splitlines())
 
 
-def rank(parts: Parts, folder: str, members: int, ledger: Ledger) -> list[Receipt]:
-    """Rank on so many actors of a local Ray, one for each run of parts."""
+def rank(parts: Parts, folder: str, members: int, measurements: Measurements) -> list[Receipt]:
+    """Rank the pool on `members` actors of a local Ray, each with a range of parts."""
     executor = OnRay(num_cpus=members)
     try:
-        with Watch() as watch:
+        with RayWorkerMonitor() as monitor:
             params = RankParams("clip_score", 0.0, 1.0, 1.0)
             receipts = rank_pool(parts, folder, params, 0.0, executor, Resources(workers=members))
     finally:
         executor.close()
-    for number, pid in enumerate(watch.mib):
-        ledger.note("rank", str(number), watch.seconds[pid], watch.mib[pid])
+    for number, pid in enumerate(monitor.mib):
+        measurements.add("rank", str(number), monitor.seconds[pid], monitor.mib[pid])
     return receipts
 
 
 def select(parts: Parts, ranks: Manifest, folder: str, executor: FreshProcesses) -> int:
-    """Keep 30 %: how many that were."""
+    """Keep 30 % of the pool, check the number of kept samples, and return it."""
     params = SelectParams(0.3, None, None, None)
     ranked, cut_off = ranks.counters["ranked"], ranks.counters["cut_off"]
     thresholds = find_thresholds(parts, params, ranked, cut_off)
     units = plan_select(ranks.units, thresholds, None)
     worker = partial(SelectWorker, parts, folder)
-    receipts = stages.run_units("select", folder, executor, units, worker, ONE)
-    kept = artifacts.sum_counters(list(receipts.values()))["kept"]
+    receipts = stages.run_units(stages.Work("select", folder, units, worker, ONE_CORE), executor)
+    kept = artifacts.sum_counters(receipts)["kept"]
     if kept != thresholds.budget or kept != math.floor(0.3 * ranked):
-        raise AssertionError(f"{kept} kept, expected {thresholds.budget}")
+        raise AssertionError(f"selection: found {kept} kept samples; expected {thresholds.budget}")
     return kept
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line says."""
+    """The parsed command line."""
 
     rows: Sequence[int]
     dims: int
@@ -160,68 +163,80 @@ class Options:
 
 
 def measure(n_rows: int, options: Options) -> tuple[dict[str, float], dict[str, float], float]:
-    """CPU seconds and peak MiB by step, and the wall seconds of all."""
-    place = options.folder / f"{n_rows}"
-    place.mkdir(parents=True, exist_ok=True)
-    folders = {name: str(place / name) for name in ("embed", "graph", "rank", "select")}
+    """Run all stages on a pool of `n_rows`.
+
+    Returns:
+        CPU seconds by step, peak MiB by step, and the wall seconds of all steps.
+    """
+    root = options.folder / f"{n_rows}"
+    root.mkdir(parents=True, exist_ok=True)
+    folders = {name: str(root / name) for name in ("embed", "graph", "rank", "select")}
     bounds = [(start, min(start + PART_ROWS, n_rows)) for start in range(0, n_rows, PART_ROWS)]
     make = partial(make_part, folders["embed"], options.dims, max(16, n_rows // ROWS_PER_CLUSTER))
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
         parts = tuple(process.map(make, bounds))
 
-    ledger, begin = Ledger(place), time.monotonic()
-    executor = FreshProcesses(options.workers, None, ledger.note)
+    measurements, begin = Measurements(root), time.monotonic()
+    executor = FreshProcesses(options.workers, None, measurements.add)
     params = GraphParams("image", 5, options.recall, None, None, 0, None, 0.0)
     layout = Layout(whole_below=0)
     job = graph_stage.plan_job(folders["embed"], parts, "scale", folders["graph"], params, layout)
-    job, graph = graph_stage.build_graph(job, executor, ONE, ONE)
+    job, graph = graph_stage.build_graph(job, executor, ONE_CORE, ONE_CORE)
     facts = job.facts
     members = max(2, -(-n_rows // options.rows_per_member))
-    ranked = rank(Parts(str(place), {"embed": parts, "graph": graph}), folders["rank"], members, ledger)
+    ranked = rank(Parts(str(root), {"embed": parts, "graph": graph}), folders["rank"], members, measurements)
     ranks = Manifest("rank", "scale", {}, {}, tuple(ranked), artifacts.sum_counters(ranked))
-    kept = select(Parts(str(place), {"embed": parts, "rank": ranked}), ranks, folders["select"], executor)
-    ledger.note("driver", str(os.getpid()), time.process_time(), peak_mib())
-    seconds, mib = ledger.totals()
+    kept = select(Parts(str(root), {"embed": parts, "rank": ranked}), ranks, folders["select"], executor)
+    measurements.add("driver", str(os.getpid()), time.process_time(), peak_mib())
+    seconds, mib = measurements.totals()
     reached = f"{facts['nprobe']} of {facts['nlist']} lists, recall {facts['recall']:.3f}"
     print(
-        f"<!-- {n_rows:,} rows: {reached}; {job.partitions} partitions of the graph, {members} of the ranking; "
+        f"<!-- {n_rows:,} rows: {reached}; {job.partitions} graph partitions, {members} ranking workers; "
         f"{kept:,} kept -->",
         flush=True,
     )
-    return seconds, mib, ledger.add_wall(time.monotonic() - begin)
+    return seconds, mib, measurements.add_wall(time.monotonic() - begin)
 
 
-def show(options: Options) -> Iterator[str]:
-    """Lines of the table."""
+def make_table(options: Options) -> Iterator[str]:
+    """Measure every size and yield the lines of the table."""
     found = [measure(n_rows, options) for n_rows in options.rows]
     names = list(found[-1][0])
-    yield f"| rows | | {' | '.join(names)} | all |"
+    yield f"| rows | measure | {' | '.join(names)} | all |"
     yield "|---" * (len(names) + 3) + "|"
     for n_rows, (seconds, mib, wall) in zip(options.rows, found, strict=True):
         cells = " | ".join(f"{seconds[name]:.1f}" for name in names)
         yield f"| {n_rows:,} | CPU s | {cells} | {sum(seconds.values()):.1f} ({wall:.0f} s wall) |"
-        yield f"| {n_rows:,} | MiB | {' | '.join(f'{mib[name]:.0f}' for name in names)} | {max(mib.values()):.0f} |"
+        cells = " | ".join(f"{mib[name]:.0f}" for name in names)
+        yield f"| {n_rows:,} | MiB | {cells} | {max(mib.values()):.0f} |"
     for (small, one), (large, other) in itertools.pairwise(zip(options.rows, found, strict=True)):
         exponent = math.log(sum(other[0].values()) / sum(one[0].values())) / math.log(large / small)
         growth = max(other[1].values()) / max(one[1].values())
-        yield f"\n{small:,} to {large:,} rows: CPU time grows as N^{exponent:.2f}, largest worker {growth:.2f} times"
+        yield (
+            f"\n{small:,} to {large:,} rows: CPU time grows as N^{exponent:.2f}, "
+            f"the largest worker {growth:.2f} times"
+        )
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure every size and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=int, nargs="+", default=[1_000_000, 10_000_000])
-    parser.add_argument("--dims", type=int, default=32)
-    parser.add_argument("--recall", type=float, default=0.9)
-    parser.add_argument("--rows-per-member", type=int, default=1_250_000, help="of the ranking (%(default)s)")
-    parser.add_argument("--workers", type=int, default=1, help="processes side by side (%(default)s)")
     parser.add_argument(
-        "--folder", type=Path, help="keep everything there, to go on after a kill; else temporary"
+        "--rows", type=int, nargs="+", default=[1_000_000, 10_000_000], help="sizes of the pool"
+    )
+    parser.add_argument("--dims", type=int, default=32)
+    parser.add_argument("--recall", type=float, default=0.9, help="target recall (%(default)s)")
+    parser.add_argument(
+        "--rows-per-member", type=int, default=1_250_000, help="rows of a ranking worker (%(default)s)"
+    )
+    parser.add_argument("--workers", type=int, default=1, help="parallel processes (%(default)s)")
+    parser.add_argument(
+        "--folder", type=Path, help="keeps all artifacts, to resume after a kill (default: temporary)"
     )
     values = vars(parser.parse_args())
     with tempfile.TemporaryDirectory(prefix="d2prune-scale-") as temporary:
         options = Options(**values | {"folder": values["folder"] or Path(temporary)})
-        for line in show(options):
+        for line in make_table(options):
             print(line, flush=True)
 
 

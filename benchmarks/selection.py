@@ -1,12 +1,14 @@
-"""Exact selection: speed, memory, rounds and messages on synthetic kNN graphs; prints markdown tables.
-
-Reads nothing. Graphs are geometric (k nearest of clustered 3-d points, found along a space-filling
-curve), so they have the triangles, hubs and mutual neighbours of real ones; squared distances are
-scaled to a median nearest one of 0.3, as among web images. "near" keeps the curve's order, so
-neighbours lie near in memory; "random" shuffles the pool. CPU seconds stand beside wall seconds
-because they hardly move on a busy machine; every time is the best of --repeats.
+"""Exact selection on synthetic kNN graphs: speed, memory, rounds and messages.
 
     python -m benchmarks.selection --sizes 100000 1000000 12800000
+
+Reads nothing and prints three markdown tables: speed and memory by size of the pool, the cost of
+partitioning, and the worst case (a long chain). Graphs are geometric (k nearest of clustered 3-d
+points, found along a space-filling curve), so they have the triangles, hubs and mutual neighbours
+of real ones. Squared distances are scaled so that the median nearest one is 0.3, as among web
+images. The order "near" is that of the curve, so neighbours are close in memory; "random" shuffles
+the pool. CPU seconds are printed as well as wall seconds because they hardly depend on other load.
+Every time is the best of `--repeats`.
 """
 
 from __future__ import annotations
@@ -34,8 +36,8 @@ _Int64s = NDArray[np.int64]
 
 
 @kernel
-def _morton(cells: _Int64s) -> _Int64s:
-    """Place of each 3-d cell, int64 [N, 3] below 2**20, on the Z-order curve."""
+def _morton_codes(cells: _Int64s) -> _Int64s:
+    """Return the position on the Z-order curve of each 3-d cell, int64 [N, 3] below 2**20."""
     out = np.zeros(len(cells), np.int64)
     for i in range(len(cells)):
         for bit in range(20):
@@ -45,8 +47,8 @@ def _morton(cells: _Int64s) -> _Int64s:
 
 
 @kernel
-def _nearest_along(points: NDArray[np.float32], k: int, window: int) -> _Int64s:
-    """The k nearest of the `window` points before and after each, int64 [N, k]."""
+def _find_nearest(points: NDArray[np.float32], k: int, window: int) -> _Int64s:
+    """Return the k nearest among the `window` points before and after each point, int64 [N, k]."""
     n = len(points)
     near = np.empty((n, k), np.int64)
     for i in range(n):
@@ -64,8 +66,8 @@ def _nearest_along(points: NDArray[np.float32], k: int, window: int) -> _Int64s:
 
 
 @kernel
-def _symmetric(near: _Int64s, label: _Int64s) -> tuple[_Int64s, _Int64s]:
-    """(indptr, indices) of the undirected graph in which node i is called label[i]; rows sorted, without repeats."""
+def _symmetrise(near: _Int64s, label: _Int64s) -> tuple[_Int64s, _Int64s]:
+    """Return (indptr, indices) of the undirected graph, with node i renamed to label[i]."""
     n, k = near.shape
     starts = np.zeros(n + 1, np.int64)
     for i in range(n):
@@ -96,9 +98,10 @@ def _symmetric(near: _Int64s, label: _Int64s) -> tuple[_Int64s, _Int64s]:
 
 
 @kernel
-def _distances(
+def _edge_distances(
     indptr: _Int64s, indices: _Int64s, points: NDArray[np.float32], scale: float
 ) -> NDArray[np.float32]:
+    """Return the scaled squared distance of every edge."""
     out = np.empty(len(indices), np.float32)
     for i in range(len(indptr) - 1):
         for e in range(indptr[i], indptr[i + 1]):
@@ -108,27 +111,28 @@ def _distances(
 
 
 def make_graph(n: int, near_in_memory: bool, seed: int = 0) -> tuple[Graph, NDArray[np.float64], _Int64s]:
-    """(graph, difficulty float64 [N], place of each node on the curve int64 [N])."""
+    """Return a graph, and for each node a difficulty (float64) and its position on the curve."""
     rng = np.random.default_rng(seed)
     centres = rng.random((max(1, n // 500), 3))
     points = centres[rng.integers(0, len(centres), n)] + rng.normal(
         scale=0.3 / len(centres) ** (1 / 3), size=(n, 3)
     )
     cells = ((points - points.min(0)) / np.ptp(points, axis=0) * (2**20 - 1)).astype(np.int64)
-    points = points[np.argsort(_morton(cells), kind="stable")].astype(np.float32)
-    near = _nearest_along(points, K, WINDOW)
+    points = points[np.argsort(_morton_codes(cells), kind="stable")].astype(np.float32)
+    near = _find_nearest(points, K, WINDOW)
     scale = 0.3 / float(np.median(((points - points[near[:, 0]]) ** 2).sum(1)))
     label = np.arange(n) if near_in_memory else rng.permutation(n)
-    indptr, indices = _symmetric(near, label)
-    placed = np.empty_like(points)
-    placed[label] = points
-    place = np.empty(n, np.int64)
-    place[label] = np.arange(n)
-    return Graph(indptr, indices, _distances(indptr, indices, placed, scale)), rng.random(n), place
+    indptr, indices = _symmetrise(near, label)
+    relabelled = np.empty_like(points)
+    relabelled[label] = points
+    curve_position = np.empty(n, np.int64)
+    curve_position[label] = np.arange(n)
+    graph = Graph(indptr, indices, _edge_distances(indptr, indices, relabelled, scale))
+    return graph, rng.random(n), curve_position
 
 
 def measure(work: Callable[[], object], repeats: int) -> tuple[float, float]:
-    """(CPU seconds, wall seconds), the best of each."""
+    """Return the best CPU seconds and the best wall seconds of `repeats` calls."""
     times = []
     for _ in range(repeats):
         cpu, wall = time.process_time(), time.perf_counter()
@@ -146,7 +150,11 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
 
 
 def speed(sizes: Sequence[int], orders: Sequence[str], repeats: int) -> Iterable[Sequence[object]]:
-    """One row for each size and order; all times from CSR and float scores to int64 t, without the check of the CSR."""
+    """Yield one row per size and order.
+
+    Times are those from a CSR graph and float scores to int64 selection scores; the validation of
+    the CSR graph is timed separately.
+    """
     for n in sizes:
         for order in orders:
             graph, difficulty, _ = make_graph(n, order == "near")
@@ -159,28 +167,29 @@ def speed(sizes: Sequence[int], orders: Sequence[str], repeats: int) -> Iterable
             peak = tracemalloc.get_traced_memory()[1]
             tracemalloc.stop()
             yield (
-                f"{n:,}", order, f"{graph.n_edges / n:.1f}", f"{times[1][0]:.2f}", f"{n / times[1][0] / 1e6:.2f}",
-                f"{times[1][1]:.2f}", f"{times[2][1]:.2f}", f"{times[1][1] / times[2][1]:.2f}",
-                f"{times[2][0] / times[1][0]:.2f}", f"{check:.2f}", f"{peak / n:.1f}",
+                f"{n:,}", order, f"{graph.n_edges / n:.1f}", f"{times[1][0]:.2f}",
+                f"{n / times[1][0] / 1e6:.2f}", f"{times[1][1]:.2f}", f"{times[2][1]:.2f}",
+                f"{times[1][1] / times[2][1]:.2f}", f"{times[2][0] / times[1][0]:.2f}",
+                f"{check:.2f}", f"{peak / n:.1f}",
             )  # fmt: skip
 
 
-def labels(place: _Int64s, n_parts: int, clustered: bool) -> _Int64s:
-    """Partition of each node: a stretch of the curve, or by lot."""
+def assign_partitions(curve_position: _Int64s, n_parts: int, clustered: bool) -> _Int64s:
+    """Return the partition of each node: by curve position if clustered, otherwise random."""
     if clustered:
-        return place * n_parts // len(place)
-    return np.random.default_rng(1).integers(0, n_parts, len(place))
+        return curve_position * n_parts // len(curve_position)
+    return np.random.default_rng(1).integers(0, n_parts, len(curve_position))
 
 
 def rounds(n: int, parts: Sequence[int], repeats: int) -> Iterable[Sequence[object]]:
-    """One row for each number of partitions and way of partitioning one pool in random order."""
-    graph, difficulty, place = make_graph(n, near_in_memory=False)
+    """Yield one row per number of partitions and assignment, for one pool in random order."""
+    graph, difficulty, curve_position = make_graph(n, near_in_memory=False)
     reference = compute_scores(graph, difficulty, GAMMAS, 1)[1]
     single, _ = measure(partial(compute_scores, graph, difficulty, GAMMAS, 1), repeats)
     s = to_fixed(difficulty)
     for n_parts in parts:
         for clustered in (True, False):
-            owner = labels(place, n_parts, clustered)
+            owner = assign_partitions(curve_position, n_parts, clustered)
             cut = float((np.repeat(owner, np.diff(graph.indptr)) != owner[graph.indices]).mean())
             best = (np.inf, np.inf)
             history: list[Round] = []
@@ -194,7 +203,7 @@ def rounds(n: int, parts: Sequence[int], repeats: int) -> Iterable[Sequence[obje
             for part in partitions:
                 t[part.own_positions] = part.scores()
             if not (t == reference).all():
-                raise AssertionError(f"{n_parts} partitions give other bits")
+                raise AssertionError(f"{n_parts} partitions: scores differ from those of the whole graph")
             sent = sum(r.messages for r in history)
             yield (
                 f"{n:,}", n_parts, "clustered" if clustered else "random", f"{cut:.1%}", len(history),
@@ -204,64 +213,73 @@ def rounds(n: int, parts: Sequence[int], repeats: int) -> Iterable[Sequence[obje
 
 
 def chain(n: int) -> tuple[Graph, NDArray[np.float64]]:
-    """A path through the pool in random order, each node a little lower than the one before."""
+    """Return a path through the nodes in random order, with decreasing difficulty along it."""
     order = np.random.default_rng(2).permutation(n)
     near = np.empty((n, 1), np.int64)
     near[order[:-1], 0], near[order[-1], 0] = order[1:], order[-2]
-    indptr, indices = _symmetric(near, np.arange(n))
+    indptr, indices = _symmetrise(near, np.arange(n))
     difficulty = np.empty(n)
     difficulty[order] = np.linspace(3, 1, n)
-    # exp(-30) * 3 is far below the step from node to node, so the whole chain goes one by one.
+    # exp(-30) * 3 is far below the difference between nodes, so the order of the chain is kept.
     return Graph(indptr, indices, np.full(len(indices), 30.0, np.float32)), difficulty
 
 
 def worst_case(sizes: Sequence[int]) -> Iterable[Sequence[object]]:
-    """A long decreasing chain: whole, and cut by lot."""
+    """Yield one row per run on a long decreasing chain, complete and in random partitions."""
     for n in sizes:
         graph, difficulty = chain(n)
         for threads in (1, 2):
             cpu, _ = measure(partial(compute_scores, graph, difficulty, GAMMAS, threads), 2)
-            yield f"{n:,}", f"whole, {threads} threads", "-", f"{cpu:.2f}", f"{1e9 * cpu / n:,.0f}"
+            run = f"whole, {threads} thread{'s' * (threads > 1)}"
+            yield f"{n:,}", run, "-", f"{cpu:.2f}", f"{1e9 * cpu / n:,.0f}"
     n = 20_000
     graph, difficulty = chain(n)
     for n_parts in (4, 64):
-        partitions = split(graph, labels(np.arange(n), n_parts, False), n_parts, to_fixed(difficulty), GAMMAS)
+        owner = assign_partitions(np.arange(n), n_parts, clustered=False)
+        partitions = split(graph, owner, n_parts, to_fixed(difficulty), GAMMAS)
         start = time.process_time()
         history = run_rounds(partitions)
         cpu = time.process_time() - start
-        yield f"{n:,}", f"{n_parts} partitions by lot", len(history), f"{cpu:.2f}", f"{1e9 * cpu / n:,.0f}"
+        yield f"{n:,}", f"{n_parts} random partitions", len(history), f"{cpu:.2f}", f"{1e9 * cpu / n:,.0f}"
 
 
 def main() -> None:
-    """Run what the options ask for."""
+    """Measure and print the tables."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--sizes", type=int, nargs="*", default=[100_000, 1_000_000, 12_800_000])
-    parser.add_argument("--orders", nargs="*", default=["near", "random"])
-    parser.add_argument("--partition-sizes", type=int, nargs="*", default=[100_000, 1_000_000])
-    parser.add_argument("--partitions", type=int, nargs="*", default=[4, 64, 1024])
-    parser.add_argument("--chains", type=int, nargs="*", default=[100_000, 1_000_000])
-    parser.add_argument("--repeats", type=int, default=3)
-    args = parser.parse_args()
-    print(
-        f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the start; k = {K}"
+    parser.add_argument(
+        "--sizes", type=int, nargs="*", default=[100_000, 1_000_000, 12_800_000],
+        help="nodes of the graphs in the speed table",
+    )  # fmt: skip
+    parser.add_argument("--orders", nargs="*", default=["near", "random"], help="order of the nodes")
+    parser.add_argument(
+        "--partition-sizes", type=int, nargs="*", default=[100_000, 1_000_000],
+        help="nodes of the graphs in the partition tables",
+    )  # fmt: skip
+    parser.add_argument(
+        "--partitions", type=int, nargs="*", default=[4, 64, 1024], help="numbers of partitions"
     )
+    parser.add_argument("--chains", type=int, nargs="*", default=[100_000, 1_000_000], help="chain lengths")
+    parser.add_argument("--repeats", type=int, default=3, help="calls per measurement (%(default)s)")
+    args = parser.parse_args()
+    load = os.getloadavg()[0]
+    print(f"{platform.machine()}, {os.cpu_count()} cores, load {load:.1f} at the start; k = {K}")
     for threads in (1, 2):
         compute_scores(*make_graph(1_000, True)[:2], GAMMAS, threads)
     list(rounds(1_000, [2], 1))
     table(
-        ["nodes", "order", "edges/node", "CPU s", "M nodes/s of CPU", "wall s", "wall s, 2 threads", "speed-up",
-         "CPU, 2 threads/1", "check CPU s", "bytes/node"],
+        ["nodes", "order", "edges/node", "CPU s", "M nodes per CPU second", "wall s", "wall s, 2 threads",
+         "speed-up", "CPU, 2 threads/1", "validation CPU s", "bytes/node"],
         speed(args.sizes, args.orders, args.repeats),
     )  # fmt: skip
     for n in args.partition_sizes:
         table(
-            ["nodes", "partitions", "cut", "edges cut", "rounds", "messages/node", "MB sent", "CPU s",
-             "CPU / whole graph", "with splitting"],
+            ["nodes", "partitions", "assignment", "edges cut", "rounds", "messages/node", "MB sent", "CPU s",
+             "CPU / whole graph", "incl. splitting"],
             rounds(n, args.partitions, args.repeats),
         )  # fmt: skip
-    table(["chain", "run", "rounds", "CPU s", "ns/node"], worst_case(args.chains))
+    table(["chain length", "run", "rounds", "CPU s", "ns/node"], worst_case(args.chains))
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
-"""Draw the speed of the selection against the size of the pool, from the table in docs/results.md.
-
-Reads the rows `| nodes | near or random | ... |` under "Speed and memory" of the file; writes an SVG picture. In a plot
-of nodes per second against nodes, linear time is a level line.
+"""Plot the speed of the selection against the size of the pool, from the table in docs/results.md.
 
     python -m benchmarks.selection_plot docs/results.md docs/images/selection_speed.svg
+
+Reads the rows `| nodes | near or random | ... |` of the section "Speed and memory"; writes an SVG
+image of nodes per second against nodes, in which linear time is a horizontal line.
 """
 
+import argparse
 import math
 import re
-import sys
 from pathlib import Path
 
 from d2prune.report.plots import WIDTH, Axes, short
@@ -23,18 +23,18 @@ _STYLE = (
 
 
 def read_rows(text: str) -> dict[str, list[tuple[int, float]]]:
-    """(nodes, million nodes per second of CPU) of each order, ascending."""
+    """Return order -> (nodes, million nodes per CPU second), ascending."""
     rows: dict[str, dict[int, float]] = {"near": {}, "random": {}}
     for line in text.partition("### Speed and memory")[2].partition("\n|---")[2].splitlines():
         if found := _ROW.match(line):
             rows[found[2]][int(found[1].replace(",", ""))] = float(found[3])
         elif not line:
-            break  # The first table only.
+            break  # reads the first table only
     return {order: sorted(speeds.items()) for order, speeds in rows.items()}
 
 
 def draw(rows: dict[str, list[tuple[int, float]]]) -> str:
-    """The picture."""
+    """Return the plot as SVG."""
     points = [point for speeds in rows.values() for point in speeds]
     exponents = [math.log10(nodes) for nodes, _ in points]
     axes = Axes(
@@ -49,20 +49,30 @@ def draw(rows: dict[str, list[tuple[int, float]]]) -> str:
     left, right = axes.at_x(axes.x[0]), axes.at_x(axes.x[1])
     body += f'<line class="mark" x1="{left:.1f}" x2="{right:.1f}" y1="{aim:.1f}" y2="{aim:.1f}"/>'
     body += f'<text x="{left + 4:.1f}" y="{aim - 5:.1f}">the aim</text>'
-    for place, (order, speeds) in enumerate(rows.items()):
-        places = [(axes.at_x(math.log10(nodes)), axes.at_y(speed)) for nodes, speed in speeds]
-        body += f'<path class="{order}" d="M{"L".join(f"{x:.1f} {y:.1f}" for x, y in places)}"/>'
-        # Below the aim, where no line goes.
-        y = axes.at_y(AIM * (0.65 - 0.3 * place))
+    for index, (order, speeds) in enumerate(rows.items()):
+        line = [(axes.at_x(math.log10(nodes)), axes.at_y(speed)) for nodes, speed in speeds]
+        body += f'<path class="{order}" d="M{"L".join(f"{x:.1f} {y:.1f}" for x, y in line)}"/>'
+        # The legend is below the aim, where there are no lines.
+        y = axes.at_y(AIM * (0.65 - 0.3 * index))
         body += f'<path class="{order}" d="M{left + 6:.1f} {y:.1f}h24"/>'
         body += f'<text x="{left + 36:.1f}" y="{y + 4:.1f}">neighbours {order} in memory</text>'
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{2 * WIDTH}" role="img" '
-        f'aria-label="Speed of the selection against the size of the pool"><style>{_STYLE}</style>'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{2 * WIDTH}" '
+        f'role="img" aria-label="Speed of the selection against the size of the pool"><style>{_STYLE}</style>'
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#fff"/>{body}</svg>\n'
     )
 
 
+def main() -> None:
+    """Read the table and write the plot."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("source", type=Path, help="Markdown file with the table")
+    parser.add_argument("target", type=Path, help="SVG file to write")
+    options = parser.parse_args()
+    options.target.write_text(draw(read_rows(options.source.read_text())))
+
+
 if __name__ == "__main__":
-    source, target = sys.argv[1:]
-    Path(target).write_text(draw(read_rows(Path(source).read_text())))
+    main()

@@ -1,12 +1,15 @@
-"""s3fs against obstore: whole objects in and out, and many small ranges, side by side on S3 servers on loopback.
+"""s3fs compared with obstore: large objects and many small ranges, on S3 servers on loopback.
 
-`rclone serve s3` (compiled, checks signatures) and, where installed, `moto_server` and
-`localbucket` (Python: slower than either client, so there the client's own CPU tells more than the
-clock). Each task runs in turns for both clients, several rounds; printed are medians of the clock
-and of this process' CPU. Both clients make the same requests: parts of 16 MiB, ranged reads of 8
-MiB, and as many at once. `pip install obstore 'moto[server]' localbucket`, then
-
+    pip install obstore 'moto[server]' localbucket
     python -m benchmarks.store --megabytes 256 --ranges 2000
+
+Servers: `rclone serve s3` (compiled, checks signatures) and, if installed, `moto_server` and
+`localbucket`. The latter two are written in Python and slower than either client, so that the
+client's CPU time is more informative than wall time. Both clients make the same requests: parts of
+16 MiB, ranged reads of 8 MiB, with equal concurrency. They alternate in several rounds.
+
+Writes to temporary folders; prints a markdown table per server with medians of wall time and of the
+CPU time of this process.
 """
 
 import argparse
@@ -27,31 +30,29 @@ from typing import Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from d2prune.demo import s3_server
 
 BLOCK = 8 * 2**20
 PART = 16 * 2**20
 SMALL = 35_000
-"""Bytes of a sample in DataComp's small pool."""
+"""Mean bytes of a sample in DataComp's small pool."""
 
 Client = Any
 
 
 @dataclass(frozen=True)
 class S3fs:
-    """What `d2prune.store` makes of fsspec's S3: one request per call, no retries of its own."""
+    """s3fs as `d2prune.store` uses it: one request per call, without retries."""
 
     filesystem: Any
     name: str = "s3fs"
 
     def put(self, key: str, data: bytes) -> None:
-        """One object, in parts where it is large."""
+        """Write one object, in parts if it is large."""
         self.filesystem.pipe_file(key, data, chunksize=PART, max_concurrency=4)
 
     def get(self, key: str, start: int, size: int) -> bytes:
-        """One ranged read."""
+        """Read one range."""
         return bytes(self.filesystem.cat_file(key, start=start, end=start + size))
 
 
@@ -63,22 +64,22 @@ class Obstore:
     name: str = "obstore"
 
     def put(self, key: str, data: bytes) -> None:
-        """One object, in parts where it is large."""
+        """Write one object, in parts if it is large."""
         import obstore
 
         bucket, _, path = key.partition("/")
         obstore.put(self.stores[bucket], path, data, chunk_size=PART, max_concurrency=4)
 
     def get(self, key: str, start: int, size: int) -> bytes:
-        """One ranged read."""
+        """Read one range."""
         import obstore
 
         bucket, _, path = key.partition("/")
         return memoryview(obstore.get_range(self.stores[bucket], path, start=start, length=size))  # type: ignore
 
 
-def clients(environment: dict[str, str], buckets: Sequence[str]) -> list[Client]:
-    """Both, for one server."""
+def make_clients(environment: dict[str, str], buckets: Sequence[str]) -> list[Client]:
+    """Return both clients, connected to one server."""
     import s3fs
     from obstore.store import S3Store
 
@@ -105,8 +106,8 @@ def clients(environment: dict[str, str], buckets: Sequence[str]) -> list[Client]
 
 
 @contextlib.contextmanager
-def started(command: Sequence[str], port: int) -> Iterator[dict[str, str]]:
-    """A server that is told its port, and the environment that points at it."""
+def start_server(command: Sequence[str], port: int) -> Iterator[dict[str, str]]:
+    """Run a server that listens on `port`; yields the environment that points clients to it."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 20
@@ -125,14 +126,14 @@ def started(command: Sequence[str], port: int) -> Iterator[dict[str, str]]:
 
 
 def free_port() -> int:
-    """A port of this machine that nobody has."""
+    """Return a free port of this machine."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def make_bucket(environment: dict[str, str], name: str) -> None:
-    """Through botocore, which neither client has a part in."""
+    """Create a bucket through botocore, independently of both clients."""
     from botocore.session import get_session
 
     get_session().create_client(
@@ -144,19 +145,18 @@ def make_bucket(environment: dict[str, str], name: str) -> None:
     ).create_bucket(Bucket=name)
 
 
-def tasks(
+def make_tasks(
     client: Client, data: bytes, starts: Sequence[int]
 ) -> dict[str, tuple[Callable[[], object], float]]:
-    """Name -> what to do, and how many bytes it moves."""
+    """Return name -> (function that runs the task, bytes it transfers)."""
     key = "bench/object.tar"
-    blocks = range(0, len(data), BLOCK)
+    blocks = [(start, min(BLOCK, len(data) - start)) for start in range(0, len(data), BLOCK)]
 
-    def blocks_of(threads: int) -> None:
-        read = [(start, min(BLOCK, len(data) - start)) for start in blocks]
+    def read_blocks(threads: int) -> None:
         with ThreadPoolExecutor(threads) as pool:
-            assert sum(len(part) for part in pool.map(lambda r: client.get(key, *r), read)) == len(data)
+            assert sum(len(part) for part in pool.map(lambda b: client.get(key, *b), blocks)) == len(data)
 
-    def ranges(threads: int) -> None:
+    def read_ranges(threads: int) -> None:
         with ThreadPoolExecutor(threads) as pool:
             got = list(pool.map(lambda start: client.get(key, start, SMALL), starts))
         assert all(
@@ -166,33 +166,33 @@ def tasks(
     small = len(starts) * SMALL
     return {
         "put, one object": (lambda: client.put(key, data), len(data)),
-        "get, 8 MiB blocks, 1 at a time": (lambda: blocks_of(1), len(data)),
-        "get, 8 MiB blocks, 4 at once": (lambda: blocks_of(4), len(data)),
-        f"{len(starts):,} ranges of 35 kB, 1 at a time": (lambda: ranges(1), small),
-        f"{len(starts):,} ranges of 35 kB, 16 at once": (lambda: ranges(16), small),
+        "get, 8 MiB blocks, 1 request at a time": (lambda: read_blocks(1), len(data)),
+        "get, 8 MiB blocks, 4 concurrent requests": (lambda: read_blocks(4), len(data)),
+        f"{len(starts):,} ranges of 35 KB, 1 request at a time": (lambda: read_ranges(1), small),
+        f"{len(starts):,} ranges of 35 KB, 16 concurrent requests": (lambda: read_ranges(16), small),
     }
 
 
 def measure(environment: dict[str, str], data: bytes, n_ranges: int, repeats: int) -> None:
-    """Both clients in turns; prints the rows."""
+    """Run every task with both clients in alternating rounds and print the rows of the table."""
     make_bucket(environment, "bench")
-    both = clients(environment, ["bench"])
+    both = make_clients(environment, ["bench"])
     starts = np.random.default_rng(1).integers(0, len(data) - SMALL, n_ranges).tolist()
-    work = {client.name: tasks(client, data, starts) for client in both}
+    work = {client.name: make_tasks(client, data, starts) for client in both}
     for name in work[both[0].name]:
         taken: dict[str, list[tuple[float, float]]] = {client.name: [] for client in both}
         failed = ""
         for _ in range(repeats):
             for client in both:
                 task, _bytes = work[client.name][name]
-                clock, cpu = time.perf_counter(), time.process_time()
+                wall, cpu = time.perf_counter(), time.process_time()
                 try:
                     task()
                 except Exception as error:
-                    failed = f"{client.name} fails: {' '.join(str(error).split())[:90]}"
+                    failed = f"{client.name} failed: {' '.join(str(error).split())[:90]}"
                     taken[client.name].append((float("inf"), float("inf")))
                     continue
-                taken[client.name].append((time.perf_counter() - clock, time.process_time() - cpu))
+                taken[client.name].append((time.perf_counter() - wall, time.process_time() - cpu))
         moved = work[both[0].name][name][1]
         s, o = ([statistics.median(column) for column in zip(*taken[c.name], strict=True)] for c in both)
         ratios = (failed, "") if failed else (f"{s[0] / o[0]:.1f}x", f"{s[1] / max(o[1], 0.005):.1f}x")
@@ -204,21 +204,26 @@ def measure(environment: dict[str, str], data: bytes, n_ranges: int, repeats: in
 
 
 def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description="Time s3fs and obstore; see the file's first lines.")
-    parser.add_argument("--megabytes", type=int, default=256, help="of the object that is put and got")
-    parser.add_argument("--ranges", type=int, default=2000, help="small reads")
-    parser.add_argument("--repeats", type=int, default=3)
+    """Measure on every server and print the tables."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--megabytes", type=int, default=256, help="MiB of the large object (%(default)s)")
+    parser.add_argument("--ranges", type=int, default=2000, help="number of small reads (%(default)s)")
+    parser.add_argument("--repeats", type=int, default=3, help="rounds (%(default)s)")
     arguments = parser.parse_args()
     data = np.random.default_rng(0).bytes(arguments.megabytes * 2**20)
-    print(
-        f"Machine: {os.cpu_count()} cores, {platform.machine()}; median of {arguments.repeats} rounds in turns.\n"
+    print(f"{os.cpu_count()} cores, {platform.machine()}; ", end="")
+    print(f"median of {arguments.repeats} alternating rounds.\n")
+    columns = (
+        "s3fs MB/s",
+        "obstore MB/s",
+        "speed-up",
+        "s3fs CPU s",
+        "obstore CPU s",
+        "CPU s, s3fs / obstore",
     )
-    heading = (
-        "\n| {} | s3fs MB/s | obstore MB/s | faster | s3fs CPU s | obstore CPU s | less CPU |\n"
-        + "|---" * 7
-        + "|"
-    )
+    heading = f"\n| {{}} | {' | '.join(columns)} |\n{'|---' * 7}|"
     with tempfile.TemporaryDirectory() as folder, s3_server.serve(folder) as server:
         print(heading.format("rclone"))
         measure(dict(server.environment), data, arguments.ranges, arguments.repeats)
@@ -233,7 +238,7 @@ def main() -> None:
                     str(port),
                     *([folder] if name == "localbucket" else []),
                 ]
-                with started(command, port) as environment:
+                with start_server(command, port) as environment:
                     print(heading.format(name))
                     measure(environment, data, arguments.ranges // 4, arguments.repeats)
     print(f"\nload {os.getloadavg()[0]:.1f} at the end")

@@ -1,14 +1,14 @@
-"""A short, real training on an output folder: filter the bundled pool, run its own `train.sh`, and see the loss fall.
-
-`train.sh` starts open_clip's own training program (`open_clip_train.main`, part of the
-open_clip_torch wheel) on a CPU, with a CLIP of a million parameters. open_clip's training extra
-pins webdataset 0.2, whose interface it uses; this project needs 1.x. So that one package is put in
-a folder of its own, first on the trainer's path, as a trainer's own environment would have it.
-Prints a markdown table and exits with 1 if the loss did not fall.
+"""A short real training: filter the bundled pool, run the output's `train.sh`, check the loss.
 
     python -m benchmarks.train_check --folder /tmp/train-check
 
-About two minutes on two cores; needs PyPI once, for webdataset 0.2.
+`train.sh` starts open_clip's training program (`open_clip_train.main`, part of the open_clip_torch
+wheel) on a CPU, with a CLIP of a million parameters. open_clip's training extra pins webdataset
+0.2, whose interface it uses, while d2prune needs 1.x. webdataset 0.2 is therefore installed to a
+separate folder that comes first on the trainer's path, as if the trainer had its own environment.
+
+Writes everything to `--folder` and prints a markdown table. Exits with 1 if the loss did not fall.
+Takes about two minutes on two cores and needs PyPI once, for webdataset 0.2.
 """
 
 import argparse
@@ -22,13 +22,12 @@ import sys
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
+from benchmarks.processes import PYTHONPATH
+from d2prune.bundled import POOL_DIR
 from d2prune.config.model import RunConfig
 from d2prune.execution import InProcess
 from d2prune.runs.driver import run
 
-ROOT = Path(__file__).resolve().parents[1]
 WEBDATASET = "webdataset==0.2.86"
 
 MODEL = {
@@ -38,7 +37,8 @@ MODEL = {
 }
 
 SETUP = """\
-# Read by every Python that starts with this folder on its path: what a trainer's environment would have by itself.
+# Imported by every Python process with this folder on its path; prepares it as a trainer's
+# environment.
 from d2prune import torchvision_shim
 
 torchvision_shim.install_if_needed()
@@ -51,12 +51,12 @@ _LOSS = re.compile(r"Train Epoch: (\d+) \[\s*(\d+)/(\d+).*Contrastive_loss: ([0-
 
 
 def filter_pool(folder: Path) -> Path:
-    """The output of a run over the bundled pool, made anew."""
+    """Run the pipeline on the bundled pool and return the output folder."""
     for name in ("work", "out"):
         shutil.rmtree(folder / name, ignore_errors=True)
     config = RunConfig.parse(
         {
-            "input": str(ROOT / "pipeline/d2prune/bundled/pool"),
+            "input": str(POOL_DIR),
             "work_dir": str(folder / "work"),
             "output": str(folder / "out"),
             "embed": {"model": "demo"},
@@ -70,8 +70,8 @@ def filter_pool(folder: Path) -> Path:
     return folder / "out"
 
 
-def trainer_path(folder: Path) -> Path:
-    """A folder that makes this environment a trainer's: webdataset 0.2, the tiny model."""
+def prepare_trainer(folder: Path) -> Path:
+    """Create and return the folder for the trainer's path: webdataset 0.2 and the tiny model."""
     path = folder / "trainer"
     if not (path / "webdataset").exists():
         command = [
@@ -93,11 +93,11 @@ def trainer_path(folder: Path) -> Path:
 
 
 def train(output: Path, folder: Path, epochs: int) -> list[tuple[int, float]]:
-    """Run `train.sh`; (epoch, loss of its last batch) of every epoch, in order."""
-    path = trainer_path(folder)
+    """Run `train.sh` and return (epoch, loss of its last batch) for every epoch, in order."""
+    path = prepare_trainer(folder)
     shutil.rmtree(folder / "logs", ignore_errors=True)
     environment = os.environ | {
-        "PYTHONPATH": f"{path}:{ROOT}",
+        "PYTHONPATH": os.pathsep.join([str(path), PYTHONPATH]),
         "PYTHON": sys.executable,
         "MODEL": "check-clip",
         "WORKERS": "1",
@@ -119,17 +119,19 @@ def train(output: Path, folder: Path, epochs: int) -> list[tuple[int, float]]:
     done = subprocess.run(
         ["sh", str(output / "train.sh"), *options], env=environment, capture_output=True, text=True
     )
-    said = done.stdout + done.stderr
+    log = done.stdout + done.stderr
     if done.returncode:
-        raise SystemExit(f"train.sh ended with {done.returncode}:\n{said[-4000:]}")
-    losses = {int(epoch): float(loss) for epoch, _, _, loss in _LOSS.findall(said)}
+        raise SystemExit(f"train.sh: exit code {done.returncode}; the end of its log:\n{log[-4000:]}")
+    losses = {int(epoch): float(loss) for epoch, _, _, loss in _LOSS.findall(log)}
     return sorted(losses.items())
 
 
 def main() -> int:
-    """Filter, train, print; 1 if the loss did not fall."""
-    parser = argparse.ArgumentParser(description="Train on an output folder; see the file's first lines.")
-    parser.add_argument("--folder", type=Path, required=True, help="for everything that is made")
+    """Filter, train and print the losses. Returns 1 if the loss did not fall."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--folder", type=Path, required=True, help="for everything that is written")
     parser.add_argument("--epochs", type=int, default=8)
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
@@ -140,8 +142,8 @@ def main() -> int:
     seconds = time.perf_counter() - start
     shards = len(list(output.glob("*.tar")))
     print(
-        f"{samples} samples in {shards} shards, {arguments.epochs} epochs of batches of 50 in {seconds:.0f} s, "
-        f"{os.cpu_count()} cores, {platform.machine()}; a model that guesses has ln 50 = 3.91.\n"
+        f"{samples} samples in {shards} shards, {arguments.epochs} epochs with batches of 50 in "
+        f"{seconds:.0f} s, {os.cpu_count()} cores, {platform.machine()}; loss when guessing: ln 50 = 3.91.\n"
     )
     print("| epoch | contrastive loss at its end |\n|---|---|")
     for epoch, loss in losses:

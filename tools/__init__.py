@@ -1,1 +1,1 @@
-"""Scripts that made the bundled pool and model. They are not part of the package."""
+"""Scripts that made the bundled pool and model. Not part of the package."""

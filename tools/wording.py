@@ -1,38 +1,34 @@
-"""Random wordings of captions, to train the demo model on.
-
-Pure functions of records and generators.
-"""
+"""Random captions for training the demo model, from titles and keywords. Pure functions."""
 
 from collections import Counter
 
 import numpy as np
 
-from tools.clipart import Picture
+from tools.clipart import ImageRecord
 
-__all__ = ["worded", "wordings"]
+__all__ = ["collect_wordings", "random_caption"]
 
 
-def wordings(pictures: list[Picture], common: int = 12) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
-    """Titles and keywords to word each picture's captions with.
+def collect_wordings(
+    records: list[ImageRecord], common: int = 12
+) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
+    """Return for each image its titles, the best first, and its keywords.
 
-    A title that more than `common` pictures bear ("Part of the Flat Icon Collection") says nothing
-    about any of them, so the words of the file name stand beside it.
-
-    Returns:
-        For each picture its titles, the best first, and its keywords.
+    A title of more than `common` images ("Part of the Flat Icon Collection") describes none of
+    them, so the words of the file name are added as a title.
     """
-    count = Counter(picture.title for picture in pictures)
+    count = Counter(record.title for record in records)
     chosen = []
-    for picture in pictures:
-        titles = [picture.title]
-        if count[picture.title] > common and len(picture.name) > 1:
-            titles.insert(0, picture.name)
-        chosen.append((tuple(titles), picture.keywords))
+    for record in records:
+        titles = [record.title]
+        if count[record.title] > common and len(record.name) > 1:
+            titles.insert(0, record.name)
+        chosen.append((tuple(titles), record.keywords))
     return chosen
 
 
-def worded(words: tuple[tuple[str, ...], tuple[str, ...]], rng: np.random.Generator) -> str:
-    """One random wording: the title, some keywords in some order, or both."""
+def random_caption(words: tuple[tuple[str, ...], tuple[str, ...]], rng: np.random.Generator) -> str:
+    """Return a random caption: a title, some keywords in random order, or both."""
     titles, keywords = words
     title = titles[0] if len(titles) == 1 or rng.random() < 0.7 else titles[1]
     if not keywords or rng.random() < 0.25:

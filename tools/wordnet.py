@@ -1,22 +1,24 @@
-"""Names of things one can draw, from WordNet: for the demo model's text tower.
+"""Names of things that can be drawn, from WordNet, for training the demo model's text tower.
 
 Reads ``data.noun`` of Debian's ``wordnet-base`` (format: wndb(5WN)); writes nothing.
 """
 
 from pathlib import Path
 
-__all__ = ["nouns"]
+__all__ = ["read_nouns"]
 
 _DATA = "usr/share/wordnet/data.noun"
-# Lexicographer files of things one can draw: animal, artifact, body, food, object, person, plant, shape.
+# Lexicographer files: animal, artifact, body, food, object, person, plant, shape.
 _DRAWABLE = {5, 6, 8, 13, 17, 18, 20, 25}
 
 
-def nouns(root: Path) -> list[str]:
-    """Nouns for things one can draw, sorted; the first three of each set of synonyms, no proper names.
+def read_nouns(root: Path) -> list[str]:
+    """Return nouns for things that can be drawn, sorted, without proper names.
+
+    Takes the first three words of each set of synonyms.
 
     Args:
-        root: where the Debian package is unpacked.
+        root: folder with the unpacked Debian package.
     """
     found: set[str] = set()
     with (root / _DATA).open(encoding="utf-8") as lines:

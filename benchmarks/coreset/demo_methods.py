@@ -1,10 +1,10 @@
-"""What each `select.method` keeps of a noisy pool: mismatches dropped, near-copies left, how well the pool is covered.
-
-Runs the pipeline on the bundled pool (planted caption mismatches, natural near-copies) with the
-bundled model, once for each method and setting, and prints a markdown table. Embeddings and graphs
-are shared through `--work-dir`.
+"""Compare the methods of `select.method` on the bundled pool: mismatches, duplicates, coverage.
 
     python -m benchmarks.coreset.demo_methods --work-dir WORK
+
+Runs the pipeline on the bundled pool (planted caption mismatches, natural near-duplicates) with the
+bundled model, once per method and setting, and prints a markdown table. All artifacts are written
+to `--work-dir`, where the runs share embeddings and graphs.
 """
 
 from __future__ import annotations
@@ -43,12 +43,13 @@ RUNS: tuple[tuple[str, dict[str, Any], dict[str, Any]], ...] = (
     *((f"d2, k = {k}, gammas {gamma}", {"gamma_forward": gamma, "gamma_reverse": gamma}, {"n_neighbors": k})
       for k in (1, 5, 15) for gamma in (0.1, 1.0, 10.0)),
     ("d2, k = 5, gamma_f 10, gamma_r 1", {"gamma_forward": 10.0, "gamma_reverse": 1.0}, {}),
-    ("d2, k = 5, gammas 1, lowest 15 % cut off", {"drop_score": "clip_score", "drop_fraction": 0.15}, {}),
+    ("d2, k = 5, gammas 1, lowest 15 % by clip_score removed first",
+     {"drop_score": "clip_score", "drop_fraction": 0.15}, {}),
 )  # fmt: skip
 
 
-def words_of_pool() -> dict[str, dict[str, Any]]:
-    """The json of every sample, by uid."""
+def read_records() -> dict[str, dict[str, Any]]:
+    """Return uid -> JSON record for every sample of the bundled pool."""
     found = {}
     for path in sorted(POOL.glob("*.tar")):
         with tarfile.open(path) as tar:
@@ -59,25 +60,23 @@ def words_of_pool() -> dict[str, dict[str, Any]]:
     return found
 
 
-def kept_rows(config: RunConfig, result: RunResult) -> NDArray[np.bool_]:
-    """Which samples were kept, bool [N], in canonical order."""
+def read_kept(config: RunConfig, result: RunResult) -> NDArray[np.bool_]:
+    """Return for each sample, in canonical order, whether it was kept; bool [N]."""
     folder, units = f"{config.work_dir}/select", result.manifests["select"].units
     tables = [artifacts.read_table(folder, receipt, "decisions.parquet", ["kept"]) for receipt in units]
     return np.concatenate([table["kept"].to_numpy() for table in tables]).astype(bool)
 
 
 def main() -> None:
-    """Print the table."""
+    """Run every method and print the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--work-dir", required=True)
+    parser.add_argument("--work-dir", required=True, help="for the artifacts of all runs")
     work_dir = parser.parse_args().work_dir
-    words = words_of_pool()
-    print(
-        "| method | mismatches dropped | content groups kept | pairs of near-copies kept | coverage radius, 90 % |"
-    )
-    print("|---|---|---|---|---|")
+    records = read_records()
+    print("| method | mismatches dropped | content groups kept | near-duplicate pairs kept ", end="")
+    print("| coverage radius, 90 % |\n|---|---|---|---|---|")
     for name, select, graph in RUNS:
         values = {
             "input": str(POOL),
@@ -90,22 +89,22 @@ def main() -> None:
         config = RunConfig.parse(values, name)
         result = run(config, InProcess(), stop_after="select")
         embed = result.manifests["embed"].units
-        kept_N = kept_rows(config, result)
+        kept_N = read_kept(config, result)
         uids = np.concatenate(
             [
                 artifacts.read_table(f"{work_dir}/embed", receipt, "samples.parquet", ["uid"])["uid"]
                 for receipt in embed
             ]
         )
-        wrong_N = np.array([bool(words[uid]["planted_mismatch"]) for uid in uids])
-        group_N = np.array([words[uid]["group"] for uid in uids])
+        wrong_N = np.array([bool(records[uid]["planted_mismatch"]) for uid in uids])
+        group_N = np.array([records[uid]["group"] for uid in uids])
         rows_ND = unit_rows(read_features(Parts(work_dir, {"embed": embed}), "image"))
         cosine_NM = rows_ND @ rows_ND[kept_N].T
-        near_copies = int((np.triu(cosine_NM[kept_N], 1) > 0.95).sum())
+        near_duplicates = int((np.triu(cosine_NM[kept_N], 1) > 0.95).sum())
         radius = np.quantile(np.sqrt(np.maximum(2 - 2 * cosine_NM.max(axis=1), 0)), 0.9)
+        groups = f"{len(set(group_N[kept_N]))} of {len(set(group_N))}"
         print(
-            f"| {name} | {1 - kept_N[wrong_N].mean():.1%} | {len(set(group_N[kept_N]))} of {len(set(group_N))} "
-            f"| {near_copies} | {radius:.3f} |",
+            f"| {name} | {1 - kept_N[wrong_N].mean():.1%} | {groups} | {near_duplicates} | {radius:.3f} |",
             flush=True,
         )
 

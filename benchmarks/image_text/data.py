@@ -1,8 +1,8 @@
-"""The noisy pool of the image-text benchmark: clip art with planted mismatches and copies, and a clean test set.
+"""The data of the image-text benchmark: clip art with planted mismatches and copies; a test set.
 
-Reads Debian's Open Clip Art below a root folder, or the bundled pool; keeps small squares of it in
-a cache. Invariant: no content group (pipeline/d2prune/bundled/groups.py) has drawings in both the
-pool and the test set, and the test set's captions are their own.
+Reads Debian's Open Clip Art below a root folder, or the bundled pool; writes the downscaled
+drawings to a cache. Invariants: no content group (tools/groups.py) has drawings in both the pool
+and the test set, and every drawing of the test set has its own caption.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from d2prune import store
 from d2prune.bundled import POOL_DIR
 from d2prune.errors import UserError
 from tools.clipart import caption
-from tools.dataset import Pictures, load, on_white
-from tools.make_pool import shuffled
+from tools.dataset import ImageSet, load, on_white
+from tools.make_pool import permute_across_groups
 
 Int64 = NDArray[np.int64]
 
 PIXELS = 80
-"""Side of the squares that drawings are kept as: what the trunk that embeds them takes."""
+"""Width and height to which drawings are downscaled: the input size of the trunk that embeds them."""
 
-# Shares of the drawings whose captions are swapped, and of the pool that is copies; how unevenly
-# drawings are copied (the r-th most copied in proportion to r**-COPIES_TAIL: from some sixty times
-# to mostly never).
+# WRONG: share of the drawings whose captions are swapped. COPIES: share of copies in the pool.
+# COPIES_TAIL: the r-th most copied drawing is copied in proportion to r**-COPIES_TAIL, which gives
+# about sixty copies of the first and none of most.
 WRONG, COPIES, COPIES_TAIL = 0.3, 0.3, 0.8
-# Drawings of one content group in the pool, as in the bundled pool: a few titles stand for hundreds.
+# Limit on the drawings of one content group, as in the bundled pool: some titles have hundreds.
 MOST_OF_A_GROUP = 40
 TESTED = 600
 SEED = 1
@@ -45,7 +45,14 @@ SEED = 1
 
 @dataclass(frozen=True)
 class Drawings:
-    """Clean pairs: uint8 images [N, PIXELS, PIXELS, 3], captions, content groups int64 [N], top folders."""
+    """Drawings with captions.
+
+    Attributes:
+        images: uint8 [N, PIXELS, PIXELS, 3].
+        captions: N captions.
+        groups: int64 [N], the content group of each.
+        categories: N names, the top folder of each in the collection.
+    """
 
     images: NDArray[np.uint8]
     captions: list[str]
@@ -53,19 +60,19 @@ class Drawings:
     categories: list[str]
 
     def take(self, rows: Int64) -> Drawings:
-        """Those at `rows`."""
+        """Return the drawings at `rows`."""
         names = ([self.captions[row] for row in rows], [self.categories[row] for row in rows])
         return Drawings(self.images[rows], names[0], self.groups[rows], names[1])
 
 
 @dataclass(frozen=True)
 class NoisyPool:
-    """What is chosen from.
+    """The pool that subsets are chosen from.
 
     Attributes:
-        drawings: the pairs, copies and wrong captions among them.
-        original: int64 [N], the drawing that each shows; equal for copies.
-        wrong: bool [N], whether the caption is another drawing's.
+        drawings: the pairs, including copies and wrong captions.
+        original: int64 [N], the number of the drawing in each image; equal for copies.
+        wrong: bool [N], whether the caption is that of another drawing.
     """
 
     drawings: Drawings
@@ -74,33 +81,36 @@ class NoisyPool:
 
 
 def clip_art(root: Path, cache: Path) -> tuple[Drawings, Drawings]:
-    """(to choose from, to test on) of Debian's openclipart-png and openclipart-svg.
+    """Return pool and test set from Debian's openclipart-png and openclipart-svg.
 
     Args:
-        root: where they are unpacked.
-        cache: folder to keep the small squares in, as decoding the large PNGs takes minutes.
+        root: folder with the unpacked packages.
+        cache: folder for the downscaled drawings, since decoding the large PNGs takes minutes.
 
     Raises:
-        UserError: they are not there.
+        UserError: the folder does not contain the packages.
     """
     stored = [cache / "pool.npz", cache / "tested.npz"]
     if not all(path.exists() for path in stored):
         try:
             tested, rest = load(root, PIXELS, with_extra=False, pool_size=TESTED)
         except FileNotFoundError as error:
-            raise UserError(f"--data {root}: {error}") from None
+            raise UserError(f"--data {error}") from None
         for path, part in zip(
-            stored, (_at_most(_drawings(rest), MOST_OF_A_GROUP), _drawings(tested)), strict=True
+            stored, (_limit_groups(_downscale(rest), MOST_OF_A_GROUP), _downscale(tested)), strict=True
         ):
             sink = io.BytesIO()
             np.savez_compressed(sink, **dataclasses.asdict(part))
             store.write_bytes(str(path), sink.getvalue())
-    pool, tested_part = map(_stored, stored)
+    pool, tested_part = map(_read_drawings, stored)
     return pool, tested_part
 
 
 def bundled(limit: int = 480) -> tuple[Drawings, Drawings]:
-    """The same of the bundled pool's first honest samples: a third of the content groups is tested on."""
+    """Return pool and test set from the first clean samples of the bundled pool.
+
+    A third of the content groups is the test set.
+    """
     images, captions, groups, categories = [], [], [], []
     tars = sorted(str(path) for path in POOL_DIR.glob("*.tar"))
     for sample in webdataset.WebDataset(tars, shardshuffle=False):
@@ -108,10 +118,10 @@ def bundled(limit: int = 480) -> tuple[Drawings, Drawings]:
         if record["planted_mismatch"] or "planted_fault" in record:
             continue
         (blob,) = (sample[kind] for kind in ("jpg", "png", "webp") if kind in sample)
-        images.append(_square(Image.open(io.BytesIO(blob)).convert("RGB")))
+        images.append(_resize(Image.open(io.BytesIO(blob)).convert("RGB")))
         captions.append(sample["txt"].decode())
         groups.append(record["group"])
-        categories.append(_category(record["source"]))
+        categories.append(_parse_category(record["source"]))
         if len(images) == limit:
             break
     found = Drawings(np.stack(images), captions, np.array(groups), categories)
@@ -121,11 +131,11 @@ def bundled(limit: int = 480) -> tuple[Drawings, Drawings]:
 
 
 def plant(clean: Drawings, seed: int = SEED) -> NoisyPool:
-    """Swap a share of the captions among themselves, add altered copies, put all in random order.
+    """Permute a share of the captions, add altered copies, and shuffle the result.
 
-    A copy is cropped by up to 6 % a side, brightened or darkened and saved as a JPEG of quality 40
-    to 80; its keywords stand in another order. A drawing with a wrong caption is copied with it, as
-    a crawl finds it.
+    A copy is cropped by up to 6 % per side, brightened or darkened, and saved as a JPEG of quality
+    40 to 80; its keywords are shuffled. A drawing with a wrong caption is copied together with that
+    caption, as in a crawled pool.
     """
     rng = np.random.default_rng(seed)
     n = len(clean.captions)
@@ -133,13 +143,14 @@ def plant(clean: Drawings, seed: int = SEED) -> NoisyPool:
     swapped = np.sort(rng.permutation(n)[: round(WRONG * n)])
     wrong_N[swapped] = True
     captions = list(clean.captions)
-    for row, donor in zip(swapped, swapped[shuffled(clean.groups[swapped], rng)], strict=True):
+    donors = swapped[permute_across_groups(clean.groups[swapped], rng)]
+    for row, donor in zip(swapped, donors, strict=True):
         captions[row] = clean.captions[donor]
-    # Rank 1 of a random order is copied most.
+    # The first drawing of a random order is copied most.
     weights = np.arange(1, n + 1) ** -COPIES_TAIL
     sources = rng.permutation(n)[rng.choice(n, round(n * COPIES / (1 - COPIES)), p=weights / weights.sum())]
-    images = np.concatenate([clean.images, np.stack([_altered(clean.images[row], rng) for row in sources])])
-    captions += [_reordered(captions[row], rng) for row in sources]
+    images = np.concatenate([clean.images, np.stack([_alter(clean.images[row], rng) for row in sources])])
+    captions += [_shuffle_keywords(captions[row], rng) for row in sources]
     original = np.concatenate([np.arange(n), sources])
     order = rng.permutation(len(original))
     kept = original[order]
@@ -153,31 +164,30 @@ def plant(clean: Drawings, seed: int = SEED) -> NoisyPool:
 
 
 def one_per_group(drawings: Drawings) -> Drawings:
-    """The first drawing of each content group: captions that differ, to retrieve among."""
+    """Return the first drawing of each content group, so that captions differ in retrieval."""
     return drawings.take(np.sort(np.unique(drawings.groups, return_index=True)[1]))
 
 
 def common_categories(categories: Sequence[str], at_least: int) -> list[str]:
-    """Names that occur often enough to be classes, sorted; `unsorted` and `special` say nothing."""
+    """Return the categories with enough drawings, sorted, without `unsorted` and `special`."""
     counts = Counter(categories)
     return sorted(name for name, n in counts.items() if n >= at_least and name not in ("unsorted", "special"))
 
 
-def _drawings(pictures: Pictures) -> Drawings:
-    images = np.stack([_square(on_white(one)) for one in pictures.decoded])
-    records = pictures.pictures
-    return Drawings(
-        images, list(map(caption, records)), pictures.groups, [_category(one.source) for one in records]
-    )
+def _downscale(images: ImageSet) -> Drawings:
+    pixels = np.stack([_resize(on_white(one)) for one in images.decoded])
+    categories = [_parse_category(record.source) for record in images.records]
+    return Drawings(pixels, list(map(caption, images.records)), images.groups, categories)
 
 
-def _stored(path: Path) -> Drawings:
+def _read_drawings(path: Path) -> Drawings:
     with np.load(path) as arrays:
         names = (arrays["captions"].tolist(), arrays["categories"].tolist())
         return Drawings(arrays["images"], names[0], arrays["groups"], names[1])
 
 
-def _at_most(drawings: Drawings, most: int) -> Drawings:
+def _limit_groups(drawings: Drawings, most: int) -> Drawings:
+    """Keep at most `most` random drawings of each content group."""
     order = np.random.default_rng(SEED).permutation(len(drawings.groups))
     seen: Counter[int] = Counter()
     rows = []
@@ -189,24 +199,24 @@ def _at_most(drawings: Drawings, most: int) -> Drawings:
     return drawings.take(np.sort(np.array(rows)))
 
 
-def _category(source: str) -> str:
+def _parse_category(source: str) -> str:
     return source.partition(":")[2].split("/")[0].replace("_", " ")
 
 
-def _square(image: Image.Image) -> NDArray[np.uint8]:
+def _resize(image: Image.Image) -> NDArray[np.uint8]:
     return np.asarray(image.resize((PIXELS, PIXELS), Image.Resampling.BICUBIC), np.uint8)
 
 
-def _altered(pixels: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+def _alter(pixels: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
     left, top, right, bottom = rng.integers(0, round(0.06 * PIXELS) + 1, 4).tolist()
     image = Image.fromarray(pixels).crop((left, top, PIXELS - right, PIXELS - bottom))
     image = ImageEnhance.Brightness(image).enhance(float(rng.uniform(0.9, 1.1)))
     sink = io.BytesIO()
     image.save(sink, "JPEG", quality=int(rng.integers(40, 81)))
-    return _square(Image.open(sink).convert("RGB"))
+    return _resize(Image.open(sink).convert("RGB"))
 
 
-def _reordered(text: str, rng: np.random.Generator) -> str:
+def _shuffle_keywords(text: str, rng: np.random.Generator) -> str:
     title, *keywords = text.split(", ")
-    shuffled_words: Any = rng.permutation(keywords) if keywords else ()
-    return ", ".join([title, *map(str, shuffled_words)])
+    shuffled: Any = rng.permutation(keywords) if keywords else ()
+    return ", ".join([title, *map(str, shuffled)])

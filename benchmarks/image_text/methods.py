@@ -1,8 +1,8 @@
-"""The methods of the image-text benchmark, and how varied what they keep is. Pure functions.
+"""The methods of the image-text benchmark, and the diversity of their subsets. Pure functions.
 
-A method is named `random`, `clip_score`, `semdedup+clip_score`, `forward:K` or `d2:K:GAMMA`; K
-neighbours in the exact graph of images and texts, GAMMA for both passes. Settings stood here before
-the first run.
+A method is named `random`, `clip_score`, `semdedup+clip_score`, `forward:K` or `d2:K:GAMMA`: K
+neighbours in the exact graph of images and texts, and GAMMA for both passes. All settings were
+fixed before the first run.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from d2prune.report.metrics import distances, effective_directions
 
 Int64 = NDArray[np.int64]
 
-# The paper's for DataComp is d2:1:1.
+# The paper's setting for DataComp is d2:1:1.
 METHODS = (
     "random", "clip_score", "semdedup+clip_score", "forward:1", "forward:5",
     "d2:1:1", "d2:1:10", "d2:5:1", "d2:5:10", "d2:15:1", "d2:15:10",
@@ -35,7 +35,7 @@ ROWS_PER_CLUSTER = 50
 
 
 class Chooser:
-    """Subsets of one pool; graphs are made once for each k."""
+    """Chooses subsets of one pool; builds one graph per k."""
 
     def __init__(self, evidence: Evidence) -> None:
         self._evidence = evidence
@@ -43,7 +43,7 @@ class Chooser:
         self._graph = functools.cache(self._make_graph)
 
     def choose(self, method: str, m: int, seed: int) -> Int64:
-        """The m pairs that a method keeps, ascending."""
+        """Return the m pairs that a method keeps, ascending."""
         name, *numbers = method.split(":")
         score = self._evidence.score
         if name == "random":
@@ -51,7 +51,7 @@ class Chooser:
         elif name == "clip_score":
             kept = first(by_score.top_score(score), m)
         elif name == "semdedup+clip_score":
-            kept = self._deduplicated(m, seed)
+            kept = self._deduplicate(m, seed)
         elif name == "forward":
             graph = self._graph(int(numbers[0]))
             kept = first(by_score.forward(graph, self._difficulty, GAMMA_FORWARD_ALONE), m)
@@ -62,8 +62,8 @@ class Chooser:
             )
         return np.sort(kept)
 
-    def _deduplicated(self, m: int, seed: int) -> Int64:
-        """The share COPIES with the nearest image before them goes, as the true share of copies is; then by score."""
+    def _deduplicate(self, m: int, seed: int) -> Int64:
+        """Drop the true share of copies by SemDeDup, then keep the m highest scores."""
         image, score = self._evidence.image, self._evidence.score
         n_clusters = max(1, len(image) // ROWS_PER_CLUSTER)
         order, _ = by_diversity.semdedup(image, n_clusters, score=score, seed=seed)
@@ -75,10 +75,10 @@ class Chooser:
 
 
 def check(methods: list[str]) -> None:
-    """Fail on a name that means nothing.
+    """Check the names of methods.
 
     Raises:
-        UserError: names the method and what there is.
+        UserError: a name is unknown; the message lists the valid ones.
     """
     for method in methods:
         name, *numbers = method.split(":")
@@ -90,20 +90,23 @@ def check(methods: list[str]) -> None:
         if (
             wanted != len(values)
             or any(value < 0 for value in values)
-            or (values[:1] and not _whole(values[0]))
+            or (values[:1] and not _is_count(values[0]))
         ):
             raise UserError(
-                f"--methods {method}: expected random, clip_score, semdedup+clip_score, forward:K or d2:K:GAMMA, K a "
-                "whole number from 1, GAMMA a number from 0"
+                f"--methods {method}: expected random, clip_score, semdedup+clip_score, forward:K or "
+                "d2:K:GAMMA with an integer K >= 1 and a number GAMMA >= 0"
             )
 
 
 def diversity(pool: NoisyPool, evidence: Evidence, kept: Int64) -> dict[str, float]:
-    """What the kept pairs are like: shares in [0, 1], counts, and two measures on image embeddings.
+    """Describe the kept pairs.
 
-    `copies` is the share of the kept that show a drawing another of them shows. `radius` is the
-    distance within which 90 % of the pool's images have a kept one; `vendi` the effective number of
-    directions (Friedman, Dieng 2023).
+    Returns:
+        `wrong`: share of wrong captions, in [0, 1].
+        `copies`: share of kept images that repeat the drawing of another kept image, in [0, 1].
+        `groups`, `categories`: number of content groups and of categories.
+        `radius`: distance within which 90 % of the pool's images have a kept image.
+        `vendi`: effective number of directions of the kept images (Friedman, Dieng 2023).
     """
     original = pool.original[kept]
     near = np.concatenate(
@@ -119,5 +122,5 @@ def diversity(pool: NoisyPool, evidence: Evidence, kept: Int64) -> dict[str, flo
     }
 
 
-def _whole(value: float) -> bool:
+def _is_count(value: float) -> bool:
     return value.is_integer() and value >= 1

@@ -1,4 +1,7 @@
-"""Table and plot of the image-text benchmark, from the files its cells left; see image_text.py."""
+"""Tables and plot of the image-text benchmark, from the files of its cells.
+
+Reads `cells/` in the output folder; writes `results.parquet`, `results.md` and `results.svg`.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.cells import kept
+from benchmarks.cells import read_all
 from d2prune import store
 
-# Measured by training, in %; then what the subset is like.
+# Columns: test results of the trained models in %; properties of the subset; facts about the cell.
 TRAINED = ("recall_1", "recall_5", "recall_10", "zero_shot")
 SUBSET = ("wrong", "copies", "groups", "categories", "radius", "vendi")
 FACTS = ("pairs", "class_images", "classes", "score_auc", "kept", "seconds")
@@ -27,7 +30,7 @@ RESULTS = pa.schema(
 
 _HEADS = {
     "recall_1": "R@1, %", "recall_5": "R@5, %", "recall_10": "R@10, %", "zero_shot": "zero-shot, %",
-    "wrong": "wrong captions kept, %", "copies": "copies left, %", "groups": "content groups",
+    "wrong": "wrong captions kept, %", "copies": "copies among the kept, %", "groups": "content groups",
     "categories": "categories", "radius": "coverage radius, 90 %", "vendi": "Vendi score",
 }  # fmt: skip
 _FORMATS = {"groups": ".0f", "categories": ".0f", "radius": ".3f"}
@@ -37,16 +40,16 @@ Means = Mapping[str, Mapping[str, tuple[float, float, int]]]
 
 
 def write(out: Path, methods: Sequence[str]) -> None:
-    """Make `results.parquet`, `results.md` and `results.svg` from the cells of these methods."""
-    table = pa.Table.from_pylist(kept(out), schema=RESULTS)
+    """Write `results.parquet` of all cells, and `results.md` and `results.svg` of these methods."""
+    table = pa.Table.from_pylist(read_all(out), schema=RESULTS)
     pq.write_table(table, out / "results.parquet")
     means = summarise(table, methods)
-    store.write_bytes(str(out / "results.md"), (_facts(table) + markdown(means)).encode())
+    store.write_bytes(str(out / "results.md"), (_describe_test(table) + markdown(means)).encode())
     store.write_bytes(str(out / "results.svg"), svg(means).encode())
 
 
 def summarise(table: pa.Table, methods: Sequence[str]) -> Means:
-    """By method and figure: (mean, sample deviation, seeds), in the order of `methods`."""
+    """Return method -> figure -> (mean, sample deviation, seeds), in the order of `methods`."""
     method_C = np.array(table["method"].to_pylist(), dtype=object)
     means = {}
     for method in methods:
@@ -61,11 +64,11 @@ def summarise(table: pa.Table, methods: Sequence[str]) -> Means:
 
 
 def markdown(means: Means) -> str:
-    """Two tables: what was trained on each subset, and what the subsets are like; the best trained in bold."""
-    return "\n".join([*_trained(means), "", *_subsets(means)]) + "\n"
+    """Return two tables: test results by subset, best values in bold; properties of subsets."""
+    return "\n".join([*_format_results(means), "", *_format_subsets(means)]) + "\n"
 
 
-def _trained(means: Means) -> list[str]:
+def _format_results(means: Means) -> list[str]:
     best = {name: max((values[name][0] for values in means.values()), default=0.0) for name in TRAINED}
     lines = ["| trained on | " + " | ".join(_HEADS[name] for name in TRAINED) + " | seeds |"]
     lines.append("|---" * (len(TRAINED) + 2) + "|")
@@ -79,7 +82,7 @@ def _trained(means: Means) -> list[str]:
     return lines
 
 
-def _subsets(means: Means) -> list[str]:
+def _format_subsets(means: Means) -> list[str]:
     lines = [
         "| subset | " + " | ".join(_HEADS[name] for name in SUBSET) + " |",
         "|---" * (len(SUBSET) + 1) + "|",
@@ -97,7 +100,7 @@ def _subsets(means: Means) -> list[str]:
 
 
 def svg(means: Means) -> str:
-    """R@10 and zero-shot accuracy, a dot per method with a bar of one deviation either way."""
+    """Return the plot of R@10 and zero-shot accuracy, with bars of one deviation."""
     height = 60 + _ROW * max(1, len(means))
     body = [f'<rect width="{_WIDTH}" height="{height}" fill="white"/>']
     for i, method in enumerate(means):
@@ -128,12 +131,12 @@ def svg(means: Means) -> str:
     return "\n".join([f'{head} font-size="12">', *body, "</svg>"]) + "\n"
 
 
-def _facts(table: pa.Table) -> str:
+def _describe_test(table: pa.Table) -> str:
     if not len(table):
         return ""
     row = table.slice(0, 1).to_pylist()[0]
     return (
-        f"Tested on {row['pairs']:.0f} pairs of as many content groups and {row['class_images']:.0f} drawings of "
-        f"{row['classes']:.0f} folders; the score tells right captions from planted wrong ones with an AUC of "
-        f"{row['score_auc']:.3f}.\n\n"
+        f"Tested on {row['pairs']:.0f} pairs, each of another content group, and on "
+        f"{row['class_images']:.0f} drawings of {row['classes']:.0f} categories. The score separates correct "
+        f"captions from planted wrong ones with an AUC of {row['score_auc']:.3f}.\n\n"
     )

@@ -1,4 +1,4 @@
-"""What the tests of the benchmarks share."""
+"""Fixtures of the benchmark tests."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ import torch
 
 @pytest.fixture(autouse=True)
 def _one_thread():
-    """As in a worker; torch's threads on small products wait for each other on a busy machine."""
+    """Use one thread, as the workers do; torch's threads are slow if the machine is busy."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

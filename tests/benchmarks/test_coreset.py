@@ -1,4 +1,4 @@
-"""The coreset benchmark on made-up data: every cell once, resumed where it was, refused where settings differ."""
+"""The coreset benchmark on synthetic data: resuming, settings, methods, table and plot."""
 
 import json
 
@@ -26,11 +26,11 @@ ARGUMENTS = [
 ]
 
 
-def contents(folder):
+def read_files(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_it_resumes_and_reports(tmp_path, capsys):
+def test_interrupted_run_resumes_and_other_settings_are_refused(tmp_path, capsys):
     out = tmp_path / "out"
     assert coreset.main([*ARGUMENTS, "--out", str(out)]) == 0
     table = pq.read_table(out / "results.parquet")
@@ -41,15 +41,15 @@ def test_it_resumes_and_reports(tmp_path, capsys):
         "| random |" in (out / "results.md").read_text() and "k_center" in (out / "results.svg").read_text()
     )
 
-    before = contents(out / "cells")
+    before = read_files(out / "cells")
     lost = sorted(before)[3]
     (out / "cells" / lost).unlink()
     (out / "cells" / sorted(before)[5]).write_text(before[sorted(before)[5]].decode().replace(" ", "  "))
-    marked = contents(out / "cells")
+    marked = read_files(out / "cells")
     capsys.readouterr()
     assert coreset.main([*ARGUMENTS, "--out", str(out)]) == 0
-    again = contents(out / "cells")
-    # Only the lost cell was computed again, and with the same accuracy.
+    again = read_files(out / "cells")
+    # Only the missing cell was computed again, with the same accuracy.
     assert {name for name in again if again[name] != marked.get(name)} == {lost}
     assert json.loads(again[lost])["accuracy"] == json.loads(before[lost])["accuracy"]
 
@@ -57,25 +57,25 @@ def test_it_resumes_and_reports(tmp_path, capsys):
     assert "other settings" in capsys.readouterr().err
 
 
-def test_a_clock_ends_it_between_cells(tmp_path, capsys):
+def test_time_limit_stops_between_cells(tmp_path, capsys):
     out = tmp_path / "out"
     assert coreset.main([*ARGUMENTS, "--out", str(out), "--seconds", "0"]) == 0
-    assert "not all cells are done" in capsys.readouterr().out
+    assert "some cells are missing" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("method", ["d3:aum", "d2", "d2:luck", "random:aum"])
-def test_an_unknown_method_is_refused(tmp_path, capsys, method):
+def test_unknown_method_is_refused(tmp_path, capsys, method):
     arguments = ["--dataset", "tiny", "--out", str(tmp_path / "out"), "--methods", method]
     assert coreset.main(arguments) == 2
     assert f"--methods {method}: expected random" in capsys.readouterr().err
 
 
-def test_missing_data_is_one_line(tmp_path, capsys):
+def test_missing_data_is_a_usage_error(tmp_path, capsys):
     assert coreset.main(["--dataset", "cifar10", "--data", "a.parquet", "--out", str(tmp_path / "out")]) == 2
     assert "expected TRAIN.parquet,TEST.parquet" in capsys.readouterr().err
 
 
-def test_every_method_keeps_the_number_it_is_asked_for():
+def test_every_method_keeps_the_requested_number_of_samples():
     from benchmarks.coreset.cells import Settings
     from benchmarks.coreset.data import tiny
     from benchmarks.coreset.training import Trainer
@@ -97,7 +97,7 @@ def test_every_method_keeps_the_number_it_is_asked_for():
             assert len(set(kept.tolist())) == round(240 * (1 - pruned)), (method, pruned)
 
 
-def test_table_and_plot_of_known_figures():
+def test_table_and_plot_of_given_results():
     import pyarrow as pa
 
     rows = [

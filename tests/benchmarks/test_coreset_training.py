@@ -1,4 +1,4 @@
-"""The models of the coreset benchmark: trained on images and vectors, the same twice, augmented by flips and shifts."""
+"""Training in the coreset benchmark: determinism, log, small coresets, augmentation."""
 
 import dataclasses
 
@@ -14,8 +14,8 @@ RECIPE = Recipe("small", 3, 4, 0.1, 3, "cpu")
 
 
 @pytest.fixture(scope="module")
-def pictures():
-    """Two classes told apart by brightness."""
+def bright_and_dark():
+    """Images of two classes that differ in brightness."""
     rng = np.random.default_rng(0)
     labels = np.arange(24) % 2
     images = (rng.integers(0, 80, (24, 16, 16, 3)) + 150 * labels[:, None, None, None]).astype(np.uint8)
@@ -23,8 +23,8 @@ def pictures():
 
 
 @pytest.mark.parametrize("model", ["small", "resnet18"])
-def test_images_are_learned_and_logged(pictures, model):
-    trainer = Trainer(pictures, dataclasses.replace(RECIPE, model=model))
+def test_training_is_deterministic_and_logs_all_samples(bright_and_dark, model):
+    trainer = Trainer(bright_and_dark, dataclasses.replace(RECIPE, model=model))
     log = TrainingLog(16, 2)
     fitted = trainer.fit(np.arange(16), 0, log)
     assert log.logits.shape == (16, 3, 2)
@@ -34,16 +34,16 @@ def test_images_are_learned_and_logged(pictures, model):
     assert all(torch.equal(a, b) for a, b in zip(fitted.parameters(), again.parameters(), strict=True))
 
 
-def test_a_small_coreset_trains_for_as_many_steps(pictures):
-    trainer = Trainer(pictures, dataclasses.replace(RECIPE, steps=40, batch_size=8))
+def test_coreset_smaller_than_a_batch_trains_for_all_steps(bright_and_dark):
+    trainer = Trainer(bright_and_dark, dataclasses.replace(RECIPE, steps=40, batch_size=8))
     assert trainer.evaluate(trainer.fit(np.array([0, 1, 2, 3]), 0)) == 1.0
 
 
-def test_augmentation_flips_and_shifts_each_image_on_its_own(pictures):
-    trainer = Trainer(pictures, RECIPE)
+def test_augmentation_flips_and_shifts_each_image_separately(bright_and_dark):
+    trainer = Trainer(bright_and_dark, RECIPE)
     x = torch.arange(1, 6 * 3 * 16 * 16 + 1, dtype=torch.float32).reshape(6, 3, 16, 16)
     torch.manual_seed(0)
-    got = trainer._augmented(x)
+    got = trainer._augment(x)
     assert got.shape == x.shape
     found = []
     for before, after in zip(x, got, strict=True):

@@ -1,4 +1,4 @@
-"""The image-text benchmark: what is planted, an honest score, methods of the asked size, figures of known answers."""
+"""The image-text benchmark: planted noise, scores, methods, training, resuming, tables."""
 
 import functools
 import json
@@ -45,7 +45,7 @@ def test_pool_and_test_set_share_no_content_group(clean):
     assert sorted(pairs.groups.tolist()) == sorted(set(tested.groups.tolist()))
 
 
-def test_what_is_planted_is_what_is_told(clean):
+def test_noise_is_planted_as_recorded(clean):
     pool, _ = clean
     noisy = plant(pool, seed=3)
     n = len(pool.captions)
@@ -57,7 +57,7 @@ def test_what_is_planted_is_what_is_told(clean):
         assert (words == Counter(pool.captions[original].split(", "))) or wrong
         if not wrong:
             assert noisy.drawings.captions[row].split(", ")[0] == pool.captions[original].split(", ")[0]
-    # Of the drawings, not of the pool: copies may show one with a wrong caption.
+    # A share of the drawings, not of the pool: a drawing with a wrong caption may have copies.
     wrong_drawings = {
         int(original) for original, wrong in zip(noisy.original, noisy.wrong, strict=True) if wrong
     }
@@ -72,7 +72,7 @@ def test_what_is_planted_is_what_is_told(clean):
     assert np.array_equal(again.drawings.images, noisy.drawings.images)
 
 
-def test_a_wrong_caption_is_that_of_another_content_group(clean):
+def test_wrong_captions_are_from_another_content_group(clean):
     pool, _ = clean
     noisy = plant(pool)
     texts = [
@@ -83,14 +83,15 @@ def test_a_wrong_caption_is_that_of_another_content_group(clean):
         assert any(text == words and group != noisy.drawings.groups[row] for text, group in texts)
 
 
-def test_debian_that_is_not_there_is_one_line(tmp_path):
+def test_missing_clip_art_is_a_usage_error(tmp_path):
     with pytest.raises(UserError, match="install openclipart-png"):
         image_text_data.clip_art(tmp_path, tmp_path / "cache")
 
 
-def test_small_squares_are_read_back_as_they_were(clean, tmp_path, monkeypatch):
-    monkeypatch.setattr(image_text_data, "load", lambda *_, **__: (_Pictures(0), _Pictures(1)))
-    monkeypatch.setattr(image_text_data, "_drawings", lambda pictures: clean[1 - pictures.side])
+def test_downscaled_drawings_are_read_from_the_cache(clean, tmp_path, monkeypatch):
+    # `load` returns the test set first.
+    monkeypatch.setattr(image_text_data, "load", lambda *_, **__: (clean[1], clean[0]))
+    monkeypatch.setattr(image_text_data, "_downscale", lambda drawings: drawings)
     first = image_text_data.clip_art(Path("nowhere"), tmp_path)
     monkeypatch.setattr(image_text_data, "load", None)
     again = image_text_data.clip_art(Path("nowhere"), tmp_path)
@@ -100,17 +101,12 @@ def test_small_squares_are_read_back_as_they_were(clean, tmp_path, monkeypatch):
     assert again[1].captions == clean[1].captions
 
 
-class _Pictures:
-    def __init__(self, side):
-        self.side = side
-
-
-def test_categories_that_are_common_enough():
+def test_common_categories():
     names = ["a"] * 3 + ["b"] * 2 + ["unsorted"] * 9 + ["special"] * 9
     assert common_categories(names, 2) == ["a", "b"] and common_categories(names, 3) == ["a"]
 
 
-def test_the_score_finds_wrong_captions_of_a_linear_world():
+def test_score_separates_wrong_captions_in_linear_data():
     rng = np.random.default_rng(0)
     image = rng.normal(size=(400, 20))
     text = image @ rng.normal(size=(20, 10)) + rng.normal(size=(400, 10))
@@ -120,26 +116,26 @@ def test_the_score_finds_wrong_captions_of_a_linear_world():
     assert score_auc(score, wrong) > 0.9
 
 
-def test_the_score_never_saw_what_it_scores():
-    # Within a group the caption follows from the image; from group to group nothing does.
+def test_score_is_fitted_on_other_content_groups():
+    # Images predict captions within a group, but not across groups.
     rng = np.random.default_rng(1)
     groups = np.repeat(np.arange(60), 8)
     image = unit((rng.normal(size=(60, 80)) + 0.01)[groups] + 0.01 * rng.normal(size=(480, 80)))
     text = unit(rng.normal(size=(60, 16))[groups])
     assert abs(cross_fitted_score(image, text, groups).mean()) < 0.1
-    # Groups of one: the other seven are in the fit.
+    # If every row is its own group, the fit contains the other seven rows of its former group.
     assert cross_fitted_score(image, text, np.arange(480)).mean() > 0.9
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_keeps_the_number_it_is_asked_for(method):
+def test_every_method_keeps_the_requested_number_of_pairs(method):
     chooser = Chooser(evidence_of())
     for m in (1, 36, 120):
         kept = chooser.choose(method, m, 1)
         assert len(set(kept.tolist())) == m and np.array_equal(kept, np.sort(kept))
 
 
-def test_d2_is_d2():
+def test_methods_agree_with_the_library():
     evidence = evidence_of()
     difficulty = evidence.score - evidence.score.min()
     wanted = d2_prune(
@@ -150,26 +146,26 @@ def test_d2_is_d2():
     assert np.array_equal(Chooser(evidence).choose("clip_score", 36, 0), top)
 
 
-def test_deduplication_goes_before_the_score():
+def test_deduplication_precedes_the_score():
     rng = np.random.default_rng(0)
     image = unit(rng.normal(size=(70, 12)))
     copies = unit(image[:30] + 1e-3 * rng.normal(size=(30, 12)))
     score = np.concatenate([np.linspace(1, 2, 70), np.linspace(3, 4, 30)])
     evidence = Evidence(np.concatenate([image, copies]), unit(rng.normal(size=(100, 6))), score)
     kept = Chooser(evidence).choose("semdedup+clip_score", 60, 0)
-    # Every copy has the higher score of the two, so it is the one that stays.
+    # Every copy has a higher score than its original, so the copy is kept.
     assert not set(kept.tolist()) & set(range(30)) and set(range(70, 100)) <= set(kept.tolist())
 
 
 @pytest.mark.parametrize(
     "method", ["luck", "d2:1", "d2:0:1", "d2:1.5:1", "d2:x:1", "d2:5:-1", "forward", "random:3"]
 )
-def test_an_unknown_method_is_refused(method, tmp_path, capsys):
+def test_unknown_method_is_refused(method, tmp_path, capsys):
     assert image_text.main(["--out", str(tmp_path), "--methods", method]) == 2
     assert f"--methods {method}: expected random, clip_score" in capsys.readouterr().err
 
 
-def test_diversity_of_a_known_subset():
+def test_diversity_of_a_given_subset():
     image = np.eye(4, dtype=np.float32)[[0, 0, 1, 2]]
     drawings = Drawings(
         np.zeros((4, 2, 2, 3), np.uint8), ["a"] * 4, np.array([7, 7, 8, 9]), ["x", "x", "y", "z"]
@@ -186,7 +182,7 @@ def test_diversity_of_a_known_subset():
     assert got["vendi"] == pytest.approx(3.0)
 
 
-def test_recalls_equal_counting():
+def test_recalls_agree_with_sorting():
     rng = np.random.default_rng(0)
     cosine = rng.normal(size=(30, 30)).astype(np.float32) + np.eye(30, dtype=np.float32)
     for k in (1, 5, 10):
@@ -196,12 +192,12 @@ def test_recalls_equal_counting():
     assert recalls(np.ones((30, 30), np.float32)) == {"recall_1": 0, "recall_5": 0, "recall_10": 0}
 
 
-def test_a_model_learns_pairs_and_twice_the_same(clean, monkeypatch):
-    monkeypatch.setattr(image_text_model, "_A_CLASS", 2)
+def test_training_learns_pairs_and_is_deterministic(clean, monkeypatch):
+    monkeypatch.setattr(image_text_model, "_MIN_CLASS_SIZE", 2)
     pool = image_text_data.one_per_group(clean[0])
     pool = pool.take(np.arange(24))
     trainer = Trainer(pool, pool, Recipe(steps=60, batch_size=24, lr=3e-3, size=32, width=8))
-    # A model that guesses: 1 in 24.
+    # Guessing has a recall of 1 / 24.
     assert trainer.evaluate(trainer.fit(np.arange(24), 0))["recall_1"] > 0.25
     trainer = Trainer(pool, pool, Recipe(steps=2, batch_size=24, lr=3e-3, size=32, width=8))
     models = [trainer.fit(np.arange(24), seed) for seed in (0, 0, 1)]
@@ -212,8 +208,8 @@ def test_a_model_learns_pairs_and_twice_the_same(clean, monkeypatch):
     assert all(same) and not all(other)
 
 
-def test_it_runs_and_resumes(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(image_text_model, "_A_CLASS", 2)
+def test_interrupted_run_resumes_and_other_settings_are_refused(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(image_text_model, "_MIN_CLASS_SIZE", 2)
     monkeypatch.setattr(image_text_data, "bundled", functools.partial(bundled, 70))
     out = tmp_path / "out"
     arguments = ["--out", str(out), "--seeds", "1", "--steps", "2", "--methods", "random", "d2:1:1"]
@@ -241,7 +237,7 @@ def test_it_runs_and_resumes(tmp_path, capsys, monkeypatch):
     image_text.worker.cache_clear()
 
 
-def test_table_and_plot_of_known_figures():
+def test_tables_and_plot_of_given_results():
     zero = dict.fromkeys(RESULTS.names, 0.0)
     rows = [
         {**zero, "method": method, "seed": seed, "recall_10": base + seed / 100, "wrong": 0.25, "vendi": 3.0}

@@ -8,13 +8,13 @@ import pytest
 import torch
 from PIL import Image
 
-from tools.dataset import Decoded, on_white
+from tools.dataset import DecodedImage, on_white
 from tools.trunk import load_trunk, trunk_features
 
 
 @pytest.fixture
 def original(tmp_path, monkeypatch):
-    """A trunk with random weights, stored under other names like those of the real package."""
+    """A trunk with random weights, stored under other names, as in the real package."""
     import timm
 
     torch.manual_seed(0)
@@ -28,7 +28,7 @@ def original(tmp_path, monkeypatch):
     return trunk
 
 
-def test_stem_absorbs_the_normalisation_of_open_clip(original):
+def test_first_convolution_absorbs_the_normalisation(original):
     from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 
     pixels = torch.rand(2, 3, 32, 32)
@@ -40,7 +40,7 @@ def test_stem_absorbs_the_normalisation_of_open_clip(original):
     with torch.no_grad():
         expected = original.bn1(original.conv_stem(2 * pixels - 1))
         found = trunk.bn1(trunk.conv_stem((pixels - mean) / std))
-    # The convolution pads on the right and at the bottom.
+    # The last row and column depend on the zero padding, which differs.
     assert torch.allclose(found[..., :-1, :-1], expected[..., :-1, :-1], atol=1e-4)
 
 
@@ -49,7 +49,7 @@ def test_features_are_those_of_the_image_on_a_white_square(original):
     pixels[:, :40] = (200, 30, 30, 255)
     square = np.full((80, 80, 4), 255, dtype=np.uint8)
     square[20:60, :40] = (200, 30, 30, 255)
-    narrow, whole = (Decoded(one, np.zeros(16, dtype=np.uint8)) for one in (pixels, square))
+    narrow, whole = (DecodedImage(one, np.zeros(16, dtype=np.uint8)) for one in (pixels, square))
     assert np.array_equal(on_white(narrow), np.array(Image.fromarray(square).convert("RGB")))
     features = trunk_features(load_trunk("tf_efficientnet_lite0"), [narrow, whole], 64)
     assert features.shape == (2, 1280)

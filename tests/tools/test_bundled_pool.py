@@ -6,15 +6,14 @@ import json
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import pytest
 import webdataset
 from PIL import Image
 
 from d2prune.bundled import POOL_DIR
-from tools.clipart import Picture, unfit
+from tools.clipart import ImageRecord, is_unfit
 from tools.dataset import POOL_SIZE
-from tools.make_pool import FAULTS, MISMATCH_SHARE, shuffled
+from tools.make_pool import FAULTS, MISMATCH_SHARE
 
 IMAGES = ("jpg", "png", "webp")
 
@@ -31,14 +30,14 @@ def image_of(sample):
     return extension, sample[extension]
 
 
-def test_tars_are_numbered_without_gaps_and_small():
+def test_tars_are_small_and_numbered_without_gaps():
     tars = sorted(POOL_DIR.iterdir())
     assert [path.name for path in tars] == [f"{index:08d}.tar" for index in range(len(tars))]
     assert 6 <= len(tars) <= 8
     assert sum(path.stat().st_size for path in tars) <= 8_000_000
 
 
-def test_every_sample_has_an_image_a_record_and_its_own_uid(samples):
+def test_every_sample_has_an_image_a_record_and_a_unique_uid(samples):
     assert len(samples) == POOL_SIZE
     assert len({sample["__key__"] for sample in samples}) == POOL_SIZE
     for sample in samples:
@@ -51,7 +50,7 @@ def test_every_sample_has_an_image_a_record_and_its_own_uid(samples):
     assert len({sample["record"]["uid"] for sample in samples}) == POOL_SIZE
 
 
-def test_images_decode_and_are_small_except_the_planted_faults(samples):
+def test_all_images_decode_and_are_small_except_planted_faults(samples):
     formats = Counter()
     for sample in samples:
         extension, data = image_of(sample)
@@ -67,7 +66,7 @@ def test_images_decode_and_are_small_except_the_planted_faults(samples):
     assert all(formats[extension] >= 100 for extension in IMAGES)
 
 
-def test_captions_exist_except_the_planted_faults(samples):
+def test_all_captions_are_present_except_planted_faults(samples):
     for sample in samples:
         fault = sample["record"].get("planted_fault")
         assert ("txt" in sample) == (fault != "missing_caption")
@@ -79,7 +78,7 @@ def test_captions_exist_except_the_planted_faults(samples):
     assert {fault: faults[fault] for fault in FAULTS} == dict.fromkeys(FAULTS, 2)
 
 
-def test_only_planted_mismatches_have_another_title(samples):
+def test_exactly_the_planted_mismatches_have_the_caption_of_another_image(samples):
     planted = [sample for sample in samples if sample["record"]["planted_mismatch"]]
     assert len(planted) == round(MISMATCH_SHARE * POOL_SIZE)
     for sample in samples:
@@ -87,27 +86,19 @@ def test_only_planted_mismatches_have_another_title(samples):
         if "planted_fault" not in record and not record["planted_mismatch"]:
             assert sample["txt"].decode().startswith(record["title"])
     assert not any(sample["txt"].decode().startswith(sample["record"]["title"] + ",") for sample in planted)
-    # Mismatched captions were swapped among themselves.
+    # Their captions are a permutation.
     titles = Counter(sample["record"]["title"] for sample in planted)
     captions = [sample["txt"].decode() for sample in planted]
     assert all(any(text.startswith(title) for text in captions) for title in titles)
 
 
-def test_pool_has_no_unfit_images(samples):
+def test_pool_has_no_unsuitable_words(samples):
     for sample in samples:
         record, text = sample["record"], sample.get("txt", b"").decode()
-        assert not unfit(Picture(Path(), record["title"], (text,), record["source"], ""))
+        assert not is_unfit(ImageRecord(Path(), record["title"], (text,), record["source"], ""))
 
 
-def test_no_group_dominates_the_pool(samples):
+def test_no_content_group_dominates_the_pool(samples):
     groups = Counter(sample["record"]["group"] for sample in samples)
     assert max(groups.values()) <= 40
     assert len(groups) >= 700
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_shuffled_is_a_permutation_across_groups(seed):
-    groups = np.array([0] * 9 + [1] * 5 + list(range(2, 8)))
-    order = shuffled(groups, np.random.default_rng(seed))
-    assert sorted(order) == list(range(len(groups)))
-    assert not (groups[order] == groups).any()
