@@ -112,7 +112,9 @@ def test_fsspec_is_used_in_store_only():
 
 def test_importing_the_package_is_quick():
     code = "import sys, d2prune; print(*sorted({'torch', 'ray', 'numba', 'pyarrow', 'faiss'} & sys.modules.keys()))"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
     assert loaded.stdout.split() == []
 
 

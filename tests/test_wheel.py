@@ -27,7 +27,9 @@ def test_wheel_holds_the_package_and_its_data_only(wheel):
     assert wheel.stat().st_size < LIMIT_BYTES
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0].split("-")[0] for name in names} == {"d2prune"}
-    assert {"d2prune/py.typed", "d2prune/__main__.py", "d2prune/bundled/model/weights.safetensors"} <= set(names)
+    assert {"d2prune/py.typed", "d2prune/__main__.py", "d2prune/bundled/model/weights.safetensors"} <= set(
+        names
+    )
     assert not [name for name in names if "benchmark" in name or "test" in name or "train_model" in name]
     assert sum(name.endswith(".tar") for name in names) == 6
 

@@ -51,7 +51,9 @@ class ReshardUnit:
             yield self.urls[int(parts[low])], self.rows.slice(low, high - low)
 
 
-def plan(rows: pa.Table, shards: Sequence[TarShard], params: ReshardParams, identity: str) -> list[ReshardUnit]:
+def plan(
+    rows: pa.Table, shards: Sequence[TarShard], params: ReshardParams, identity: str
+) -> list[ReshardUnit]:
     """Assign the rows to output tars.
 
     Args:

@@ -56,7 +56,9 @@ def main(pool: str, model: str, folder: str) -> None:
     cluster = Cluster(initialize_head=True, head_node_args=head)
     executor = OnRay(cluster.address)
     # Two workers, half a GPU and one core each: the head's cores are theirs, so whatever helps is elsewhere.
-    resources = Resources(workers=1, num_cpus=1, num_gpus=0.5, units_in_flight=stage.SHARDS_IN_FLIGHT, grows=True)
+    resources = Resources(
+        workers=1, num_cpus=1, num_gpus=0.5, units_in_flight=stage.SHARDS_IN_FLIGHT, grows=True
+    )
     helpers = executor.helpers(resources)
     params = embed_params.EmbedParams(*sources.identity(model, None), batch_size=4)
     units = embed_params.plan(expand_input(pool), params)
