@@ -1,4 +1,4 @@
-"""What many tests need: a tiny CLIP with random weights, a small pool, a run over it; and logging put back in order."""
+"""Shared fixtures: a tiny CLIP with random weights, a small pool, a run over it, and one Ray session."""
 
 import json
 import logging

@@ -69,12 +69,12 @@ def moderate(rows, labels):
     return sorted(away, key=lambda i: (away[i], i))
 
 
-def ccs(score, m, drop_fraction, n_strata, lot_of):
-    """Algorithm 1 of arXiv 2210.15809: the sorted picks. `lot_of(P)`: the lots that the code draws for P samples."""
+def ccs(score, m, drop_fraction, n_strata, draw):
+    """Algorithm 1 of arXiv 2210.15809: the sorted picks. `draw(P)` gives the random order of P samples."""
     n = len(score)
     hardest = sorted(range(n), key=lambda i: (-score[i], -i))[: math.floor(round(n * drop_fraction, 9))]
     left = [i for i in range(n) if i not in hardest]
-    lot = dict(zip(left, lot_of(len(left)), strict=True))
+    drawn = dict(zip(left, draw(len(left)), strict=True))
     low, high = min(score[i] for i in left), max(score[i] for i in left)
     bins = {}
     for i in left:
@@ -85,7 +85,7 @@ def ccs(score, m, drop_fraction, n_strata, lot_of):
     while waiting:
         _, members = waiting.pop(0)
         share = min(len(members), wanted // (len(waiting) + 1))
-        picks += sorted(members, key=lambda i: lot[i])[:share]
+        picks += sorted(members, key=lambda i: drawn[i])[:share]
         wanted -= share
     assert wanted == 0
     return sorted(picks)

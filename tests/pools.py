@@ -57,7 +57,7 @@ def write_pool(folder: Path, shards: int = 4, samples: int = 40) -> Path:
 
 
 def tree(folder: Path | str) -> dict[str, bytes]:
-    """Every file below a folder with its bytes; not the lease, which tells of machines and changes with every run."""
+    """Every file below a folder with its bytes, except the lease, which changes with every run."""
     root = Path(folder)
     files = [path for path in sorted(root.rglob("*")) if path.is_file() and ".lease" not in path.parts]
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in files}

@@ -46,7 +46,7 @@ class Rule:
 
 RULES = (
     # Words with one translation each.
-    Rule(r"\bpictures?\b", "image"),
+    Rule(r"\bpictures?\b", "image", r"photograph picture image"),
     Rule(r"\blots\b|\bby lot\b|\bfor lots\b", "random, random sampling", r"\bparking lots\b"),
     Rule(r"\b(?:the|beside a|on a) card\b|\b(?:the|graphics) cards\b", "the GPU"),
     Rule(

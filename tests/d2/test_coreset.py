@@ -65,7 +65,7 @@ def test_invalid_arguments_are_rejected(pool):
         d2_prune(x, difficulty[:5])
     with pytest.raises(UserError, match="groups has shape"):
         d2_prune(x, difficulty, groups=[1])
-    with pytest.raises(UserError, match="no drop_score"):
+    with pytest.raises(UserError, match="drop_score is None"):
         d2_prune(x, difficulty, drop_fraction=0.1)
     with pytest.raises(UserError, match="leaves only 12"):
         d2_prune(x, difficulty, fraction=0.3, drop_score=difficulty, drop_fraction=0.9)

@@ -61,7 +61,8 @@ CONFIGURED = [
     ),
     (
         {"select": {"fraction": "30%"}},
-        "{yaml}: select.fraction = '30%': input should be a valid number, unable to parse string as a number; "
+        "{yaml}: select.fraction = '30%': input should be a valid number, unable to parse string "
+        "as a number; "
         "0.3 means 30%",
     ),
     (
@@ -75,7 +76,8 @@ CONFIGURED = [
     # Both are reported before anything is embedded.
     (
         {"score": {"difficulty": "aesthetic"}},
-        "{yaml}: configuration: score.difficulty: unknown score 'aesthetic'; expected one of clip_score, width, "
+        "{yaml}: configuration: score.difficulty: unknown score 'aesthetic'; expected one of "
+        "clip_score, width, "
         "height, or a number of embed.fields, as in embed: {{fields: {{aesthetic: number}}}}",
     ),
     (
@@ -95,18 +97,22 @@ CONFIGURED = [
     ({"input": "{place}/nothing"}, "input {place}/nothing: does not exist"),
     (
         {"input": "{place}/pictures"},
-        "input {place}/pictures: found 1 .jpg; expected tars; NAME.parquet with NAME.npz beside it (DataComp's "
-        "metadata); img_emb/, text_emb/ and metadata/ (clip-retrieval); NAME.parquet with NAME.image_emb.npy or "
+        "input {place}/pictures: found 1 .jpg; expected tars; NAME.parquet with NAME.npz beside "
+        "it (DataComp's "
+        "metadata); img_emb/, text_emb/ and metadata/ (clip-retrieval); NAME.parquet with "
+        "NAME.image_emb.npy or "
         "NAME.npy beside it; parquet with columns of embeddings",
     ),
     ({"input": "{place}/pool/*.tgz"}, "input {place}/pool/*.tgz: no tar matches"),
     (
         {"input": "{place}/pool/{{00000000..00000002}}.tar"},
-        "input {place}/pool/00000002.tar: does not exist (of 3 named by {place}/pool/{{00000000..00000002}}.tar)",
+        "input {place}/pool/00000002.tar: does not exist (of 3 named by "
+        "{place}/pool/{{00000000..00000002}}.tar)",
     ),
     (
         {"output": "{place}/mine"},
-        "output {place}/mine is not empty and has no claim of a d2prune run (found thesis.txt); expected an empty "
+        "output {place}/mine is not empty and has no claim of a d2prune run (found thesis.txt); "
+        "expected an empty "
         "folder",
     ),
     (
@@ -139,7 +145,8 @@ def test_tar_with_all_images_before_all_captions():
     with pytest.raises(UserError) as raised:
         check_reject_rate(counters, 0.2)
     assert str(raised.value) == (
-        "8 of 8 samples were rejected (100.0%; 4 image-missing, 4 caption-missing), embed.max_reject_rate is 20.0%; "
+        "8 of 8 samples were rejected (100.0%; 4 image-missing, 4 caption-missing), "
+        "embed.max_reject_rate is 20.0%; "
         "the members of a sample must be adjacent in the tar: create it with tar --sort=name"
     )
 
@@ -173,13 +180,15 @@ COMMANDS = [
     ),
     (
         "explain {place}/pool abc",
-        "{place}/pool: found no finished selection (select/*/manifest.json); expected the work_dir of a run that "
+        "{place}/pool: found no finished selection (select/*/manifest.json); expected the "
+        "work_dir of a run that "
         "reached `select`",
     ),
     ("sweep --config {yaml} --fractions 10,30", "--fractions 10.0: expected 0 < fraction <= 1"),
     (
         "sweep --config {yaml} --no-ray",
-        "{place}/work: found no embeddings for these settings; run `d2prune run --config ... --stop-after graph` "
+        "{place}/work: found no embeddings for these settings; run `d2prune run --config ... "
+        "--stop-after graph` "
         "first",
     ),
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -91,26 +92,16 @@ def d2_prune(
         >>> d2_prune(embeddings, difficulty, fraction=0.3, n_neighbors=1).indices.tolist()
         [1]
     """
-    embeddings = np.asarray(embeddings)
-    if embeddings.ndim != 2 or embeddings.dtype.kind != "f":
-        raise UserError(f"embeddings: got {embeddings.dtype} {embeddings.shape}, expected floats [N, D]")
+    embeddings, scores = np.asarray(embeddings), np.asarray(difficulty)
+    _check_shapes(embeddings, difficulty=scores, groups=groups, drop_score=drop_score)
     n = len(embeddings)
-    scores = np.asarray(difficulty)
-    for name, array in (("difficulty", scores), ("groups", groups), ("drop_score", drop_score)):
-        if array is not None and np.shape(array) != (n,):
-            raise UserError(f"{name} has shape {np.shape(array)}, expected one entry per embedding, ({n},)")
     if drop_fraction and drop_score is None:
-        raise UserError(
-            f"drop_fraction is {drop_fraction}, but there is no drop_score; expected a drop_score"
-        )
+        raise UserError(f"drop_fraction is {drop_fraction}, but drop_score is None; expected scores [N]")
     size = budget.size_of_fraction(n, fraction)
     dropped = np.zeros(n, np.bool_) if drop_score is None else budget.drop_mask(drop_score, drop_fraction)
     left = np.flatnonzero(~dropped)
     if size > len(left):
-        raise UserError(
-            f"fraction {fraction} keeps {size} of {n} samples, but drop_fraction {drop_fraction} leaves "
-            f"only {len(left)}"
-        )
+        raise UserError(f"fraction {fraction} keeps {size} of {n} samples, but dropping leaves {len(left)}")
 
     # Imported here: the search loads torch, which ranking an existing graph does not need.
     from d2prune.knn.in_memory import knn_graph
@@ -122,3 +113,13 @@ def d2_prune(
     suppressed_by[left] = np.where(result.suppressed_by < 0, -1, left[result.suppressed_by])
     kept = budget.top(result.selection_score, size, None if groups is None else np.asarray(groups)[left])
     return Coreset(left[kept], selection_score, suppressed_by)
+
+
+def _check_shapes(embeddings: NDArray[Any], **arrays: Any) -> None:
+    """Refuse embeddings that are not floats [N, D], and arrays that are not [N]."""
+    if embeddings.ndim != 2 or embeddings.dtype.kind != "f":
+        raise UserError(f"embeddings: got {embeddings.dtype} {embeddings.shape}, expected floats [N, D]")
+    n = len(embeddings)
+    for name, array in arrays.items():
+        if array is not None and np.shape(array) != (n,):
+            raise UserError(f"{name} has shape {np.shape(array)}, expected one entry per embedding, ({n},)")

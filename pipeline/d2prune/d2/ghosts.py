@@ -33,7 +33,7 @@ def apply_updates(
 
     Idempotent; entries may arrive in any order. The messages of a final ghost are not sent here: an
     own node may have to be finalised before it, either because one update overtook another or
-    because this partition was restored from an older state. The ghost goes on the stack and is
+    because this partition was restored from an older state. The ghost is pushed on the stack and is
     visited like an own node.
 
     Args:

@@ -172,12 +172,10 @@ def finalise_nodes(
         ends: int64 [N_BUCKETS + 1], of the queue; all 0 for an empty queue.
         top: top of the stack of nodes to visit, or NO_NODE.
         shared: whether other threads work on other ranges of the same arrays. If so, a node blocked
-            by a node outside the range is left for a later call, and so may be a node whose
-            blocker another thread lowered (whole_graph.py).
+            from outside the range, or by one that another thread lowered, may be left for later.
 
     Returns:
-        (number of own nodes that became final or fell to zero or below, NO_OVERFLOW or the node
-        that fell below -LIMIT).
+        (own nodes that became final or fell to zero or below, NO_OVERFLOW or the overflowing node).
     """
     batch = np.empty(_BATCH, np.int32)
     cursor, late, fill, chunks = new_cursor(len(queue))
@@ -195,19 +193,16 @@ def finalise_nodes(
             blocker = _find_blocker(u, value_u, indptr, indices, value, head, position)
             if blocker != NO_NODE:
                 if not shared or lo <= blocker < hi:
-                    link[u] = head[blocker]
-                    head[blocker] = u
+                    link[u], head[blocker] = head[blocker], u
                 continue
             if shared and load(value, u) != value_u:
                 # A message arrived during the visit: visit the node again.
-                link[u] = top
-                top = u
+                link[u], top = top, u
                 continue
             n_finalised += u < hi
             for e in range(indptr[u], indptr[u + 1]):
                 v = indices[e]
-                # Only its owner changes a ghost's value: the owner may have subtracted u's message
-                # already.
+                # A ghost's owner subtracts u's message itself.
                 if load(head, v) == FINAL or (not shared and v >= hi):
                     continue
                 amount = message(value_u, gamma, sq_distances[e])

@@ -22,7 +22,7 @@ MAX_ATTEMPTS = 4
 _GROW_INTERVAL_S = 2.0
 # Actors that may wait for resources at a time.
 _MAX_STARTING = 64
-# Time without any result after which the log says that the cluster has no room.
+# Seconds without any result after which a warning reports that the cluster has no room.
 _STALL_S = 60.0
 
 

@@ -42,7 +42,7 @@ class Neighbour:
         distance: Euclidean, between the vectors the graph was built on, 0 to 2.
         cosine: of the same two vectors.
         support_received: what the explained sample's score gained from it in the forward pass.
-        suppression_received: what the explained sample's score lost to it in the reverse pass; 0 if
+        suppression_received: what it subtracted from the explained sample's score in the reverse pass; 0 if
             the sample was picked first.
         suppression_sent: what its score lost to the explained sample; 0 if it was picked first.
     """

@@ -64,7 +64,7 @@ def build_graph(
     Args:
         job: from `plan_job`.
         executor: runs the units.
-        whole_machine: resources of a step that runs as one unit on a machine of its own.
+        whole_machine: resources of a step whose one unit gets a complete machine.
         one_core: resources of a worker of the other steps.
 
     Returns:

@@ -11,7 +11,7 @@ def expand_braces(pattern: str) -> list[str]:
     """Expand `{a,b}` and `{00000..00012}` (also nested, descending or with a step), in bash's order.
 
     Numbers are zero-padded to the wider bound if either bound has leading zeros. Braces without a
-    comma or a range are kept as they are.
+    comma or a range are left unchanged.
 
     Raises:
         UserError: an unbalanced brace (bash would keep it), or more than ten million results.

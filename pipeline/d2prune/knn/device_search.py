@@ -258,7 +258,7 @@ class _Tile:
 def _lane_sums(squares_ED: torch.Tensor) -> torch.Tensor:
     """Return float64 [E], summed in the order of `distances.sq_distance`.
 
-    Each operation is a kernel of its own, so that none are fused.
+    Each operation is a separate kernel, so that none are fused.
     """
     n_dims = squares_ED.shape[1]
     in_lanes = n_dims - n_dims % LANES

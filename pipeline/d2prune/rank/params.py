@@ -43,6 +43,6 @@ class Baseline:
 
 @dataclass(frozen=True)
 class BaselineParams(RankParams):
-    """Parameters of any other method. A class of its own, so that d2's fingerprints do not change."""
+    """Parameters of any other method. A separate class, so that d2's fingerprints do not change."""
 
     baseline: Baseline

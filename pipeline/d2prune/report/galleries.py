@@ -165,7 +165,7 @@ def _pick_cards(cards: dict[int, SampleCard], positions: Positions) -> tuple[Sam
 
 
 def _pair_cards(cards: dict[int, SampleCard], pairs: _Pairs) -> tuple[SampleCard, ...]:
-    """The cards of the pairs, with a note about the pair and its cosine."""
+    """Return a card for each pair, with a note about the pair and its cosine."""
     return tuple(
         replace(
             card,

@@ -118,7 +118,7 @@ def table_bytes(table: pa.Table) -> bytes:
 
 
 def parquet_options(schema: pa.Schema) -> dict[str, Any]:
-    """Options of pyarrow's writer. Vectors hardly compress, so they are stored as they are."""
+    """Options of pyarrow's writer. Vectors hardly compress, so they are stored uncompressed."""
     vectors = len(schema) > 0 and all(pa.types.is_fixed_size_binary(field.type) for field in schema)
     return {
         "compression": "none" if vectors else "zstd",

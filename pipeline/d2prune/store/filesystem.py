@@ -1,4 +1,4 @@
-"""The fsspec filesystem of a URL, opened without caches and without retries of its own."""
+"""The fsspec filesystem of a URL, opened without caches or fsspec retries."""
 
 import os
 import re

@@ -66,7 +66,7 @@ def _read_entry(url: str) -> dict[str, Any]:
 
 @retrying
 def modified(url: str) -> float:
-    """Time when an object was written, in seconds, by the clock of its store.
+    """Time when an object was written, in seconds, as its store records it.
 
     Raises:
         FileNotFoundError: there is none.

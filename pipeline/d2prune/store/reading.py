@@ -1,4 +1,4 @@
-"""Reads: whole objects, ranges, streams, and local files as memory."""
+"""Reads: complete objects, ranges, streams, and local files as memory."""
 
 import contextlib
 import functools

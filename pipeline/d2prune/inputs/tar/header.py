@@ -19,7 +19,7 @@ LONG_LINK = b"K"
 PAX_NEXT = b"x"
 PAX_GLOBAL = b"g"
 SOLARIS_PAX = b"X"
-# Hard link, symbolic link, devices, directory, fifo: no payload follows, whatever the size field says.
+# Hard link, symbolic link, devices, directory, fifo: no payload follows, whatever the size field holds.
 NO_PAYLOAD = frozenset(b"123456")
 REGULAR = frozenset(b"0\0" + b"7")
 
