@@ -3,12 +3,13 @@
 from pathlib import Path
 
 import numpy as np
-from d2prune.graph.csr import Graph
-from d2prune.graph.knn import knn_graph
-from d2prune.selection.api import select
-from d2prune.selection.budget import top
-from d2prune.selection.fixed_point import SCALE
 from numpy.typing import NDArray
+
+from d2prune.d2.api import select
+from d2prune.d2.budget import top
+from d2prune.d2.fixed_point import SCALE
+from d2prune.knn.csr import Graph
+from d2prune.knn.in_memory import knn_graph
 
 SIDE, GAP, TOP = 260, 24, 34
 KEPT, DROPPED, SOFT, INK = "#0072b2", "#d55e00", "#8a8f96", "#1d2126"
