@@ -38,13 +38,6 @@ from d2prune.store.artifacts import FileRecord, Receipt
 
 PART_ROWS = 31_250
 N_STEPS = 4
-HEADS = {
-    "introduce": "boundary exchange",
-    "ask": "request uids",
-    "answer": "send uids",
-    "learn": "receive uids",
-}
-"""Columns of the table whose name is not that of the step."""
 
 Int64s = npt.NDArray[np.int64]
 
@@ -106,18 +99,18 @@ def make_job(folder: str, rows: int, members: int) -> RankJob:
     return RankJob(Parts(folder, units), f"{folder}/rank", params, 0.0, bounds)
 
 
-def introductions(rows: int, members: int) -> dict[int, Message]:
+def exchange_boundary(rows: int, members: int) -> dict[int, Message]:
     """Compute the boundary exchange that the other members send to the first, as they would."""
     known = np.zeros(rows * members, bool)
     for offset in neighbor_offsets(rows * members):
         known[(np.arange(rows) + offset) % (rows * members)] = True
-    letters = {}
+    messages = {}
     for member in range(1, members):
         position_G = member * rows + np.flatnonzero(known[member * rows : (member + 1) * rows])
-        letters[member] = Message(
+        messages[member] = Message(
             position_G, np.random.default_rng(member).integers(0, 2**40, len(position_G))
         )
-    return letters
+    return messages
 
 
 def reset_peak() -> None:
@@ -130,13 +123,13 @@ def measure(rows: int, members: int) -> dict[str, tuple[float, float]]:
     with tempfile.TemporaryDirectory(prefix="d2prune-rank-memory-") as folder:
         with ProcessPoolExecutor(1, get_context("spawn")) as process:
             job = process.submit(make_job, folder, rows, members).result()
-        met = introductions(rows, members)
+        boundary = exchange_boundary(rows, members)
         others = tuple(range(1, members))
         with tempfile.TemporaryDirectory(prefix="d2prune-rank-memory-") as other:
             # Compiles the kernels and fills Arrow's memory pool before the measurement starts.
             take_part(
                 make_job(other, PART_ROWS, members),
-                introductions(PART_ROWS, members),
+                exchange_boundary(PART_ROWS, members),
                 others,
                 lambda *_: None,
             )
@@ -149,30 +142,30 @@ def measure(rows: int, members: int) -> dict[str, tuple[float, float]]:
             reset_peak()
             last = time.process_time()
 
-        take_part(job, met, others, note)
+        take_part(job, boundary, others, note)
     return found
 
 
 def take_part(
-    job: RankJob, met: dict[int, Message], others: tuple[int, ...], note: Callable[[str], None]
+    job: RankJob, boundary: dict[int, Message], others: tuple[int, ...], note: Callable[[str], None]
 ) -> None:
     """Run all steps of the first member; `note` is called with the name of each step after it."""
     member = RankMember(job, 0)
     note("build")
     member.send_boundary({}, others)
-    note("send_boundary")
-    member.start(met)
+    note("boundary exchange")
+    member.start(boundary)
     note("start")
     asked = member.request_uids({})
-    note("request_uids")
+    note("request uids")
     member.send_uids({other: position_W - position_W[0] for other, position_W in asked.items() if other})
-    note("send_uids")
+    note("send uids")
     member.receive_uids(
         {owner: pa.array(["f" * 32] * len(asked[owner]), pa.large_string()) for owner in asked}
     )
-    note("receive_uids")
+    note("receive uids")
     member.commit()
-    note("commit")
+    note("finish")
 
 
 def make_table(sizes: list[int], members: int) -> Iterator[str]:
@@ -182,7 +175,7 @@ def make_table(sizes: list[int], members: int) -> Iterator[str]:
         with ProcessPoolExecutor(1, get_context("spawn")) as process:
             found.append(process.submit(measure, rows, members).result())
     names = list(found[0])
-    yield f"| rows | measure | {' | '.join(HEADS.get(name, name) for name in names)} |"
+    yield f"| rows | measure | {' | '.join(names)} |"
     yield "|---" * (len(names) + 2) + "|"
 
     def line(rows: str, measure: str, cells: Iterable[str]) -> str:

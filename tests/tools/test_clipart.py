@@ -1,3 +1,5 @@
+"""Captions, series and unsuitable words of the clip art."""
+
 from pathlib import Path
 
 import pytest

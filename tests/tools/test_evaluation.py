@@ -1,3 +1,5 @@
+"""The AUC that the demo model is evaluated by."""
+
 import numpy as np
 import pytest
 

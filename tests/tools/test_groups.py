@@ -1,3 +1,5 @@
+"""Content groups of the clip art, and its split into the bundled pool and the training set."""
+
 from pathlib import Path
 
 import numpy as np

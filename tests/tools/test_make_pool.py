@@ -1,3 +1,5 @@
+"""The permutation that plants mismatches in the bundled pool."""
+
 import numpy as np
 import pytest
 
