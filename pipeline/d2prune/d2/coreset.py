@@ -101,7 +101,7 @@ def d2_prune(
     dropped = np.zeros(n, np.bool_) if drop_score is None else budget.drop_mask(drop_score, drop_fraction)
     left = np.flatnonzero(~dropped)
     if size > len(left):
-        raise UserError(f"fraction {fraction} keeps {size} samples, but dropping leaves only {len(left)} of {n}")
+        raise UserError(f"fraction {fraction} is {size} samples, but dropping leaves only {len(left)}")
 
     # Imported here: the search loads torch, which ranking an existing graph does not need.
     from d2prune.knn.in_memory import knn_graph
