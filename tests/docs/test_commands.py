@@ -262,7 +262,13 @@ WITH_COMMANDS = [
 ]
 
 
-@pytest.mark.parametrize("page", WITH_COMMANDS, ids=lambda page: page.relative_to(ROOT).as_posix())
+def as_parameter(page: Path) -> object:
+    """The page; the demo, which runs on Ray, marks it."""
+    demo = any("demo" in step.text for step in steps(page) if step.kind == "command")
+    return pytest.param(page, id=page.relative_to(ROOT).as_posix(), marks=[pytest.mark.ray] if demo else [])
+
+
+@pytest.mark.parametrize("page", map(as_parameter, WITH_COMMANDS))
 def test_commands_of_a_page_work(reader, page):
     assert reader.follow(page)
 

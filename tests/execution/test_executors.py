@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from d2prune.errors import BooksError, D2PruneError, InfrastructureError, UserError, WorkerLostError
-from d2prune.execution import InProcess, OnRay, Resources, metrics
+from d2prune.execution import InProcess, Resources, metrics
 from d2prune.execution.ray_helpers import count_fitting_workers, share_helpers
 from d2prune.execution.ray_pool import MAX_ATTEMPTS
 
@@ -89,16 +89,9 @@ class FailingMaker:
         raise ERRORS["storage"]
 
 
-@pytest.fixture(scope="module")
-def on_ray():
-    executor = OnRay(num_cpus=2)
-    yield executor
-    executor.close()
-
-
-@pytest.fixture(params=["in process", "ray"])
+@pytest.fixture(params=["in process", pytest.param("ray", marks=pytest.mark.shared_ray)])
 def executor(request):
-    return InProcess() if request.param == "in process" else request.getfixturevalue("on_ray")
+    return InProcess() if request.param == "in process" else request.getfixturevalue("ray_executor")
 
 
 UNITS = [Unit(f"u{number}", number) for number in range(7)]
@@ -142,14 +135,14 @@ def test_an_error_while_a_worker_is_built_ends_the_run(executor):
         list(executor.map(FailingMaker(), UNITS, TWO))
 
 
-def test_a_killed_worker_costs_only_its_unit(on_ray, tmp_path):
-    assert dict(on_ray.map(MakeSquares(str(tmp_path), "die once"), UNITS, TWO)) == EXPECTED
+def test_a_killed_worker_costs_only_its_unit(ray_executor, tmp_path):
+    assert dict(ray_executor.map(MakeSquares(str(tmp_path), "die once"), UNITS, TWO)) == EXPECTED
     assert count_calls(tmp_path, "u3") == 2
 
 
-def test_a_unit_that_kills_every_worker_ends_the_run(on_ray, tmp_path):
+def test_a_unit_that_kills_every_worker_ends_the_run(ray_executor, tmp_path):
     with pytest.raises(WorkerLostError, match="unit u3: worker lost"):
-        list(on_ray.map(MakeSquares(str(tmp_path), "die"), UNITS[3:4], TWO))
+        list(ray_executor.map(MakeSquares(str(tmp_path), "die"), UNITS[3:4], TWO))
     assert count_calls(tmp_path, "u3") == MAX_ATTEMPTS
 
 
@@ -174,6 +167,7 @@ def test_an_error_while_a_member_is_built_is_raised(executor):
         group.close()
 
 
+@pytest.mark.ray
 def test_a_node_that_joins_is_used_and_one_that_vanishes_costs_one_unit_per_worker(tmp_path):
     root = Path(__file__).resolve().parents[2]
     environment = os.environ | {

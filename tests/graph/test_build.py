@@ -9,7 +9,7 @@ import pytest
 
 from d2prune.d2.budget import drop_mask
 from d2prune.errors import InfrastructureError, UserError
-from d2prune.execution import InProcess, OnRay, Resources
+from d2prune.execution import InProcess, Resources
 from d2prune.graph.build import delete_intermediate_units, other_unit_keys, plan_job
 from d2prune.graph.params import Layout
 from d2prune.graph.steps.sequence import STEPS
@@ -188,19 +188,14 @@ def test_the_number_and_order_of_workers_do_not_change_the_graph(tmp_path, worke
     same_bytes(*built, *in_memory(rows, PARAMS))
 
 
-def test_a_worker_killed_on_ray_does_not_change_the_graph(tmp_path):
+def test_a_worker_killed_on_ray_does_not_change_the_graph(tmp_path, ray_executor):
     rows = clustered(1200, copies=0.2)
     parts = embed(tmp_path / "embed", rows)
     # Every step starts its own Ray workers, which takes seconds: those before the search run here.
     with pytest.raises(InfrastructureError, match="killed"):
         build_graph(tmp_path, parts, PARAMS, SHARDED, Failing("search", 0))
-    executor = OnRay(num_cpus=2)
-    try:
-        built = build_graph(
-            tmp_path, parts, PARAMS, SHARDED, Killing(executor, tmp_path / "killed"), Resources(2)
-        )
-    finally:
-        executor.close()
+    killing = Killing(ray_executor, tmp_path / "killed")
+    built = build_graph(tmp_path, parts, PARAMS, SHARDED, killing, Resources(2))
     assert (tmp_path / "killed").exists()
     same_bytes(*built, *in_memory(rows, PARAMS))
 

@@ -7,7 +7,6 @@ import sys
 import time
 from pathlib import Path
 
-import pytest
 import yaml
 
 from d2prune.execution import InProcess
@@ -44,13 +43,7 @@ def kill_when(process: subprocess.Popen[bytes], folder: Path, pattern: str) -> b
     raise AssertionError(f"{pattern} never appeared: {process.communicate()[1].decode()[-2000:]}")
 
 
-# Each start on Ray takes seconds, so only one moment is tested there.
-@pytest.mark.parametrize(
-    ("options", "moments"),
-    [(("--no-ray",), tuple(MOMENTS)), (("--workers", "2"), ("everything was embedded",))],
-    ids=["no-ray", "ray"],
-)
-def test_killed_run_resumes_with_the_same_bytes(configure, settings, tmp_path, options, moments):
+def check_killed_run_resumes(configure, settings, tmp_path, moments, *options):
     undisturbed = configure(
         work_dir=str(tmp_path / "calm" / "work"), output=str(tmp_path / "calm" / "output")
     )
@@ -66,3 +59,17 @@ def test_killed_run_resumes_with_the_same_bytes(configure, settings, tmp_path, o
     _, errors = last.communicate(timeout=TIMEOUT_S)
     assert last.returncode == 0, errors.decode()
     assert tree(folder / "output") == tree(tmp_path / "calm" / "output")
+
+
+def test_run_killed_at_every_moment_resumes_with_the_same_bytes(configure, settings, tmp_path):
+    check_killed_run_resumes(configure, settings, tmp_path, tuple(MOMENTS), "--no-ray")
+
+
+def test_run_killed_on_ray_resumes_with_the_same_bytes(configure, settings, tmp_path, ray_executor):
+    """One moment only, and on the session's Ray: every start on Ray takes seconds."""
+    import ray
+
+    assert ray_executor.cpus() == 2
+    address = f"ray.address={ray.get_runtime_context().gcs_address}"
+    options = ("--workers", "2", "--set", address)
+    check_killed_run_resumes(configure, settings, tmp_path, ("everything was embedded",), *options)

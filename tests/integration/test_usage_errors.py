@@ -34,6 +34,7 @@ from tests.pools import tree
 )
 def test_one_line_and_exit_code_2(settings, pool, tmp_path, capsys, monkeypatch, change, line):
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("D2PRUNE_STORAGE_ATTEMPTS", "2")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "y")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")

@@ -12,6 +12,8 @@ from d2prune.runs import driver
 from tests.jobs.cluster import clean_copy, cluster_without_d2prune, stop, submit, wait_for_files
 from tests.pools import tree, write_pool
 
+pytestmark = pytest.mark.ray
+
 # Appended to the submitted package: every process that imports it adds a line to a file.
 RECORD_IMPORT = """
 import sys

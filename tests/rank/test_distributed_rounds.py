@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from d2prune.d2.api import select
 from d2prune.errors import D2PruneError
-from d2prune.execution import InProcess, OnRay, Resources
+from d2prune.execution import InProcess, Resources
 from d2prune.knn.csr import Graph
 from d2prune.rank.distributed_rounds import run_to_completion
 from tests.graphs import problems
@@ -83,16 +83,9 @@ def test_asymmetric_graph_is_an_error():
         run_to_completion(make_group(bad, 2), "commit")
 
 
-@pytest.fixture(scope="module")
-def on_ray():
-    executor = OnRay(num_cpus=4)
-    yield executor
-    executor.close()
-
-
 @given(st.lists(problems(), min_size=20, max_size=60), st.integers(0, 2**32 - 1))
 @settings(max_examples=2, deadline=None, phases=[Phase.generate], derandomize=True)
-def test_ray_equals_the_naive_greedy_on_graphs_of_every_shape(on_ray, several, seed):
+def test_ray_equals_the_naive_greedy_on_graphs_of_every_shape(ray_executor, several, seed):
     """Many small graphs in one, with nodes in random order, so that partitions cut every shape."""
     sizes = [graph.n_nodes for graph, _ in several]
     permutation = np.random.default_rng(seed).permutation(sum(sizes))
@@ -105,7 +98,7 @@ def test_ray_equals_the_naive_greedy_on_graphs_of_every_shape(on_ray, several, s
         first += graph.n_nodes
     n = len(permutation)
     job = GraphJob(graph_from_edges(n, edges), difficulty, (0, 1, n // 3, 2 * n // 3, n), False)
-    group = make_group(job, 4, on_ray, num_cpus=1)
+    group = make_group(job, 4, ray_executor, num_cpus=0.5)
     try:
         results = run_to_completion(group, "commit")
     finally:
@@ -114,14 +107,14 @@ def test_ray_equals_the_naive_greedy_on_graphs_of_every_shape(on_ray, several, s
     assert_equal(results, (forward, t, suppressed_by, suppression))
 
 
-def test_killing_a_ray_actor_changes_nothing(on_ray):
+def test_killing_a_ray_actor_changes_nothing(ray_executor):
     job = make_job(4, seed=9)
-    group = make_group(job, 4, on_ray, num_cpus=1)
+    group = make_group(job, 4, ray_executor, num_cpus=0.5)
 
     class KillingGroup(LossyGroup):
         def exchange(self, method, members, inboxes, *arguments):
             if self.calls in self.losses:
-                on_ray._ray.kill(self.group.actor(1), no_restart=False)
+                ray_executor._ray.kill(self.group.actor(1), no_restart=False)
             self.calls += 1
             return self.group.exchange(method, members, inboxes, *arguments)
 

@@ -162,6 +162,7 @@ def test_tars_on_s3_equal_local_tars(tmp_path, s3):
         assert (s3.folder / "reshard" / "out" / name).read_bytes() == (tmp_path / "out" / name).read_bytes()
 
 
+@pytest.mark.ray
 def test_the_command_writes_the_same_bytes_with_one_and_two_workers(tmp_path, capsys):
     from d2prune.cli.main import main
 

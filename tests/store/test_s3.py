@@ -36,6 +36,7 @@ def test_a_wrong_key_is_a_user_error_and_is_not_retried(tmp_path, monkeypatch):
 
 
 def test_a_server_that_is_away_is_an_infrastructure_error(tmp_path, monkeypatch):
+    monkeypatch.setenv("D2PRUNE_STORAGE_ATTEMPTS", "2")
     with s3_server.serve(tmp_path) as server, s3_server.environment(server):
         server.make_bucket("bucket")
         monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")

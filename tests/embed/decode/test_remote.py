@@ -213,6 +213,7 @@ def test_parts_are_byte_identical_with_and_without_helpers(tiny_model, tmp_path,
     assert {file.name for file in local[0].files} == {files.SAMPLES, files.EMBEDDINGS, files.REJECTS}
 
 
+@pytest.mark.ray
 def test_cluster_whose_helper_nodes_join_and_leave(tiny_model, tmp_path):
     pool = tmp_path / "pool"
     pool.mkdir()
