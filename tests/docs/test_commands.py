@@ -268,7 +268,7 @@ def as_parameter(page: Path) -> object:
     return pytest.param(page, id=page.relative_to(ROOT).as_posix(), marks=[pytest.mark.ray] if demo else [])
 
 
-@pytest.mark.parametrize("page", map(as_parameter, WITH_COMMANDS))
+@pytest.mark.parametrize("page", [as_parameter(page) for page in WITH_COMMANDS])
 def test_commands_of_a_page_work(reader, page):
     assert reader.follow(page)
 

@@ -117,8 +117,14 @@ def test_without_units_no_worker_is_built(executor):
     assert list(executor.map(FailingMaker(), [], TWO)) == []
 
 
-@pytest.mark.parametrize("units_in_flight", [1, 2])
-@pytest.mark.parametrize("fault", ERRORS)
+# On Ray every case starts workers, which takes seconds: one case for each value there.
+ERROR_CASES = [
+    *(("in process", fault, units_in_flight) for fault in ERRORS for units_in_flight in (1, 2)),
+    *(pytest.param("ray", *case, marks=pytest.mark.shared_ray) for case in (("storage", 1), ("user", 2))),
+]
+
+
+@pytest.mark.parametrize(("executor", "fault", "units_in_flight"), ERROR_CASES, indirect=["executor"])
 def test_an_error_raised_by_a_unit_ends_the_run_without_a_second_attempt(
     executor, tmp_path, fault, units_in_flight
 ):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from d2prune.baselines import by_diversity, by_score
-from d2prune.config.model import Method
+from d2prune.config.sections import Method
 from d2prune.d2 import budget
 from d2prune.d2.fixed_point import to_fixed
 from d2prune.errors import UserError
