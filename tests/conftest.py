@@ -25,8 +25,12 @@ _FIRST = (
 )
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Group tests by file, and those that share one Ray session together; the longest groups start first."""
+    """Group tests by file, and those that share one Ray session together; the longest groups start first.
+
+    First of all hooks, because xdist reads the groups in its own.
+    """
     for item in items:
         shares_ray = "ray_executor" in item.fixturenames or item.get_closest_marker("shared_ray")
         if shares_ray:

@@ -155,7 +155,7 @@ def test_invalid_methods_and_pools_are_rejected(configure):
     for method, most in (("k_center", "100,000"), ("semdedup", "2,000,000")):
         with pytest.raises(UserError, match=f"has 3,000,000 samples, expected at most {most}"):
             find_method(method).check_size(3_000_000)
-    with pytest.raises(UserError, match="method ccs ranks without a score"):
+    with pytest.raises(UserError, match="method ccs computes no score"):
         configure(select__method="ccs", select__min_score=0.5, select__fraction=None)
     with pytest.raises(UserError, match=r"select\.method = 'd3'"):
         configure(select__method="d3")

@@ -76,7 +76,7 @@ def test_the_command_prints_a_table_and_writes_a_page(config, tmp_path, capsys):
     assert lines[2].split()[3:5] == ["1", "127"] and lines[2].split()[-2:] == ["0.0%", "100.0%"]
     assert open(page).read().startswith("<!doctype html>")
     for wrong, message in (
-        (["--fractions", "0.1;0.3"], "--fractions 0.1;0.3: expected numbers with commas between"),
+        (["--fractions", "0.1;0.3"], "--fractions 0.1;0.3: expected numbers separated by commas"),
         (["--fractions", "30"], "--fractions 30.0: expected 0 < fraction <= 1"),
         (["--n-neighbors", "0"], "--n-neighbors 0: expected 1 to 1024"),
         (["--gamma-reverse", "-1"], "--gamma-reverse is -1.0"),
