@@ -23,7 +23,7 @@ Int64 = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Groups:
+class DuplicateGroups:
     """N rows as R groups of identical bytes, in ascending order of each group's first row.
 
     Attributes:
@@ -39,7 +39,7 @@ class Groups:
     rows_N: Int64
 
 
-def collapse(rows_ND: Float32, threads: int = 1) -> Groups:
+def collapse(rows_ND: Float32, threads: int = 1) -> DuplicateGroups:
     """Group rows that have identical bytes.
 
     Args:
@@ -56,10 +56,10 @@ def collapse(rows_ND: Float32, threads: int = 1) -> Groups:
     first_R, group_N = np.unique(first_of_N, return_inverse=True)
     indptr = np.zeros(len(first_R) + 1, np.int64)
     np.cumsum(np.bincount(group_N, minlength=len(first_R)), out=indptr[1:])
-    return Groups(first_R, group_N.astype(np.int64), indptr, np.argsort(group_N, kind="stable"))
+    return DuplicateGroups(first_R, group_N.astype(np.int64), indptr, np.argsort(group_N, kind="stable"))
 
 
-def expand(top: TopK, groups: Groups, positions_N: Int64) -> TopK:
+def expand(top: TopK, groups: DuplicateGroups, positions_N: Int64) -> TopK:
     """Replace each representative among the nearest by the rows of its group.
 
     Args:

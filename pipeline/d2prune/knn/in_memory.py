@@ -20,7 +20,7 @@ from d2prune.errors import UserError
 from d2prune.knn.backend import fit_projection, search_probes
 from d2prune.knn.block_search import NO_POSITION, TopK
 from d2prune.knn.csr import Graph
-from d2prune.knn.duplicates import Groups, collapse, expand
+from d2prune.knn.duplicates import DuplicateGroups, collapse, expand
 from d2prune.knn.features import unit_rows
 from d2prune.knn.lists import Lists
 from d2prune.knn.merge import without_self
@@ -185,7 +185,7 @@ def _split_blocks(rows_RD: Float32, positions_R: Int64) -> Iterator[tuple[Float3
         yield rows_RD[start : start + _BLOCK], positions_R[start : start + _BLOCK]
 
 
-def _expand_to_rows(top: TopK, groups: Groups, own_N: Int64) -> TopK:
+def _expand_to_rows(top: TopK, groups: DuplicateGroups, own_N: Int64) -> TopK:
     """Give every row the neighbours of its group, without itself."""
     expanded = expand(top, groups, own_N)
     if len(groups.first_R) < len(own_N):

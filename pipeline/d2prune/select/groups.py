@@ -14,7 +14,7 @@ _OPTION = "select.groups"
 
 
 @dataclass(frozen=True)
-class Groups:
+class SampleGroups:
     """The groups of a pool, 4 bytes a sample.
 
     Attributes:
@@ -26,9 +26,9 @@ class Groups:
     codes: list[npt.NDArray[np.int32]]
 
 
-def read_groups(parts: Parts, column: str) -> Groups:
+def read_groups(parts: Parts, column: str) -> SampleGroups:
     """Read the groups of the pool; raises what `read_labels` does."""
-    groups = Groups({}, [])
+    groups = SampleGroups({}, [])
     for part in range(parts.spans.n_parts):
         labels, index_N = np.unique(read_labels(parts, part, column), return_inverse=True)
         codes = [groups.code_of.setdefault(label, len(groups.code_of)) for label in labels.tolist()]

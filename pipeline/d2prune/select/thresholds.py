@@ -23,7 +23,7 @@ from d2prune.d2.fixed_point import SCALE
 from d2prune.errors import UserError
 from d2prune.parts.files import RANKS
 from d2prune.parts.reader import Parts
-from d2prune.select.groups import Groups, read_groups
+from d2prune.select.groups import SampleGroups, read_groups
 from d2prune.select.params import SelectParams
 
 Int64s = npt.NDArray[np.int64]
@@ -64,7 +64,7 @@ class SelectionThresholds:
 class _Scores:
     """Selection scores of the ranked samples, in the pool or in one group."""
 
-    def __init__(self, parts: Parts, groups: Groups | None) -> None:
+    def __init__(self, parts: Parts, groups: SampleGroups | None) -> None:
         self._parts, self._groups = parts, groups
 
     def read(self, group: str) -> Iterator[Int64s]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from d2prune.errors import UserError
 from d2prune.graph import exchange
 from d2prune.graph.steps.job import Job
-from d2prune.knn.duplicates import Groups
+from d2prune.knn.duplicates import DuplicateGroups
 from d2prune.knn.features import DegenerateEmbeddingError
 from d2prune.parts.features import read_embeddings, unit_features
 from d2prune.parts.files import SAMPLES
@@ -124,7 +124,7 @@ def members_of_groups(job: Job, part: int) -> exchange.Records:
     return exchange.read_concatenated(job.urls("copies", job.buckets, MEMBERS_OF_GROUPS), GROUP_MEMBER, part)
 
 
-def groups_of(positions_M: Int64, members_G: exchange.Records) -> tuple[Groups, Int64]:
+def groups_of(positions_M: Int64, members_G: exchange.Records) -> tuple[DuplicateGroups, Int64]:
     """Collect the groups of some members, for `duplicates.expand`.
 
     Args:
@@ -141,6 +141,6 @@ def groups_of(positions_M: Int64, members_G: exchange.Records) -> tuple[Groups, 
     representatives_N, positions_N = representatives_N[order_N], positions_N[order_N]
     _, first_M, group_N = np.unique(representatives_N, return_index=True, return_inverse=True)
     indptr = np.append(first_M, len(positions_N)).astype(np.int64)
-    return Groups(
+    return DuplicateGroups(
         first_M.astype(np.int64), group_N.astype(np.int64), indptr, np.arange(len(positions_N))
     ), positions_N

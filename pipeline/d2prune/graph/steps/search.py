@@ -27,7 +27,7 @@ from d2prune.graph.steps.part_rows import (
 from d2prune.graph.steps.quantise import CENTROIDS, NPROBE, PARTITIONS
 from d2prune.knn.backend import fit_projection, search_probes
 from d2prune.knn.block_search import TopK
-from d2prune.knn.duplicates import Groups, expand
+from d2prune.knn.duplicates import DuplicateGroups, expand
 from d2prune.knn.probes import find_probes
 from d2prune.knn.projections import ProjectedRows
 from d2prune.knn.quantiser import Quantiser
@@ -203,7 +203,7 @@ def _read_batches(
 
 
 def _search_batch(
-    job: Job, members: _Members, grouped: tuple[Groups, Int64], batch: exchange.Records
+    job: Job, members: _Members, grouped: tuple[DuplicateGroups, Int64], batch: exchange.Records
 ) -> exchange.Records:
     """Return the candidates of a batch of queries: the nearest rows, with those that members stand for."""
     probes_QP = members.local[batch["probes"]]

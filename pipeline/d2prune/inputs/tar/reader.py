@@ -25,7 +25,7 @@ import numpy as np
 from d2prune.inputs import rejects
 from d2prune.inputs.rejects import Reject
 from d2prune.inputs.tar.header import BLOCK
-from d2prune.inputs.tar.walk import Member, StreamSource, ViewSource, Walker
+from d2prune.inputs.tar.walk import TarMember, StreamSource, ViewSource, Walker
 
 DEFAULT_MAX_MEMBER_BYTES = 64 << 20
 # Members per compiled scan: enough to make the call cheap, few enough not to run far ahead of the caller.
@@ -88,7 +88,7 @@ class TarReader:
         wanted = self.extensions
         wants = _want_all if wanted is None else wanted.__contains__
         walker = Walker(source, wants, self.max_member_bytes)
-        group: list[Member] = []
+        group: list[TarMember] = []
         seen: set[str] = set()
         for event in walker:
             if isinstance(event, Reject):
@@ -164,7 +164,7 @@ class TarReader:
             if len(firsts) == 1:
                 max_rows *= 2
 
-    def _make_sample(self, group: list[Member]) -> TarSample:
+    def _make_sample(self, group: list[TarMember]) -> TarSample:
         wanted = self.extensions
         members = {member.extension: member.payload for member in group if member.payload is not None}
         too_large = {

@@ -34,7 +34,7 @@ _SKIP_CHUNK = 1 << 20
 _META = frozenset(LONG_NAME + LONG_LINK + PAX_NEXT + PAX_GLOBAL + SOLARIS_PAX)
 
 
-class Member(NamedTuple):
+class TarMember(NamedTuple):
     """One regular member.
 
     Attributes:
@@ -138,7 +138,7 @@ class ViewSource:
 
 
 class Walker:
-    """Iterates over the `Member`s and `Reject`s of a source, in file order.
+    """Iterates over the `TarMember`s and `Reject`s of a source, in file order.
 
     Attributes:
         end_mark: whether the file ends in zero blocks; valid once exhausted.
@@ -158,7 +158,7 @@ class Walker:
         self._global_pax: dict[bytes, bytes] = {}
         self.end_mark = False
 
-    def __iter__(self) -> Iterator[Member | Reject]:
+    def __iter__(self) -> Iterator[TarMember | Reject]:
         source = self._source
         start = -1  # of the first meta header before the member it describes
         long_name: bytes | None = None
@@ -216,7 +216,7 @@ class Walker:
 
     def _read_member(
         self, header: Header, offset: int, long_name: bytes | None, pax: dict[bytes, bytes]
-    ) -> Member | Reject | None:
+    ) -> TarMember | Reject | None:
         """Read or skip a payload. None for members that are not part of a sample."""
         source = self._source
         if self._global_pax:
@@ -245,7 +245,7 @@ class Walker:
             source.take(BLOCK - size % BLOCK)
         if split is None:
             return None
-        return Member(name, key, extension, offset, start, source.position, size, payload)
+        return TarMember(name, key, extension, offset, start, source.position, size, payload)
 
     def _resume_after(self, window: bytes, at: int) -> Reject:
         """Skip to the next valid ustar header; return one reject for all that was skipped."""
