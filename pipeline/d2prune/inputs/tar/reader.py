@@ -25,7 +25,7 @@ import numpy as np
 from d2prune.inputs import rejects
 from d2prune.inputs.rejects import Reject
 from d2prune.inputs.tar.header import BLOCK
-from d2prune.inputs.tar.walk import TarMember, StreamSource, ViewSource, Walker
+from d2prune.inputs.tar.walk import StreamSource, TarMember, ViewSource, Walker
 
 DEFAULT_MAX_MEMBER_BYTES = 64 << 20
 # Members per compiled scan: enough to make the call cheap, few enough not to run far ahead of the caller.
