@@ -64,8 +64,7 @@ def reshard(
             temporary local folder, so that a killed call starts over.
         executor: runs the units; default: this process.
         resources: of one worker, and the number of workers.
-        keep_executable_members: whether members that a data loader would execute keep their names;
-            default: their extension gets the suffix `-unsafe`.
+        keep_executable_members: see `output.executable`; default: they get another extension.
 
     Returns:
         The manifest of the output. Its count `missing` is the number of entries whose uid is not in
