@@ -92,6 +92,7 @@ def test_renaming_equals_encoding_by_member_or_leaves_the_sample_unchanged(sampl
             assert now == expected and not repairs
 
 
+@settings(deadline=None)
 @given(
     st.lists(PARTS, min_size=1, max_size=4).map(".".join).filter(bool),
     st.sampled_from([b"", b"x", *PROGRAMS, b"%!PS-Adobe"]),
@@ -142,6 +143,7 @@ def test_a_sample_with_an_unexpected_key_is_left_unchanged(expected):
     assert bytes(block) == data
 
 
+@settings(deadline=None)
 @given(st.one_of(st.binary(max_size=8), st.text(alphabet='{}[]",:1e.-tNa \n', max_size=8).map(str.encode)))
 def test_is_json_agrees_with_json_loads(data):
     try:
