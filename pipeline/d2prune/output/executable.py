@@ -12,7 +12,6 @@ import gzip
 import io
 import zlib
 from collections.abc import Container
-from typing import IO
 
 EXECUTABLE = ("pyd", "pickle", "pkl", "pth", "pt", "eps", "ps")
 """Extensions, as loaders compare them: the part after the last dot, in lower case."""
@@ -79,7 +78,7 @@ def _read_start(payload: bytes | memoryview, layers: int) -> bytes:
     """Return the first bytes of a member after decompressing it; empty if it is not gzip."""
     if not layers:
         return bytes(payload[:4])
-    stream: IO[bytes] = io.BytesIO(payload)
+    stream: io.BytesIO | gzip.GzipFile = io.BytesIO(payload)
     try:
         for _ in range(layers):
             stream = gzip.GzipFile(fileobj=stream, mode="rb")
