@@ -38,3 +38,18 @@ def test_a_run_and_verify_execute_no_member(configure, tmp_path, monkeypatch):
             for member in tar:
                 data = tar.extractfile(member).read()
                 assert not is_executable(member.name.split(".", 1)[1], data)
+    # The option writes another output from the same embeddings, and verify still executes nothing.
+    keeping = configure(
+        input=str(pool),
+        select__fraction=1.0,
+        embed__max_reject_rate=0.5,
+        write__keep_executable_members=True,
+        output=str(tmp_path / "kept"),
+    )
+    counters = run(keeping, InProcess()).manifests["write"].counters
+    assert "executable_set_aside" not in counters
+    faults = verify(keeping.output, full=True)
+    assert not [fault for fault in faults if "would execute" in fault or "differs" in fault]
+    assert list(markers.iterdir()) == []
+    hostile.decode_all(sorted(Path(keeping.output).glob("*.tar")))
+    assert list(markers.iterdir()) != []

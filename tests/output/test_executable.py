@@ -7,9 +7,11 @@ import tarfile
 import pytest
 from webdataset import autodecode
 
+from d2prune.cli.main import main
 from d2prune.inputs.tar.reader import RawMember
 from d2prune.output import subset
 from d2prune.output.executable import EXECUTABLE, IMAGES, is_executable
+from d2prune.output.manifest import read_manifest
 from d2prune.output.tar_stream import make_decodable
 from d2prune.reshard.reshard import reshard
 from d2prune.verify import folder
@@ -106,7 +108,9 @@ def test_reshard_sets_executable_members_aside(tmp_path, markers):
     assert "keep_executable_members" not in manifest.params
     assert folder.verify(str(tmp_path / "out"), full=True) == []
     hostile.decode_all([tmp_path / "out" / "00000000.tar"])
-    kept = reshard(pool.url, str(uids), str(tmp_path / "kept"), keep_executable_members=True)
+    options = ["--subset", str(uids), "--input", pool.url, "--output", str(tmp_path / "kept")]
+    assert main(["reshard", *options, "--keep-executable-members"]) == 0
+    kept = read_manifest(str(tmp_path / "kept"))
     assert kept.params["keep_executable_members"] and kept.identity != manifest.identity
     assert folder.verify(str(tmp_path / "kept"), full=True) == []
     assert not executed(markers)
