@@ -18,7 +18,7 @@ from d2prune.inputs.tar.reader import TarReader, TarSample
 from d2prune.parts import files
 from d2prune.store import artifacts, schemas
 from d2prune.store.artifacts import Manifest
-from d2prune.write.plan import WriteParams, plan
+from d2prune.write.plan import plan
 
 
 def uid_of(text):
@@ -74,8 +74,8 @@ class Pool:
     made: list
     kept: list
 
-    def units(self, samples_per_shard):
-        return plan(self.shards, self.embed, self.select, WriteParams(samples_per_shard))
+    def plan(self, params):
+        return plan(self.shards, self.embed, self.select, params)
 
 
 def put_pool(folder, made, format=tarfile.PAX_FORMAT, url=None):

@@ -3,7 +3,7 @@
 from collections import Counter
 
 import pyarrow as pa
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from d2prune.output import subset
@@ -14,6 +14,7 @@ from d2prune.reshard.shard_index import SCHEMA
 UIDS = st.integers(0, 5).map(lambda value: value * (2**64 + 1) // 2)
 
 
+@settings(deadline=None)
 @given(st.lists(UIDS), st.lists(st.lists(UIDS, max_size=6), max_size=4))
 def test_selected_rows_equal_a_loop_over_the_entries(entries, parts):
     texts = [[f"{value:032x}" for value in part] for part in parts]

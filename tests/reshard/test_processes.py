@@ -160,5 +160,7 @@ def test_an_interrupted_reshard_stops_at_the_next_block(tmp_path):
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == 130
-    assert errors.splitlines() == ["d2prune: interrupted; the same command resumes"]
+    # On a slow machine, a line of progress precedes it.
+    assert errors.splitlines()[-1] == "d2prune: interrupted; the same command resumes"
+    assert "Traceback" not in errors
     assert [path.name for path in (tmp_path / "out").iterdir()] == [".d2prune-run.json"]

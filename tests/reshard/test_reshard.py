@@ -119,11 +119,11 @@ def test_an_interrupted_reshard_resumes(tmp_path, monkeypatch):
     done = []
     write_shard = worker.write_shard
 
-    def interrupt_fourth(output, index, pieces, before_block):
+    def interrupt_fourth(output, index, *others):
         if index == 3:
             raise KeyboardInterrupt
         done.append(index)
-        return write_shard(output, index, pieces, before_block)
+        return write_shard(output, index, *others)
 
     monkeypatch.setattr(worker, "write_shard", interrupt_fourth)
     with pytest.raises(KeyboardInterrupt):

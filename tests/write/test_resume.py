@@ -67,6 +67,8 @@ def run_in_child_killed_at(moment, events, work):
 def test_a_run_killed_at_any_write_resumes(tmp_path, events):
     made = plain_pool(3, 20)
     kept = [[i % 2 == 0 for i in range(20)] for _ in range(3)]
+    # The first write loads compiled code, and numba creates the folders of its cache.
+    write(build(tmp_path / "first", plain_pool(1, 2), [[True, True]]), str(tmp_path / "first" / "out"))
     undisturbed = build(tmp_path / "a", made, kept)
     events["count"] = 0
     write(undisturbed, str(tmp_path / "a" / "out"))

@@ -47,6 +47,12 @@ def add_commands(commands: Any) -> None:
         "--shuffle", type=int, metavar="SEED", help="assign samples to tars at random, with this seed"
     )
     reshard.add_argument(
+        "--keep-executable-members",
+        action="store_true",
+        help="keep the names of members that a data loader would execute (.pyd, .pickle, .pth, .eps, ...); "
+        "default: their extension gets the suffix -unsafe",
+    )
+    reshard.add_argument(
         "--work-dir",
         metavar="URL",
         help="folder that keeps tar indexes and progress; default: a temporary folder",
@@ -86,6 +92,7 @@ def _reshard(arguments: argparse.Namespace) -> int:
             arguments.work_dir,
             executor,
             Resources(workers=max(arguments.workers, 1)),
+            arguments.keep_executable_members,
         )
     finally:
         executor.close()

@@ -135,6 +135,11 @@ class WriteConfig(Section):
     samples_per_shard: int = Field(
         default=10_000, gt=0, description="samples in each output tar except the last"
     )
+    keep_executable_members: bool = Field(
+        default=False,
+        description="keep the names of members that a data loader would execute (`.pyd`, `.pickle`, `.pth`, "
+        "`.eps`, ...; also `.gz`); default: their extension gets the suffix `-unsafe`",
+    )
 
 
 class ReportConfig(Section):

@@ -85,6 +85,12 @@ def close_tar_output(
     hint = training.describe_idle_workers(len(tars), training.DEFAULT_WORKERS) if tars else None
     if hint:
         log.info("output %s: %s", store.redact(run.output), hint)
+    if set_aside := counters.get("executable_set_aside"):
+        log.warning(
+            "output %s: %d members that a data loader would execute were set aside as `.*-unsafe`",
+            store.redact(run.output),
+            set_aside,
+        )
     objects = [
         *_list_objects(tars),
         *others,

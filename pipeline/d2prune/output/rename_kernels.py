@@ -14,6 +14,7 @@ from d2prune.compiled.decorator import kernel
 from d2prune.inputs.tar.header_scan import scan_headers
 from d2prune.inputs.tar.json_scan import UNSURE, find_uid
 from d2prune.inputs.tar.write import member_header
+from d2prune.output.executable import COMPRESSED, EXECUTABLE
 
 Bytes = NDArray[np.uint8]
 Positions = NDArray[np.int64]
@@ -33,6 +34,11 @@ _CONSTANT_SUM = (
     + 8 * ord(" ")
 )
 
+_NAMES = [name.encode() for name in (*COMPRESSED, *EXECUTABLE)]
+SUSPECT_NAMES = np.frombuffer(b"".join(_NAMES), np.uint8)
+SUSPECT_BOUNDS = np.cumsum([0, *map(len, _NAMES)])
+"""Extensions of `executable.py`; name i is `SUSPECT_NAMES[SUSPECT_BOUNDS[i] : SUSPECT_BOUNDS[i + 1]]`."""
+
 
 @kernel
 def _is_extension(data: Bytes, start: int, stop: int, wanted: Bytes) -> bool:
@@ -46,6 +52,31 @@ def _is_extension(data: Bytes, start: int, stop: int, wanted: Bytes) -> bool:
 
 
 @kernel
+def _is_suspect(
+    data: Bytes, start: int, stop: int, payload: int, end: int, names: Bytes, name_bounds: Positions
+) -> bool:
+    """Return whether `executable.is_executable` may be true of a member; it decides.
+
+    Args:
+        data: the block.
+        start: first byte of the extension.
+        stop: byte after the extension.
+        payload: first byte of the payload.
+        end: byte after the payload.
+        names: see `SUSPECT_NAMES`.
+        name_bounds: see `SUSPECT_BOUNDS`.
+    """
+    low = stop
+    while low > start and data[low - 1] != 46:
+        low -= 1
+    for i in range(len(name_bounds) - 1):
+        if _is_extension(data, low, stop, names[name_bounds[i] : name_bounds[i + 1]]):
+            return True
+    # The first bytes of `executable.PROGRAMS`.
+    return payload < end and (data[payload] == 37 or data[payload] == 0xC5 or data[payload] == 0x1C)
+
+
+@kernel
 def find_plain_samples(
     data: Bytes,
     bounds: Positions,
@@ -53,6 +84,9 @@ def find_plain_samples(
     key_bounds: Any,
     new_keys: Bytes,
     new_key_bounds: Any,
+    set_aside: bool,
+    names: Bytes,
+    name_bounds: Positions,
     members: Positions,
     kinds: Positions,
     firsts: Positions,
@@ -66,6 +100,9 @@ def find_plain_samples(
         key_bounds: [S + 1], bounds of the expected keys in `keys`.
         new_keys: bytes of the new keys.
         new_key_bounds: [S + 1], bounds of the new keys in `new_keys`.
+        set_aside: whether a sample with a member that a loader may execute is not plain.
+        names: see `SUSPECT_NAMES`.
+        name_bounds: see `SUSPECT_BOUNDS`.
         members: output; headers are counted from the start of the block.
         kinds: output [M], `JSON`, `CAPTION` or 0 (nothing to check).
         firsts: output [S + 1]; a sample that is not plain has no members.
@@ -107,6 +144,10 @@ def find_plain_samples(
                 for i in range(at + 512, at + 512 + size):
                     high |= data[i]
                 kinds[row] = CAPTION if high >= 128 else 0
+            elif set_aside and _is_suspect(
+                data, at + dot + 1, at + end, at + 512, at + 512 + size, names, name_bounds
+            ):
+                plain = False
         if plain:
             is_plain[s] = True
             count += found

@@ -5,7 +5,7 @@ differs from its source in headers and padding only: each member's name gets the
 owner and time become constants (`inputs/tar/write.py`); padding becomes zero. Sizes stay the same,
 so no byte has to move. Compiled code (`rename_kernels.py`) does this without holding the
 interpreter lock. Samples that need more are left unchanged and reported: long names, PAX headers,
-captions that are not UTF-8, JSON that does not parse.
+captions that are not UTF-8, JSON that does not parse, members that a loader may execute.
 """
 
 from dataclasses import dataclass
@@ -46,7 +46,9 @@ class Strings:
         return Strings(self.data, self.bounds[first : last + 1])
 
 
-def rename_in_place(block: memoryview, sizes: Positions, keys: Strings, new_keys: Strings) -> list[int]:
+def rename_in_place(
+    block: memoryview, sizes: Positions, keys: Strings, new_keys: Strings, keep_executable: bool = False
+) -> list[int]:
     """Rewrite the headers of S samples with their new keys.
 
     Args:
@@ -54,6 +56,7 @@ def rename_in_place(block: memoryview, sizes: Positions, keys: Strings, new_keys
         sizes: int64 [S], bytes of each sample.
         keys: S keys the samples are expected to have.
         new_keys: S keys to give them.
+        keep_executable: whether members that a loader would execute keep their names.
 
     Returns:
         Indices, ascending, of the samples that were left unchanged: new headers are not enough for
@@ -69,7 +72,18 @@ def rename_in_place(block: memoryview, sizes: Positions, keys: Strings, new_keys
     kinds = np.zeros(len(members), np.int64)
     firsts = np.zeros(len(sizes) + 1, np.int64)
     is_plain = kernels.find_plain_samples(
-        data, bounds, keys.data, keys.bounds, new_keys.data, new_keys.bounds, members, kinds, firsts
+        data,
+        bounds,
+        keys.data,
+        keys.bounds,
+        new_keys.data,
+        new_keys.bounds,
+        not keep_executable,
+        kernels.SUSPECT_NAMES,
+        kernels.SUSPECT_BOUNDS,
+        members,
+        kinds,
+        firsts,
     )
     undecided = np.flatnonzero(kinds[: firsts[-1]])
     samples = np.searchsorted(firsts, undecided, "right") - 1

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from d2prune import store
 from d2prune.errors import UserError
-from d2prune.inputs.tar.reader import parse_sample
+from d2prune.inputs.tar.reader import RawMember, parse_sample
 from d2prune.output import byte_ranges, layout, receipts
 from d2prune.output.byte_ranges import ByteRanges
 from d2prune.output.objects import write_object, write_table
@@ -33,7 +33,7 @@ class WrittenShard:
     Attributes:
         objects: records of the tar, its stats and its table.
         uids: uids of the samples, in tar order.
-        repairs: number of samples per kind of repair (see `tar_stream.make_decodable`).
+        repairs: number of members per kind of repair (see `tar_stream.make_decodable`).
     """
 
     objects: tuple[FileRecord, ...]
@@ -46,6 +46,7 @@ def write_shard(
     index: int,
     pieces: Iterable[tuple[str, pa.Table]],
     before_block: Callable[[], None] = lambda: None,
+    keep_executable: bool = False,
 ) -> WrittenShard:
     """Write one output tar, its stats and its table.
 
@@ -55,6 +56,7 @@ def write_shard(
         pieces: (URL of an input tar, rows to copy from it). Rows have key, uid, offset and size,
             with ascending offsets; other columns of `schemas.WRITTEN` are optional.
         before_block: called before each block is written; an error it raises stops the writing.
+        keep_executable: whether members that a loader would execute keep their names.
 
     Raises:
         UserError: an input shard no longer exists, or changed.
@@ -66,7 +68,7 @@ def write_shard(
     with store.writer(url) as sink, TarStream(sink.write) as stream:
         for block in byte_ranges.read_blocks(_list_ranges(pieces, wanted), stream.allocate):
             before_block()
-            stream.put(_encode_block(block, wanted[block.source], repairs), block.data)
+            stream.put(_encode_block(block, wanted[block.source], repairs, keep_executable), block.data)
         stream.close()
     tar = FileRecord(layout.SHARD_FORMAT.format(index), None, stream.size, stream.checksum)
     table = _build_table(wanted)
@@ -126,12 +128,18 @@ def _list_ranges(pieces: Iterable[tuple[str, pa.Table]], wanted: list[_Piece]) -
         yield ByteRanges(url, rows["offset"].to_pylist(), sizes.tolist())
 
 
-def _encode_block(block: byte_ranges.Block, piece: _Piece, repairs: Counter[str]) -> list[Payload]:
+def _encode_block(
+    block: byte_ranges.Block, piece: _Piece, repairs: Counter[str], keep_executable: bool
+) -> list[Payload]:
     """Encode a block for the output tar: in place where new headers suffice, else member by member."""
     first, last = block.first, block.last
     sizes = piece.sizes[first:last]
     unchanged = rename_in_place(
-        block.data, sizes, piece.key_strings.slice(first, last), piece.new_key_strings.slice(first, last)
+        block.data,
+        sizes,
+        piece.key_strings.slice(first, last),
+        piece.new_key_strings.slice(first, last),
+        keep_executable,
     )
     if not unchanged:
         return [block.data]
@@ -142,16 +150,15 @@ def _encode_block(block: byte_ranges.Block, piece: _Piece, repairs: Counter[str]
         parts.append(block.data[done : bounds[i]])
         done = bounds[i + 1]
         key, offset = piece.rows["key"][first + i].as_py(), piece.rows["offset"][first + i].as_py()
-        members, repaired = _parse_members(block.data[bounds[i] : done], piece.url, key, offset)
+        raw = _parse_members(block.data[bounds[i] : done], piece.url, key, offset)
+        members, repaired = make_decodable(raw, keep_executable)
         repairs.update(repaired)
         parts += encode_members(piece.new_keys[first + i].as_py(), members)
     parts.append(block.data[done:])
     return parts
 
 
-def _parse_members(
-    data: memoryview, url: str, key: str, offset: int
-) -> tuple[list[tuple[str, Payload]], tuple[str, ...]]:
+def _parse_members(data: memoryview, url: str, key: str, offset: int) -> list[RawMember]:
     try:
         members = parse_sample(data)
     except ValueError as error:
@@ -159,7 +166,7 @@ def _parse_members(
     if not members or not members[0].name.startswith(f"{key}."):
         found = members[0].name if members else "nothing"
         raise UserError(_describe_changed_tar(url, key, offset, f"found {found}"))
-    return make_decodable(members)
+    return members
 
 
 def _describe_changed_tar(url: str, key: str, offset: int, detail: str) -> str:

@@ -1,10 +1,11 @@
 """Encode samples as a WebDataset tar and stream it out, computing size and checksum on the way.
 
-Payloads are copied unchanged, except two kinds of members that make a trainer silently drop the
-whole sample because WebDataset's decoder raises an error on them: a `txt` that is not UTF-8 and a
-`json` that does not parse. The caption is written repaired (as the model saw it), with the original
-bytes beside it as `txt-original`. The JSON keeps its bytes under the extension `json-invalid`,
-which decoders ignore.
+Payloads are copied unchanged, with three exceptions. Two kinds of members make a trainer silently
+drop the whole sample because WebDataset's decoder raises an error on them: a `txt` that is not
+UTF-8 and a `json` that does not parse. The caption is written repaired (as the model saw it), with
+the original bytes beside it as `txt-original`. The JSON keeps its bytes under the extension
+`json-invalid`, which decoders ignore. Members that a loader would execute (`executable.py`) keep
+their bytes under an extension that ends in `-unsafe`.
 """
 
 import collections
@@ -16,6 +17,7 @@ from typing import Self
 
 from d2prune.inputs.tar.reader import RawMember
 from d2prune.inputs.tar.write import END_OF_ARCHIVE, member_header, padding
+from d2prune.output.executable import free_name, is_executable, safe_name
 
 _BLOCKS_IN_FLIGHT = 3
 """Blocks that may be hashed and written while the next one is filled."""
@@ -26,33 +28,45 @@ _REUSED_BYTES = 2**20
 Payload = bytes | memoryview
 
 
-def make_decodable(members: Sequence[RawMember]) -> tuple[list[tuple[str, Payload]], tuple[str, ...]]:
-    """Choose what to write for a sample's members, so that WebDataset can decode the sample.
+def make_decodable(
+    members: Sequence[RawMember], keep_executable: bool = False
+) -> tuple[list[tuple[str, Payload]], tuple[str, ...]]:
+    """Choose what to write for a sample's members, so that WebDataset can decode the sample safely.
 
     Args:
         members: of one sample, in tar order.
+        keep_executable: whether members that a loader would execute keep their names.
 
     Returns:
-        (extension, payload) in tar order, and the repairs: `caption_repaired`, `json_set_aside`.
+        (extension, payload) in tar order, and the repairs, one per member: `caption_repaired`,
+        `json_set_aside`, `executable_set_aside`.
     """
     written: list[tuple[str, Payload]] = []
     repairs: list[str] = []
-    for member in members:
-        if member.extension == "txt":
-            raw = bytes(member.payload)
+    taken = {member.extension for member in members}
+
+    def set_aside(name: str, payload: Payload, repair: str) -> None:
+        taken.add(name)
+        repairs.append(repair)
+        written.append((name, payload))
+
+    for extension, payload in ((member.extension, member.payload) for member in members):
+        if extension == "txt":
+            raw = bytes(payload)
             try:
                 raw.decode()
             except UnicodeDecodeError:
-                repairs.append("caption_repaired")
                 written.append(("txt", raw.decode(errors="replace").encode()))
-                written.append(("txt-original", member.payload))
+                set_aside(free_name("txt-original", taken), payload, "caption_repaired")
                 continue
-        elif member.extension == "json":
-            if not is_json(bytes(member.payload)):
-                repairs.append("json_set_aside")
-                written.append(("json-invalid", member.payload))
+        elif extension == "json":
+            if not is_json(bytes(payload)):
+                set_aside(free_name("json-invalid", taken), payload, "json_set_aside")
                 continue
-        written.append((member.extension, member.payload))
+        elif not keep_executable and is_executable(extension, payload):
+            set_aside(safe_name(extension, taken), payload, "executable_set_aside")
+            continue
+        written.append((extension, payload))
     return written, tuple(repairs)
 
 

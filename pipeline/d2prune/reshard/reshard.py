@@ -21,6 +21,7 @@ from d2prune.execution import Executor, InProcess, Resources
 from d2prune.inputs.shards import TarShard, expand_input
 from d2prune.output import claim, layout, receipts, subset
 from d2prune.output.closing import OutputRun, close_tar_output
+from d2prune.output.executable import KEEP_OPTION
 from d2prune.output.manifest import OutputManifest
 from d2prune.output.objects import write_object
 from d2prune.reshard import shard_index
@@ -48,6 +49,7 @@ def reshard(
     work_dir: str | None = None,
     executor: Executor | None = None,
     resources: Resources | None = None,
+    keep_executable_members: bool = False,
 ) -> OutputManifest:
     """Copy the samples that a subset file names to an output folder. The same call resumes after a kill.
 
@@ -62,6 +64,7 @@ def reshard(
             temporary local folder, so that a killed call starts over.
         executor: runs the units; default: this process.
         resources: of one worker, and the number of workers.
+        keep_executable_members: see `output.executable`; default: they get another extension.
 
     Returns:
         The manifest of the output. Its count `missing` is the number of entries whose uid is not in
@@ -78,7 +81,11 @@ def reshard(
     wanted = subset.read(subset_url)
     shards = expand_input(given)
     pool = [(store.redact(shard.url), shard.size, shard.version) for shard in shards]
-    identity = artifacts.fingerprint("reshard", params, store.checksum(wanted.tobytes()), pool)
+    # Hashed and recorded only if set: all other outputs do not depend on the option.
+    options = {KEEP_OPTION: True} if keep_executable_members else {}
+    identity = artifacts.fingerprint(
+        "reshard", params, store.checksum(wanted.tobytes()), pool, *options.items()
+    )
     executor = executor or InProcess()
     resources = dataclasses.replace(resources or Resources(), units_in_flight=UNITS_IN_FLIGHT)
     with claim.hold(output, identity) as held, _open_work_dir(work_dir) as folder:
@@ -97,7 +104,7 @@ def reshard(
             "reshard",
             store.join(folder, receipts.FOLDER),
             units,
-            worker=partial(ReshardWorker, folder, output),
+            worker=partial(ReshardWorker, folder, output, keep_executable_members),
             resources=resources,
             complete=receipts.find_complete(folder, output, [unit.key for unit in units]),
         )
@@ -108,7 +115,7 @@ def reshard(
             output=output,
             work_dir=folder,
             identity=identity,
-            params=dataclasses.asdict(params),
+            params=dataclasses.asdict(params) | options,
             pool=sum(index.num_rows for index in indexes),
             selected=rows.num_rows,
             shards=shards,

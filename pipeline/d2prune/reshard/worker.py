@@ -11,14 +11,15 @@ from d2prune.store.artifacts import Receipt
 class ReshardWorker:
     """Writes one output tar per call; several threads may call it."""
 
-    def __init__(self, work_dir: str, output: str) -> None:
+    def __init__(self, work_dir: str, output: str, keep_executable: bool = False) -> None:
         """Set the folders to write to.
 
         Args:
             work_dir: receipts go to `work_dir/write`.
             output: URL of the output folder, already claimed.
+            keep_executable: whether members that a loader would execute keep their names.
         """
-        self._work_dir, self._output = work_dir, output
+        self._work_dir, self._output, self._keep_executable = work_dir, output, keep_executable
         self._stopped = threading.Event()
 
     def __call__(self, unit: ReshardUnit) -> Receipt:
@@ -29,7 +30,9 @@ class ReshardWorker:
             InfrastructureError: storage failed.
             CancelledError: `stop` was called.
         """
-        written = write_shard(self._output, unit.index, unit.pieces(), self._check_stopped)
+        written = write_shard(
+            self._output, unit.index, unit.pieces(), self._check_stopped, self._keep_executable
+        )
         return commit_shard(self._work_dir, unit.key, written)
 
     def stop(self) -> None:

@@ -1,9 +1,9 @@
 """Re-read an output folder and report every fault.
 
 Reads the manifest, then everything it lists: numbering, sizes, checksums, counts, uids against the
-subset file, each output sample against its source, and each tar through open_clip's own data
-loader. Writes nothing. Tars and tables are checked independently, so an executor may run them in
-parallel.
+subset file, each output sample against its source, every member against what WebDataset can decode,
+and each tar through open_clip's own data loader. Executes nothing that a tar holds and writes
+nothing. Tars and tables are checked independently, so an executor may run them in parallel.
 """
 
 from collections.abc import Sequence
@@ -17,6 +17,7 @@ from d2prune import store
 from d2prune.errors import UserError
 from d2prune.execution import Executor, InProcess, Resources
 from d2prune.output import layout
+from d2prune.output.executable import KEEP_OPTION
 from d2prune.output.manifest import OutputManifest, read_manifest
 from d2prune.verify.counts import check_objects, check_table_counts, check_tar_counts
 from d2prune.verify.kept_tables import KeptTableCheck, KeptTableChecker
@@ -102,7 +103,8 @@ def _check_tars(
     """Check the content of the chosen tars."""
     checks = _choose_tars(manifest, depth, missing)
     sources = {shard.name: shard.url for shard in manifest.inputs}
-    make = partial(TarChecker, output, sources, depth.samples, depth.loader, depth.seed)
+    keep_executable = manifest.params.get(KEEP_OPTION) is True
+    make = partial(TarChecker, output, sources, depth.samples, depth.loader, depth.seed, keep_executable)
     found = {check.key: faults for check, faults in executor.map(make, checks, resources)}
     return [fault for check in checks for fault in found[check.key]]
 

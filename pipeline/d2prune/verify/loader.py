@@ -1,10 +1,17 @@
-"""Read a tar with open_clip's own data loader, to see which samples a training run would get."""
+"""Read a tar with open_clip's own data loader, to see which samples a training run would get.
+
+WebDataset's decoders unpickle some members and Pillow runs PostScript (`output/executable.py`). The
+loader is therefore built with a `decode` that decodes only the image, the caption and the json, and
+no PostScript; `members.py` checks the other members.
+"""
 
 import contextlib
 import logging
 import types
 from collections.abc import Iterator
 from typing import Any
+
+from d2prune.verify.members import LOADED, refuse_programs
 
 _BATCH_SIZE = 64
 
@@ -23,7 +30,7 @@ def check_with_open_clip(path: str, samples: int) -> list[str]:
         from d2prune import torchvision_shim
 
         torchvision_shim.install_if_needed()
-        from open_clip_train.data import get_wds_dataset
+        from open_clip_train import data as open_clip_data
     except ImportError as error:
         return [
             f"open_clip's data loader cannot be imported ({error}); pip install 'open_clip_torch[training]'"
@@ -37,12 +44,49 @@ def check_with_open_clip(path: str, samples: int) -> list[str]:
         seed=0,
     )
     with _collect_warnings() as warnings:
-        data = get_wds_dataset(args, _measure_image, is_train=False, tokenizer=_measure_text)
+        with _restrict_decoding(open_clip_data) as restricted:
+            data = open_clip_data.get_wds_dataset(
+                args, _measure_image, is_train=False, tokenizer=_measure_text
+            )
+        if not restricted.used:
+            return ["open_clip's data loader was not run: it does not decode with webdataset.decode"]
         count = sum(len(texts) for _, texts in data.dataloader)
     faults = [f"open_clip's data loader: {text}" for text in warnings]
     if count != samples:
         faults.append(f"open_clip's data loader yields {count} of {samples} samples")
     return faults
+
+
+class _RestrictedWebdataset:
+    """The module `webdataset` with a `decode` that executes nothing.
+
+    Attributes:
+        used: whether `decode` has been called.
+    """
+
+    def __init__(self, module: Any) -> None:
+        self._module = module
+        self.used = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._module, name)
+
+    def decode(self, *handlers: Any, **options: Any) -> Any:
+        """Make a stage that decodes the members `LOADED` and passes the others on as bytes."""
+        self.used = True
+        return self._module.decode(refuse_programs, *handlers, **options, only=list(LOADED))
+
+
+@contextlib.contextmanager
+def _restrict_decoding(open_clip_data: Any) -> Iterator[_RestrictedWebdataset]:
+    """Make open_clip build its data loader with `_RestrictedWebdataset` during the block."""
+    module = open_clip_data.wds
+    restricted = _RestrictedWebdataset(module)
+    open_clip_data.wds = restricted
+    try:
+        yield restricted
+    finally:
+        open_clip_data.wds = module
 
 
 def _measure_image(image: Any) -> int:

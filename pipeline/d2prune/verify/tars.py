@@ -1,4 +1,4 @@
-"""Check one output tar: checksum, keys, each sample against its source, and open_clip's data loader."""
+"""Check one output tar: checksum, keys, members, each sample against its source, open_clip's loader."""
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +19,7 @@ from d2prune.output.tar_stream import make_decodable
 from d2prune.store.artifacts import FileRecord
 from d2prune.verify.faults import label_faults
 from d2prune.verify.loader import check_with_open_clip
+from d2prune.verify.members import find_member_faults
 
 _READ_BYTES = 4 * 2**20
 """Bytes read at a time to compute the checksum."""
@@ -41,7 +42,13 @@ class TarChecker:
     """Checks one tar per call. Memory: the chosen samples of one tar."""
 
     def __init__(
-        self, output: str, sources: Mapping[str, str], samples: int | None, loader: bool, seed: int
+        self,
+        output: str,
+        sources: Mapping[str, str],
+        samples: int | None,
+        loader: bool,
+        seed: int,
+        keep_executable: bool = False,
     ) -> None:
         """Set what to check, and what to compare with.
 
@@ -51,9 +58,11 @@ class TarChecker:
             samples: samples to compare with their source, None for all.
             loader: whether to run open_clip's data loader.
             seed: seed of the choice of samples.
+            keep_executable: whether the output was written with executable members unchanged.
         """
         self._output, self._sources = output, sources
         self._samples, self._loader, self._seed = samples, loader, seed
+        self._keep_executable = keep_executable
 
     def __call__(self, check: TarCheck) -> tuple[TarCheck, list[str]]:
         """Return the faults of the tar."""
@@ -68,7 +77,8 @@ class TarChecker:
             generator = np.random.default_rng([self._seed, check.index])
             rows = np.sort(generator.choice(rows, self._samples, replace=False))
         with store.local_copy(store.join(self._output, name)) as path:
-            faults, samples = _read_tar(path, check, table["key"].to_pylist(), set(rows.tolist()))
+            keys = table["key"].to_pylist()
+            faults, samples = _read_tar(path, check, keys, set(rows.tolist()), self._keep_executable)
             # Even a tar with a wrong checksum can be compared, if its keys are those of its table.
             if len(samples) == len(rows):
                 faults += self._compare_with_sources(table.take(rows), samples)
@@ -88,7 +98,7 @@ class TarChecker:
                 record = records[i]
                 origin = f"{record['key']} (from {record['shard']}, {record['source_key']})"
                 try:
-                    members, _ = make_decodable(parse_sample(data))
+                    members, _ = make_decodable(parse_sample(data), self._keep_executable)
                 except ValueError as error:
                     faults.append(f"{origin}: the source cannot be parsed: {error}")
                     continue
@@ -117,15 +127,16 @@ class TarChecker:
 
 
 def _read_tar(
-    path: str, check: TarCheck, keys: Sequence[str], rows: set[int]
+    path: str, check: TarCheck, keys: Sequence[str], rows: set[int], keep_executable: bool
 ) -> tuple[list[str], list[TarSample]]:
-    """Read the tar and compare its checksum and its keys.
+    """Read the tar, compare its checksum and its keys, and check its members.
 
     Args:
         path: the tar on this machine.
         check: what the manifest records.
         keys: the keys its table lists.
         rows: samples to return, counted from 0.
+        keep_executable: see `TarChecker`.
 
     Returns:
         The faults, and the samples at `rows` whose key is the expected one.
@@ -144,6 +155,7 @@ def _read_tar(
             if isinstance(item, Reject):
                 faults.append(f"{item.reason}: {item.detail}")
                 continue
+            faults += find_member_faults(item, keep_executable)
             expected = keys[position] if position < len(keys) else "the end of the tar"
             if item.key != expected:
                 faults.append(f"sample {position}: found key {item.key}; expected {expected}")

@@ -30,6 +30,16 @@ class WriteParams:
 
 
 @dataclass(frozen=True)
+class KeepExecutableParams(WriteParams):
+    """Parameters of `write.keep_executable_members: true`.
+
+    A separate class, so that the fingerprints of all other outputs do not depend on the option.
+    """
+
+    keep_executable_members: bool = True
+
+
+@dataclass(frozen=True)
 class PoolPart:
     """One part of the pool and its rows in two artifacts.
 
@@ -168,7 +178,8 @@ def _plan_tars(parts: Sequence[PoolPart], kept: Sequence[int], params: WritePara
     for index, assigned in enumerate(assign(kept, params.samples_per_shard)):
         ranges = tuple(KeptRange(parts[i], start, stop) for i, start, stop in assigned)
         identity = [(*_identify_content(kept.part), kept.start, kept.stop) for kept in ranges]
-        yield TarUnit(artifacts.unit_key(f"{index:08d}", "tar", identity), index, ranges)
+        kind = "tar-executable" if isinstance(params, KeepExecutableParams) else "tar"
+        yield TarUnit(artifacts.unit_key(f"{index:08d}", kind, identity), index, ranges)
 
 
 def _plan_kept_tables(parts: Sequence[PoolPart], embed: Manifest) -> Iterator[KeptTableUnit]:

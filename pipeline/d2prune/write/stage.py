@@ -12,12 +12,15 @@ from d2prune.stage.units import Work
 from d2prune.store import artifacts
 from d2prune.store.artifacts import Manifest
 from d2prune.write.close import close_output
-from d2prune.write.plan import WriteParams, plan
+from d2prune.write.plan import KeepExecutableParams, WriteParams, plan
 from d2prune.write.worker import WriteWorker
 
 
 def _make_params(config: RunConfig, pool: InputPool) -> WriteParams:
-    return WriteParams(**config.write.model_dump())
+    params = WriteParams(config.write.samples_per_shard)
+    if config.write.keep_executable_members:
+        return KeepExecutableParams(params.samples_per_shard)
+    return params
 
 
 def _check_claim(config: RunConfig, planned: Planned) -> None:
@@ -41,7 +44,7 @@ def _write_output(run: StageRun) -> Built:
         "write",
         planned.folder,
         units,
-        worker=partial(WriteWorker, work_dir, output),
+        worker=partial(WriteWorker, work_dir, output, isinstance(planned.params, KeepExecutableParams)),
         resources=run.one_core_each(),
         complete=receipts.find_complete(work_dir, output, [unit.key for unit in units]),
     )

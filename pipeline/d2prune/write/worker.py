@@ -30,14 +30,15 @@ _DECISION_COLUMNS = ("uid", "difficulty", "forward_score", "selection_score", "k
 class WriteWorker:
     """Writes one unit per call. Memory: the tables of one part, and at most 64 MiB of samples."""
 
-    def __init__(self, work_dir: str, output: str) -> None:
+    def __init__(self, work_dir: str, output: str, keep_executable: bool = False) -> None:
         """Set the folders to read from and write to.
 
         Args:
             work_dir: holds the artifacts `embed` and `select`; receipts go to `write`.
             output: URL of the output folder, already claimed.
+            keep_executable: whether members that a loader would execute keep their names.
         """
-        self._work_dir, self._output = work_dir, output
+        self._work_dir, self._output, self._keep_executable = work_dir, output, keep_executable
         self._embed = store.join(work_dir, "embed")
         self._select = store.join(work_dir, "select")
 
@@ -61,7 +62,8 @@ class WriteWorker:
             (kept.part.shard.url, self._read_kept_rows(kept.part).slice(kept.start, kept.stop - kept.start))
             for kept in unit.ranges
         )
-        return commit_shard(self._work_dir, unit.key, write_shard(self._output, unit.index, pieces))
+        written = write_shard(self._output, unit.index, pieces, keep_executable=self._keep_executable)
+        return commit_shard(self._work_dir, unit.key, written)
 
     def _write_kept_table(self, unit: KeptTableUnit) -> Receipt:
         rows = self._read_kept_rows(unit.part)
