@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 
 import pytest
 import yaml
@@ -25,24 +26,37 @@ _FIRST = (
 )
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Group tests by file, and those that share one Ray session together; the longest groups start first.
-
-    First of all hooks, because xdist reads the groups in its own.
-    """
+    """Mark what `make quick` leaves out, and start with the longest files."""
     for item in items:
-        shares_ray = "ray_executor" in item.fixturenames or item.get_closest_marker("shared_ray")
-        if shares_ray:
+        if _shares_ray(item.nodeid):
             item.add_marker(pytest.mark.ray)
+        elif "ray_executor" in item.fixturenames:
+            raise pytest.UsageError(f"{item.nodeid}: uses ray_executor, so its name must contain `on_ray`")
         if any("chromium" in mark.kwargs.get("reason", "") for mark in item.iter_markers("skipif")):
             item.add_marker(pytest.mark.browser)
-        item.add_marker(pytest.mark.xdist_group("ray" if shares_ray else item.path.as_posix()))
-    items.sort(key=lambda item: not _starts_first(item))
+    items.sort(key=_starts_late)
 
 
-def _starts_first(item):
-    return item.get_closest_marker("ray") is not None or str(item.path).endswith(_FIRST)
+def _shares_ray(nodeid):
+    """Whether a test runs on the test session's Ray: by its name, as xdist's scheduler knows nothing else."""
+    return re.search(r"_on_ray|\[ray[-\]]", nodeid) is not None
+
+
+def _starts_late(item):
+    return item.get_closest_marker("ray") is None and not str(item.path).endswith(_FIRST)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Files side by side; tests that share the Ray session are one group, in one process."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            return "ray" if _shares_ray(nodeid) else nodeid.partition("::")[0]
+
+    return ByFile(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -154,7 +154,7 @@ def test_files_named_in_comments_and_builds_exist():
     assert {"pipeline", "jobs", "constraints.txt", "pyproject.toml"} <= allowed
 
 
-def test_images_and_manifests_agree_on_ray_and_are_pinned():
+def test_images_and_manifests_agree_about_ray_and_are_pinned():
     pins = dict(
         line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line
     )

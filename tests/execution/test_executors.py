@@ -89,7 +89,7 @@ class FailingMaker:
         raise ERRORS["storage"]
 
 
-@pytest.fixture(params=["in process", pytest.param("ray", marks=pytest.mark.shared_ray)])
+@pytest.fixture(params=["in process", "ray"])
 def executor(request):
     return InProcess() if request.param == "in process" else request.getfixturevalue("ray_executor")
 
@@ -120,7 +120,8 @@ def test_without_units_no_worker_is_built(executor):
 # On Ray every case starts workers, which takes seconds: one case for each value there.
 ERROR_CASES = [
     *(("in process", fault, units_in_flight) for fault in ERRORS for units_in_flight in (1, 2)),
-    *(pytest.param("ray", *case, marks=pytest.mark.shared_ray) for case in (("storage", 1), ("user", 2))),
+    ("ray", "storage", 1),
+    ("ray", "user", 2),
 ]
 
 
@@ -141,12 +142,12 @@ def test_an_error_while_a_worker_is_built_ends_the_run(executor):
         list(executor.map(FailingMaker(), UNITS, TWO))
 
 
-def test_a_killed_worker_costs_only_its_unit(ray_executor, tmp_path):
+def test_a_worker_killed_on_ray_costs_only_its_unit(ray_executor, tmp_path):
     assert dict(ray_executor.map(MakeSquares(str(tmp_path), "die once"), UNITS, TWO)) == EXPECTED
     assert count_calls(tmp_path, "u3") == 2
 
 
-def test_a_unit_that_kills_every_worker_ends_the_run(ray_executor, tmp_path):
+def test_a_unit_that_kills_every_worker_on_ray_ends_the_run(ray_executor, tmp_path):
     with pytest.raises(WorkerLostError, match="unit u3: worker lost"):
         list(ray_executor.map(MakeSquares(str(tmp_path), "die"), UNITS[3:4], TWO))
     assert count_calls(tmp_path, "u3") == MAX_ATTEMPTS

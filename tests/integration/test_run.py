@@ -20,7 +20,7 @@ from tests.pools import tree
 from tests.tables import make_rows, write_datacomp
 
 
-def test_one_process_and_two_ray_workers_write_the_same_bytes(configure, tmp_path, ray_executor):
+def test_one_process_and_two_workers_on_ray_write_the_same_bytes(configure, tmp_path, ray_executor):
     here = configure(work_dir=str(tmp_path / "w1"), output=str(tmp_path / "o1"))
     there = configure(work_dir=str(tmp_path / "w2"), output=str(tmp_path / "o2"), ray__workers=2)
     result = run(here, InProcess())
@@ -32,7 +32,7 @@ def test_one_process_and_two_ray_workers_write_the_same_bytes(configure, tmp_pat
     assert verify(here.output, full=True) == []
 
 
-def test_one_process_and_two_ray_workers_import_the_same_bytes_from_tables(
+def test_one_process_and_two_workers_on_ray_import_the_same_bytes_from_tables(
     configure, tmp_path, ray_executor, monkeypatch
 ):
     """Only the embed stage differs from tars; the other stages on Ray are tested above."""

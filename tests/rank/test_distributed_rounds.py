@@ -85,7 +85,7 @@ def test_asymmetric_graph_is_an_error():
 
 @given(st.lists(problems(), min_size=20, max_size=60), st.integers(0, 2**32 - 1))
 @settings(max_examples=2, deadline=None, phases=[Phase.generate], derandomize=True)
-def test_ray_equals_the_naive_greedy_on_graphs_of_every_shape(ray_executor, several, seed):
+def test_partitions_on_ray_equal_the_naive_greedy_on_graphs_of_every_shape(ray_executor, several, seed):
     """Many small graphs in one, with nodes in random order, so that partitions cut every shape."""
     sizes = [graph.n_nodes for graph, _ in several]
     permutation = np.random.default_rng(seed).permutation(sum(sizes))
@@ -107,7 +107,7 @@ def test_ray_equals_the_naive_greedy_on_graphs_of_every_shape(ray_executor, seve
     assert_equal(results, (forward, t, suppressed_by, suppression))
 
 
-def test_killing_a_ray_actor_changes_nothing(ray_executor):
+def test_killing_an_actor_on_ray_changes_nothing(ray_executor):
     job = make_job(4, seed=9)
     group = make_group(job, 4, ray_executor, num_cpus=0.5)
 
