@@ -294,7 +294,7 @@ def changed_params(folder: str, params: Mapping[str, Any]) -> list[str] | None:
     """
     nearest: list[str] | None = None
     params = json.loads(canonical_json(params))  # Manifests hold lists instead of tuples.
-    for file in store.list_files(store.join(folder, "*", MANIFEST)):
+    for file in store.list_files(folder, f"*/{MANIFEST}"):
         before = json.loads(store.read_bytes(file.url))["params"]
         names = sorted(before.keys() | params.keys())
         lines = [

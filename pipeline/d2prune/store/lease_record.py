@@ -72,7 +72,7 @@ def read_latest(folder: str) -> Holder | None:
 
 def list_records(folder: str) -> Sequence[store.FileInfo]:
     """All records of a lease."""
-    return [file for file in store.list_files(store.join(folder, "*.json")) if token_of(file.url)]
+    return [file for file in store.list_files(folder, "*.json") if token_of(file.url)]
 
 
 def token_of(url: str) -> int:
