@@ -11,6 +11,8 @@ from typing import Protocol
 
 from d2prune import store
 
+FILE = "sources.json"
+
 
 class NamedShard(Protocol):
     """An input shard with a name and a URL."""
@@ -47,4 +49,4 @@ def read(work_dir: str, embed_fingerprint: str) -> Mapping[str, str]:
 
 
 def _url(work_dir: str, embed_fingerprint: str) -> str:
-    return store.join(work_dir, "embed", embed_fingerprint, "sources.json")
+    return store.join(work_dir, "embed", embed_fingerprint, FILE)

@@ -100,6 +100,7 @@ class Stage:
         location: returns the URL of the page that the stage writes for readers; None: no page.
         has_manifest: whether the stage writes an artifact with a manifest to `work_dir`.
         is_output: whether the run's output is complete after this stage.
+        other_files: names of files that are kept beside the artifact's manifest.
         other_unit_keys: manifest, as a dict -> keys of units that are kept beside those it lists.
     """
 
@@ -114,6 +115,7 @@ class Stage:
     location: Callable[[StageRun], str] | None = None
     has_manifest: bool = True
     is_output: bool = False
+    other_files: tuple[str, ...] = ()
     other_unit_keys: Callable[[Mapping[str, Any]], Iterable[str]] = lambda manifest: ()
 
     def make(self, run: StageRun) -> Manifest:

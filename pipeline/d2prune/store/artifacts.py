@@ -181,6 +181,19 @@ def read_receipt(folder: str, key: str) -> Receipt | None:
         return None
 
 
+def read_json(url: str) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        ValueError: the file holds anything else.
+        FileNotFoundError: there is none.
+    """
+    value = json.loads(store.read_bytes(url))
+    if not isinstance(value, dict):
+        raise ValueError(f"found {type(value).__name__}; expected an object")
+    return value
+
+
 def _parse_receipt(record: dict[str, Any]) -> Receipt:
     return Receipt(
         key=record["key"],

@@ -36,6 +36,8 @@ def _write_output(run: StageRun) -> Built:
     select = run.manifests["select"]
     claim.claim(output, planned.fingerprint)
     claim.remove_temporaries(output)
+    # Left by an interrupted pruning of this run's earlier output.
+    store.delete([store.join(output, layout.PRUNED)])
     units = plan(run.pool.shards, run.manifests["embed"], select, planned.params)
     work = Work(
         "write",
