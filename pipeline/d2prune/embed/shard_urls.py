@@ -41,10 +41,11 @@ def record(work_dir: str, embed_fingerprint: str, shards: Iterable[NamedShard]) 
 
 
 def read(work_dir: str, embed_fingerprint: str) -> Mapping[str, str]:
-    """Return shard name -> URL; empty where no run recorded them."""
+    """Return shard name -> URL; empty where no run recorded them, or the file is damaged."""
     try:
         return dict(json.loads(store.read_bytes(_url(work_dir, embed_fingerprint))))
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError, TypeError):
+        # The next run replaces a damaged file.
         return {}
 
 

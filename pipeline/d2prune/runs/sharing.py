@@ -28,7 +28,7 @@ def remove_use(root: str, run_id: str, work_dir: str) -> None:
 
 
 def find_other_users(root: str, run_id: str, work_dir: str) -> list[str]:
-    """The other work_dirs that use the output of a run, or what stands for them in messages."""
+    """The other work_dirs that use the output of a run, as messages name them."""
     own = _record_url(root, run_id, work_dir).rsplit("/", 1)[-1]
     records = store.list_files(store.join(root, FOLDER), f"{run_id}-*.json")
     return [_describe_user(file.url) for file in records if file.url.rsplit("/", 1)[-1] != own]

@@ -63,11 +63,27 @@ def holder_url(folder: str, token: int) -> str:
 
 
 def read_latest(folder: str) -> Holder | None:
-    """The record with the highest token."""
+    """The record with the highest token.
+
+    Raises:
+        InfrastructureError: it is damaged, so its holder may be alive.
+    """
     for file in sorted(list_records(folder), key=lambda file: -token_of(file.url)):
         with contextlib.suppress(FileNotFoundError):
-            return Holder(**json.loads(store.read_bytes(file.url)))
+            return _parse_holder(file.url, store.read_bytes(file.url))
     return None
+
+
+def _parse_holder(url: str, data: bytes) -> Holder:
+    try:
+        holder = Holder(**json.loads(data))
+        if not (isinstance(holder.token, int) and isinstance(holder.ttl_s, int | float)):
+            raise ValueError("expected numbers as token and ttl_s")
+    except (ValueError, TypeError, RecursionError) as error:
+        raise InfrastructureError(
+            f"{store.redact(url)}: damaged lease record ({error}); delete it if no other run is in progress"
+        ) from error
+    return holder
 
 
 def list_records(folder: str) -> Sequence[store.FileInfo]:
