@@ -76,7 +76,7 @@ def read_run(work_dir: str) -> tuple[NDArray[np.float32], dict[str, NDArray[np.f
         UserError: the folder holds no embed artifact, or several.
     """
     folder = store.join(work_dir, "embed")
-    found = store.list_files(store.join(folder, "*", artifacts.MANIFEST))
+    found = store.list_files(folder, f"*/{artifacts.MANIFEST}")
     if len(found) != 1:
         raise UserError(f"--work-dir {work_dir}: found {len(found)} embed artifacts; expected one")
     manifest = artifacts.read_manifest(folder, found[0].url.rsplit("/", 2)[-2])

@@ -70,5 +70,5 @@ def test_a_missing_stage_or_file_is_an_infrastructure_error(parts):
         parts.peek(0, files.RANKS, ["selection_score"])
     folder, receipt = parts.folder(files.SAMPLES), parts.receipt(0, files.SAMPLES)
     store.delete([artifacts.unit_url(folder, receipt.key, files.SAMPLES)])
-    with pytest.raises(InfrastructureError, match="delete the unit's folder and run again"):
+    with pytest.raises(InfrastructureError, match="the same run again rebuilds the unit"):
         parts.peek(0, files.SAMPLES, ["caption"])

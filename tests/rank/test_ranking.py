@@ -97,3 +97,17 @@ def test_checkpoints_are_deleted_at_the_end(configure, tmp_path):
     four = rank(parts, folder, params, 0.5, InProcess(), Resources(workers=4))
     assert one == four
     assert not [file for file in store.list_files(folder) if "/checkpoints/" in file.url]
+
+
+@pytest.mark.parametrize("data", [b"", b"PK\x03\x04half", b"no archive"])
+def test_a_damaged_checkpoint_is_ignored(configure, tmp_path, caplog, data):
+    config = configure()
+    result = run(config, InProcess(), stop_after="graph")
+    params, folder = plan_run(config)["rank"].params, str(tmp_path / "rank")
+    parts = parts_of(config, result.manifests)
+    undisturbed = rank(parts, folder, params, 0.5, InProcess(), Resources(workers=4))
+    job = RankJob(parts, folder, params, 0.5, (0, 1, 2, 3, 4))
+    for partition in (0, 2):
+        store.write_bytes(f"{job.checkpoints}/{partition:06d}.npz", data)
+    assert rank(parts, folder, params, 0.5, InProcess(), Resources(workers=4)) == undisturbed
+    assert caplog.text.count("damaged checkpoint, ignored") == 2

@@ -11,6 +11,7 @@ from d2prune.errors import BusyError, UserError
 from d2prune.execution import InProcess
 from d2prune.runs.driver import run
 from d2prune.store import artifacts, lease, lease_record
+from d2prune.verify.folder import verify
 
 
 def test_unknown_stage_is_a_usage_error(configure):
@@ -47,3 +48,10 @@ def test_second_run_ends_with_exit_code_3(config_file, settings, capsys):
         assert main(["run", "--config", str(config_file), "--no-ray"]) == 3
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("d2prune:")]
     assert len(lines) == 1 and "another run is" in lines[0] and "(process" in lines[0]
+
+
+def test_folders_with_glob_characters_in_their_names_work(configure, tmp_path):
+    config = configure(work_dir=str(tmp_path / "work [1]?"), output=str(tmp_path / "out *?[ab]"))
+    first = run(config, InProcess())
+    assert verify(first.output, full=True) == []
+    assert not run(config, InProcess()).seconds

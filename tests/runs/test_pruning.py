@@ -1,15 +1,20 @@
 """Pruning deletes what only old runs need, and nothing that is in use."""
 
+import contextlib
+import itertools
 import json
 import shutil
+import types
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from d2prune import store
 from d2prune.cli.main import main
 from d2prune.errors import BusyError, UserError
 from d2prune.execution import InProcess
-from d2prune.runs import history, pruning
+from d2prune.runs import history, pruning, sharing
 from d2prune.runs.driver import run
 from d2prune.store import artifacts, lease
 from d2prune.verify.folder import verify
@@ -34,8 +39,10 @@ def test_pruning_to_one_run_leaves_what_that_run_alone_would_have_written(grow, 
     assert main(["runs", f"{tmp_path}/out", "--prune", "--keep", "1", "--yes"]) == 0
     assert "2 runs" in capsys.readouterr().out
     assert tree(tmp_path / "fixed") == fixed
+    run_id = Path(last.output).name
     outputs = [path for path in (tmp_path / "out").iterdir() if any(path.rglob("*"))]
-    assert [path.name for path in outputs] == [Path(last.output).name]
+    assert sorted(path.name for path in outputs) == [sharing.FOLDER, run_id]
+    assert [path.name[:16] for path in (tmp_path / "out" / sharing.FOLDER).iterdir()] == [run_id]
     left = tree(tmp_path / "work")
     assert verify(last.output, full=True) == []
 
@@ -45,19 +52,55 @@ def test_pruning_to_one_run_leaves_what_that_run_alone_would_have_written(grow, 
     assert tree(tmp_path / "work").keys() == left.keys()
 
 
+def interrupt_at(monkeypatch, step, prune) -> bool:
+    """Interrupt a pruning before its write or deletion of one object number `step`; False: it has ended."""
+    count = itertools.count(1)
+    reached = False
+
+    def check() -> None:
+        nonlocal reached
+        if reached or next(count) == step:
+            reached = True
+            raise KeyboardInterrupt
+
+    def delete(urls) -> None:
+        for url in urls:
+            check()
+            store.delete([url])
+
+    def write_bytes(url, data) -> None:
+        check()
+        store.write_bytes(url, data)
+
+    functions = {name: getattr(store, name) for name in store.__all__}
+    stub = types.SimpleNamespace(**functions | {"delete": delete, "write_bytes": write_bytes})
+    with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+        patch.setattr(pruning, "store", stub)
+        patch.setattr(pruning, "ThreadPoolExecutor", lambda n: ThreadPoolExecutor(1))
+        prune()
+    return reached
+
+
 def test_interrupted_pruning_resumes(grow, tmp_path, monkeypatch):
     run(grow(2), InProcess())
     run(grow(3), InProcess())
     work = str(tmp_path / "work")
 
-    def interrupt(folder: str) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(pruning, "_delete_folder", interrupt)
-        pruning.prune(work, 1)
-    assert len(history.read_runs(work)) == 2
-    pruning.prune(work, 1)
+    everything = tmp_path / "everything"
+    for folder in ("work", "out"):
+        shutil.copytree(tmp_path / folder, everything / folder)
+    assert pruning.prune(work, 1).remarks == ()
+    pruned = tree(tmp_path / "work") | tree(tmp_path / "out")
+    for step in range(1, 10_000):
+        for folder in ("work", "out"):
+            shutil.rmtree(tmp_path / folder)
+            shutil.copytree(everything / folder, tmp_path / folder)
+        if not interrupt_at(monkeypatch, step, lambda: pruning.prune(work, 1)):
+            break
+        assert len(history.read_runs(work)) == 2
+        assert pruning.prune(work, 1).remarks == ()
+        assert tree(tmp_path / "work") | tree(tmp_path / "out") == pruned
+    assert step > 40
     assert len(history.read_runs(work)) == 1
     for stage in ("graph", "rank", "select", "write"):
         (manifest,) = Path(work, stage).glob("*/manifest.json")

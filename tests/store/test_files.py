@@ -3,9 +3,12 @@
 import os
 
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 
 from d2prune import store
+from d2prune.demo import s3_server
 from d2prune.errors import InfrastructureError, UserError
+from tests.s3 import moto_server
 
 
 def test_a_failed_write_leaves_nothing(tmp_path):
@@ -82,3 +85,64 @@ def test_sweep_removes_only_the_temporaries_of_killed_writers(tmp_path):
 def test_redact_hides_credentials():
     assert store.redact("s3://key:secret@bucket/x?token=1") == "s3://bucket/x"
     assert store.redact("/plain/path") == "/plain/path"
+
+
+AWKWARD = ("a?b", "a*b", "a[b]c", "a**", "[!x]", "plain")
+
+
+@pytest.fixture(params=["local", "moto", "rclone"])
+def root(request, tmp_path):
+    """URL of an empty folder, local or on an S3 server."""
+    if request.param == "local":
+        yield str(tmp_path / "root")
+        return
+    servers = {"moto": moto_server, "rclone": lambda: s3_server.serve(tmp_path)}
+    with servers[request.param]() as server, s3_server.environment(server):
+        server.make_bucket("bucket")
+        yield "s3://bucket/root"
+
+
+def test_names_of_folders_are_literal(root):
+    for name in (*AWKWARD, "axb", "aab", "abc"):
+        for file in ("x.json", "y.txt", "deep/x.json"):
+            store.write_bytes(f"{root}/{name}/{file}", b"1")
+    for name in AWKWARD:
+        folder = f"{root}/{name}"
+        assert [file.url for file in store.list_files(folder)] == [
+            f"{folder}/{file}" for file in ("deep/x.json", "x.json", "y.txt")
+        ]
+        assert [file.url for file in store.list_files(folder, "*.json")] == [f"{folder}/x.json"]
+        assert [file.url for file in store.list_files(folder, "*/x.json")] == [f"{folder}/deep/x.json"]
+        assert store.list_entries(folder) == ["deep/x.json", "x.json", "y.txt"]
+        assert [file.url for file in store.glob_files(f"{root}/*/y.txt")][:1] == [f"{root}/[!x]/y.txt"]
+
+
+def test_entries_include_links_special_and_temporary_files(tmp_path):
+    (tmp_path / "other").mkdir()
+    folder = tmp_path / "folder"
+    (folder / "empty").mkdir(parents=True)
+    assert store.list_entries(str(folder)) == [] == store.list_entries(str(tmp_path / "none"))
+    (folder / "dangling").symlink_to("nowhere")
+    (folder / "folder-link").symlink_to(tmp_path / "other")
+    os.mkfifo(folder / "fifo")
+    (folder / ".tmp-d2prune-x").touch()
+    assert store.list_entries(str(folder)) == [".tmp-d2prune-x", "dangling", "fifo", "folder-link"]
+    assert store.list_files(str(folder)) == []
+
+
+def test_a_file_that_vanishes_during_a_listing_leaves_the_others(tmp_path, monkeypatch):
+    for name in ("a", "b"):
+        (tmp_path / name).touch()
+    listed = LocalFileSystem.find
+
+    def find_and_delete(self, path, **options):
+        found = listed(self, path, **options)
+        (tmp_path / "a").unlink(missing_ok=True)
+        return found
+
+    monkeypatch.setattr(LocalFileSystem, "find", find_and_delete)
+    assert [file.url for file in store.list_files(str(tmp_path))] == [str(tmp_path / "b")]
+
+
+def test_only_urls_have_a_query_string():
+    assert store.redact("/data/what?/run") == "/data/what?/run"

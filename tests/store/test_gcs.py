@@ -70,9 +70,11 @@ def test_reads_back_what_was_written():
     assert store.read_range("gs://bucket/a/b.bin", 300, 77) == data[300:377]
     with store.open_read("gs://bucket/a/c.bin") as stream:
         assert stream.read() == data
-    for place in ("gs://bucket/a", "gs://bucket/a/*.bin"):
-        found = [(file.url, file.size) for file in store.list_files(place)]
+    listed = store.list_files("gs://bucket/a"), store.list_files("gs://bucket/a", "*.bin")
+    for files in (*listed, store.glob_files("gs://bucket/a/*.bin")):
+        found = [(file.url, file.size) for file in files]
         assert found == [("gs://bucket/a/b.bin", 1000), ("gs://bucket/a/c.bin", len(data))]
+    assert store.list_entries("gs://bucket/a") == ["b.bin", "c.bin"]
     assert store.exists("gs://bucket/a/b.bin") and not store.exists("gs://bucket/a")
     assert store.is_folder("gs://bucket/a")
     before = store.info("gs://bucket/a/b.bin").version

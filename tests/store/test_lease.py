@@ -65,7 +65,7 @@ def contend(url: str) -> subprocess.Popen[str]:
 
 
 def read_records(folder: str) -> list[dict]:
-    files = store.list_files(store.join(folder, lease.FOLDER, "*.json"))
+    files = store.list_files(store.join(folder, lease.FOLDER), "*.json")
     return [json.loads(store.read_bytes(file.url)) for file in files]
 
 

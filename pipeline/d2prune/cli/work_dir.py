@@ -132,4 +132,6 @@ def _prune(work_dir: str, keep: int, yes: bool) -> None:
     for entry in found.entries:
         remark = "" if entry.scheduled else "artifacts only; you may delete the output "
         print(f"{entry.run_id}  {entry.kept:,} samples  {remark}{entry.output}")
+    for remark in found.remarks:
+        print(remark)
     print(f"{store.redact(work_dir)}: {len(found.entries)} runs and {len(found.folders)} folders {status}")

@@ -11,6 +11,8 @@ from typing import Protocol
 
 from d2prune import store
 
+FILE = "sources.json"
+
 
 class NamedShard(Protocol):
     """An input shard with a name and a URL."""
@@ -39,12 +41,13 @@ def record(work_dir: str, embed_fingerprint: str, shards: Iterable[NamedShard]) 
 
 
 def read(work_dir: str, embed_fingerprint: str) -> Mapping[str, str]:
-    """Return shard name -> URL; empty where no run recorded them."""
+    """Return shard name -> URL; empty where no run recorded them, or the file is damaged."""
     try:
         return dict(json.loads(store.read_bytes(_url(work_dir, embed_fingerprint))))
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError, TypeError):
+        # The next run replaces a damaged file.
         return {}
 
 
 def _url(work_dir: str, embed_fingerprint: str) -> str:
-    return store.join(work_dir, "embed", embed_fingerprint, "sources.json")
+    return store.join(work_dir, "embed", embed_fingerprint, FILE)

@@ -81,4 +81,5 @@ STAGE = Stage(
     build=_build,
     check=_check,
     when_complete=_record_urls,
+    other_files=(shard_urls.FILE,),
 )

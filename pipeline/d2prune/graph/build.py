@@ -98,7 +98,7 @@ def delete_intermediate_units(job: Job) -> None:
     def delete(key: str) -> None:
         # The receipt first: a unit without one counts as incomplete, whatever other files remain.
         store.delete([artifacts.unit_url(job.folder, key, artifacts.RECEIPT)])
-        store.delete([file.url for file in store.list_files(artifacts.unit_url(job.folder, key, "*"))])
+        store.delete([file.url for file in store.list_files(artifacts.unit_url(job.folder, key, ""))])
 
     with ThreadPoolExecutor(16) as threads:
         list(threads.map(delete, keys))

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from d2prune import store
-from d2prune.errors import InfrastructureError
+from d2prune.store import artifacts
 
 Records = npt.NDArray[np.void]
 Int64 = npt.NDArray[np.int64]
@@ -85,9 +85,8 @@ def read(url: str, dtype: np.dtype[Any], destination: int) -> Records:
         data = fetch(int(entry["start"]), size) if size else b""
     crc = zlib.crc32(data)
     if crc != entry["crc"]:
-        raise InfrastructureError(
-            f"{store.redact(url)}: destination {destination}: found CRC-32 {crc:08x}; "
-            f"expected {entry['crc']:08x}. Delete its folder and run again"
+        raise artifacts.mark_damaged(
+            url, f"destination {destination}: found CRC-32 {crc:08x}; expected {entry['crc']:08x}"
         )
     return np.frombuffer(data, dtype)
 

@@ -6,7 +6,14 @@ from collections.abc import Sequence
 from d2prune import store
 from d2prune.errors import UserError
 from d2prune.inputs.braces import expand_braces
-from d2prune.inputs.shards import TarShard, expand_input, find_named_files, natural_key
+from d2prune.inputs.shards import (
+    TarShard,
+    expand_input,
+    find_named_files,
+    is_pattern,
+    list_input,
+    natural_key,
+)
 from d2prune.inputs.tables.files import (
     SUPPORTED_INPUTS,
     TableFile,
@@ -73,7 +80,7 @@ def _find_files(pattern: str) -> list[FileInfo]:
     found: list[FileInfo] = []
     named: list[str] = []
     for url in expand_braces(pattern):
-        if "*" in url or "?" in url:
+        if is_pattern(url):
             found.extend(_add_arrays(_list_sorted(url)))
         elif url.lower().endswith(_FILE_SUFFIXES):
             named.append(url)
@@ -83,7 +90,7 @@ def _find_files(pattern: str) -> list[FileInfo]:
 
 
 def _list_sorted(url: str) -> list[FileInfo]:
-    return sorted(store.list_files(url), key=lambda file: natural_key(file.url))
+    return sorted(list_input(url), key=lambda file: natural_key(file.url))
 
 
 def _add_arrays(files: list[FileInfo]) -> list[FileInfo]:
@@ -91,7 +98,7 @@ def _add_arrays(files: list[FileInfo]) -> list[FileInfo]:
     stems = {file.url[: -len(".parquet")] for file in files if suffix(file) == ".parquet"}
     known = {file.url for file in files}
     for folder in sorted({posixpath.dirname(stem) for stem in stems}):
-        for file in store.list_files(store.join(folder, "*")):
+        for file in store.list_files(folder, "*"):
             stem = file.url[:-4]
             beside = suffix(file) in (".npz", ".npy") and (stem in stems or stem.rpartition(".")[0] in stems)
             if beside and file.url not in known:

@@ -77,7 +77,7 @@ def _find_tars(pattern: str) -> list[FileInfo]:
     found: list[FileInfo] = []
     named: list[str] = []
     for url in expand_braces(pattern):
-        if "*" in url or "?" in url or not _is_tar(url):
+        if is_pattern(url) or not _is_tar(url):
             found.extend(find_named_files(named, pattern))
             named = []
             found.extend(_list_tars(url))
@@ -88,10 +88,10 @@ def _find_tars(pattern: str) -> list[FileInfo]:
 
 def _list_tars(url: str) -> list[FileInfo]:
     """List the tars of a glob or a folder, in natural order."""
-    tars = [file for file in store.list_files(url) if _is_tar(file.url)]
+    tars = [file for file in list_input(url) if _is_tar(file.url)]
     if tars:
         return sorted(tars, key=lambda file: natural_key(file.url))
-    if "*" in url or "?" in url:
+    if is_pattern(url):
         raise UserError(f"input {store.redact(url)}: no tar matches")
     if store.is_folder(url):
         raise UserError(f"input {store.redact(url)}: no .tar in this folder")
@@ -115,10 +115,8 @@ def find_named_files(urls: list[str], pattern: str) -> list[FileInfo]:
         by_folder.setdefault(posixpath.dirname(url), []).append(url)
     known: dict[str, FileInfo] = {}
     for folder, members in by_folder.items():
-        if len(members) > _MAX_LOOKUPS and "?" not in folder:
-            listed = {
-                posixpath.basename(file.url): file for file in store.list_files(store.join(folder, "*"))
-            }
+        if len(members) > _MAX_LOOKUPS:
+            listed = {posixpath.basename(file.url): file for file in store.list_files(folder, "*")}
             known.update(
                 (url, listed[name]) for url in members if (name := posixpath.basename(url)) in listed
             )
@@ -133,6 +131,16 @@ def find_named_files(urls: list[str], pattern: str) -> list[FileInfo]:
         of = "" if absent == [pattern] else f" (of {len(urls)} named by {store.redact(pattern)})"
         raise UserError(f"input {_format_urls(absent)}: does not exist{of}")
     return [known[url] for url in urls]
+
+
+def is_pattern(url: str) -> bool:
+    """Return whether a URL of `input` is a glob and not the name of a file or folder."""
+    return "*" in url or "?" in url
+
+
+def list_input(url: str) -> list[FileInfo]:
+    """List the files that a glob matches, or those below a folder."""
+    return store.glob_files(url) if is_pattern(url) else store.list_files(url)
 
 
 def _is_tar(url: str) -> bool:

@@ -64,14 +64,11 @@ def check(output: str, identity: str) -> bool:
     Raises:
         UserError: the folder belongs to another run, or holds files without a claim.
     """
-    url = store.join(output, layout.CLAIM)
     shown = store.redact(output)
-    try:
-        text = store.read_bytes(url)
-    except FileNotFoundError:
+    owner = read_owner(output)
+    if owner is None:
         # A process that has just started holds the lease before it writes the claim.
-        found = [file for file in store.list_files(output) if f"/{lease.FOLDER}/" not in file.url]
-        names = [store.redact(file.url).rsplit("/", 1)[-1] for file in found]
+        names = [name for name in store.list_entries(output) if not _is_transient(name)]
         if layout.CLAIM in names:
             # Another process wrote the claim between the read and the listing.
             return check(output, identity)
@@ -80,12 +77,8 @@ def check(output: str, identity: str) -> bool:
             raise UserError(
                 f"output {shown} is not empty and has no claim of a d2prune run "
                 f"(found {names[0]}{others}); expected an empty folder"
-            ) from None
+            )
         return False
-    try:
-        owner = str(json.loads(text)["identity"])
-    except (ValueError, KeyError, TypeError):
-        owner = "unreadable"
     if owner != identity:
         raise UserError(
             f"output {shown} holds another run's data "
@@ -93,6 +86,24 @@ def check(output: str, identity: str) -> bool:
             "give each selection its own output folder"
         )
     return True
+
+
+def read_owner(output: str) -> str | None:
+    """Return the identity that has claimed a folder, None if there is no claim.
+
+    Returns `unreadable` if the claim is not what d2prune writes.
+    """
+    try:
+        return str(json.loads(store.read_bytes(store.join(output, layout.CLAIM)))["identity"])
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError):
+        return "unreadable"
+
+
+def _is_transient(name: str) -> bool:
+    """Return whether a process of d2prune wrote the file before its claim, or was killed while it did."""
+    return name.startswith(f"{lease.FOLDER}/") or name.startswith(store.TEMPORARY)
 
 
 def remove_temporaries(output: str) -> None:

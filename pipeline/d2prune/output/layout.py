@@ -19,6 +19,8 @@ SIZES = "sizes.json"
 TRAIN = "train.sh"
 MANIFEST = "manifest.json"
 CLAIM = ".d2prune-run.json"
+PRUNED = "pruned.json"
+"""Name of the manifest while `d2prune runs --prune` deletes the folder."""
 
 
 def brace_range(shards: int) -> str:

@@ -74,13 +74,17 @@ def write_manifest(output: str, manifest: OutputManifest) -> None:
     write_object(output, layout.MANIFEST, encode_json(dataclasses.asdict(manifest)))
 
 
-def read_manifest(output: str) -> OutputManifest | None:
+def read_manifest(output: str, name: str = layout.MANIFEST) -> OutputManifest | None:
     """Read the manifest of an output folder, None if the folder is not complete.
+
+    Args:
+        output: URL of the folder.
+        name: of the file; pruning renames it.
 
     Raises:
         UserError: this version cannot read the manifest.
     """
-    url = store.join(output, layout.MANIFEST)
+    url = store.join(output, name)
     try:
         data = store.read_bytes(url)
     except FileNotFoundError:
@@ -92,5 +96,5 @@ def read_manifest(output: str) -> OutputManifest | None:
         record["inputs"] = tuple(InputShard(**shard) for shard in record["inputs"])
         record["files"] = tuple(FileRecord(**file) for file in record["files"])
         return OutputManifest(**record)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{store.redact(url)}: not the manifest of an output folder: {error}") from error

@@ -194,9 +194,7 @@ class Parts:
             with open_parquet(url, size) as file:
                 return read(file)
         except (FileNotFoundError, pa.ArrowInvalid) as error:
-            raise InfrastructureError(
-                f"{store.redact(url)}: cannot be read: {error}; delete the unit's folder and run again"
-            ) from error
+            raise artifacts.mark_damaged(url, f"cannot be read: {error}") from error
 
 
 def _take_from_groups(file: pq.ParquetFile, row_M: NDArray[np.int64]) -> pa.Table:

@@ -6,6 +6,8 @@ row-aligned with the parts of embed. N is the number of samples of the worker's 
 
 import io
 import logging
+import zipfile
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -180,11 +182,16 @@ class RankMember:
         )
 
     def _restore(self) -> bool:
-        """Load the last checkpoint; False if there is none."""
+        """Load the last checkpoint; False if there is none, or it is damaged."""
         try:
             data = store.read_bytes(self._checkpoint)
         except FileNotFoundError:
             return False
-        with np.load(io.BytesIO(data), allow_pickle=False) as state:
-            self._partition.restore(dict(state))
+        try:
+            with np.load(io.BytesIO(data), allow_pickle=False) as file:
+                state = dict(file)
+        except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            log.warning("%s: damaged checkpoint, ignored (%s)", store.redact(self._checkpoint), error)
+            return False
+        self._partition.restore(state)
         return True

@@ -102,6 +102,8 @@ def _run_stages(run: StageRun, plan: RunPlan, stop_after: str | None) -> RunResu
     location: str | None = None
     for stage in STAGES:
         start = time.monotonic()
+        if stage.is_output:
+            history.announce(run.config.work_dir, run.config.output, plan.identity)
         found = stage.find(stage, run)
         run.guard()
         if found is not None:

@@ -121,7 +121,7 @@ def open_run(work_dir: str, run: str | None = None) -> FinishedRun:
 
 def _choose_selection(work_dir: str, run: str | None) -> str:
     """Fingerprint of the selection that starts with `run`, or of the newest."""
-    manifests = store.list_files(store.join(work_dir, "select", "*", artifacts.MANIFEST))
+    manifests = store.list_files(store.join(work_dir, "select"), f"*/{artifacts.MANIFEST}")
     urls = {file.url.rstrip("/").split("/")[-2]: file.url for file in manifests}
     if not urls:
         raise UserError(

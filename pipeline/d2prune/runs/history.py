@@ -8,59 +8,35 @@ of a run is the time at which its object was written.
 """
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from d2prune import store
 from d2prune.errors import UserError
 from d2prune.output.manifest import read_manifest
+from d2prune.runs import sharing
+from d2prune.runs.entries import FOLDER, RunEntry, entry_url, make_run_id, read_entry
 
 RUN_ID = "{run_id}"
 LATEST = "latest.json"
-FOLDER = "runs"
-
-
-@dataclass(frozen=True)
-class RunEntry:
-    """A finished output.
-
-    Attributes:
-        run_id: derived from the fingerprint of everything that decides the output, so the same pool
-            and parameters have the same id.
-        output: URL of the output folder.
-        scheduled: whether the folder was named by `{run_id}`; pruning may delete it.
-        artifacts: stage -> fingerprint of the artifacts the output was made from.
-        report: URL of the report.
-        samples: number of samples in the pool.
-        kept: number of samples in the output.
-        size: bytes of the output.
-    """
-
-    run_id: str
-    output: str
-    scheduled: bool
-    artifacts: Mapping[str, str]
-    report: str
-    samples: int
-    kept: int
-    size: int
-
-    @property
-    def root(self) -> str:
-        """Parent folder of the output."""
-        return self.output.rstrip("/").rpartition("/")[0]
-
-
-def make_run_id(identity: str) -> str:
-    """The id of the run whose output has the fingerprint `identity`."""
-    return identity[:16]
 
 
 def fill_run_id(output: str, identity: str) -> str:
     """Replace `{run_id}` in an output URL, if it is there."""
     return output.replace(RUN_ID, make_run_id(identity))
+
+
+def announce(work_dir: str, output: str, identity: str) -> None:
+    """Record that a run of this work_dir is about to write a scheduled output.
+
+    Args:
+        work_dir: URL.
+        output: URL of the output folder, without placeholders.
+        identity: fingerprint of everything that decides the output.
+    """
+    root, _, name = output.rstrip("/").rpartition("/")
+    if name == make_run_id(identity):
+        sharing.record_use(root, name, work_dir)
 
 
 def publish(
@@ -93,7 +69,7 @@ def publish(
         kept=manifest.counts["written"],
         size=sum(file.size for file in manifest.files),
     )
-    _write_if_changed(entry_url(work_dir, entry), dataclasses.asdict(entry))
+    _write_if_changed(entry_url(work_dir, run_id, url), dataclasses.asdict(entry))
     if entry.scheduled:
         latest = {name: getattr(entry, name) for name in ("run_id", "output", "samples", "kept", "report")}
         _write_if_changed(store.join(entry.root, LATEST), latest | {"work_dir": store.redact(work_dir)})
@@ -101,48 +77,81 @@ def publish(
 
 
 def read_runs(work_dir: str) -> list[tuple[float, RunEntry]]:
-    """The finished runs, newest first, with their dates (seconds since 1970, by the store)."""
-    files = store.list_files(store.join(work_dir, FOLDER, "*.json"))
-    found = [(store.modified(file.url), RunEntry(**json.loads(store.read_bytes(file.url)))) for file in files]
+    """The finished runs, newest first, with their dates (seconds since 1970, by the store).
+
+    Raises:
+        UserError: a file of the list is not one that d2prune wrote.
+    """
+    files = store.list_files(store.join(work_dir, FOLDER), "*.json")
+    found = [(store.modified(file.url), read_entry(file.url)) for file in files]
     return sorted(found, key=lambda pair: (-pair[0], pair[1].run_id))
 
 
 def find_latest(entries: Sequence[RunEntry]) -> list[RunEntry]:
-    """The runs that the `latest.json` of an output root names."""
+    """The runs that the `latest.json` of an output root names.
+
+    Raises:
+        UserError: a `latest.json` is not one that d2prune wrote.
+    """
     found = []
     for root in {entry.root for entry in entries if entry.scheduled}:
-        try:
-            run_id = json.loads(store.read_bytes(store.join(root, LATEST)))["run_id"]
-        except FileNotFoundError:
-            continue
-        found += [
-            entry for entry in entries if entry.scheduled and (entry.root, entry.run_id) == (root, run_id)
-        ]
+        latest = read_latest(root)
+        if latest is not None:
+            run = (root, latest["run_id"])
+            found += [entry for entry in entries if entry.scheduled and (entry.root, entry.run_id) == run]
     return found
+
+
+def read_latest(root: str) -> Mapping[str, str] | None:
+    """`run_id`, `output` and `work_dir` of an output root's latest run; None if it has none.
+
+    Raises:
+        UserError: `latest.json` is not one that d2prune wrote.
+    """
+    url = store.join(root, LATEST)
+    try:
+        value = json.loads(store.read_bytes(url))
+    except FileNotFoundError:
+        return None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{store.redact(url)}: cannot be read: {error}; the next run replaces it") from error
+    names = ("run_id", "output", "work_dir")
+    if not isinstance(value, dict) or not all(isinstance(value.get(name), str) for name in names):
+        raise UserError(
+            f"{store.redact(url)}: not the record of a latest run: expected the keys {', '.join(names)}"
+        )
+    return {name: value[name] for name in names}
 
 
 def find_work_dir(location: str) -> str:
     """The work_dir at `location`, which may also be an output root: then that of its latest run.
 
     Raises:
-        UserError: it is neither.
+        UserError: it is neither, or `latest.json` names a work_dir that does not list its run.
     """
     location = location.removesuffix("/").removesuffix(f"/{RUN_ID}")
-    try:
-        return str(json.loads(store.read_bytes(store.join(location, LATEST)))["work_dir"])
-    except FileNotFoundError:
-        if store.list_files(store.join(location, FOLDER, "*.json")):
-            return location
+    latest = read_latest(location)
+    if latest is not None:
+        _check_listed(location, latest)
+        return latest["work_dir"]
+    if store.list_files(store.join(location, FOLDER), "*.json"):
+        return location
     raise UserError(
         f"{store.redact(location)}: no finished run found; expected a work_dir with a folder {FOLDER}/, or "
         f"an output folder with {LATEST}"
     )
 
 
-def entry_url(work_dir: str, entry: RunEntry) -> str:
-    """URL of a run's entry; outputs of one id in different folders have different entries."""
-    suffix = hashlib.blake2b(entry.output.encode(), digest_size=4).hexdigest()
-    return store.join(work_dir, FOLDER, f"{entry.run_id}-{suffix}.json")
+def _check_listed(root: str, latest: Mapping[str, str]) -> None:
+    """Check that the latest run is one of this root and of the work_dir it names: pruning starts there."""
+    folder = latest["output"].rstrip("/").rpartition("/")[0]
+    url = entry_url(latest["work_dir"], latest["run_id"], latest["output"])
+    if store.resolve(folder) != store.resolve(root) or not store.exists(url):
+        raise UserError(
+            f"{store.redact(store.join(root, LATEST))}: names run {latest['run_id']} of work_dir "
+            f"{store.redact(latest['work_dir'])}, which does not list a run with that output here; "
+            "name the work_dir itself"
+        )
 
 
 def _write_if_changed(url: str, value: Mapping[str, object]) -> None:

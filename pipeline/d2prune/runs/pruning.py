@@ -1,42 +1,57 @@
 """Delete what only old runs of a work_dir need.
 
-Invariant: nothing is touched that a kept run, the latest run of any output root, or an artifact
-that no listed run names still needs.
+Invariant: nothing is touched that a kept run, the latest run of any output root, another work_dir
+that shares an output root, or an artifact that no listed run names still needs; nor any file that
+d2prune did not write (`runs/owned_files.py`).
 
 Manifests are renamed to `pruned.json` first and deleted last. An interrupted pruning therefore
-leaves no incomplete artifact that looks complete, and resumes from the units that the renamed
+leaves no incomplete artifact that looks complete, and resumes from the files that the renamed
 manifests list.
 """
 
 import contextlib
-import json
-from collections.abc import Collection, Iterable, Mapping
+import re
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 from d2prune import store
 from d2prune.errors import UserError
-from d2prune.runs.history import RunEntry, entry_url, find_latest, read_runs
+from d2prune.runs import sharing
+from d2prune.runs.entries import RunEntry, entry_url
+from d2prune.runs.history import find_latest, read_latest, read_runs
+from d2prune.runs.owned_files import (
+    PRUNED,
+    OwnedFolder,
+    divide,
+    find_output_files,
+    find_unit_files,
+    is_plain_name,
+    parse_unit_files,
+)
 from d2prune.runs.stages import STAGES
+from d2prune.stage.record import Stage
 from d2prune.store import artifacts, lease
 
-PRUNED = "pruned.json"
+_FINGERPRINT = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True)
 class Pruning:
-    """What can be deleted.
+    """What can be deleted, and what stays.
 
     Attributes:
         entries: runs.
-        manifests: (folder of the stage, fingerprint) of artifacts.
-        folders: URLs of units, output folders and reports, each deleted with everything below it.
+        folders: units, output folders and reports, with the files to delete.
+        manifests: folders of artifacts, with the files to delete.
+        remarks: one line for each folder of these runs of which something stays.
     """
 
     entries: tuple[RunEntry, ...]
-    manifests: tuple[tuple[str, str], ...]
-    folders: tuple[str, ...]
+    folders: tuple[OwnedFolder, ...]
+    manifests: tuple[OwnedFolder, ...]
+    remarks: tuple[str, ...]
 
 
 def plan_pruning(work_dir: str, keep: int) -> Pruning:
@@ -47,7 +62,7 @@ def plan_pruning(work_dir: str, keep: int) -> Pruning:
         keep: number of newest runs to keep; the latest run of each output root is kept as well.
 
     Raises:
-        UserError: `keep` is below 1.
+        UserError: `keep` is below 1, or a record of the runs or artifacts is not d2prune's.
     """
     if keep < 1:
         raise UserError(f"--keep {keep}: expected at least 1")
@@ -55,20 +70,20 @@ def plan_pruning(work_dir: str, keep: int) -> Pruning:
     latest = find_latest(entries)
     kept = [entry for index, entry in enumerate(entries) if index < keep or entry in latest]
     dropped = [entry for entry in entries if entry not in kept]
-    manifests: list[tuple[str, str]] = []
-    folders: list[str] = []
-    for entry in dropped:
-        if entry.scheduled:
-            folders.append(entry.output)
-        if entry.report not in {other.report for other in kept}:
-            folders.append(entry.report.rpartition("/")[0])
-    for stage in dict.fromkeys(stage for entry in dropped for stage in entry.artifacts):
-        folder = store.join(work_dir, stage)
-        needed = {entry.artifacts.get(stage) for entry in kept}
-        unneeded = {entry.artifacts[stage] for entry in dropped if stage in entry.artifacts} - needed
-        manifests += [(folder, fingerprint) for fingerprint in sorted(unneeded)]
-        folders += [artifacts.unit_url(folder, key, "") for key in _find_unshared_units(folder, unneeded)]
-    return Pruning(tuple(dropped), tuple(manifests), tuple(dict.fromkeys(folders)))
+    folders = [*_find_outputs(work_dir, dropped, kept), *_find_reports(work_dir, dropped, kept)]
+    manifests: list[OwnedFolder] = []
+    for stage in STAGES:
+        if dropped and stage.has_manifest:
+            needed = {entry.artifacts.get(stage.name) for entry in kept}
+            unneeded = {e.artifacts[stage.name] for e in dropped if stage.name in e.artifacts} - needed
+            units, records = _find_artifacts(work_dir, stage, unneeded)
+            folders += units
+            manifests += records
+    found = [folder for folder in folders if isinstance(folder, OwnedFolder)]
+    remarks = [folder for folder in folders if isinstance(folder, str)]
+    remarks += [line for folder in (*found, *manifests) for line in folder.describe_foreign()]
+    present = [folder for folder in found if folder.names]
+    return Pruning(tuple(dropped), tuple(present), tuple(manifests), tuple(remarks))
 
 
 def prune(work_dir: str, keep: int) -> Pruning:
@@ -79,54 +94,131 @@ def prune(work_dir: str, keep: int) -> Pruning:
         keep: as for `plan_pruning`.
 
     Raises:
-        UserError: `keep` is below 1.
+        UserError: as for `plan_pruning`; nothing is deleted then.
         BusyError: a run is in progress in this work_dir.
     """
     with lease.hold(work_dir) as held:
         found = plan_pruning(work_dir, keep)
-        for folder, fingerprint in found.manifests:
-            _mark_pruned(folder, fingerprint)
-        outputs = [entry.output for entry in found.entries if entry.scheduled]
-        store.delete([store.join(output, artifacts.MANIFEST) for output in outputs])
+        for folder in (*found.manifests, *found.folders):
+            _set_record_aside(folder)
         held.check()
         with ThreadPoolExecutor(16) as threads:
             for _ in threads.map(_delete_folder, found.folders):
                 held.check()
-        for folder, fingerprint in found.manifests:
-            urls = [file.url for file in store.list_files(store.join(folder, fingerprint))]
-            store.delete(sorted(urls, key=lambda url: url.endswith(PRUNED)))
-        store.delete([entry_url(work_dir, entry) for entry in found.entries])
+        for folder in found.manifests:
+            _delete_folder(folder)
+        for entry in found.entries:
+            if entry.scheduled:
+                sharing.remove_use(entry.root, entry.run_id, work_dir)
+        store.delete([entry_url(work_dir, entry.run_id, entry.output) for entry in found.entries])
     return found
 
 
-def _find_unshared_units(folder: str, fingerprints: Collection[str]) -> list[str]:
-    """Keys of the units of these artifacts that no other artifact of the stage shares."""
-    pruned: set[str] = set()
+def _find_outputs(
+    work_dir: str, dropped: Sequence[RunEntry], kept: Sequence[RunEntry]
+) -> list[OwnedFolder | str]:
+    """The files of scheduled outputs; one line for an output that is left alone."""
+    needed = {store.resolve(entry.output) for entry in kept}
+    found: list[OwnedFolder | str] = []
+    for entry in dropped:
+        if entry.scheduled:
+            users = ["a kept run"] if store.resolve(entry.output) in needed else []
+            users += _find_other_users(work_dir, entry)
+            files = f"{users[0]} uses it, too" if users else find_output_files(entry)
+            found.append(
+                f"{store.redact(entry.output)}: left alone: {files}" if isinstance(files, str) else files
+            )
+    return found
+
+
+def _find_other_users(work_dir: str, entry: RunEntry) -> list[str]:
+    users = sharing.find_other_users(entry.root, entry.run_id, work_dir)
+    latest = read_latest(entry.root)
+    if latest is not None and latest["run_id"] == entry.run_id:
+        if store.resolve(latest["work_dir"]) != store.resolve(work_dir):
+            users.append(f"work_dir {store.redact(latest['work_dir'])}")
+    return users
+
+
+def _find_reports(work_dir: str, dropped: Sequence[RunEntry], kept: Sequence[RunEntry]) -> list[OwnedFolder]:
+    names = {entry.report_id for entry in dropped} - {entry.report_id for entry in kept}
+    urls = [store.join(work_dir, "report", name) for name in sorted(names)]
+    return [divide(url, store.list_entries(url), {"report.html"}) for url in urls]
+
+
+def _find_artifacts(
+    work_dir: str, stage: Stage, unneeded: Collection[str]
+) -> tuple[list[OwnedFolder | str], list[OwnedFolder]]:
+    """The units that only the unneeded artifacts of a stage use, and the folders of these artifacts."""
+    folder = store.join(work_dir, stage.name)
+    pruned: dict[str, list[str] | None] = {}
     kept: set[str] = set()
+    half_pruned = set()
     for name in (artifacts.MANIFEST, PRUNED):
-        for file in store.list_files(store.join(folder, "*", name)):
+        for file in store.list_files(folder, f"*/{name}"):
             fingerprint = file.url.split("/")[-2]
-            keys = _unit_keys(json.loads(store.read_bytes(file.url)))
-            (pruned if fingerprint in fingerprints or name == PRUNED else kept).update(keys)
-    return sorted(pruned - kept)
+            if _FINGERPRINT.fullmatch(fingerprint):
+                units = _read_units(file.url, stage)
+                if name == PRUNED:
+                    half_pruned.add(fingerprint)
+                if name == PRUNED or fingerprint in unneeded:
+                    pruned |= units
+                else:
+                    kept |= units.keys()
+                    half_pruned.discard(fingerprint)
+    own = {artifacts.MANIFEST, *stage.other_files}
+    records = []
+    for fingerprint in sorted(half_pruned | set(unneeded)):
+        url = store.join(folder, fingerprint)
+        found = store.list_entries(url)
+        if found:
+            records.append(divide(url, found, own, last=(PRUNED,), record=artifacts.MANIFEST))
+    return _find_units(folder, {key: pruned[key] for key in pruned.keys() - kept}), records
 
 
-def _mark_pruned(folder: str, fingerprint: str) -> None:
-    """Rename a manifest: the artifact no longer exists, but its list of units is still needed."""
-    url = artifacts.manifest_url(folder, fingerprint)
-    with contextlib.suppress(FileNotFoundError):
-        store.write_bytes(store.join(folder, fingerprint, PRUNED), store.read_bytes(url))
-    store.delete([url])
+def _read_units(url: str, stage: Stage) -> dict[str, list[str] | None]:
+    """Unit key -> names of its files, of the units of an artifact; None where only the receipt lists them."""
+    try:
+        manifest = artifacts.read_json(url)
+        units: dict[str, list[str] | None] = {key: None for key in stage.other_unit_keys(manifest)}
+        units |= {unit["key"]: parse_unit_files(unit) for unit in manifest["units"]}
+        if not all(map(is_plain_name, units)):
+            raise ValueError("expected keys of units")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(
+            f"{store.redact(url)}: not a manifest of stage {stage.name}, so the units that it needs are "
+            f"unknown ({type(error).__name__}: {error}); nothing was deleted. Move it elsewhere; the "
+            "next run that needs it rebuilds it"
+        ) from error
+    return units
 
 
-def _unit_keys(manifest: Mapping[str, Any]) -> Iterable[str]:
-    yield from (unit["key"] for unit in manifest["units"])
-    for stage in STAGES:
-        if stage.name == manifest["stage"]:
-            yield from stage.other_unit_keys(manifest)
+def _find_units(folder: str, units: Mapping[str, list[str] | None]) -> list[OwnedFolder | str]:
+    if not units:
+        return []
+    entries = defaultdict(list)
+    for name in store.list_entries(store.join(folder, "units")):
+        key, _, file = name.partition("/")
+        if key in units and file:
+            entries[key].append(file)
+    found: list[OwnedFolder | str] = []
+    for key in sorted(entries):
+        url = store.join(folder, "units", key)
+        files = find_unit_files(url, entries[key], units[key])
+        found.append(f"{store.redact(url)}: left alone: {files}" if isinstance(files, str) else files)
+    return found
 
 
-def _delete_folder(folder: str) -> None:
-    """Delete a folder, the receipt first: a unit without a receipt counts as incomplete."""
-    store.delete([store.join(folder, artifacts.RECEIPT)])
-    store.delete([file.url for file in store.list_files(folder)])
+def _set_record_aside(folder: OwnedFolder) -> None:
+    """Rename the record of a folder: what it lists is no longer complete, but the list is still needed."""
+    if folder.record is not None:
+        url = store.join(folder.url, folder.record)
+        with contextlib.suppress(FileNotFoundError):
+            store.write_bytes(store.join(folder.url, PRUNED), store.read_bytes(url))
+        store.delete([url])
+
+
+def _delete_folder(folder: OwnedFolder) -> None:
+    """Delete the files of a folder that d2prune wrote, the record that lists them last."""
+    names = [*folder.names, PRUNED] if folder.record is not None else folder.names
+    store.delete([store.join(folder.url, name) for name in dict.fromkeys(names)])

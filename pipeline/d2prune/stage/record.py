@@ -5,11 +5,13 @@ record, `STAGE`, in its `stage.py`; `runs/stages.py` lists them in order.
 """
 
 import dataclasses
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from d2prune import store
 from d2prune.config.model import RunConfig
 from d2prune.execution import Executor, Resources
 from d2prune.inputs.pool import InputPool
@@ -17,6 +19,8 @@ from d2prune.stage.planned import Planned
 from d2prune.stage.units import Work, run_units
 from d2prune.store import artifacts
 from d2prune.store.artifacts import Manifest, Receipt
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -80,8 +84,32 @@ class StageRun:
         return Resources(workers=1, num_cpus=self.executor.cpus_per_node())
 
 
-def _find_artifact(stage: "Stage", run: StageRun) -> Manifest | None:
-    return run.planned[stage.name].find()
+def find_artifact(stage: "Stage", run: StageRun) -> Manifest | None:
+    """Find the artifact of a stage; None if it is not complete.
+
+    Damaged units lose their receipts, so that building the stage again rebuilds these units alone.
+    """
+    planned = run.planned[stage.name]
+    manifest = planned.find()
+    if manifest is None:
+        return None
+    damaged = artifacts.find_damaged_units(planned.folder, manifest)
+    if damaged:
+        key, fault = next(iter(damaged.items()))
+        log.warning(
+            "%s: %d of %d units are damaged and rebuilt, such as %s: %s",
+            stage.name,
+            len(damaged),
+            len(manifest.units),
+            store.redact(artifacts.unit_url(planned.folder, key, "")),
+            fault,
+        )
+        run.guard()
+        # The units kept beside them may be what wrote the damaged ones.
+        keys = [*damaged, *stage.other_unit_keys(dataclasses.asdict(manifest))]
+        store.delete([artifacts.unit_url(planned.folder, key, artifacts.RECEIPT) for key in keys])
+        return None
+    return manifest
 
 
 @dataclass(frozen=True)
@@ -100,6 +128,7 @@ class Stage:
         location: returns the URL of the page that the stage writes for readers; None: no page.
         has_manifest: whether the stage writes an artifact with a manifest to `work_dir`.
         is_output: whether the run's output is complete after this stage.
+        other_files: names of files that are kept beside the artifact's manifest.
         other_unit_keys: manifest, as a dict -> keys of units that are kept beside those it lists.
     """
 
@@ -108,12 +137,13 @@ class Stage:
     params: Callable[[RunConfig, InputPool], Any]
     build: Callable[[StageRun], Built]
     check: Callable[[StageRun, Built], None]
-    find: Callable[["Stage", StageRun], Manifest | None] = _find_artifact
+    find: Callable[["Stage", StageRun], Manifest | None] = find_artifact
     preflight: Callable[[RunConfig, Planned], None] = lambda config, planned: None
     when_complete: Callable[[StageRun], None] = lambda run: None
     location: Callable[[StageRun], str] | None = None
     has_manifest: bool = True
     is_output: bool = False
+    other_files: tuple[str, ...] = ()
     other_unit_keys: Callable[[Mapping[str, Any]], Iterable[str]] = lambda manifest: ()
 
     def make(self, run: StageRun) -> Manifest:

@@ -10,8 +10,18 @@ and `InfrastructureError` after the last retry. fsspec is imported in this packa
 """
 
 from d2prune.store.checksums import checksum, new_checksum
-from d2prune.store.filesystem import is_local
-from d2prune.store.listing import FileInfo, exists, info, is_folder, list_files, modified
+from d2prune.store.filesystem import is_local, resolve
+from d2prune.store.listing import (
+    TEMPORARY,
+    FileInfo,
+    exists,
+    glob_files,
+    info,
+    is_folder,
+    list_entries,
+    list_files,
+    modified,
+)
 from d2prune.store.reading import (
     local_copy,
     local_reader,
@@ -26,15 +36,18 @@ from d2prune.store.urls import join, redact
 from d2prune.store.writing import create, delete, remove_empty_folders, supports_create, write_bytes, writer
 
 __all__ = [
+    "TEMPORARY",
     "FileInfo",
     "checksum",
     "create",
     "delete",
     "exists",
+    "glob_files",
     "info",
     "is_folder",
     "is_local",
     "join",
+    "list_entries",
     "list_files",
     "local_copy",
     "local_reader",
@@ -47,6 +60,7 @@ __all__ = [
     "read_range",
     "redact",
     "remove_empty_folders",
+    "resolve",
     "supports_create",
     "sweep_temporaries",
     "sweep_uploads",

@@ -14,6 +14,7 @@ import dataclasses
 import hashlib
 import io
 import json
+import logging
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,11 +25,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from d2prune import store
-from d2prune.errors import BooksError, InfrastructureError
+from d2prune.errors import BooksError, InfrastructureError, UserError
 from d2prune.store.schemas import SCHEMA_VERSION
+
+log = logging.getLogger(__name__)
 
 RECEIPT = "receipt.json"
 MANIFEST = "manifest.json"
+
+_DAMAGE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+"""What reading a damaged manifest or receipt raises."""
 
 ROWS_PER_GROUP = 10_000
 """Rows per parquet row group of a table that `store.table_writer` writes."""
@@ -174,11 +180,28 @@ def unit_url(folder: str, key: str, name: str) -> str:
 
 
 def read_receipt(folder: str, key: str) -> Receipt | None:
-    """The receipt of a unit; None if the unit is not complete."""
+    """The receipt of a unit; None if the unit is not complete, or its receipt is damaged."""
+    url = unit_url(folder, key, RECEIPT)
     try:
-        return _parse_receipt(json.loads(store.read_bytes(unit_url(folder, key, RECEIPT))))
+        return _parse_receipt(read_json(url))
     except FileNotFoundError:
         return None
+    except _DAMAGE as error:
+        log.warning("%s: damaged, ignored (%s)", store.redact(url), error)
+        return None
+
+
+def read_json(url: str) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        ValueError: the file holds anything else.
+        FileNotFoundError: there is none.
+    """
+    value = json.loads(store.read_bytes(url))
+    if not isinstance(value, dict):
+        raise ValueError(f"found {type(value).__name__}; expected an object")
+    return value
 
 
 def _parse_receipt(record: dict[str, Any]) -> Receipt:
@@ -201,15 +224,52 @@ def read_file(folder: str, receipt: Receipt, name: str) -> bytes:
     try:
         data = store.read_bytes(url)
     except FileNotFoundError as error:
-        raise InfrastructureError(
-            f"{error}, but its receipt exists; delete the unit's folder and run again"
-        ) from error
+        raise mark_damaged(url, "not found, but its receipt exists") from error
     if (found := store.checksum(data)) != record.checksum:
-        raise InfrastructureError(
-            f"{store.redact(url)}: found checksum {found}; expected {record.checksum} as in its receipt; "
-            "delete the unit's folder and run again"
-        )
+        raise mark_damaged(url, f"found checksum {found}; expected {record.checksum} as in its receipt")
     return data
+
+
+def mark_damaged(url: str, fault: str) -> InfrastructureError:
+    """Delete the receipt of the unit that a damaged file belongs to, so that the next run rebuilds the unit.
+
+    Args:
+        url: of the file.
+        fault: what is wrong with it.
+
+    Returns:
+        The error to raise.
+    """
+    receipt = store.join(url.rpartition("/")[0], RECEIPT)
+    try:
+        store.delete([receipt])
+    except (UserError, InfrastructureError):
+        return InfrastructureError(
+            f"{store.redact(url)}: {fault}; delete {store.redact(receipt)} and run again to rebuild the unit"
+        )
+    return InfrastructureError(f"{store.redact(url)}: {fault}; the same run again rebuilds the unit")
+
+
+def find_damaged_units(folder: str, manifest: Manifest) -> dict[str, str]:
+    """Units of an artifact that are no longer complete: unit key -> the first fault.
+
+    Compares presence and sizes with the receipts in the manifest, by one listing of the stage.
+    """
+    sizes = {}
+    prefix = store.join(folder, "units")
+    for file in store.list_files(prefix, "*/*"):
+        key, name = file.url.rsplit("/", 2)[1:]
+        sizes[key, name] = file.size
+    faults: dict[str, str] = {}
+    for unit in manifest.units:
+        expected = {RECEIPT: None, **{file.name: file.size for file in unit.files}}
+        for name, size in expected.items():
+            found = sizes.get((unit.key, name))
+            if found is None:
+                faults.setdefault(unit.key, f"{name} is missing")
+            elif size is not None and found != size:
+                faults.setdefault(unit.key, f"{name} has {found} bytes instead of {size}")
+    return faults
 
 
 def read_table(folder: str, receipt: Receipt, name: str, columns: Sequence[str] | None = None) -> pa.Table:
@@ -267,23 +327,28 @@ def manifest_url(folder: str, identity: str) -> str:
 
 
 def read_manifest(folder: str, identity: str) -> Manifest | None:
-    """The artifact with fingerprint `identity`; None if it is not complete.
+    """The artifact with fingerprint `identity`; None if it is not complete, or its manifest is damaged.
 
     Raises:
         InfrastructureError: the file is the manifest of another artifact.
     """
     url = manifest_url(folder, identity)
     try:
-        record = json.loads(store.read_bytes(url))
+        record = read_json(url)
+        found = record["fingerprint"], record["schema_version"]
+        record["units"] = tuple(_parse_receipt(unit) for unit in record["units"])
+        manifest = Manifest(**record)
     except FileNotFoundError:
         return None
-    if record["fingerprint"] != identity or record["schema_version"] != SCHEMA_VERSION:
+    except _DAMAGE as error:
+        log.warning("%s: damaged, ignored (%s)", store.redact(url), error)
+        return None
+    if found != (identity, SCHEMA_VERSION):
         raise InfrastructureError(
-            f"{store.redact(url)}: found artifact {record['fingerprint']}, schema version "
-            f"{record['schema_version']}; expected {identity}, version {SCHEMA_VERSION}"
+            f"{store.redact(url)}: found artifact {found[0]}, schema version {found[1]}; "
+            f"expected {identity}, version {SCHEMA_VERSION}"
         )
-    record["units"] = tuple(_parse_receipt(unit) for unit in record["units"])
-    return Manifest(**record)
+    return manifest
 
 
 def changed_params(folder: str, params: Mapping[str, Any]) -> list[str] | None:
@@ -294,8 +359,12 @@ def changed_params(folder: str, params: Mapping[str, Any]) -> list[str] | None:
     """
     nearest: list[str] | None = None
     params = json.loads(canonical_json(params))  # Manifests hold lists instead of tuples.
-    for file in store.list_files(store.join(folder, "*", MANIFEST)):
-        before = json.loads(store.read_bytes(file.url))["params"]
+    for file in store.list_files(folder, f"*/{MANIFEST}"):
+        try:
+            before = dict(read_json(file.url)["params"])
+        except (*_DAMAGE, FileNotFoundError) as error:
+            log.warning("%s: damaged, ignored (%s)", store.redact(file.url), error)
+            continue
         names = sorted(before.keys() | params.keys())
         lines = [
             f"{name}: {before.get(name)} -> {params.get(name)}"

@@ -24,6 +24,12 @@ def is_local_filesystem(filesystem: Any) -> bool:
     return isinstance(filesystem, LocalFileSystem)
 
 
+def resolve(url: str) -> str:
+    """One spelling of a location, to compare locations: a local path is absolute, without links."""
+    filesystem, path = open_filesystem(url)
+    return os.path.realpath(path) if is_local_filesystem(filesystem) else redact(url).rstrip("/")
+
+
 def open_filesystem(url: str) -> tuple[Any, str]:
     """The filesystem of a URL and the path in it.
 

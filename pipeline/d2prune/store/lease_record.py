@@ -63,16 +63,32 @@ def holder_url(folder: str, token: int) -> str:
 
 
 def read_latest(folder: str) -> Holder | None:
-    """The record with the highest token."""
+    """The record with the highest token.
+
+    Raises:
+        InfrastructureError: it is damaged, so its holder may be alive.
+    """
     for file in sorted(list_records(folder), key=lambda file: -token_of(file.url)):
         with contextlib.suppress(FileNotFoundError):
-            return Holder(**json.loads(store.read_bytes(file.url)))
+            return _parse_holder(file.url, store.read_bytes(file.url))
     return None
+
+
+def _parse_holder(url: str, data: bytes) -> Holder:
+    try:
+        holder = Holder(**json.loads(data))
+        if not (isinstance(holder.token, int) and isinstance(holder.ttl_s, int | float)):
+            raise ValueError("expected numbers as token and ttl_s")
+    except (ValueError, TypeError, RecursionError) as error:
+        raise InfrastructureError(
+            f"{store.redact(url)}: damaged lease record ({error}); delete it if no other run is in progress"
+        ) from error
+    return holder
 
 
 def list_records(folder: str) -> Sequence[store.FileInfo]:
     """All records of a lease."""
-    return [file for file in store.list_files(store.join(folder, "*.json")) if token_of(file.url)]
+    return [file for file in store.list_files(folder, "*.json") if token_of(file.url)]
 
 
 def token_of(url: str) -> int:

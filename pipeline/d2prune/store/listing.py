@@ -1,8 +1,9 @@
 """What exists: listings, and the size, version and age of objects."""
 
+import fnmatch
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,43 +77,147 @@ def modified(url: str) -> float:
         return float(filesystem.modified(path).timestamp())
 
 
-def list_files(url: str) -> list[FileInfo]:
-    """All objects below a folder, or matching a glob, sorted by URL.
+def list_files(folder: str, pattern: str | None = None) -> list[FileInfo]:
+    """All objects below a folder, sorted by URL.
 
-    Temporary files of interrupted writes are left out.
+    Temporary files of interrupted writes are left out, and so are symbolic links (`list_entries`
+    has them).
+
+    Args:
+        folder: URL. Its name is literal, `*`, `?` and `[` included.
+        pattern: of names below the folder, level by level, such as `*/manifest.json`. None: all
+            objects at any depth.
 
     Returns:
         The objects; an empty list if the folder does not exist.
     """
+    levels = pattern.split("/") if pattern is not None else None
     try:
-        files = _list_s3(url) if url.startswith(S3_SCHEMES) else _list_with_fsspec(url)
+        if folder.startswith(S3_SCHEMES):
+            found = _list_s3(folder)
+        else:
+            found = _list_with_fsspec(folder, len(levels) if levels is not None else None)
     except FileNotFoundError:
         return []
-    return sorted((file for file in files if TEMPORARY not in file.url), key=lambda file: file.url)
+    files = [file for name, file in found if not _is_temporary(name) and _matches(name, levels)]
+    return sorted(files, key=lambda file: file.url)
+
+
+def glob_files(url: str) -> list[FileInfo]:
+    """The objects that match a pattern with `*` and `?`, sorted by URL. Only `input` has patterns.
+
+    Returns:
+        The objects, without temporary files; an empty list if none matches.
+    """
+    try:
+        files = _glob_s3(url) if url.startswith(S3_SCHEMES) else _glob_with_fsspec(url)
+    except FileNotFoundError:
+        return []
+    return sorted((file for file in files if not _is_temporary(file.url)), key=lambda file: file.url)
+
+
+def list_entries(folder: str) -> list[str]:
+    """Names, relative to a folder, of everything below it except folders, sorted.
+
+    Unlike `list_files` it includes temporary files, symbolic links (to folders, too, and dangling
+    ones) and special files: whatever a write could overwrite or a deletion could miss.
+
+    Args:
+        folder: URL. Its name is literal, `*`, `?` and `[` included.
+
+    Returns:
+        The names; an empty list if the folder does not exist.
+    """
+    if folder.startswith(S3_SCHEMES):
+        try:
+            return sorted(name for name, _ in _list_s3(folder))
+        except FileNotFoundError:
+            return []
+    return sorted(_find_entries(folder))
 
 
 @retrying
-def _list_with_fsspec(url: str) -> Iterable[FileInfo]:
+def _find_entries(folder: str) -> list[str]:
+    filesystem, path = open_filesystem(folder)
+    with request(folder):
+        if is_local_filesystem(filesystem):
+            return list(_walk_local(path))
+        return [_relative(name, path) for name in filesystem.find(path)]
+
+
+def _walk_local(folder: str) -> Iterable[str]:
+    def check(error: OSError) -> None:
+        # A folder that cannot be read must not count as empty.
+        if not isinstance(error, FileNotFoundError):
+            raise error
+
+    for path, folders, files in os.walk(folder, onerror=check):
+        links = [name for name in folders if os.path.islink(os.path.join(path, name))]
+        for name in [*files, *links]:
+            yield _relative(os.path.join(path, name), folder)
+
+
+@retrying
+def _list_with_fsspec(folder: str, depth: int | None) -> list[tuple[str, FileInfo]]:
+    filesystem, path = open_filesystem(folder)
+    with request(folder):
+        entries = list(filesystem.find(path, maxdepth=depth, detail=True).values())
+        names = [_relative(entry["name"], path) for entry in entries]
+        files = [_to_present_file(filesystem, entry) for entry in entries]
+    return [(name, file) for name, file in zip(names, files, strict=True) if file is not None]
+
+
+@retrying
+def _glob_with_fsspec(url: str) -> list[FileInfo]:
     filesystem, path = open_filesystem(url)
     with request(url):
-        found = filesystem.glob(path, detail=True) if _is_glob(url) else filesystem.find(path, detail=True)
-        return [_to_file_info(filesystem, entry) for entry in found.values() if entry["type"] == "file"]
+        found = [_to_present_file(filesystem, entry) for entry in filesystem.glob(path, detail=True).values()]
+    return [file for file in found if file is not None]
 
 
-def _list_s3(url: str) -> Iterable[FileInfo]:
+def _list_s3(folder: str) -> Iterable[tuple[str, FileInfo]]:
     """List page by page, so that a page that fails is retried alone."""
+    call, bucket, key = s3_client.locate(folder)
+    prefix = key and f"{key.rstrip('/')}/"
+    for entry in s3.list_objects(call, bucket, prefix):
+        if not entry["Key"].endswith("/"):
+            yield entry["Key"].removeprefix(prefix), _s3_file_info(bucket, entry)
+
+
+def _glob_s3(url: str) -> Iterable[FileInfo]:
     call, bucket, key = s3_client.locate(url)
-    pattern = re.compile(fsspec.utils.glob_translate(f"{bucket}/{key}")) if _is_glob(url) else None
-    prefix = re.split(r"[*?]", key, maxsplit=1)[0] if pattern is not None else key and f"{key.rstrip('/')}/"
-    return [
-        FileInfo(f"s3://{bucket}/{entry['Key']}", int(entry["Size"]), str(entry.get("ETag", "")).strip('"'))
-        for entry in s3.list_objects(call, bucket, prefix)
-        if not entry["Key"].endswith("/") and (pattern is None or pattern.match(f"{bucket}/{entry['Key']}"))
-    ]
+    pattern = re.compile(fsspec.utils.glob_translate(f"{bucket}/{key}"))
+    for entry in s3.list_objects(call, bucket, re.split(r"[*?]", key, maxsplit=1)[0]):
+        if not entry["Key"].endswith("/") and pattern.match(f"{bucket}/{entry['Key']}"):
+            yield _s3_file_info(bucket, entry)
 
 
-def _is_glob(url: str) -> bool:
-    return "*" in url or "?" in url
+def _s3_file_info(bucket: str, entry: dict[str, Any]) -> FileInfo:
+    version = str(entry.get("ETag", "")).strip('"')
+    return FileInfo(f"s3://{bucket}/{entry['Key']}", int(entry["Size"]), version)
+
+
+def _relative(name: str, folder: str) -> str:
+    return name.removeprefix(folder).lstrip("/")
+
+
+def _is_temporary(name: str) -> bool:
+    return name.rsplit("/", 1)[-1].startswith(TEMPORARY)
+
+
+def _matches(name: str, levels: Sequence[str] | None) -> bool:
+    if levels is None:
+        return True
+    names = name.split("/")
+    return len(names) == len(levels) and all(map(fnmatch.fnmatchcase, names, levels))
+
+
+def _to_present_file(filesystem: Any, entry: dict[str, Any]) -> FileInfo | None:
+    """The file of a listing; None for what is not a file, or vanished during the listing."""
+    try:
+        return _to_file_info(filesystem, entry) if entry["type"] == "file" else None
+    except FileNotFoundError:
+        return None
 
 
 def _to_file_info(filesystem: Any, entry: dict[str, Any]) -> FileInfo:

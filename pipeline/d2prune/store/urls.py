@@ -12,4 +12,6 @@ def join(url: str, *names: str) -> str:
 
 def redact(url: str) -> str:
     """`url` without user name, password and query string, for logs, manifests and messages."""
+    if "://" not in url:
+        return url  # `?` is an ordinary character of a local path.
     return re.sub(r"//[^/@\s]*@", "//", url.split("?", 1)[0])

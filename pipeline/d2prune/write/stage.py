@@ -1,19 +1,24 @@
 """The write stage: reads the decisions and the input tars or tables, and writes the output folder."""
 
+import logging
 from functools import partial
 
 from d2prune import store
 from d2prune.config.model import RunConfig
+from d2prune.errors import UserError
 from d2prune.inputs.pool import InputPool
 from d2prune.output import claim, layout, receipts
+from d2prune.output.manifest import read_manifest
 from d2prune.stage.planned import Planned
-from d2prune.stage.record import Built, Stage, StageRun
+from d2prune.stage.record import Built, Stage, StageRun, find_artifact
 from d2prune.stage.units import Work
 from d2prune.store import artifacts
 from d2prune.store.artifacts import Manifest
 from d2prune.write.close import close_output
 from d2prune.write.plan import KeepExecutableParams, WriteParams, plan
 from d2prune.write.worker import WriteWorker
+
+log = logging.getLogger(__name__)
 
 
 def _make_params(config: RunConfig, pool: InputPool) -> WriteParams:
@@ -28,10 +33,14 @@ def _check_claim(config: RunConfig, planned: Planned) -> None:
 
 
 def _find_artifact(stage: Stage, run: StageRun) -> Manifest | None:
-    """Find the artifact; None if the output folder has been emptied since."""
-    if not store.exists(store.join(run.config.output, layout.MANIFEST)):
+    """Find the artifact; None if the output folder has been emptied since, or its manifest is damaged."""
+    try:
+        if read_manifest(run.config.output) is None:
+            return None
+    except UserError as error:
+        log.warning("%s; writing the output again", error)
         return None
-    return run.planned[stage.name].find()
+    return find_artifact(stage, run)
 
 
 def _write_output(run: StageRun) -> Built:
@@ -39,6 +48,8 @@ def _write_output(run: StageRun) -> Built:
     select = run.manifests["select"]
     claim.claim(output, planned.fingerprint)
     claim.remove_temporaries(output)
+    # Left by an interrupted pruning of this run's earlier output.
+    store.delete([store.join(output, layout.PRUNED)])
     units = plan(run.pool.shards, run.manifests["embed"], select, planned.params)
     work = Work(
         "write",
