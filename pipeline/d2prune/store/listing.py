@@ -97,9 +97,9 @@ def list_files(folder: str, pattern: str | None = None) -> list[FileInfo]:
             found = _list_s3(folder)
         else:
             found = _list_with_fsspec(folder, len(levels) if levels is not None else None)
+        files = [file for name, file in found if not _is_temporary(name) and _matches(name, levels)]
     except FileNotFoundError:
         return []
-    files = [file for name, file in found if not _is_temporary(name) and _matches(name, levels)]
     return sorted(files, key=lambda file: file.url)
 
 
@@ -111,9 +111,10 @@ def glob_files(url: str) -> list[FileInfo]:
     """
     try:
         files = _glob_s3(url) if url.startswith(S3_SCHEMES) else _glob_with_fsspec(url)
+        present = [file for file in files if not _is_temporary(file.url)]
     except FileNotFoundError:
         return []
-    return sorted((file for file in files if not _is_temporary(file.url)), key=lambda file: file.url)
+    return sorted(present, key=lambda file: file.url)
 
 
 def list_entries(folder: str) -> list[str]:
