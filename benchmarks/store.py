@@ -75,7 +75,8 @@ class Obstore:
         import obstore
 
         bucket, _, path = key.partition("/")
-        return memoryview(obstore.get_range(self.stores[bucket], path, start=start, length=size))  # type: ignore
+        found = obstore.get_range(self.stores[bucket], path, start=start, length=size)
+        return memoryview(found)  # type: ignore
 
 
 def make_clients(environment: dict[str, str], buckets: Sequence[str]) -> list[Client]:

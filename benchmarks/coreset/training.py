@@ -158,7 +158,8 @@ class Trainer:
         if name == "mlp":
             return Mlp(self.data.train.shape[1], n_classes).to(self.recipe.device)
         net: nn.Module = SmallNet(n_classes) if name == "small" else ResNet18(n_classes)
-        on_device: nn.Module = net.to(device=self.recipe.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        layout = {"device": self.recipe.device, "memory_format": torch.channels_last}
+        on_device: nn.Module = net.to(**layout)  # type: ignore[call-overload]
         return on_device
 
     def _autocast(self) -> Any:

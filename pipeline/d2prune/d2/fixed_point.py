@@ -76,7 +76,8 @@ def message(value: int, gamma: float, sq_distance: float) -> int:
     to even). The conversion is exact below 2**53 (8,192 in units of the difficulty); above, it keeps
     53 bits, a relative error of at most 2**-53.
     """
-    return np.int64(np.rint(exp_neg(gamma * np.float64(sq_distance)) * np.float64(value)))  # type: ignore[return-value]
+    amount = exp_neg(gamma * np.float64(sq_distance)) * np.float64(value)
+    return np.int64(np.rint(amount))  # type: ignore[return-value]
 
 
 def to_fixed(difficulty: ArrayLike) -> NDArray[np.int64]:

@@ -119,7 +119,8 @@ _SCRIPT = """\
 # Trains CLIP on the {samples} samples in the {shards} shards of this folder, with open_clip:
 #     pip install 'open_clip_torch[training]'
 #     sh train.sh --batch-size 256 --lr 5e-4 --epochs 32
-# All arguments go to open_clip. MODEL, WORKERS (data-loader workers of each process) and WORLD_SIZE (processes, one a
+# All arguments go to open_clip. MODEL, WORKERS (data-loader workers of each process) \
+and WORLD_SIZE (processes, one a
 # GPU) may be set in the environment.
 #
 # With DataComp's own program, from its checkout:
@@ -134,7 +135,8 @@ WORKERS="${{WORKERS:-{workers}}}"
 WORLD_SIZE="${{WORLD_SIZE:-1}}"
 
 if [ "$SHARDS" -lt "$((WORKERS * WORLD_SIZE))" ]; then
-    echo "warning: $SHARDS shards are fewer than $WORKERS workers x $WORLD_SIZE processes, which open_clip refuses" >&2
+    echo "warning: $SHARDS shards are fewer than $WORKERS workers \
+x $WORLD_SIZE processes, which open_clip refuses" >&2
     if [ "$SHARDS" -ge "$WORLD_SIZE" ]; then
         WORKERS="$((SHARDS / WORLD_SIZE))"
         echo "warning: going on with WORKERS=$WORKERS" >&2
@@ -145,10 +147,11 @@ if [ "$SHARDS" -lt "$((WORKERS * WORLD_SIZE))" ]; then
 fi
 
 echo "training on $FOLDER: $SAMPLES samples in $SHARDS shards" >&2
-set -- -m open_clip_train.main --dataset-type webdataset --train-data "$DATA" --train-num-samples "$SAMPLES" \\
+set -- -m open_clip_train.main --dataset-type webdataset --train-data "$DATA" \
+--train-num-samples "$SAMPLES" \\
     --workers "$WORKERS" --model "$MODEL" "$@"
 if [ "$WORLD_SIZE" -gt 1 ]; then
     exec "${{PYTHON:-python}}" -m torch.distributed.run --nproc_per_node "$WORLD_SIZE" "$@"
 fi
 exec "${{PYTHON:-python}}" "$@"
-"""  # noqa: E501 (lines of train.sh)
+"""

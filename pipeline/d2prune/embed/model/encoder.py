@@ -116,7 +116,8 @@ class ClipEncoder:
             torch.tensor(values, dtype=torch.float32, device=self.device).view(-1, 1, 1)
             for values in ([255.0], cfg["mean"], cfg["std"])
         )
-        self._copy_stream: Any = torch.cuda.Stream() if self.device == "cuda" else None  # type: ignore[no-untyped-call]
+        on_gpu = self.device == "cuda"
+        self._copy_stream: Any = torch.cuda.Stream() if on_gpu else None  # type: ignore[no-untyped-call]
         self._initial_cache = dict(getattr(self._tokenizer, "cache", {}))
         with torch.inference_mode():
             self.dimension = int(self._model.encode_text(self.tokenize(["a"]).to(self.device)).shape[-1])
