@@ -1,7 +1,8 @@
 """The manifest of an output folder, `manifest.json`: what the folder holds, and what it was made from.
 
 It is written last, so its presence means that the folder is complete. It holds no times and no
-machine names: the same pool, selection and parameters give the same bytes.
+machine names: the same pool, selection and parameters give the same bytes. Its last entry,
+`checksum`, is that of the others, so a change to it is found, too.
 """
 
 import dataclasses
@@ -16,8 +17,12 @@ from d2prune.output import layout
 from d2prune.output.objects import write_object
 from d2prune.store.artifacts import FileRecord
 
-FORMAT = 1
+FORMAT = 2
 """Increased whenever the meaning of an output folder's content changes."""
+
+
+_CHECKSUM = "checksum"
+CHANGED = "found a checksum that is not that of its content; expected the file as the run wrote it"
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,13 @@ def encode_json(value: Any) -> bytes:
 
 def write_manifest(output: str, manifest: OutputManifest) -> None:
     """Write the manifest, which makes the output complete."""
-    write_object(output, layout.MANIFEST, encode_json(dataclasses.asdict(manifest)))
+    write_object(output, layout.MANIFEST, encode_manifest(manifest))
+
+
+def encode_manifest(manifest: OutputManifest) -> bytes:
+    """The bytes of the file."""
+    record = dataclasses.asdict(manifest)
+    return encode_json(record | {_CHECKSUM: store.checksum(encode_json(record))})
 
 
 def read_manifest(output: str, name: str = layout.MANIFEST) -> OutputManifest | None:
@@ -82,19 +93,36 @@ def read_manifest(output: str, name: str = layout.MANIFEST) -> OutputManifest | 
         name: of the file; pruning renames it.
 
     Raises:
-        UserError: this version cannot read the manifest.
+        UserError: the manifest is damaged, or of another version.
     """
     url = store.join(output, name)
     try:
         data = store.read_bytes(url)
     except FileNotFoundError:
         return None
+    manifest = parse_manifest(data, store.redact(url))
+    if data != encode_manifest(manifest):
+        raise UserError(f"{store.redact(url)}: {CHANGED}")
+    return manifest
+
+
+def parse_manifest(data: bytes, shown: str) -> OutputManifest:
+    """Parse a manifest, whether or not it is as it was written.
+
+    Args:
+        data: the bytes of the file.
+        shown: its URL, for messages.
+
+    Raises:
+        UserError: it cannot be parsed, or is of another version.
+    """
     try:
         record = json.loads(data)
         if record["format"] != FORMAT:
-            raise UserError(f"{store.redact(url)}: found format {record['format']}; expected {FORMAT}")
+            raise UserError(f"{shown}: found format {record['format']}; expected {FORMAT}")
+        del record[_CHECKSUM]
         record["inputs"] = tuple(InputShard(**shard) for shard in record["inputs"])
         record["files"] = tuple(FileRecord(**file) for file in record["files"])
         return OutputManifest(**record)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(f"{store.redact(url)}: not the manifest of an output folder: {error}") from error
+        raise UserError(f"{shown}: not the manifest of an output folder: {error}") from error

@@ -1,9 +1,10 @@
 """Re-read an output folder and report every fault.
 
-Reads the manifest, then everything it lists: numbering, sizes, checksums, counts, uids against the
-subset file, each output sample against its source, every member against what WebDataset can decode,
-and each tar through open_clip's own data loader. Executes nothing that a tar holds and writes
-nothing. Tars and tables are checked independently, so an executor may run them in parallel.
+Reads the manifest, then everything it lists (`output/layout.py` has every file, with its checks):
+numbering, sizes, checksums, counts, uids against the subset file, each output sample against its
+source, every member against what WebDataset can decode, and each tar through open_clip's own data
+loader. Executes nothing that a tar holds and writes nothing. Tars and tables are checked
+independently, so an executor may run them in parallel.
 """
 
 from collections.abc import Sequence
@@ -18,8 +19,9 @@ from d2prune.errors import UserError
 from d2prune.execution import Executor, InProcess, Resources
 from d2prune.output import layout
 from d2prune.output.executable import KEEP_OPTION
-from d2prune.output.manifest import OutputManifest, read_manifest
-from d2prune.verify.counts import check_objects, check_table_counts, check_tar_counts
+from d2prune.output.manifest import CHANGED, OutputManifest, encode_manifest, parse_manifest
+from d2prune.verify.contents import Contents
+from d2prune.verify.counts import check_claim, check_objects, check_table_counts, check_tar_counts
 from d2prune.verify.kept_tables import KeptTableCheck, KeptTableChecker
 from d2prune.verify.tars import TarCheck, TarChecker
 from d2prune.verify.uids import check_uids
@@ -72,24 +74,29 @@ def verify(
         The faults, one line each; empty if there are none.
 
     Raises:
-        UserError: the folder does not exist, or its manifest cannot be read.
+        UserError: the folder does not exist, or its manifest cannot be parsed.
         InfrastructureError: storage failed.
     """
     depth = depth or (FULL if full else Depth())
-    manifest = read_manifest(output)
-    if manifest is None:
+    url = store.join(output, layout.MANIFEST)
+    try:
+        data = store.read_bytes(url)
+    except FileNotFoundError:
         if not store.is_folder(output):
-            raise UserError(f"output {store.redact(output)}: not found")
+            raise UserError(f"output {store.redact(output)}: not found") from None
         return [f"{layout.MANIFEST}: missing; the run that writes this folder is not complete"]
-    faults, missing = check_objects(output, manifest)
+    manifest = parse_manifest(data, store.redact(url))
+    faults = [] if data == encode_manifest(manifest) else [f"{layout.MANIFEST}: {CHANGED}"]
+    objects, missing = check_objects(output, manifest)
+    contents = Contents(output, manifest, missing)
     check_counts = check_table_counts if manifest.is_tables else check_tar_counts
-    faults += check_counts(output, manifest, missing)
-    faults += check_uids(output, manifest, missing)
+    counts = [*check_claim(output, manifest), *check_counts(contents), *check_uids(contents)]
+    contents.read_remaining()
     check_contents = _check_kept_tables if manifest.is_tables else _check_tars
-    faults += check_contents(
+    samples = check_contents(
         output, manifest, depth, missing, executor or InProcess(), resources or Resources()
     )
-    return faults
+    return [*faults, *objects, *contents.faults, *counts, *samples]
 
 
 def _check_tars(
