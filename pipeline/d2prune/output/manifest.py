@@ -82,7 +82,16 @@ def write_manifest(output: str, manifest: OutputManifest) -> None:
 def encode_manifest(manifest: OutputManifest) -> bytes:
     """The bytes of the file."""
     record = dataclasses.asdict(manifest)
-    return encode_json(record | {_CHECKSUM: store.checksum(encode_json(record))})
+    for file in record["files"]:
+        # Files of an output folder are verified as a whole.
+        del file["footer"]
+    return seal(record)
+
+
+def seal(record: Mapping[str, Any]) -> bytes:
+    """Encode the entries of a manifest together with their checksum."""
+    entries = {name: value for name, value in record.items() if name != _CHECKSUM}
+    return encode_json(entries | {_CHECKSUM: store.checksum(encode_json(entries))})
 
 
 def read_manifest(output: str, name: str = layout.MANIFEST) -> OutputManifest | None:

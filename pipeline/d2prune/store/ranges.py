@@ -16,9 +16,12 @@ import pyarrow.parquet as pq
 
 from d2prune import store
 from d2prune.errors import UserError
-from d2prune.store import FileInfo
+from d2prune.store import FileInfo, artifacts
+from d2prune.store.artifacts import FileRecord
 
 _BLOCK = 1 << 20
+# Bytes read at the end of a parquet file; a larger footer takes a second request.
+_FOOTER = 1 << 16
 
 
 class RangeFile(io.RawIOBase):
@@ -77,10 +80,40 @@ def open_seekable(file: FileInfo) -> Iterator[IO[bytes]]:
         yield io.BufferedReader(RangeFile(file.size, read), _BLOCK)
 
 
-def open_parquet(url: str, size: int) -> pq.ParquetFile:
-    """A parquet file of `size` bytes, read as needed; a local one is mapped into memory."""
+def open_parquet(url: str, file: FileRecord) -> pq.ParquetFile:
+    """A table of a unit, read as needed and verified where it is read; a local one is mapped into memory.
+
+    The footer is compared with its checksum in the record, and each page with its own as it is read.
+
+    Args:
+        url: of the file.
+        file: its record.
+
+    Raises:
+        ArrowInvalid: the footer is damaged. Reading a damaged page raises OSError.
+    """
     if store.is_local(url):
         with store.mapped_or_stream(url) as view:
-            return pq.ParquetFile(pa.BufferReader(pa.py_buffer(view)))
-    stream = RangeFile(size, functools.partial(store.read_range, url))
-    return pq.ParquetFile(pa.PythonFile(stream, mode="r"), pre_buffer=True)
+            source: pa.NativeFile = pa.BufferReader(pa.py_buffer(view))
+    else:
+        stream = RangeFile(file.size, functools.partial(store.read_range, url))
+        source = pa.PythonFile(stream, mode="r")
+    return pq.ParquetFile(
+        source,
+        metadata=_read_footer(source, file),
+        pre_buffer=not store.is_local(url),
+        page_checksum_verification=True,
+    )
+
+
+def _read_footer(source: pa.NativeFile, file: FileRecord) -> pq.FileMetaData:
+    source.seek(max(file.size - _FOOTER, 0))
+    data = source.read(min(file.size, _FOOTER))
+    length = int.from_bytes(data[-8:-4], "little") + 8
+    if len(data) < length <= file.size:
+        source.seek(file.size - length)
+        data = source.read(length)
+    found = artifacts.footer_checksum(data)
+    if found != file.footer:
+        raise pa.ArrowInvalid(f"found footer checksum {found}; expected {file.footer} as in its receipt")
+    return pq.read_metadata(pa.BufferReader(data))

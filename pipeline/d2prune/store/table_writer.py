@@ -49,8 +49,11 @@ class TableWriter:
         if self._n_pending or not self._n_written:
             self._pending = self._pending or [self.schema.empty_table()]
             self._write_group(self._n_pending)
+        sink = self._sink
+        sink.end = bytearray()
         self._parquet.close()
-        self.record = FileRecord(self._name, self._n_written, self._sink.size, self._sink.digest.hexdigest())
+        footer = artifacts.footer_checksum(bytes(sink.end))
+        self.record = FileRecord(self._name, self._n_written, sink.size, sink.digest.hexdigest(), footer)
 
     def abandon(self) -> None:
         """Detach from the file, to which pyarrow would write a footer when it is collected."""
@@ -60,10 +63,11 @@ class TableWriter:
 
 
 class _ChecksumStream(io.RawIOBase):
-    """Forwards writes, and keeps their checksum and size."""
+    """Forwards writes, and keeps their checksum and size; the bytes, too, once `end` is set."""
 
     def __init__(self, stream: IO[bytes] | None) -> None:
         self.stream, self.size, self.digest = stream, 0, store.new_checksum()
+        self.end: bytearray | None = None
 
     def writable(self) -> bool:
         return True
@@ -72,6 +76,8 @@ class _ChecksumStream(io.RawIOBase):
         if self.stream is not None:
             self.stream.write(data)
         self.digest.update(data)
+        if self.end is not None:
+            self.end += data
         self.size += len(data)
         return len(data)
 
