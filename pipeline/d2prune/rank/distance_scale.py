@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from d2prune.d2.gamma import median_rank
-from d2prune.execution import Executor, Resources
+from d2prune.execution import Executor, InProcess, Resources
 from d2prune.parts.files import NEIGHBORS
 from d2prune.parts.reader import Parts
 from d2prune.store import columns
@@ -23,6 +23,8 @@ Int64s = npt.NDArray[np.int64]
 
 _HALF_BITS = 16
 _BINS = 1 << _HALF_BITS
+# Reading so many edges takes a second, less than starting workers does.
+_FEW = 20_000_000
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,8 @@ def find_median_sq_distance(parts: Parts, executor: Executor, resources: Resourc
         executor: runs the workers.
         resources: of one worker.
     """
+    if sum(parts.receipt(part, NEIGHBORS).counters["edges"] for part in range(parts.spans.n_parts)) < _FEW:
+        executor = InProcess()
     n_ranges = max(1, min(resources.workers, parts.spans.n_parts))
     bounds = np.linspace(0, parts.spans.n_parts, n_ranges + 1).astype(int).tolist()
     ranges = [range(first, stop) for first, stop in pairwise(bounds)]
