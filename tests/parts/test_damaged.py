@@ -9,6 +9,7 @@ from d2prune.errors import InfrastructureError
 from d2prune.parts import files
 from d2prune.parts.reader import Parts
 from d2prune.store import artifacts, table_writer
+from d2prune.store.parquet_format import footer_checksum
 from tests.report.synthetic import build_run, items
 
 PART = 2
@@ -78,4 +79,4 @@ def test_a_streamed_table_has_the_footer_that_its_record_states(tmp_path, rows):
     with table_writer.open_table(str(tmp_path), "unit", "t.parquet", table.schema, 10) as writer:
         writer.write(table)
     data = Path(artifacts.unit_url(str(tmp_path), "unit", "t.parquet")).read_bytes()
-    assert writer.record.footer == artifacts.footer_checksum(data)
+    assert writer.record.footer == footer_checksum(data)

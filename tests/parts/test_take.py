@@ -8,6 +8,7 @@ import pytest
 from d2prune.parts import files
 from d2prune.parts.reader import Parts
 from d2prune.store import artifacts
+from d2prune.store.parquet_format import footer_checksum
 from tests.report.synthetic import build_run, items
 
 
@@ -51,7 +52,7 @@ def test_embeddings_come_from_the_row_groups_that_hold_them(run):
         pq.write_table(pq.read_table(url), url, row_group_size=16)
         data = Path(url).read_bytes()
         record = next(file for file in unit.files if file.name == "embeddings.parquet")
-        other = replace(record, size=len(data), footer=artifacts.footer_checksum(data))
+        other = replace(record, size=len(data), footer=footer_checksum(data))
         files_of_unit = tuple(other if file is record else file for file in unit.files)
         units = (replace(unit, files=files_of_unit), *run.embed.units[1:])
         again = Parts(run.work_dir, {"embed": units}).take_vectors(positions)

@@ -16,8 +16,9 @@ import pyarrow.parquet as pq
 
 from d2prune import store
 from d2prune.errors import UserError
-from d2prune.store import FileInfo, artifacts
+from d2prune.store import FileInfo
 from d2prune.store.artifacts import FileRecord
+from d2prune.store.parquet_format import footer_checksum
 
 _BLOCK = 1 << 20
 # Bytes read at the end of a parquet file; a larger footer takes a second request.
@@ -113,7 +114,7 @@ def _read_footer(source: pa.NativeFile, file: FileRecord) -> pq.FileMetaData:
     if len(data) < length <= file.size:
         source.seek(file.size - length)
         data = source.read(length)
-    found = artifacts.footer_checksum(data)
+    found = footer_checksum(data)
     if found != file.footer:
         raise pa.ArrowInvalid(f"found footer checksum {found}; expected {file.footer} as in its receipt")
     return pq.read_metadata(pa.BufferReader(data))

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from d2prune import store
 from d2prune.store import artifacts
 from d2prune.store.artifacts import FileRecord
+from d2prune.store.parquet_format import footer_checksum, parquet_options
 
 
 class TableWriter:
@@ -26,7 +27,7 @@ class TableWriter:
         self.schema = schema
         self._name, self._rows_per_group = name, rows_per_group
         self._sink = _ChecksumStream(stream)
-        self._parquet = pq.ParquetWriter(self._sink, schema, **artifacts.parquet_options(schema))
+        self._parquet = pq.ParquetWriter(self._sink, schema, **parquet_options(schema))
         self._pending: list[pa.Table] = []
         self._n_pending = self._n_written = 0
         self.record: FileRecord | None = None
@@ -52,7 +53,7 @@ class TableWriter:
         sink = self._sink
         sink.end = bytearray()
         self._parquet.close()
-        footer = artifacts.footer_checksum(bytes(sink.end))
+        footer = footer_checksum(bytes(sink.end))
         self.record = FileRecord(self._name, self._n_written, sink.size, sink.digest.hexdigest(), footer)
 
     def abandon(self) -> None:
