@@ -199,15 +199,14 @@ def read_json(url: str) -> dict[str, Any]:
     value = json.loads(store.read_bytes(url))
     if not isinstance(value, dict):
         raise ValueError(f"found {type(value).__name__}; expected an object")
-    entries: dict[str, Any] = value
-    if entries.pop(_CHECKSUM, None) != _checksum_of(entries):
+    if value.pop(_CHECKSUM, None) != _checksum_of(value):
         raise ValueError("found a checksum that is not that of its content")
-    return entries
+    return value
 
 
 def _seal(record: Manifest | Receipt) -> dict[str, Any]:
     """The entries of a record and their checksum, so that a damaged one is not taken for another."""
-    entries = json.loads(json.dumps(dataclasses.asdict(record), default=dict))
+    entries: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(record), default=dict))
     return entries | {_CHECKSUM: _checksum_of(entries)}
 
 
