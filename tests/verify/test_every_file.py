@@ -14,7 +14,7 @@ from d2prune.errors import UserError
 from d2prune.inputs.shards import TarShard
 from d2prune.output import claim, layout, receipts, subset
 from d2prune.output.closing import OutputRun, close_table_output
-from d2prune.output.manifest import OutputManifest, encode_manifest, read_manifest
+from d2prune.output.manifest import OutputManifest, encode_manifest, read_manifest, seal
 from d2prune.output.objects import write_table
 from d2prune.reshard.reshard import ReshardParams, reshard
 from d2prune.store import schemas
@@ -197,7 +197,7 @@ def test_files_that_trainers_would_read_are_faults(out, name):
             path.parent.rmdir()
 
 
-def seal(out, name, data):
+def replace_listed(out, name, data):
     """Replace a file and its record in the manifest: a contradiction that no checksum shows."""
     manifest = read_manifest(str(out))
     files = tuple(
@@ -232,7 +232,7 @@ def test_every_contradiction_is_reported(out):
     assert len(found) >= 6
     for name, data in found:
         assert data != files[name]
-        seal(out, name, data)
+        replace_listed(out, name, data)
         assert any(line.startswith(f"{name}") for line in check(out)), (name, data)
         (out / "manifest.json").write_bytes(files["manifest.json"])
         (out / name).write_bytes(files[name])
@@ -250,3 +250,28 @@ def test_a_manifest_that_lists_other_names_is_a_fault(out):
         "manifest.json: lists ../secret, which is not a file of an output folder",
         "manifest.json: lists manifest.json, which is not a file of an output folder",
     ]
+
+
+ODD = [0, -1, 10**18, "3", None, 1.5, True, [], {"a": 1}]
+
+
+def test_no_manifest_is_a_traceback(out):
+    """Entries missing or of another kind or size, with a valid checksum, as only malice would write them."""
+    path = out / "manifest.json"
+    data = path.read_bytes()
+    record = json.loads(data)
+    places = [(record, name) for name in record if name != "checksum"]
+    places += [(record[name], key) for name in ("params", "counts") for key in record[name]]
+    places += [(record[name][0], key) for name in ("files", "inputs") for key in record[name][0]]
+    for number, (parent, key) in enumerate(places):
+        value = parent.pop(key)
+        found = [seal(record)]
+        # Two odd values for each entry, and all of them for the entries together.
+        for odd in (ODD[number % len(ODD)], ODD[(number + 4) % len(ODD)]):
+            parent[key] = odd
+            found.append(seal(record))
+        parent[key] = value
+        for changed in found:
+            path.write_bytes(changed)
+            check(out)
+    path.write_bytes(data)

@@ -126,7 +126,7 @@ def close_table_output(
     return _write_manifest(run, {"written": written, "shards": 0}, inputs, objects)
 
 
-def describe_tars(shards: int, samples_per_shard: int, pool: int, written: int) -> dict[str, Any]:
+def describe_tars(shards: int, samples_per_shard: Any, pool: int, written: int) -> dict[str, Any]:
     """The content of `meta.json` of an output of tars."""
     return {
         "output_shard_count": shards,

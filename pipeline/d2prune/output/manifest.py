@@ -64,6 +64,11 @@ class OutputManifest:
         """Tables of kept samples, of an output without tars."""
         return [file for file in self.files if file.name.startswith(layout.KEPT_PREFIX)]
 
+    @property
+    def tars(self) -> list[FileRecord]:
+        """The output tars."""
+        return [file for file in self.files if file.name.endswith(".tar")]
+
     def rows(self, name: str) -> int | None:
         """Return the number of rows of the table `name`, None if the folder has no such table."""
         return next((file.rows for file in self.files if file.name == name), None)
@@ -132,6 +137,21 @@ def parse_manifest(data: bytes, shown: str) -> OutputManifest:
         del record[_CHECKSUM]
         record["inputs"] = tuple(InputShard(**shard) for shard in record["inputs"])
         record["files"] = tuple(FileRecord(**file) for file in record["files"])
-        return OutputManifest(**record)
+        manifest = OutputManifest(**record)
+        _check_types(manifest)
+        return manifest
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{shown}: not the manifest of an output folder: {error}") from error
+
+
+def _check_types(manifest: OutputManifest) -> None:
+    """Raise TypeError or ValueError if a value is not of the type that a run writes."""
+    fits = isinstance(manifest.identity, str) and isinstance(manifest.params, dict)
+    numbers = [*dict(manifest.counts).values(), *(shard.size for shard in manifest.inputs)]
+    texts = [text for shard in manifest.inputs for text in (shard.url, shard.name)]
+    for file in manifest.files:
+        numbers += [file.size, 0 if file.rows is None else file.rows]
+        texts += [file.name, file.checksum]
+    fits &= all(type(number) is int and number >= 0 for number in numbers)
+    if not fits or not all(isinstance(text, str) for text in texts):
+        raise ValueError("found values of other types")

@@ -76,9 +76,9 @@ def check_tar_counts(contents: Contents) -> list[str]:
     """Check that the tars of an output are numbered without gaps, and that counts agree."""
     faults, manifest = [], contents.manifest
     counts = manifest.counts
-    expected = [layout.SHARD_FORMAT.format(i) for i in range(counts["shards"])]
+    tars = [file.name for file in manifest.tars]
+    expected = [layout.SHARD_FORMAT.format(i) for i in range(len(tars))]
     rows = [manifest.rows(layout.TABLE_FORMAT.format(i)) or 0 for i in range(len(expected))]
-    tars = [file.name for file in manifest.files if file.name.endswith(".tar")]
     if tars != expected:
         odd = sorted(set(tars) ^ set(expected))
         faults.append(
@@ -88,8 +88,11 @@ def check_tar_counts(contents: Contents) -> list[str]:
     values: list[tuple[str, object, object]] = [
         ("sum of the tables' rows", sum(rows), counts["written"]),
         ("selected", counts["selected"], counts["written"]),
+        ("tars", len(tars), counts["shards"]),
     ]
-    meta = describe_tars(len(rows), manifest.params["samples_per_shard"], counts["pool"], counts["written"])
+    meta = describe_tars(
+        len(rows), manifest.params.get("samples_per_shard"), counts["pool"], counts["written"]
+    )
     values += _compare_object(contents, layout.META, meta)
     if (sizes := contents.read_json(layout.SIZES)) is not None:
         values.append((layout.SIZES, sizes, dict(zip(expected, rows, strict=True))))

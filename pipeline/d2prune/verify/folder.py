@@ -87,6 +87,8 @@ def verify(
         return [f"{layout.MANIFEST}: missing; the run that writes this folder is not complete"]
     manifest = parse_manifest(data, store.redact(url))
     faults = [] if data == encode_manifest(manifest) else [f"{layout.MANIFEST}: {CHANGED}"]
+    if absent := {"pool", "selected", "shards", "written"} - manifest.counts.keys():
+        return [*faults, f"{layout.MANIFEST}: counts: found no {', '.join(sorted(absent))}"]
     objects, missing = check_objects(output, manifest)
     contents = Contents(output, manifest, missing)
     check_counts = check_table_counts if manifest.is_tables else check_tar_counts
@@ -125,10 +127,12 @@ def _check_kept_tables(
     resources: Resources,
 ) -> list[str]:
     """Check the content of the chosen tables of kept samples."""
-    records = [file for file in manifest.kept_tables if file.name not in missing]
+    records = [
+        file for file in manifest.kept_tables if file.name not in missing and layout.kind_of(file.name)
+    ]
     checks = [KeptTableCheck(file) for file in _choose_some(records, depth)]
     sources = {shard.name: shard.url for shard in manifest.inputs}
-    make = partial(KeptTableChecker, output, sources, manifest.params["uid"], depth.samples, depth.seed)
+    make = partial(KeptTableChecker, output, sources, manifest.params.get("uid"), depth.samples, depth.seed)
     found = {check.key: faults for check, faults in executor.map(make, checks, resources)}
     return [fault for check in checks for fault in found[check.key]]
 
@@ -138,7 +142,7 @@ def _choose_tars(
 ) -> list[TarCheck]:
     """Choose the tars whose content is checked."""
     records = {file.name: file for file in manifest.files if file.name not in missing}
-    names = [(index, layout.SHARD_FORMAT.format(index)) for index in range(manifest.counts["shards"])]
+    names = [(index, layout.SHARD_FORMAT.format(index)) for index in range(len(manifest.tars))]
     return _choose_some([TarCheck(index, records[name]) for index, name in names if name in records], depth)
 
 

@@ -30,7 +30,7 @@ class _UidCheck:
 
     def run(self) -> list[str]:
         manifest, faults = self._manifest, self._faults
-        names = {layout.TABLE_FORMAT.format(i) for i in range(manifest.counts["shards"])}
+        names = {layout.TABLE_FORMAT.format(i) for i in range(len(manifest.tars))}
         tables = manifest.kept_tables or [file for file in manifest.files if file.name in names]
         lists = [file for file in manifest.files if file.name.startswith(layout.DECISIONS_PREFIX)]
         written = self._read_all(tables, kept_only=False)
