@@ -30,11 +30,20 @@ def cut_caption(caption: str, limit: int = MAX_CHARACTERS) -> str:
     """
     if len(caption) <= limit:
         return caption
-    text = _LONG_RUN.sub(_shorten_run, caption)
-    kept = text[:limit]
-    start = kept.rfind("\n") + 1
-    end = text.find("\n", limit)
-    if "<" not in kept and "<" in text[limit : min(len(text) if end < 0 else end, start + _FTFY_PIECE)]:
+    kept, position = "", 0
+    while len(kept) < limit and position < len(caption):
+        stop = position + limit - len(kept)
+        found = _LONG_RUN.search(caption, position, stop)
+        run = found and _LONG_RUN.match(caption, found.start())
+        if run:
+            kept += caption[position : run.start()] + _shorten_run(run)
+            position = run.end()
+        else:
+            kept += caption[position:stop]
+            position = stop
+    line_start, line_end = kept.rfind("\n") + 1, caption.find("\n", position)
+    line_end = min(line_end if line_end >= 0 else len(caption), position + _FTFY_PIECE)
+    if "<" not in kept[line_start:] and caption.find("<", position, line_end) >= 0:
         # ftfy takes a line with "<" for markup and does not unescape it.
         kept += " <"
     return kept

@@ -27,7 +27,7 @@ def check_objects(output: str, manifest: OutputManifest) -> tuple[list[str], fro
         The faults, and the names of missing objects.
     """
     prefix = output.rstrip("/") + "/"
-    names = set(store.list_entries(output))
+    names = {name for name in store.list_entries(output) if not name.startswith(store.TEMPORARY)}
     sizes = {file.url.rsplit("/", 1)[-1]: file.size for file in store.list_files(output, "*")}
     faults = []
     for file in manifest.files:
