@@ -138,8 +138,10 @@ def run_sweep(
             "`d2prune run --config ... --stop-after graph` first"
         )
     graphs = {k: _get_graph(config, k, use_ray) for k in sorted(set(grid.n_neighbors))}
-    parts = Parts(config.work_dir, {"embed": embed.units})
-    score_N = read_score(plan["embed"].folder, embed.units, config.score.difficulty, "score.difficulty")
+    units = {name: found.units for name in ("embed", "rescore") if (found := plan.find(name)) is not None}
+    parts = Parts(config.work_dir, units)
+    numbers = range(parts.spans.n_parts)
+    score_N = read_score(parts, numbers, config.score.difficulty, "score.difficulty")
     kept_by_run_N = _read_run_selection(config.work_dir, plan)
     evaluator = _Evaluator(config, parts, score_N, graphs[max(graphs)].graph, flagged, kept_by_run_N)
     return SweepResult(
