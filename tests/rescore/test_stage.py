@@ -142,5 +142,15 @@ def test_target_of_another_width_or_changed_is_one_line(configure, tmp_path):
     config = configure(score={"difficulty": "norm_sim_2", "target": str(tmp_path / "target.npy")})
     with pytest.raises(UserError, match=r"score.target: found shape \(3, 1\); expected rows of"):
         run(config, InProcess(), stop_after="rescore")
-    with pytest.raises(UserError, match="target.npy changed during the run; run again"):
+    with pytest.raises(UserError, match=r"target\.npy changed during the run; run again"):
         read_target(str(tmp_path / "target.npy"), "0" * 64)
+
+
+def test_scores_on_ray_equal_those_in_process(configure, ray_executor, tmp_path):
+    manifests = []
+    for name, executor in (("alone", InProcess()), ("ray", ray_executor)):
+        config = configure(
+            work_dir=str(tmp_path / name), score={"difficulty": "s_clip_loss", "reference_size": 50}
+        )
+        manifests.append(run(config, executor, stop_after="rescore").manifests["rescore"])
+    assert manifests[0].units == manifests[1].units

@@ -42,7 +42,7 @@ class ScoreConfig(Section):
         default=32_768, ge=1, le=2**20, description="s_clip_loss: samples of the pool in one reference"
     )
     references: int = Field(
-        default=2, ge=1, le=100, description="s_clip_loss: number of references; their scores are averaged"
+        default=5, ge=1, le=100, description="s_clip_loss: number of references; their scores are averaged"
     )
     temperature: float = Field(
         default=0.01, ge=1e-4, le=1e4, description="s_clip_loss: temperature of the softmax over a reference"

@@ -23,7 +23,7 @@ Int64 = NDArray[np.int64]
 
 TEMPERATURE = 0.01
 REFERENCE_SIZE = 32_768
-N_REFERENCES = 2
+N_REFERENCES = 5
 # A block of products is 32 MiB: large enough for the full rate of the product, small enough to be
 # read again from the cache.
 _ROWS, _COLUMNS = 1024, 8192
