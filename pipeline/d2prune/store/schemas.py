@@ -82,6 +82,16 @@ def samples(fields: Sequence[tuple[str, str]] = (), models: Sequence[str] = ()) 
     )
 
 
+S_CLIP_LOSS, NORM_SIM_2, NORM_SIM_INF = "s_clip_loss", "norm_sim_2", "norm_sim_inf"
+PAIR_SCORES = (S_CLIP_LOSS, NORM_SIM_2, NORM_SIM_INF)
+"""Scores that compare a pair with the rest of the pool or with a target; computed if a run uses them."""
+
+
+def pair_scores(names: Sequence[str]) -> pa.Schema:
+    """Part of the rescore stage: some of PAIR_SCORES, row-aligned with `samples`."""
+    return pa.schema([(name, pa.float32()) for name in names])
+
+
 RANKS = pa.schema(
     [
         ("difficulty", pa.float32()),
