@@ -23,6 +23,7 @@ from d2prune.inputs.tar.header import (
     ZERO_BLOCK,
     Header,
     decode_name,
+    is_end_of_archive,
     parse_header,
     parse_pax,
     split_name,
@@ -31,6 +32,8 @@ from d2prune.inputs.tar.header import (
 # Longer "long names" are garbage that happens to have a valid checksum.
 _MAX_META_BYTES = 1 << 20
 _SKIP_CHUNK = 1 << 20
+# A whole number of blocks, and small: what follows the zeros is put back.
+_ZEROS_CHUNK = 1 << 16
 _META = frozenset(LONG_NAME + LONG_LINK + PAX_NEXT + PAX_GLOBAL + SOLARIS_PAX)
 
 
@@ -171,16 +174,18 @@ class Walker:
                     key = _key_of(pax.get(b"path") or long_name)
                     yield Reject(key, rejects.TAR_TRUNCATED, f"the tar ends at byte {at}, before a member")
                 return
-            if block == ZERO_BLOCK:
-                self.end_mark = True
+            if block == ZERO_BLOCK[: len(block)]:
+                reject = self._skip_zeros(at, pax.get(b"path") or long_name, start >= 0)
+                # What an extended header described lay in the zeros.
+                start, long_name, pax = -1, None, {}
+                if reject is not None:
+                    yield reject
                 continue
             if len(block) < BLOCK:
-                if block.strip(b"\0"):
-                    name = pax.get(b"path") or long_name or block[:100].split(b"\0")[0]
-                    detail = f"the tar ends at byte {source.position}, inside a header"
-                    yield Reject(_key_of(name), rejects.TAR_TRUNCATED, detail)
+                name = pax.get(b"path") or long_name or block[:100].split(b"\0")[0]
+                detail = f"the tar ends at byte {source.position}, inside a header"
+                yield Reject(_key_of(name), rejects.TAR_TRUNCATED, detail)
                 return
-            self.end_mark = False
             header = parse_header(block)
             if header is None:
                 start, long_name, pax = -1, None, {}
@@ -200,7 +205,9 @@ class Walker:
                     return
                 payload = payload[: header.size]
                 if header.kind == LONG_NAME[0]:
-                    long_name = payload.split(b"\0", 1)[0]
+                    long_name, _, rest = payload.partition(b"\0")
+                    if rest or not long_name:
+                        yield Reject("", rejects.TAR_CORRUPT, f"zeros in the long name at byte {at}")
                 elif header.kind != LONG_LINK[0]:
                     try:
                         (self._global_pax if header.kind == PAX_GLOBAL[0] else pax).update(parse_pax(payload))
@@ -246,6 +253,36 @@ class Walker:
         if split is None:
             return None
         return TarMember(name, key, extension, offset, start, source.position, size, payload)
+
+    def _skip_zeros(self, at: int, name: bytes | None, is_described: bool) -> Reject | None:
+        """Skip the zeros that begin at byte `at`; None if they end the archive as tar programs do.
+
+        Args:
+            at: their first byte; at least part of the first block is already taken.
+            name: of the member that an extended header before them describes.
+            is_described: whether there is such a header.
+        """
+        source = self._source
+        while block := source.take(_ZEROS_CHUNK):
+            rest = block.lstrip(b"\0")
+            if rest:
+                # Headers after an end of archive are as far from each other as blocks.
+                source.put_back(block[(len(block) - len(rest)) // BLOCK * BLOCK :])
+                break
+        else:
+            self.end_mark = source.position - at >= BLOCK
+            if is_described or not is_end_of_archive(at, source.position):
+                detail = f"zeros from byte {at} to the end at byte {source.position}"
+                return Reject(_key_of(name), rejects.TAR_ZEROS, detail)
+            return None
+        resumed = source.position
+        block = source.take(BLOCK)
+        if len(block) == BLOCK and parse_header(block) is not None:
+            source.put_back(block)
+            detail = f"zeros from byte {at}; resumed at byte {resumed}"
+            return Reject(_key_of(name), rejects.TAR_ZEROS, detail)
+        found = self._resume_after(block, resumed)
+        return Reject(_key_of(name), rejects.TAR_ZEROS, f"zeros from byte {at}; {found.detail}")
 
     def _resume_after(self, window: bytes, at: int) -> Reject:
         """Skip to the next valid ustar header; return one reject for all that was skipped."""
