@@ -60,7 +60,9 @@ def test_every_fault_is_rejected_with_its_reason(setting):
         "uid-from-hash": 4,
         "uid-duplicate": 1,
     }
-    assert receipt.facts == {"dimension": 24, "precision": "fp32"}
+    info = store.info(str(path))
+    source = {"size": info.size, "version": info.version}
+    assert receipt.facts == {"dimension": 24, "precision": "fp32", "source": source}
     assert samples["caption"].to_pylist()[1] == "caf\ufffd"
     assert samples["uid"].to_pylist()[3:5] == [UID, UID]
     assert pc.all(pc.match_substring_regex(samples["uid"], "^[0-9a-f]{32}$")).as_py()

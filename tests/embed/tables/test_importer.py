@@ -111,7 +111,7 @@ def test_image_embeddings_alone(tmp_path):
     write_clip_retrieval(tmp_path / "pool", PARTS, text=False)
     receipts, samples, embeddings, _ = imported(tmp_path / "pool", tmp_path / "work", clip_score=None)
     assert embeddings.column_names == ["image_emb"] and samples["clip_score"].null_count == 65
-    assert receipts[0].facts == {"dimensions": {"image_emb": 16}}
+    assert receipts[0].facts["dimensions"] == {"image_emb": 16}
 
 
 def test_every_bad_row_is_rejected_with_its_reason(tmp_path):

@@ -15,6 +15,7 @@ How the format is interpreted:
 - After a bad header, reading resumes at the next valid ustar header, at any alignment.
 """
 
+import hashlib
 import itertools
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -46,6 +47,7 @@ class TarSample:
         members: lower-case extension -> payload, of the wanted members.
         too_large: extension -> size, of wanted members that exceed the limit and were skipped.
         extensions: of all members, in order.
+        digests: SHA-256 of all members' payloads, in order; empty unless asked for.
     """
 
     key: str
@@ -54,6 +56,7 @@ class TarSample:
     members: dict[str, bytes]
     too_large: dict[str, int]
     extensions: tuple[str, ...]
+    digests: tuple[bytes, ...] = ()
 
 
 @dataclass
@@ -66,6 +69,7 @@ class TarReader:
             their sample's byte range.
         max_member_bytes: larger members are skipped and listed in `TarSample.too_large`.
         start: byte of the tar where the stream begins, a header or the end.
+        with_digests: whether to fill `TarSample.digests`, which hashes every byte of every payload.
         bytes_read: length of the file; valid once exhausted.
         end_mark: whether the file ends in zero blocks; valid once exhausted. A tar truncated between
             two members has no other symptom.
@@ -75,6 +79,7 @@ class TarReader:
     extensions: frozenset[str] | None = None
     max_member_bytes: int = DEFAULT_MAX_MEMBER_BYTES
     start: int = 0
+    with_digests: bool = False
     bytes_read: int = field(default=0, init=False)
     end_mark: bool = field(default=False, init=False)
 
@@ -84,7 +89,7 @@ class TarReader:
         source.put_back(read_already)
         wanted = self.extensions
         wants = _want_all if wanted is None else wanted.__contains__
-        walker = Walker(source, wants, self.max_member_bytes)
+        walker = Walker(source, wants, self.max_member_bytes, self.with_digests)
         group: list[TarMember] = []
         seen: set[str] = set()
         for event in walker:
@@ -142,6 +147,7 @@ class TarReader:
                 start, _, key_end, _, _ = rows[low]
                 members: dict[str, bytes] = {}
                 extensions: list[str] = []
+                digests: list[bytes] = []
                 for at, size, _, name_end, _ in rows[low:high]:
                     raw = bytes(view[at + key_end + 1 : at + name_end])
                     extension = names.get(raw)
@@ -150,10 +156,14 @@ class TarReader:
                         names = names if len(names) < _SCAN_MEMBERS else {}
                         extension = names[raw] = raw.decode("ascii").lower()
                     extensions.append(extension)
+                    payload = view[at + BLOCK : at + BLOCK + size]
+                    if self.with_digests:
+                        digests.append(hashlib.sha256(payload).digest())
                     if wanted is None or extension in wanted:
-                        members[extension] = bytes(view[at + BLOCK : at + BLOCK + size])
+                        members[extension] = bytes(payload)
                 key = str(view[start : start + key_end], "ascii")
-                yield TarSample(key, base + start, rows[high][0] - start, members, {}, tuple(extensions))
+                length = rows[high][0] - start
+                yield TarSample(key, base + start, length, members, {}, tuple(extensions), tuple(digests))
             if firsts:
                 position = rows[firsts[-1]][0]
             if len(rows) < max_rows:
@@ -176,6 +186,7 @@ class TarReader:
             members=members,
             too_large=too_large,
             extensions=tuple(member.extension for member in group),
+            digests=tuple(member.digest for member in group) if self.with_digests else (),
         )
 
 
@@ -232,8 +243,8 @@ def _parse_ordinary(view: memoryview) -> list[RawMember] | None:
 def _is_damaged_by(event: Reject, group: Sequence[TarMember]) -> bool:
     """Return whether a fault begins inside a sample: it is one reject, not a sample that lacks bytes."""
     if event.reason == rejects.TAR_ZEROS:
-        payload = group[-1].payload
-        return bool(payload) and not payload[(len(payload) - 1) // BLOCK * BLOCK :].strip(b"\0")
+        payload = group[-1].payload or b""
+        return payload != b"" and not payload[(len(payload) - 1) // BLOCK * BLOCK :].strip(b"\0")
     return event.reason == rejects.TAR_TRUNCATED and event.key == group[0].key
 
 

@@ -4,6 +4,7 @@ Content never raises. A `ByteSource` delivers bytes front to back; the caller de
 are loaded. `reader.py` describes how faults are handled.
 """
 
+import hashlib
 from collections.abc import Callable, Iterator
 from typing import IO, NamedTuple, Protocol
 
@@ -49,6 +50,7 @@ class TarMember(NamedTuple):
         end: byte after its padding.
         size: bytes of its payload.
         payload: None if it was not loaded.
+        digest: SHA-256 of the payload; empty unless asked for.
     """
 
     name: str
@@ -59,6 +61,7 @@ class TarMember(NamedTuple):
     end: int
     size: int
     payload: bytes | None
+    digest: bytes
 
 
 class ByteSource(Protocol):
@@ -147,17 +150,25 @@ class Walker:
         end_mark: whether the file ends in zero blocks; valid once exhausted.
     """
 
-    def __init__(self, source: ByteSource, wants: Callable[[str], bool], max_member_bytes: int):
+    def __init__(
+        self,
+        source: ByteSource,
+        wants: Callable[[str], bool],
+        max_member_bytes: int,
+        with_digests: bool = False,
+    ):
         """Walk nothing yet.
 
         Args:
             source: of the tar's bytes.
             wants: whether payloads with this extension are loaded.
             max_member_bytes: larger payloads are never loaded.
+            with_digests: hash payloads, also those that are not loaded.
         """
         self._source = source
         self._wants = wants
         self._max_member_bytes = max_member_bytes
+        self._with_digests = with_digests
         self._global_pax: dict[bytes, bytes] = {}
         self.end_mark = False
 
@@ -239,11 +250,15 @@ class Walker:
         key, extension = split or ("", "")
         start = source.position
         load = split is not None and size <= self._max_member_bytes and self._wants(extension)
-        if load:
-            payload = source.take(size)
+        payload = source.take(size) if load else None
+        digest = b""
+        if payload is not None:
             got = len(payload)
+            if self._with_digests:
+                digest = hashlib.sha256(payload).digest()
+        elif self._with_digests and split is not None:
+            got, digest = _skip_and_hash(source, size)
         else:
-            payload = None
             got = source.skip(size)
         if got < size:
             detail = f"the tar ends at byte {source.position}, {size - got} bytes before the end of {name}"
@@ -252,7 +267,7 @@ class Walker:
             source.take(BLOCK - size % BLOCK)
         if split is None:
             return None
-        return TarMember(name, key, extension, offset, start, source.position, size, payload)
+        return TarMember(name, key, extension, offset, start, source.position, size, payload, digest)
 
     def _skip_zeros(self, at: int, name: bytes | None, is_described: bool) -> Reject | None:
         """Skip the zeros that begin at byte `at`; None if they end the archive as tar programs do.
@@ -306,6 +321,15 @@ class Walker:
             base += keep
             search = 1 if keep == 0 and base == at else 0
             window = window[keep:] + more
+
+
+def _skip_and_hash(source: ByteSource, count: int) -> tuple[int, bytes]:
+    """Skip bytes as `ByteSource.skip` does; return how many, and their SHA-256."""
+    left, digest = count, hashlib.sha256()
+    while left and (data := source.take(min(left, _SKIP_CHUNK))):
+        digest.update(data)
+        left -= len(data)
+    return count - left, digest.digest()
 
 
 def _key_of(name: bytes | None) -> str:
