@@ -186,8 +186,8 @@ def _compare_checksums(block: byte_ranges.Block, piece: _Piece) -> None:
         return
     i = next(i for i, pair in enumerate(zip(found, expected, strict=True)) if pair[0] != pair[1])
     this = found[i]
-    detail = f"found checksum {this.hex() if this else 'of no sample'}; expected {expected[i].hex()}"
-    raise _make_changed_error(piece, block.first + i, detail)
+    text = f"checksum {this.hex()}" if this is not None else "bytes that are not a sample"
+    raise _make_changed_error(piece, block.first + i, f"found {text}; expected checksum {expected[i].hex()}")
 
 
 def _parse_members(data: memoryview, piece: _Piece, row: int) -> list[RawMember]:

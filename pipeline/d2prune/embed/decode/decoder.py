@@ -239,8 +239,8 @@ def decode_caption(data: bytes) -> tuple[str, bool]:
     except UnicodeDecodeError:
         text, replaced = data.decode("utf-8", "replace"), True
     text = text.removeprefix("\ufeff").strip()
-    if not text:
-        detail = f"{len(data)} bytes of white space" if data else "0 bytes"
+    if not text.strip("\0"):
+        detail = f"{len(data)} bytes of white space or zeros" if data else "0 bytes"
         raise SampleRejected(rejects.CAPTION_EMPTY, detail)
     return text, replaced
 

@@ -113,7 +113,7 @@ class TarReader:
             yield Reject("", rejects.TAR_EMPTY, "the file has 0 bytes")
 
     def _scan_stream(self) -> Generator[TarSample, None, tuple[int, bytes]]:
-        """Run `_scan_view` over blocks of the stream; return where the rest begins and what was read of it."""
+        """Run `_scan_view` over blocks; return where the rest begins, and what was read of it."""
         base, held = self.start, b""
         while True:
             parts = [held]
