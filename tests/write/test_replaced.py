@@ -57,7 +57,11 @@ def test_another_payload_stops_the_write(tmp_path, shard, key, extension):
         write(pool, str(tmp_path / "out"), 10)
     line = str(caught.value)
     assert line.startswith(f"{pool.shards[shard].url}: sample {key} is no longer at byte ")
-    assert "found checksum" in line and "changed during the run; run again" in line and "\n" not in line
+    assert (
+        "found checksum" in line
+        and "changed during the run; empty the output folder and run again" in line
+        and "\n" not in line
+    )
     assert not list((tmp_path / "out").glob("*.tar"))
 
 
@@ -109,7 +113,7 @@ def test_damage_under_the_old_time_is_reported_as_damage(tmp_path):
     status = path.stat()
     replace(pool, 0, "a", "jpg")
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-    with pytest.raises(UserError, match="sample a .*the tar is damaged.*restore it.*and run again"):
+    with pytest.raises(UserError, match=r"sample a .*the tar is damaged.*restore it.*and run again"):
         write(pool, str(tmp_path / "out"))
 
 
@@ -118,7 +122,7 @@ def test_a_replaced_object_on_s3_stops_the_write(tmp_path, s3):
     pool = build(tmp_path, small_pool(), KEPT, url=f"{bucket}/pool", work_dir=f"{bucket}/work")
     url = pool.shards[1].url
     store.write_bytes(url, store.read_bytes(url).replace(b"a drawing of e", b"a drawing of E"))
-    with pytest.raises(UserError, match="sample e is no longer at byte .* run again"):
+    with pytest.raises(UserError, match=r"sample e is no longer at byte .* run again"):
         write(pool, f"{bucket}/out", 10)
 
 

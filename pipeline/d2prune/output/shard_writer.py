@@ -206,11 +206,12 @@ def _make_changed_error(piece: _Piece, row: int, detail: str) -> UserError:
         is_same_file = piece.version is not None and store.info(piece.url).version == piece.version
     except FileNotFoundError:
         is_same_file = False
-    advice = "the tar changed during the run; run again to read its new content"
+    # The new content is another run's, so it does not go to the folder that this run has claimed.
+    advice = "the tar changed during the run; empty the output folder and run again to read its new content"
     if is_same_file:
         advice = (
             "the tar is damaged, or was replaced under its old size and time (or ETag); "
-            "restore it, or give it a new time to embed it as it is, and run again"
+            "restore it and run again"
         )
     key, offset = piece.rows["key"][row].as_py(), piece.rows["offset"][row].as_py()
     return UserError(

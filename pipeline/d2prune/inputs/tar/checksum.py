@@ -1,7 +1,7 @@
 """Checksums of samples: whether the bytes that are copied are those that were embedded.
 
 The embed stage hashes each member once, with SHA-256, while it reads the tar. The digest of the image
-is a column of its own, and the checksum of the sample is a hash of all digests, so both cost one pass
+is a separate column, and the checksum of the sample is a hash of all digests, so both cost one pass
 over the bytes. The key is not part of the checksum: the same sample has it in the input and in the
 output. Nor are header fields other than the extension, such as times.
 

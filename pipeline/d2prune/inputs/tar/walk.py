@@ -187,7 +187,7 @@ class Walker:
                 return
             if block == ZERO_BLOCK[: len(block)]:
                 reject = self._skip_zeros(at, pax.get(b"path") or long_name, start >= 0)
-                # What an extended header described lay in the zeros.
+                # What an extended header described is in the zeros.
                 start, long_name, pax = -1, None, {}
                 if reject is not None:
                     yield reject
