@@ -5,6 +5,8 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from d2prune import store
@@ -12,6 +14,7 @@ from d2prune.errors import UserError
 from d2prune.inputs.tar.checksum import hash_sample, hash_samples
 from d2prune.inputs.tar.reader import TarReader
 from d2prune.output import shard_writer
+from d2prune.output.source_rows import read_source_rows
 from d2prune.verify import folder
 from tests.output.pools import Made, build, jpeg, plain_pool, sample
 from tests.output.runs import write
@@ -137,6 +140,16 @@ def test_verify_finds_samples_that_are_not_those_embedded(tmp_path, monkeypatch,
     assert f"(from {pool.shards[shard].name}, {key}): equals its source, but other bytes" in fault
 
 
+def test_a_changed_table_is_not_read(tmp_path):
+    url = str(tmp_path / "a.parquet")
+    pq.write_table(pa.table({"text": ["a", "b"]}), url)
+    listed = store.info(url)
+    assert read_source_rows(listed, np.array([1]), [])["text"].to_pylist() == ["b"]
+    pq.write_table(pa.table({"text": ["a", "c"]}), url)
+    with pytest.raises(UserError, match="changed since this run began"):
+        read_source_rows(listed, np.array([1]), [])
+
+
 def test_checksums_of_a_block_equal_those_of_its_samples(tmp_path):
     pool = build(tmp_path, small_pool(), KEPT)
     for shard in pool.shards:
@@ -152,8 +165,6 @@ def test_checksums_of_a_block_equal_those_of_its_samples(tmp_path):
 
 
 def test_the_table_beside_a_tar_has_the_checksums(tmp_path):
-    import pyarrow.parquet as pq
-
     pool = build(tmp_path, small_pool(), KEPT)
     write(pool, str(tmp_path / "out"), 10)
     rows = pq.read_table(tmp_path / "out" / "00000000.parquet").to_pylist()

@@ -141,7 +141,7 @@ class TestFaults:
         }
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=100)
 @given(
     st.lists(st.integers(0, 2_000), min_size=1, max_size=8),
     st.sampled_from([tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]),

@@ -24,7 +24,8 @@ Bytes = NDArray[np.uint8]
 Positions = NDArray[np.int64]
 
 _SCAN_MEMBERS = 4_096
-_STREAM_BYTES = 2**22
+# Fits the processor's cache: with 4 MiB, indexing samples of 1 KB took a third longer.
+_STREAM_BYTES = 2**21
 
 _START, _SIZE, _KEY_SIZE, _UID_AT, _JSON_AT, _JSON_SIZE = range(6)
 _NO_JSON = -3
