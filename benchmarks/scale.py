@@ -80,6 +80,9 @@ def make_part(folder: str, n_dims: int, clusters: int, bounds: tuple[int, int]) 
             for name, kind in (("width", pa.int32()), ("height", pa.int32()))
         },
         **{name: pa.array(np.zeros(count), pa.int64()) for name in ("offset", "size")},
+        **{
+            name: pa.nulls(count, schemas.samples().field(name).type) for name in ("checksum", "image_sha256")
+        },
     }
     files = {
         "samples.parquet": pa.table(table, schema=schemas.samples()),

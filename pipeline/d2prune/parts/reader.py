@@ -7,6 +7,7 @@ computed from `read`.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -197,7 +198,10 @@ class Parts:
         try:
             with open_parquet(url, size) as file:
                 return read(file)
-        except (FileNotFoundError, pa.ArrowInvalid) as error:
+        except (OSError, pa.ArrowInvalid) as error:
+            # pyarrow reports a file that ends too early as an OSError without a number.
+            if getattr(error, "errno", None) not in (None, errno.ENOENT):
+                raise
             raise artifacts.mark_damaged(url, f"cannot be read: {error}") from error
 
 
