@@ -6,6 +6,7 @@ the columns and row groups they need, and verify the checksums of these pages an
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -62,6 +63,10 @@ class Parts:
                 f"{table}: found {sum(rows)} rows in {len(rows)} parts; expected {sum(embedded)} rows in "
                 f"{len(embedded)} parts, as embedded"
             )
+
+    def units(self, stage: str) -> tuple[Receipt, ...]:
+        """The receipts of a stage, one per part; empty if it is not among those given."""
+        return tuple(self._units.get(stage, ()))
 
     def folder(self, table: str) -> str:
         """URL of the folder of the stage that wrote a table."""
@@ -193,6 +198,9 @@ class Parts:
             with open_parquet(url, record) as file:
                 return read(file)
         except (OSError, pa.ArrowException) as error:
+            # pyarrow reports damage, and a file that ends too early, as an OSError without a number.
+            if getattr(error, "errno", None) not in (None, errno.ENOENT):
+                raise
             fault = " ".join(str(error).split())
             raise artifacts.mark_damaged(url, f"cannot be read: {fault}") from error
 

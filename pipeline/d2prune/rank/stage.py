@@ -8,7 +8,6 @@ from d2prune.config.model import RunConfig
 from d2prune.d2.gamma import check_gamma
 from d2prune.errors import UserError
 from d2prune.inputs.pool import InputPool
-from d2prune.parts.reader import Parts
 from d2prune.rank.params import Baseline, BaselineParams, RankParams
 from d2prune.rank.ranking import rank, resolve
 from d2prune.stage.record import Built, Stage, StageRun
@@ -37,7 +36,7 @@ def _params(config: RunConfig, pool: InputPool) -> RankParams:
 
 def _build(run: StageRun) -> Built:
     planned = run.planned["rank"]
-    parts = Parts(run.config.work_dir, {stage: run.manifests[stage].units for stage in ("embed", "graph")})
+    parts = run.parts("embed", "rescore", "graph")
     resources = run.one_core_each()
     resolved = resolve(parts, planned.params, run.executor, resources)
     receipts = rank(parts, planned.folder, planned.params, resolved, run.executor, resources)
@@ -80,4 +79,11 @@ def check_difficulty(offset: float | Literal["auto"], zero: int, samples: int) -
         )
 
 
-STAGE = Stage(name="rank", inputs=("graph",), params=_params, build=_build, check=_check)
+STAGE = Stage(
+    name="rank",
+    inputs=("graph",),
+    params=_params,
+    build=_build,
+    check=_check,
+    more_inputs=lambda config: ("rescore",) if config.find_pair_scores(config.score.difficulty) else (),
+)

@@ -18,6 +18,7 @@ from d2prune import store
 from d2prune.errors import UserError
 from d2prune.store import FileInfo
 from d2prune.store.artifacts import FileRecord
+from d2prune.store.filesystem import is_local_filesystem, open_filesystem
 from d2prune.store.parquet_format import footer_checksum
 
 _BLOCK = 1 << 20
@@ -82,7 +83,7 @@ def open_seekable(file: FileInfo) -> Iterator[IO[bytes]]:
 
 
 def open_parquet(url: str, file: FileRecord) -> pq.ParquetFile:
-    """A table of a unit, read as needed and verified where it is read; a local one is mapped into memory.
+    """A table of a unit, read as needed and verified where it is read.
 
     The footer is compared with its checksum in the record, and each page with its own as it is read.
 
@@ -93,18 +94,15 @@ def open_parquet(url: str, file: FileRecord) -> pq.ParquetFile:
     Raises:
         ArrowInvalid: the footer is damaged. Reading a damaged page raises OSError.
     """
-    if store.is_local(url):
-        with store.mapped_or_stream(url) as view:
-            source: pa.NativeFile = pa.BufferReader(pa.py_buffer(view))
+    filesystem, path = open_filesystem(url)
+    is_local = is_local_filesystem(filesystem)
+    if is_local:
+        source: pa.NativeFile = pa.OSFile(path)
     else:
         stream = RangeFile(file.size, functools.partial(store.read_range, url))
         source = pa.PythonFile(stream, mode="r")
-    return pq.ParquetFile(
-        source,
-        metadata=_read_footer(source, file),
-        pre_buffer=not store.is_local(url),
-        page_checksum_verification=True,
-    )
+    metadata = _read_footer(source, file)
+    return pq.ParquetFile(source, metadata=metadata, pre_buffer=not is_local, page_checksum_verification=True)
 
 
 def _read_footer(source: pa.NativeFile, file: FileRecord) -> pq.FileMetaData:
