@@ -51,9 +51,3 @@ def test_closed_pipe_ends_without_a_traceback():
     done = subprocess.run([sys.executable, "-c", code], stdout=write, stderr=subprocess.PIPE, text=True)
     os.close(write)
     assert done.returncode == 128 + signal.SIGPIPE and "Traceback" not in done.stderr
-
-
-def test_numbers_of_a_sweep_are_checked(capsys, config_file):
-    assert main(["sweep", "--config", str(config_file), "--n-neighbors", "1,two"]) == 2
-    expected = "d2prune: --n-neighbors 1,two: expected whole numbers separated by commas\n"
-    assert capsys.readouterr().err == expected
