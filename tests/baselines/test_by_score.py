@@ -82,7 +82,7 @@ def test_first_divides_among_groups_and_checks_the_size():
 
 
 def test_invalid_arguments_are_rejected():
-    with pytest.raises(UserError, match=r"score\[1\] is nan"):
+    with pytest.raises(UserError, match=r"score\[1\]: found nan"):
         by_score.top_score([0.0, np.nan])
     with pytest.raises(UserError, match="N >= 1"):
         by_score.ccs([])
@@ -92,5 +92,5 @@ def test_invalid_arguments_are_rejected():
         by_score.ccs([1.0], drop_fraction=1)
     with pytest.raises(UserError, match="n is 0 samples, expected at least 1"):
         by_score.random(0)
-    with pytest.raises(UserError, match="expected one per embedding"):
+    with pytest.raises(UserError, match="labels: found 1 labels; expected 2"):
         by_score.moderate(np.ones((2, 2)), [1])

@@ -190,7 +190,10 @@ COMMANDS = [
         "work_dir of a run that "
         "reached `select`",
     ),
-    ("sweep --config {yaml} --fractions 10,30", "--fractions: found 10; expected a number above 0 and up to 1"),
+    (
+        "sweep --config {yaml} --fractions 10,30",
+        "--fractions: found 10; expected a number above 0 and up to 1",
+    ),
     (
         "sweep --config {yaml} --no-ray",
         "{place}/work: found no embeddings for these settings; run `d2prune run --config ... "

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from d2prune.d2 import kernel, whole_graph
 from d2prune.d2.fixed_point import check_gamma, to_fixed
 from d2prune.d2.rounds import dense_partitions, run_rounds, split
-from d2prune.errors import UserError
+from d2prune.errors import ArgumentError
 from d2prune.knn.csr import Graph
 
 
@@ -74,7 +74,7 @@ def selection_scores(
         int64 [N], in fixed point: units of 2**-40 of the difficulty.
 
     Raises:
-        UserError: an invalid graph, difficulty, gamma, partition or number of threads, or a node
+        ArgumentError: an invalid graph, difficulty, gamma, partition or number of threads, or a node
             value that exceeds +-2**22.
     """
     gammas = _check_arguments(graph, gamma_forward, gamma_reverse)
@@ -102,7 +102,7 @@ def select(
         threads: as for `selection_scores`.
 
     Raises:
-        UserError: as for `selection_scores`.
+        ArgumentError: as for `selection_scores`.
     """
     gammas = _check_arguments(graph, gamma_forward, gamma_reverse)
     if partitions is not None:
@@ -132,7 +132,7 @@ def compute_scores(
         (forward scores int64 [N], or [0] if they are not kept; selection scores int64 [N]).
 
     Raises:
-        UserError: as for `selection_scores`.
+        ArgumentError: as for `selection_scores`.
     """
     s = _to_fixed_difficulty(graph, difficulty)
     state = kernel.new_state(graph.n_nodes)
@@ -146,9 +146,13 @@ def compute_scores(
 
 def _check_arguments(graph: Graph, gamma_forward: float, gamma_reverse: float) -> tuple[float, float]:
     """Check the graph and both gammas; returns the gammas."""
+    if not isinstance(graph, Graph):
+        raise ArgumentError(
+            f"graph: found {type(graph).__name__}; expected a d2prune.Graph, such as knn_graph returns"
+        )
     graph.validate()
     if graph.n_nodes >= 2**31 - 1:
-        raise UserError(
+        raise ArgumentError(
             f"graph: {graph.n_nodes} nodes, expected fewer than 2**31 - 1; larger pools need d2prune.run"
         )
     return check_gamma("gamma_forward", gamma_forward), check_gamma("gamma_reverse", gamma_reverse)
@@ -157,7 +161,7 @@ def _check_arguments(graph: Graph, gamma_forward: float, gamma_reverse: float) -
 def _to_fixed_difficulty(graph: Graph, difficulty: ArrayLike) -> NDArray[np.int64]:
     s = to_fixed(difficulty)
     if len(s) != graph.n_nodes:
-        raise UserError(
+        raise ArgumentError(
             f"difficulty has {len(s)} scores, expected one per node of the graph ({graph.n_nodes})"
         )
     return s

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from d2prune.arguments import as_finite_scores, as_labels, as_number, as_rows
 from d2prune.d2 import budget
 from d2prune.d2.api import select
-from d2prune.errors import UserError
+from d2prune.errors import ArgumentError
 
 # Selection score of a sample that was dropped before the graph was built: below every real score.
 DROPPED = np.iinfo(np.int64).min
@@ -26,15 +28,17 @@ class Coreset:
         selection_score: int64 [N], in fixed point: units of 2**-40 of the difficulty. DROPPED, the
             lowest int64, for samples that `drop_score` removed.
         suppressed_by: int64 [N], the sample whose pick lowered this one's value most; -1 if none did.
+        offset: the number that was added to the difficulty.
     """
 
     indices: NDArray[np.int64]
     selection_score: NDArray[np.int64]
     suppressed_by: NDArray[np.int64]
+    offset: float
 
 
 def d2_prune(
-    embeddings: NDArray[np.floating],
+    embeddings: ArrayLike,
     difficulty: ArrayLike,
     fraction: float = 0.3,
     n_neighbors: int = 5,
@@ -44,6 +48,7 @@ def d2_prune(
     drop_score: ArrayLike | None = None,
     drop_fraction: float = 0.0,
     target_recall: float | None = None,
+    offset: float | Literal["auto"] = "auto",
 ) -> Coreset:
     """Keep the difficult and diverse share of a pool.
 
@@ -53,28 +58,34 @@ def d2_prune(
     The same input gives the same coreset on every machine. Without `groups`, the coreset of a
     smaller fraction is a prefix of that of a larger one.
 
+    Arrays may be numpy arrays, torch tensors of any dtype and device, pandas or polars frames and
+    series, pyarrow arrays, or lists.
+
     Args:
-        embeddings: floats [N, D]. Rows are normalised; distances are squared Euclidean.
-        difficulty: real numbers [N], 0 <= difficulty < 2**22; higher = more wanted. Shift scores
-            that can be negative.
+        embeddings: numbers [N, D]. Rows are normalised; distances are squared Euclidean.
+        difficulty: finite numbers [N], also negative ones such as AUM; higher = more wanted. D2 works
+            on max(difficulty + offset, 0), which must be below 2**22.
         fraction: share of N to keep, 0 < fraction <= 1: floor(N * fraction) samples, at least 1.
         n_neighbors: k of the kNN graph (paper: 1, 5, 10 or 15).
         gamma_forward: decay of the forward messages, exp(-gamma * d^2); >= 0. At 0 every neighbour
             counts in full.
         gamma_reverse: decay of the reverse messages; >= 0. Higher values keep more near-duplicates.
-        groups: labels [N]. Each group keeps a share in proportion to its members that are not
-            dropped; shares are rounded by largest remainder, so the total is exact.
+        groups: labels [N], of any types that can be compared for equality. Each group keeps a share in
+            proportion to its members that are not dropped; shares are rounded by largest remainder,
+            so the total is exact. Missing labels (None, NaN, NaT, pandas.NA) are a group of their own.
         drop_score: finite numbers [N]. The samples with the lowest are dropped before the graph is
             built (the paper drops the lowest AUM, likely mislabelled samples).
         drop_fraction: share of N to drop by `drop_score` (the paper's beta), 0 <= drop_fraction < 1.
         target_recall: recall of an approximate kNN graph; None: exact.
+        offset: number added to the difficulty before it is clamped at 0. `auto`: minus the lowest
+            difficulty of the pool, as `score.offset` in a run. The coreset records it.
 
     Returns:
         The coreset, with scores for the whole pool.
 
     Raises:
-        UserError: arrays of the wrong shape or dtype, a parameter out of range, or fewer samples
-            left after dropping than `fraction` keeps.
+        ArgumentError: arrays of the wrong shape or dtype, values that are not finite, a parameter out
+            of range, or fewer samples left after dropping than `fraction` keeps. It is a ValueError.
 
     Example:
         Three near-duplicates, two of another kind and a single sample; keep half of them.
@@ -86,40 +97,57 @@ def d2_prune(
         >>> difficulty = [0.9, 1.0, 0.8, 0.6, 0.5, 0.4]
         >>> coreset = d2_prune(embeddings, difficulty, fraction=0.5, n_neighbors=1)
         >>> coreset.indices.tolist()          # one of each kind; the top 3 are all of one kind
-        [1, 4, 5]
+        [1, 3, 5]
         >>> coreset.suppressed_by.tolist()    # which sample suppressed each of the others
-        [1, -1, 1, 4, -1, 4]
+        [1, -1, 1, -1, 3, -1]
         >>> d2_prune(embeddings, difficulty, fraction=0.3, n_neighbors=1).indices.tolist()
         [1]
     """
-    embeddings, scores = np.asarray(embeddings), np.asarray(difficulty)
-    _check_shapes(embeddings, difficulty=scores, groups=groups, drop_score=drop_score)
-    n = len(embeddings)
-    if drop_fraction and drop_score is None:
-        raise UserError(f"drop_fraction is {drop_fraction}, but drop_score is None; expected scores [N]")
+    rows_ND = as_rows(embeddings)
+    n = len(rows_ND)
+    if n == 0:
+        raise ArgumentError("embeddings: found 0 rows; expected at least 1")
+    scores, added = _shift(as_finite_scores(difficulty, "difficulty", n), offset)
+    labels = None if groups is None else as_labels(groups, "groups", n)
+    drop = None if drop_score is None else as_finite_scores(drop_score, "drop_score", n)
+    dropped = budget.drop_mask(np.zeros(n) if drop is None else drop, drop_fraction)
+    if drop is None and drop_fraction:
+        raise ArgumentError(f"drop_score: found None with drop_fraction {drop_fraction}; expected scores [N]")
     size = budget.size_of_fraction(n, fraction)
-    dropped = np.zeros(n, np.bool_) if drop_score is None else budget.drop_mask(drop_score, drop_fraction)
     left = np.flatnonzero(~dropped)
     if size > len(left):
-        raise UserError(f"fraction {fraction} is {size} samples, but dropping leaves only {len(left)}")
+        raise ArgumentError(
+            f"fraction: found {fraction}, which keeps {size} samples; expected at most the {len(left)} that "
+            "drop_fraction leaves"
+        )
 
     # Imported here: the search loads torch, which ranking an existing graph does not need.
     from d2prune.knn.in_memory import knn_graph
 
-    graph = knn_graph(embeddings[left], n_neighbors, target_recall)
+    graph = knn_graph(rows_ND if len(left) == n else rows_ND[left], n_neighbors, target_recall)
     result = select(graph, scores[left], gamma_forward, gamma_reverse)
     selection_score, suppressed_by = np.full(n, DROPPED), np.full(n, -1)
     selection_score[left] = result.selection_score
     suppressed_by[left] = np.where(result.suppressed_by < 0, -1, left[result.suppressed_by])
-    kept = budget.top(result.selection_score, size, None if groups is None else np.asarray(groups)[left])
-    return Coreset(left[kept], selection_score, suppressed_by)
+    kept = budget.top(result.selection_score, size, None if labels is None else labels[left])
+    return Coreset(left[kept], selection_score, suppressed_by, added)
 
 
-def _check_shapes(embeddings: NDArray[Any], **arrays: Any) -> None:
-    """Refuse embeddings that are not floats [N, D], and arrays that are not [N]."""
-    if embeddings.ndim != 2 or embeddings.dtype.kind != "f":
-        raise UserError(f"embeddings: got {embeddings.dtype} {embeddings.shape}, expected floats [N, D]")
-    n = len(embeddings)
-    for name, array in arrays.items():
-        if array is not None and np.shape(array) != (n,):
-            raise UserError(f"{name} has shape {np.shape(array)}, expected one entry per embedding, ({n},)")
+def _shift(score_N: NDArray[Any], offset: float | str) -> tuple[NDArray[Any], float]:
+    """Return max(score + offset, 0), in float64 unless the score is float32, and the offset."""
+    expected = "a finite number, or auto"
+    if isinstance(offset, str) and offset == "auto":
+        added = 0.0 - float(score_N.min())
+    else:
+        added = as_number(offset, "offset", expected)
+    if not np.isfinite(added):
+        raise ArgumentError(f"offset: found {offset}; expected {expected}")
+    shifted_N = np.maximum(score_N.astype(np.float64) + added, 0.0)
+    if len(shifted_N) > 1 and not shifted_N.any():
+        warnings.warn(
+            f"difficulty: every score plus the offset {added} is 0 or less, so positions alone decide the "
+            "coreset; expected scores that differ, or another offset",
+            stacklevel=3,
+        )
+    narrow = score_N.dtype.kind == "f" and score_N.dtype.itemsize <= 4
+    return (shifted_N.astype(np.float32) if narrow else shifted_N), added

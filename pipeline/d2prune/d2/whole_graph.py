@@ -16,6 +16,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from d2prune.arguments import as_whole
 from d2prune.d2 import bucket_queue, kernel
 from d2prune.d2.fixed_point import FRACTION_BITS, LIMIT
 from d2prune.d2.waiting_lists import FINAL, NO_NODE
@@ -50,8 +51,7 @@ def _split_range(n: int, threads: int | None) -> list[tuple[int, int]]:
     """Split 0..n into one contiguous range per thread."""
     if threads is None:
         threads = min(len(os.sched_getaffinity(0)), max(1, n // _MIN_NODES_PER_THREAD))
-    if threads < 1:
-        raise UserError(f"threads is {threads}, expected at least 1")
+    threads = as_whole(threads, "threads", 1)
     return list(itertools.pairwise(n * p // threads for p in range(threads + 1)))
 
 
