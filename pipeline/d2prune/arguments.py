@@ -9,7 +9,9 @@ conversion needs; `DegenerateEmbeddingError` and the callers name wrong rows. An
 
 from __future__ import annotations
 
+import contextlib
 import decimal
+from collections.abc import Callable
 from numbers import Integral, Real
 from typing import Any
 
@@ -150,18 +152,26 @@ def _number_objects(label_M: NDArray[Any], name: str) -> tuple[NDArray[np.int64]
     return number_G[group_M], len(found)
 
 
-def as_number(value: Any, name: str, expected: str) -> float:
-    """Return a real number as a float, infinities included.
+def as_number(value: Any, name: str, expected: str, valid: Callable[[float], bool]) -> float:
+    """Return a real number as a float; also that of an array without dimensions.
+
+    Args:
+        value: the argument.
+        name: of the argument.
+        expected: the valid numbers, for the message.
+        valid: whether a float is one of them.
 
     Raises:
-        ArgumentError: it is not a number; `expected` says which are valid.
+        ArgumentError: it is not a number, or not a valid one.
     """
-    if isinstance(value, Real) and not isinstance(value, bool | np.bool_):
+    number = _unwrap(value)
+    if isinstance(number, Real) and not isinstance(number, bool | np.bool_):
         try:
-            return float(value)
+            if valid(float(number)):
+                return float(number)
         except OverflowError:
-            return float("inf")
-    raise ArgumentError(f"{name}: found {describe_value(value)}; expected {expected}")
+            pass
+    raise ArgumentError(f"{name}: found {describe_value(number)}; expected {expected}")
 
 
 def as_whole(value: Any, name: str, low: int, high: int = 2**63 - 1) -> int:
@@ -170,6 +180,7 @@ def as_whole(value: Any, name: str, low: int, high: int = 2**63 - 1) -> int:
     Raises:
         ArgumentError: it is none, or out of range.
     """
+    value = _unwrap(value)
     whole = isinstance(value, Integral) and not isinstance(value, bool | np.bool_)
     if not whole or not low <= int(value) <= high:
         bounds = f"at least {low}" if high == 2**63 - 1 else f"{low} to {high}"
@@ -177,10 +188,13 @@ def as_whole(value: Any, name: str, low: int, high: int = 2**63 - 1) -> int:
     return int(value)
 
 
+def _unwrap(value: Any) -> Any:
+    """Return the only value of a numpy array or torch tensor without dimensions; others as they are."""
+    return value.item() if hasattr(value, "item") and getattr(value, "shape", None) == () else value
+
+
 def describe_value(value: Any) -> str:
     """Return a value as short text."""
-    if isinstance(value, np.generic):
-        value = value.item()
     if isinstance(value, str | float | int | None):
         try:
             text = repr(value)
@@ -193,7 +207,8 @@ def describe_value(value: Any) -> str:
 def _describe(values: Any) -> str:
     """Return type and shape."""
     words = [type(values).__name__]
-    words += [str(getattr(values, name)) for name in ("dtype", "shape") if hasattr(values, name)]
+    with contextlib.suppress(Exception):  # nested tensors raise an error when asked
+        words += [str(values.dtype), str(tuple(values.shape))]
     return " ".join(words)
 
 
@@ -216,7 +231,9 @@ def _convert(values: Any) -> NDArray[Any]:
 def _convert_tensor(tensor: Any) -> NDArray[Any]:
     """Convert a torch tensor; floats that numpy lacks (bfloat16, float8) to float32."""
     tensor = tensor.detach()
-    if tensor.is_sparse:
+    if tensor.is_quantized:
+        tensor = tensor.dequantize()
+    if str(tensor.layout) != "torch.strided":
         tensor = tensor.to_dense()
     tensor = tensor.cpu().resolve_conj().resolve_neg()
     if tensor.is_floating_point() and str(tensor.dtype).removeprefix("torch.") not in _NUMPY_FLOATS:
@@ -233,11 +250,11 @@ def _to_numbers(array: NDArray[Any], name: str) -> NDArray[Any]:
     """Convert an array of Python objects to float64, missing ones to NaN; others as they are."""
     if array.dtype != object:
         return array
-    flat = [_to_float(value, name, i) for i, value in enumerate(array.ravel())]
+    flat = [_to_float(value, name, position) for position, value in np.ndenumerate(array)]
     return np.asarray(flat, np.float64).reshape(array.shape)
 
 
-def _to_float(value: Any, name: str, position: int) -> float:
+def _to_float(value: Any, name: str, position: tuple[int, ...]) -> float:
     if isinstance(value, Real | decimal.Decimal):
         try:
             return float(value)
@@ -245,7 +262,8 @@ def _to_float(value: Any, name: str, position: int) -> float:
             return float("inf")
     if _is_missing(value):
         return float("nan")
-    raise ArgumentError(f"{name}[{position}]: found {describe_value(value)}; expected a number")
+    shown = ", ".join(map(str, position))
+    raise ArgumentError(f"{name}[{shown}]: found {describe_value(value)}; expected a number")
 
 
 def _is_missing(value: Any) -> bool:

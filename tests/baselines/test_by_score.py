@@ -88,7 +88,7 @@ def test_invalid_arguments_are_rejected():
         by_score.ccs([])
     with pytest.raises(UserError, match="n_strata is 0"):
         by_score.ccs([1.0], n_strata=0)
-    with pytest.raises(UserError, match="drop_fraction is 1"):
+    with pytest.raises(UserError, match="drop_fraction: found 1"):
         by_score.ccs([1.0], drop_fraction=1)
     with pytest.raises(UserError, match="n is 0 samples, expected at least 1"):
         by_score.random(0)

@@ -76,10 +76,10 @@ def test_the_command_prints_a_table_and_writes_a_page(config, tmp_path, capsys):
     assert lines[2].split()[3:5] == ["1", "127"] and lines[2].split()[-2:] == ["0.0%", "100.0%"]
     assert open(page).read().startswith("<!doctype html>")
     for wrong, message in (
-        (["--fractions", "0.1;0.3"], "--fractions 0.1;0.3: expected numbers separated by commas"),
-        (["--fractions", "30"], "--fractions 30.0: expected 0 < fraction <= 1"),
-        (["--n-neighbors", "0"], "--n-neighbors 0: expected 1 to 1024"),
-        (["--gamma-reverse", "-1"], "--gamma-reverse is -1.0"),
+        (["--fractions", "0.1;0.3"], "--fractions: found 0.1;0.3; expected a number above 0 and up to 1"),
+        (["--fractions", "30"], "--fractions: found 30; expected a number above 0"),
+        (["--n-neighbors", "0"], "--n-neighbors: found 0; expected a whole number from 1 to 1,024"),
+        (["--gamma-reverse", "-1"], "--gamma-reverse: found -1; expected a number from 0 to 1e+06"),
         (["--set", f"work_dir={tmp_path}/none"], "found no embeddings for these settings"),
         (["--flagged", str(tmp_path / "none")], "cannot be read"),
     ):

@@ -141,7 +141,7 @@ class _Reader:
         if isinstance(event, yaml.AliasEvent):
             value = self._expand(event, path)
         elif event.tag not in (None, "!"):
-            raise _fault(f"{_name(path)}found the tag {event.tag}; expected a plain value", event)
+            raise _fault(f"{_name(path)}found the tag {_show_tag(event)}; expected a plain value", event)
         elif isinstance(event, yaml.ScalarEvent):
             value = self._read_scalar(event, path)
         elif len(path) >= MAX_DEPTH:
@@ -166,7 +166,7 @@ class _Reader:
 
     def _read_scalar(self, event: Any, path: Path) -> Any:
         if event.style is not None or not event.implicit[0]:
-            return str(event.value)
+            return _join_surrogates(event.value)
         try:
             return read_scalar(event.value)
         except ValueError as error:
@@ -199,7 +199,7 @@ class _Reader:
     def _read_key(self, event: Any, path: Path) -> str:
         if not isinstance(event, yaml.ScalarEvent) or event.tag not in (None, "!"):
             kind = type(event).__name__.removesuffix("Event").removesuffix("Start").lower()
-            found = f"a tag, {event.tag}" if isinstance(event, yaml.ScalarEvent) else f"a {kind}"
+            found = f"the tag {_show_tag(event)}" if isinstance(event, yaml.ScalarEvent) else f"a {kind}"
             raise _fault(f"{_name(path)}found {found} as a key; expected text", event)
         plain = event.style is None and event.implicit[0]
         if plain and event.value == "<<":
@@ -209,7 +209,16 @@ class _Reader:
                 f"{_name(path)}found {event.value or 'null'} as a key; expected text, in quotes if need be",
                 event,
             )
-        return str(event.value)
+        return _join_surrogates(event.value)
+
+
+def _join_surrogates(text: str) -> str:
+    """Join the two escapes that JSON writes for a character beyond U+FFFF."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
+
+
+def _show_tag(event: Any) -> str:
+    return str(event.tag).replace("tag:yaml.org,2002:", "!!")
 
 
 def _name(path: Path) -> str:

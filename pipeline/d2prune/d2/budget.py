@@ -43,9 +43,8 @@ def size_of_fraction(n: int, fraction: float) -> int:
     Raises:
         ArgumentError: the fraction is not in (0, 1].
     """
-    if not 0 < as_number(fraction, "fraction", "0 < fraction <= 1") <= 1:
-        raise ArgumentError(f"fraction is {fraction}, expected 0 < fraction <= 1")
-    return min(n, max(1, math.floor(n * Fraction(repr(float(fraction))))))
+    share = as_number(fraction, "fraction", "0 < fraction <= 1", lambda value: 0 < value <= 1)
+    return min(n, max(1, math.floor(n * Fraction(repr(share)))))
 
 
 def drop_mask(score: ArrayLike, drop_fraction: float) -> NDArray[np.bool_]:
@@ -64,12 +63,12 @@ def drop_mask(score: ArrayLike, drop_fraction: float) -> NDArray[np.bool_]:
     Raises:
         ArgumentError: a non-finite score, or a fraction out of range.
     """
-    if not 0 <= as_number(drop_fraction, "drop_fraction", "0 <= drop_fraction < 1") < 1:
-        raise ArgumentError(f"drop_fraction is {drop_fraction}, expected 0 <= drop_fraction < 1")
+    expected = "0 <= drop_fraction < 1"
+    share = as_number(drop_fraction, "drop_fraction", expected, lambda value: 0 <= value < 1)
     values = as_finite_scores(score, "drop_score").astype(np.float64)
     n = len(values)
     drop = np.zeros(n, np.bool_)
-    n_drop = math.floor(n * Fraction(repr(float(drop_fraction))))
+    n_drop = math.floor(n * Fraction(repr(share)))
     # By rising score, of equal scores the later position first.
     drop[(n - 1 - np.argsort(values[::-1], kind="stable"))[:n_drop]] = True
     return drop

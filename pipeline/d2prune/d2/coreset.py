@@ -135,13 +135,10 @@ def d2_prune(
 
 def _shift(score_N: NDArray[Any], offset: float | str) -> tuple[NDArray[Any], float]:
     """Return max(score + offset, 0), in float64 unless the score is float32, and the offset."""
-    expected = "a finite number, or auto"
     if isinstance(offset, str) and offset == "auto":
         added = 0.0 - float(score_N.min())
     else:
-        added = as_number(offset, "offset", expected)
-    if not np.isfinite(added):
-        raise ArgumentError(f"offset: found {offset}; expected {expected}")
+        added = as_number(offset, "offset", "a finite number, or auto", lambda value: abs(value) < np.inf)
     shifted_N = np.maximum(score_N.astype(np.float64) + added, 0.0)
     if len(shifted_N) > 1 and not shifted_N.any():
         warnings.warn(

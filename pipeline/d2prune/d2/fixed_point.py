@@ -117,7 +117,4 @@ def check_gamma(name: str, gamma: float) -> float:
     Raises:
         ArgumentError: gamma is negative or not finite.
     """
-    value = as_number(gamma, name, "a finite number >= 0")
-    if not 0.0 <= value < np.inf:
-        raise ArgumentError(f"{name} is {gamma}, expected a finite number >= 0")
-    return value
+    return as_number(gamma, name, "a finite number >= 0", lambda value: 0.0 <= value < np.inf)

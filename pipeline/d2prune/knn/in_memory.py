@@ -177,8 +177,7 @@ def _check_arguments(
     as_whole(seed, "seed", 0)
     if target_recall is not None:
         expected = "0 < target_recall <= 1, or None for exact"
-        if not 0.0 < as_number(target_recall, "target_recall", expected) <= 1.0:
-            raise ArgumentError(f"target_recall: found {target_recall}; expected {expected}")
+        as_number(target_recall, "target_recall", expected, lambda value: 0 < value <= 1)
     if target_recall is not None and nprobe is not None:
         raise ArgumentError(
             f"found target_recall {target_recall} and nprobe {nprobe}; expected only one of them"
