@@ -98,7 +98,7 @@ def refuse(load, tmp_path):
         (OK, ["select"], "--set select: expected KEY=VALUE, as in select.fraction=0.3"),
         (OK, ["=1"], "--set =1: expected KEY=VALUE, as in select.fraction=0.3"),
         (OK, ["a..b=1"], "--set a..b=1: expected KEY=VALUE, as in select.fraction=0.3"),
-        (OK, ["graph.seed=\x1b[1m"], "--set 'graph.seed=\\x1b[1m': the value is invalid YAML: found the "
+        (OK, ["graph.seed=\x1b[1m"], "--set graph.seed=\\x1b[1m: the value is invalid YAML: found the "
          "character '\\x1b'; expected printable text"),
     ],
 )  # fmt: skip

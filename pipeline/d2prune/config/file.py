@@ -13,7 +13,7 @@ from typing import Any
 
 from d2prune import store
 from d2prune.config.messages import Fault
-from d2prune.config.yaml_text import MAX_DEPTH, Path, YamlError, read_document
+from d2prune.config.yaml_text import MAX_DEPTH, Path, YamlError, escape, read_document
 from d2prune.errors import UserError
 
 MAX_BYTES = 4 * 2**20
@@ -29,8 +29,7 @@ class Override:
     value: Any
 
     def __str__(self) -> str:
-        shown = self.text if self.text.isprintable() else repr(self.text)
-        return f"--set {shown if len(shown) <= 200 else f'{shown[:200]}...'}"
+        return f"--set {escape(self.text, 200)}"
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from d2prune.config.section import OptionError
-from d2prune.config.yaml_text import Path, read_scalar
+from d2prune.config.yaml_text import Path, escape, read_scalar
 
 _EXAMPLES = {
     "input": "s3://pool/{00000000..00000012}.tar",
@@ -69,30 +69,33 @@ def _find_path(loc: Sequence[str | int], values: Any, kind: str) -> Path:
 
 def _describe(detail: Any, path: Path, model: type[BaseModel]) -> Fault:
     names = [str(part) for part in path]
-    name = ".".join(names)
+    name = escape(".".join(names), 80)
     if detail["type"] == "extra_forbidden":
         known = _known_keys(model, names[:-1])
         close = difflib.get_close_matches(names[-1], known, n=1, cutoff=0.5)
         nearest = ".".join([*names[:-1], *close])
         hint = f"did you mean {nearest}?" if close else f"expected one of {', '.join(known)}"
-        return Fault(path, f"unknown key {_shorten(name)}; {hint}")
+        return Fault(path, f"unknown key {name}; {hint}")
     if detail["type"] == "missing":
         example = f"; expected, for example, {name}: {_EXAMPLES[name]}" if name in _EXAMPLES else ""
         return Fault(path, f"{name} is missing{example}")
     cause = detail.get("ctx", {}).get("error")
     if isinstance(cause, OptionError):
-        return Fault(tuple(cause.key.split(".")), str(cause))
+        return Fault(tuple(cause.key.split(".")), escape(str(cause), 400))
     found = detail["input"]
+    if detail["type"] == "invalid_key" or (detail["loc"][-1:] == ("[key]",) and not isinstance(found, str)):
+        section = escape(".".join(names[:-1]), 80)
+        return Fault(path, f"{f'{section}: ' if section else ''}found {show(found)} as a key; expected text")
     if detail["type"] == "value_error":
         shown = "" if isinstance(found, dict | list) else f" = {show(found)}"
-        return Fault(path, f"{name or 'configuration'}{shown}: {cause}")
+        return Fault(path, f"{name or 'configuration'}{shown}: {escape(str(cause), 400)}")
     expected = describe_type(_find_type(model, names))
     hint = "; 0.3 means 30%" if name.endswith("fraction") else ""
     if isinstance(found, str) and not isinstance(_read_number(found), str):
         hint = ", without quotes"
     elif isinstance(found, dict) and "text" in expected:
         hint = "; put text with braces in quotes"
-    return Fault(path, f"{_shorten(name)} = {show(found)}: expected {expected}{hint}")
+    return Fault(path, f"{name} = {show(found)}: expected {expected}{hint}")
 
 
 def _read_number(text: str) -> Any:
@@ -110,11 +113,6 @@ def show(value: Any) -> str:
         return _SHORT.repr(value)
     except ValueError:
         return "a number of many digits"  # Python refuses to convert more than 4,300
-
-
-def _shorten(name: str) -> str:
-    """Return a key as typed, without control characters and with a limit on its length."""
-    return name if name.isprintable() and len(name) <= 80 else _SHORT.repr(name)
 
 
 def _known_keys(model: type[BaseModel], path: Sequence[str]) -> list[str]:

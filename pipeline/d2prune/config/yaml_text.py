@@ -37,8 +37,14 @@ class YamlError(Exception):
     """Text that cannot be read: the problem in one line, and its place (both counted from 1)."""
 
     def __init__(self, problem: str, line: int | None = None, column: int | None = None) -> None:
-        super().__init__(problem)
-        self.problem, self.line, self.column = problem, line, column
+        self.problem, self.line, self.column = escape(problem, 300), line, column
+        super().__init__(self.problem)
+
+
+def escape(text: str, limit: int) -> str:
+    """Return text for a message: on one line, without control characters, and cut at a limit."""
+    shown = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text[:limit])
+    return shown if len(text) <= limit else f"{shown}..."
 
 
 @dataclass(frozen=True)
