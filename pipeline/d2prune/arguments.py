@@ -50,16 +50,18 @@ def as_array(values: Any, name: str) -> NDArray[Any]:
 
 
 def as_rows(values: Any, name: str = "embeddings") -> NDArray[np.floating[Any]]:
-    """Return embeddings as floats [N, D], D >= 1. Integers become floats that hold them.
+    """Return embeddings as floats [N, D], both at least 1. Integers become floats that hold them.
 
     Raises:
-        ArgumentError: not a matrix of numbers.
+        ArgumentError: not a matrix of numbers, or an empty one.
     """
     rows_ND = _to_numbers(as_array(values, name), name)
     if rows_ND.ndim != 2 or rows_ND.shape[1] == 0 or rows_ND.dtype.kind not in "fiu":
         raise ArgumentError(
             f"{name}: found {rows_ND.dtype} {rows_ND.shape}; expected floats [N, D] with D >= 1"
         )
+    if len(rows_ND) == 0:
+        raise ArgumentError(f"{name}: found 0 rows; expected at least 1")
     if rows_ND.dtype.kind != "f":
         return rows_ND.astype(np.float32 if rows_ND.dtype.itemsize <= 2 else np.float64)
     return rows_ND

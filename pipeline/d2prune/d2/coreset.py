@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from d2prune.arguments import as_finite_scores, as_labels, as_number, as_rows
 from d2prune.d2 import budget
-from d2prune.d2.api import select
+from d2prune.d2.api import Selection, select
 from d2prune.errors import ArgumentError
 
 # Selection score of a sample that was dropped before the graph was built: below every real score.
@@ -58,34 +58,31 @@ def d2_prune(
     The same input gives the same coreset on every machine. Without `groups`, the coreset of a
     smaller fraction is a prefix of that of a larger one.
 
-    Arrays may be numpy arrays, torch tensors of any dtype and device, pandas or polars frames and
-    series, pyarrow arrays, or lists.
-
     Args:
-        embeddings: numbers [N, D]. Rows are normalised; distances are squared Euclidean.
-        difficulty: finite numbers [N], also negative ones such as AUM; higher = more wanted. D2 works
-            on max(difficulty + offset, 0), which must be below 2**22.
+        embeddings: numbers [N, D], in an array, tensor, frame or list (`d2prune.arguments`). Rows are
+            normalised; distances are squared Euclidean.
+        difficulty: finite numbers [N]; higher = more wanted. D2 works on max(difficulty + offset, 0),
+            which must be below 2**22.
         fraction: share of N to keep, 0 < fraction <= 1: floor(N * fraction) samples, at least 1.
         n_neighbors: k of the kNN graph (paper: 1, 5, 10 or 15).
         gamma_forward: decay of the forward messages, exp(-gamma * d^2); >= 0. At 0 every neighbour
             counts in full.
         gamma_reverse: decay of the reverse messages; >= 0. Higher values keep more near-duplicates.
-        groups: labels [N], of any types that can be compared for equality. Each group keeps a share in
+        groups: labels [N]; missing ones are a group of their own. Each group keeps a share in
             proportion to its members that are not dropped; shares are rounded by largest remainder,
-            so the total is exact. Missing labels (None, NaN, NaT, pandas.NA) are a group of their own.
+            so the total is exact.
         drop_score: finite numbers [N]. The samples with the lowest are dropped before the graph is
             built (the paper drops the lowest AUM, likely mislabelled samples).
         drop_fraction: share of N to drop by `drop_score` (the paper's beta), 0 <= drop_fraction < 1.
         target_recall: recall of an approximate kNN graph; None: exact.
-        offset: number added to the difficulty before it is clamped at 0. `auto`: minus the lowest
-            difficulty of the pool, as `score.offset` in a run. The coreset records it.
+        offset: number added to the difficulty; "auto": minus the lowest of the pool, as in a run.
 
     Returns:
         The coreset, with scores for the whole pool.
 
     Raises:
-        ArgumentError: arrays of the wrong shape or dtype, values that are not finite, a parameter out
-            of range, or fewer samples left after dropping than `fraction` keeps. It is a ValueError.
+        ArgumentError: a wrong array, value or parameter, or fewer samples left after dropping than
+            `fraction` keeps. It is a ValueError.
 
     Example:
         Three near-duplicates, two of another kind and a single sample; keep half of them.
@@ -100,37 +97,46 @@ def d2_prune(
         [1, 3, 5]
         >>> coreset.suppressed_by.tolist()    # which sample suppressed each of the others
         [1, -1, 1, -1, 3, -1]
-        >>> d2_prune(embeddings, difficulty, fraction=0.3, n_neighbors=1).indices.tolist()
-        [1]
     """
+    # Imported here: the search loads torch, which ranking an existing graph does not need.
+    from d2prune.knn.in_memory import knn_graph
+
     rows_ND = as_rows(embeddings)
     n = len(rows_ND)
-    if n == 0:
-        raise ArgumentError("embeddings: found 0 rows; expected at least 1")
-    scores, added = _shift(as_finite_scores(difficulty, "difficulty", n), offset)
-    labels = None if groups is None else as_labels(groups, "groups", n)
-    drop = None if drop_score is None else as_finite_scores(drop_score, "drop_score", n)
-    dropped = budget.drop_mask(np.zeros(n) if drop is None else drop, drop_fraction)
-    if drop is None and drop_fraction:
+    difficulty_N, added = _shift(as_finite_scores(difficulty, "difficulty", n), offset)
+    labels_N = None if groups is None else as_labels(groups, "groups", n)
+    left, size = _choose_left(n, drop_score, drop_fraction, fraction)
+    graph = knn_graph(rows_ND if len(left) == n else rows_ND[left], n_neighbors, target_recall)
+    result = select(graph, difficulty_N[left], gamma_forward, gamma_reverse)
+    kept = budget.top(result.selection_score, size, None if labels_N is None else labels_N[left])
+    return Coreset(left[kept], *_spread(result, left, n), added)
+
+
+def _choose_left(
+    n: int, drop_score: ArrayLike | None, drop_fraction: float, fraction: float
+) -> tuple[NDArray[np.int64], int]:
+    """Return the samples that are not dropped, and how many of them to keep."""
+    score_N = np.zeros(n) if drop_score is None else as_finite_scores(drop_score, "drop_score", n)
+    left = np.flatnonzero(~budget.drop_mask(score_N, drop_fraction))
+    if drop_score is None and drop_fraction:
         raise ArgumentError(f"drop_score: found None with drop_fraction {drop_fraction}; expected scores [N]")
     size = budget.size_of_fraction(n, fraction)
-    left = np.flatnonzero(~dropped)
     if size > len(left):
         raise ArgumentError(
             f"fraction: found {fraction}, which keeps {size} samples; expected at most the {len(left)} that "
             "drop_fraction leaves"
         )
+    return left, size
 
-    # Imported here: the search loads torch, which ranking an existing graph does not need.
-    from d2prune.knn.in_memory import knn_graph
 
-    graph = knn_graph(rows_ND if len(left) == n else rows_ND[left], n_neighbors, target_recall)
-    result = select(graph, scores[left], gamma_forward, gamma_reverse)
+def _spread(
+    result: Selection, left: NDArray[np.int64], n: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return selection scores and suppressors of the whole pool."""
     selection_score, suppressed_by = np.full(n, DROPPED), np.full(n, -1)
     selection_score[left] = result.selection_score
     suppressed_by[left] = np.where(result.suppressed_by < 0, -1, left[result.suppressed_by])
-    kept = budget.top(result.selection_score, size, None if labels is None else labels[left])
-    return Coreset(left[kept], selection_score, suppressed_by, added)
+    return selection_score, suppressed_by
 
 
 def _shift(score_N: NDArray[Any], offset: float | str) -> tuple[NDArray[Any], float]:

@@ -128,7 +128,7 @@ def knn_graph_report(
         ArgumentError: as in `knn_graph`.
     """
     embeddings = as_rows(embeddings)
-    _check_arguments(embeddings, n_neighbors, target_recall, seed, nlist, nprobe)
+    _check_arguments(n_neighbors, target_recall, seed, nlist, nprobe)
     threads = threads or available_cores()
     rows_ND = unit_rows(embeddings, threads=threads)
     n_rows = len(rows_ND)
@@ -164,15 +164,12 @@ def wants_lists(n_rows: int, target_recall: float | None, nprobe: int | None) ->
 
 
 def _check_arguments(
-    embeddings: NDArray[Any],
     n_neighbors: int,
     target_recall: float | None,
     seed: int,
     nlist: int | None,
     nprobe: int | None,
 ) -> None:
-    if len(embeddings) == 0:
-        raise ArgumentError("embeddings: found 0 rows; expected at least 1")
     as_whole(n_neighbors, "n_neighbors", 1)
     as_whole(seed, "seed", 0)
     if target_recall is not None:
