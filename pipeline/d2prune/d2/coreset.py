@@ -14,6 +14,8 @@ from d2prune.d2 import budget
 from d2prune.d2.api import Selection, select
 from d2prune.errors import ArgumentError
 
+Int64 = NDArray[np.int64]
+
 # Selection score of a sample that was dropped before the graph was built: below every real score.
 DROPPED = np.iinfo(np.int64).min
 
@@ -114,7 +116,7 @@ def d2_prune(
 
 def _choose_left(
     n: int, drop_score: ArrayLike | None, drop_fraction: float, fraction: float
-) -> tuple[NDArray[np.int64], int]:
+) -> tuple[Int64, int]:
     """Return the samples that are not dropped, and how many of them to keep."""
     score_N = np.zeros(n) if drop_score is None else as_finite_scores(drop_score, "drop_score", n)
     left = np.flatnonzero(~budget.drop_mask(score_N, drop_fraction))
