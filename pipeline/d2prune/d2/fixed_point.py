@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from d2prune.arguments import as_number, as_scores
+from d2prune.arguments import as_scores
 from d2prune.compiled.decorator import kernel
 from d2prune.errors import ArgumentError
 
@@ -109,12 +109,3 @@ def to_fixed(difficulty: ArrayLike) -> NDArray[np.int64]:
 def to_float(fixed: NDArray[np.int64]) -> NDArray[Any]:
     """Convert fixed point back to units of the difficulty, float64 [N]; 53 bits are kept."""
     return fixed.astype(np.float64) / SCALE
-
-
-def check_gamma(name: str, gamma: float) -> float:
-    """Check a decay and return it as a float.
-
-    Raises:
-        ArgumentError: gamma is negative or not finite.
-    """
-    return as_number(gamma, name, "a finite number >= 0", lambda value: 0.0 <= value < np.inf)
