@@ -104,7 +104,7 @@ def as_labels(values: Any, name: str, n: int | None = None) -> NDArray[np.int64]
     """Return labels as group numbers, int64 [N].
 
     Labels may be of any type that can be compared for equality, also of several types; 1, 1.0 and
-    True are one label. Missing ones (None, NaN, NaT, pandas.NA) are a group of their own.
+    True are one label. Missing ones (None, NaN, NaT, pandas.NA) are one more group.
 
     Args:
         values: array-like of labels.
@@ -191,7 +191,7 @@ def as_whole(value: Any, name: str, low: int, high: int = 2**63 - 1) -> int:
 
 
 def _unwrap(value: Any) -> Any:
-    """Return the only value of a numpy array or torch tensor without dimensions; others as they are."""
+    """Return the only value of a numpy array or torch tensor without dimensions; others unchanged."""
     return value.item() if hasattr(value, "item") and getattr(value, "shape", None) == () else value
 
 
@@ -249,7 +249,7 @@ def _holds_rows(array: NDArray[Any]) -> bool:
 
 
 def _to_numbers(array: NDArray[Any], name: str) -> NDArray[Any]:
-    """Convert an array of Python objects to float64, missing ones to NaN; others as they are."""
+    """Convert an array of Python objects to float64, missing ones to NaN; others unchanged."""
     if array.dtype != object:
         return array
     flat = [_to_float(value, name, position) for position, value in np.ndenumerate(array)]

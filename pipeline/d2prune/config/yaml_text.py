@@ -1,7 +1,7 @@
 """Read YAML into plain values by the core schema of YAML 1.2, and record the line of every value.
 
-PyYAML resolves values by YAML 1.1, where `010` is 8, `yes` is true and `1:30` is 90; it keeps the
-last of two equal keys without a word, and recurses without a limit. So only its event parser is used
+PyYAML resolves values by YAML 1.1, where `010` is 8, `yes` is true and `1:30` is 90; of two equal
+keys it drops the first silently, and it recurses without a limit. So only its event parser is used
 here. Anchors work, within a limit on what aliases expand to; tags and merge keys are refused.
 """
 

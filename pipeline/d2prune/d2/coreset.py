@@ -72,7 +72,7 @@ def d2_prune(
         gamma_forward: decay of the forward messages, as for `selection_scores`. At 0 every neighbour
             counts in full.
         gamma_reverse: decay of the reverse messages, likewise. Higher values keep more near-duplicates.
-        groups: labels [N]; missing ones are a group of their own. Each group keeps a share in
+        groups: labels [N]; missing ones are one more group. Each group keeps a share in
             proportion to its members that are not dropped; shares are rounded by largest remainder.
         drop_score: finite numbers [N]. The samples with the lowest are dropped before the graph is
             built (the paper drops the lowest AUM, likely mislabelled samples).

@@ -2,8 +2,7 @@
 
 Arrays in, float32 [N] out. Logs are [N, E, C]: N samples, E epochs, C classes; `TrainingLog` collects
 them. Every score is higher for harder samples, which are more wanted, so it can be passed to
-`d2_prune(difficulty=...)`, shifted first where it is negative. A hard sample may be mislabelled: see
-`aum` for dropping those.
+`d2_prune(difficulty=...)`. A hard sample may be mislabelled: see `aum` for dropping those.
 
 Invariant: a score is computed in float64 in a fixed order and rounded once, so it depends on the
 sample's own log alone, bit for bit.
