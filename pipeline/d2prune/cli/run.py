@@ -9,6 +9,7 @@ from d2prune.errors import UserError
 if TYPE_CHECKING:
     from d2prune.config.model import RunConfig
     from d2prune.runs.driver import RunResult
+    from d2prune.sweep.measure import SweepMethod
 
 
 def add_commands(commands: Any) -> None:
@@ -168,6 +169,11 @@ def _add_sweep(commands: Any) -> None:
             help=f"values of {key}, such as {example}; default: the configured one",
         )
     parser.add_argument(
+        "--methods",
+        metavar="LIST",
+        help="methods to compare, of d2, score (top by difficulty) and random; default: all",
+    )
+    parser.add_argument(
         "--flagged",
         metavar="FILE",
         help="file of uids, one per line, such as known mismatches; the table shows the share that is "
@@ -183,7 +189,11 @@ def _sweep(arguments: argparse.Namespace) -> int:
     from d2prune.sweep.page import outcome_table, write_page
 
     grid = SweepGrid(
-        arguments.fractions, arguments.n_neighbors, arguments.gamma_forward, arguments.gamma_reverse
+        arguments.fractions,
+        arguments.n_neighbors,
+        arguments.gamma_forward,
+        arguments.gamma_reverse,
+        _parse_methods(arguments.methods),
     )
     flagged = _read_uids("--flagged", arguments.flagged) if arguments.flagged is not None else []
     config = RunConfig.load(arguments.config, arguments.set)
@@ -194,6 +204,15 @@ def _sweep(arguments: argparse.Namespace) -> int:
         print("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     print(write_page(found))
     return 0
+
+
+def _parse_methods(text: str | None) -> "tuple[SweepMethod, ...]":
+    from d2prune.sweep.measure import METHODS
+
+    wanted = set(METHODS) if text is None else {item.strip() for item in text.split(",")}
+    if not wanted <= set(METHODS):
+        raise UserError(f"--methods {text}: expected some of {', '.join(METHODS)}")
+    return tuple(method for method in METHODS if method in wanted)
 
 
 def _read_uids(option: str, path: str) -> list[str]:

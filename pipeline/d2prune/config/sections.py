@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from d2prune.config.section import MAX_COUNT, MAX_SEED, Number, Section, Text, Whole
+from d2prune.config.section import MAX_COUNT, MAX_SEED, Location, Number, Section, Text, Whole
 from d2prune.d2.gamma import AUTO, DEFAULT_MULTIPLE, EXPECTED, check_gamma
 from d2prune.errors import UserError
 
@@ -32,12 +32,29 @@ class ScoreConfig(Section):
         default="clip_score",
         description="`clip_score`, a number of embed.fields, or an expression such as "
         "`0.5*clip_score + 0.5*aesthetic` (+ - * /, min, max, abs, sqrt; unusual names in backquotes). "
+        "`s_clip_loss`, `norm_sim_2` and `norm_sim_inf` are computed from the embeddings. "
         "Higher = more wanted",
     )
     offset: Annotated[Number, Field(gt=-(2**22), lt=2**22)] | Literal["auto"] = Field(
         default="auto",
         description="number added to the score before it is clamped at 0. `auto`: minus the lowest score in "
         "the pool",
+    )
+
+    reference_size: Whole = Field(
+        default=32_768, ge=1, le=2**20, description="s_clip_loss: samples of the pool in one reference"
+    )
+    references: Whole = Field(
+        default=5, ge=1, le=100, description="s_clip_loss: number of references; their scores are averaged"
+    )
+    temperature: Number = Field(
+        default=0.01, ge=1e-4, le=1e4, description="s_clip_loss: temperature of the softmax over a reference"
+    )
+    seed: Whole = Field(default=0, ge=0, le=MAX_SEED, description="seed of the references")
+    target: Location | None = Field(
+        default=None,
+        description="norm_sim_2 and norm_sim_inf: image embeddings of the target set, an `.npy` [M, D] or a "
+        "parquet file with a column `image_emb`. null: norm_sim_2 compares with a reference of the pool",
     )
 
 
