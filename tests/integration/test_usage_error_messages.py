@@ -82,7 +82,8 @@ CONFIGURED = [
         {"score": {"difficulty": "aesthetic"}},
         "{yaml}: line N: score.difficulty: unknown score 'aesthetic'; expected one of "
         "clip_score, width, "
-        "height, or a number of embed.fields, as in embed: {{fields: {{aesthetic: number}}}}",
+        "height, s_clip_loss, norm_sim_2, norm_sim_inf, or a number of "
+        "embed.fields, as in embed: {{fields: {{aesthetic: number}}}}",
     ),
     (
         {"select": {"fraction": 0.3, "groups": "language"}},
