@@ -225,7 +225,7 @@ def test_verify_finds_every_fault(tables, metadata):
     path.unlink()
     (fault,) = verify(config.output)
     assert "cannot be compared with its source" in fault and "not found" in fault
-    Path(config.output, "subset.npy").write_bytes(b"")
+    Path(config.output, "subset.npy").write_bytes(subset.to_bytes(subset.encode([])))
     Path(config.output, "kept-00000000.parquet").unlink()
     named = [fault.split(":")[0] for fault in verify(config.output)]
     assert named[0] == "kept-00000000.parquet" and named[-1] == "kept-00000001.parquet"

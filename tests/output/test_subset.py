@@ -62,3 +62,25 @@ def test_a_file_that_is_not_a_subset_file_is_refused(tmp_path, content):
         subset.read(str(path))
     with pytest.raises(UserError, match="not found"):
         subset.read(str(tmp_path / "none.npy"))
+
+
+def test_a_file_of_another_length_or_of_zeros_is_refused():
+    """Every length below and above, so that a copy that was interrupted anywhere is no smaller selection."""
+    data = subset.to_bytes(subset.encode(UIDS))
+    others = [data[:length] for length in range(len(data))]
+    others += [data + b"\0", data + data, bytes(len(data)), bytes(1), bytes(16)]
+    for other in others:
+        with pytest.raises(UserError, match=r"^s\.npy: (found|cannot be read: )") as caught:
+            subset.parse(other, "s.npy")
+        assert "\n" not in str(caught.value)
+    assert len(subset.parse(data, "s.npy")) == len(UIDS)
+    assert len(subset.parse(subset.to_bytes(subset.encode([])), "s.npy")) == 0
+
+
+@pytest.mark.parametrize("shape", [10**18, 10**30, -1, 2**63])
+def test_a_header_that_states_another_number_of_rows_is_refused(shape):
+    header = io.BytesIO()
+    description = {"descr": [("f0", "<u8"), ("f1", "<u8")], "fortran_order": False, "shape": (shape,)}
+    np.lib.format.write_array_header_1_0(header, description)
+    with pytest.raises(UserError, match=r"^s\.npy: "):
+        subset.parse(header.getvalue() + bytes(32), "s.npy")

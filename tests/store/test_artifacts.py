@@ -79,3 +79,26 @@ def test_counts_that_do_not_balance_are_an_error():
     artifacts.balance("embed", 5, {"embedded": 3, "rejected": 2})
     with pytest.raises(BooksError, match="found embedded 3 \\+ rejected 1 = 4; expected 5"):
         artifacts.balance("embed", 5, {"embedded": 3, "rejected": 1})
+
+
+def test_a_flipped_bit_in_a_manifest_or_receipt_is_damage(tmp_path, caplog):
+    folder = str(tmp_path)
+    receipt = artifacts.commit_unit(
+        folder, "u", {"t.parquet": pa.table({"a": [1, 2, 3]})}, {"rows": 3}, {"share": 0.1}
+    )
+    manifest = _manifest(folder, Params())
+    for name, read, expected in (
+        ("units/u/receipt.json", lambda: artifacts.read_receipt(folder, "u"), receipt),
+        ("f/manifest.json", lambda: artifacts.read_manifest(folder, "f"), manifest),
+    ):
+        path, url = tmp_path / name, f"{folder}/{name}"
+        data = path.read_bytes()
+        assert read() == expected
+        for position in range(0, len(data), 5):
+            path.write_bytes(data[:position] + bytes([data[position] ^ 1]) + data[position + 1 :])
+            caplog.clear()
+            # White space means nothing.
+            assert read() in (None, expected)
+            assert (read() is None) == (f"{url}: damaged, ignored" in caplog.text)
+            assert read() is None or data[position : position + 1].isspace()
+        path.write_bytes(data)

@@ -49,7 +49,12 @@ def claim(output: str, identity: str) -> None:
         UserError: see `check`.
     """
     if not check(output, identity):
-        store.write_bytes(store.join(output, layout.CLAIM), json.dumps({"identity": identity}).encode())
+        store.write_bytes(store.join(output, layout.CLAIM), encode(identity))
+
+
+def encode(identity: str) -> bytes:
+    """The bytes of the claim file."""
+    return json.dumps({"identity": identity}).encode()
 
 
 def check(output: str, identity: str) -> bool:

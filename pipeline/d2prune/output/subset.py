@@ -153,7 +153,7 @@ def read(url: str) -> UidArray:
         data = store.read_bytes(url)
     except FileNotFoundError as error:
         raise UserError(f"subset file {shown}: not found") from error
-    rows = _parse(data, shown)
+    rows = parse(data, f"subset file {shown}")
     if not is_sorted(rows):
         log.warning(
             "subset file %s: rows are not sorted; sorted them (DataComp's resharder would skip some)", shown
@@ -162,24 +162,38 @@ def read(url: str) -> UidArray:
     return rows
 
 
-def _parse(data: bytes, shown: str) -> UidArray:
+def parse(data: bytes, shown: str) -> UidArray:
+    """Parse the bytes of a subset file, as `read`, in the order of the file.
+
+    Args:
+        data: all bytes of the file.
+        shown: its name, for messages.
+
+    Raises:
+        UserError: see `read`.
+    """
+    if data.count(0) == len(data):
+        raise UserError(
+            f"{shown}: found {f'{len(data)} bytes, all zero' if data else 'an empty file'}; "
+            "expected .npy with dtype u8,u8, or rows of 16 bytes"
+        )
     if not data.startswith(_MAGIC):
         if len(data) % DTYPE.itemsize:
-            raise UserError(
-                f"subset file {shown}: found {len(data)} bytes that are neither .npy nor rows of 16 bytes"
-            )
+            raise UserError(f"{shown}: found {len(data)} bytes that are neither .npy nor rows of 16 bytes")
         return np.frombuffer(data, dtype=DTYPE)
+    stream = io.BytesIO(data)
     try:
-        rows = np.load(io.BytesIO(data), allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise UserError(f"subset file {shown}: cannot be read: {' '.join(str(error).split())}") from error
+        rows = np.load(stream, allow_pickle=False)
+    except (ValueError, EOFError, OverflowError, MemoryError) as error:
+        raise UserError(f"{shown}: cannot be read: {' '.join(str(error).split())}") from error
     if (
         rows.ndim != 1
         or rows.dtype.fields is None
         or [rows.dtype[i] for i in range(len(rows.dtype))] != ["<u8"] * 2
     ):
         raise UserError(
-            f"subset file {shown}: found dtype {rows.dtype}, shape {rows.shape}; "
-            "expected dtype u8,u8 and one dimension"
+            f"{shown}: found dtype {rows.dtype}, shape {rows.shape}; expected dtype u8,u8 and one dimension"
         )
+    if stream.tell() != len(data):
+        raise UserError(f"{shown}: found {len(data)} bytes; expected {stream.tell()}, as its header states")
     return np.asarray(rows).view(DTYPE)

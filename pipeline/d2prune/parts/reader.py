@@ -1,8 +1,7 @@
 """Columns of the pool, read by part or by canonical position, from the tables of all stages.
 
 `read` verifies the checksum of a file and so reads all of it. `peek`, `column` and `take` read only
-the columns and row groups they need, without verification. Use them to show a run; results must be
-computed from `read`.
+the columns and row groups they need, and verify the checksums of these pages and of the footer.
 """
 
 from __future__ import annotations
@@ -194,15 +193,16 @@ class Parts:
     def _open(self, part: int, table: str, read: Callable[[pq.ParquetFile], Any]) -> Any:
         receipt = self.receipt(part, table)
         url = artifacts.unit_url(self.folder(table), receipt.key, table)
-        size = next(file.size for file in receipt.files if file.name == table)
+        record = next(file for file in receipt.files if file.name == table)
         try:
-            with open_parquet(url, size) as file:
+            with open_parquet(url, record) as file:
                 return read(file)
-        except (OSError, pa.ArrowInvalid) as error:
-            # pyarrow reports a file that ends too early as an OSError without a number.
+        except (OSError, pa.ArrowException) as error:
+            # pyarrow reports damage, and a file that ends too early, as an OSError without a number.
             if getattr(error, "errno", None) not in (None, errno.ENOENT):
                 raise
-            raise artifacts.mark_damaged(url, f"cannot be read: {error}") from error
+            fault = " ".join(str(error).split())
+            raise artifacts.mark_damaged(url, f"cannot be read: {fault}") from error
 
 
 def _take_from_groups(file: pq.ParquetFile, row_M: NDArray[np.int64]) -> pa.Table:

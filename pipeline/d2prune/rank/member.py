@@ -146,7 +146,11 @@ class RankMember:
             self._job.folder,
             self._job.unit_key(part),
             files={RANKS: ranks.slice(first, stop - first), SUPPRESSORS: uids},
-            counters={"ranked": stop - first - cut_off, "cut_off": cut_off},
+            counters={
+                "ranked": stop - first - cut_off,
+                "cut_off": cut_off,
+                "difficulty_zero": int((self._difficulty_N[rows] == 0).sum()),
+            },
         )
 
     def _selection_scores(self) -> Int64s:

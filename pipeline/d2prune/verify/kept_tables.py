@@ -51,7 +51,8 @@ class KeptTableChecker:
         data = store.read_bytes(store.join(self.output, check.key))
         try:
             table = pq.read_table(pa.BufferReader(data))
-        except (pa.ArrowException, OSError):
+            table.select(schemas.KEPT.names).cast(schemas.KEPT).validate(full=True)
+        except (pa.ArrowException, OSError, ValueError, KeyError):
             return check, [f"{check.key}: cannot be compared with its source"]
         if self.samples is not None and self.samples < table.num_rows:
             chosen = np.random.default_rng(self.seed).choice(table.num_rows, self.samples, replace=False)

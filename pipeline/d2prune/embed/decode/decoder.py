@@ -18,6 +18,7 @@ from typing import Any, Literal, NamedTuple
 import PIL
 from PIL import Image, UnidentifiedImageError, features
 
+from d2prune.embed.caption_limit import CAPTION_CUT, MAX_CHARACTERS
 from d2prune.embed.decode.resize import Preprocess
 from d2prune.embed.filters import Filters
 from d2prune.inputs import rejects
@@ -153,6 +154,8 @@ class Decoder:
         digests = dict(zip(sample.extensions, sample.digests, strict=False))
         if replaced:
             notes = (*notes, CAPTION_REPLACED)
+        if len(caption) > MAX_CHARACTERS:
+            notes = (*notes, CAPTION_CUT)
         return DecodedSample(
             key=sample.key,
             offset=sample.offset,
