@@ -15,12 +15,20 @@ class Reject:
     Attributes:
         key: its key; empty where no member name could be read.
         reason: a key of `MEANINGS`.
-        detail: what was found, on one line.
+        detail: what was found, as `clean_line` returns it.
     """
 
     key: str
     reason: str
     detail: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "detail", clean_line(self.detail))
+
+
+def clean_line(text: str) -> str:
+    """Return text as one line that UTF-8 can encode: details quote bytes of the pool."""
+    return " ".join(text.encode("utf-8", "replace").decode().split())
 
 
 class SampleRejected(Exception):
@@ -79,7 +87,8 @@ MEANINGS = {
     CAPTION_MISSING: "no txt member",
     CAPTION_EMPTY: "the caption is empty or only white space",
     CAPTION_TOO_LARGE: "more bytes than allowed; not loaded",
-    FIELD_MISSING: "no finite number under a name that embed.fields declares as a number",
+    FIELD_MISSING: "no finite number under a name that embed.fields declares as a number, or a text nested "
+    "too deeply",
     TAR_TRUNCATED: "the tar ends inside the sample",
     TAR_CORRUPT: "bytes that are not a tar header were skipped",
     TAR_EMPTY: "the file is empty (0 bytes)",

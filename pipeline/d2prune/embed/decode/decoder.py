@@ -13,11 +13,12 @@ import io
 import math
 import warnings
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import NamedTuple
 
 import PIL
 from PIL import Image, UnidentifiedImageError, features
 
+from d2prune.embed.decode.fields import FieldKind, field_value
 from d2prune.embed.decode.resize import Preprocess
 from d2prune.embed.filters import Filters
 from d2prune.inputs import rejects
@@ -38,8 +39,6 @@ from d2prune.inputs.tar.reader import TarSample
 Image.init()
 _FORMATS = tuple(name for name in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF") if name in Image.OPEN)
 _MAX_LISTED_EXTENSIONS = 8
-
-FieldKind = Literal["number", "text"]
 
 CAPTION_REPLACED = "caption-replaced"
 """Counter: captions that were not UTF-8 and were decoded with replacement characters."""
@@ -133,7 +132,7 @@ class Decoder:
         caption, replaced = decode_caption(caption_bytes)
         self.filters.check_caption(caption)
         record, notes = parse_json(sample.members.get(JSON_EXTENSION))
-        values = tuple(field_value(record, name, kind) for name, kind in self.fields)
+        fields = [field_value(record, name, kind) for name, kind in self.fields]
         image, width, height = self.decode_image(image_bytes)
         try:
             self._write_pixels(into, image, image_bytes)
@@ -141,7 +140,7 @@ class Decoder:
             detail = f"preprocessing: {_format_error(error)}"
             raise SampleRejected(rejects.IMAGE_UNDECODABLE, detail) from error
         uid, more = uid_of_record(record, image_bytes, caption_bytes)
-        notes = (*notes, *more)
+        notes = (*notes, *more, *(note for field in fields for note in field.notes))
         if JSON_EXTENSION in sample.too_large:
             notes = (*notes, JSON_BROKEN)
         if replaced:
@@ -155,7 +154,7 @@ class Decoder:
             width=width,
             height=height,
             notes=notes,
-            fields=values,
+            fields=tuple(field.value for field in fields),
         )
 
     def _write_pixels(self, into: memoryview, image: Image.Image, data: bytes) -> None:
@@ -234,20 +233,6 @@ def decode_caption(data: bytes) -> tuple[str, bool]:
         detail = f"{len(data)} bytes of white space" if data else "0 bytes"
         raise SampleRejected(rejects.CAPTION_EMPTY, detail)
     return text, replaced
-
-
-def field_value(record: dict[str, Any], name: str, kind: FieldKind) -> float | str:
-    """Return a value of the JSON member as the declared kind; a missing text is empty.
-
-    Raises:
-        SampleRejected: a number is missing, not a number or not finite.
-    """
-    value = record.get(name)
-    if kind == "text":
-        return "" if value is None else str(value)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise SampleRejected(rejects.FIELD_MISSING, f"{name} is {str(value)[:50]}, expected a number")
-    return float(value)
 
 
 def _find_caption(sample: TarSample) -> bytes:

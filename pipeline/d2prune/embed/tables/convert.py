@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from d2prune.embed.decode.decoder import FieldKind
+from d2prune.embed.decode.fields import FieldKind
 from d2prune.embed.tables.unit_norm import cosines, unit_halves
 from d2prune.errors import UserError
 from d2prune.inputs import rejects

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from d2prune import store
-from d2prune.embed.decode.decoder import FieldKind
+from d2prune.embed.decode.fields import FieldKind
 from d2prune.embed.part import EMBEDDED, EMBEDDINGS, READ, REJECTED, UID_DUPLICATE, reject_table
 from d2prune.embed.tables.convert import ConvertedBatch, convert_batch
 from d2prune.errors import UserError
