@@ -75,7 +75,7 @@ def run(
     plan = plan_run(config)
     config = config.model_copy(update={"output": history.fill_run_id(config.output, plan.identity)})
     for stage in STAGES:
-        stage.preflight(config, plan[stage.name])
+        stage.preflight(config, plan.pool, plan[stage.name])
     with lease.hold(config.work_dir) as held, contextlib.ExitStack() as stack:
 
         def open_guarded() -> Executor:

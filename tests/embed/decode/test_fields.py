@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from d2prune.embed.decode.fields import FIELD_CUT, FIELD_REPLACED, MAX_TEXT, FieldValue, field_value
+from d2prune.embed.decode.fields import FIELD_CUT, FIELD_REPLACED, FieldValue, field_value
 from d2prune.embed.part import reject_table
 from d2prune.inputs import rejects
 from d2prune.inputs.rejects import Reject, SampleRejected
-from d2prune.inputs.sample_id import JSON_BROKEN, parse_json, uid_of_record
+from d2prune.inputs.sample_id import JSON_BROKEN, MAX_TEXT, parse_json, uid_of_record
 from d2prune.store import schemas
 
 SCHEMA = schemas.samples([("n", "number"), ("t", "text")])

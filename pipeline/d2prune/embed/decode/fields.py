@@ -9,12 +9,9 @@ from typing import Any, Literal, NamedTuple
 
 from d2prune.inputs import rejects
 from d2prune.inputs.rejects import SampleRejected, clean_line
+from d2prune.inputs.sample_id import MAX_TEXT
 
 FieldKind = Literal["number", "text"]
-
-MAX_TEXT = 16_384
-"""Characters of a text that are kept: a row group of the longest texts must fit into memory, and into
-the 2 GiB of an Arrow string column."""
 
 FIELD_REPLACED = "field-replaced"
 """Counter: texts with code points that UTF-8 cannot encode, which were replaced by U+FFFD."""

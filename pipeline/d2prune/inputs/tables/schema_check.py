@@ -1,0 +1,199 @@
+"""Check the files of a table pool before a run starts: footers and array headers, no rows.
+
+A fault of one file would otherwise end the run hours later, in the worker that reads it.
+Invariant: `check_files` passes a pool if every file has the columns and arrays that the run reads, of
+types that it can read, and as many rows in each array as in its table.
+"""
+
+import contextlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from d2prune import store
+from d2prune.errors import UserError
+from d2prune.inputs.rejects import clean_line
+from d2prune.inputs.tables.column_names import Columns, locate_embeddings
+from d2prune.inputs.tables.files import TableFile
+from d2prune.inputs.tables.matrices import MAX_DIMENSIONS, Matrix, open_npy, open_npz
+from d2prune.inputs.tables.parquet import ParquetTable, open_table
+from d2prune.inputs.tables.values import NUMBER, TEXT, UID, Kind, plain, read_texts, read_uids
+
+BATCH_ROWS = 4096
+_THREADS = 16
+_SHOWN = 60
+
+
+def open_matrix(file: TableFile, where: str, name: str) -> contextlib.AbstractContextManager[Matrix]:
+    """Open the array `name`, which is in the `.npz` or an `.npy` file: `where` is `npz` or `npy`."""
+    if where == "npy":
+        return open_npy(file.arrays[name])
+    assert file.npz is not None
+    return open_npz(file.npz, name)
+
+
+def check_rows(file: TableFile, table: ParquetTable, where: str, name: str, matrix: Matrix) -> None:
+    """Check that an array has as many rows as its table; raises UserError."""
+    if matrix.rows != table.rows:
+        array = file.npz if where == "npz" else file.arrays[name]
+        assert array is not None
+        raise UserError(
+            f"{table.shown} has {table.rows} rows, but {name} in {store.redact(array.url)} has {matrix.rows}"
+        )
+
+
+def kinds_of(columns: Columns, fields: Sequence[tuple[str, str]]) -> list[tuple[str, Kind]]:
+    """Return the plain columns to read, and what each is read as; a column may be read as several."""
+    named = (
+        (columns.clip_score, NUMBER),
+        (columns.uid, UID),
+        (columns.key, TEXT),
+        (columns.caption, TEXT),
+        (columns.width, NUMBER),
+        (columns.height, NUMBER),
+        *((name, NUMBER if kind == "number" else TEXT) for name, kind in fields),
+    )
+    return [(name, kind) for name, kind in named if name is not None]
+
+
+def check_files(
+    files: Sequence[TableFile], columns: Columns, fields: Sequence[tuple[str, str]], dimension: int
+) -> None:
+    """Check all files, several at a time.
+
+    Args:
+        files: the pool's files.
+        columns: the names to read.
+        fields: columns to carry along, (name, `number` or `text`).
+        dimension: width of every embedding.
+
+    Raises:
+        UserError: for the first file, in order, that has a fault.
+    """
+    kinds = kinds_of(columns, fields)
+    threads = ThreadPoolExecutor(min(_THREADS, len(files) or 1))
+    try:
+        for _ in threads.map(lambda file: _check_file(file, columns, kinds, dimension), files):
+            pass
+    finally:
+        threads.shutdown(cancel_futures=True)
+
+
+def _check_file(file: TableFile, columns: Columns, kinds: Sequence[tuple[str, Kind]], dimension: int) -> None:
+    with open_table(file.table) as table:
+        if table.rows:
+            table.require([name for name, _ in kinds])
+            for name, kind in kinds:
+                table.require_kind(name, kind)
+        for name in columns.embeddings:
+            # A table without rows may lack the columns that others have.
+            if not table.rows and name not in file.arrays and file.npz is None:
+                continue
+            where = locate_embeddings(file, table, name)
+            if where == "column":
+                width = fixed_width(table.schema.field(name).type)
+                check_width(f"{table.shown}: column {clean_line(name)}", width, dimension)
+                continue
+            with open_matrix(file, where, name) as matrix:
+                check_rows(file, table, where, name, matrix)
+                if matrix.rows:
+                    array = file.npz if where == "npz" else file.arrays[name]
+                    assert array is not None
+                    check_width(f"{store.redact(array.url)}: {name}", matrix.columns, dimension)
+
+
+def check_width(where: str, width: int | None, dimension: int) -> None:
+    """Check the width of embeddings, None where it is unknown.
+
+    Raises:
+        UserError: it is not `dimension`; other widths come from other models.
+    """
+    if width is not None and width != dimension:
+        raise UserError(
+            f"{where} has {width} dimensions; expected {dimension}, as other embeddings of the input"
+        )
+
+
+def fixed_width(kind: pa.DataType) -> int | None:
+    """Return the width of a column of lists; None if each list has its own, or none."""
+    while isinstance(kind, pa.BaseExtensionType):
+        kind = kind.storage_type
+    return int(kind.list_size) if pa.types.is_fixed_size_list(kind) else None
+
+
+def find_dimension(files: Sequence[TableFile], columns: Columns) -> int:
+    """Find the width of the pool's embeddings: that of the first one.
+
+    Reads headers and types only, except for lists of variable length.
+
+    Raises:
+        UserError: no row has an embedding, or image and text embeddings differ in width.
+    """
+    widths = {name: _find_width(files, name) for name in columns.embeddings}
+    first = next(iter(widths.values()))
+    if set(widths.values()) != {first}:
+        found = ", ".join(f"{name} {width}" for name, width in widths.items())
+        raise UserError(
+            f"input: the embeddings in {store.redact(files[0].table.url)} have {found} dimensions; "
+            "expected one model's (columns.text_emb: null excludes that side)"
+        )
+    return first
+
+
+def _find_width(files: Sequence[TableFile], name: str) -> int:
+    for file in files:
+        with open_table(file.table) as table:
+            if not table.rows:
+                continue
+            where = locate_embeddings(file, table, name)
+            if where != "column":
+                with open_matrix(file, where, name) as matrix:
+                    check_rows(file, table, where, name, matrix)
+                    return matrix.columns
+            width = fixed_width(table.schema.field(name).type) or _find_list_width(table, name)
+        if width > MAX_DIMENSIONS:
+            raise UserError(
+                f"{table.shown}: column {name}: {width} dimensions; expected at most {MAX_DIMENSIONS}"
+            )
+        if width:
+            return width
+    raise UserError(
+        f"input: no row has an embedding in column {name}: {len(files)} files, such as "
+        f"{store.redact(files[0].table.url)}"
+    )
+
+
+def _find_list_width(table: ParquetTable, name: str) -> int:
+    """Return the length of the first list that is not empty, 0 if there is none."""
+    for _, batch in table.read_rows(range(table.rows), [name], BATCH_ROWS):
+        column = plain(batch[name])
+        if pa.types.is_null(column.type):
+            return 0
+        lengths = pc.list_value_length(column).drop_null()
+        filled = lengths.filter(pc.greater(lengths, 0))
+        if len(filled):
+            return int(filled[0].as_py())
+    return 0
+
+
+def check_uids(files: Sequence[TableFile], name: str) -> None:
+    """Check that the first rows of the pool have uids, since a wrong column has none at all.
+
+    Raises:
+        UserError: none of the values is a uid.
+    """
+    for file in files:
+        with open_table(file.table) as table:
+            for _, batch in table.read_rows(range(table.rows), [name] if table.rows else [], BATCH_ROWS):
+                given = batch[name]
+                if given.null_count == len(given):
+                    continue
+                if read_uids(given).null_count == len(given):
+                    text = read_texts(given.drop_null().slice(0, 1))[0][0].as_py()
+                    raise UserError(
+                        f"{table.shown}: column {name}: found {clean_line(text)[:_SHOWN]}; "
+                        f"expected {UID.expected}"
+                    )
+                return
