@@ -52,6 +52,11 @@ def claim(output: str, identity: str) -> None:
         store.write_bytes(store.join(output, layout.CLAIM), json.dumps({"identity": identity}).encode())
 
 
+def withdraw(output: str) -> None:
+    """Remove the claim of a run that ends before it has written anything, so that another may follow."""
+    store.delete([store.join(output, layout.CLAIM)])
+
+
 def check(output: str, identity: str) -> bool:
     """Return whether this run has claimed `output` already; False means that the folder is empty.
 

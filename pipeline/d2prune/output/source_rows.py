@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from d2prune import store
 from d2prune.errors import InfrastructureError
 from d2prune.inputs.tables.parquet import open_table
-from d2prune.store import FileInfo
+from d2prune.store import FileInfo, schemas
 
 _BATCH_ROWS = 65_536
 
@@ -42,6 +42,28 @@ def read_source_rows(file: FileInfo, row_N: NDArray[np.int64], without: Sequence
         raise InfrastructureError(
             f"{store.redact(file.url)}: found {found.num_rows} of the rows wanted; expected {len(row_N)}"
         )
+    return found
+
+
+def name_kept_columns(names: Sequence[str]) -> dict[str, str]:
+    """Name the columns of an input table in a table of kept samples.
+
+    Args:
+        names: all columns of the input table.
+
+    Returns:
+        Name in the input -> name in the output. A name that d2prune's own columns use gets the prefix
+        `source_`, so that no column of a user is lost.
+    """
+    taken = {*schemas.KEPT.names, *names}
+    found = {}
+    for name in names:
+        kept = name
+        if name in schemas.KEPT.names:
+            while kept in taken:
+                kept = f"source_{kept}"
+            taken.add(kept)
+        found[name] = kept
     return found
 
 
