@@ -276,7 +276,6 @@ class SampleIndex:
 
     def _match_text(self, text: str) -> NDArray[np.bool_]:
         """Which samples match a text, bool [N]."""
-
         uid = normal_uid(text) or text.lower()
 
         def match_part(part: int) -> NDArray[np.bool_]:

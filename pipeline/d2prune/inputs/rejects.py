@@ -80,7 +80,7 @@ FILTER_REASONS = frozenset(
 MEANINGS = {
     IMAGE_MISSING: "no jpg, jpeg, png or webp member",
     IMAGE_TRUNCATED: "the image ends too early",
-    IMAGE_UNDECODABLE: "the bytes are not an image that can be decoded (SVG, HTML, junk)",
+    IMAGE_UNDECODABLE: "not an image of a format that is read (SVG, JPEG 2000, HTML), or damaged",
     IMAGE_TOO_LARGE: "more bytes or pixels than allowed; not decoded",
     IMAGE_CRASHED_DECODER: "the decode process died on this image, twice",
     IMAGE_TIMEOUT: "not decoded within embed.image_timeout, twice",

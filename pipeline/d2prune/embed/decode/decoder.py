@@ -22,6 +22,7 @@ from d2prune.embed.decode.fields import FieldKind, field_value
 from d2prune.embed.decode.resize import Preprocess
 from d2prune.embed.filters import Filters
 from d2prune.inputs import rejects
+from d2prune.inputs.image_formats import FORMATS, name_format
 from d2prune.inputs.rejects import Reject, SampleRejected
 from d2prune.inputs.sample_id import (
     CAPTION_EXTENSION,
@@ -33,11 +34,6 @@ from d2prune.inputs.sample_id import (
 )
 from d2prune.inputs.tar.reader import TarSample
 
-# Formats that the web serves under these extensions. Pillow would try all others it supports, too,
-# PostScript among them. Loaded here and not at the first image, where threads would race. Older
-# Pillows lack AVIF.
-Image.init()
-_FORMATS = tuple(name for name in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF") if name in Image.OPEN)
 _MAX_LISTED_EXTENSIONS = 8
 
 CAPTION_REPLACED = "caption-replaced"
@@ -180,7 +176,7 @@ class Decoder:
                 an image, or removed by a filter.
         """
         try:
-            with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 width, height = image.size
                 self._check_size(width, height)
                 self.filters.check_image(width, height)
@@ -192,7 +188,11 @@ class Decoder:
             raise SampleRejected(rejects.IMAGE_TOO_LARGE, _format_error(error)) from error
         except UnidentifiedImageError as error:
             reason = rejects.IMAGE_TRUNCATED if _is_truncated(data) else rejects.IMAGE_UNDECODABLE
-            raise SampleRejected(reason, f"{len(data)} bytes that start with {data[:12]!r}") from error
+            found = name_format(data)
+            detail = f"found {found}; expected {', '.join(FORMATS)}: " if found else ""
+            raise SampleRejected(
+                reason, f"{detail}{len(data)} bytes that start with {data[:12]!r}"
+            ) from error
         except Exception as error:
             # On bad bytes, Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error,
             # IndexError and others.
