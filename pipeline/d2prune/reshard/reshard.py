@@ -99,9 +99,10 @@ def reshard(
         if not rows.num_rows:
             claim.withdraw(output)
             raise UserError(
-                f"subset file {store.redact(subset_url)}: none of {len(wanted)} uids is among the {pool_size} "
-                f"samples of {len(shards)} tars, such as {store.redact(shards[0].url)}; expected the tars that "
-                "the subset was made for. Uids hashed from embeddings (columns.uid: null) are in no tar"
+                f"subset file {store.redact(subset_url)}: none of {len(wanted)} uids is among the "
+                f"{pool_size} samples of {len(shards)} tars, such as {store.redact(shards[0].url)}; expected "
+                "the tars that the subset was made for. Uids hashed from embeddings (columns.uid: null) are "
+                "in no tar"
             )
         if missing:
             log.warning(
