@@ -111,9 +111,8 @@ def resolve_columns(files: Sequence[TableFile], wanted: WantedColumns) -> Column
         with open_table(file.table) as table:
             if table.rows:
                 return _resolve_in(file, table, wanted)
-    raise UserError(
-        f"input: no table has rows: {len(files)} files, such as {store.redact(files[0].table.url)}"
-    )
+    first = store.redact(files[0].table.url)
+    raise UserError(f"input: none of {len(files)} tables has rows, such as {first}; expected rows")
 
 
 def _resolve_in(file: TableFile, table: ParquetTable, wanted: WantedColumns) -> Columns:
