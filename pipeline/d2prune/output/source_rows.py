@@ -36,8 +36,8 @@ def read_source_rows(file: FileInfo, row_N: NDArray[np.int64], without: Sequence
             wanted = range(int(row_N[0]), int(row_N[-1]) + 1)
             for first, batch in table.read_rows(wanted, names, _BATCH_ROWS):
                 low, high = np.searchsorted(row_N, [first, first + len(batch)])
-                taken.extend(_take_rows(batch, row_N[low:high] - first))
-        found = pa.Table.from_batches(taken, schema=schema)
+                taken.append(take_rows(pa.Table.from_batches([batch]), row_N[low:high] - first))
+        found = pa.concat_tables([schema.empty_table(), *taken])
     if found.num_rows != len(row_N):
         raise InfrastructureError(
             f"{store.redact(file.url)}: found {found.num_rows} of the rows wanted; expected {len(row_N)}"
@@ -67,9 +67,10 @@ def name_kept_columns(names: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _take_rows(batch: pa.RecordBatch, row_M: NDArray[np.int64]) -> list[pa.RecordBatch]:
+def take_rows(table: pa.Table, row_M: NDArray[np.int64]) -> pa.Table:
+    """Return the rows with these numbers, whatever the types of the columns."""
     try:
-        return [batch.take(pa.array(row_M))]
+        return table.take(pa.array(row_M))
     except pa.ArrowNotImplementedError:
         # Types that pyarrow cannot gather, such as string_view; it can slice and concatenate all.
-        return [batch.slice(row, 1) for row in row_M.tolist()]
+        return pa.concat_tables([table.slice(0, 0), *(table.slice(row, 1) for row in row_M.tolist())])

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from d2prune import store
 from d2prune.errors import InfrastructureError, UserError
 from d2prune.inputs.tables.values import read_uids
-from d2prune.output.source_rows import name_kept_columns, read_source_rows
+from d2prune.output.source_rows import name_kept_columns, read_source_rows, take_rows
 from d2prune.store import schemas
 from d2prune.store.artifacts import FileRecord
 from d2prune.verify.faults import label_faults
@@ -56,10 +56,11 @@ class KeptTableChecker:
             return check, [f"{check.key}: cannot be compared with its source"]
         if self.samples is not None and self.samples < table.num_rows:
             chosen = np.random.default_rng(self.seed).choice(table.num_rows, self.samples, replace=False)
-            table = table.take(pa.array(np.sort(chosen)))
+            table = take_rows(table, np.sort(chosen))
         faults: list[str] = []
         for name in pc.unique(table["shard"]).to_pylist():
-            faults += self._compare_with_source(name, table.filter(pc.equal(table["shard"], name)))
+            mine = np.flatnonzero(pc.equal(table["shard"], name).to_numpy())
+            faults += self._compare_with_source(name, take_rows(table, mine))
         return check, label_faults(check.key, faults)
 
     def _compare_with_source(self, name: str, rows: pa.Table) -> list[str]:
