@@ -3,7 +3,7 @@
 import io
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -49,6 +49,7 @@ def test_each_other_format_is_rejected_by_name(name):
     assert caught.value.detail.startswith(f"found {name}; expected JPEG, PNG, ")
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=40))
 def test_any_bytes_have_a_name_or_none(data):
     assert name_format(data) not in FORMATS or name_format(data) == "AVIF"

@@ -5,7 +5,7 @@ import math
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from d2prune.embed.decode.fields import FIELD_CUT, FIELD_REPLACED, FieldValue, field_value
@@ -126,12 +126,14 @@ _VALUES = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(_VALUES, st.sampled_from(["number", "text"]), st.sampled_from(["utf-8", "utf-16", "utf-32"]))
 def test_any_json_is_a_value_or_a_reject(value, kind, encoding):
     for text in (f'{{"f": {value}}}', value):
         assert check(text.encode(encoding, "surrogatepass"), kind)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=60), st.sampled_from(["number", "text"]))
 def test_any_bytes_are_a_value_or_a_reject(data, kind):
     assert check(b'{"f": ' + data, kind) and check(data, kind)

@@ -11,6 +11,7 @@ from d2prune.embed.tables.importer import ImportParams, ImportWorker, plan
 from d2prune.errors import UserError
 from d2prune.inputs import rejects
 from d2prune.inputs.find import find_input
+from d2prune.inputs.sample_id import MAX_TEXT
 from d2prune.inputs.tables.column_names import WantedColumns, resolve_columns
 from d2prune.inputs.tables.files import split_tables
 from d2prune.inputs.tables.schema_check import check_files, find_dimension
@@ -271,3 +272,39 @@ def test_unit_keys_depend_on_file_contents_and_params(tmp_path):
     assert len(first) > 1 and keys() == first and not keys(text_emb=None) & first
     np.savez(pool / "00000000.npz", l14_img=PARTS[0].text, l14_txt=PARTS[0].text)
     assert not keys() & first
+
+
+def test_too_little_memory_is_one_line_that_names_the_file(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise MemoryError
+
+    pool = write_datacomp(tmp_path / "pool", [PARTS[0]])
+    monkeypatch.setattr("d2prune.embed.tables.convert.unit_halves", refuse)
+    with pytest.raises(UserError, match=r"00000000\.parquet: not enough memory to import it"):
+        imported(pool, tmp_path / "work")
+    assert not list((tmp_path / "work").rglob("receipt.json"))
+    monkeypatch.setattr("pyarrow.parquet.ParquetFile.iter_batches", refuse)
+    with pytest.raises(UserError, match=r"00000000\.parquet: not enough memory to read it"):
+        imported(pool, tmp_path / "work")
+
+
+def test_long_texts_are_cut_and_counted(tmp_path):
+    rows = make_rows(4)
+    long = replace(rows, caption=[*rows.caption[:3], "x" * (MAX_TEXT + 5)])
+    pool = write_datacomp(tmp_path / "pool", [long])
+    receipts, samples, _, _ = imported(pool, tmp_path / "work")
+    assert samples["caption"].to_pylist() == [*rows.caption[:3], "x" * MAX_TEXT]
+    assert receipts[0].counters["text-cut"] == 1
+
+
+def test_a_file_without_embeddings_has_no_samples(tmp_path):
+    pool = write_columns(tmp_path / "pool", [make_rows(3, 1), make_rows(4, 2)])
+    path = pool / "part-0.parquet"
+    table = pq.read_table(path)
+    index = table.column_names.index("image_emb")
+    for column in (pa.nulls(3), pa.array([None, [], None], pa.list_(pa.float32()))):
+        pq.write_table(table.set_column(index, "image_emb", column), path)
+        receipts, samples, embeddings, rejected = imported(pool, tmp_path / "work")
+        assert samples.num_rows == embeddings.num_rows == 4 and rejected.num_rows == 3
+        assert set(rejected["reason"].to_pylist()) == {"embedding-invalid"}
+        assert [receipt.counters["embedded"] for receipt in receipts] == [0, 4]

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from d2prune.inputs.sample_id import MAX_TEXT, normal_uid
@@ -123,6 +123,7 @@ def test_lists_of_floats_can_hold_embeddings(kind, expected):
 TEXTS = st.one_of(st.none(), st.text(max_size=40), st.uuids().map(str), st.uuids().map(lambda uid: uid.hex))
 
 
+@settings(deadline=None)
 @given(st.lists(TEXTS))
 def test_uids_of_tables_are_those_of_json(values):
     expected = [None if value is None else normal_uid(value) for value in values]
@@ -133,6 +134,7 @@ def test_uids_of_tables_are_those_of_json(values):
     assert read_uids(pa.array(raw, pa.binary())).to_pylist() == expected
 
 
+@settings(deadline=None)
 @given(st.lists(st.one_of(st.none(), st.binary(min_size=16, max_size=16)), max_size=20), st.integers(0, 5))
 def test_uids_of_16_bytes(values, start):
     expected = [None if value is None else value.hex() for value in values][start:]
@@ -150,6 +152,7 @@ def test_bytes_that_are_not_utf8_are_replaced_and_long_texts_are_cut():
     assert exact.to_pylist() == ["é" * MAX_TEXT] and n_cut == 0
 
 
+@settings(deadline=None)
 @given(st.integers(-(2**63), 2**63 - 1), st.sampled_from(["s", "ms", "ns"]), st.sampled_from([None, "UTC"]))
 def test_any_timestamp_is_a_text(value, unit, zone):
     column = pa.array(np.array([value, 0]), pa.int64()).cast(pa.timestamp(unit, zone), safe=False)

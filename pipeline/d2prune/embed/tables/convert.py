@@ -18,7 +18,7 @@ from d2prune.embed.decode.fields import FieldKind
 from d2prune.embed.tables.unit_norm import cosines, unit_halves
 from d2prune.errors import UserError
 from d2prune.inputs import rejects
-from d2prune.inputs.rejects import Reject
+from d2prune.inputs.rejects import Reject, clean_line
 from d2prune.inputs.tables.column_names import Columns
 from d2prune.inputs.tables.reader import TableBatch
 from d2prune.inputs.tables.values import (
@@ -138,7 +138,8 @@ class _TypedColumns:
     def _find(self, name: str, kind: Kind) -> pa.Array:
         column = self.batch[name]
         if not can_be_read(column.type, kind):
-            raise UserError(f"{self._url}: column {name} is {column.type}; expected {kind.expected}")
+            found = clean_line(f"column {name} is {column.type}")
+            raise UserError(f"{self._url}: {found}; expected {kind.expected}")
         return column
 
     def numbers(self, name: str, kind: pa.DataType) -> pa.Array:

@@ -18,6 +18,7 @@ from d2prune import store
 from d2prune.embed.decode.fields import FieldKind
 from d2prune.embed.part import EMBEDDED, EMBEDDINGS, READ, REJECTED, UID_DUPLICATE, reject_table
 from d2prune.embed.tables.convert import ConvertedBatch, convert_batch
+from d2prune.errors import UserError
 from d2prune.inputs.sample_id import UID_FROM_HASH
 from d2prune.inputs.tables.column_names import Columns
 from d2prune.inputs.tables.files import TableShard
@@ -80,7 +81,8 @@ class ImportWorker:
         """Read, check and commit one part.
 
         Raises:
-            UserError: a file is missing, changed or damaged, or a column has the wrong type.
+            UserError: a file is missing, changed or damaged, a column has the wrong type, or there is not
+                enough memory for a batch of its rows.
             InfrastructureError: storage failed.
             BooksError: a row is neither embedded nor rejected.
         """
@@ -90,8 +92,11 @@ class ImportWorker:
         converted = (
             convert_batch(batch, shard.name, url, params.columns, params.fields) for batch in batches
         )
-        with contextlib.closing(converted):
-            counters, records = self._write_part(unit, converted)
+        try:
+            with contextlib.closing(converted):
+                counters, records = self._write_part(unit, converted)
+        except MemoryError as error:
+            raise UserError(f"{url}: not enough memory to import it; expected a few hundred MiB") from error
         others = {name: count for name, count in sorted(counters.items()) if count}
         counts = {name: counters[name] for name in (READ, EMBEDDED, REJECTED)} | others
         return artifacts.commit_receipt(

@@ -2,16 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
-
-import pyarrow as pa
 
 from d2prune import store
 from d2prune.errors import UserError
+from d2prune.inputs.rejects import clean_line
 from d2prune.inputs.tables.files import SUPPORTED_INPUTS, TableFile
-from d2prune.inputs.tables.matrices import npz_names
-from d2prune.inputs.tables.parquet import ParquetTable, open_table
-from d2prune.inputs.tables.values import NUMBER, TEXT, VECTOR, Kind, can_be_read
+from d2prune.inputs.tables.parquet import ParquetTable
+from d2prune.inputs.tables.source import TableSource, open_source
+from d2prune.inputs.tables.values import NUMBER, TEXT, Kind, can_be_read
 
 AUTO = "auto"
 # (image array, text array, score of the two): the first image array that exists decides the others.
@@ -27,8 +25,6 @@ _CAPTIONS = ("text", "caption")
 _KEYS = ("key", "image_path")
 _WIDTHS = ("original_width", "width")
 _HEIGHTS = ("original_height", "height")
-
-Location = Literal["npz", "npy", "column"]
 
 
 @dataclass(frozen=True)
@@ -78,25 +74,6 @@ class Columns:
         return tuple(dict.fromkeys(name for name in names if name is not None))
 
 
-def locate_embeddings(file: TableFile, table: ParquetTable, name: str) -> Location:
-    """Return where the embeddings called `name` are stored.
-
-    Raises:
-        UserError: there are none; the message lists the existing ones.
-    """
-    if name in file.arrays:
-        return "npy"
-    if file.npz is not None and name in npz_names(file.npz):
-        return "npz"
-    if name in table.schema.names:
-        table.require_kind(name, VECTOR)
-        return "column"
-    shown = store.redact((file.npz or file.table).url)
-    raise UserError(
-        f"{shown}: no embeddings called {name}; found {', '.join(_list_arrays(file, table.schema)) or 'none'}"
-    )
-
-
 def resolve_columns(files: Sequence[TableFile], wanted: WantedColumns) -> Columns:
     """Find the names in the first file of a pool that has rows.
 
@@ -108,16 +85,16 @@ def resolve_columns(files: Sequence[TableFile], wanted: WantedColumns) -> Column
         UserError: no file has rows, there are no embeddings, or a configured name does not exist.
     """
     for file in files:
-        with open_table(file.table) as table:
-            if table.rows:
-                return _resolve_in(file, table, wanted)
+        with open_source(file) as source:
+            if source.table.rows:
+                return _resolve_in(source, wanted)
     first = store.redact(files[0].table.url)
     raise UserError(f"input: none of {len(files)} tables has rows, such as {first}; expected rows")
 
 
-def _resolve_in(file: TableFile, table: ParquetTable, wanted: WantedColumns) -> Columns:
-    schema = table.schema
-    arrays = _list_arrays(file, schema)
+def _resolve_in(source: TableSource, wanted: WantedColumns) -> Columns:
+    table, schema = source.table, source.table.schema
+    arrays = source.list_arrays({name for family in _FAMILIES for name in family[:2]})
     family = next(
         (f for f in _FAMILIES if f[0] == wanted.image_emb or (wanted.image_emb == AUTO and f[0] in arrays)),
         None,
@@ -134,7 +111,7 @@ def _resolve_in(file: TableFile, table: ParquetTable, wanted: WantedColumns) -> 
         )
     for name in (image, text):
         if name is not None:
-            locate_embeddings(file, table, name)
+            source.locate(name)
     scores = _SCORES if family is None else (family[2], *_SCORES)
 
     def find_column(option: str, given: str | None, usual: Sequence[str]) -> str | None:
@@ -142,7 +119,8 @@ def _resolve_in(file: TableFile, table: ParquetTable, wanted: WantedColumns) -> 
             return next((name for name in usual if name in schema.names), None)
         if given is not None and given not in schema.names:
             raise UserError(
-                f"columns.{option}: {table.shown} has no column {given}; found {table.list_columns()}"
+                f"columns.{option}: {table.shown} has no column {clean_line(given)}; "
+                f"found {table.list_columns()}"
             )
         return given
 
@@ -163,16 +141,7 @@ def _resolve_in(file: TableFile, table: ParquetTable, wanted: WantedColumns) -> 
     )
 
 
-def _list_arrays(file: TableFile, schema: pa.Schema) -> list[str]:
-    """Return all names under which embeddings are stored, or may be: an all-null column has no type."""
-    usual = {name for family in _FAMILIES for name in family[:2]}
-    columns = [
-        field.name
-        for field in schema
-        if can_be_read(field.type, VECTOR) and (field.name in usual or not pa.types.is_null(field.type))
-    ]
-    return [*sorted(file.arrays), *(npz_names(file.npz) if file.npz else []), *columns]
-
-
 def _describe(arrays: Sequence[str], table: ParquetTable) -> str:
-    return f"its columns are {table.list_columns()}" + (f", its arrays {', '.join(arrays)}" if arrays else "")
+    return f"its columns are {table.list_columns()}" + (
+        f", its arrays {clean_line(', '.join(arrays))}" if arrays else ""
+    )

@@ -13,7 +13,7 @@ import math
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -24,12 +24,13 @@ from d2prune import store
 from d2prune.errors import D2PruneError, UserError
 from d2prune.inputs.rejects import clean_line
 from d2prune.store import FileInfo
-from d2prune.store.ranges import open_ranges, open_seekable
+from d2prune.store.ranges import open_ranges, seekable
 
 # numpy pads headers to 64 bytes and refuses headers above 10,000 bytes.
 _HEADER_BYTES = 16_384
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 _SKIP = 1 << 20
+_MAX_LISTED = 20
 
 MAX_DIMENSIONS = 16_384
 """Widest embedding that is read, so that a batch of rows has a few hundred MiB whatever a header claims."""
@@ -64,52 +65,57 @@ def open_npy(file: FileInfo) -> Iterator[Matrix]:
         yield _open_stored(read, 0, file.size, store.redact(file.url))
 
 
-@contextlib.contextmanager
-def open_npz(file: FileInfo, name: str) -> Iterator[Matrix]:
-    """Open the matrix called `name` in an `.npz` file.
+class NpzArrays:
+    """An open `.npz` file.
 
-    Raises:
-        UserError: see `open_npy`; or there is no such array, and the message lists the existing ones.
+    Attributes:
+        names: of its arrays, in its order.
     """
-    shown = store.redact(file.url)
-    with open_ranges(file) as read, open_seekable(file) as stream, _open_zip(stream, shown) as archive:
+
+    def __init__(self, file: FileInfo, read: ReadBytes, archive: zipfile.ZipFile) -> None:
+        """Read nothing yet; see `open_npz`."""
+        self._file, self._read, self._archive = file, read, archive
+        self._shown = store.redact(file.url)
+        self.names = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
+
+    @contextlib.contextmanager
+    def open(self, name: str) -> Iterator[Matrix]:
+        """Open one matrix.
+
+        Raises:
+            UserError: see `open_npy`; or there is no such array, and the message lists the existing
+                ones.
+        """
         try:
-            member = archive.getinfo(f"{name}.npy")
+            member = self._archive.getinfo(f"{name}.npy")
         except KeyError as error:
-            raise UserError(
-                f"{shown}: no array {name}; found {_format_names(_list_arrays(archive))}"
-            ) from error
-        where = f"{shown}: {name}"
+            found = clean_line(", ".join(self.names[:_MAX_LISTED])) or "no array"
+            raise UserError(f"{self._shown}: no array {clean_line(name)}; found {found}") from error
+        where = f"{self._shown}: {clean_line(name)}"
         if member.compress_type == zipfile.ZIP_STORED and not member.flag_bits & 1:
-            start = _find_data(read, member, file.size, where)
-            if start + member.file_size > file.size:
+            start = _find_data(self._read, member, self._file.size, where)
+            if start + member.file_size > self._file.size:
                 raise UserError(f"{where}: the file ends before the array; it is damaged or truncated")
-            yield _open_stored(read, start, member.file_size, where, member.CRC)
+            yield _open_stored(self._read, start, member.file_size, where, member.CRC)
         else:
-            with _open_member(archive, member, where) as inflated:
+            with _open_member(self._archive, member, where) as inflated:
                 yield _InflatedMatrix(inflated, member.file_size, where).matrix
 
 
-def npz_names(file: FileInfo) -> list[str]:
-    """Return the names of the arrays in an `.npz` file, in its order.
+@contextlib.contextmanager
+def open_npz(file: FileInfo) -> Iterator[NpzArrays]:
+    """Open an `.npz` file.
 
     Raises:
         UserError: the file is missing, changed, or not a zip file.
     """
-    with open_seekable(file) as stream, _open_zip(stream, store.redact(file.url)) as archive:
-        return _list_arrays(archive)
-
-
-def _list_arrays(archive: zipfile.ZipFile) -> list[str]:
-    return [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
+    with open_ranges(file) as read:
+        with _open_zip(seekable(file, read), store.redact(file.url)) as archive:
+            yield NpzArrays(file, read, archive)
 
 
 def _format_error(error: BaseException) -> str:
     return clean_line(str(error))[:300] or type(error).__name__
-
-
-def _format_names(names: Sequence[str]) -> str:
-    return clean_line(", ".join(names[:20])) or "no array"
 
 
 @contextlib.contextmanager

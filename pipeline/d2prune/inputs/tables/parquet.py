@@ -56,7 +56,8 @@ class ParquetTable:
         """
         absent = [name for name in names if name not in self.schema.names]
         if absent:
-            raise UserError(f"{self.shown}: has no column {', '.join(absent)}; found {self.list_columns()}")
+            missing = clean_line(", ".join(absent))
+            raise UserError(f"{self.shown}: has no column {missing}; found {self.list_columns()}")
 
     def require_kind(self, name: str, wanted: Kind) -> None:
         """Check the type of a column; raises UserError."""
@@ -137,7 +138,7 @@ def _errors_that_name(shown: str, found: str = "damaged") -> Iterator[None]:
         raise UserError(
             f"{shown}: not enough memory to read it, or damaged: {_format_error(error)}"
         ) from error
-    except (pa.ArrowException, OSError, ValueError, TypeError, OverflowError, KeyError) as error:
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         raise UserError(f"{shown}: {found}: {_format_error(error)}") from error
 
 

@@ -15,11 +15,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from d2prune.inputs.tables.column_names import Columns, locate_embeddings
+from d2prune.inputs.tables.column_names import Columns
 from d2prune.inputs.tables.files import TableShard
 from d2prune.inputs.tables.matrices import Matrix
-from d2prune.inputs.tables.parquet import open_table
-from d2prune.inputs.tables.schema_check import BATCH_ROWS, check_rows, check_width, open_matrix
+from d2prune.inputs.tables.schema_check import BATCH_ROWS, check_width
+from d2prune.inputs.tables.source import open_source
 from d2prune.inputs.tables.values import plain
 
 
@@ -57,8 +57,8 @@ def read_part(
             number of rows or dimensions.
         InfrastructureError: the storage failed.
     """
-    source = shard.source
-    with open_table(source.table) as table, ExitStack() as stack:
+    with open_source(shard.source) as source, ExitStack() as stack:
+        table = source.table
         values = list(dict.fromkeys((*columns.values, *more)))
         rows = shard.rows(table.rows)
         if not table.rows:
@@ -68,14 +68,12 @@ def read_part(
         matrices: dict[str, Matrix] = {}
         lists: dict[str, _ListColumn] = {}
         for name in columns.embeddings:
-            where = locate_embeddings(source, table, name)
+            where = source.locate(name)
             if where == "column":
                 lists[name] = _ListColumn(dimension)
                 continue
-            matrix = stack.enter_context(open_matrix(source, where, name))
-            check_rows(source, table, where, name, matrix)
-            check_width(f"{table.shown}: {name}", matrix.columns, dimension)
-            matrices[name] = matrix
+            matrices[name] = stack.enter_context(source.open_matrix(name, where))
+            check_width(source.describe(name, where), matrices[name].columns, dimension)
         if not rows:
             yield _empty_batch(values, columns, dimension)
         for first, batch in table.read_rows(rows, [*values, *lists], BATCH_ROWS):
@@ -91,7 +89,7 @@ def read_part(
             yield TableBatch(first, batch.select(values), image_ND, text_ND)
         for name, column in lists.items():
             if not column.n_complete:
-                check_width(f"{table.shown}: column {name}", column.other_width, dimension)
+                check_width(source.describe(name, "column"), column.other_width, dimension)
 
 
 def _empty_batch(values: Sequence[str], columns: Columns, dimension: int) -> TableBatch:

@@ -5,7 +5,6 @@ Invariant: `check_files` passes a pool if every file has the columns and arrays 
 types that it can read, and as many rows in each array as in its table.
 """
 
-import contextlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -15,33 +14,16 @@ import pyarrow.compute as pc
 from d2prune import store
 from d2prune.errors import UserError
 from d2prune.inputs.rejects import clean_line
-from d2prune.inputs.tables.column_names import Columns, locate_embeddings
+from d2prune.inputs.tables.column_names import Columns
 from d2prune.inputs.tables.files import TableFile
-from d2prune.inputs.tables.matrices import MAX_DIMENSIONS, Matrix, open_npy, open_npz
+from d2prune.inputs.tables.matrices import MAX_DIMENSIONS
 from d2prune.inputs.tables.parquet import ParquetTable, open_table
-from d2prune.inputs.tables.values import NUMBER, TEXT, UID, Kind, plain, read_texts, read_uids
+from d2prune.inputs.tables.source import open_source
+from d2prune.inputs.tables.values import NUMBER, TEXT, UID, Kind, fixed_width, plain, read_texts, read_uids
 
 BATCH_ROWS = 4096
 _THREADS = 16
 _SHOWN = 60
-
-
-def open_matrix(file: TableFile, where: str, name: str) -> contextlib.AbstractContextManager[Matrix]:
-    """Open the array `name`, which is in the `.npz` or an `.npy` file: `where` is `npz` or `npy`."""
-    if where == "npy":
-        return open_npy(file.arrays[name])
-    assert file.npz is not None
-    return open_npz(file.npz, name)
-
-
-def check_rows(file: TableFile, table: ParquetTable, where: str, name: str, matrix: Matrix) -> None:
-    """Check that an array has as many rows as its table; raises UserError."""
-    if matrix.rows != table.rows:
-        array = file.npz if where == "npz" else file.arrays[name]
-        assert array is not None
-        raise UserError(
-            f"{table.shown} has {table.rows} rows, but {name} in {store.redact(array.url)} has {matrix.rows}"
-        )
 
 
 def kinds_of(columns: Columns, fields: Sequence[tuple[str, str]]) -> list[tuple[str, Kind]]:
@@ -82,26 +64,22 @@ def check_files(
 
 
 def _check_file(file: TableFile, columns: Columns, kinds: Sequence[tuple[str, Kind]], dimension: int) -> None:
-    with open_table(file.table) as table:
+    with open_source(file) as source:
+        table = source.table
         if table.rows:
             table.require([name for name, _ in kinds])
             for name, kind in kinds:
                 table.require_kind(name, kind)
         for name in columns.embeddings:
             # A table without rows may lack the columns that others have.
-            if not table.rows and name not in file.arrays and file.npz is None:
+            if not table.rows and name not in source.list_arrays():
                 continue
-            where = locate_embeddings(file, table, name)
-            if where == "column":
-                width = fixed_width(table.schema.field(name).type)
-                check_width(f"{table.shown}: column {clean_line(name)}", width, dimension)
-                continue
-            with open_matrix(file, where, name) as matrix:
-                check_rows(file, table, where, name, matrix)
-                if matrix.rows:
-                    array = file.npz if where == "npz" else file.arrays[name]
-                    assert array is not None
-                    check_width(f"{store.redact(array.url)}: {name}", matrix.columns, dimension)
+            where = source.locate(name)
+            width = fixed_width(table.schema.field(name).type) if where == "column" else None
+            if where != "column":
+                with source.open_matrix(name, where) as matrix:
+                    width = matrix.columns if matrix.rows else None
+            check_width(source.describe(name, where), width, dimension)
 
 
 def check_width(where: str, width: int | None, dimension: int) -> None:
@@ -114,13 +92,6 @@ def check_width(where: str, width: int | None, dimension: int) -> None:
         raise UserError(
             f"{where} has {width} dimensions; expected {dimension}, as other embeddings of the input"
         )
-
-
-def fixed_width(kind: pa.DataType) -> int | None:
-    """Return the width of a column of lists; None if each list has its own, or none."""
-    while isinstance(kind, pa.BaseExtensionType):
-        kind = kind.storage_type
-    return int(kind.list_size) if pa.types.is_fixed_size_list(kind) else None
 
 
 def find_dimension(files: Sequence[TableFile], columns: Columns) -> int:
@@ -144,23 +115,22 @@ def find_dimension(files: Sequence[TableFile], columns: Columns) -> int:
 
 def _find_width(files: Sequence[TableFile], name: str) -> int:
     for file in files:
-        with open_table(file.table) as table:
+        with open_source(file) as source:
+            table = source.table
             if not table.rows:
                 continue
-            where = locate_embeddings(file, table, name)
+            where = source.locate(name)
             if where != "column":
-                with open_matrix(file, where, name) as matrix:
-                    check_rows(file, table, where, name, matrix)
+                with source.open_matrix(name, where) as matrix:
                     return matrix.columns
             width = fixed_width(table.schema.field(name).type) or _find_list_width(table, name)
+            shown = source.describe(name, where)
         if width > MAX_DIMENSIONS:
-            raise UserError(
-                f"{table.shown}: column {name}: {width} dimensions; expected at most {MAX_DIMENSIONS}"
-            )
+            raise UserError(f"{shown}: {width} dimensions; expected at most {MAX_DIMENSIONS}")
         if width:
             return width
     raise UserError(
-        f"input: no row has an embedding in column {name}: {len(files)} files, such as "
+        f"input: no row has an embedding in column {clean_line(name)}: {len(files)} files, such as "
         f"{store.redact(files[0].table.url)}"
     )
 
@@ -193,7 +163,7 @@ def check_uids(files: Sequence[TableFile], name: str) -> None:
                 if read_uids(given).null_count == len(given):
                     text = read_texts(given.drop_null().slice(0, 1))[0][0].as_py()
                     raise UserError(
-                        f"{table.shown}: column {name}: found {clean_line(text)[:_SHOWN]}; "
+                        f"{table.shown}: column {clean_line(name)}: found {clean_line(text)[:_SHOWN]}; "
                         f"expected {UID.expected}"
                     )
                 return

@@ -72,9 +72,25 @@ VECTOR = Kind(_is_vector, "lists of floats")
 
 def can_be_read(kind: pa.DataType, wanted: Kind) -> bool:
     """Return whether a column of this type can be read as the wanted kind."""
+    kind = _plain_type(kind)
+    return bool(types.is_null(kind)) or wanted.accepts(kind)
+
+
+def is_null(kind: pa.DataType) -> bool:
+    """Return whether all values of a column of this type are null."""
+    return bool(types.is_null(_plain_type(kind)))
+
+
+def fixed_width(kind: pa.DataType) -> int | None:
+    """Return the length of every list of a column; None if each list has its own."""
+    kind = _plain_type(kind)
+    return int(kind.list_size) if types.is_fixed_size_list(kind) else None
+
+
+def _plain_type(kind: pa.DataType) -> pa.DataType:
     while isinstance(kind, pa.BaseExtensionType) or types.is_dictionary(kind):
         kind = kind.value_type if types.is_dictionary(kind) else kind.storage_type
-    return bool(types.is_null(kind)) or wanted.accepts(kind)
+    return kind
 
 
 def plain(column: pa.Array) -> pa.Array:
