@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -25,6 +24,7 @@ from d2prune.inputs.tables.files import split_tables
 from d2prune.inputs.tables.schema_check import check_files, check_uids, find_dimension
 from d2prune.output.source_rows import name_kept_columns, read_source_rows
 from d2prune.store import artifacts
+from tests.fuzzing import fuzz
 
 NAMES = ("uid", "text", "clip_score", "key", "width", "height", "score", "shard", "kept", "a.b", "", "ü\n")
 FIELDS = [("score", "number"), ("a.b", "text"), ("ü\n", "text"), ("", "number")]
@@ -57,6 +57,8 @@ VECTORS = [
     pa.list_(pa.float16()),
     pa.list_(pa.float32()),
     pa.large_list(pa.float64()),
+    pa.list_view(pa.float32()),
+    pa.large_list_view(pa.float64()),
     pa.list_(pa.float32(), 2),
     pa.null(),
 ]
@@ -159,8 +161,8 @@ def import_rows(files, params, work):
         )
 
 
-@pytest.mark.fuzz
-@settings(deadline=None)
+@fuzz
+@settings(deadline=None, max_examples=40)
 @given(
     pool=pools(),
     fields=st.lists(

@@ -170,12 +170,12 @@ def test_every_bad_row_is_rejected_with_its_reason(tmp_path):
     assert receipts[0].counters["rejected"] == 9 and receipts[0].counters["rejected.uid-invalid"] == 2
 
 
-def test_missing_lists_and_lists_of_another_length_are_rejected(tmp_path):
+@pytest.mark.parametrize("make", [pa.list_, pa.large_list, pa.list_view, pa.large_list_view])
+def test_missing_lists_and_lists_of_another_length_are_rejected(tmp_path, make):
     (tmp_path / "pool").mkdir()
     lists = [None, [], [3.0, 4.0], [1.0], [1.0, None], [0.0, 2.0]]
-    pq.write_table(
-        pa.table({"image_emb": pa.array(lists, pa.list_(pa.float16()))}), tmp_path / "pool" / "a.parquet"
-    )
+    table = pa.table({"image_emb": pa.array(lists, make(pa.float16()))})
+    pq.write_table(table, tmp_path / "pool" / "a.parquet")
     _, samples, embeddings, rejected = imported(tmp_path / "pool", tmp_path / "work")
     assert samples["offset"].to_pylist() == [2, 5]
     np.testing.assert_array_equal(

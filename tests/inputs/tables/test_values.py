@@ -104,6 +104,7 @@ def test_each_type_is_read_or_refused(name):
         (pa.list_(pa.float16()), True),
         (pa.large_list(pa.float32()), True),
         (pa.list_view(pa.float64()), True),
+        (pa.large_list_view(pa.float16()), True),
         (pa.list_(pa.float32(), 4), True),
         (pa.fixed_shape_tensor(pa.float32(), [4]), True),
         (pa.null(), True),

@@ -120,8 +120,6 @@ class _ListColumn:
         column = plain(column)
         if pa.types.is_null(column.type):
             return np.zeros((len(column), self._width), np.float16)
-        if pa.types.is_list_view(column.type):
-            column = column.cast(pa.large_list(column.type.value_type))
         if pa.types.is_fixed_size_list(column.type):
             valid_N = column.is_valid().to_numpy(zero_copy_only=False)
             length_N = np.where(valid_N, column.type.list_size, 0)

@@ -8,6 +8,7 @@ types that it can read, and as many rows in each array as in its table.
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -161,7 +162,8 @@ def check_uids(files: Sequence[TableFile], name: str) -> None:
                 if given.null_count == len(given):
                     continue
                 if read_uids(given).null_count == len(given):
-                    text = read_texts(given.drop_null().slice(0, 1))[0][0].as_py()
+                    (first, *_) = np.flatnonzero(given.is_valid()).tolist()
+                    text = read_texts(given.slice(first, 1))[0][0].as_py()
                     raise UserError(
                         f"{table.shown}: column {clean_line(name)}: found {clean_line(text)[:_SHOWN]}; "
                         f"expected {UID.expected}"

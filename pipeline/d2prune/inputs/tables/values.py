@@ -56,8 +56,14 @@ def _is_uid(kind: pa.DataType) -> bool:
 
 
 def _is_vector(kind: pa.DataType) -> bool:
-    lists = types.is_fixed_size_list(kind) or types.is_list(kind) or types.is_large_list(kind)
-    return bool((lists or types.is_list_view(kind)) and types.is_floating(kind.value_type))
+    checks = (
+        types.is_fixed_size_list,
+        types.is_list,
+        types.is_large_list,
+        types.is_list_view,
+        types.is_large_list_view,
+    )
+    return any(check(kind) for check in checks) and bool(types.is_floating(kind.value_type))
 
 
 def _is_text(kind: pa.DataType) -> bool:
