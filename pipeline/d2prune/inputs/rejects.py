@@ -99,6 +99,6 @@ MEANINGS = {
     FILTERED_LANGUAGE: "the caption is not in the language of filter.language",
     EMBEDDING_INVALID: "no embedding in the table, or one of zeros, NaN, infinities or the wrong length",
     SCORE_MISSING: "no finite CLIP score in the table",
-    UID_INVALID: "the table's uid is not 32 hex digits",
+    UID_INVALID: "the uid in the table is neither 32 hex digits nor a UUID",
 }
 """Every reason that may appear in a rejects table, with its meaning for reports."""
