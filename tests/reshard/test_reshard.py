@@ -105,7 +105,7 @@ def test_a_reshard_that_finds_nothing_is_an_error_and_leaves_nothing(tmp_path, c
     out = tmp_path / "out"
     command = ["reshard", "--input", str(tmp_path / "pool"), "--output", str(out), "--subset"]
     for uids, line in (
-        (["0" * 32] * 3, "none of 3 uids is among the 2 samples of 1 tars, such as "),
+        (["0" * 32] * 3, "3 of 3 entries are not among the 2 samples of the input: 1 tars, such as "),
         ([], "s.npy: found no uids; expected at least one"),
     ):
         assert main([*command, subset_file(tmp_path, uids)]) == 2

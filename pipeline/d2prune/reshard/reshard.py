@@ -96,22 +96,12 @@ def reshard(
         rows = select_rows(wanted, indexes)
         missing = len(wanted) - rows.num_rows
         pool_size = sum(index.num_rows for index in indexes)
-        if not rows.num_rows:
-            claim.withdraw(output)
-            raise UserError(
-                f"subset file {store.redact(subset_url)}: none of {len(wanted)} uids is among the "
-                f"{pool_size} samples of {len(shards)} tars, such as {store.redact(shards[0].url)}; expected "
-                "the tars that the subset was made for. Uids hashed from embeddings (columns.uid: null) are "
-                "in no tar"
-            )
         if missing:
-            log.warning(
-                "subset file %s: %d of %d entries are not among the %d samples of the input",
-                store.redact(subset_url),
-                missing,
-                len(wanted),
-                pool_size,
-            )
+            found = f"{missing} of {len(wanted)} entries are not among the {pool_size} samples of the input"
+            if not rows.num_rows:
+                claim.withdraw(output)
+                raise UserError(_explain_nothing_found(store.redact(subset_url), found, shards))
+            log.warning("subset file %s: %s", store.redact(subset_url), found)
         units = plan(rows, shards, params, identity)
         work = Work(
             "reshard",
@@ -134,6 +124,14 @@ def reshard(
             shards=shards,
         )
         return close_tar_output(run, params.samples_per_shard, tars, [ids], {"missing": missing})
+
+
+def _explain_nothing_found(subset_url: str, found: str, shards: Sequence[TarShard]) -> str:
+    return (
+        f"subset file {subset_url}: {found}: {len(shards)} tars, such as {store.redact(shards[0].url)}; "
+        "expected the tars that the subset was made for. Uids hashed from embeddings (columns.uid: null) "
+        "are in no tar"
+    )
 
 
 @contextmanager
