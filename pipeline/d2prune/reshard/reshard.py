@@ -94,14 +94,11 @@ def reshard(
     with claim.hold(output, identity) as held, _open_work_dir(work_dir) as folder:
         indexes = _index_shards(folder, shards, executor, resources)
         rows = select_rows(wanted, indexes)
-        missing = len(wanted) - rows.num_rows
         pool_size = sum(index.num_rows for index in indexes)
+        missing = len(wanted) - rows.num_rows
         if missing:
             found = f"{missing} of {len(wanted)} entries are not among the {pool_size} samples of the input"
-            if not rows.num_rows:
-                claim.withdraw(output)
-                raise UserError(_explain_nothing_found(store.redact(subset_url), found, shards))
-            log.warning("subset file %s: %s", store.redact(subset_url), found)
+            _report_missing(f"subset file {store.redact(subset_url)}: {found}", output, rows, shards)
         units = plan(rows, shards, params, identity)
         work = Work(
             "reshard",
@@ -126,11 +123,19 @@ def reshard(
         return close_tar_output(run, params.samples_per_shard, tars, [ids], {"missing": missing})
 
 
-def _explain_nothing_found(subset_url: str, found: str, shards: Sequence[TarShard]) -> str:
-    return (
-        f"subset file {subset_url}: {found}: {len(shards)} tars, such as {store.redact(shards[0].url)}; "
-        "expected the tars that the subset was made for. Uids hashed from embeddings (columns.uid: null) "
-        "are in no tar"
+def _report_missing(found: str, output: str, rows: pa.Table, shards: Sequence[TarShard]) -> None:
+    """Log what is missing.
+
+    Raises:
+        UserError: everything is missing; the output folder is free for another run.
+    """
+    if rows.num_rows:
+        log.warning(found)
+        return
+    claim.withdraw(output)
+    raise UserError(
+        f"{found}: {len(shards)} tars, such as {store.redact(shards[0].url)}; expected the tars that the "
+        "subset was made for. Uids hashed from embeddings (columns.uid: null) are in no tar"
     )
 
 
