@@ -99,9 +99,9 @@ class ImportWorker:
             raise UserError(f"{url}: not enough memory to import it; expected a few hundred MiB") from error
         others = {name: count for name, count in sorted(counters.items()) if count}
         counts = {name: counters[name] for name in (READ, EMBEDDED, REJECTED)} | others
-        return artifacts.commit_receipt(
-            self.folder, unit.key, records, counts, {"dimension": params.dimension}
-        )
+        sources = [list(file) for file in shard.file_versions]
+        facts = {"dimension": params.dimension, "sources": sources}
+        return artifacts.commit_receipt(self.folder, unit.key, records, counts, facts)
 
     def _write_part(
         self, unit: ImportUnit, converted: Iterable[ConvertedBatch]
