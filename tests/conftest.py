@@ -5,9 +5,9 @@ import logging
 import os
 import re
 
+import hypothesis
 import pytest
 import yaml
-from hypothesis import HealthCheck, settings
 
 from d2prune.config.model import RunConfig
 from d2prune.embed.model import sources
@@ -19,11 +19,15 @@ from tests.pools import write_pool
 os.environ.setdefault("RAY_worker_niceness", "0")
 
 # Loaded here, because settings of a test are taken from the profile when its file is imported.
-settings.register_profile("default", deadline=None)
-settings.register_profile(
-    "fuzz", deadline=None, max_examples=200, print_blob=True, suppress_health_check=list(HealthCheck)
+hypothesis.settings.register_profile("default", deadline=None)
+hypothesis.settings.register_profile(
+    "fuzz",
+    deadline=None,
+    max_examples=200,
+    print_blob=True,
+    suppress_health_check=list(hypothesis.HealthCheck),
 )
-settings.load_profile("fuzz" if fuzzing.SECONDS_VARIABLE in os.environ else "default")
+hypothesis.settings.load_profile("fuzz" if fuzzing.SECONDS_VARIABLE in os.environ else "default")
 
 # Files that take longest, so that no process is left alone with one at the end.
 _FIRST = (
