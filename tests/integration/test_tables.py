@@ -245,7 +245,7 @@ def test_verify_finds_every_fault(tables, metadata):
         ),
         ({"embed": {"fields": {"nsfw": "number"}}}, "has no column nsfw; found uid, url"),
         ({"embed": {"fields": {"url": "number"}}}, "column url is string; expected numbers"),
-        ({"columns": {"uid": "url"}}, "100 of 100 samples were rejected (100.0%; 100 uid-invalid)"),
+        ({"columns": {"uid": "url"}}, "00000000.parquet: column url: found https://host/"),
     ],
 )
 def test_usage_errors_are_one_line(tables, metadata, tmp_path, capsys, change, line):

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from d2prune.errors import UserError
 from d2prune.output import subset
+from tests.hostile_arrays import HOSTILE_HEADERS
 
 UIDS = ["f" * 32, "0" * 32, "0123456789abcdef" * 2, "f" * 32]
 
@@ -54,12 +55,16 @@ def test_an_invalid_uid_is_refused(uid):
         subset.encode(["0" * 32, uid])
 
 
-@pytest.mark.parametrize("content", [b"\x93NUMPY", b"abc", np.zeros(3)])
+@pytest.mark.parametrize(
+    "content",
+    [b"abc", np.zeros(3), *(data for data, _ in HOSTILE_HEADERS.values() if data)],
+)
 def test_a_file_that_is_not_a_subset_file_is_refused(tmp_path, content):
     path = tmp_path / "s.npy"
     path.write_bytes(content) if isinstance(content, bytes) else np.save(path, content)
-    with pytest.raises(UserError, match=r"s\.npy"):
+    with pytest.raises(UserError, match=r"s\.npy") as caught:
         subset.read(str(path))
+    assert "\n" not in str(caught.value)
     with pytest.raises(UserError, match="not found"):
         subset.read(str(tmp_path / "none.npy"))
 

@@ -157,6 +157,7 @@ class ColumnsConfig(Section):
         default="auto", description="similarity of image and text; null: the cosine of their embeddings"
     )
     uid: Text | None = Field(
-        default="auto", description="uid of 32 hex digits; null: a hash of embeddings and caption"
+        default="auto",
+        description="uid: 32 hex digits, a UUID or 16 bytes; null: a hash of embeddings and caption",
     )
     caption: Text | None = Field(default="auto", description="caption; null: none")

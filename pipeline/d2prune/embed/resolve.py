@@ -4,6 +4,8 @@ Reads `embed`, `filter` and `columns` of the configuration; writes nothing. Of t
 write distinguishes the two kinds of pool: a table has no bytes to copy.
 """
 
+from collections.abc import Sequence
+
 from d2prune import store
 from d2prune.config.model import RunConfig
 from d2prune.embed.filters import Filters
@@ -14,6 +16,7 @@ from d2prune.errors import UserError
 from d2prune.inputs.pool import InputPool
 from d2prune.inputs.tables.column_names import Columns, WantedColumns, resolve_columns
 from d2prune.inputs.tables.files import TableFile
+from d2prune.inputs.tables.schema_check import find_dimension
 
 
 def resolve_params(config: RunConfig, pool: InputPool) -> EmbedParams | ImportParams:
@@ -22,8 +25,8 @@ def resolve_params(config: RunConfig, pool: InputPool) -> EmbedParams | ImportPa
     Raises:
         UserError: a model or a column is missing, or the configuration does not fit the pool.
     """
-    if pool.table is not None:
-        return _resolve_import(config, pool.table)
+    if pool.tables:
+        return _resolve_import(config, pool.tables)
     return _resolve_embedding(config, store.redact(pool.shards[0].url))
 
 
@@ -61,8 +64,8 @@ def _resolve_embedding(config: RunConfig, first: str) -> EmbedParams:
     )
 
 
-def _resolve_import(config: RunConfig, table: TableFile) -> ImportParams:
-    first = store.redact(table.table.url)
+def _resolve_import(config: RunConfig, tables: Sequence[TableFile]) -> ImportParams:
+    first = store.redact(tables[0].table.url)
     for option, value in (
         ("embed.model", config.embed.model),
         ("embed.models", ", ".join(config.embed.models)),
@@ -76,9 +79,9 @@ def _resolve_import(config: RunConfig, table: TableFile) -> ImportParams:
         raise UserError(
             f"filter.{set_filters[0]}: filters apply to captions and images of tars, but {first} is a table"
         )
-    columns = resolve_columns(table, WantedColumns(**config.columns.model_dump()))
+    columns = resolve_columns(tables, WantedColumns(**config.columns.model_dump()))
     _check_columns(config, columns, first)
-    return ImportParams(columns, tuple(sorted(config.embed.fields.items())))
+    return ImportParams(columns, find_dimension(tables, columns), tuple(sorted(config.embed.fields.items())))
 
 
 def _check_columns(config: RunConfig, columns: Columns, first: str) -> None:

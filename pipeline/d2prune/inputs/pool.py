@@ -20,17 +20,17 @@ class InputPool:
     Attributes:
         shards: in canonical order.
         identity: fingerprint of the shards: names, sizes, versions and order.
-        table: the first table file; None if the pool is tars.
+        tables: the table files; empty if the pool is tars.
     """
 
     shards: tuple[SourceShard, ...]
     identity: str
-    table: TableFile | None = None
+    tables: tuple[TableFile, ...] = ()
 
     @property
     def has_images(self) -> bool:
         """Whether the pool holds images, which need a model; tables hold embeddings."""
-        return self.table is None
+        return not self.tables
 
 
 def open_pool(given: str | Sequence[str]) -> InputPool:
@@ -47,6 +47,6 @@ def open_pool(given: str | Sequence[str]) -> InputPool:
     files = [file for file in found if isinstance(file, TableFile)]
     if files:
         parts = tables.split_tables(files, TABLE_PART_BYTES)
-        return InputPool(tuple(parts), tables.pool_identity(parts), files[0])
+        return InputPool(tuple(parts), tables.pool_identity(parts), tuple(files))
     shards = [shard for shard in found if isinstance(shard, TarShard)]
     return InputPool(tuple(shards), tars.pool_identity(shards))

@@ -57,6 +57,11 @@ def encode(identity: str) -> bytes:
     return json.dumps({"identity": identity}).encode()
 
 
+def withdraw(output: str) -> None:
+    """Remove the claim of a run that ends before it has written anything, so that another may follow."""
+    store.delete([store.join(output, layout.CLAIM)])
+
+
 def check(output: str, identity: str) -> bool:
     """Return whether this run has claimed `output` already; False means that the folder is empty.
 

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from d2prune import store
 from d2prune.errors import UserError
+from d2prune.inputs.rejects import clean_line
 
 log = logging.getLogger(__name__)
 
@@ -184,8 +185,11 @@ def parse(data: bytes, shown: str) -> UidArray:
     stream = io.BytesIO(data)
     try:
         rows = np.load(stream, allow_pickle=False)
-    except (ValueError, EOFError, OverflowError, MemoryError) as error:
-        raise UserError(f"{shown}: cannot be read: {' '.join(str(error).split())}") from error
+    except Exception as error:
+        # numpy parses the header as a Python literal: ValueError, TypeError, SyntaxError, TokenError and
+        # others.
+        found = clean_line(str(error))[:300] or type(error).__name__
+        raise UserError(f"{shown}: cannot be read: {found}") from error
     if (
         rows.ndim != 1
         or rows.dtype.fields is None

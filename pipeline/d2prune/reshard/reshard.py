@@ -71,7 +71,8 @@ def reshard(
         the pool.
 
     Raises:
-        UserError: there is no tar or no subset file, or the output folder belongs to another run.
+        UserError: there is no tar or no subset file, the output folder belongs to another run, or no
+            uid of the subset file is in the pool, which leaves the output folder without a claim.
         BusyError: another process is writing to the output folder.
         BooksError: the number of samples written differs from the number selected.
     """
@@ -79,6 +80,8 @@ def reshard(
     if params.samples_per_shard < 1:
         raise UserError(f"samples per shard: found {params.samples_per_shard}; expected at least 1")
     wanted = subset.read(subset_url)
+    if not len(wanted):
+        raise UserError(f"subset file {store.redact(subset_url)}: found no uids; expected at least one")
     shards = expand_input(given)
     pool = [(store.redact(shard.url), shard.size, shard.version) for shard in shards]
     # Hashed and recorded only if set: all other outputs do not depend on the option.
@@ -91,14 +94,11 @@ def reshard(
     with claim.hold(output, identity) as held, _open_work_dir(work_dir) as folder:
         indexes = _index_shards(folder, shards, executor, resources)
         rows = select_rows(wanted, indexes)
+        pool_size = sum(index.num_rows for index in indexes)
         missing = len(wanted) - rows.num_rows
         if missing:
-            log.warning(
-                "subset file %s: %d of %d entries are not in the pool",
-                store.redact(subset_url),
-                missing,
-                len(wanted),
-            )
+            found = f"{missing} of {len(wanted)} entries are not among the {pool_size} samples of the input"
+            _report_missing(f"subset file {store.redact(subset_url)}: {found}", output, rows, shards)
         units = plan(rows, shards, params, identity)
         work = Work(
             "reshard",
@@ -116,11 +116,27 @@ def reshard(
             work_dir=folder,
             identity=identity,
             params=dataclasses.asdict(params) | options,
-            pool=sum(index.num_rows for index in indexes),
+            pool=pool_size,
             selected=rows.num_rows,
             shards=shards,
         )
         return close_tar_output(run, params.samples_per_shard, tars, [ids], {"missing": missing})
+
+
+def _report_missing(found: str, output: str, rows: pa.Table, shards: Sequence[TarShard]) -> None:
+    """Log what is missing.
+
+    Raises:
+        UserError: everything is missing; the output folder is free for another run.
+    """
+    if rows.num_rows:
+        log.warning(found)
+        return
+    claim.withdraw(output)
+    raise UserError(
+        f"{found}: {len(shards)} tars, such as {store.redact(shards[0].url)}; expected the tars that the "
+        "subset was made for. Uids hashed from embeddings (columns.uid: null) are in no tar"
+    )
 
 
 @contextmanager

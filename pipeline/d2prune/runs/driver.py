@@ -75,7 +75,7 @@ def run(
     config = config.model_copy(update={"output": history.fill_run_id(config.output, plan.identity)})
     stages = [stage for stage in STAGES if stage.name in plan.artifacts]
     for stage in stages:
-        stage.preflight(config, plan[stage.name])
+        stage.preflight(config, plan.pool, plan[stage.name])
     with lease.hold(config.work_dir) as held, contextlib.ExitStack() as stack:
 
         def open_guarded() -> Executor:

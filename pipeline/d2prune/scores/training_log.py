@@ -142,10 +142,16 @@ class TrainingLog:
             UserError: the file is not a training log.
         """
         try:
-            with np.load(io.BytesIO(store.read_bytes(str(url))), allow_pickle=False) as stored:
+            data = io.BytesIO(store.read_bytes(str(url)))
+        except FileNotFoundError as error:
+            raise UserError(f"{url}: not a training log: not found") from error
+        try:
+            with np.load(data, allow_pickle=False) as stored:
                 version, logit_NEC, label_N = int(stored["version"]), stored["logits"], stored["labels"]
-        except (OSError, ValueError, KeyError, EOFError) as error:
-            raise UserError(f"{url}: not a training log: {error}") from error
+        except Exception as error:
+            # On damaged bytes, numpy and zipfile raise exceptions of many types.
+            found = " ".join(str(error).split()) or type(error).__name__
+            raise UserError(f"{url}: not a training log: {found}") from error
         if version != _VERSION or logit_NEC.ndim != 3 or label_N.shape != logit_NEC.shape[:1]:
             raise UserError(
                 f"{url}: found training log version {version}, logits {logit_NEC.shape} and labels "

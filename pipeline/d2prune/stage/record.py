@@ -148,7 +148,7 @@ class Stage:
     more_inputs: Callable[[RunConfig], tuple[str, ...]] = lambda config: ()
     applies: Callable[[RunConfig], bool] = lambda config: True
     find: Callable[["Stage", StageRun], Manifest | None] = find_artifact
-    preflight: Callable[[RunConfig, Planned], None] = lambda config, planned: None
+    preflight: Callable[[RunConfig, InputPool, Planned], None] = lambda config, pool, planned: None
     when_complete: Callable[[StageRun], None] = lambda run: None
     location: Callable[[StageRun], str] | None = None
     has_manifest: bool = True

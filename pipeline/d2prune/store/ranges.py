@@ -79,7 +79,12 @@ def open_ranges(file: FileInfo) -> Iterator[Callable[[int, int], bytes]]:
 def open_seekable(file: FileInfo) -> Iterator[IO[bytes]]:
     """A file as a buffered, seekable stream; raises what `open_ranges` does."""
     with open_ranges(file) as read:
-        yield io.BufferedReader(RangeFile(file.size, read), _BLOCK)
+        yield seekable(file, read)
+
+
+def seekable(file: FileInfo, read: Callable[[int, int], bytes]) -> IO[bytes]:
+    """A buffered, seekable stream over the reader of an open file."""
+    return io.BufferedReader(RangeFile(file.size, read), _BLOCK)
 
 
 def open_parquet(url: str, file: FileRecord) -> pq.ParquetFile:

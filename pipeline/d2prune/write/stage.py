@@ -28,7 +28,7 @@ def _make_params(config: RunConfig, pool: InputPool) -> WriteParams:
     return params
 
 
-def _check_claim(config: RunConfig, planned: Planned) -> None:
+def _check_claim(config: RunConfig, pool: InputPool, planned: Planned) -> None:
     claim.check(config.output, planned.fingerprint)
 
 
