@@ -107,5 +107,6 @@ def _is_transient(name: str) -> bool:
 
 
 def remove_temporaries(output: str) -> None:
-    """Remove temporary files that killed writers of this run left; call it only after `claim`."""
+    """Remove what killed writers of this run left; call it only after `claim`, holding the lease."""
     store.sweep_temporaries(output)
+    store.sweep_uploads(output)

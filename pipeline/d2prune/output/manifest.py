@@ -13,7 +13,6 @@ from typing import Any
 from d2prune import store
 from d2prune.errors import UserError
 from d2prune.output import layout
-from d2prune.output.objects import write_object
 from d2prune.store.artifacts import FileRecord
 
 FORMAT = 1
@@ -71,7 +70,7 @@ def encode_json(value: Any) -> bytes:
 
 def write_manifest(output: str, manifest: OutputManifest) -> None:
     """Write the manifest, which makes the output complete."""
-    write_object(output, layout.MANIFEST, encode_json(dataclasses.asdict(manifest)))
+    store.write_bytes(store.join(output, layout.MANIFEST), encode_json(dataclasses.asdict(manifest)))
 
 
 def read_manifest(output: str, name: str = layout.MANIFEST) -> OutputManifest | None:

@@ -24,6 +24,7 @@ from d2prune.parts.spans import Spans
 from d2prune.store import artifacts, schemas
 from d2prune.store.artifacts import Receipt
 from d2prune.store.columns import vectors
+from d2prune.store.faults import one_line
 from d2prune.store.ranges import open_parquet
 
 # Parts read concurrently. A remote store answers several requests as fast as one.
@@ -101,7 +102,7 @@ class Parts:
         """Columns of a part's table, without reading the rest of the file.
 
         Raises:
-            InfrastructureError: the file is missing or not parquet.
+            DamagedFileError: the file is missing or not parquet.
         """
         return self._open(part, table, lambda file: file.read(columns=list(columns), use_threads=False))
 
@@ -123,7 +124,7 @@ class Parts:
             columns: of the table.
 
         Raises:
-            InfrastructureError: as `peek`.
+            DamagedFileError: as `peek`.
         """
 
         def read_rows(part: int, row_M: NDArray[np.int64]) -> pa.Table:
@@ -158,7 +159,7 @@ class Parts:
             float16 [N, D] each; [N, 0] for a side that the pool does not have.
 
         Raises:
-            InfrastructureError: as `peek`.
+            DamagedFileError: as `peek`.
         """
 
         def read_rows(part: int, row_M: NDArray[np.int64]) -> pa.Table:
@@ -193,8 +194,18 @@ class Parts:
         try:
             with open_parquet(url, size) as file:
                 return read(file)
-        except (FileNotFoundError, pa.ArrowInvalid) as error:
-            raise artifacts.mark_damaged(url, f"cannot be read: {error}") from error
+        except FileNotFoundError as error:
+            raise artifacts.describe_damage(url, "not found, but its receipt exists", listed=True) from error
+        except (OSError, pa.ArrowException, InfrastructureError) as error:
+            # pyarrow raises OSError for a damaged footer; a remote file that is too short is an
+            # InfrastructureError, as is a store that does not answer.
+            found = store.info(url).size
+            if found != size:
+                fault = f"found {found} bytes; expected {size} as in its receipt"
+                raise artifacts.describe_damage(url, fault, listed=True) from error
+            if isinstance(error, InfrastructureError):
+                raise
+            raise artifacts.describe_damage(url, f"cannot be read: {one_line(error)}") from error
 
 
 def _take_from_groups(file: pq.ParquetFile, row_M: NDArray[np.int64]) -> pa.Table:

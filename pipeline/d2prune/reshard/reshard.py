@@ -28,6 +28,7 @@ from d2prune.reshard import shard_index
 from d2prune.reshard.matching import select_rows
 from d2prune.reshard.plan import ReshardParams, plan
 from d2prune.reshard.worker import ReshardWorker
+from d2prune.stage.rebuilding import rebuild_damaged
 from d2prune.stage.units import Work, run_units
 from d2prune.store import artifacts
 
@@ -89,38 +90,43 @@ def reshard(
     executor = executor or InProcess()
     resources = dataclasses.replace(resources or Resources(), units_in_flight=UNITS_IN_FLIGHT)
     with claim.hold(output, identity) as held, _open_work_dir(work_dir) as folder:
-        indexes = _index_shards(folder, shards, executor, resources)
-        rows = select_rows(wanted, indexes)
-        missing = len(wanted) - rows.num_rows
-        if missing:
-            log.warning(
-                "subset file %s: %d of %d entries are not in the pool",
-                store.redact(subset_url),
-                missing,
-                len(wanted),
+        store.sweep_temporaries(folder)
+
+        def attempt() -> OutputManifest:
+            indexes = _index_shards(folder, shards, executor, resources)
+            rows = select_rows(wanted, indexes)
+            missing = len(wanted) - rows.num_rows
+            if missing:
+                log.warning(
+                    "subset file %s: %d of %d entries are not in the pool",
+                    store.redact(subset_url),
+                    missing,
+                    len(wanted),
+                )
+            units = plan(rows, shards, params, identity)
+            work = Work(
+                "reshard",
+                store.join(folder, receipts.FOLDER),
+                units,
+                worker=partial(ReshardWorker, folder, output, keep_executable_members),
+                resources=resources,
+                complete=receipts.find_complete(folder, output, [unit.key for unit in units]),
             )
-        units = plan(rows, shards, params, identity)
-        work = Work(
-            "reshard",
-            store.join(folder, receipts.FOLDER),
-            units,
-            worker=partial(ReshardWorker, folder, output, keep_executable_members),
-            resources=resources,
-            complete=receipts.find_complete(folder, output, [unit.key for unit in units]),
-        )
-        tars = run_units(work, executor)
-        held.check()
-        ids = write_object(output, layout.SAMPLE_IDS, subset.to_bytes(wanted), len(wanted))
-        run = OutputRun(
-            output=output,
-            work_dir=folder,
-            identity=identity,
-            params=dataclasses.asdict(params) | options,
-            pool=sum(index.num_rows for index in indexes),
-            selected=rows.num_rows,
-            shards=shards,
-        )
-        return close_tar_output(run, params.samples_per_shard, tars, [ids], {"missing": missing})
+            tars = run_units(work, executor)
+            held.check()
+            ids = write_object(output, layout.SAMPLE_IDS, subset.to_bytes(wanted), len(wanted))
+            run = OutputRun(
+                output=output,
+                work_dir=folder,
+                identity=identity,
+                params=dataclasses.asdict(params) | options,
+                pool=sum(index.num_rows for index in indexes),
+                selected=rows.num_rows,
+                shards=shards,
+            )
+            return close_tar_output(run, params.samples_per_shard, tars, [ids], {"missing": missing})
+
+        return rebuild_damaged(attempt, held.check)
 
 
 @contextmanager

@@ -99,7 +99,8 @@ def token_of(url: str) -> int:
 
 def write_holder(folder: str, holder: Holder) -> None:
     """Write, or overwrite, the record of a holder."""
-    store.write_bytes(holder_url(folder, holder.token), encode(holder))
+    # Its content must survive a power cut: a damaged record stops the next run.
+    store.write_bytes(holder_url(folder, holder.token), encode(holder), store.Sync.LATER)
 
 
 def encode(holder: Holder) -> bytes:
@@ -120,7 +121,7 @@ def store_time(folder: str, owner: str) -> float:
     """The time of the store's clock, read by writing an object; `owner` makes its name unique."""
     url = store.join(folder, "clock", owner)
     for _ in range(_CLOCK_ATTEMPTS):
-        store.write_bytes(url, b"")
+        store.write_bytes(url, b"", store.Sync.NEVER)
         try:
             return store.modified(url)
         except FileNotFoundError:
