@@ -17,12 +17,16 @@ STALE_S = 3600.0
 """Age from which a temporary file counts as left behind if its writer cannot be seen from here."""
 
 
-def sweep_temporaries(folder: str) -> int:
-    """Remove the temporary files that killed writers left below a local folder.
+def sweep_temporaries(folder: str, recursive: bool = True) -> int:
+    """Remove the temporary files that killed writers left in a local folder.
 
     A file is removed if its writer ran on this machine and has ended, or if nobody has written to
     it for `STALE_S`. Files of live writers stay: `reshard` and `sweep` may write to the `work_dir`
     of a run.
+
+    Args:
+        folder: URL; other stores have no temporary files.
+        recursive: whether to descend into its subfolders.
 
     Returns:
         Number of files removed.
@@ -30,7 +34,9 @@ def sweep_temporaries(folder: str) -> int:
     if not is_local(folder):
         return 0
     swept = 0
-    for parent, _, names in os.walk(open_filesystem(folder)[1]):
+    for parent, folders, names in os.walk(open_filesystem(folder)[1]):
+        if not recursive:
+            folders.clear()
         for name in names:
             path = os.path.join(parent, name)
             # Another process may be sweeping, too, and a file that stays does no harm.

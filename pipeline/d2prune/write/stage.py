@@ -61,6 +61,7 @@ def _find_artifact(stage: Stage, run: StageRun) -> Manifest | None:
         run.guard()
         store.delete([store.join(output, layout.MANIFEST)])
         return None
+    claim.remove_lease(output)
     return find_artifact(stage, run)
 
 
