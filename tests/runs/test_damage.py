@@ -122,7 +122,7 @@ def test_a_missing_or_shorter_file_of_a_finished_output_is_written_again(finishe
     run(config, InProcess())
     assert artifacts_of(root) == before
     (warning,) = [record.message for record in caplog.records if record.levelno == logging.WARNING]
-    assert warning.startswith(f"write: 1 of 14 files of output {config.output} are missing or damaged")
+    assert warning.startswith(f"write: 1 of 15 files of output {config.output} are missing or damaged")
     assert name in warning
 
 
