@@ -45,8 +45,8 @@ class InfrastructureError(D2PruneError):
 class DamagedFileError(InfrastructureError):
     """A file of a complete unit is missing or is not the one that its receipt lists.
 
-    The unit is rebuilt once its receipt is gone. A run deletes the receipt and goes on
-    (`stage.rebuilding`). A reader must not write, so its message says what to delete.
+    The unit is rebuilt once its receipt is gone. A run deletes the receipt and
+    continues (`stage.rebuilding`). A reader must not write, so the message names what to delete.
 
     Attributes:
         receipt: URL of the receipt.

@@ -90,19 +90,14 @@ def reshard(
     executor = executor or InProcess()
     resources = dataclasses.replace(resources or Resources(), units_in_flight=UNITS_IN_FLIGHT)
     with claim.hold(output, identity) as held, _open_work_dir(work_dir) as folder:
-        store.sweep_temporaries(folder)
 
         def attempt() -> OutputManifest:
             indexes = _index_shards(folder, shards, executor, resources)
             rows = select_rows(wanted, indexes)
             missing = len(wanted) - rows.num_rows
             if missing:
-                log.warning(
-                    "subset file %s: %d of %d entries are not in the pool",
-                    store.redact(subset_url),
-                    missing,
-                    len(wanted),
-                )
+                text = "subset file %s: %d of %d entries are not in the pool"
+                log.warning(text, store.redact(subset_url), missing, len(wanted))
             units = plan(rows, shards, params, identity)
             work = Work(
                 "reshard",
@@ -132,6 +127,7 @@ def reshard(
 @contextmanager
 def _open_work_dir(given: str | None) -> Iterator[str]:
     if given is not None:
+        store.sweep_temporaries(given)
         yield given
         return
     with tempfile.TemporaryDirectory(prefix="d2prune-reshard-") as folder:

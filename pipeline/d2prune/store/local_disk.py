@@ -47,7 +47,7 @@ class Sync(enum.Enum):
 
 
 def name_temporary(folder: str) -> str:
-    """Path of a new temporary file; the name tells which process writes it."""
+    """Path of a new temporary file; named for the process that writes it."""
     return os.path.join(folder, f"{TEMPORARY}{_identify_process(os.getpid())}-{uuid.uuid4().hex}")
 
 

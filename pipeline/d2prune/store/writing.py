@@ -1,6 +1,6 @@
 """Atomic writes and deletions: under its final name an object is complete or absent.
 
-`sync` of a write says when it must survive a power cut (`local_disk.Sync`); remote stores keep
+`sync` of a write is when it must survive a power cut (`local_disk.Sync`); remote stores keep
 whatever they have acknowledged.
 """
 
