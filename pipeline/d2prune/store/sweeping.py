@@ -20,9 +20,9 @@ STALE_S = 3600.0
 def sweep_temporaries(folder: str, recursive: bool = True) -> int:
     """Remove the temporary files that killed writers left in a local folder.
 
-    A file is removed if its writer ran on this machine and has ended, or if it was not written
-    to for `STALE_S`. Files of live writers stay: `reshard` and `sweep` may write to the `work_dir`
-    of a run.
+    A file is removed if its writer ran on this machine and has ended. If the writer cannot be seen
+    from here, it is removed after `STALE_S` without a write. Files of live writers stay: `reshard`
+    and `sweep` may write to the `work_dir` of a run.
 
     Args:
         folder: URL; other stores have no temporary files.
