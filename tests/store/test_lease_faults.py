@@ -122,3 +122,21 @@ def test_a_full_disk_at_the_end_of_a_run_is_not_an_error(tmp_path, monkeypatch):
     with lease.hold(str(tmp_path), renew_s=100.0):
         break_writes(monkeypatch, FAULTS["full disk"], 10**9)
     assert not lease_record.read_latest(store.join(str(tmp_path), lease.FOLDER)).released
+
+
+@pytest.mark.parametrize("data", [b"", b"[]", b'{"token": 1}', bytes(300)])
+def test_a_damaged_record_is_repaired_by_its_holder(tmp_path, data):
+    url = str(tmp_path)
+    with lease.hold(url, renew_s=0.01) as held:
+        store.write_bytes(lease_record.holder_url(f"{url}/.lease", 1), data)
+        wait_until(lambda: lease_record.read_latest(f"{url}/.lease").owner == held._holder.owner)
+        held.check()
+
+
+@pytest.mark.parametrize("data", [b"", bytes(300)])
+def test_a_damaged_record_is_waited_for_until_it_expires(tmp_path, monkeypatch, data):
+    monkeypatch.setattr(lease_record, "_UNKNOWN_TTL_S", 0.3)
+    store.write_bytes(lease_record.holder_url(f"{tmp_path}/.lease", 7), data)
+    start = time.monotonic()
+    with lease.hold(str(tmp_path), renew_s=0.05) as held:
+        assert held.token == 8 and time.monotonic() - start > 0.2

@@ -134,7 +134,9 @@ class Lease:
         try:
             start = time.monotonic()
             latest = lease_record.read_latest(self._folder)
-            if latest is None or latest.owner != self._holder.owner:
+            mine = latest is not None and latest.token == self._holder.token
+            # A damaged record of this token is this run's, and is repaired.
+            if latest is None or not (mine and latest.owner in (self._holder.owner, lease_record.UNKNOWN)):
                 fate = "was removed" if latest is None else f"was taken over by {latest.name}"
                 self._lost = BusyError(
                     f"{_describe(self._folder, self._label)}: this run's lease {fate}; stopping"

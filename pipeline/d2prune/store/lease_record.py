@@ -7,6 +7,7 @@ A record is the JSON of a `Holder` at `<folder>/.lease/<token>.json`. To read th
 import contextlib
 import dataclasses
 import json
+import logging
 import os
 import uuid
 from collections.abc import Sequence
@@ -16,6 +17,12 @@ from d2prune import store
 from d2prune.errors import InfrastructureError
 from d2prune.store.processes import process_namespace, start_time
 
+log = logging.getLogger(__name__)
+
+UNKNOWN = ""
+"""Owner of a damaged record."""
+
+_UNKNOWN_TTL_S = 60.0
 _CLOCK_ATTEMPTS = 5
 
 
@@ -63,10 +70,9 @@ def holder_url(folder: str, token: int) -> str:
 
 
 def read_latest(folder: str) -> Holder | None:
-    """The record with the highest token.
+    """The record with the highest token; a damaged one is that of an unknown holder.
 
-    Raises:
-        InfrastructureError: it is damaged, so its holder may be alive.
+    Its holder, if it is alive, rewrites it; else it expires like any other.
     """
     for file in sorted(list_records(folder), key=lambda file: -token_of(file.url)):
         with contextlib.suppress(FileNotFoundError):
@@ -77,13 +83,12 @@ def read_latest(folder: str) -> Holder | None:
 def _parse_holder(url: str, data: bytes) -> Holder:
     try:
         holder = Holder(**json.loads(data))
-        if not (isinstance(holder.token, int) and isinstance(holder.ttl_s, int | float)):
-            raise ValueError("expected numbers as token and ttl_s")
+        if not (holder.token == token_of(url) and isinstance(holder.ttl_s, int | float)):
+            raise ValueError("expected its token, and a number as ttl_s")
+        return holder
     except (ValueError, TypeError, RecursionError) as error:
-        raise InfrastructureError(
-            f"{store.redact(url)}: damaged lease record ({error}); delete it if no other run is in progress"
-        ) from error
-    return holder
+        log.warning("%s: damaged lease record (%s)", store.redact(url), error)
+        return Holder(token_of(url), UNKNOWN, "an unknown machine", 0, "", 0, _UNKNOWN_TTL_S)
 
 
 def list_records(folder: str) -> Sequence[store.FileInfo]:
