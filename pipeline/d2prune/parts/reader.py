@@ -7,6 +7,7 @@ computed from `read`.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -64,6 +65,10 @@ class Parts:
                 f"{table}: found {sum(rows)} rows in {len(rows)} parts; expected {sum(embedded)} rows in "
                 f"{len(embedded)} parts, as embedded"
             )
+
+    def units(self, stage: str) -> tuple[Receipt, ...]:
+        """The receipts of a stage, one per part; empty if it is not among those given."""
+        return tuple(self._units.get(stage, ()))
 
     def folder(self, table: str) -> str:
         """URL of the folder of the stage that wrote a table."""
@@ -197,8 +202,10 @@ class Parts:
         except FileNotFoundError as error:
             raise artifacts.describe_damage(url, "not found, but its receipt exists", listed=True) from error
         except (OSError, pa.ArrowException, InfrastructureError) as error:
-            # pyarrow raises OSError for a damaged footer; a remote file that is too short is an
-            # InfrastructureError, as is a store that does not answer.
+            # pyarrow raises an OSError without a number for a damaged file. A remote file that is too
+            # short is an InfrastructureError, as is a store that does not answer.
+            if getattr(error, "errno", None) is not None:
+                raise
             found = store.info(url).size
             if found != size:
                 fault = f"found {found} bytes; expected {size} as in its receipt"
