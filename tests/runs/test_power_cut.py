@@ -13,6 +13,7 @@ from d2prune import store
 from d2prune.config.model import RunConfig
 from d2prune.execution import InProcess, Resources
 from d2prune.graph.build import build_graph, delete_intermediate_units, plan_job
+from d2prune.parts.reader import Parts
 from d2prune.reshard.reshard import ReshardParams, reshard
 from d2prune.runs.driver import run
 from d2prune.store import artifacts, lease_record
@@ -49,7 +50,7 @@ def work(request, disk, configure, pool, tmp_path):
         return lambda: run(config, InProcess()).output
     if request.param == "sharded graph":
         parts = embed(tmp_path / "embed", clustered(300, copies=0.2), n_parts=3)
-        return lambda: build_sharded_graph(str(tmp_path / "embed"), parts, str(disk.root / "graph"))
+        return lambda: build_sharded_graph(Parts(str(tmp_path), {"embed": parts}), str(disk.root / "graph"))
     config = configure(work_dir=str(tmp_path / "work"), output=str(tmp_path / "out"))
     subset = f"{run(config, InProcess()).output}/subset.npy"
     output = str(disk.root / "out")
@@ -57,10 +58,10 @@ def work(request, disk, configure, pool, tmp_path):
     return lambda: [output, reshard(str(pool), subset, output, params, folders["work_dir"])][0]
 
 
-def build_sharded_graph(embed_folder, parts, folder):
+def build_sharded_graph(pool, folder):
     """The graph stage in small pieces, as a run calls it."""
     store.sweep_temporaries(folder)
-    job = plan_job(embed_folder, parts, "e" * 32, folder, PARAMS, SHARDED)
+    job = plan_job(pool, "e" * 32, folder, PARAMS, SHARDED)
     job, receipts = build_graph(job, InProcess(), Resources(), Resources())
     manifest = Manifest("graph", "f" * 32, {}, {}, tuple(receipts), {})
     artifacts.commit_manifest(folder, manifest)
