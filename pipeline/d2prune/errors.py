@@ -49,5 +49,25 @@ class InfrastructureError(D2PruneError):
     """
 
 
+class DamagedFileError(InfrastructureError):
+    """A file of a complete unit is missing or is not the one that its receipt lists.
+
+    The unit is rebuilt once its receipt is gone. A run deletes the receipt and
+    continues (`stage.rebuilding`). A reader must not write, so the message names what to delete.
+
+    Attributes:
+        receipt: URL of the receipt.
+    """
+
+    def __init__(self, fault: str, receipt: str = "", remedy: str = "") -> None:
+        # All arguments are in `args`, with which an exception is pickled and copied.
+        super().__init__(fault, receipt, remedy)
+        self.receipt = receipt
+
+    def __str__(self) -> str:
+        fault, _, remedy = self.args
+        return f"{fault}; {remedy}" if remedy else str(fault)
+
+
 class WorkerLostError(InfrastructureError):
     """A worker died with its process or its machine: its unit runs again on another worker."""

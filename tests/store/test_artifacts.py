@@ -4,7 +4,7 @@ import pyarrow as pa
 import pytest
 
 from d2prune import store
-from d2prune.errors import BooksError, InfrastructureError
+from d2prune.errors import BooksError, DamagedFileError, InfrastructureError
 from d2prune.store import artifacts
 from d2prune.store.artifacts import Manifest
 
@@ -35,9 +35,10 @@ def test_a_receipt_is_read_as_it_was_written(tmp_path):
 
 def test_a_table_that_does_not_match_its_receipt_is_an_error(tmp_path):
     receipt = artifacts.commit_unit(str(tmp_path), "unit", {"t.parquet": pa.table({"a": [1]})})
-    store.write_bytes(artifacts.unit_url(str(tmp_path), "unit", "t.parquet"), b"other")
-    with pytest.raises(InfrastructureError, match=r"found checksum .*; expected .* as in its receipt"):
-        artifacts.read_table(str(tmp_path), receipt, "t.parquet")
+    for data, fault in ((b"other", "found 5 bytes"), (bytes(receipt.files[0].size), "found checksum")):
+        store.write_bytes(artifacts.unit_url(str(tmp_path), "unit", "t.parquet"), data)
+        with pytest.raises(DamagedFileError, match=f"{fault} ?.*; expected .* as in its receipt"):
+            artifacts.read_table(str(tmp_path), receipt, "t.parquet")
 
 
 def test_keys_and_fingerprints_depend_on_their_identity_alone():

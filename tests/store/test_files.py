@@ -74,14 +74,6 @@ def test_missing_objects_and_unknown_schemes_are_named(tmp_path):
     assert store.list_files(str(tmp_path / "no-folder")) == []
 
 
-def test_sweep_removes_only_the_temporaries_of_killed_writers(tmp_path):
-    store.write_bytes(str(tmp_path / "kept"), b"x")
-    (tmp_path / ".tmp-d2prune-dead").write_bytes(b"half")
-    assert [file.url for file in store.list_files(str(tmp_path))] == [str(tmp_path / "kept")]
-    store.sweep_temporaries(str(tmp_path))
-    assert os.listdir(tmp_path) == ["kept"]
-
-
 def test_redact_hides_credentials():
     assert store.redact("s3://key:secret@bucket/x?token=1") == "s3://bucket/x"
     assert store.redact("/plain/path") == "/plain/path"

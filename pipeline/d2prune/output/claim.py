@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator
 
 from d2prune import store
-from d2prune.errors import UserError
+from d2prune.errors import BusyError, UserError
 from d2prune.output import layout
 from d2prune.store import lease
 
@@ -36,6 +36,16 @@ def hold(output: str, identity: str) -> Iterator[lease.Lease]:
         claim(output, identity)
         remove_temporaries(output)
         yield held
+
+
+def remove_lease(output: str) -> None:
+    """Remove the lease of a killed process from a complete output; nothing happens if it is alive."""
+    folder = store.join(output, lease.FOLDER)
+    store.sweep_temporaries(folder)
+    store.remove_empty_folders(folder)
+    if store.list_entries(folder):
+        with contextlib.suppress(BusyError), lease.hold(output, label="output", keep_record=False):
+            pass
 
 
 def claim(output: str, identity: str) -> None:
@@ -117,5 +127,6 @@ def _is_transient(name: str) -> bool:
 
 
 def remove_temporaries(output: str) -> None:
-    """Remove temporary files that killed writers of this run left; call it only after `claim`."""
+    """Remove what killed writers of this run left; call it only after `claim`, holding the lease."""
     store.sweep_temporaries(output)
+    store.sweep_uploads(output)

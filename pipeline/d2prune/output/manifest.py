@@ -14,7 +14,6 @@ from typing import Any
 from d2prune import store
 from d2prune.errors import UserError
 from d2prune.output import layout
-from d2prune.output.objects import write_object
 from d2prune.store.artifacts import FileRecord
 
 FORMAT = 2
@@ -81,7 +80,7 @@ def encode_json(value: Any) -> bytes:
 
 def write_manifest(output: str, manifest: OutputManifest) -> None:
     """Write the manifest, which makes the output complete."""
-    write_object(output, layout.MANIFEST, encode_manifest(manifest))
+    store.write_bytes(store.join(output, layout.MANIFEST), encode_manifest(manifest))
 
 
 def encode_manifest(manifest: OutputManifest) -> bytes:

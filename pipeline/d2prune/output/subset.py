@@ -93,7 +93,9 @@ def to_bytes(rows: UidArray) -> bytes:
 def write(
     url: str, parts: Callable[[], Iterable[UidArray]], rows_per_pass: int = ROWS_PER_PASS
 ) -> tuple[int, str]:
-    """Write a subset file atomically; the bytes do not depend on the order of the rows or of the parts.
+    """Write a subset file atomically, before the manifest that names it.
+
+    The bytes do not depend on the order of the rows or of the parts.
 
     Each pass over the parts sorts one range of the uids' first halves, so that memory holds the
     rows of one pass. Uids are hashes, so ranges of equal width hold about equally many rows.
@@ -112,7 +114,7 @@ def write(
     bounds = [2**64 * i // passes for i in range(passes + 1)]
     digest = hashlib.sha256()
     size = 0
-    with store.writer(url) as stream:
+    with store.writer(url, store.Sync.LATER) as stream:
 
         def put(data: bytes) -> None:
             nonlocal size

@@ -129,7 +129,10 @@ def _locate_page(run: StageRun) -> str:
 
 def _find_page(stage: Stage, run: StageRun) -> Manifest | None:
     """Skip the stage only if every earlier stage was skipped too; otherwise the timings are new."""
-    if run.seconds or not store.exists(_locate_page(run)):
+    try:
+        if run.seconds or not store.info(_locate_page(run)).size:
+            return None
+    except FileNotFoundError:
         return None
     planned = run.planned[stage.name]
     return Manifest(stage.name, planned.fingerprint, {}, dict(planned.inputs), (), {})

@@ -28,6 +28,7 @@ from d2prune.reshard import shard_index
 from d2prune.reshard.matching import select_rows
 from d2prune.reshard.plan import ReshardParams, plan
 from d2prune.reshard.worker import ReshardWorker
+from d2prune.stage.rebuilding import rebuild_damaged
 from d2prune.stage.units import Work, run_units
 from d2prune.store import artifacts
 
@@ -92,56 +93,63 @@ def reshard(
     executor = executor or InProcess()
     resources = dataclasses.replace(resources or Resources(), units_in_flight=UNITS_IN_FLIGHT)
     with claim.hold(output, identity) as held, _open_work_dir(work_dir) as folder:
-        indexes = _index_shards(folder, shards, executor, resources)
-        rows = select_rows(wanted, indexes)
-        pool_size = sum(index.num_rows for index in indexes)
-        missing = len(wanted) - rows.num_rows
-        if missing:
-            found = f"{missing} of {len(wanted)} entries are not among the {pool_size} samples of the input"
-            _report_missing(f"subset file {store.redact(subset_url)}: {found}", output, rows, shards)
-        units = plan(rows, shards, params, identity)
-        work = Work(
-            "reshard",
-            store.join(folder, receipts.FOLDER),
-            units,
-            worker=partial(ReshardWorker, folder, output, keep_executable_members),
-            resources=resources,
-            complete=receipts.find_complete(folder, output, [unit.key for unit in units]),
-        )
-        tars = run_units(work, executor)
-        held.check()
-        ids = write_object(output, layout.SAMPLE_IDS, subset.to_bytes(wanted), len(wanted))
-        run = OutputRun(
-            output=output,
-            work_dir=folder,
-            identity=identity,
-            params=dataclasses.asdict(params) | options,
-            pool=pool_size,
-            selected=rows.num_rows,
-            shards=shards,
-        )
-        return close_tar_output(run, params.samples_per_shard, tars, [ids], {"missing": missing})
+
+        def attempt() -> OutputManifest:
+            indexes = _index_shards(folder, shards, executor, resources)
+            rows = _select(wanted, indexes, f"subset file {store.redact(subset_url)}", output, shards)
+            units = plan(rows, shards, params, identity)
+            work = Work(
+                "reshard",
+                store.join(folder, receipts.FOLDER),
+                units,
+                worker=partial(ReshardWorker, folder, output, keep_executable_members),
+                resources=resources,
+                complete=receipts.find_complete(folder, output, [unit.key for unit in units]),
+            )
+            tars = run_units(work, executor)
+            held.check()
+            ids = write_object(output, layout.SAMPLE_IDS, subset.to_bytes(wanted), len(wanted))
+            run = OutputRun(
+                output=output,
+                work_dir=folder,
+                identity=identity,
+                params=dataclasses.asdict(params) | options,
+                pool=sum(index.num_rows for index in indexes),
+                selected=rows.num_rows,
+                shards=shards,
+            )
+            missing = {"missing": len(wanted) - rows.num_rows}
+            return close_tar_output(run, params.samples_per_shard, tars, [ids], missing)
+
+        return rebuild_damaged(attempt, held.check)
 
 
-def _report_missing(found: str, output: str, rows: pa.Table, shards: Sequence[TarShard]) -> None:
-    """Log what is missing.
+def _select(
+    wanted: subset.UidArray, indexes: Sequence[pa.Table], shown: str, output: str, shards: Sequence[TarShard]
+) -> pa.Table:
+    """Select the rows to copy, and log how many entries are missing.
 
     Raises:
-        UserError: everything is missing; the output folder is free for another run.
+        UserError: all entries are missing; the output folder is free for another run.
     """
-    if rows.num_rows:
+    rows = select_rows(wanted, indexes)
+    missing, pool_size = len(wanted) - rows.num_rows, sum(index.num_rows for index in indexes)
+    found = f"{shown}: {missing} of {len(wanted)} entries are not among the {pool_size} samples of the input"
+    if missing and rows.num_rows:
         log.warning(found)
-        return
-    claim.withdraw(output)
-    raise UserError(
-        f"{found}: {len(shards)} tars, such as {store.redact(shards[0].url)}; expected the tars that the "
-        "subset was made for. Uids hashed from embeddings (columns.uid: null) are in no tar"
-    )
+    elif missing:
+        claim.withdraw(output)
+        raise UserError(
+            f"{found}: {len(shards)} tars, such as {store.redact(shards[0].url)}; expected the tars that "
+            "the subset was made for. Uids hashed from embeddings (columns.uid: null) are in no tar"
+        )
+    return rows
 
 
 @contextmanager
 def _open_work_dir(given: str | None) -> Iterator[str]:
     if given is not None:
+        store.sweep_temporaries(given)
         yield given
         return
     with tempfile.TemporaryDirectory(prefix="d2prune-reshard-") as folder:

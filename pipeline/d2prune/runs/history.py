@@ -37,6 +37,9 @@ def announce(work_dir: str, output: str, identity: str) -> None:
     root, _, name = output.rstrip("/").rpartition("/")
     if name == make_run_id(identity):
         sharing.record_use(root, name, work_dir)
+        # What killed runs left of `latest.json` and of these records.
+        for folder in (root, store.join(root, sharing.FOLDER)):
+            store.sweep_temporaries(folder, recursive=False)
 
 
 def publish(

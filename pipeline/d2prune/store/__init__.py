@@ -12,7 +12,6 @@ and `InfrastructureError` after the last retry. fsspec is imported in this packa
 from d2prune.store.checksums import checksum, new_checksum
 from d2prune.store.filesystem import is_local, resolve
 from d2prune.store.listing import (
-    TEMPORARY,
     FileInfo,
     exists,
     glob_files,
@@ -22,6 +21,7 @@ from d2prune.store.listing import (
     list_files,
     modified,
 )
+from d2prune.store.local_disk import TEMPORARY, Sync
 from d2prune.store.reading import (
     local_copy,
     local_reader,
@@ -37,6 +37,7 @@ from d2prune.store.writing import create, delete, remove_empty_folders, supports
 __all__ = [
     "TEMPORARY",
     "FileInfo",
+    "Sync",
     "checksum",
     "create",
     "delete",

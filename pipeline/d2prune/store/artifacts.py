@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from d2prune import store
-from d2prune.errors import BooksError, InfrastructureError, UserError
+from d2prune.errors import BooksError, DamagedFileError, InfrastructureError
 from d2prune.store.parquet_format import footer_checksum, parquet_options
 from d2prune.store.schemas import SCHEMA_VERSION
 
@@ -154,7 +154,7 @@ def commit_unit(
             footer = footer_checksum(data)
         else:
             data = content
-        store.write_bytes(unit_url(folder, key, name), data)
+        store.write_bytes(unit_url(folder, key, name), data, store.Sync.LATER)
         records.append(FileRecord(name, rows, len(data), store.checksum(data), footer))
     return commit_receipt(folder, key, records, counters, facts)
 
@@ -227,59 +227,35 @@ def read_file(folder: str, receipt: Receipt, name: str) -> bytes:
     """A file of a unit, its checksum verified.
 
     Raises:
-        InfrastructureError: the file is missing or does not match the receipt.
+        DamagedFileError: the file is missing or does not match the receipt.
     """
     url = unit_url(folder, receipt.key, name)
     record = next(file for file in receipt.files if file.name == name)
     try:
         data = store.read_bytes(url)
     except FileNotFoundError as error:
-        raise mark_damaged(url, "not found, but its receipt exists") from error
+        raise describe_damage(url, "not found, but its receipt exists", listed=True) from error
+    if len(data) != record.size:
+        fault = f"found {len(data)} bytes; expected {record.size} as in its receipt"
+        raise describe_damage(url, fault, listed=True)
     if (found := store.checksum(data)) != record.checksum:
-        raise mark_damaged(url, f"found checksum {found}; expected {record.checksum} as in its receipt")
+        raise describe_damage(url, f"found checksum {found}; expected {record.checksum} as in its receipt")
     return data
 
 
-def mark_damaged(url: str, fault: str) -> InfrastructureError:
-    """Delete the receipt of the unit that a damaged file belongs to, so that the next run rebuilds the unit.
+def describe_damage(url: str, fault: str, listed: bool = False) -> DamagedFileError:
+    """The error to raise for a damaged file of a unit.
 
     Args:
         url: of the file.
         fault: what is wrong with it.
-
-    Returns:
-        The error to raise.
+        listed: whether a listing shows it, so that the next run finds it by itself.
     """
     receipt = store.join(url.rpartition("/")[0], RECEIPT)
-    try:
-        store.delete([receipt])
-    except (UserError, InfrastructureError):
-        return InfrastructureError(
-            f"{store.redact(url)}: {fault}; delete {store.redact(receipt)} and run again to rebuild the unit"
-        )
-    return InfrastructureError(f"{store.redact(url)}: {fault}; the same run again rebuilds the unit")
-
-
-def find_damaged_units(folder: str, manifest: Manifest) -> dict[str, str]:
-    """Units of an artifact that are no longer complete: unit key -> the first fault.
-
-    Compares presence and sizes with the receipts in the manifest, by one listing of the stage.
-    """
-    sizes = {}
-    prefix = store.join(folder, "units")
-    for file in store.list_files(prefix, "*/*"):
-        key, name = file.url.rsplit("/", 2)[1:]
-        sizes[key, name] = file.size
-    faults: dict[str, str] = {}
-    for unit in manifest.units:
-        expected = {RECEIPT: None, **{file.name: file.size for file in unit.files}}
-        for name, size in expected.items():
-            found = sizes.get((unit.key, name))
-            if found is None:
-                faults.setdefault(unit.key, f"{name} is missing")
-            elif size is not None and found != size:
-                faults.setdefault(unit.key, f"{name} has {found} bytes instead of {size}")
-    return faults
+    remedy = "the next run rebuilds it"
+    if not listed:
+        remedy = f"to rebuild it, delete {store.redact(receipt)} and start the run again"
+    return DamagedFileError(f"{store.redact(url)}: {fault}", receipt, remedy)
 
 
 def read_table(folder: str, receipt: Receipt, name: str, columns: Sequence[str] | None = None) -> pa.Table:

@@ -11,11 +11,9 @@ import fsspec.utils
 
 from d2prune.store import s3, s3_client
 from d2prune.store.filesystem import is_local_filesystem, open_filesystem
+from d2prune.store.local_disk import TEMPORARY
 from d2prune.store.retries import request, retrying
 from d2prune.store.urls import S3_SCHEMES
-
-TEMPORARY = ".tmp-d2prune-"
-"""Prefix of the names of files that are being written."""
 
 
 @dataclass(frozen=True)

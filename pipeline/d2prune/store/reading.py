@@ -17,7 +17,8 @@ from d2prune.errors import InfrastructureError
 from d2prune.store import read_ahead
 from d2prune.store.faults import translated
 from d2prune.store.filesystem import is_local_filesystem, open_filesystem
-from d2prune.store.listing import TEMPORARY, info
+from d2prune.store.listing import info
+from d2prune.store.local_disk import TEMPORARY
 from d2prune.store.retries import request, retrying
 from d2prune.store.urls import redact
 

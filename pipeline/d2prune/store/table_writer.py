@@ -96,7 +96,7 @@ def open_table(
         schema: of the table.
         rows_per_group: rows of each parquet row group but the last.
     """
-    with store.writer(artifacts.unit_url(folder, key, name)) as stream:
+    with store.writer(artifacts.unit_url(folder, key, name), store.Sync.LATER) as stream:
         writer = TableWriter(name, stream, schema, rows_per_group)
         try:
             yield writer
