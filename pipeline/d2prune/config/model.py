@@ -83,6 +83,11 @@ class RunConfig(Section):
         first = next(iter(self.embed.models), None)
         return schemas.embeddings_file(None if self.graph.model == first else self.graph.model)
 
+    @property
+    def written(self) -> dict[str, str]:
+        """The folders that a run writes to, by key."""
+        return {"work_dir": self.work_dir, "output": self.output}
+
     @field_validator("input", "work_dir", "output")
     @classmethod
     def _check_bucket(cls, value: str | list[str]) -> str | list[str]:

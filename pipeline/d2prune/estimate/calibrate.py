@@ -36,8 +36,10 @@ def calibrate(config: RunConfig, shards: int) -> Calibration:
         UserError: there are fewer than two shards.
     """
     from d2prune.inputs.shards import expand_input
+    from d2prune.store import patterns
 
-    urls = [shard.url for shard in expand_input(config.input)[:shards]]
+    found = expand_input(config.input, config.written)[:shards]
+    urls = [patterns.quote(shard.url) for shard in found]
     if len(urls) < 2:
         raise UserError(f"--calibrate {shards}: found {len(urls)} shards to filter; expected at least 2")
     # A budget by score or size may keep none of so few samples; a fraction keeps some.

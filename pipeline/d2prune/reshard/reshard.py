@@ -56,7 +56,8 @@ def reshard(
     The calling process holds about 100 bytes per sample written.
 
     Args:
-        given: the input tars: a folder, a glob, a brace pattern, or a list of them.
+        given: the input tars: a folder, a glob, a brace pattern, or a list of them (see
+            `store.patterns`).
         subset_url: subset file, written by a run or by DataComp.
         output: URL of the output folder, empty or begun by the same call.
         params: see `ReshardParams`.
@@ -71,16 +72,17 @@ def reshard(
         the pool.
 
     Raises:
-        UserError: there is no tar or no subset file, or the output folder belongs to another run.
+        UserError: there is no tar or no subset file, the output folder belongs to another run, or
+            it, `work_dir` and the input overlap.
         BusyError: another process is writing to the output folder.
         BooksError: the number of samples written differs from the number selected.
     """
     params = params or ReshardParams()
     if params.samples_per_shard < 1:
         raise UserError(f"samples per shard: found {params.samples_per_shard}; expected at least 1")
+    shards = _list_input(given, subset_url, output, work_dir)
     wanted = subset.read(subset_url)
-    shards = expand_input(given)
-    pool = [(store.redact(shard.url), shard.size, shard.version) for shard in shards]
+    pool = [(store.recordable(shard.url), shard.size, shard.version) for shard in shards]
     # Hashed and recorded only if set: all other outputs do not depend on the option.
     options = {KEEP_OPTION: True} if keep_executable_members else {}
     identity = artifacts.fingerprint(
@@ -121,6 +123,21 @@ def reshard(
             shards=shards,
         )
         return close_tar_output(run, params.samples_per_shard, tars, [ids], {"missing": missing})
+
+
+def _list_input(
+    given: str | Sequence[str], subset_url: str, output: str, work_dir: str | None
+) -> list[TarShard]:
+    """List the input tars; check that what is read is not where this call writes."""
+    written = {"output": output} | ({"work_dir": work_dir} if work_dir is not None else {})
+    store.check_literal("subset file", subset_url)
+    shards = expand_input(given, written)
+    if store.contains(store.resolve(output), store.resolve(subset_url)):
+        raise UserError(
+            f"subset file {store.redact(subset_url)} lies in output {store.redact(output)}; expected an "
+            "empty folder for the output"
+        )
+    return shards
 
 
 @contextmanager
