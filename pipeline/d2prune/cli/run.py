@@ -204,6 +204,9 @@ def _parse_numbers(option: str, kind: type[Any], text: str | None) -> tuple[Any,
 def _read_uids(option: str, path: str) -> list[str]:
     from pathlib import Path
 
+    from d2prune import store
+
+    store.check_readable(option, path)
     try:
         return Path(path).read_text(encoding="utf-8").split()
     except (OSError, UnicodeDecodeError) as error:

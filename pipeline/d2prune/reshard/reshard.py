@@ -130,7 +130,7 @@ def _list_input(
 ) -> list[TarShard]:
     """List the input tars; check that what is read is not where this call writes."""
     written = {"output": output} | ({"work_dir": work_dir} if work_dir is not None else {})
-    store.check_literal("subset file", subset_url)
+    store.check_readable("subset file", subset_url)
     shards = expand_input(given, written)
     if store.contains(store.resolve(output), store.resolve(subset_url)):
         raise UserError(

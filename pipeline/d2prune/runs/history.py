@@ -130,6 +130,7 @@ def find_work_dir(location: str) -> str:
         UserError: it is neither, or `latest.json` names a work_dir that does not list its run.
     """
     location = location.removesuffix("/").removesuffix(f"/{RUN_ID}")
+    store.check_folder("work_dir", location)
     latest = read_latest(location)
     if latest is not None:
         _check_listed(location, latest)

@@ -22,7 +22,7 @@ from d2prune.store.listing import (
     list_files,
     modified,
 )
-from d2prune.store.locations import check_folder, check_literal, check_writable
+from d2prune.store.locations import check_folder, check_literal, check_readable, check_writable
 from d2prune.store.reading import (
     local_copy,
     local_reader,
@@ -42,6 +42,7 @@ __all__ = [
     "FileInfo",
     "check_folder",
     "check_literal",
+    "check_readable",
     "check_writable",
     "checksum",
     "contains",

@@ -28,7 +28,7 @@ _EXPECTED = (
 
 def is_local(url: str) -> bool:
     """Whether `url` is on this machine's filesystem."""
-    return is_local_filesystem(open_filesystem(url)[0])
+    return issubclass(find_kind(url), LocalFileSystem)
 
 
 def is_local_filesystem(filesystem: Any) -> bool:
@@ -43,8 +43,10 @@ def resolve(url: str) -> str:
     `..` and a slash at the end do not count, since some stores ignore them, nor does an alias of
     the scheme (`s3a://`).
     """
-    filesystem, path = open_filesystem(url)
-    return os.path.realpath(path) if is_local_filesystem(filesystem) else normalise(url)
+    kind = find_kind(url)
+    return (
+        os.path.realpath(kind._strip_protocol(url)) if issubclass(kind, LocalFileSystem) else normalise(url)
+    )
 
 
 def normalise(url: str) -> str:
@@ -61,10 +63,8 @@ def contains(folder: str, place: str) -> bool:
     return place == folder or place.startswith(folder.rstrip("/") + "/")
 
 
-def open_filesystem(url: str) -> tuple[Any, str]:
-    """The filesystem of a URL and the path in it.
-
-    `::` is two ordinary characters: fsspec would read it as a chain, and another file.
+def find_kind(url: str) -> Any:
+    """The fsspec class for a URL.
 
     Raises:
         UserError: the URL contains credentials or a NUL character, or its scheme is unknown or
@@ -87,13 +87,27 @@ def open_filesystem(url: str) -> tuple[Any, str]:
             f"{redact(url)}: {protocol}:// is a file inside another file, which is not supported; {_EXPECTED}"
         )
     try:
-        kind = fsspec.get_filesystem_class(protocol)
+        return fsspec.get_filesystem_class(protocol)
+    except ImportError as error:
+        raise UserError(f"{redact(url)}: this kind of URL needs another package: {error}") from error
+    except ValueError as error:
+        raise UserError(f"{redact(url)}: not a URL that can be opened: {error}; {_EXPECTED}") from error
+
+
+def open_filesystem(url: str) -> tuple[Any, str]:
+    """The filesystem of a URL and the path in it.
+
+    `::` is two ordinary characters: fsspec would read it as a chain, and open another file.
+
+    Raises:
+        UserError: as for `find_kind`, or the filesystem does not accept the URL.
+    """
+    kind = find_kind(url)
+    try:
         with translated(url):
             filesystem = kind(**{**kind._get_kwargs_from_urls(url), **_filesystem_options(url)})
             path = kind._strip_protocol(url)
-    except ImportError as error:
-        raise UserError(f"{redact(url)}: this kind of URL needs another package: {error}") from error
-    except (ValueError, TypeError, FileNotFoundError) as error:
+    except (ImportError, ValueError, TypeError, FileNotFoundError) as error:
         raise UserError(
             f"{redact(url)}: not a URL that can be opened: {one_line(error)}; {_EXPECTED}"
         ) from error

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 _TOKEN = re.compile(r"\\[\\*?{},:\[\]]|::|.", re.DOTALL)
 _QUOTED = re.compile(r"\\([\\*?{},:\[\]])")
 _QUERY = re.compile(r"(https?://[^?]*)(\?[^=?&/]+=.*)", re.DOTALL)
-_SPECIAL = ("*", "?", "{", "::")
+_SPECIAL = ("*", "?", "{", "}", "::")
 
 # Files that Spark, Dask and Databricks write beside their data, and Spark's folder of unfinished files.
 _MARKER = r"_SUCCESS|_metadata|_common_metadata|_temporary|_started_\d*|_committed_\d*"

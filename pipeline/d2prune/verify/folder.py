@@ -75,6 +75,7 @@ def verify(
         UserError: the folder does not exist, or its manifest cannot be read.
         InfrastructureError: storage failed.
     """
+    store.check_folder("output", output)
     depth = depth or (FULL if full else Depth())
     manifest = read_manifest(output)
     if manifest is None:
