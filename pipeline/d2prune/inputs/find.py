@@ -92,7 +92,9 @@ def _add_arrays(files: list[FileInfo]) -> list[FileInfo]:
     tables = [file.url for file in files if suffix(file) == ".parquet"]
     known = {file.url for file in files}
     if tables and not store.has_listings(tables[0]):
-        names = [_replace_suffix(url, ending) for url in tables for ending in _ARRAYS_BESIDE]
+        # The query that signs the URL of a table does not sign those of its arrays; they are named, too.
+        stems = {url[: -len(".parquet")] for url in tables if not patterns.split_query(url)[1]}
+        names = [stem + ending for stem in sorted(stems) for ending in _ARRAYS_BESIDE]
         return [*files, *store.look_up([name for name in names if name not in known]).values()]
     stems = {url[: -len(".parquet")] for url in tables}
     for folder in sorted({posixpath.dirname(stem) for stem in stems}):
@@ -102,11 +104,6 @@ def _add_arrays(files: list[FileInfo]) -> list[FileInfo]:
             if beside and file.url not in known:
                 files.append(file)
     return files
-
-
-def _replace_suffix(url: str, ending: str) -> str:
-    """The URL of an array beside a table; a query that signs the table's URL is of no use for it."""
-    return patterns.split_query(url)[0][: -len(".parquet")] + ending
 
 
 def _is_embedding_array(file: FileInfo) -> bool:

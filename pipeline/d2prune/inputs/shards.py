@@ -101,10 +101,11 @@ def _list_tars(text: str) -> list[FileInfo]:
             f"input {shown}: this web server lists no .tar there; name the files, "
             "as in https://host/{00000..00012}.tar"
         )
-    if store.is_folder(url):
+    found = store.describe(url)
+    if found == store.FOLDER:
         raise UserError(f"input {shown}: no .tar in this folder")
-    if store.exists(url):
-        raise UserError(f"input {shown}: expected a .tar file, a folder or a glob")
+    if found is not None:
+        raise UserError(f"input {shown}: found {found}; expected a .tar file, a folder or a glob")
     raise UserError(f"input {shown}: does not exist")
 
 

@@ -13,8 +13,10 @@ from d2prune.store.checksums import checksum, new_checksum
 from d2prune.store.filesystem import contains, is_local, normalise, resolve
 from d2prune.store.input_listing import find_files, has_listings, look_up
 from d2prune.store.listing import (
+    FOLDER,
     TEMPORARY,
     FileInfo,
+    describe,
     exists,
     info,
     is_folder,
@@ -38,6 +40,7 @@ from d2prune.store.urls import join, redact
 from d2prune.store.writing import create, delete, remove_empty_folders, supports_create, write_bytes, writer
 
 __all__ = [
+    "FOLDER",
     "TEMPORARY",
     "FileInfo",
     "check_folder",
@@ -48,6 +51,7 @@ __all__ = [
     "contains",
     "create",
     "delete",
+    "describe",
     "exists",
     "find_files",
     "has_listings",

@@ -10,6 +10,7 @@ from fsspec.implementations.local import LocalFileSystem
 from d2prune.errors import UserError
 from d2prune.store import retries
 from d2prune.store.faults import one_line, translated
+from d2prune.store.patterns import split_query
 from d2prune.store.urls import S3_SCHEMES, redact
 
 _CREDENTIALS_IN_URL = re.compile(r"^(s3a?|gs|gcs)://[^/]*@")
@@ -120,6 +121,9 @@ def open_filesystem(url: str) -> tuple[Any, str]:
 
 def _filesystem_options(url: str) -> dict[str, Any]:
     options: dict[str, Any] = {"use_listings_cache": False}
+    if split_query(url)[1]:
+        # A signature may not survive decoding and encoding.
+        options["encoded"] = True
     if url.startswith(S3_SCHEMES):
         # s3fs reads these variables itself. They are given here because fsspec keeps one instance
         # per set of options: a process that changes its endpoint needs another instance.

@@ -12,7 +12,7 @@ from d2prune.errors import UserError
 from d2prune.store import s3, s3_client
 from d2prune.store.faults import translated
 from d2prune.store.filesystem import is_local, is_local_filesystem, open_filesystem
-from d2prune.store.local_listing import describe_kind, walk
+from d2prune.store.local_listing import FOLDER, describe_kind, walk
 from d2prune.store.retries import request, retrying
 from d2prune.store.urls import S3_SCHEMES, redact
 
@@ -69,6 +69,18 @@ def exists(url: str) -> bool:
 def is_folder(url: str) -> bool:
     """Whether `url` is a folder, or a prefix with at least one object below it."""
     return _read_type(url) == "directory"
+
+
+def describe(url: str) -> str | None:
+    """What there is at `url`, for messages: `FOLDER`, a file, a FIFO, ...; None if there is nothing."""
+    if is_local(url):
+        path = open_filesystem(url)[1]
+        with translated(url):
+            try:
+                return describe_kind(os.stat(path))
+            except (FileNotFoundError, NotADirectoryError):
+                return describe_kind(None) if os.path.islink(path) else None
+    return {"directory": FOLDER, "file": "a file"}.get(_read_type(url) or "")
 
 
 def _read_type(url: str) -> str | None:

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 log = logging.getLogger(__name__)
 
 
+FOLDER = "a folder"
+
+
 @dataclass(frozen=True)
 class LocalEntry:
     """What is not a folder in a listing.
@@ -39,7 +42,7 @@ def describe_kind(status: os.stat_result | None) -> str:
     if status is None:
         return "a symbolic link that cannot be followed"
     kinds = {
-        stat.S_IFDIR: "a folder",
+        stat.S_IFDIR: FOLDER,
         stat.S_IFIFO: "a FIFO",
         stat.S_IFSOCK: "a socket",
         stat.S_IFCHR: "a device",
