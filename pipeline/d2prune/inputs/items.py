@@ -50,8 +50,18 @@ def parse_items(given: str | Sequence[str]) -> list[Item]:
         if len(parts) > 1:
             _check_list(text, parts)
             parts = [_quote_existing(part) for part in parts]
+        for part in parts:
+            _check_host(part)
         items += [Item(part, tuple(expand_braces(part))) for part in parts]
     return items
+
+
+def _check_host(text: str) -> None:
+    host = patterns.split_query(text)[0].partition("://")[2].partition("/")[0]
+    if patterns.has_wildcard(host):
+        raise UserError(
+            f"input {store.redact(text)}: found a wildcard in the bucket or host; expected its name"
+        )
 
 
 def _check_list(text: str, parts: Sequence[str]) -> None:

@@ -13,7 +13,6 @@ from d2prune.store.checksums import checksum, new_checksum
 from d2prune.store.filesystem import contains, is_local, normalise, resolve
 from d2prune.store.input_listing import find_files, has_listings, look_up
 from d2prune.store.listing import (
-    FOLDER,
     TEMPORARY,
     FileInfo,
     describe,
@@ -24,6 +23,7 @@ from d2prune.store.listing import (
     list_files,
     modified,
 )
+from d2prune.store.local_listing import FOLDER
 from d2prune.store.locations import check_folder, check_literal, check_readable, check_writable
 from d2prune.store.reading import (
     local_copy,

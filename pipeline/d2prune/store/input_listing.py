@@ -44,7 +44,6 @@ def find_files(text: str, suffixes: Sequence[str]) -> list[FileInfo]:
     root = patterns.unquote(text)
     if patterns.has_wildcard(text):
         root, levels = patterns.split_root(text)
-        _check_root(root, text)
     matches = _compile(levels)
     try:
         if root.startswith(S3_SCHEMES):
@@ -98,11 +97,6 @@ def _compile(levels: Sequence[str] | None) -> Callable[[str], bool]:
 
 def _depth(levels: Sequence[str] | None) -> int | None:
     return None if levels is None or "**" in levels else len(levels)
-
-
-def _check_root(root: str, text: str) -> None:
-    if re.fullmatch(r"[A-Za-z0-9+.-]+:/", root):
-        raise UserError(f"input {redact(text)}: found a wildcard in the bucket or host; expected its name")
 
 
 def _read_beginning(level: str) -> str:
