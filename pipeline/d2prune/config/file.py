@@ -12,7 +12,6 @@ import pydantic
 import yaml
 from pydantic import BaseModel
 
-from d2prune import store
 from d2prune.errors import UserError
 
 _EXAMPLES = {
@@ -29,7 +28,6 @@ def read(path: str | Path, overrides: Sequence[str]) -> dict[str, Any]:
     Raises:
         UserError: one line with the file or the override, and what was expected.
     """
-    store.check_readable("config", str(path))
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -13,6 +13,7 @@ from typing import Any
 import pydantic
 from pydantic import Field, field_validator, model_validator
 
+from d2prune import store
 from d2prune.config import file
 from d2prune.config.embed import ColumnsConfig, EmbedConfig, FilterConfig
 from d2prune.config.section import Section
@@ -63,6 +64,7 @@ class RunConfig(Section):
         Raises:
             UserError: one line with the file, the key, its value and what was expected.
         """
+        store.check_readable("config", str(path))
         return cls.parse(file.read(path, overrides), str(path))
 
     @classmethod

@@ -21,7 +21,7 @@ def train_data(output: str, shards: int) -> str:
         output: URL of the folder.
         shards: number of tars, at least 1.
     """
-    url = store.recordable(store.join(output, layout.brace_range(shards)))
+    url = store.redact(store.join(output, layout.brace_range(shards)))
     if url.startswith("s3://"):
         return f"pipe:aws s3 cp {url} -"
     if url.startswith(("gs://", "gcs://")):
@@ -57,7 +57,7 @@ def reshard_command(output: str) -> str:
     Args:
         output: URL of the folder with the subset file.
     """
-    url = shlex.quote(store.recordable(store.join(output, layout.SUBSET)))
+    url = shlex.quote(store.redact(store.join(output, layout.SUBSET)))
     return f"d2prune reshard --subset {url} --input TARS --output FOLDER"
 
 
@@ -69,7 +69,7 @@ def datacomp_command(output: str, scale: str = "small") -> str:
         scale: DataComp's name for the size of the pool, which sets the model and the number of
             steps.
     """
-    folder = shlex.quote(store.recordable(output.rstrip("/")).removeprefix("file://"))
+    folder = shlex.quote(store.redact(output.rstrip("/")).removeprefix("file://"))
     return f"python train.py --scale {scale} --data_dir {folder} --output_dir RUNS --exp_name NAME"
 
 
@@ -107,7 +107,7 @@ def script(output: str, shards: int, samples: int) -> str:
         folder = '$(CDPATH= cd -- "$(dirname -- "$0")" && pwd)'
         data = f'"$FOLDER/"{shlex.quote(layout.brace_range(shards))}'
     else:
-        folder = shlex.quote(store.recordable(output.rstrip("/")))
+        folder = shlex.quote(store.redact(output.rstrip("/")))
         data = shlex.quote(train_data(output, shards))
     return _SCRIPT.format(
         shards=shards, samples=samples, folder=folder, data=data, workers=DEFAULT_WORKERS, datacomp=datacomp

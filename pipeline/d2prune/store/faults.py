@@ -34,13 +34,10 @@ _UNWRITABLE = {
 _UNUSABLE = {
     errno.ENAMETOOLONG: "the name is too long",
     errno.ELOOP: "a symbolic link leads back to itself",
-    errno.ENXIO: "found a socket; expected a file or a folder",
     errno.EILSEQ: "the filesystem does not accept this name",
 }
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s\"'<>]+")
 _SECRETS = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
-_GONE = (404, 410)
-_REFUSED = frozenset(range(400, 500)) - {408, 429, *_GONE}
 _CLIENTS = frozenset({"botocore", "aiobotocore", "aiohttp", "gcsfs", "requests", "google", "urllib3"})
 
 
@@ -58,45 +55,40 @@ def one_line(error: BaseException) -> str:
 def translated(url: str) -> Iterator[None]:
     """Translate what the block raises; the message starts with `url`."""
     try:
-        yield
+        with _unusable_names(url):
+            yield
     except (UserError, InfrastructureError):
         raise
     except FileNotFoundError as error:
-        # fsspec reports every failure of an HTTP request this way, a refused connection included.
-        cause = error.__cause__
-        of_http = type(cause).__module__.startswith("aiohttp") or isinstance(cause, TimeoutError)
-        if cause is not None and of_http and getattr(cause, "status", None) not in _GONE:
-            raise _translate_other(url, cause) from error
         # s3fs reports a missing bucket this way too, on reads and on writes.
         raise FileNotFoundError(f"{redact(url)}: not found") from error
     except (PermissionError, NotADirectoryError, IsADirectoryError) as error:
         raise UserError(f"{redact(url)}: {one_line(error)}") from error
     except Exception as error:
-        translation = _translate_other(url, error)
-        if translation is error:
-            raise
-        raise translation from error
+        number = error.errno if isinstance(error, OSError) else None
+        if number in _UNWRITABLE:
+            raise UserError(f"{redact(url)}: cannot be written: {_UNWRITABLE[number]}") from error
+        # botocore, aiohttp and gcsfs raise types of their own with only the text in common. URLs
+        # are left out of the search, since an object may be named after an error.
+        text = f"{type(error).__name__}: {one_line(error)}"
+        words = _URL.sub("", text)
+        if not _TRANSIENT.search(words) and _DENIED.search(words):
+            raise UserError(f"{redact(url)}: {text}") from error
+        if isinstance(error, (OSError, TimeoutError)) or type(error).__module__.split(".")[0] in _CLIENTS:
+            raise InfrastructureError(f"{redact(url)}: {text}") from error
+        raise
 
 
-def _translate_other(url: str, error: BaseException) -> BaseException:
-    """The UserError or InfrastructureError that an exception means; the exception itself if it is a bug."""
-    number = error.errno if isinstance(error, OSError) else None
-    if number in _UNWRITABLE:
-        return UserError(f"{redact(url)}: cannot be written: {_UNWRITABLE[number]}")
-    if number in _UNUSABLE:
-        return UserError(f"{redact(url)}: {_UNUSABLE[number]}")
-    if isinstance(error, UnicodeEncodeError):
-        return UserError(f"{redact(url)!a}: found a name that is not UTF-8; rename it")
-    # botocore, aiohttp and gcsfs raise types of their own with only the text in common. URLs
-    # are left out of the search, since an object may be named after an error.
-    text = f"{type(error).__name__}: {one_line(error)}"
-    words = _URL.sub("", text)
-    refused = getattr(error, "status", None) in _REFUSED
-    if refused or (not _TRANSIENT.search(words) and _DENIED.search(words)):
-        return UserError(f"{redact(url)}: {text}")
-    if isinstance(error, (OSError, TimeoutError)) or type(error).__module__.split(".")[0] in _CLIENTS:
-        return InfrastructureError(f"{redact(url)}: {text}")
-    return error
+@contextlib.contextmanager
+def _unusable_names(url: str) -> Iterator[None]:
+    try:
+        yield
+    except UnicodeEncodeError as error:
+        raise UserError(f"{redact(url)!a}: the name is not UTF-8") from error
+    except OSError as error:
+        if error.errno in _UNUSABLE:
+            raise UserError(f"{redact(url)}: {_UNUSABLE[error.errno]}") from error
+        raise
 
 
 @contextlib.contextmanager

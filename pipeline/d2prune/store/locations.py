@@ -12,6 +12,8 @@ from d2prune.store.listing import read_local_status
 from d2prune.store.local_listing import describe_kind
 from d2prune.store.urls import redact
 
+_OPEN_FILES = ("/dev/fd/", "/dev/stdin", "/proc/self/fd/")
+
 
 def check_literal(label: str, url: str) -> None:
     """Check that a location is one that can be opened, and not a list or a chain.
@@ -37,10 +39,11 @@ def check_literal(label: str, url: str) -> None:
 def check_readable(label: str, url: str) -> None:
     """`check_literal`, and that a local file can be read without waiting for a writer.
 
-    A file that does not exist passes: whoever reads it says so.
+    A file that does not exist passes, since whoever reads it says so, and so does a pipe that is
+    open already, as in `--config <(...)`.
     """
     check_literal(label, url)
-    if is_local(url):
+    if is_local(url) and not url.startswith(_OPEN_FILES):
         with contextlib.suppress(FileNotFoundError), _labelled(label):
             read_local_status(url, open_filesystem(url)[1])
 
