@@ -25,40 +25,40 @@ PAIRS = [
     ("{}/in", "{}/in/.work", "{}/out", None),
     ("{}/out/0123456789abcdef", "{}/work", "{}/out/{{run_id}}", None),
     ("{}/out-1", "{}/work", "{}/out", None),
-    ("{}/in", "{}/work", "{}/in", "input {}/in lies in output {}/in"),
-    ("{}/in", "{}/in", "{}/out", "input {}/in lies in work_dir {}/in"),
-    ("{}/in", "{}/work", "{}/in/out", "output {}/in/out lies in input {}/in, so a later run would read it"),
-    ("{}/in/", "{}/in/a/work", "{}/out", "work_dir {}/in/a/work lies in input {}/in/, so a later run"),
-    ("{}/in", "{}/work", "{}/in/{{run_id}}", "lies in input {}/in, so a later run"),
-    ("{}/in/*/*.tar", "{}/work", "{}/in/out", "output {}/in/out lies in input {}/in/*/*.tar"),
-    ("{}/in/**/*.tar", "{}/in/a/b/work", "{}/out", "work_dir {}/in/a/b/work lies in input"),
-    ("{}/in/o?t/*.tar", "{}/work", "{}/in/out", "output {}/in/out lies in input"),
-    ("{}/*/x.tar", "{}/work", "{}/out", "work_dir {}/work lies in input {}/*/x.tar"),
-    ("{}/in/*.tar", "{}/work", "{}/in", "input {}/in/*.tar lies in output {}/in"),
-    ("{}/in/{{0..3}}.tar", "{}/work", "{}/in", "input {}/in/{{0..3}}.tar lies in output {}/in"),
-    ("{}/{{in,more}}", "{}/more/work", "{}/out", "work_dir {}/more/work lies in input {}/{{in,more}}"),
-    (["{}/in", "{}/more"], "{}/work", "{}/more/out", "output {}/more/out lies in input {}/more"),
-    ("{}/in::{}/more", "{}/work", "{}/more/out", "output {}/more/out lies in input {}/more"),
-    ("{}/out/in", "{}/work", "{}/out", "input {}/out/in lies in output {}/out"),
-    ("{}/work/in/0.tar", "{}/work", "{}/out", "input {}/work/in/0.tar lies in work_dir {}/work"),
-    ("{}/work/in/*.tar", "{}/work", "{}/out", "input {}/work/in/*.tar lies in work_dir {}/work"),
-    ("{}/in", "{}/out/work", "{}/out", "work_dir {}/out/work lies in output {}/out"),
-    ("{}/in", "{}/work", "{}/work/out", "output {}/work/out lies in work_dir {}/work"),
+    ("{}/in", "{}/work", "{}/in", "input {}/in is in output {}/in"),
+    ("{}/in", "{}/in", "{}/out", "input {}/in is in work_dir {}/in"),
+    ("{}/in", "{}/work", "{}/in/out", "output {}/in/out is in input {}/in, so a later run would read it"),
+    ("{}/in/", "{}/in/a/work", "{}/out", "work_dir {}/in/a/work is in input {}/in/, so a later run"),
+    ("{}/in", "{}/work", "{}/in/{{run_id}}", "is in input {}/in, so a later run"),
+    ("{}/in/*/*.tar", "{}/work", "{}/in/out", "output {}/in/out is in input {}/in/*/*.tar"),
+    ("{}/in/**/*.tar", "{}/in/a/b/work", "{}/out", "work_dir {}/in/a/b/work is in input"),
+    ("{}/in/o?t/*.tar", "{}/work", "{}/in/out", "output {}/in/out is in input"),
+    ("{}/*/x.tar", "{}/work", "{}/out", "work_dir {}/work is in input {}/*/x.tar"),
+    ("{}/in/*.tar", "{}/work", "{}/in", "input {}/in/*.tar is in output {}/in"),
+    ("{}/in/{{0..3}}.tar", "{}/work", "{}/in", "input {}/in/{{0..3}}.tar is in output {}/in"),
+    ("{}/{{in,more}}", "{}/more/work", "{}/out", "work_dir {}/more/work is in input {}/{{in,more}}"),
+    (["{}/in", "{}/more"], "{}/work", "{}/more/out", "output {}/more/out is in input {}/more"),
+    ("{}/in::{}/more", "{}/work", "{}/more/out", "output {}/more/out is in input {}/more"),
+    ("{}/out/in", "{}/work", "{}/out", "input {}/out/in is in output {}/out"),
+    ("{}/work/in/0.tar", "{}/work", "{}/out", "input {}/work/in/0.tar is in work_dir {}/work"),
+    ("{}/work/in/*.tar", "{}/work", "{}/out", "input {}/work/in/*.tar is in work_dir {}/work"),
+    ("{}/in", "{}/out/work", "{}/out", "work_dir {}/out/work is in output {}/out"),
+    ("{}/in", "{}/work", "{}/work/out", "output {}/work/out is in work_dir {}/work"),
     ("{}/in", "{}/work", "{}//work/", "are the same folder; expected two different folders"),
-    ("{}/in", "{}", "{}/out", "lies in work_dir {}"),
-    ("{}//in", "{}/work", "{}/in//out", "lies in input"),
+    ("{}/in", "{}", "{}/out", "is in work_dir {}"),
+    ("{}//in", "{}/work", "{}/in//out", "is in input"),
 ]
 # Other spellings of local folders: of `in`, `work` and `out` as above.
 LOCAL_PAIRS = [
-    ("{}/in", "{}/work", "{}/x/../in/out", "lies in input {}/in"),
-    ("{}/link", "{}/work", "{}/in/out", "lies in input {}/link"),
-    ("{}/in", "{}/work", "{}/link/out", "lies in input {}/in"),
-    ("file://{}/in", "{}/work", "{}/in/out", "lies in input file://{}/in"),
-    ("{}/in", "{}/work", "file://{}/in/out", "lies in input {}/in"),
-    ("in", "{}/work", "{}/in/out", "lies in input in"),
-    ("*/*.tar", "{}/work", "{}/out", "work_dir {}/work lies in input */*.tar"),
-    (".", "{}/work", "{}/out", "work_dir {}/work lies in input ."),
-    ("{}/in", "work", "{}/work/out", "lies in work_dir work"),
+    ("{}/in", "{}/work", "{}/x/../in/out", "is in input {}/in"),
+    ("{}/link", "{}/work", "{}/in/out", "is in input {}/link"),
+    ("{}/in", "{}/work", "{}/link/out", "is in input {}/in"),
+    ("file://{}/in", "{}/work", "{}/in/out", "is in input file://{}/in"),
+    ("{}/in", "{}/work", "file://{}/in/out", "is in input {}/in"),
+    ("in", "{}/work", "{}/in/out", "is in input in"),
+    ("*/*.tar", "{}/work", "{}/out", "work_dir {}/work is in input */*.tar"),
+    (".", "{}/work", "{}/out", "work_dir {}/work is in input ."),
+    ("{}/in", "work", "{}/work/out", "is in work_dir work"),
     ("{}/in", "{}/work", "./work/.", "are the same folder"),
     ("*.tar", "{}/work", "{}/out", None),
 ]
@@ -96,7 +96,7 @@ def test_pairs_in_other_spellings(case, tmp_path, monkeypatch):
 
 
 def test_aliases_of_a_scheme_are_one_location():
-    with pytest.raises(UserError, match="lies in input"):
+    with pytest.raises(UserError, match="is in input"):
         check_items(parse_items("s3a://b/in"), {"output": "s3://b/in/out"})
     check_items(parse_items("s3://b/in"), {"output": "gs://b/in/out"})
 
@@ -108,7 +108,7 @@ def test_a_link_below_the_input_that_leads_to_the_output_is_found_by_the_listing
     (tmp_path / "out").mkdir()
     assert len(expand_input(f"{tmp_path}/in", written)) == 1
     store.write_bytes(f"{tmp_path}/out/00000000.tar", b"y")
-    with pytest.raises(UserError, match=r"input .*in/old/00000000\.tar lies in output"):
+    with pytest.raises(UserError, match=r"input .*in/old/00000000\.tar is in output"):
         expand_input(f"{tmp_path}/in", written)
 
 
@@ -116,9 +116,9 @@ def test_a_link_below_the_input_that_leads_to_the_output_is_found_by_the_listing
 @pytest.mark.parametrize(
     ("key", "place", "line"),
     [
-        ("output", "pool/out", "lies in input {}/pool, so a later run would read it as input"),
-        ("work_dir", "pool/work", "lies in input {}/pool, so a later run would read it as input"),
-        ("work_dir", "out/work", "lies in output {}/out"),
+        ("output", "pool/out", "is in input {}/pool, so a later run would read it as input"),
+        ("work_dir", "pool/work", "is in input {}/pool, so a later run would read it as input"),
+        ("work_dir", "out/work", "is in output {}/out"),
     ],
 )
 def test_commands_refuse_before_anything_starts(pool, tmp_path, capsys, command, key, place, line):
@@ -145,4 +145,4 @@ def test_reshard_refuses_a_subset_file_in_its_output(pool, tmp_path, capsys):
     (tmp_path / "out" / "s.npy").write_bytes(b"")
     arguments = ["reshard", f"--subset={tmp_path}/out/s.npy", f"--input={pool}", f"--output={tmp_path}/out"]
     assert main(arguments) == 2
-    assert f"subset file {tmp_path}/out/s.npy lies in output {tmp_path}/out" in capsys.readouterr().err
+    assert f"subset file {tmp_path}/out/s.npy is in output {tmp_path}/out" in capsys.readouterr().err

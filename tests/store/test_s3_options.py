@@ -7,6 +7,7 @@ import s3fs
 from d2prune import store
 from d2prune.demo import s3_server
 from d2prune.inputs.shards import expand_input
+from d2prune.store import s3_client
 from tests.s3 import moto_server
 
 
@@ -14,8 +15,11 @@ from tests.s3 import moto_server
 def server():
     with moto_server() as server, s3_server.environment(server):
         server.make_bucket("bucket")
+        call, bucket, _ = s3_client.locate("s3://bucket/p")
+        call("put_bucket_acl", Bucket=bucket, ACL="public-read")
         for number in range(3):
             store.write_bytes(f"s3://bucket/p/{number}.tar", b"12345678")
+            call("put_object_acl", Bucket=bucket, Key=f"p/{number}.tar", ACL="public-read")
         yield server
 
 

@@ -39,7 +39,7 @@ def check_files(files: Sequence[FileInfo], outside: Outside) -> None:
     """Check the same of listed files, which symbolic links below a folder may lead to.
 
     Raises:
-        UserError: a file lies in one of the folders.
+        UserError: a file is in one of the folders.
     """
     if not outside:
         return
@@ -73,7 +73,7 @@ def _check_apart(outside: Outside, places: Mapping[str, str]) -> None:
 
 
 def _make_error(inner: str, outer: str) -> UserError:
-    return UserError(f"{inner} lies in {outer}; expected input, work_dir and output apart from each other")
+    return UserError(f"{inner} is in {outer}; expected input, work_dir and output apart from each other")
 
 
 def _find_roots(item: Item) -> set[tuple[str, tuple[str, ...] | None]]:
@@ -104,7 +104,7 @@ def _check_root(text: str, root: str, levels: tuple[str, ...] | None, folder: tu
         is_read = _may_match_below(levels, below)
     if is_read:
         raise UserError(
-            f"{label} {store.redact(url)} lies in input {store.redact(text)}, so a later run would read it "
+            f"{label} {store.redact(url)} is in input {store.redact(text)}, so a later run would read it "
             "as input; expected input, work_dir and output apart from each other"
         )
 

@@ -56,8 +56,7 @@ def reshard(
     The calling process holds about 100 bytes per sample written.
 
     Args:
-        given: the input tars: a folder, a glob, a brace pattern, or a list of them (see
-            `store.patterns`).
+        given: the input tars: a folder, a glob, a brace pattern, or a list of them.
         subset_url: subset file, written by a run or by DataComp.
         output: URL of the output folder, empty or begun by the same call.
         params: see `ReshardParams`.
@@ -72,8 +71,7 @@ def reshard(
         the pool.
 
     Raises:
-        UserError: there is no tar or no subset file, the output folder belongs to another run, or
-            it, `work_dir` and the input overlap.
+        UserError: there is no tar or no subset file, or the output folder belongs to another run.
         BusyError: another process is writing to the output folder.
         BooksError: the number of samples written differs from the number selected.
     """
@@ -134,7 +132,7 @@ def _list_input(
     shards = expand_input(given, written)
     if store.contains(store.resolve(output), store.resolve(subset_url)):
         raise UserError(
-            f"subset file {store.redact(subset_url)} lies in output {store.redact(output)}; expected an "
+            f"subset file {store.redact(subset_url)} is in output {store.redact(output)}; expected an "
             "empty folder for the output"
         )
     return shards

@@ -52,7 +52,7 @@ def info(url: str) -> FileInfo:
 
 
 def read_local_status(url: str, path: str) -> os.stat_result:
-    """The status of a local file; what `info` raises, since a FIFO would block whoever opens it."""
+    """The status of a local file; raises what `info` does, since opening a FIFO would block."""
     with translated(url):
         status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):

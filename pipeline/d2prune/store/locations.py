@@ -39,8 +39,8 @@ def check_literal(label: str, url: str) -> None:
 def check_readable(label: str, url: str) -> None:
     """`check_literal`, and that a local file can be read without waiting for a writer.
 
-    A file that does not exist passes, since whoever reads it says so, and so does a pipe that is
-    open already, as in `--config <(...)`.
+    A file that does not exist passes, since reading it reports that, and so does a pipe that is open
+    already, as in `--config <(...)`.
     """
     check_literal(label, url)
     if is_local(url) and not url.startswith(_OPEN_FILES):
