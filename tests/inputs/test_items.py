@@ -274,3 +274,18 @@ def test_a_name_that_is_not_utf8_is_one_line(pool):
         expand_input(str(pool))
     os.unlink(path)
     assert contents(str(pool)) == ["0.tar", "1.tar"]
+
+
+def test_a_bucket_that_may_not_be_listed_is_asked_by_name(monkeypatch):
+    with moto_server() as server, s3_server.environment(server):
+        server.make_bucket("bucket")
+        for number in range(12):
+            store.write_bytes(f"s3://bucket/p/{number:02d}.tar", b"%02d" % number)
+
+        def refuse(*arguments):
+            raise UserError("s3://bucket/p: Access Denied")
+
+        monkeypatch.setattr("d2prune.store.s3.list_objects", refuse)
+        assert contents("s3://bucket/p/{00..11}.tar") == [f"{number:02d}" for number in range(12)]
+        with pytest.raises(UserError, match="Access Denied"):
+            expand_input("s3://bucket/p")

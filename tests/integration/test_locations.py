@@ -197,3 +197,12 @@ def test_a_folder_that_may_not_be_read_is_one_line(place, capsys, monkeypatch):
     line = call(place, capsys, "input", ["run", "--config={config}"], "{}/closed")
     assert "Permission denied" in line and f"{place}/closed" in line
     (place / "closed").rmdir()
+
+
+def test_a_pipe_that_is_open_is_read_as_configuration(place, capsys):
+    reader, writer = os.pipe()
+    with open(writer, "w") as file:
+        file.write("input: x\n")
+    assert main(["run", f"--config=/dev/fd/{reader}"]) == 2
+    os.close(reader)
+    assert "work_dir is missing" in capsys.readouterr().err
