@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from d2prune.config.model import RunConfig
     from d2prune.runs.driver import RunResult
     from d2prune.sweep.evaluate import SweepGrid
+    from d2prune.sweep.measure import SweepMethod
 
 
 def add_commands(commands: Any) -> None:
@@ -155,6 +156,11 @@ def _add_sweep(commands: Any) -> None:
             option, metavar="LIST", help=f"values of {key}, such as {example}; default: the configured one"
         )
     parser.add_argument(
+        "--methods",
+        metavar="LIST",
+        help="methods to compare, of d2, score (top by difficulty) and random; default: all",
+    )
+    parser.add_argument(
         "--flagged",
         metavar="FILE",
         help="file of uids, one per line, such as known mismatches; the table shows the share that is "
@@ -188,7 +194,17 @@ def _parse_grid(arguments: argparse.Namespace) -> "SweepGrid":
         _parse_numbers("--n-neighbors", int, arguments.n_neighbors),
         _split_list(arguments.gamma_forward),
         _split_list(arguments.gamma_reverse),
+        _parse_methods(arguments.methods),
     )
+
+
+def _parse_methods(text: str | None) -> "tuple[SweepMethod, ...]":
+    from d2prune.sweep.measure import METHODS
+
+    wanted = set(_split_list(text)) or set(METHODS)
+    if not wanted <= set(METHODS):
+        raise UserError(f"--methods {text}: expected some of {', '.join(METHODS)}")
+    return tuple(method for method in METHODS if method in wanted)
 
 
 def _parse_numbers(option: str, kind: type[Any], text: str | None) -> tuple[Any, ...]:

@@ -29,12 +29,29 @@ class ScoreConfig(Section):
         default="clip_score",
         description="`clip_score`, a number of embed.fields, or an expression such as "
         "`0.5*clip_score + 0.5*aesthetic` (+ - * /, min, max, abs, sqrt; unusual names in backquotes). "
+        "`s_clip_loss`, `norm_sim_2` and `norm_sim_inf` are computed from the embeddings. "
         "Higher = more wanted",
     )
     offset: float | Literal["auto"] = Field(
         default="auto",
         description="number added to the score before it is clamped at 0. `auto`: minus the lowest score in "
         "the pool",
+    )
+
+    reference_size: int = Field(
+        default=32_768, ge=1, le=2**20, description="s_clip_loss: samples of the pool in one reference"
+    )
+    references: int = Field(
+        default=5, ge=1, le=100, description="s_clip_loss: number of references; their scores are averaged"
+    )
+    temperature: float = Field(
+        default=0.01, ge=1e-4, le=1e4, description="s_clip_loss: temperature of the softmax over a reference"
+    )
+    seed: int = Field(default=0, ge=0, description="seed of the references")
+    target: str | None = Field(
+        default=None,
+        description="norm_sim_2 and norm_sim_inf: image embeddings of the target set, an `.npy` [M, D] or a "
+        "parquet file with a column `image_emb`. null: norm_sim_2 compares with a reference of the pool",
     )
 
 
