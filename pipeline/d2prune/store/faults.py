@@ -55,7 +55,7 @@ def one_line(error: BaseException) -> str:
 def translated(url: str) -> Iterator[None]:
     """Translate what the block raises; the message starts with `url`."""
     try:
-        with _unusable_names(url):
+        with _revealed(url):
             yield
     except (UserError, InfrastructureError):
         raise
@@ -80,11 +80,18 @@ def translated(url: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _unusable_names(url: str) -> Iterator[None]:
+def _revealed(url: str) -> Iterator[None]:
+    """Raise what is behind a "not found" over HTTP, and a UserError for a name that cannot be used."""
     try:
         yield
     except UnicodeEncodeError as error:
         raise UserError(f"{redact(url)!a}: the name is not UTF-8") from error
+    except FileNotFoundError as error:
+        # fsspec reports every failure of an HTTP request this way, a refused connection included.
+        cause = error.__cause__
+        if type(cause).__module__.startswith("aiohttp") and getattr(cause, "status", None) not in (404, 410):
+            raise cause or error from None
+        raise
     except OSError as error:
         if error.errno in _UNUSABLE:
             raise UserError(f"{redact(url)}: {_UNUSABLE[error.errno]}") from error
