@@ -218,8 +218,10 @@ def _parse_methods(text: str | None) -> "tuple[SweepMethod, ...]":
 def _read_uids(option: str, path: str) -> list[str]:
     from pathlib import Path
 
+    from d2prune import store
     from d2prune.inputs.sample_id import normal_uid
 
+    store.check_readable(option, path)
     try:
         return [normal_uid(text) or text for text in Path(path).read_text(encoding="utf-8").split()]
     except (OSError, UnicodeDecodeError) as error:

@@ -13,6 +13,7 @@ from typing import Any
 import pydantic
 from pydantic import Field, field_validator, model_validator
 
+from d2prune import store
 from d2prune.config import file, messages
 from d2prune.config.embed import ColumnsConfig, EmbedConfig, FilterConfig
 from d2prune.config.section import Location, OptionError, Section
@@ -63,6 +64,7 @@ class RunConfig(Section):
         Raises:
             UserError: one line with the file, the key, its value and what was expected.
         """
+        store.check_readable("config", str(path))
         return cls._validate(file.read(str(path), overrides))
 
     @classmethod
@@ -96,6 +98,11 @@ class RunConfig(Section):
         """Name of the file in each part that holds the embeddings distances are computed on."""
         first = next(iter(self.embed.models), None)
         return schemas.embeddings_file(None if self.graph.model == first else self.graph.model)
+
+    @property
+    def written(self) -> dict[str, str]:
+        """The folders that a run writes to, by key."""
+        return {"work_dir": self.work_dir, "output": self.output}
 
     @property
     def pair_scores(self) -> tuple[str, ...]:

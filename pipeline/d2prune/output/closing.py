@@ -93,7 +93,7 @@ def close_tar_output(
         write_object(run.output, layout.TRAIN, training.script(run.output, len(tars), written).encode()),
     ]
     all_counts = {"written": written, "shards": len(tars), **counters, **(more_counts or {})}
-    inputs = [InputShard(store.redact(shard.url), shard.name, shard.size) for shard in run.shards]
+    inputs = [InputShard(store.recordable(shard.url), shard.name, shard.size) for shard in run.shards]
     return _write_manifest(run, all_counts, inputs, objects)
 
 
@@ -121,7 +121,7 @@ def close_table_output(
     ]
     # A large table is several parts of the pool; the manifest lists each table once.
     inputs = dict.fromkeys(
-        InputShard(store.redact(shard.url), shard.name, shard.size) for shard in run.shards
+        InputShard(store.recordable(shard.url), shard.name, shard.size) for shard in run.shards
     )
     return _write_manifest(run, {"written": written, "shards": 0}, inputs, objects)
 

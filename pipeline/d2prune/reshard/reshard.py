@@ -80,11 +80,11 @@ def reshard(
     params = params or ReshardParams()
     if params.samples_per_shard < 1:
         raise UserError(f"samples per shard: found {params.samples_per_shard}; expected at least 1")
+    shards = _list_input(given, subset_url, output, work_dir)
     wanted = subset.read(subset_url)
     if not len(wanted):
         raise UserError(f"subset file {store.redact(subset_url)}: found no uids; expected at least one")
-    shards = expand_input(given)
-    pool = [(store.redact(shard.url), shard.size, shard.version) for shard in shards]
+    pool = [(store.recordable(shard.url), shard.size, shard.version) for shard in shards]
     # Hashed and recorded only if set: all other outputs do not depend on the option.
     options = {KEEP_OPTION: True} if keep_executable_members else {}
     identity = artifacts.fingerprint(
@@ -144,6 +144,21 @@ def _select(
             "the subset was made for. Uids hashed from embeddings (columns.uid: null) are in no tar"
         )
     return rows
+
+
+def _list_input(
+    given: str | Sequence[str], subset_url: str, output: str, work_dir: str | None
+) -> list[TarShard]:
+    """List the input tars; check that what is read is not where this call writes."""
+    written = {"output": output} | ({"work_dir": work_dir} if work_dir is not None else {})
+    store.check_readable("subset file", subset_url)
+    shards = expand_input(given, written)
+    if store.contains(store.resolve(output), store.resolve(subset_url)):
+        raise UserError(
+            f"subset file {store.redact(subset_url)} is in output {store.redact(output)}; expected an "
+            "empty folder for the output"
+        )
+    return shards
 
 
 @contextmanager

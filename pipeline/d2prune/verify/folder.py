@@ -77,6 +77,7 @@ def verify(
         UserError: the folder does not exist, or its manifest cannot be parsed.
         InfrastructureError: storage failed.
     """
+    store.check_folder("output", output)
     depth = depth or (FULL if full else Depth())
     url = store.join(output, layout.MANIFEST)
     try:

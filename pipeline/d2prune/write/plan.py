@@ -204,4 +204,4 @@ def _identify_content(part: PoolPart) -> tuple[str, str, str, str]:
         next(file.checksum for file in receipt.files if file.name == name)
         for receipt, name in ((part.samples, SAMPLES), (part.decisions, DECISIONS))
     ]
-    return store.redact(part.shard.url), part.shard.version, checksums[0], checksums[1]
+    return store.recordable(part.shard.url), part.shard.version, checksums[0], checksums[1]
