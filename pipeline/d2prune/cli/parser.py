@@ -5,7 +5,9 @@ Importing it loads nothing heavy: commands import what they call when they run, 
 """
 
 import argparse
+from typing import NoReturn
 
+from d2prune import console
 from d2prune.cli import getting_started, output, run, work_dir
 from d2prune.version import __version__
 
@@ -16,9 +18,15 @@ _EPILOG = (
 )
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Report a usage error; an argument may hold a newline."""
+        super().error(console.one_line(message))
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The parser with all commands; `arguments.command(arguments)` runs the one that was parsed."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="d2prune",
         description="Choose which image-text pairs of a pool to train CLIP on.",
         epilog=_EPILOG,

@@ -35,7 +35,7 @@ def read(path: str | Path, overrides: Sequence[str]) -> dict[str, Any]:
     try:
         values = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise UserError(f"{path}: invalid YAML: {_describe_yaml_error(error)}") from error
+        raise UserError(f"{path}: invalid YAML: {_describe_yaml_error(error)}") from None
     if not isinstance(values, dict):
         found = "an empty file" if values is None else type(values).__name__
         raise UserError(f"{path}: expected keys such as input, work_dir and output; found {found}")
@@ -61,7 +61,7 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
     except yaml.YAMLError as error:
         raise UserError(
             f"--set {override}: the value is invalid YAML: {_describe_yaml_error(error)}"
-        ) from error
+        ) from None
 
 
 def _describe_yaml_error(error: yaml.YAMLError) -> str:

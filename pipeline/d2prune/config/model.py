@@ -75,7 +75,7 @@ class RunConfig(Section):
         try:
             return cls.model_validate(values)
         except pydantic.ValidationError as error:
-            raise UserError(f"{source}: {file.describe_errors(error, cls)}") from error
+            raise UserError(f"{source}: {file.describe_errors(error, cls)}") from None
 
     @property
     def embeddings_file(self) -> str:

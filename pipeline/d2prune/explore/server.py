@@ -5,7 +5,6 @@ DNS rebinding from other web pages. A Content-Security-Policy forbids the page t
 elsewhere. Invariant: nothing is written.
 """
 
-import json
 import logging
 import re
 from collections.abc import Mapping
@@ -15,8 +14,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+from d2prune.console import print_line
 from d2prune.errors import D2PruneError, UserError
 from d2prune.explore.api import Explorer
+from d2prune.redaction import encode_json
 
 log = logging.getLogger(__name__)
 
@@ -116,7 +117,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(HTTPStatus.NOT_FOUND, b"not found\n", "text/plain")
 
     def _send_json(self, value: Any, status: HTTPStatus = HTTPStatus.OK) -> None:
-        self._send(status, json.dumps(value, allow_nan=False).encode(), "application/json")
+        self._send(status, encode_json(value, allow_nan=False), "application/json")
 
     def _send(self, status: HTTPStatus, body: bytes, kind: str, cache: str = "no-store") -> None:
         self.send_response(status)
@@ -137,8 +138,9 @@ def serve(explorer: Explorer, port: int) -> None:
         UserError: the port is taken or invalid.
     """
     with Server(explorer, port) as server:
-        print(f"{server.url}\nPress Ctrl-C to stop. The page is available on this machine only.", flush=True)
+        print_line(server.url)
+        print_line("Press Ctrl-C to stop. The page is available on this machine only.", flush=True)
         try:
             server.serve_forever()
         except KeyboardInterrupt:
-            print()
+            print_line()

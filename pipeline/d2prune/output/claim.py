@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from d2prune import store
 from d2prune.errors import UserError
 from d2prune.output import layout
+from d2prune.redaction import encode_json
 from d2prune.store import lease
 
 
@@ -49,7 +50,7 @@ def claim(output: str, identity: str) -> None:
         UserError: see `check`.
     """
     if not check(output, identity):
-        store.write_bytes(store.join(output, layout.CLAIM), json.dumps({"identity": identity}).encode())
+        store.write_bytes(store.join(output, layout.CLAIM), encode_json({"identity": identity}))
 
 
 def check(output: str, identity: str) -> bool:

@@ -4,7 +4,6 @@ It is written last, so its presence means that the folder is complete. It holds 
 machine names: the same pool, selection and parameters give the same bytes.
 """
 
-import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from d2prune import store
 from d2prune.errors import UserError
 from d2prune.output import layout
 from d2prune.output.objects import write_object
+from d2prune.redaction import encode_json
 from d2prune.store.artifacts import FileRecord
 
 FORMAT = 1
@@ -64,14 +64,14 @@ class OutputManifest:
         return next((file.rows for file in self.files if file.name == name), None)
 
 
-def encode_json(value: Any) -> bytes:
-    """Encode a value as JSON; equal values give equal bytes."""
-    return json.dumps(value, sort_keys=True, indent=1, default=dict).encode() + b"\n"
+def encode_record(value: Any) -> bytes:
+    """Encode a record of an output folder as JSON; equal values give equal bytes."""
+    return encode_json(value, sort_keys=True, indent=1) + b"\n"
 
 
 def write_manifest(output: str, manifest: OutputManifest) -> None:
     """Write the manifest, which makes the output complete."""
-    write_object(output, layout.MANIFEST, encode_json(dataclasses.asdict(manifest)))
+    write_object(output, layout.MANIFEST, encode_record(manifest))
 
 
 def read_manifest(output: str, name: str = layout.MANIFEST) -> OutputManifest | None:

@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 
 from d2prune import store
 from d2prune.errors import BooksError, InfrastructureError, UserError
+from d2prune.redaction import encode_json
 from d2prune.store.schemas import SCHEMA_VERSION
 
 log = logging.getLogger(__name__)
@@ -33,6 +34,7 @@ log = logging.getLogger(__name__)
 RECEIPT = "receipt.json"
 MANIFEST = "manifest.json"
 
+_CANONICAL: Mapping[str, Any] = {"sort_keys": True, "separators": (",", ":"), "allow_nan": False}
 _DAMAGE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 """What reading a damaged manifest or receipt raises."""
 
@@ -94,9 +96,7 @@ class Manifest:
 
 def canonical_json(value: Any) -> bytes:
     """A value, dataclasses included, as JSON with sorted keys: the text that fingerprints hash."""
-    return json.dumps(
-        value, sort_keys=True, separators=(",", ":"), default=_to_dict, allow_nan=False
-    ).encode()
+    return json.dumps(value, default=_to_dict, **_CANONICAL).encode()
 
 
 def _to_dict(value: Any) -> Any:
@@ -170,7 +170,7 @@ def commit_receipt(
 ) -> Receipt:
     """Write the receipt of a unit whose files are written; arguments as of `commit_unit`."""
     receipt = Receipt(key, tuple(records), dict(counters or {}), dict(facts or {}))
-    store.write_bytes(unit_url(folder, key, RECEIPT), canonical_json(receipt))
+    store.write_bytes(unit_url(folder, key, RECEIPT), encode_json(receipt, **_CANONICAL))
     return receipt
 
 
@@ -316,8 +316,8 @@ def balance(stage: str, total: int, parts: Mapping[str, int]) -> None:
 
 def commit_manifest(folder: str, manifest: Manifest) -> Manifest:
     """Write the manifest, which makes the artifact complete."""
-    text = json.dumps(dataclasses.asdict(manifest), sort_keys=True, indent=1, default=dict)
-    store.write_bytes(manifest_url(folder, manifest.fingerprint), text.encode())
+    data = encode_json(manifest, sort_keys=True, indent=1)
+    store.write_bytes(manifest_url(folder, manifest.fingerprint), data)
     return manifest
 
 

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 
 from d2prune.errors import InfrastructureError, UserError
-from d2prune.store.urls import redact
+from d2prune.redaction import redact
 
 _TRANSIENT = re.compile(
     r"slow ?down|too ?many ?requests|rate ?limit|throttl|request ?timeout|internal ?error"

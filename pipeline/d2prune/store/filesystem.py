@@ -8,8 +8,9 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from d2prune.errors import UserError
+from d2prune.redaction import redact
 from d2prune.store import retries
-from d2prune.store.urls import S3_SCHEMES, redact
+from d2prune.store.urls import S3_SCHEMES
 
 _CREDENTIALS_IN_URL = re.compile(r"^(s3a?|gs|gcs)://[^/]*@")
 
