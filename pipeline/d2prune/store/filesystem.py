@@ -12,7 +12,8 @@ from d2prune.redaction import redact
 from d2prune.store import retries
 from d2prune.store.urls import S3_SCHEMES
 
-_CREDENTIALS_IN_URL = re.compile(r"^(s3a?|gs|gcs)://[^/]*@")
+# HTTP has users and passwords, and signed queries; the clients of the other stores ignore them.
+_WITHOUT_CREDENTIALS = re.compile(r"(s3a?|gs|gcs|abfss?|wasbs?|az|adl)://", re.IGNORECASE)
 
 
 def is_local(url: str) -> bool:
@@ -37,7 +38,8 @@ def open_filesystem(url: str) -> tuple[Any, str]:
     Raises:
         UserError: the URL contains credentials, or its scheme is unknown or needs another package.
     """
-    if _CREDENTIALS_IN_URL.match(url):
+    place = url.partition("?")[0]
+    if _WITHOUT_CREDENTIALS.match(url) and redact(place) != place:
         raise UserError(
             f"{redact(url)}: found credentials in the URL; expected them where the store's own tools look "
             "(AWS_* in the environment, a profile, an instance role)"

@@ -162,7 +162,9 @@ def _walk_local(folder: str) -> Iterable[str]:
 def _list_with_fsspec(folder: str, depth: int | None) -> list[tuple[str, FileInfo]]:
     filesystem, path = open_filesystem(folder)
     with request(folder):
-        entries = list(filesystem.find(path, maxdepth=depth, detail=True).values())
+        found = filesystem.find(path, maxdepth=depth, detail=True, **_walk_options(filesystem))
+        # Over HTTP, find returns an empty entry for a file that is asked for as a folder.
+        entries = list(filter(None, found.values()))
         names = [_relative(entry["name"], path) for entry in entries]
         files = [_to_present_file(filesystem, entry) for entry in entries]
     return [(name, file) for name, file in zip(names, files, strict=True) if file is not None]
@@ -172,8 +174,20 @@ def _list_with_fsspec(folder: str, depth: int | None) -> list[tuple[str, FileInf
 def _glob_with_fsspec(url: str) -> list[FileInfo]:
     filesystem, path = open_filesystem(url)
     with request(url):
-        found = [_to_present_file(filesystem, entry) for entry in filesystem.glob(path, detail=True).values()]
+        options = _walk_options(filesystem) if "*" in path else {}
+        entries = filesystem.glob(path, detail=True, **options).values()
+        found = [_to_present_file(filesystem, entry) for entry in entries if entry]
     return [file for file in found if file is not None]
+
+
+def _walk_options(filesystem: Any) -> dict[str, Any]:
+    """Options that make a listing over HTTP report errors; by default, fsspec returns an empty one."""
+
+    def check(error: Exception) -> None:
+        if not isinstance(error, FileNotFoundError):
+            raise error
+
+    return {"on_error": check} if "http" in filesystem.protocol else {}
 
 
 def _list_s3(folder: str) -> Iterable[tuple[str, FileInfo]]:
