@@ -81,9 +81,12 @@ def _is_visible(character: str) -> bool:
 
 
 def _escape(character: str) -> str:
-    return {"\n": "\\n", "\r": "\\r", "\t": "\\t"}.get(character) or character.encode(
-        "ascii", "backslashreplace"
-    ).decode("ascii")
+    named = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+    return named.get(character) or (
+        f"\\x{ord(character):02x}"
+        if character < "\x80"
+        else character.encode("ascii", "backslashreplace").decode("ascii")
+    )
 
 
 def one_line(text: str) -> str:
