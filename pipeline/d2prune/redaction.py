@@ -26,7 +26,7 @@ _AT = re.compile(r"@|%(?:25)*40")
 _COLON = re.compile(r":|%(?:25)*3A", re.IGNORECASE)
 # Searched from the colon, then backwards for the scheme: a pattern that begins with the scheme takes
 # quadratic time on a caption of one long word. One slash, since pathlib joins two.
-_AFTER_SCHEME = re.compile(r":/+|%(?:25)*3A(?:%(?:25)*2F)+", re.IGNORECASE)
+_AFTER_SCHEME = re.compile(r":/+|%(?:25)*3A(?:%(?:25)*2F){2,}", re.IGNORECASE)
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]{0,30}$")
 _ONE_SLASH = re.compile(
     r"(s3[an]?|gc?s|https?|abfss?|wasbs?|az|adl|s?ftp|ssh|scp|hdfs|hf|oci|webdavs?)$", re.IGNORECASE
@@ -38,7 +38,7 @@ _NAMED_PLACES = frozenset(
 _BUCKETS = frozenset({"s3", "s3a", "s3n", "gs", "gcs"})
 _TOKEN = re.compile(r"[^\s<>\"]*")
 _AUTHORITY = re.compile(r"(?:\[[0-9A-Fa-f:.]*\])?[^/\s<>\"?#]*")
-_PORT = re.compile(r":\d{0,5}$")
+_PORT = re.compile(r":\d{1,5}$")
 _KEY_ID = re.compile(r"[A-Z0-9]{16,}$")
 
 _SEPARATOR = r"(?:[?&#;]|%(?:25)*(?:3F|26|23|3B))"
@@ -154,7 +154,8 @@ def _find_urls(text: str) -> "list[tuple[int, str, int]]":
         one_slash = match.group() == ":/"
         if one_slash:
             scheme = _ONE_SLASH.search(text, scheme.start(), match.start())
-        if scheme is not None:
+        # `s3://KEY://...@bucket` is one URL: the secret begins with slashes.
+        if scheme is not None and not (found and scheme.start() == found[-1][2]):
             found.append((scheme.start(), scheme.group().lower(), match.end()))
     return found
 
@@ -166,7 +167,8 @@ def _redact_encoded(text: str) -> str:
     decoded = token.group()
     while _AFTER_SCHEME.search(decoded) and not re.search(r"[A-Za-z0-9]:/", decoded):
         decoded = unquote(decoded)
-    redacted = redact(decoded)
+    # Decoded slashes look like the end of a port number, so whatever stands before an @ is dropped.
+    redacted = redact(re.sub(r"(:/+)[^@]*:[^@]*@", r"\1", decoded))
     return (token.group() if redacted == decoded else redacted) + text[token.end() :]
 
 
@@ -184,11 +186,12 @@ def _redact_authority(scheme: str, body: str) -> str:
         at_sign = _AT.search(token.group()) if token else None
         end = at_sign.end() if at_sign else 0
     user, rest = body[:end], body[end:]
-    if scheme in _NAMED_PLACES:
-        rest = _drop_key_after_account(rest)
-        if user:
-            name = _COLON.split(_AT.sub("@", user).rstrip("@"), maxsplit=1)[0]
-            return f"{name}@{rest}"
+    if scheme in _ACCOUNTS:
+        # `account:KEY/...`: a key may contain slashes, so nothing after the colon is certain to be a path.
+        rest = _ACCOUNT_KEY.sub(rf"\1:{MASK}", rest)
+    if user and scheme in _NAMED_PLACES:
+        name = _COLON.split(_AT.sub("@", user).rstrip("@"), maxsplit=1)[0]
+        return f"{name}@{rest}"
     return rest
 
 
