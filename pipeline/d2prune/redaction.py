@@ -32,9 +32,9 @@ _ONE_SLASH = re.compile(
     r"(s3[an]?|gc?s|https?|abfss?|wasbs?|az|adl|s?ftp|ssh|scp|hdfs|hf|oci|webdavs?)$", re.IGNORECASE
 )
 # The name before the colon or the @ is a place here (a container, an account on a machine).
-_NAMED_PLACES = frozenset(
-    {"abfs", "abfss", "wasb", "wasbs", "az", "adl", "sftp", "ssh", "scp", "ftp", "hdfs"}
-)
+_ACCOUNTS = frozenset("abfs abfss wasb wasbs az adl".split())
+_NAMED_PLACES = _ACCOUNTS | frozenset("sftp ssh scp ftp hdfs".split())
+_ACCOUNT_KEY = re.compile(r"^([^/:%\s<>\"?#]*)(?::|%(?:25)*3A)(?!\*\*\*)[^\s<>\"]+", re.IGNORECASE)
 _BUCKETS = frozenset({"s3", "s3a", "s3n", "gs", "gcs"})
 _TOKEN = re.compile(r"[^\s<>\"]*")
 _AUTHORITY = re.compile(r"(?:\[[0-9A-Fa-f:.]*\])?[^/\s<>\"?#]*")
@@ -65,12 +65,12 @@ _CLOSING = ",'})].;:"
 _ASSIGNED = re.compile(
     r"(?P<name>\b(?:x-amz-(?:signature|credential|security-token)|x-goog-(?:signature|credential)|awsaccesskeyid"
     r"|(?:aws_)?secret_?access_?key|(?:aws_)?session_?token|security_?token|accountkey|sharedaccess(?:key|signature)"
-    r"|signatureprovided|googleaccessid|client_?secret|secret_?key)(?P<by>['\"]?\s*(?:[=:>]|%3D)\s*['\"]?)"
-    r"|\b(?:sig|signature|credential|secret|password)(?:['\"]?=['\"]?|['\"]:\s*['\"]))(?P<value>[^\s'\"<>&,;]{4,})",
+    r"|signatureprovided|googleaccessid|client_?secret|secret_?key)(?:['\"]?\s*(?:[=:>]|%3D)\s*['\"]?)"
+    r"|\b(?:sig|signature|credential|secret|password)(?:['\"]?=['\"]?|['\"]:\s*['\"]))[^\s'\"<>&,;]{4,}",
     re.IGNORECASE,
 )
 _AUTHORIZATION = re.compile(
-    r"(?P<name>\bauthorization['\"]?\s*[:=]\s*['\"]?)(?P<value>(?:[A-Za-z0-9\-]+ +)?[^\s'\"<>,;]+)",
+    r"(?P<name>\bauthorization['\"]?\s*[:=]\s*['\"]?)(?:[A-Za-z0-9\-]+ +)?[^\s'\"<>,;]+",
     re.IGNORECASE,
 )
 _MARKERS = re.compile(r"[=:>]|%3D", re.IGNORECASE)
@@ -202,14 +202,6 @@ def _is_host(scheme: str, head: str, colon: int) -> bool:
     if scheme in _BUCKETS:
         return head.startswith("arn:")
     return _PORT.fullmatch(head, colon) is not None and not _KEY_ID.fullmatch(head[:colon])
-
-
-def _drop_key_after_account(rest: str) -> str:
-    """`account:KEY/...` without everything after the colon: a key may contain slashes."""
-    match = re.match(
-        r"([^/:%\s<>\"?#]*)(?::|%(?:25)*3A)(?!\d{1,5}(?:[/?#\s]|$))[^\s<>\"]*", rest, re.IGNORECASE
-    )
-    return rest if match is None or rest.startswith("[") else f"{match[1]}:{MASK}{rest[match.end() :]}"
 
 
 def _redact_query(body: str) -> str:
