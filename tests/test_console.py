@@ -127,7 +127,7 @@ def test_argparse_echoes_arguments_safely(capsys):
     with pytest.raises(SystemExit):
         main(["plan", "--config", "x", "--gpus", f"{URL}\n\x1b[1m"])
     error = capsys.readouterr().err
-    assert f"invalid int value: '{SHOWN}\\\\n\\\\x1b[1m'" in error and "pw" not in error
+    assert f"invalid int value: '{SHOWN}'\n" in error
     with pytest.raises(SystemExit):
         main(["models", f"{URL}\nd2prune: all is well"])
     assert capsys.readouterr().err.splitlines()[-1].startswith("d2prune: error: unrecognized arguments: ")
@@ -135,7 +135,12 @@ def test_argparse_echoes_arguments_safely(capsys):
 
 @pytest.mark.parametrize("target", ["/dev/full", "closed", "none"])
 def test_an_output_that_cannot_be_written_is_one_line(target):
-    code = "import sys; from d2prune.cli.main import main; sys.exit(main(['models']))"
+    code = (
+        "import sys; from d2prune.cli import getting_started; from d2prune.cli.main import main; "
+        "from d2prune.console import print_line; "
+        "getting_started._models = lambda _: [print_line('x' * 99) for _ in range(9999)] and 0; "
+        "sys.exit(main(['models']))"
+    )
     out = {"/dev/full": "> /dev/full", "closed": "| true", "none": ">&-"}[target]
     command = f'set -o pipefail; "{sys.executable}" -c "{code}" {out}'
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
@@ -165,12 +170,18 @@ _WAYS_OUT = {
 }
 
 
+def _name(node):
+    if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+        return f"{node.value.id}.{node.attr}"
+    return node.id if isinstance(node, ast.Name) else None
+
+
 def test_there_is_no_other_way_out():
     """`print`, streams and JSON are used where they are made safe, and in fingerprints."""
     found = {
         (name, path.relative_to(PACKAGE).as_posix())
         for path in PACKAGE.rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, (ast.Name, ast.Attribute)) and (name := ast.unparse(node)) in _WAYS_OUT
+        if (name := _name(node)) in _WAYS_OUT
     }
     assert [pair for pair in sorted(found) if pair[1] not in _WAYS_OUT[pair[0]]] == []

@@ -124,6 +124,8 @@ def test_places_without_secrets_stay(place, names):
             "https://h/x?list-type=2&versionId=3sL4kqtJlcpXroDTDmJ",
         ),
         ("abfs://c1@account/x", "abfs://c1@account/x"),
+        ("unknown key s3://KEY:cut/off; expected", "unknown key s3://KEY:*** expected"),
+        ("https://user:cut: s3://bucket: not found", "https://user:*** s3://bucket: not found"),
         ("abfs://c@account:KEY/x", "abfs://c@account:***"),
     ],
 )

@@ -36,6 +36,8 @@ _ACCOUNTS = frozenset("abfs abfss wasb wasbs az adl".split())
 _NAMED_PLACES = _ACCOUNTS | frozenset("sftp ssh scp ftp hdfs".split())
 _ACCOUNT_KEY = re.compile(r"^([^/:%\s<>\"?#]*)(?::|%(?:25)*3A)(?!\*\*\*)[^\s<>\"]+", re.IGNORECASE)
 _BUCKETS = frozenset({"s3", "s3a", "s3n", "gs", "gcs"})
+_WITH_PASSWORDS = _BUCKETS | {"http", "https"}
+_CUT_PASSWORD = re.compile(r"(?=[A-Za-z0-9+/=%])[^\s<>\"]+")
 _TOKEN = re.compile(r"[^\s<>\"]*")
 _AUTHORITY = re.compile(r"(?:\[[0-9A-Fa-f:.]*\])?[^/\s<>\"?#]*")
 _PORT = re.compile(r":\d{1,5}$")
@@ -184,6 +186,9 @@ def _redact_authority(scheme: str, body: str) -> str:
         # The user part goes on beyond a slash.
         token = _TOKEN.match(body)
         at_sign = _AT.search(token.group()) if token else None
+        if at_sign is None and (cut := _CUT_PASSWORD.match(body, colon.end())) and scheme in _WITH_PASSWORDS:
+            # Cut off before its @, as by `--set KEY=VALUE` at an `=` in the secret.
+            return body[: colon.end()] + MASK + body[cut.end() :]
         end = at_sign.end() if at_sign else 0
     user, rest = body[:end], body[end:]
     if scheme in _ACCOUNTS:

@@ -10,10 +10,13 @@ from fsspec.implementations.local import LocalFileSystem
 from d2prune.errors import UserError
 from d2prune.redaction import redact
 from d2prune.store import retries
+from d2prune.store.faults import translated
 from d2prune.store.urls import S3_SCHEMES
 
 # HTTP has users and passwords, and signed queries; the clients of the other stores ignore them.
 _WITHOUT_CREDENTIALS = re.compile(r"(s3a?|gs|gcs|abfss?|wasbs?|az|adl)://", re.IGNORECASE)
+
+_ONE_SLASH = re.compile(r"(s3a?|gs|gcs|https?|abfss?|wasbs?|az|adl):/(?!/)", re.IGNORECASE)
 
 
 def is_local(url: str) -> bool:
@@ -38,14 +41,19 @@ def open_filesystem(url: str) -> tuple[Any, str]:
     Raises:
         UserError: the URL contains credentials, or its scheme is unknown or needs another package.
     """
+    if match := _ONE_SLASH.match(url):
+        # Else it names a local folder, and a password in it becomes the name of one.
+        raise UserError(f"{redact(url)}: found {match[1]}:/; expected {match[1]}://, with two slashes")
     place = url.partition("?")[0]
-    if _WITHOUT_CREDENTIALS.match(url) and redact(place) != place:
+    if _WITHOUT_CREDENTIALS.search(url) and redact(place) != place:
         raise UserError(
             f"{redact(url)}: found credentials in the URL; expected them where the store's own tools look "
             "(AWS_* in the environment, a profile, an instance role)"
         )
     try:
-        filesystem, path = fsspec.core.url_to_fs(url, **_filesystem_options(url))
+        # A chained URL opens the inner object here.
+        with translated(url):
+            filesystem, path = fsspec.core.url_to_fs(url, **_filesystem_options(url))
     except ImportError as error:
         raise UserError(f"{redact(url)}: this kind of URL needs another package: {error}") from error
     except ValueError as error:
