@@ -48,7 +48,7 @@ def find_head(address: str | None) -> tuple[str, int] | None:
 
         given = services.canonicalize_bootstrap_address("auto") or ""
     scheme, _, place = given.rpartition("://")
-    if not place or scheme not in ("", "ray"):
+    if not given or scheme not in ("", "ray"):
         return None
     parts = urlsplit(f"//{place}")
     port = parts.port or (_CLIENT_PORT if scheme else None)

@@ -119,11 +119,15 @@ def _list_chain(error: BaseException) -> list[BaseException]:
 def _find_cause(error: BaseException) -> _Cause | None:
     """The cause of an error that came over the network."""
     chain = _list_chain(error)
-    if not any(type(link).__module__.split(".")[0] in _CLIENTS for link in chain):
+    if not any(isinstance(link, TimeoutError) or _is_of_client(link) for link in chain):
         return None
     # URLs are left out of the search, since an object may be named after an error.
     words = " ".join(f"{type(link).__name__} {_URL.sub('', str(link))}" for link in chain)
     return next((cause for cause in _CAUSES if cause.words.search(words)), None)
+
+
+def _is_of_client(error: BaseException) -> bool:
+    return type(error).__module__.split(".")[0] in _CLIENTS
 
 
 def _behind(error: FileNotFoundError) -> BaseException:
@@ -182,7 +186,7 @@ def _translate(url: str, error: BaseException) -> BaseException:
     may_pass = _TRANSIENT.search(words) or (cause is not None and cause.may_pass)
     if not may_pass and (cause is not None or _DENIED.search(words)):
         return UserError(f"{redact(url)}: {text}")
-    if isinstance(error, (OSError, TimeoutError)) or type(error).__module__.split(".")[0] in _CLIENTS:
+    if isinstance(error, (OSError, TimeoutError)) or _is_of_client(error):
         return InfrastructureError(f"{redact(url)}: {text}")
     return error
 
