@@ -25,7 +25,7 @@ from typing import Any, TextIO
 
 from d2prune.redaction import redact_text
 
-# Joiners are invisible but change how letters of many scripts, and emoji, are drawn.
+# Joiners are invisible but change how characters of many scripts, and emoji, are drawn.
 _JOINERS = "\u200c\u200d"
 _INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Cn", "Zl", "Zp"})
 _LINE_CONTROLS = "\n\r\t"
@@ -61,7 +61,7 @@ def printable(text: str, keep: str = "") -> str:
     r"""`text` on one line, with an escape such as `\x1b` or `\u202e` for what is not visible.
 
     Args:
-        text: any text; letters and symbols of every script stay as they are.
+        text: any text; the characters of every script are kept unchanged.
         keep: characters not to escape.
     """
     if _ORDINARY.fullmatch(text):

@@ -31,7 +31,7 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]{0,30}$")
 _ONE_SLASH = re.compile(
     r"(s3[an]?|gc?s|https?|abfss?|wasbs?|az|adl|s?ftp|ssh|scp|hdfs|hf|oci|webdavs?)$", re.IGNORECASE
 )
-# The name before the colon or the @ is a place here (a container, an account on a machine).
+# The name before the colon or the @ names a location here (a container, an account on a machine).
 _ACCOUNTS = frozenset("abfs abfss wasb wasbs az adl".split())
 _NAMED_PLACES = _ACCOUNTS | frozenset("sftp ssh scp ftp hdfs".split())
 _ACCOUNT_KEY = re.compile(r"^([^/:%\s<>\"?#]*)(?::|%(?:25)*3A)(?!\*\*\*)[^\s<>\"]+", re.IGNORECASE)
@@ -183,7 +183,7 @@ def _redact_authority(scheme: str, body: str) -> str:
     if at := list(_AT.finditer(head)):
         end = at[-1].end()
     elif (colon := _COLON.search(head)) and not _is_host(scheme, head, colon.start()):
-        # The user part goes on beyond a slash.
+        # The user part continues beyond a slash.
         token = _TOKEN.match(body)
         at_sign = _AT.search(token.group()) if token else None
         if at_sign is None and (cut := _CUT_PASSWORD.match(body, colon.end())) and scheme in _WITH_PASSWORDS:
@@ -254,7 +254,7 @@ def _read_secrets() -> tuple[tuple[str, str], ...]:
 
 @functools.lru_cache(maxsize=8)
 def _list_spellings(variables: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
-    """Every spelling of each value: as it is, percent-encoded, and as in JSON."""
+    """Every spelling of each value: unchanged, percent-encoded, and as in JSON."""
     spellings: dict[str, str] = {}
     for name, value in variables:
         for secret in _split_settings(value):

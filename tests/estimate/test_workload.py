@@ -27,7 +27,8 @@ def test_plan_for_a_number_of_samples(plan):
     )
     first_words = [line.split()[0] for line in out.splitlines() if line.strip()]
     table = ["stage", *(stage.name for stage in STAGES)]
-    assert first_words[2:] == [*table, "wall", "cost", "memory", "limit"]
+    assert out.splitlines()[1] == "selection: d2, k = 5, gamma 4/median forward and 4/median reverse"
+    assert first_words[3:] == [*table, "wall", "cost", "memory", "limit"]
 
 
 def test_plan_for_the_listed_input(plan):

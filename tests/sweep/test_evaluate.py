@@ -73,13 +73,14 @@ def test_the_command_prints_a_table_and_writes_a_page(config, tmp_path, capsys):
     assert main([*command, "--flagged", str(tmp_path / "bad.txt")]) == 0
     *lines, page = capsys.readouterr().out.splitlines()
     assert lines[0].split()[:5] == ["k", "gamma_f", "gamma_r", "fraction", "kept"]
-    assert lines[2].split()[3:5] == ["1", "127"] and lines[2].split()[-2:] == ["0.0%", "100.0%"]
+    assert "(4/median)" in lines[2] and lines[2].split()[4:6] == ["1", "127"]
+    assert lines[2].split()[-2:] == ["0.0%", "100.0%"]
     assert open(page).read().startswith("<!doctype html>")
     for wrong, message in (
         (["--fractions", "0.1;0.3"], "--fractions 0.1;0.3: expected numbers separated by commas"),
         (["--fractions", "30"], "--fractions 30.0: expected 0 < fraction <= 1"),
         (["--n-neighbors", "0"], "--n-neighbors 0: expected 1 to 1024"),
-        (["--gamma-reverse", "-1"], "--gamma-reverse is -1.0"),
+        (["--gamma-reverse", "-1"], "--gamma-reverse: found '-1'; expected a finite number >= 0, `auto`, or"),
         (["--set", f"work_dir={tmp_path}/none"], "found no embeddings for these settings"),
         (["--flagged", str(tmp_path / "none")], "cannot be read"),
     ):

@@ -5,6 +5,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from d2prune.config.section import Section
+from d2prune.d2.gamma import AUTO, DEFAULT_MULTIPLE, EXPECTED, check_gamma
+from d2prune.errors import UserError
 
 Method = Literal[
     "d2",
@@ -94,15 +96,15 @@ class SelectConfig(Section):
     drop_fraction: float = Field(
         default=0.0, ge=0, lt=1, description="beta: fraction of the samples that `drop_score` drops"
     )
-    gamma_forward: float = Field(
-        default=1.0,
-        ge=0,
-        description="gamma_f: a neighbour's weight in the forward pass is exp(-gamma_f * squared distance)",
+    gamma_forward: float | str = Field(
+        default=AUTO,
+        description="gamma_f: a neighbour's weight in the forward pass is exp(-gamma_f * squared distance). "
+        "A number, or a multiple of the graph's own scale: `4/median` is 4 divided by the median squared "
+        f"distance of the edges. `auto`: `{DEFAULT_MULTIPLE:g}/median`. The paper's value is 1",
     )
-    gamma_reverse: float = Field(
-        default=1.0,
-        ge=0,
-        description="gamma_r: a neighbour's weight in the reverse pass is exp(-gamma_r * squared distance)",
+    gamma_reverse: float | str = Field(
+        default=AUTO,
+        description="gamma_r: the same for the reverse pass. The paper's value for DataComp is 1",
     )
     method: Method = Field(
         default="d2",
@@ -110,6 +112,14 @@ class SelectConfig(Section):
         "`k_center`, `herding`, `facility_location` and `semdedup` in the memory of one worker",
     )
     seed: int = Field(default=0, ge=0, description="seed of the randomised methods")
+
+    @field_validator("gamma_forward", "gamma_reverse", mode="before")
+    @classmethod
+    def _check_gamma(cls, gamma: Any) -> Any:
+        try:
+            return gamma if gamma == AUTO else check_gamma("gamma", gamma)
+        except UserError:
+            raise ValueError(f"expected {EXPECTED}") from None
 
     @model_validator(mode="after")
     def _check_budget(self) -> "SelectConfig":

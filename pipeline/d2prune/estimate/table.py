@@ -18,16 +18,23 @@ _HEADER = (
 )
 
 
-def print_plan(work: Workload, rates: Rates, fleet: Fleet) -> None:
-    """Estimate a run and print it on standard output."""
+def print_plan(work: Workload, rates: Rates, fleet: Fleet, selection: str) -> None:
+    """Estimate a run and print it on standard output; `selection` describes what it selects."""
     plans = make_plan(work, rates, fleet)
     cost = total_cost(plans, fleet)
     prices = f", {fleet.gpu_price:g} per GPU hour and {fleet.cpu_price:g} per core hour" if cost else ""
     pool = f"{work.samples:,} samples in {work.shards:,} shards"
+<<<<<<< HEAD
     size = _format_bytes(work.samples * work.sample_bytes)
     print_line(f"{pool}, {size}; {fleet.gpus} GPUs, {fleet.cpus} cores{prices}")
     print_line(f"rates: {rates.source}")
     print_line()
+=======
+    print(f"{pool}, {_format_bytes(work.samples * work.sample_bytes)}; ", end="")
+    print(f"{fleet.gpus} GPUs, {fleet.cpus} cores{prices}")
+    print(f"selection: {selection}")
+    print(f"rates: {rates.source}\n")
+>>>>>>> main
     rows = [_HEADER, *map(_format_row, plans)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADER))]
     for row in rows:

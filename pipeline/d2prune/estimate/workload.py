@@ -6,6 +6,7 @@ Lists the input; reads none of it.
 from dataclasses import dataclass
 
 from d2prune.config.model import RunConfig
+from d2prune.d2.gamma import check_gamma
 from d2prune.errors import UserError
 from d2prune.estimate.costs import PUBLISHED_RATES, Fleet, Rates, Workload
 
@@ -66,6 +67,19 @@ def make_workload(config: RunConfig, samples: int | None, facts: PoolFacts | Non
         fraction=select.fraction or min(1.0, (select.size or samples) / samples),
         samples_per_shard=config.write.samples_per_shard,
     )
+
+
+def describe_selection(config: RunConfig) -> str:
+    """The method and its settings, in one line."""
+    select = config.select
+    if select.method != "d2":
+        return select.method
+    gammas = (
+        check_gamma("select.gamma_forward", select.gamma_forward),
+        check_gamma("select.gamma_reverse", select.gamma_reverse),
+    )
+    forward, reverse = (str(gamma) if isinstance(gamma, str) else f"{gamma:g}" for gamma in gammas)
+    return f"d2, k = {config.graph.n_neighbors}, gamma {forward} forward and {reverse} reverse"
 
 
 def default_rates(config: RunConfig, embed_rate: float | None, fleet: Fleet) -> Rates:

@@ -8,7 +8,7 @@ directed edge) and not stored. N samples of the pool, S in the random sample, Q 
 
 import itertools
 import logging
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +18,7 @@ from d2prune import store
 from d2prune.config.model import RunConfig
 from d2prune.d2.api import compute_scores
 from d2prune.d2.budget import size_of_fraction, top
-from d2prune.d2.fixed_point import check_gamma
+from d2prune.d2.gamma import check_gamma, median_sq_distance, resolve_gamma
 from d2prune.errors import UserError
 from d2prune.knn.csr import Graph
 from d2prune.knn.features import features
@@ -44,17 +44,17 @@ class SweepGrid:
 
     fractions: tuple[float, ...] = ()
     n_neighbors: tuple[int, ...] = ()
-    gamma_forward: tuple[float, ...] = ()
-    gamma_reverse: tuple[float, ...] = ()
+    gamma_forward: tuple[float | str, ...] = ()
+    gamma_reverse: tuple[float | str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One combination of values."""
+    """One combination of values; gammas as `check_gamma` returns them."""
 
     n_neighbors: int
-    gamma_forward: float
-    gamma_reverse: float
+    gamma_forward: float | str
+    gamma_reverse: float | str
     fraction: float
 
 
@@ -64,6 +64,7 @@ class Outcome:
 
     Attributes:
         setting: the setting.
+        gammas: the setting's gammas as numbers.
         kept: number of samples.
         mean_score: of the kept samples, without the offset.
         duplicates: share of the kept samples with a kept near-duplicate (cosine 0.95 or more) among
@@ -75,6 +76,7 @@ class Outcome:
     """
 
     setting: Setting
+    gammas: tuple[float, float]
     kept: int
     mean_score: float
     duplicates: float
@@ -155,27 +157,29 @@ def _complete_grid(grid: SweepGrid, config: RunConfig) -> SweepGrid:
     complete = SweepGrid(
         grid.fractions or fraction,
         grid.n_neighbors or (config.graph.n_neighbors,),
-        grid.gamma_forward or (config.select.gamma_forward,),
-        grid.gamma_reverse or (config.select.gamma_reverse,),
+        _check_gammas("--gamma-forward", grid.gamma_forward or (config.select.gamma_forward,)),
+        _check_gammas("--gamma-reverse", grid.gamma_reverse or (config.select.gamma_reverse,)),
     )
     for k in complete.n_neighbors:
         if not 1 <= k <= 1024:
             raise UserError(f"--n-neighbors {k}: expected 1 to 1024")
-    for gamma in complete.gamma_forward:
-        check_gamma("--gamma-forward", gamma)
-    for gamma in complete.gamma_reverse:
-        check_gamma("--gamma-reverse", gamma)
     for value in complete.fractions:
         if not 0 < value <= 1:
             raise UserError(f"--fractions {value}: expected 0 < fraction <= 1")
     return complete
 
 
+def _check_gammas(option: str, gammas: Sequence[float | str]) -> tuple[float | str, ...]:
+    return tuple(dict.fromkeys(check_gamma(option, gamma) for gamma in gammas))
+
+
 def _current_setting(config: RunConfig) -> Setting | None:
     select = config.select
     if select.fraction is None or select.groups is not None or select.method != "d2":
         return None
-    return Setting(config.graph.n_neighbors, select.gamma_forward, select.gamma_reverse, select.fraction)
+    (forward,) = _check_gammas("select.gamma_forward", [select.gamma_forward])
+    (reverse,) = _check_gammas("select.gamma_reverse", [select.gamma_reverse])
+    return Setting(config.graph.n_neighbors, forward, reverse, select.fraction)
 
 
 def _get_graph(config: RunConfig, k: int, use_ray: bool) -> _CutGraph:
@@ -231,7 +235,9 @@ class _Evaluator:
         self._distances_QS = metrics.distances(points_SD[self._queries_Q], points_SD)
         self._flagged_N = _find_flagged(parts, flagged) if flagged else None
 
-    def evaluate(self, setting: Setting, positions_M: NDArray[np.int64]) -> Outcome:
+    def evaluate(
+        self, setting: Setting, gammas: tuple[float, float], positions_M: NDArray[np.int64]
+    ) -> Outcome:
         """Measure a selection, given by the canonical positions of its samples."""
         kept_N = np.zeros(len(self._score_N), bool)
         kept_N[positions_M] = True
@@ -246,6 +252,7 @@ class _Evaluator:
             overlap = float((kept_N & self._kept_by_run_N).sum() / smaller)
         return Outcome(
             setting=setting,
+            gammas=gammas,
             kept=len(positions_M),
             mean_score=float(self._score_N[positions_M].mean(dtype=np.float64)),
             duplicates=len(repeated) / len(positions_M),
@@ -277,9 +284,11 @@ def _evaluate_all(
     """Rank the pool once per graph and pair of gammas, and measure every fraction of each ranking."""
     offset = -float(score_N.min()) if config.score.offset == "auto" else config.score.offset
     difficulty_N = shift(score_N, offset)
+    medians = {k: median_sq_distance(graph.graph.sq_distances) for k, graph in graphs.items()}
     for k, forward, reverse in itertools.product(grid.n_neighbors, grid.gamma_forward, grid.gamma_reverse):
-        log.info("sweep: n_neighbors %d, gamma_forward %g, gamma_reverse %g", k, forward, reverse)
-        _, selection_N = compute_scores(graphs[k].graph, difficulty_N, (forward, reverse), None)
+        gammas = resolve_gamma(forward, medians[k]), resolve_gamma(reverse, medians[k])
+        log.info("sweep: n_neighbors %d, gamma_forward %g, gamma_reverse %g", k, *gammas)
+        _, selection_N = compute_scores(graphs[k].graph, difficulty_N, gammas, None)
         ranked = np.flatnonzero(~graphs[k].cut_off_N)
         for fraction in grid.fractions:
             size = size_of_fraction(len(score_N), fraction)
@@ -288,4 +297,4 @@ def _evaluate_all(
                     f"--fractions {fraction}: found {len(ranked)} ranked samples; expected at least {size}"
                 )
             setting = Setting(k, forward, reverse, fraction)
-            yield evaluator.evaluate(setting, ranked[top(selection_N[ranked], size)])
+            yield evaluator.evaluate(setting, gammas, ranked[top(selection_N[ranked], size)])

@@ -13,6 +13,7 @@ import numpy as np
 from markupsafe import Markup
 
 from d2prune import report, store
+from d2prune.d2.gamma import describe_gamma
 from d2prune.redaction import redact_markup
 from d2prune.report import plots
 from d2prune.store import artifacts
@@ -30,8 +31,8 @@ def outcome_table(result: SweepResult) -> tuple[Sequence[str], list[Sequence[str
     outcomes = result.outcomes
     columns: list[tuple[str, list[str]]] = [
         ("k", [str(o.setting.n_neighbors) for o in outcomes]),
-        ("gamma_f", [f"{o.setting.gamma_forward:g}" for o in outcomes]),
-        ("gamma_r", [f"{o.setting.gamma_reverse:g}" for o in outcomes]),
+        ("gamma_f", [describe_gamma(o.setting.gamma_forward, o.gammas[0]) for o in outcomes]),
+        ("gamma_r", [describe_gamma(o.setting.gamma_reverse, o.gammas[1]) for o in outcomes]),
         ("fraction", [f"{o.setting.fraction:g}" for o in outcomes]),
         ("kept", [f"{o.kept:,}" for o in outcomes]),
         (f"mean {result.score_name}", [f"{o.mean_score:.4f}" for o in outcomes]),
@@ -87,10 +88,10 @@ def render(result: SweepResult) -> str:
 
 
 def _series_label(numbered: tuple[int, Outcome]) -> str:
-    setting = numbered[1].setting
-    return (
-        f"k = {setting.n_neighbors}, gamma_f = {setting.gamma_forward:g}, gamma_r = {setting.gamma_reverse:g}"
-    )
+    setting, gammas = numbered[1].setting, numbered[1].gammas
+    forward = describe_gamma(setting.gamma_forward, gammas[0])
+    reverse = describe_gamma(setting.gamma_reverse, gammas[1])
+    return f"k = {setting.n_neighbors}, gamma_f = {forward}, gamma_r = {reverse}"
 
 
 def _draw_tradeoff(
