@@ -24,17 +24,11 @@ def print_plan(work: Workload, rates: Rates, fleet: Fleet, selection: str) -> No
     cost = total_cost(plans, fleet)
     prices = f", {fleet.gpu_price:g} per GPU hour and {fleet.cpu_price:g} per core hour" if cost else ""
     pool = f"{work.samples:,} samples in {work.shards:,} shards"
-<<<<<<< HEAD
     size = _format_bytes(work.samples * work.sample_bytes)
     print_line(f"{pool}, {size}; {fleet.gpus} GPUs, {fleet.cpus} cores{prices}")
+    print_line(f"selection: {selection}")
     print_line(f"rates: {rates.source}")
     print_line()
-=======
-    print(f"{pool}, {_format_bytes(work.samples * work.sample_bytes)}; ", end="")
-    print(f"{fleet.gpus} GPUs, {fleet.cpus} cores{prices}")
-    print(f"selection: {selection}")
-    print(f"rates: {rates.source}\n")
->>>>>>> main
     rows = [_HEADER, *map(_format_row, plans)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADER))]
     for row in rows:
