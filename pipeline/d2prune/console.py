@@ -187,7 +187,7 @@ def unfiltered(stream: TextIO) -> TextIO:
 def install() -> None:
     """Put safe streams in place of standard output and error, for the rest of this process."""
     sys.stdout, sys.stderr = (
-        stream if stream is None or isinstance(stream, SafeStream) else SafeStream(stream)  # type: ignore[assignment]
+        stream if stream is None or isinstance(stream, SafeStream) else SafeStream(stream)
         for stream in (sys.stdout, sys.stderr)
     )
 

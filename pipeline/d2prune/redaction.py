@@ -146,9 +146,9 @@ def _redact_values(value: Any) -> Any:
     return value
 
 
-def _find_urls(text: str) -> "list[tuple[int, str, int]]":
+def _find_urls(text: str) -> list[tuple[int, str, int]]:
     """Each URL's start, its scheme in lower case, and where what follows the scheme begins."""
-    found = []
+    found: list[tuple[int, str, int]] = []
     for match in _AFTER_SCHEME.finditer(text):
         scheme = _SCHEME.search(text, max(0, match.start() - 32), match.start())
         if scheme is None:
@@ -236,7 +236,7 @@ def _redact_query(body: str) -> str:
     return body
 
 
-def _is_secret(parameter: "re.Match[str]") -> bool:
+def _is_secret(parameter: re.Match[str]) -> bool:
     name, value = unquote(unquote(parameter["name"])).lower(), parameter["value"]
     if not value:
         return False
