@@ -124,13 +124,11 @@ def test_a_traceback_that_leaves_the_program_is_safe():
 
 
 def test_argparse_echoes_arguments_safely(capsys):
-    with pytest.raises(SystemExit):
-        main(["plan", "--config", "x", "--gpus", f"{URL}\n\x1b[1m"])
-    error = capsys.readouterr().err
-    assert f"invalid int value: '{SHOWN}'\n" in error
-    with pytest.raises(SystemExit):
-        main(["models", f"{URL}\nd2prune: all is well"])
-    assert capsys.readouterr().err.splitlines()[-1].startswith("d2prune: error: unrecognized arguments: ")
+    hostile = f"{URL} \x1b[1m\nd2prune: all is well"
+    for argv in (["plan", "--config", "x", "--gpus", hostile], ["models", hostile], [hostile]):
+        assert main(argv) == 2
+        error = capsys.readouterr().err
+        assert SHOWN in error and "pw" not in error and "\x1b" not in error and error.count("\n") == 1
 
 
 @pytest.mark.parametrize("target", ["/dev/full", "closed", "none"])
@@ -164,7 +162,7 @@ _WAYS_OUT = {
     "sys.stderr": {"console.py", "cli/main.py", "execution/progress.py"},
     "json.dumps": {"redaction.py", "store/artifacts.py"},
     "json.dump": set(),
-    "warnings.warn": set(),
+    "warnings.warn": {"d2/coreset.py"},
     "sys.__stdout__": set(),
     "sys.__stderr__": set(),
 }

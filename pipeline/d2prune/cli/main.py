@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator, Sequence
 
 from d2prune import console
+from d2prune.cli import memory
 from d2prune.cli.parser import build_parser
 from d2prune.errors import D2PruneError
 
@@ -33,7 +34,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run_command(argv: Sequence[str] | None) -> int:
-    arguments = build_parser().parse_args(argv)
+    try:
+        arguments = build_parser().parse_args(argv)
+    except SystemExit as end:  # an error of usage, --help or --version, already printed
+        return int(end.code or 0)
     _configure_logging()
     try:
         with _interrupt_on_sigterm():
@@ -43,6 +47,11 @@ def _run_command(argv: Sequence[str] | None) -> int:
     except D2PruneError as error:
         console.print_error(str(error))
         return error.exit_code
+    except Exception as error:
+        if not memory.is_out_of_memory(error):
+            raise
+        console.print_error(memory.describe(error))
+        return 1
     except KeyboardInterrupt:
         console.print_error("interrupted; the same command resumes")
         return 130

@@ -18,15 +18,19 @@ _EPILOG = (
 )
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, without the usage."""
+
     def error(self, message: str) -> NoReturn:
-        """Report a usage error; an argument may hold a newline."""
-        super().error(console.one_line(message))
+        """Print the error and exit with 2."""
+        text = message.removeprefix("argument ")
+        shown = console.one_line(text)[:1000]
+        self.exit(2, f"d2prune: {shown}{'' if text != message else f'; see {self.prog} --help'}\n")
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser with all commands; `arguments.command(arguments)` runs the one that was parsed."""
-    parser = _Parser(
+    parser = Parser(
         prog="d2prune",
         description="Choose which image-text pairs of a pool to train CLIP on.",
         epilog=_EPILOG,

@@ -21,9 +21,8 @@ def _params(config: RunConfig, pool: InputPool) -> GraphParams:
 def _build(run: StageRun) -> Built:
     planned, embed = run.planned["graph"], run.manifests["embed"]
     layout = Layout(threads=int(run.executor.worker_cores(1)))
-    job = plan_job(
-        run.planned["embed"].folder, embed.units, embed.fingerprint, planned.folder, planned.params, layout
-    )
+    pool = run.parts("embed", "rescore")
+    job = plan_job(pool, embed.fingerprint, planned.folder, planned.params, layout)
     whole_machine, num_gpus = run.whole_machine(), run.config.ray.num_gpus
     if num_gpus:
         # The machine with the most cores need not be one with a GPU.
@@ -43,6 +42,7 @@ def _check(run: StageRun, built: Built) -> None:
 STAGE = Stage(
     name="graph",
     inputs=("embed",),
+    more_inputs=lambda config: ("rescore",) if config.find_pair_scores(config.select.drop_score) else (),
     params=_params,
     build=_build,
     check=_check,

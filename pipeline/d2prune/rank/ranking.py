@@ -12,7 +12,6 @@ import numpy as np
 from d2prune import store
 from d2prune.d2.gamma import is_relative, resolve_gamma
 from d2prune.execution import Executor, Resources
-from d2prune.parts.files import SAMPLES
 from d2prune.parts.reader import Parts
 from d2prune.rank.distance_scale import find_median_sq_distance
 from d2prune.rank.distributed_rounds import run_to_completion
@@ -51,10 +50,8 @@ def _find_offset(parts: Parts, params: RankParams) -> float:
     """Return what is added to the score: `params.offset`; for `auto`, minus the lowest score."""
     if params.offset != "auto":
         return params.offset
-    receipts = (parts.receipt(part, SAMPLES) for part in range(parts.spans.n_parts))
-    scores = (
-        read_score(parts.folder(SAMPLES), [receipt], params.difficulty, SCORE_OPTION) for receipt in receipts
-    )
+    numbers = range(parts.spans.n_parts)
+    scores = (read_score(parts, [part], params.difficulty, SCORE_OPTION) for part in numbers)
     return -float(min(score_M.min() for score_M in scores if len(score_M)))
 
 
