@@ -12,7 +12,7 @@ from d2prune.cli.main import main
 from d2prune.d2.budget import ranking
 from d2prune.execution import InProcess
 from d2prune.explore.explain import explain, read_ranking
-from d2prune.explore.terminal import printable
+from d2prune.explore.terminal import shorten
 from d2prune.parts.files import DECISIONS
 from d2prune.runs.driver import run
 from d2prune.runs.finished import open_run
@@ -116,7 +116,7 @@ def test_a_run_opens_by_the_beginning_of_its_fingerprint(finished, finished_conf
     assert open_run(finished_config.work_dir, only[:6]).select == finished.select
 
 
-def test_printable_keeps_letters_of_every_script_and_removes_control_characters():
-    assert printable("שלום 你好 é") == "שלום 你好 é"
-    assert printable("a\n\x1b[1mb\u202ec") == "a [1mb c"
-    assert len(printable(HOSTILE["long"])) == 100 and printable(HOSTILE["long"]).endswith("…")
+def test_texts_are_shortened_to_one_line_of_visible_characters():
+    assert shorten("שלום 你好 é") == "שלום 你好 é"
+    assert shorten("a\n\x1b[1mb\u202ec") == r"a \x1b[1mb\u202ec"
+    assert len(shorten(HOSTILE["long"])) == 100 and shorten(HOSTILE["long"]).endswith("…")
