@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from d2prune.compiled.threads import available_cores
 from d2prune.errors import UserError
 from d2prune.knn.features import unit_rows
-from d2prune.knn.quantiser import Quantiser, train
 
 _ITERATIONS = 20
 
@@ -43,5 +42,8 @@ def prototypes(
     if not 1 <= n_clusters <= len(rows_ND):
         raise UserError(f"n_clusters is {n_clusters}, expected 1 to {len(rows_ND)}, the number of samples")
     threads = threads or available_cores()
+    # Imported late: it loads torch, which takes a second.
+    from d2prune.knn.quantiser import Quantiser, train
+
     centroids = train(rows_ND, n_clusters, seed, _ITERATIONS, threads)
     return Quantiser(centroids).nearest(rows_ND, 1, threads).sq_distances[:, 0]
