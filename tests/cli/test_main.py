@@ -45,7 +45,12 @@ def test_sigterm_interrupts_like_ctrl_c(monkeypatch, capsys):
 
 
 def test_closed_pipe_ends_without_a_traceback():
-    code = "import sys; from d2prune.cli.main import main; sys.exit(main(['models']))"
+    # The command that prints the names of models, without the import that finds them.
+    code = (
+        "import sys; from d2prune.cli import getting_started, main\n"
+        "getting_started._models = lambda arguments: print('name') or 0\n"
+        "sys.exit(main.main(['models']))"
+    )
     read, write = os.pipe()
     os.close(read)
     done = subprocess.run([sys.executable, "-c", code], stdout=write, stderr=subprocess.PIPE, text=True)
