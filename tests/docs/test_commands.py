@@ -17,6 +17,7 @@ import sys
 import tarfile
 import threading
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from d2prune.cli.main import main
 from d2prune.cli.parser import build_parser
 from d2prune.config.model import RunConfig
 from d2prune.demo import s3_server
+from d2prune.estimate import calibrate
 from d2prune.explore.server import Server
 from tests.docs.commands import PAGES, ROOT, Step, commands, steps
 from tests.jobs.cluster import clean_copy, free_ports
@@ -230,7 +232,7 @@ def reader(tmp_path_factory):
             store.write_bytes(f"s3://datacomp/small/metadata/{path.name}", path.read_bytes())
         os.chdir(folder)
         try:
-            yield Reader(folder, clean_copy(folder / "project"))
+            yield Reader(folder, clean_copy(folder / "project", compiled=True))
         finally:
             os.chdir(before)
 
@@ -253,6 +255,12 @@ def _explorers_end(monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Server, "serve_forever", serve)
+
+
+@pytest.fixture(autouse=True)
+def _calibrations_stay_here(monkeypatch):
+    """`d2prune plan --calibrate` starts a process, as tests/estimate shows. It imports everything."""
+    monkeypatch.setattr(calibrate, "ProcessPoolExecutor", lambda n, mp_context: ThreadPoolExecutor(n))
 
 
 WITH_COMMANDS = [
