@@ -21,10 +21,15 @@ os.environ.setdefault("RAY_worker_niceness", "0")
 # Files that take longest, so that no process is left alone with one at the end.
 _FIRST = (
     "jobs/test_submit.py",
-    "integration/test_kill.py",
+    "embed/model/test_compile.py",
     "docs/test_commands.py",
     "embed/decode/test_remote.py",
-    "embed/model/test_compile.py",
+    "runs/test_pruning_foreign.py",
+    "tools/test_bundled_model.py",
+    "graph/test_build.py",
+    "embed/test_worker.py",
+    "estimate/test_workload.py",
+    "integration/test_kill.py",
 )
 
 
@@ -37,7 +42,7 @@ def pytest_collection_modifyitems(items):
             raise pytest.UsageError(f"{item.nodeid}: uses ray_executor, so its name must contain `on_ray`")
         if any("chromium" in mark.kwargs.get("reason", "") for mark in item.iter_markers("skipif")):
             item.add_marker(pytest.mark.browser)
-    items.sort(key=_starts_late)
+    items.sort(key=_rank_by_length)
 
 
 def _shares_ray(nodeid):
@@ -45,8 +50,12 @@ def _shares_ray(nodeid):
     return re.search(r"_on_ray|\[ray[-\]]", nodeid) is not None
 
 
-def _starts_late(item):
-    return item.get_closest_marker("ray") is None and not str(item.path).endswith(_FIRST)
+def _rank_by_length(item):
+    """Ray first, then the longest files, longest first."""
+    if item.get_closest_marker("ray") is not None:
+        return 0
+    ranks = (rank for rank, name in enumerate(_FIRST, 1) if str(item.path).endswith(name))
+    return next(ranks, len(_FIRST) + 1)
 
 
 @pytest.hookimpl(optionalhook=True)

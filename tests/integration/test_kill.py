@@ -61,10 +61,10 @@ def test_run_killed_within_and_between_stages_resumes_with_the_same_bytes(config
 
 
 def test_run_killed_on_ray_resumes_with_the_same_bytes(configure, settings, tmp_path, ray_executor):
-    """One moment only, and on the session's Ray: every start on Ray takes seconds."""
+    """One moment and one worker, and on the session's Ray: every start on Ray takes seconds."""
     import ray
 
     assert ray_executor.cpus() == 2
     address = f"ray.address={ray.get_runtime_context().gcs_address}"
-    options = ("--workers", "2", "--set", address)
+    options = ("--workers", "1", "--set", address)
     check_killed_run_resumes(configure, settings, tmp_path, ("everything was embedded",), *options)

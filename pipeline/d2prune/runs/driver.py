@@ -72,6 +72,9 @@ def run(
     names = [stage.name for stage in STAGES]
     if stop_after not in (None, *names):
         raise UserError(f"stop_after = {stop_after}: expected one of {', '.join(names)}")
+    if executor is None and use_ray:
+        # Before Ray is loaded, for the reason given in jobs/filter.py.
+        import torch  # noqa: F401
     plan = plan_run(config)
     config = config.model_copy(update={"output": history.fill_run_id(config.output, plan.identity)})
     for stage in STAGES:
