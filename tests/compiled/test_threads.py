@@ -9,6 +9,14 @@ import torch
 from d2prune.compiled.threads import parallel_ranges
 
 
+@pytest.fixture(autouse=True)
+def _two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize(("n_items", "chunk"), [(0, 4), (1, 4), (10, 4), (12, 4), (5, 100)])
 def test_every_item_is_in_one_range(n_items, chunk, threads):
