@@ -1,7 +1,6 @@
 """Shared fixtures: a tiny CLIP with random weights, a small pool, a run over it, and one Ray session."""
 
 import copy
-import functools
 import json
 import logging
 import os
@@ -105,14 +104,16 @@ def tiny_model(tmp_path_factory):
 
 
 def _parse_vocabulary_once(open_clip):
-    """Every run loads the tokenizer, which takes 0.2 s. Each gets a copy of one, with a cache of its own."""
-    load = functools.lru_cache(open_clip.get_tokenizer)
+    """Every run loads CLIP's tokenizer, which takes 0.2 s. Each gets a copy of one, with its own cache."""
+    load, kept = open_clip.get_tokenizer, {}
 
     def copy_tokenizer(name, *args, **kwargs):
-        tokenizer = copy.copy(load(name, *args, **kwargs))
-        if hasattr(tokenizer, "cache"):
-            tokenizer.cache = dict(tokenizer.cache)
-        return tokenizer
+        tokenizer = kept.get(name) or load(name, *args, **kwargs)
+        if not isinstance(tokenizer, open_clip.SimpleTokenizer) or args or kwargs:
+            return tokenizer
+        copied = copy.copy(kept.setdefault(name, tokenizer))
+        copied.cache = dict(tokenizer.cache)
+        return copied
 
     open_clip.get_tokenizer = copy_tokenizer
 
