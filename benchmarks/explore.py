@@ -65,7 +65,7 @@ def make_run(folder: Path, n: int, per_part: int = 10_000) -> None:
         names = [f"{part:08d}"] * size, [f"{i:09d}" for i in range(rows.start, rows.stop)], uids[rows]
         samples = pa.table(
             [*names, difficulty_N[rows], [" ".join(words) for words in words_N8[rows]], *[[224] * size] * 2,
-             np.arange(size) * 30_000, [30_000] * size],
+             np.arange(size) * 30_000, [30_000] * size, [None] * size, [None] * size],
             schema=schemas.samples(),
         )  # fmt: skip
         by = found.suppressed_by[rows]

@@ -26,6 +26,7 @@ import pyarrow as pa
 from d2prune.execution import Resources
 from d2prune.graph import build
 from d2prune.graph.params import GraphParams, Layout
+from d2prune.parts.reader import Parts
 from d2prune.store import artifacts, columns
 from d2prune.store.artifacts import Receipt
 
@@ -166,7 +167,9 @@ def main() -> None:
             layout = Layout(
                 whole_below=0, partitions=partitions, batch_rows=options.batch, visitors=options.visitors
             )
-            job = build.plan_job(embed, parts, "benchmark", str(Path(folder) / "graph"), params, layout)
+            job = build.plan_job(
+                Parts(folder, {"embed": parts}), "benchmark", str(Path(folder) / "graph"), params, layout
+            )
             executor = FreshProcesses(options.workers, limit_bytes)
             started = time.perf_counter()
             job, _ = build.build_graph(job, executor, Resources(), Resources())

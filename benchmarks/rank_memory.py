@@ -70,7 +70,7 @@ def make_part(folder: str, n_rows: int, part: int) -> tuple[Receipt, Receipt]:
             "clip_score": pa.array(rng.random(PART_ROWS, np.float32)),
             **{
                 name: pa.nulls(PART_ROWS, schemas.samples().field(name).type)
-                for name in ("caption", "width", "height")
+                for name in ("caption", "width", "height", "checksum", "image_sha256")
             },
             **{name: pa.array(np.zeros(PART_ROWS, np.int64)) for name in ("offset", "size")},
         },

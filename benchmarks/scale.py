@@ -80,6 +80,9 @@ def make_part(folder: str, n_dims: int, clusters: int, bounds: tuple[int, int]) 
             for name, kind in (("width", pa.int32()), ("height", pa.int32()))
         },
         **{name: pa.array(np.zeros(count), pa.int64()) for name in ("offset", "size")},
+        **{
+            name: pa.nulls(count, schemas.samples().field(name).type) for name in ("checksum", "image_sha256")
+        },
     }
     files = {
         "samples.parquet": pa.table(table, schema=schemas.samples()),
@@ -180,7 +183,7 @@ def measure(n_rows: int, options: Options) -> tuple[dict[str, float], dict[str, 
     executor = FreshProcesses(options.workers, None, measurements.add)
     params = GraphParams("image", 5, options.recall, None, None, 0, None, 0.0)
     layout = Layout(whole_below=0)
-    job = graph_stage.plan_job(folders["embed"], parts, "scale", folders["graph"], params, layout)
+    job = graph_stage.plan_job(Parts(str(root), {"embed": parts}), "scale", folders["graph"], params, layout)
     job, graph = graph_stage.build_graph(job, executor, ONE_CORE, ONE_CORE)
     facts = job.facts
     members = max(2, -(-n_rows // options.rows_per_member))

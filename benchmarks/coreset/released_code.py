@@ -82,7 +82,7 @@ def read_run(work_dir: str) -> tuple[NDArray[np.float32], dict[str, NDArray[np.f
     manifest = artifacts.read_manifest(folder, found[0].url.rsplit("/", 2)[-2])
     assert manifest is not None
     parts = Parts(work_dir, {"embed": manifest.units})
-    score = read_score(folder, manifest.units, "clip_score", "clip_score").astype(np.float64)
+    score = read_score(parts, range(len(manifest.units)), "clip_score", "clip_score").astype(np.float64)
     return read_features(parts, "image+text"), {"clip_score + 0.115": score + 0.115}
 
 

@@ -45,7 +45,7 @@ def test_larger_random_graph_equals_the_naive_greedy():
     scores = rng.integers(0, 50, n) / 50
     t = naive_d2(graph, scores)[1]
     for threads in (1, 2, 5):
-        assert selection_scores(graph, scores, threads=threads).tolist() == t
+        assert selection_scores(graph, scores, 1.0, 1.0, threads=threads).tolist() == t
 
 
 def test_edge_offsets_may_exceed_32_bits(tmp_path):
@@ -66,6 +66,6 @@ def test_edge_offsets_may_exceed_32_bits(tmp_path):
         1, 4, queue[:queued], ends, NO_NODE, False,
     )  # fmt: skip
     assert finalised == (3, kernel.NO_OVERFLOW)
-    expected = select(graph_from_edges(3, {(0, 1): 1.0, (1, 2): 0.5}), [0.5, 1, 0.75])
+    expected = select(graph_from_edges(3, {(0, 1): 1.0, (1, 2): 0.5}), [0.5, 1, 0.75], 1.0, 1.0)
     assert x[1:].tolist() == expected.forward_score.tolist()
     assert value[1:].tolist() == expected.selection_score.tolist()

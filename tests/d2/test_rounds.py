@@ -52,7 +52,7 @@ def test_decreasing_chain_across_partitions_needs_a_round_per_edge():
     graph = graph_from_edges(n, {(i, i + 1): 10.0 for i in range(n - 1)})
     scores = np.linspace(5, 1, n)
     partitions = np.arange(n) % 2
-    got = select(graph, scores, partitions=partitions)
+    got = select(graph, scores, 1.0, 1.0, partitions=partitions)
     assert got.rounds > n / 2  # every edge leads to the other partition
     assert got.selection_score.tolist() == naive_d2(graph, scores)[1]
 

@@ -28,8 +28,8 @@ def test_chain_that_alternates_between_threads_terminates():
     graph = graph_from_edges(n, edges)
     scores = np.empty(n)
     scores[order] = np.linspace(3, 1, n)
-    one = selection_scores(graph, scores, threads=1)
-    assert (selection_scores(graph, scores, threads=2) == one).all()
+    one = selection_scores(graph, scores, 1.0, 1.0, threads=1)
+    assert (selection_scores(graph, scores, 1.0, 1.0, threads=2) == one).all()
     assert (np.diff(one[order]) < 0).mean() > 0.9
 
 

@@ -1,6 +1,7 @@
 """A pool with every fault: sample counts balance, reasons are right, and bits never depend on workers."""
 
 import dataclasses
+import hashlib
 
 import numpy as np
 import pyarrow.compute as pc
@@ -16,6 +17,7 @@ from d2prune.embed.model.encoder import ClipEncoder
 from d2prune.errors import InfrastructureError, UserError
 from d2prune.inputs import rejects
 from d2prune.inputs.shards import TarShard, expand_input
+from d2prune.inputs.tar.checksum import hash_sample
 from d2prune.inputs.tar.reader import parse_sample
 from d2prune.store import schemas
 from d2prune.store.columns import vectors
@@ -30,7 +32,7 @@ from tests.embed.faulty_samples import (
     tables,
     with_little_memory,
 )
-from tests.embed.images import write_tar
+from tests.embed.images import encode_image, make_image, write_tar
 
 
 def run(setting, pool_url=None):
@@ -60,7 +62,9 @@ def test_every_fault_is_rejected_with_its_reason(setting):
         "uid-from-hash": 4,
         "uid-duplicate": 1,
     }
-    assert receipt.facts == {"dimension": 24, "precision": "fp32"}
+    info = store.info(str(path))
+    source = {"size": info.size, "version": info.version}
+    assert receipt.facts == {"dimension": 24, "precision": "fp32", "source": source}
     assert samples["caption"].to_pylist()[1] == "caf\ufffd"
     assert samples["uid"].to_pylist()[3:5] == [UID, UID]
     assert pc.all(pc.match_substring_regex(samples["uid"], "^[0-9a-f]{32}$")).as_py()
@@ -117,6 +121,51 @@ def test_damaged_tar_is_a_reject_not_a_failure(setting, cut, expected):
     assert samples["key"].to_pylist() == [str(i) for i in range(samples.num_rows)]
     assert receipt.counters["tar-without-end-mark"] == 1
     assert (samples.num_rows > 0) == (cut > 0)
+
+
+@pytest.mark.parametrize("part", [0.0, 0.5])
+def test_zeros_are_a_reject_and_the_samples_before_them_are_embedded(setting, part):
+    pool, folder, _, _ = setting
+    path = write_tar(pool / "0.tar", [m for i in range(20) for m in good(f"{i}", i)])
+    data = open(path, "rb").read()
+    kept = int(len(data) * part)
+    open(path, "wb").write(data[:kept] + bytes(len(data) - kept))
+    ((_, receipt),) = run(setting)
+    samples, rejected, _ = tables(folder, receipt)
+    assert rejects.TAR_ZEROS in rejected["reason"].to_pylist()
+    assert receipt.counters["read"] == samples.num_rows + rejected.num_rows
+    assert (samples.num_rows > 0) == (part > 0)
+
+
+def test_checksums_are_those_of_the_bytes_that_are_copied(setting):
+    """Also of members that are not loaded, and of samples with long names."""
+    pool, folder, _, _ = setting
+    image = encode_image(make_image(1), "JPEG")
+    members = [
+        ("a.jpg", image),
+        ("a.txt", b"a"),
+        ("a.npz", b"n" * 90_000),
+        *good("b", 2),
+        *good("c" * 120, 3),
+    ]
+    path = write_tar(pool / "0.tar", [*members, *good("d", 4)])
+    ((_, receipt),) = run(setting)
+    rows = next(iter(tables(folder, receipt))).to_pylist()
+    data = open(path, "rb").read()
+    assert [row["key"] for row in rows] == ["a", "b", "c" * 120, "d"]
+    for row in rows:
+        piece = data[row["offset"] : row["offset"] + row["size"]]
+        assert row["checksum"] == hash_sample(piece)
+        stored = {member.extension: member.payload for member in parse_sample(piece)}["jpg"]
+        assert row["image_sha256"] == hashlib.sha256(stored).digest()
+
+
+def test_caption_of_zeros_is_empty(setting):
+    pool, folder, _, _ = setting
+    write_tar(pool / "0.tar", [good("a", 1)[0], ("a.txt", bytes(30)), *good("b", 2)])
+    ((_, receipt),) = run(setting)
+    _, rejected, _ = tables(folder, receipt)
+    assert [(row["key"], row["reason"]) for row in rejected.to_pylist()] == [("a", rejects.CAPTION_EMPTY)]
 
 
 def test_tar_without_members_gives_an_empty_part(setting):

@@ -13,6 +13,7 @@ from d2prune.graph.params import GraphParams
 from d2prune.knn.csr import Graph
 from d2prune.knn.in_memory import knn_graph_report
 from d2prune.parts.neighbors import read_graph
+from d2prune.parts.reader import Parts
 from d2prune.store import artifacts, columns
 
 PARAMS = GraphParams("image", 4, None, None, 3, 0, None, 0.0)
@@ -58,7 +59,8 @@ def embed(folder, image, text=None, n_parts=5, score=None):
 def build_graph(work_dir, parts, params, layout, executor, many=ONE):
     """Run the graph stage alone; return job, receipts and facts."""
     work_dir = Path(work_dir)
-    job = build.plan_job(str(work_dir / "embed"), parts, "e" * 32, str(work_dir / "graph"), params, layout)
+    pool = Parts(str(work_dir), {"embed": parts})
+    job = build.plan_job(pool, "e" * 32, str(work_dir / "graph"), params, layout)
     job, receipts = build.build_graph(job, executor, ONE, many)
     return job, receipts, job.facts
 

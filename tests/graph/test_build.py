@@ -16,6 +16,7 @@ from d2prune.graph.steps.sequence import STEPS
 from d2prune.knn.features import features
 from d2prune.knn.projections import ProjectedRows
 from d2prune.parts.neighbors import read_graph
+from d2prune.parts.reader import Parts
 from tests.graph.pools import PARAMS, build_graph, clustered, embed, in_memory, same_bytes
 from tests.knn.rows import always_project
 from tests.pools import tree
@@ -259,7 +260,7 @@ def test_a_degenerate_embedding_is_reported_with_its_shard_and_key(tmp_path, lay
 
 def test_unit_keys_depend_on_the_layout_only_in_the_steps_that_name_it(tmp_path):
     parts = embed(tmp_path / "embed", clustered(100))
-    job = plan_job(str(tmp_path / "embed"), parts, "e" * 32, str(tmp_path / "graph"), PARAMS, SHARDED)
+    job = plan_job(Parts(str(tmp_path), {"embed": parts}), "e" * 32, str(tmp_path / "graph"), PARAMS, SHARDED)
     for name in ("buckets", "partitions", "slices"):
         other = replace(job, **{name: getattr(job, name) + 1})
         changed = {step.name for step in STEPS if other.key(step.name) != job.key(step.name)}

@@ -8,6 +8,7 @@ import pytest
 
 from d2prune.d2.budget import drop_mask
 from d2prune.graph.cut_off import find_cut_off
+from d2prune.parts.reader import Parts
 from d2prune.store import artifacts
 
 
@@ -19,10 +20,11 @@ def test_equals_drop_mask(tmp_path, fraction, seed):
     bounds = [0, 13, 13, 20, 50]
     parts = [
         artifacts.commit_unit(
-            str(tmp_path), f"p{i}", {"samples.parquet": pa.table({"aum": score[start:stop]})}
+            str(tmp_path / "embed"), f"p{i}", {"samples.parquet": pa.table({"aum": score[start:stop]})}
         )
         for i, (start, stop) in enumerate(itertools.pairwise(bounds))
     ]
-    cut_off = find_cut_off(str(tmp_path), parts, "aum", fraction)
-    masks = [cut_off.drop_mask(str(tmp_path), i, part) for i, part in enumerate(parts)]
+    pool = Parts(str(tmp_path), {"embed": parts})
+    cut_off = find_cut_off(pool, "aum", fraction)
+    masks = [cut_off.drop_mask(pool, i) for i in range(4)]
     assert np.concatenate(masks).tolist() == drop_mask(score, fraction).tolist()

@@ -14,6 +14,7 @@ from PIL import Image
 
 from d2prune import store
 from d2prune.inputs.shards import TarShard
+from d2prune.inputs.tar.checksum import combine_digests
 from d2prune.inputs.tar.reader import TarReader, TarSample
 from d2prune.parts import files
 from d2prune.store import artifacts, schemas
@@ -111,7 +112,8 @@ def build(folder, made, kept, format=tarfile.PAX_FORMAT, url=None, work_dir=None
     embedded, selected = [], []
     for shard, samples, keep in zip(shards, made, kept, strict=True):
         with store.open_read(shard.url) as stream:
-            found = [item for item in TarReader(stream) if isinstance(item, TarSample)]
+            reader = TarReader(stream, with_digests=True)
+            found = [item for item in reader if isinstance(item, TarSample)]
         assert [item.key for item in found] == [item.key for item in samples]
         count = len(samples)
         table = pa.table(
@@ -125,6 +127,8 @@ def build(folder, made, kept, format=tarfile.PAX_FORMAT, url=None, work_dir=None
                 "height": [16] * count,
                 "offset": [item.offset for item in found],
                 "size": [item.size for item in found],
+                "checksum": [combine_digests(dict(zip(i.extensions, i.digests, strict=True))) for i in found],
+                "image_sha256": pa.nulls(count),
             }
         ).cast(schemas.samples())
         key = artifacts.unit_key(shard.name, shard.version)

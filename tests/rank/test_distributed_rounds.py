@@ -33,7 +33,7 @@ def make_group(job, size, executor=None, **resources):
 
 
 def assert_equals_whole_graph(results, job):
-    expected = select(job.graph, job.difficulty)
+    expected = select(job.graph, job.difficulty, 1.0, 1.0)
     assert_equal(
         results,
         (expected.forward_score, expected.selection_score, expected.suppressed_by, expected.suppression),

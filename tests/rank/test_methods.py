@@ -15,7 +15,7 @@ from d2prune.knn.features import features
 from d2prune.parts.neighbors import read_graph
 from d2prune.parts.reader import Parts
 from d2prune.rank.methods import METHODS, PoolMethod, divide_to_fixed, find_method, random_scores
-from d2prune.rank.params import RankParams
+from d2prune.rank.params import RankParams, Resolved
 from d2prune.rank.ranking import rank
 from d2prune.runs.driver import run
 from d2prune.runs.plan import plan_run
@@ -77,7 +77,7 @@ def expected_order(method, config, manifests, table):
     if method == "facility_location":
         return [i for i in by_diversity.facility_location(graph).tolist() if not cut_off[i]]
     if method == "forward":
-        return [i for i in by_score.forward(graph, difficulty).tolist() if not cut_off[i]]
+        return [i for i in by_score.forward(graph, difficulty, "auto").tolist() if not cut_off[i]]
     order = {
         "score": lambda: by_score.top_score(difficulty[left]),
         "moderate": lambda: by_score.moderate(rows),
@@ -116,9 +116,9 @@ def test_random_scores_depend_on_position_and_seed_alone(ranked):
     parts = Parts(config.work_dir, {stage: manifests[stage].units for stage in ("embed", "graph")})
     folder = f"{config.work_dir}/rank-again"
     params = plan_run(config)["rank"].params
-    offset = manifests["rank"].facts["offset"]
+    resolved = Resolved(**manifests["rank"].facts)
     for workers in (1, 4):
-        receipts = rank(parts, folder, params, offset, InProcess(), Resources(workers=workers))
+        receipts = rank(parts, folder, params, resolved, InProcess(), Resources(workers=workers))
         assert receipts == list(manifests["rank"].units)
 
 

@@ -1,5 +1,6 @@
 """The rank stage on real artifacts: partitions, losses and checkpoints change no committed byte."""
 
+import dataclasses
 from functools import partial
 
 import pytest
@@ -11,12 +12,15 @@ from d2prune.parts.reader import Parts
 from d2prune.rank.distributed_rounds import run_to_completion
 from d2prune.rank.job import RankJob
 from d2prune.rank.member import UID_EXCHANGES, RankMember
-from d2prune.rank.ranking import rank, resolve_offset, share_parts
+from d2prune.rank.params import Resolved
+from d2prune.rank.ranking import rank, resolve, share_parts
 from d2prune.runs.driver import run
 from d2prune.runs.plan import plan_run
 from d2prune.store import artifacts
 from tests.pools import tree
 from tests.rank.graph_member import LossyGroup
+
+RESOLVED = Resolved(offset=0.5, gamma_forward=1.0, gamma_reverse=1.0)
 
 
 @pytest.mark.parametrize(
@@ -58,9 +62,9 @@ def test_lost_members_recover_from_their_files(configure, tmp_path):
     folder = str(tmp_path / "rank-again")
     params = plan_run(config)["rank"].params
     parts = parts_of(config, result.manifests)
-    offset = resolve_offset(parts, params)
-    assert offset == result.manifests["rank"].facts["offset"]
-    job = RankJob(parts, folder, params, offset, (0, 1, 2, 3, 4))
+    resolved = resolve(parts, params, InProcess(), Resources())
+    assert dataclasses.asdict(resolved) == result.manifests["rank"].facts
+    job = RankJob(parts, folder, params, resolved, (0, 1, 2, 3, 4))
     losses = {call: [call % 4] for call in range(2, 60, 2)}
     for make_lossy in (
         partial(LossyGroup, losses=losses),
@@ -81,7 +85,7 @@ def test_suppressors_are_recorded_by_uid(configure, tmp_path):
     parts, folder = parts_of(config, result.manifests), str(tmp_path / "rank")
     uids = [uid for _, table in parts.read_all(SAMPLES, ["uid"]) for uid in table["uid"].to_pylist()]
     params = plan_run(config)["rank"].params
-    for receipt in rank(parts, folder, params, 0.5, InProcess(), Resources(workers=4)):
+    for receipt in rank(parts, folder, params, RESOLVED, InProcess(), Resources(workers=4)):
         positions = artifacts.read_table(folder, receipt, RANKS)["suppressor"].to_pylist()
         names = artifacts.read_table(folder, receipt, SUPPRESSORS)["suppressed_by"].to_pylist()
         assert names == [uids[position] if position >= 0 else None for position in positions]
@@ -93,8 +97,8 @@ def test_checkpoints_are_deleted_at_the_end(configure, tmp_path):
     result = run(config, InProcess(), stop_after="graph")
     params, folder = plan_run(config)["rank"].params, str(tmp_path / "rank")
     parts = parts_of(config, result.manifests)
-    one = rank(parts, folder, params, 0.5, InProcess(), Resources(workers=1))
-    four = rank(parts, folder, params, 0.5, InProcess(), Resources(workers=4))
+    one = rank(parts, folder, params, RESOLVED, InProcess(), Resources(workers=1))
+    four = rank(parts, folder, params, RESOLVED, InProcess(), Resources(workers=4))
     assert one == four
     assert not [file for file in store.list_files(folder) if "/checkpoints/" in file.url]
 
@@ -105,9 +109,9 @@ def test_a_damaged_checkpoint_is_ignored(configure, tmp_path, caplog, data):
     result = run(config, InProcess(), stop_after="graph")
     params, folder = plan_run(config)["rank"].params, str(tmp_path / "rank")
     parts = parts_of(config, result.manifests)
-    undisturbed = rank(parts, folder, params, 0.5, InProcess(), Resources(workers=4))
-    job = RankJob(parts, folder, params, 0.5, (0, 1, 2, 3, 4))
+    undisturbed = rank(parts, folder, params, RESOLVED, InProcess(), Resources(workers=4))
+    job = RankJob(parts, folder, params, RESOLVED, (0, 1, 2, 3, 4))
     for partition in (0, 2):
         store.write_bytes(f"{job.checkpoints}/{partition:06d}.npz", data)
-    assert rank(parts, folder, params, 0.5, InProcess(), Resources(workers=4)) == undisturbed
+    assert rank(parts, folder, params, RESOLVED, InProcess(), Resources(workers=4)) == undisturbed
     assert caplog.text.count("damaged checkpoint, ignored") == 2

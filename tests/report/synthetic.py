@@ -150,6 +150,8 @@ def build_run(
                 "height": [48] * rows,
                 "offset": [offset for offset, _ in ranges],
                 "size": [size for _, size in ranges],
+                "checksum": [None] * rows,
+                "image_sha256": [None] * rows,
             },
             schema=schemas.samples(),
         )

@@ -5,6 +5,7 @@ import pytest
 
 from d2prune.errors import UserError
 from d2prune.execution import InProcess
+from d2prune.parts.reader import Parts
 from d2prune.runs.driver import run
 from d2prune.runs.plan import plan_run
 from d2prune.scores.column import read_score
@@ -30,19 +31,19 @@ def embedded(tmp_path):
             }
         )
         receipts.append(artifacts.commit_unit(folder, f"{part}", {"samples.parquet": table}))
-    return folder, receipts
+    return Parts(str(tmp_path), {"embed": receipts})
 
 
 def test_columns_and_expressions_are_read(embedded):
     clip = np.float64(np.array([0.1, 0.2, 0.3, 0.2, 0.3], np.float32))
     aesthetic = np.array([0, 1, 2, 0, 1.0])
-    assert (read_score(*embedded, "clip_score", "o") == clip.astype(np.float32)).all()
-    got = read_score(*embedded, "0.5*clip_score + 0.5*aesthetic", "o")
+    assert (read_score(embedded, [0, 1], "clip_score", "o") == clip.astype(np.float32)).all()
+    got = read_score(embedded, [0, 1], "0.5*clip_score + 0.5*aesthetic", "o")
     assert got.dtype == np.float32 and (got == (0.5 * clip + 0.5 * aesthetic).astype(np.float32)).all()
     # An exact column name takes precedence over an expression.
-    assert read_score(*embedded, "sim-l14", "o").tolist() == [0, 1, 2, 0, 1]
-    assert read_score(*embedded, "`sim-l14` * 2", "o").tolist() == [0, 2, 4, 0, 2]
-    assert read_score(*embedded, "sim - l14", "o").tolist() == [-6] * 5
+    assert read_score(embedded, [0, 1], "sim-l14", "o").tolist() == [0, 1, 2, 0, 1]
+    assert read_score(embedded, [0, 1], "`sim-l14` * 2", "o").tolist() == [0, 2, 4, 0, 2]
+    assert read_score(embedded, [0, 1], "sim - l14", "o").tolist() == [-6] * 5
 
 
 @pytest.mark.parametrize(
@@ -68,7 +69,7 @@ def test_columns_and_expressions_are_read(embedded):
 )
 def test_invalid_score_is_a_one_line_error(embedded, text, message):
     with pytest.raises(UserError, match=message) as error:
-        read_score(*embedded, text, "score.difficulty")
+        read_score(embedded, [0, 1], text, "score.difficulty")
     assert "\n" not in str(error.value) and str(error.value).startswith("score.difficulty: ")
 
 

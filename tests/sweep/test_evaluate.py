@@ -2,6 +2,7 @@
 
 import shutil
 
+import numpy as np
 import pytest
 import yaml
 
@@ -9,9 +10,12 @@ from d2prune.cli.main import main
 from d2prune.execution import InProcess
 from d2prune.explore.explain import read_ranking
 from d2prune.parts.files import DECISIONS
+from d2prune.parts.neighbors import read_graph
 from d2prune.runs.driver import run
 from d2prune.runs.finished import open_run
+from d2prune.sweep import measure
 from d2prune.sweep.evaluate import SweepGrid, run_sweep
+from d2prune.sweep.measure import Outcome, Setting, recommend
 from d2prune.sweep.page import outcome_table, render
 from tests.browser import chromium, needs_axe, needs_chromium, serious_violations
 
@@ -28,7 +32,7 @@ def config(finished_config, finished_result, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def result(config):
-    return run_sweep(config, SweepGrid((0.1, 0.3, 0.6), (2, 4), (), (0.1, 0.5)), use_ray=False)
+    return run_sweep(config, SweepGrid((0.1, 0.3, 0.6), (2, 4), (), (0.1, 0.5), ("d2",)), use_ray=False)
 
 
 def test_every_setting_keeps_what_a_run_with_it_keeps(config, result, tmp_path):
@@ -64,6 +68,41 @@ def test_the_runs_own_setting_overlaps_fully_with_the_run(result):
     )
 
 
+def test_measures_equal_their_definitions(config):
+    found = run_sweep(config, SweepGrid((0.3,), methods=("score", "random")), use_ray=False).outcomes
+    score, chance = found
+    run_ = open_run(config.work_dir)
+    scores = run_.parts.column(DECISIONS, "difficulty").to_numpy()
+    size = int(0.3 * len(scores))
+    assert score.kept == chance.kept == size and score.setting.method == "score"
+    assert score.mean_score > chance.mean_score and score.low_scores == 0.0
+    graph, _ = read_graph(f"{config.work_dir}/graph", run_.graph.units)
+    order = np.argsort(-scores, kind="stable")[:size]
+    rows = np.repeat(np.arange(len(scores)), np.diff(graph.indptr))
+    near = (graph.sq_distances <= 0.1) & np.isin(rows, order) & np.isin(graph.indices, order)
+    assert score.duplicate_pairs == near.sum() // 2
+    assert score.duplicates == len(set(rows[near])) / size
+    assert size - score.duplicate_pairs <= score.contents <= size
+
+
+def test_contents_are_connected_components():
+    edges = np.array([(0, 1), (1, 2), (5, 4), (4, 8), (8, 7)])
+    both = np.concatenate([edges, edges[:, ::-1]])
+    labels = measure._label_contents(10, both[:, 0], both[:, 1])
+    assert labels.tolist() == [0, 0, 0, 3, 4, 4, 6, 4, 4, 9]
+
+
+def outcome(fraction, low_scores, coverage):
+    setting = Setting("d2", 5, "4/median", coverage, fraction)
+    return Outcome(setting, (1.0, 1.0), 10, 0.5, low_scores, 0.0, 0, 10, coverage, None, None, 0.0)
+
+
+def test_recommendation_covers_best_among_those_with_few_low_scores():
+    given = [outcome(0.3, 0.01, 0.5), outcome(0.3, 0.05, 0.4), outcome(0.3, 0.2, 0.1), outcome(0.5, 0.3, 0.1)]
+    given.append(outcome(0.5, 0.2, 0.9))
+    assert recommend(given) == {given[1].setting, given[4].setting}
+
+
 def test_the_command_prints_a_table_and_writes_a_page(config, tmp_path, capsys):
     settings = config.model_dump(exclude={"ray"}, exclude_none=True)
     settings["graph"].pop("nprobe", None)
@@ -72,14 +111,17 @@ def test_the_command_prints_a_table_and_writes_a_page(config, tmp_path, capsys):
     command = ["sweep", "--config", str(tmp_path / "run.yaml"), "--fractions", "0.2,1", "--no-ray"]
     assert main([*command, "--flagged", str(tmp_path / "bad.txt")]) == 0
     *lines, page = capsys.readouterr().out.splitlines()
-    assert lines[0].split()[:5] == ["k", "gamma_f", "gamma_r", "fraction", "kept"]
-    assert lines[2].split()[3:5] == ["1", "127"] and lines[2].split()[-2:] == ["0.0%", "100.0%"]
+    assert lines[0].split()[:5] == ["method", "k", "gamma_f", "gamma_r", "fraction"]
+    assert [line.split()[0] for line in lines[1:]] == ["score"] * 2 + ["random"] * 2 + ["d2"] * 2
+    assert "(4/median)" in lines[6] and lines[6].split()[5] == "1" and "127" in lines[6].split()
+    assert "  0.0%            100.0%" in lines[6] and sum(" recommended " in line for line in lines) == 2
     assert open(page).read().startswith("<!doctype html>")
     for wrong, message in (
         (["--fractions", "0.1;0.3"], "--fractions 0.1;0.3: expected numbers separated by commas"),
         (["--fractions", "30"], "--fractions 30.0: expected 0 < fraction <= 1"),
+        (["--methods", "d2,best"], "--methods d2,best: expected some of d2, score, random"),
         (["--n-neighbors", "0"], "--n-neighbors 0: expected 1 to 1024"),
-        (["--gamma-reverse", "-1"], "--gamma-reverse is -1.0"),
+        (["--gamma-reverse", "-1"], "--gamma-reverse: found '-1'; expected a finite number >= 0, `auto`, or"),
         (["--set", f"work_dir={tmp_path}/none"], "found no embeddings for these settings"),
         (["--flagged", str(tmp_path / "none")], "cannot be read"),
     ):
@@ -90,7 +132,7 @@ def test_the_command_prints_a_table_and_writes_a_page(config, tmp_path, capsys):
 def test_the_page_shows_every_row(result):
     head, rows = outcome_table(result)
     page = render(result)
-    assert all(f">{name or 'Note'}</th>" in page for name in head)
+    assert all(f">{name}</th>" in page for name in head)
     assert len(rows) == 12 == page.count('<th scope="row">')
     assert "<script" not in page
 

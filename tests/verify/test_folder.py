@@ -137,6 +137,17 @@ def test_a_changed_caption_in_the_source(out, pool):
     assert any("no longer exists" in fault for fault in folder.verify(str(out), full=True))
 
 
+@pytest.mark.parametrize("start", [0, 0.4])
+def test_zeros_in_an_output_tar(out, start):
+    data = (out / "00000002.tar").read_bytes()
+    kept = data[: int(len(data) * start) // 512 * 512]
+    rewrite(out, "00000002.tar", kept + bytes(len(data) - len(kept)))
+    assert any(
+        fault.startswith("00000002.tar: tar-zeros: zeros from byte")
+        for fault in folder.verify(str(out), depth=folder.Depth(tars=None, samples=None, loader=False))
+    )
+
+
 def test_a_lost_sample(out):
     with open(out / "00000004.tar", "rb") as stream:
         first = next(iter(TarReader(stream)))

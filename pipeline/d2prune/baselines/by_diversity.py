@@ -14,7 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from d2prune.baselines.order import Int64, check_score, sort_positions
 from d2prune.compiled.decorator import kernel
-from d2prune.d2.fixed_point import SCALE, check_gamma, message
+from d2prune.d2.fixed_point import SCALE, message
+from d2prune.d2.gamma import resolve_gammas
 from d2prune.errors import UserError
 from d2prune.knn.csr import Graph
 from d2prune.knn.distances import sq_distance
@@ -70,7 +71,7 @@ def herding(embeddings: NDArray[Any], m: int | None = None) -> Int64:
     return order
 
 
-def facility_location(graph: Graph, m: int | None = None, gamma: float = 1.0) -> Int64:
+def facility_location(graph: Graph, m: int | None = None, gamma: float | str = 1.0) -> Int64:
     """Order samples by facility location: each pick adds most to the total similarity to picks.
 
     Greedy algorithm for submodular facility location (Nemhauser et al., 1978; Lin, Bilmes, ACL 2011)
@@ -81,7 +82,7 @@ def facility_location(graph: Graph, m: int | None = None, gamma: float = 1.0) ->
     Args:
         graph: over N nodes.
         m: number of picks; None: all samples.
-        gamma: decay of the similarity.
+        gamma: decay of the similarity: a number, or a multiple as for `selection_scores`.
 
     Returns:
         int64 [m].
@@ -90,10 +91,10 @@ def facility_location(graph: Graph, m: int | None = None, gamma: float = 1.0) ->
         UserError: the graph or gamma is invalid, or m is out of range.
     """
     graph.validate()
-    gamma = check_gamma("gamma", gamma)
+    decay, _ = resolve_gammas(gamma, 0.0, graph.sq_distances, "sample")
     wanted = _check_size(m, graph.n_nodes)
     best_N = np.zeros(graph.n_nodes, np.int64)
-    arrays = (graph.indptr, graph.indices, graph.sq_distances, gamma, best_N)
+    arrays = (graph.indptr, graph.indices, graph.sq_distances, decay, best_N)
     # Gains only fall, so an old gain is an upper bound: the top of the heap is the next pick if its
     # gain is up to date.
     heap = [(-_gain(*arrays, u), u) for u in range(graph.n_nodes)]

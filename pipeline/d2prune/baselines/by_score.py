@@ -14,7 +14,7 @@ from d2prune.baselines.order import Int64, check_score, sort_positions
 from d2prune.compiled.decorator import kernel
 from d2prune.d2 import budget
 from d2prune.d2.api import compute_scores
-from d2prune.d2.fixed_point import check_gamma
+from d2prune.d2.gamma import resolve_gammas
 from d2prune.errors import UserError
 from d2prune.knn.csr import Graph
 from d2prune.knn.features import unit_rows
@@ -59,7 +59,7 @@ def top_score(score: ArrayLike) -> Int64:
     return sort_positions(-check_score(score))
 
 
-def forward(graph: Graph, difficulty: ArrayLike, gamma_forward: float = 1.0) -> Int64:
+def forward(graph: Graph, difficulty: ArrayLike, gamma_forward: float | str = 1.0) -> Int64:
     """Order samples by falling forward score, without D2's reverse pass.
 
     "Graph score" in the ablations of arXiv 2310.07931. It favours dense regions. The script released
@@ -68,7 +68,7 @@ def forward(graph: Graph, difficulty: ArrayLike, gamma_forward: float = 1.0) -> 
     Args:
         graph: over N nodes.
         difficulty: real numbers [N], 0 <= difficulty < 2**22.
-        gamma_forward: decay of the forward messages.
+        gamma_forward: decay of the forward messages, as for `selection_scores`.
 
     Returns:
         int64 [N].
@@ -77,7 +77,7 @@ def forward(graph: Graph, difficulty: ArrayLike, gamma_forward: float = 1.0) -> 
         UserError: as for `selection_scores`.
     """
     graph.validate()
-    gamma = check_gamma("gamma_forward", gamma_forward)
+    gamma, _ = resolve_gammas(gamma_forward, 0.0, graph.sq_distances, "sample")
     return budget.ranking(compute_scores(graph, difficulty, (gamma, gamma), None, keep_forward=True)[0])
 
 

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from d2prune.config.model import RunConfig
     from d2prune.runs.driver import RunResult
     from d2prune.sweep.evaluate import SweepGrid
+    from d2prune.sweep.measure import SweepMethod
 
 
 def add_commands(commands: Any) -> None:
@@ -119,7 +120,7 @@ def _plan(arguments: argparse.Namespace) -> int:
     from d2prune.estimate.calibrate import calibrate
     from d2prune.estimate.costs import Fleet
     from d2prune.estimate.table import print_plan
-    from d2prune.estimate.workload import default_rates, make_workload
+    from d2prune.estimate.workload import default_rates, describe_selection, make_workload
 
     config = RunConfig.load(arguments.config, arguments.set)
     fleet = Fleet(arguments.gpus, arguments.cpus, arguments.gpu_price, arguments.cpu_price)
@@ -129,9 +130,10 @@ def _plan(arguments: argparse.Namespace) -> int:
     samples = None if arguments.samples is None else round(arguments.samples)
     if arguments.calibrate is not None:
         measured = calibrate(config, arguments.calibrate)
-        print_plan(make_workload(config, samples, measured.pool), measured.rates, fleet)
+        work, rates = make_workload(config, samples, measured.pool), measured.rates
     else:
-        print_plan(make_workload(config, samples), default_rates(config, arguments.embed_rate, fleet), fleet)
+        work, rates = make_workload(config, samples), default_rates(config, arguments.embed_rate, fleet)
+    print_plan(work, rates, fleet, describe_selection(config))
     return 0
 
 
@@ -147,12 +149,17 @@ def _add_sweep(commands: Any) -> None:
     for option, key, example in (
         ("--fractions", "select.fraction", "0.1,0.3"),
         ("--n-neighbors", "graph.n_neighbors", "1,5,10"),
-        ("--gamma-forward", "select.gamma_forward", "0.5,1"),
-        ("--gamma-reverse", "select.gamma_reverse", "0.1,1"),
+        ("--gamma-forward", "select.gamma_forward", "auto,1"),
+        ("--gamma-reverse", "select.gamma_reverse", "2/median,auto,1"),
     ):
         parser.add_argument(
             option, metavar="LIST", help=f"values of {key}, such as {example}; default: the configured one"
         )
+    parser.add_argument(
+        "--methods",
+        metavar="LIST",
+        help="methods to compare, of d2, score (top by difficulty) and random; default: all",
+    )
     parser.add_argument(
         "--flagged",
         metavar="FILE",
@@ -185,9 +192,19 @@ def _parse_grid(arguments: argparse.Namespace) -> "SweepGrid":
     return SweepGrid(
         _parse_numbers("--fractions", float, arguments.fractions),
         _parse_numbers("--n-neighbors", int, arguments.n_neighbors),
-        _parse_numbers("--gamma-forward", float, arguments.gamma_forward),
-        _parse_numbers("--gamma-reverse", float, arguments.gamma_reverse),
+        _split_list(arguments.gamma_forward),
+        _split_list(arguments.gamma_reverse),
+        _parse_methods(arguments.methods),
     )
+
+
+def _parse_methods(text: str | None) -> "tuple[SweepMethod, ...]":
+    from d2prune.sweep.measure import METHODS
+
+    wanted = set(_split_list(text)) or set(METHODS)
+    if not wanted <= set(METHODS):
+        raise UserError(f"--methods {text}: expected some of {', '.join(METHODS)}")
+    return tuple(method for method in METHODS if method in wanted)
 
 
 def _parse_numbers(option: str, kind: type[Any], text: str | None) -> tuple[Any, ...]:
@@ -199,6 +216,11 @@ def _parse_numbers(option: str, kind: type[Any], text: str | None) -> tuple[Any,
     except ValueError:
         numbers = "whole numbers" if kind is int else "numbers"
         raise UserError(f"{option} {text}: expected {numbers} separated by commas") from None
+
+
+def _split_list(text: str | None) -> tuple[str, ...]:
+    """Split comma-separated values; empty if the option is not given."""
+    return () if text is None else tuple(item.strip() for item in text.split(","))
 
 
 def _read_uids(option: str, path: str) -> list[str]:

@@ -29,7 +29,7 @@ from d2prune.scores import expression
 from d2prune.store import schemas
 
 # Numbers that the samples of every pool have.
-_SCORES = ("clip_score", "width", "height")
+_SCORES = ("clip_score", "width", "height", *schemas.PAIR_SCORES)
 
 
 class RunConfig(Section):
@@ -83,6 +83,19 @@ class RunConfig(Section):
         first = next(iter(self.embed.models), None)
         return schemas.embeddings_file(None if self.graph.model == first else self.graph.model)
 
+    @property
+    def pair_scores(self) -> tuple[str, ...]:
+        """The scores of the rescore stage that this run uses, in the order of `schemas.PAIR_SCORES`."""
+        used = {*self.find_pair_scores(self.score.difficulty), *self.find_pair_scores(self.select.drop_score)}
+        return tuple(name for name in schemas.PAIR_SCORES if name in used)
+
+    def find_pair_scores(self, text: str | None) -> set[str]:
+        """Return the scores of the rescore stage in a score or an expression of scores."""
+        if text is None or text in self.embed.fields:
+            return set()
+        columns = expression.parse(text, "score").columns
+        return {name for name in columns if name in schemas.PAIR_SCORES and name not in self.embed.fields}
+
     @field_validator("input", "work_dir", "output")
     @classmethod
     def _check_bucket(cls, value: str | list[str]) -> str | list[str]:
@@ -134,6 +147,12 @@ class RunConfig(Section):
             f"{key}: unknown score {name!r}; {hint}expected one of {', '.join(known)}, or a number of "
             f"embed.fields, as in embed: {{fields: {{{name}: number}}}}"
         )
+
+    @model_validator(mode="after")
+    def _check_target(self) -> "RunConfig":
+        if schemas.NORM_SIM_INF in self.pair_scores and self.score.target is None:
+            raise ValueError(f"score.target: found null; expected a file, which {schemas.NORM_SIM_INF} needs")
+        return self
 
     @model_validator(mode="after")
     def _check_groups(self) -> "RunConfig":

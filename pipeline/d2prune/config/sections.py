@@ -5,6 +5,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from d2prune.config.section import Section
+from d2prune.d2.gamma import AUTO, DEFAULT_MULTIPLE, EXPECTED, check_gamma
+from d2prune.errors import UserError
 
 Method = Literal[
     "d2",
@@ -27,12 +29,29 @@ class ScoreConfig(Section):
         default="clip_score",
         description="`clip_score`, a number of embed.fields, or an expression such as "
         "`0.5*clip_score + 0.5*aesthetic` (+ - * /, min, max, abs, sqrt; unusual names in backquotes). "
+        "`s_clip_loss`, `norm_sim_2` and `norm_sim_inf` are computed from the embeddings. "
         "Higher = more wanted",
     )
     offset: float | Literal["auto"] = Field(
         default="auto",
         description="number added to the score before it is clamped at 0. `auto`: minus the lowest score in "
         "the pool",
+    )
+
+    reference_size: int = Field(
+        default=32_768, ge=1, le=2**20, description="s_clip_loss: samples of the pool in one reference"
+    )
+    references: int = Field(
+        default=5, ge=1, le=100, description="s_clip_loss: number of references; their scores are averaged"
+    )
+    temperature: float = Field(
+        default=0.01, ge=1e-4, le=1e4, description="s_clip_loss: temperature of the softmax over a reference"
+    )
+    seed: int = Field(default=0, ge=0, description="seed of the references")
+    target: str | None = Field(
+        default=None,
+        description="norm_sim_2 and norm_sim_inf: image embeddings of the target set, an `.npy` [M, D] or a "
+        "parquet file with a column `image_emb`. null: norm_sim_2 compares with a reference of the pool",
     )
 
 
@@ -94,15 +113,15 @@ class SelectConfig(Section):
     drop_fraction: float = Field(
         default=0.0, ge=0, lt=1, description="beta: fraction of the samples that `drop_score` drops"
     )
-    gamma_forward: float = Field(
-        default=1.0,
-        ge=0,
-        description="gamma_f: a neighbour's weight in the forward pass is exp(-gamma_f * squared distance)",
+    gamma_forward: float | str = Field(
+        default=AUTO,
+        description="gamma_f: a neighbour's weight in the forward pass is exp(-gamma_f * squared distance). "
+        "A number, or a multiple of the graph's own scale: `4/median` is 4 divided by the median squared "
+        f"distance of the edges. `auto`: `{DEFAULT_MULTIPLE:g}/median`. The paper's value is 1",
     )
-    gamma_reverse: float = Field(
-        default=1.0,
-        ge=0,
-        description="gamma_r: a neighbour's weight in the reverse pass is exp(-gamma_r * squared distance)",
+    gamma_reverse: float | str = Field(
+        default=AUTO,
+        description="gamma_r: the same for the reverse pass. The paper's value for DataComp is 1",
     )
     method: Method = Field(
         default="d2",
@@ -110,6 +129,14 @@ class SelectConfig(Section):
         "`k_center`, `herding`, `facility_location` and `semdedup` in the memory of one worker",
     )
     seed: int = Field(default=0, ge=0, description="seed of the randomised methods")
+
+    @field_validator("gamma_forward", "gamma_reverse", mode="before")
+    @classmethod
+    def _check_gamma(cls, gamma: Any) -> Any:
+        try:
+            return gamma if gamma == AUTO else check_gamma("gamma", gamma)
+        except UserError:
+            raise ValueError(f"expected {EXPECTED}") from None
 
     @model_validator(mode="after")
     def _check_budget(self) -> "SelectConfig":

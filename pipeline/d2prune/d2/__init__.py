@@ -3,6 +3,7 @@
 Bottom up:
 
     fixed_point.py       int64 arithmetic, the message between two nodes
+    gamma.py             decays, as numbers or relative to the graph's distances
     precedence.py        which of two nodes is picked first
     waiting_lists.py     nodes that wait for a neighbour
     bucket_queue.py      the order in which the reverse pass visits nodes

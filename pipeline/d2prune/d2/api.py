@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from d2prune.d2 import kernel, whole_graph
-from d2prune.d2.fixed_point import check_gamma, to_fixed
+from d2prune.d2.fixed_point import to_fixed
+from d2prune.d2.gamma import AUTO, DifficultyKind, resolve_gammas
 from d2prune.d2.rounds import dense_partitions, run_rounds, split
 from d2prune.errors import UserError
 from d2prune.knn.csr import Graph
@@ -44,10 +45,11 @@ class Selection:
 def selection_scores(
     graph: Graph,
     difficulty: ArrayLike,
-    gamma_forward: float = 1.0,
-    gamma_reverse: float = 1.0,
+    gamma_forward: float | str = AUTO,
+    gamma_reverse: float | str = AUTO,
     partitions: ArrayLike | None = None,
     threads: int | None = None,
+    difficulty_kind: DifficultyKind = "training",
 ) -> NDArray[np.int64]:
     """Rank every node of a kNN graph by D2 Pruning.
 
@@ -63,12 +65,17 @@ def selection_scores(
     Args:
         graph: symmetric kNN graph over N nodes, N < 2**31 - 1; it is validated.
         difficulty: real numbers [N], 0 <= difficulty < 2**22; higher = more wanted.
-        gamma_forward: decay of the forward messages, exp(-gamma * d^2); >= 0.
-        gamma_reverse: decay of the reverse messages; >= 0.
+        gamma_forward: decay of the forward messages, exp(-gamma * d^2): a number >= 0, a multiple of
+            the graph's scale such as `4/median` (4 over the median squared distance of its edges), or
+            `auto`, which depends on `difficulty_kind`.
+        gamma_reverse: decay of the reverse messages, likewise; `auto` is `4/median`.
         partitions: integers [N], the partition of each node. Runs the partitioned algorithm in this
             process; the result is the same, bit for bit.
         threads: threads of the whole-graph algorithm; default: the CPUs available to this process,
             at most one per 50,000 nodes. The result is the same for any number.
+        difficulty_kind: what the difficulty judges; decides `gamma_forward` where it is `auto`.
+            `training`: a noisy trace of training that neighbours share, such as AUM; gamma 1, the
+            paper's. `sample`: each sample by itself, such as a CLIP score; 4/median.
 
     Returns:
         int64 [N], in fixed point: units of 2**-40 of the difficulty.
@@ -77,7 +84,8 @@ def selection_scores(
         UserError: an invalid graph, difficulty, gamma, partition or number of threads, or a node
             value that exceeds +-2**22.
     """
-    gammas = _check_arguments(graph, gamma_forward, gamma_reverse)
+    _check_graph(graph)
+    gammas = resolve_gammas(gamma_forward, gamma_reverse, graph.sq_distances, difficulty_kind)
     if partitions is not None:
         return _select_partitioned(graph, difficulty, gammas, partitions).selection_score
     return compute_scores(graph, difficulty, gammas, threads)[1]
@@ -86,10 +94,11 @@ def selection_scores(
 def select(
     graph: Graph,
     difficulty: ArrayLike,
-    gamma_forward: float = 1.0,
-    gamma_reverse: float = 1.0,
+    gamma_forward: float | str = AUTO,
+    gamma_reverse: float | str = AUTO,
     partitions: ArrayLike | None = None,
     threads: int | None = None,
+    difficulty_kind: DifficultyKind = "training",
 ) -> Selection:
     """Rank every node like `selection_scores`, and return forward scores and suppressors as well.
 
@@ -100,11 +109,13 @@ def select(
         gamma_reverse: as for `selection_scores`.
         partitions: as for `selection_scores`.
         threads: as for `selection_scores`.
+        difficulty_kind: as for `selection_scores`.
 
     Raises:
         UserError: as for `selection_scores`.
     """
-    gammas = _check_arguments(graph, gamma_forward, gamma_reverse)
+    _check_graph(graph)
+    gammas = resolve_gammas(gamma_forward, gamma_reverse, graph.sq_distances, difficulty_kind)
     if partitions is not None:
         return _select_partitioned(graph, difficulty, gammas, partitions)
     x, t = compute_scores(graph, difficulty, gammas, threads, keep_forward=True)
@@ -144,14 +155,12 @@ def compute_scores(
     return x, value.copy()
 
 
-def _check_arguments(graph: Graph, gamma_forward: float, gamma_reverse: float) -> tuple[float, float]:
-    """Check the graph and both gammas; returns the gammas."""
+def _check_graph(graph: Graph) -> None:
     graph.validate()
     if graph.n_nodes >= 2**31 - 1:
         raise UserError(
             f"graph: {graph.n_nodes} nodes, expected fewer than 2**31 - 1; larger pools need d2prune.run"
         )
-    return check_gamma("gamma_forward", gamma_forward), check_gamma("gamma_reverse", gamma_reverse)
 
 
 def _to_fixed_difficulty(graph: Graph, difficulty: ArrayLike) -> NDArray[np.int64]:

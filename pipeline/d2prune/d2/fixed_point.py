@@ -111,14 +111,3 @@ def to_fixed(difficulty: ArrayLike) -> NDArray[np.int64]:
 def to_float(fixed: NDArray[np.int64]) -> NDArray[Any]:
     """Convert fixed point back to units of the difficulty, float64 [N]; 53 bits are kept."""
     return fixed.astype(np.float64) / SCALE
-
-
-def check_gamma(name: str, gamma: float) -> float:
-    """Check a decay and return it as a float.
-
-    Raises:
-        UserError: gamma is negative or not finite.
-    """
-    if not 0.0 <= gamma < np.inf:
-        raise UserError(f"{name} is {gamma}, expected a finite number >= 0")
-    return float(gamma)

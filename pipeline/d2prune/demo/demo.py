@@ -26,10 +26,7 @@ _CONFIG = {
     "work_dir": "s3://scratch/demo",
     "output": "s3://filtered/demo",
     "embed": {"model": "demo"},
-    # The paper's settings for DataComp: one neighbour, the CLIP score plus this offset, gammas of 1.
-    "score": {"difficulty": "clip_score", "offset": 0.115},
-    "graph": {"features": "image+text", "n_neighbors": 1},
-    "select": {"fraction": 0.3, "gamma_forward": 1.0, "gamma_reverse": 1.0},
+    "select": {"fraction": 0.3},
     "write": {"samples_per_shard": 100},
     "ray": {"workers": 2},
 }

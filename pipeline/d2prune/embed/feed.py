@@ -133,7 +133,7 @@ class Feed:
     def _run(self) -> None:
         try:
             with store.open_read(self._url, _PREFETCH_BLOCKS) as stream:
-                reader = TarReader(stream, self._extensions, self._max_member_bytes)
+                reader = TarReader(stream, self._extensions, self._max_member_bytes, with_digests=True)
                 self._read(reader)
                 self.bytes_read, self.end_mark = reader.bytes_read, reader.end_mark
         except BaseException as error:

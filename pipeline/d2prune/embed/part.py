@@ -114,6 +114,8 @@ class PartWriter:
             "height": np.array([item.height for item in batch], np.int32),
             "offset": np.array([item.offset for item in batch], np.int64),
             "size": np.array([item.size for item in batch], np.int64),
+            "checksum": [item.checksum for item in batch],
+            "image_sha256": [item.image_sha256 for item in batch],
         }
         columns |= {name: [item.fields[i] for item in batch] for i, name in enumerate(self._fields)}
         columns |= {

@@ -141,7 +141,11 @@ class EmbedWorker:
                 )
             part.counters[READ] = feed.read
             part.counters[END_MARK_MISSING] += not feed.end_mark
-        facts = {"dimension": models.dimensions[0], "precision": models.precision}
+        facts = {
+            "dimension": models.dimensions[0],
+            "precision": models.precision,
+            "source": {"size": shard.size, "version": shard.version},
+        }
         if params.names:
             facts |= {"dimensions": dict(zip(params.names, models.dimensions, strict=True))}
         return commit_part(self._folder, unit.key, part, facts)

@@ -30,6 +30,7 @@ class Workload:
         nprobe: lists searched per row; None: estimated from the number of samples.
         fraction: fraction of the samples that is kept.
         samples_per_shard: samples in each output tar.
+        compared: rows that the rescore stage multiplies each sample with; 0: the run has no such stage.
     """
 
     samples: int
@@ -44,6 +45,7 @@ class Workload:
     nprobe: int | None = None
     fraction: float = 0.3
     samples_per_shard: int = 10_000
+    compared: int = 0
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,8 @@ class Rates:
     source: str = ""
 
 
+_RESCORE_SHARE = 0.6
+"""Share of `graph_flops`, the rate of bfloat16 products, that the float32 products of rescore reach."""
 PUBLISHED_RATES = {"ViT-B-32": 2_500, "ViT-L-14": 312}
 """Samples/s of one A100, published by clip-retrieval."""
 
@@ -125,8 +129,12 @@ class StagePlan:
 
 
 def make_plan(work: Workload, rates: Rates, fleet: Fleet) -> list[StagePlan]:
-    """Estimate every stage of a run, in order."""
-    return [estimate(work, rates, fleet) for estimate in ESTIMATES.values()]
+    """Estimate every stage that a run has, in order."""
+    return [
+        estimate(work, rates, fleet)
+        for stage, estimate in ESTIMATES.items()
+        if stage != "rescore" or work.compared
+    ]
 
 
 def total_cost(plans: Sequence[StagePlan], fleet: Fleet) -> float:
@@ -197,6 +205,18 @@ def _estimate_embed(work: Workload, rates: Rates, fleet: Fleet) -> StagePlan:
     wall, limit = _find_limit("embed", rates, limits)
     memory = 2.5e9 + work.samples / max(work.shards, 1) * (2 * stored_values + 300)
     return StagePlan("embed", work.shards, *hours, read, 0.0, written, memory, 1, wall, limit)
+
+
+def _estimate_rescore(work: Workload, rates: Rates, fleet: Fleet) -> StagePlan:
+    row = 4 * work.dimension
+    read, written = 2.0 * work.samples * row, work.samples * 12.0
+    seconds = work.samples * work.compared * 2 * work.dimension / (_RESCORE_SHARE * rates.graph_flops)
+    workers = _count_workers(fleet, work.shards)
+    limits = {"CPU": seconds / workers, "store": (read + written) / rates.store_bytes_s / workers}
+    wall, limit = _find_limit("rescore", rates, limits)
+    memory = 8e8 + 3 * work.compared * row + work.samples / max(work.shards, 1) * 5 * row
+    units, hours = 2 * work.shards, seconds / 3600
+    return StagePlan("rescore", units, 0.0, hours, read, 0.0, written, memory, 1, wall, limit)
 
 
 def _estimate_graph(work: Workload, rates: Rates, fleet: Fleet) -> StagePlan:
@@ -282,6 +302,7 @@ def _estimate_report(work: Workload, rates: Rates, fleet: Fleet) -> StagePlan:
 
 ESTIMATES: Mapping[str, Callable[[Workload, Rates, Fleet], StagePlan]] = {
     "embed": _estimate_embed,
+    "rescore": _estimate_rescore,
     "graph": _estimate_graph,
     "rank": _estimate_rank,
     "select": _estimate_select,

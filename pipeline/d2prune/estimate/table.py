@@ -17,14 +17,15 @@ _HEADER = (
 )
 
 
-def print_plan(work: Workload, rates: Rates, fleet: Fleet) -> None:
-    """Estimate a run and print it on standard output."""
+def print_plan(work: Workload, rates: Rates, fleet: Fleet, selection: str) -> None:
+    """Estimate a run and print it on standard output; `selection` describes what it selects."""
     plans = make_plan(work, rates, fleet)
     cost = total_cost(plans, fleet)
     prices = f", {fleet.gpu_price:g} per GPU hour and {fleet.cpu_price:g} per core hour" if cost else ""
     pool = f"{work.samples:,} samples in {work.shards:,} shards"
     print(f"{pool}, {_format_bytes(work.samples * work.sample_bytes)}; ", end="")
     print(f"{fleet.gpus} GPUs, {fleet.cpus} cores{prices}")
+    print(f"selection: {selection}")
     print(f"rates: {rates.source}\n")
     rows = [_HEADER, *map(_format_row, plans)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADER))]

@@ -6,8 +6,10 @@ Lists the input; reads none of it.
 from dataclasses import dataclass
 
 from d2prune.config.model import RunConfig
+from d2prune.d2.gamma import check_gamma
 from d2prune.errors import UserError
 from d2prune.estimate.costs import PUBLISHED_RATES, Fleet, Rates, Workload
+from d2prune.store import schemas
 
 SAMPLE_BYTES = 35_000
 """Mean bytes of a sample in DataComp's tars: 450 GB for 12.8 million samples."""
@@ -65,7 +67,28 @@ def make_workload(config: RunConfig, samples: int | None, facts: PoolFacts | Non
         nprobe=graph.nprobe,
         fraction=select.fraction or min(1.0, (select.size or samples) / samples),
         samples_per_shard=config.write.samples_per_shard,
+        compared=_count_compared(config, samples),
     )
+
+
+def _count_compared(config: RunConfig, samples: int) -> int:
+    """Count the rows that the rescore stage multiplies each sample with; the target set is not read."""
+    if schemas.S_CLIP_LOSS not in config.pair_scores:
+        return 1 if config.pair_scores else 0
+    return 2 * config.score.references * min(config.score.reference_size, samples)
+
+
+def describe_selection(config: RunConfig) -> str:
+    """The method and its settings, in one line."""
+    select = config.select
+    if select.method != "d2":
+        return select.method
+    gammas = (
+        check_gamma("select.gamma_forward", select.gamma_forward),
+        check_gamma("select.gamma_reverse", select.gamma_reverse),
+    )
+    forward, reverse = (str(gamma) if isinstance(gamma, str) else f"{gamma:g}" for gamma in gammas)
+    return f"d2, k = {config.graph.n_neighbors}, gamma {forward} forward and {reverse} reverse"
 
 
 def default_rates(config: RunConfig, embed_rate: float | None, fleet: Fleet) -> Rates:

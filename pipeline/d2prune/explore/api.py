@@ -142,6 +142,7 @@ class Explorer:
             **_to_json(dataclasses.asdict(explanation)),
             "score_name": self.run.score_name,
             "offset": self.run.offset,
+            "gammas": self.run.gamma_texts,
             "fields": list(self.run.fields),
             "suppressed_by": suppressed_by.position if suppressed_by else None,
             "suppressed": [neighbour.position for neighbour in explanation.suppressed],

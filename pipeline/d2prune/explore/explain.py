@@ -209,9 +209,7 @@ def _recompute_messages(
     run: FinishedRun, rows: Sequence[Row], positions: NDArray[np.int64], sq_distances: NDArray[np.float32]
 ) -> list[_Messages]:
     """Recompute the messages between a sample, row 0, and its neighbours, the other rows."""
-    gamma_forward, gamma_reverse = (
-        float(run.rank.params.get(name, 0.0)) for name in ("gamma_forward", "gamma_reverse")
-    )
+    gamma_forward, gamma_reverse = run.gammas
     difficulty = to_fixed(np.array([row["difficulty"] for row in rows], np.float32)).tolist()
     fixed = [int(row["selection_fixed"]) for row in rows]
     own, found = int(positions[0]), []

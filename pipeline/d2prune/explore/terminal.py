@@ -105,9 +105,10 @@ def _format_score(run: FinishedRun, explanation: Explanation) -> Iterator[str]:
     support = sum(n.support_received for n in neighbours)
     suppression = sum(n.suppression_received for n in neighbours)
     suppressors = sum(n.suppression_received > 0 for n in neighbours)
+    forward, reverse = run.gamma_texts
     threshold = f"; threshold {explanation.threshold:.4f}" if explanation.threshold is not None else ""
-    yield f"  {support:>+9.4f}  support received from {_count(len(neighbours), 'neighbour')}"
-    earlier = f"{_count(suppressors, 'neighbour')} picked earlier"
+    yield f"  {support:>+9.4f}  support received from {_count(len(neighbours), 'neighbour')}, gamma {forward}"
+    earlier = f"{_count(suppressors, 'neighbour')} picked earlier, gamma {reverse}"
     yield f"  {0.0 - suppression:>+9.4f}  suppression received from {earlier}"
     yield f"  {selection:>9.4f}  selection score{threshold}"
     if not explanation.reconciled:

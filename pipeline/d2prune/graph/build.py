@@ -7,7 +7,7 @@ depends on the embeddings and the parameters only, never on workers or layout.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from fractions import Fraction
@@ -23,14 +23,14 @@ from d2prune.graph.steps.job import Job
 from d2prune.graph.steps.sequence import IN_MEMORY, SHARDED, STEPS
 from d2prune.graph.steps.step import Step, StepUnit, StepWorker, once, step_key
 from d2prune.knn.in_memory import wants_lists
+from d2prune.parts.reader import Parts
 from d2prune.stage.units import Work, run_units
 from d2prune.store import artifacts
 from d2prune.store.artifacts import Receipt
 
 
 def plan_job(
-    embed_folder: str,
-    parts: Sequence[Receipt],
+    pool: Parts,
     embed_fingerprint: str,
     folder: str,
     params: GraphParams,
@@ -39,8 +39,7 @@ def plan_job(
     """Describe the graph to build.
 
     Args:
-        embed_folder: `work_dir/embed`.
-        parts: units of the embed artifact, in canonical order.
+        pool: the pool, with the units of embed and those that `drop_score` is read from.
         embed_fingerprint: of the embed artifact.
         folder: `work_dir/graph`.
         params: of the stage.
@@ -49,10 +48,10 @@ def plan_job(
     Raises:
         UserError: the pool has no score named `drop_score`.
     """
-    job = Job(STEPS, embed_folder, tuple(parts), embed_fingerprint, folder, params, layout)
+    job = Job(STEPS, pool, embed_fingerprint, folder, params, layout)
     cut_off = None
     if params.drop_score is not None:
-        cut_off = find_cut_off(embed_folder, job.parts, params.drop_score, params.drop_fraction)
+        cut_off = find_cut_off(pool, params.drop_score, params.drop_fraction)
     return replace(job, cut_off=cut_off, buckets=layout.buckets or choose_buckets(len(job.spans)))
 
 

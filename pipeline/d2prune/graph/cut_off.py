@@ -5,7 +5,7 @@ column of the embed parts, several times, one part at a time.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -13,9 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from d2prune.d2.budget import Threshold, count_ties, histogram, kept_in_part, select_threshold
-from d2prune.parts.files import SAMPLES
+from d2prune.parts.reader import Parts
 from d2prune.scores.column import read_score
-from d2prune.store.artifacts import Receipt
 
 OPTION = "select.drop_score"
 
@@ -34,18 +33,17 @@ class CutOff:
     threshold: Threshold
     ties_before: tuple[int, ...]
 
-    def drop_mask(self, embed_folder: str, part: int, receipt: Receipt) -> npt.NDArray[np.bool_]:
+    def drop_mask(self, parts: Parts, part: int) -> npt.NDArray[np.bool_]:
         """Return which samples of a part are excluded, bool [N]."""
-        key_N = _order_keys(read_score(embed_folder, [receipt], self.score, OPTION))
+        key_N = _order_keys(read_score(parts, [part], self.score, OPTION))
         return ~kept_in_part(key_N, self.threshold, self.ties_before[part])
 
 
-def find_cut_off(embed_folder: str, parts: Sequence[Receipt], score: str, drop_fraction: float) -> CutOff:
+def find_cut_off(parts: Parts, score: str, drop_fraction: float) -> CutOff:
     """Find the cut-off that drops the lowest `drop_fraction` of the pool; of equal scores, the later samples.
 
     Args:
-        embed_folder: `work_dir/embed`.
-        parts: units of the embed artifact, in canonical order.
+        parts: the pool, with the units of the stages that the score is read from.
         score: name of the score.
         drop_fraction: in [0, 1).
 
@@ -54,8 +52,8 @@ def find_cut_off(embed_folder: str, parts: Sequence[Receipt], score: str, drop_f
     """
 
     def read_keys() -> Iterator[npt.NDArray[np.int64]]:
-        for receipt in parts:
-            yield _order_keys(read_score(embed_folder, [receipt], score, OPTION))
+        for part in range(parts.spans.n_parts):
+            yield _order_keys(read_score(parts, [part], score, OPTION))
 
     def count(prefix: int, prefix_bits: int, bits: int) -> npt.NDArray[np.int64]:
         counts = np.zeros(1 << bits, np.int64)
@@ -63,7 +61,7 @@ def find_cut_off(embed_folder: str, parts: Sequence[Receipt], score: str, drop_f
             counts += histogram(key_M, prefix, prefix_bits, bits)
         return counts
 
-    n_rows = sum(receipt.rows(SAMPLES) for receipt in parts)
+    n_rows = len(parts)
     n_dropped = math.floor(n_rows * Fraction(repr(float(drop_fraction))))
     threshold = select_threshold(count, n_rows - n_dropped)
     ties = [count_ties(key_M, threshold) for key_M in read_keys()]

@@ -28,9 +28,8 @@ def _build(run: StageRun) -> Built:
 
     planned, embed = run.planned["graph"], run.manifests["embed"]
     layout = Layout(threads=int(run.executor.worker_cores(1)))
-    job = plan_job(
-        run.planned["embed"].folder, embed.units, embed.fingerprint, planned.folder, planned.params, layout
-    )
+    pool = run.parts("embed", "rescore")
+    job = plan_job(pool, embed.fingerprint, planned.folder, planned.params, layout)
     whole_machine, num_gpus = run.whole_machine(), run.config.ray.num_gpus
     if num_gpus:
         # The machine with the most cores need not be one with a GPU.
@@ -56,6 +55,7 @@ def _other_unit_keys(manifest: Mapping[str, Any]) -> Iterable[str]:
 STAGE = Stage(
     name="graph",
     inputs=("embed",),
+    more_inputs=lambda config: ("rescore",) if config.find_pair_scores(config.select.drop_score) else (),
     params=_params,
     build=_build,
     check=_check,

@@ -52,6 +52,9 @@ FIELD_MISSING = "field-missing"
 TAR_TRUNCATED = "tar-truncated"
 TAR_CORRUPT = "tar-corrupt"
 """One reject per skipped stretch of bytes, however many samples the stretch held."""
+TAR_ZEROS = "tar-zeros"
+"""One reject per stretch of zeros where members should be, however many samples it replaced. Zeros that
+end a tar as tar programs write them are none; see `inputs.tar.header.is_end_of_archive`."""
 TAR_EMPTY = "tar-empty"
 """No tar program writes an empty file, so an upload most likely failed."""
 FILTERED_WORDS = "filtered-words"
@@ -82,6 +85,7 @@ MEANINGS = {
     FIELD_MISSING: "no finite number under a name that embed.fields declares as a number",
     TAR_TRUNCATED: "the tar ends inside the sample",
     TAR_CORRUPT: "bytes that are not a tar header were skipped",
+    TAR_ZEROS: "zeros where members should be: never written, or overwritten",
     TAR_EMPTY: "the file is empty (0 bytes)",
     FILTERED_WORDS: "the caption has fewer words than filter.min_words",
     FILTERED_CHARACTERS: "the caption has fewer characters than filter.min_characters",

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from d2prune import store
 from d2prune.errors import UserError
+from d2prune.inputs.tar.checksum import hash_samples
 from d2prune.inputs.tar.reader import RawMember, parse_sample
 from d2prune.output import byte_ranges, layout, receipts
 from d2prune.output.byte_ranges import ByteRanges
@@ -47,6 +48,7 @@ def write_shard(
     pieces: Iterable[tuple[str, pa.Table]],
     before_block: Callable[[], None] = lambda: None,
     keep_executable: bool = False,
+    versions: Mapping[str, str] | None = None,
 ) -> WrittenShard:
     """Write one output tar, its stats and its table.
 
@@ -54,19 +56,23 @@ def write_shard(
         output: URL of the output folder.
         index: number of the tar.
         pieces: (URL of an input tar, rows to copy from it). Rows have key, uid, offset and size,
-            with ascending offsets; other columns of `schemas.WRITTEN` are optional.
+            with ascending offsets; other columns of `schemas.WRITTEN` are optional. Samples are
+            compared with the column `checksum`, if there is one.
         before_block: called before each block is written; an error it raises stops the writing.
         keep_executable: whether members that a loader would execute keep their names.
+        versions: URL of an input tar -> its version (`FileInfo.version`) when it was listed, for the
+            error message about a sample that has changed.
 
     Raises:
         UserError: an input shard no longer exists, or changed.
         InfrastructureError: storage failed.
     """
+    versions = versions or {}
     wanted: list[_Piece] = []
     repairs: Counter[str] = Counter()
     url = store.join(output, layout.SHARD_FORMAT.format(index))
     with store.writer(url) as sink, TarStream(sink.write) as stream:
-        for block in byte_ranges.read_blocks(_list_ranges(pieces, wanted), stream.allocate):
+        for block in byte_ranges.read_blocks(_list_ranges(pieces, wanted, versions), stream.allocate):
             before_block()
             stream.put(_encode_block(block, wanted[block.source], repairs, keep_executable), block.data)
         stream.close()
@@ -95,17 +101,24 @@ def commit_shard(work_dir: str, key: str, written: WrittenShard) -> Receipt:
 
 @dataclass(frozen=True)
 class _Piece:
-    """Rows to copy from one input tar, with the keys of their samples there and in the output."""
+    """Rows to copy from one input tar, with the keys of their samples there and in the output.
+
+    `version` is None, and `checksums` is empty, where nothing was embedded.
+    """
 
     url: str
+    version: str | None
     rows: pa.Table
     sizes: NDArray[np.int64]
+    checksums: Sequence[bytes]
     new_keys: pa.Array
     key_strings: Strings
     new_key_strings: Strings
 
 
-def _list_ranges(pieces: Iterable[tuple[str, pa.Table]], wanted: list[_Piece]) -> Iterator[ByteRanges]:
+def _list_ranges(
+    pieces: Iterable[tuple[str, pa.Table]], wanted: list[_Piece], versions: Mapping[str, str]
+) -> Iterator[ByteRanges]:
     """Yield what to read, piece by piece, and append each piece to `wanted`."""
     seen: Counter[str] = Counter()
     for url, rows in pieces:
@@ -118,8 +131,10 @@ def _list_ranges(pieces: Iterable[tuple[str, pa.Table]], wanted: list[_Piece]) -
         wanted.append(
             _Piece(
                 url,
+                versions.get(url),
                 rows,
                 sizes,
+                rows["checksum"].to_pylist() if "checksum" in rows.column_names else (),
                 new_keys,
                 Strings.from_column(rows["key"]),
                 Strings.from_column(new_keys),
@@ -134,6 +149,8 @@ def _encode_block(
     """Encode a block for the output tar: in place where new headers suffice, else member by member."""
     first, last = block.first, block.last
     sizes = piece.sizes[first:last]
+    if piece.checksums:
+        _compare_checksums(block, piece)
     unchanged = rename_in_place(
         block.data,
         sizes,
@@ -149,8 +166,7 @@ def _encode_block(
     for i in unchanged:
         parts.append(block.data[done : bounds[i]])
         done = bounds[i + 1]
-        key, offset = piece.rows["key"][first + i].as_py(), piece.rows["offset"][first + i].as_py()
-        raw = _parse_members(block.data[bounds[i] : done], piece.url, key, offset)
+        raw = _parse_members(block.data[bounds[i] : done], piece, first + i)
         members, repaired = make_decodable(raw, keep_executable)
         repairs.update(repaired)
         parts += encode_members(piece.new_keys[first + i].as_py(), members)
@@ -158,21 +174,48 @@ def _encode_block(
     return parts
 
 
-def _parse_members(data: memoryview, url: str, key: str, offset: int) -> list[RawMember]:
+def _compare_checksums(block: byte_ranges.Block, piece: _Piece) -> None:
+    """Compare the samples of a block with those that were embedded.
+
+    Raises:
+        UserError: one differs.
+    """
+    found = hash_samples(block.data, piece.sizes[block.first : block.last])
+    expected = piece.checksums[block.first : block.last]
+    if found == expected:
+        return
+    i = next(i for i, pair in enumerate(zip(found, expected, strict=True)) if pair[0] != pair[1])
+    this = found[i]
+    text = f"checksum {this.hex()}" if this is not None else "bytes that are not a sample"
+    raise _make_changed_error(piece, block.first + i, f"found {text}; expected checksum {expected[i].hex()}")
+
+
+def _parse_members(data: memoryview, piece: _Piece, row: int) -> list[RawMember]:
     try:
         members = parse_sample(data)
     except ValueError as error:
-        raise UserError(_describe_changed_tar(url, key, offset, str(error))) from error
-    if not members or not members[0].name.startswith(f"{key}."):
-        found = members[0].name if members else "nothing"
-        raise UserError(_describe_changed_tar(url, key, offset, f"found {found}"))
+        raise _make_changed_error(piece, row, str(error)) from error
+    if not members or not members[0].name.startswith(f"{piece.rows['key'][row].as_py()}."):
+        raise _make_changed_error(piece, row, f"found {members[0].name if members else 'nothing'}")
     return members
 
 
-def _describe_changed_tar(url: str, key: str, offset: int, detail: str) -> str:
-    return (
-        f"{store.redact(url)}: sample {key} is no longer at byte {offset} ({detail}); "
-        "the tar changed during the run; run again to embed its new content"
+def _make_changed_error(piece: _Piece, row: int, detail: str) -> UserError:
+    """Make the error about a sample that is not what was embedded or indexed."""
+    try:
+        is_same_file = piece.version is not None and store.info(piece.url).version == piece.version
+    except FileNotFoundError:
+        is_same_file = False
+    # The new content is another run's, so it does not go to the folder that this run has claimed.
+    advice = "the tar changed during the run; empty the output folder and run again to read its new content"
+    if is_same_file:
+        advice = (
+            "the tar is damaged, or was replaced under its old size and time (or ETag); "
+            "restore it and run again"
+        )
+    key, offset = piece.rows["key"][row].as_py(), piece.rows["offset"][row].as_py()
+    return UserError(
+        f"{store.redact(piece.url)}: sample {key} is no longer at byte {offset} ({detail}); {advice}"
     )
 
 

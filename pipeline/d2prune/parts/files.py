@@ -9,12 +9,19 @@ from d2prune.store import schemas
 SAMPLES = "samples.parquet"
 EMBEDDINGS = schemas.embeddings_file()
 REJECTS = "rejects.parquet"
+PAIR_SCORES = "pair_scores.parquet"
 NEIGHBORS = "neighbors.parquet"
 RANKS = "ranks.parquet"
 SUPPRESSORS = "suppressors.parquet"
 DECISIONS = "decisions.parquet"
 
-_STAGES = {NEIGHBORS: "graph", RANKS: "rank", SUPPRESSORS: "rank", DECISIONS: "select"}
+_STAGES = {
+    PAIR_SCORES: "rescore",
+    NEIGHBORS: "graph",
+    RANKS: "rank",
+    SUPPRESSORS: "rank",
+    DECISIONS: "select",
+}
 
 
 def stage_of(table: str) -> str:

@@ -7,6 +7,7 @@ computed from `read`.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -63,6 +64,10 @@ class Parts:
                 f"{table}: found {sum(rows)} rows in {len(rows)} parts; expected {sum(embedded)} rows in "
                 f"{len(embedded)} parts, as embedded"
             )
+
+    def units(self, stage: str) -> tuple[Receipt, ...]:
+        """The receipts of a stage, one per part; empty if it is not among those given."""
+        return tuple(self._units.get(stage, ()))
 
     def folder(self, table: str) -> str:
         """URL of the folder of the stage that wrote a table."""
@@ -193,7 +198,10 @@ class Parts:
         try:
             with open_parquet(url, size) as file:
                 return read(file)
-        except (FileNotFoundError, pa.ArrowInvalid) as error:
+        except (OSError, pa.ArrowInvalid) as error:
+            # pyarrow reports a file that ends too early as an OSError without a number.
+            if getattr(error, "errno", None) not in (None, errno.ENOENT):
+                raise
             raise artifacts.mark_damaged(url, f"cannot be read: {error}") from error
 
 

@@ -6,7 +6,7 @@ from d2prune import store
 from d2prune.parts.files import NEIGHBORS
 from d2prune.parts.reader import Parts
 from d2prune.parts.spans import Spans
-from d2prune.rank.params import RankParams
+from d2prune.rank.params import RankParams, Resolved
 from d2prune.store import artifacts
 
 
@@ -18,14 +18,14 @@ class RankJob:
         parts: the pool, with the units of embed and graph.
         folder: `work_dir/rank`.
         params: of the stage.
-        offset: added to the score, a number.
+        resolved: the parameters that depend on the pool.
         bounds: partition p owns parts bounds[p] to bounds[p + 1] - 1.
     """
 
     parts: Parts
     folder: str
     params: RankParams
-    offset: float
+    resolved: Resolved
     bounds: tuple[int, ...]
 
     @property
@@ -36,12 +36,16 @@ class RankJob:
     @property
     def checkpoints(self) -> str:
         """Folder of the workers' checkpoints."""
-        identity = artifacts.fingerprint(self.params, self.offset, self._graph_identity, self.bounds)
+        identity = artifacts.fingerprint(self.params, self.resolved.offset, self._graph_identity, self.bounds)
         return store.join(self.folder, "checkpoints", identity)
 
     def unit_key(self, part: int) -> str:
-        """Key of a part's unit; independent of the partitions, which do not change the result."""
-        return artifacts.unit_key(f"{part:08d}", self.params, self.offset, self._graph_identity)
+        """Key of a part's unit.
+
+        Independent of the partitions, which do not change the result, and of the resolved gammas,
+        which follow from the parameters and the graph.
+        """
+        return artifacts.unit_key(f"{part:08d}", self.params, self.resolved.offset, self._graph_identity)
 
     @property
     def _graph_identity(self) -> str:

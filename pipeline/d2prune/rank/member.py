@@ -16,11 +16,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from d2prune import store
-from d2prune.d2.fixed_point import check_gamma, to_fixed
+from d2prune.d2.fixed_point import to_fixed
 from d2prune.d2.messages import EMPTY_BATCH, Message, MessageBatch
 from d2prune.d2.partition import GraphPartition
 from d2prune.errors import InfrastructureError
-from d2prune.parts.files import NEIGHBORS, RANKS, SAMPLES, SUPPRESSORS
+from d2prune.parts.files import NEIGHBORS, RANKS, SUPPRESSORS
 from d2prune.parts.neighbors import read_graph
 from d2prune.rank.distributed_rounds import Progress
 from d2prune.rank.inputs import read_features, read_graph_rows, read_uids
@@ -52,17 +52,16 @@ class RankMember:
         self._owners = job.owners
         self._start, stop = self._owners.bounds(index)
         self._cut_off_N, rows = read_graph_rows(parts, self._numbers, self._owners)
-        receipts = [parts.receipt(part, SAMPLES) for part in self._numbers]
-        score_N = read_score(parts.folder(SAMPLES), receipts, params.difficulty, SCORE_OPTION)
-        self._difficulty_N = shift(score_N, job.offset)
+        score_N = read_score(parts, self._numbers, params.difficulty, SCORE_OPTION)
+        self._difficulty_N = shift(score_N, job.resolved.offset)
         del score_N
         self._partition = GraphPartition(
             index,
             np.arange(self._start, stop),
             *rows,
             to_fixed(self._difficulty_N),
-            check_gamma("select.gamma_forward", params.gamma_forward),
-            check_gamma("select.gamma_reverse", params.gamma_reverse),
+            job.resolved.gamma_forward,
+            job.resolved.gamma_reverse,
         )
         del rows
         self._checkpoint = store.join(job.checkpoints, f"{index:06d}.npz")

@@ -14,14 +14,31 @@ class RankParams:
     Attributes:
         difficulty: name of the score, or an expression over scores.
         offset: added to the score; `auto`: minus the lowest score of the pool.
-        gamma_forward: decay of the forward messages.
-        gamma_reverse: decay of the reverse messages.
+        gamma_forward: decay of the forward messages, from `check_gamma`: a number or `C/median`.
+        gamma_reverse: decay of the reverse messages, likewise.
     """
 
     difficulty: str
     offset: float | Literal["auto"]
+    gamma_forward: float | str
+    gamma_reverse: float | str
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """The parameters that depend on the pool, as numbers; facts of the artifact.
+
+    Attributes:
+        offset: added to the score.
+        gamma_forward: decay of the forward messages.
+        gamma_reverse: decay of the reverse messages.
+        median_sq_distance: of the graph's edges, if a gamma is a multiple of it; otherwise None.
+    """
+
+    offset: float
     gamma_forward: float
     gamma_reverse: float
+    median_sq_distance: float | None = None
 
 
 @dataclass(frozen=True)

@@ -10,35 +10,58 @@ from functools import partial
 import numpy as np
 
 from d2prune import store
+from d2prune.d2.gamma import is_relative, resolve_gamma
 from d2prune.execution import Executor, Resources
-from d2prune.parts.files import SAMPLES
 from d2prune.parts.reader import Parts
+from d2prune.rank.distance_scale import find_median_sq_distance
 from d2prune.rank.distributed_rounds import run_to_completion
 from d2prune.rank.job import RankJob
 from d2prune.rank.member import SCORE_OPTION, UID_EXCHANGES, RankMember
 from d2prune.rank.methods import PoolMethod, find_method
-from d2prune.rank.params import BaselineParams, RankParams
+from d2prune.rank.params import BaselineParams, RankParams, Resolved
 from d2prune.scores.column import read_score
 from d2prune.store.artifacts import Receipt
 
 
-def resolve_offset(parts: Parts, params: RankParams) -> float:
-    """Return what is added to the score: `params.offset`; for `auto`, minus the lowest score.
+def resolve(parts: Parts, params: RankParams, executor: Executor, resources: Resources) -> Resolved:
+    """Return the parameters that depend on the pool.
+
+    Args:
+        parts: the pool, with the units of embed and graph.
+        params: of the stage.
+        executor: runs the workers that read the graph.
+        resources: of one worker.
 
     Raises:
         UserError: the score does not exist, or a value is not finite.
     """
+    gammas, median = (params.gamma_forward, params.gamma_reverse), None
+    if any(map(is_relative, gammas)):
+        median = find_median_sq_distance(parts, executor, resources)
+    return Resolved(
+        _find_offset(parts, params),
+        resolve_gamma(gammas[0], median),
+        resolve_gamma(gammas[1], median),
+        median,
+    )
+
+
+def _find_offset(parts: Parts, params: RankParams) -> float:
+    """Return what is added to the score: `params.offset`; for `auto`, minus the lowest score."""
     if params.offset != "auto":
         return params.offset
-    receipts = (parts.receipt(part, SAMPLES) for part in range(parts.spans.n_parts))
-    scores = (
-        read_score(parts.folder(SAMPLES), [receipt], params.difficulty, SCORE_OPTION) for receipt in receipts
-    )
+    numbers = range(parts.spans.n_parts)
+    scores = (read_score(parts, [part], params.difficulty, SCORE_OPTION) for part in numbers)
     return -float(min(score_M.min() for score_M in scores if len(score_M)))
 
 
 def rank(
-    parts: Parts, folder: str, params: RankParams, offset: float, executor: Executor, resources: Resources
+    parts: Parts,
+    folder: str,
+    params: RankParams,
+    resolved: Resolved,
+    executor: Executor,
+    resources: Resources,
 ) -> list[Receipt]:
     """Rank the pool on at most `resources.workers` partitions.
 
@@ -46,7 +69,7 @@ def rank(
         parts: the pool, with the units of embed and graph.
         folder: `work_dir/rank`.
         params: of the stage.
-        offset: from `resolve_offset`.
+        resolved: from `resolve`.
         executor: runs the workers.
         resources: of one worker.
 
@@ -54,7 +77,7 @@ def rank(
         One receipt per part, in canonical order.
 
     Raises:
-        UserError: a score or gamma out of range, or a pool too large for the method.
+        UserError: a score out of range, or a pool too large for the method.
         InfrastructureError: workers were lost too often.
     """
     workers = resources.workers
@@ -64,7 +87,7 @@ def rank(
             method.check_size(len(parts))
             workers = 1
     bounds = share_parts(np.diff(parts.spans.starts).tolist(), workers)
-    job = RankJob(parts, folder, params, offset, tuple(bounds))
+    job = RankJob(parts, folder, params, resolved, tuple(bounds))
     group = executor.group(partial(RankMember, job), len(bounds) - 1, resources)
     try:
         receipts = run_to_completion(group, "commit", UID_EXCHANGES)

@@ -3,10 +3,10 @@
 import dataclasses
 
 from d2prune.config.model import RunConfig
+from d2prune.d2.gamma import check_gamma
 from d2prune.inputs.pool import InputPool
-from d2prune.parts.reader import Parts
 from d2prune.rank.params import Baseline, BaselineParams, RankParams
-from d2prune.rank.ranking import rank, resolve_offset
+from d2prune.rank.ranking import rank, resolve
 from d2prune.stage.record import Built, Stage, StageRun
 from d2prune.store import artifacts
 
@@ -15,8 +15,8 @@ def _params(config: RunConfig, pool: InputPool) -> RankParams:
     params = RankParams(
         difficulty=config.score.difficulty,
         offset=config.score.offset,
-        gamma_forward=config.select.gamma_forward,
-        gamma_reverse=config.select.gamma_reverse,
+        gamma_forward=check_gamma("select.gamma_forward", config.select.gamma_forward),
+        gamma_reverse=check_gamma("select.gamma_reverse", config.select.gamma_reverse),
     )
     if config.select.method == "d2":
         return params
@@ -28,10 +28,11 @@ def _params(config: RunConfig, pool: InputPool) -> RankParams:
 
 def _build(run: StageRun) -> Built:
     planned = run.planned["rank"]
-    parts = Parts(run.config.work_dir, {stage: run.manifests[stage].units for stage in ("embed", "graph")})
-    offset = resolve_offset(parts, planned.params)
-    receipts = rank(parts, planned.folder, planned.params, offset, run.executor, run.one_core_each())
-    return Built(receipts, {"offset": offset})
+    parts = run.parts("embed", "rescore", "graph")
+    resources = run.one_core_each()
+    resolved = resolve(parts, planned.params, run.executor, resources)
+    receipts = rank(parts, planned.folder, planned.params, resolved, run.executor, resources)
+    return Built(receipts, dataclasses.asdict(resolved))
 
 
 def _check(run: StageRun, built: Built) -> None:
@@ -39,4 +40,11 @@ def _check(run: StageRun, built: Built) -> None:
     artifacts.balance("rank", run.manifests["embed"].counters["embedded"], counts)
 
 
-STAGE = Stage(name="rank", inputs=("graph",), params=_params, build=_build, check=_check)
+STAGE = Stage(
+    name="rank",
+    inputs=("graph",),
+    params=_params,
+    build=_build,
+    check=_check,
+    more_inputs=lambda config: ("rescore",) if config.find_pair_scores(config.score.difficulty) else (),
+)

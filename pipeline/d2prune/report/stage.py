@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from d2prune import store
 from d2prune.config.model import RunConfig
+from d2prune.d2.gamma import describe_gamma
 from d2prune.inputs.pool import InputPool
 from d2prune.output import training
 from d2prune.report.collect import collect
@@ -50,8 +51,20 @@ def run_record(
         features=config.graph.features,
         embeddings_file=config.embeddings_file,
         timings=seconds,
-        parameters={stage: manifest.params for stage, manifest in manifests.items() if stage != "report"},
+        parameters={
+            **{stage: manifest.params for stage, manifest in manifests.items() if stage != "report"},
+            "rank": _describe_rank(manifests["rank"]),
+        },
     )
+
+
+def _describe_rank(rank: Manifest) -> dict[str, object]:
+    """The parameters of the ranking, with the numbers that its gammas stand for."""
+    gammas = {
+        name: describe_gamma(rank.params[name], rank.facts[name])
+        for name in ("gamma_forward", "gamma_reverse")
+    }
+    return {**rank.params, **gammas}
 
 
 def _written_output(config: RunConfig, pool: InputPool, write: Manifest) -> WrittenOutput:

@@ -1,7 +1,7 @@
 """Index an input tar: uid, key and byte range of every sample, which is all that resharding by uid needs.
 
-From a local tar, only headers and json members are read; a remote tar is streamed once. The index
-does not depend on the subset file, so it serves every subset of the same pool.
+A tar is streamed once. The index does not depend on the subset file, so it serves every subset of
+the same pool.
 """
 
 from collections import Counter
@@ -80,24 +80,24 @@ class IndexWorker:
         counters: Counter[str] = Counter(samples=0)
         tables: list[pa.Table] = []
         try:
-            with store.mapped_or_stream(shard.url) as content, store.ranged_reader(shard.url) as read:
-                batches = read_batches(content)
+            with store.open_read(shard.url) as stream, store.ranged_reader(shard.url) as read:
+                batches = read_batches(stream)
                 while True:
                     try:
                         tables.append(_tabulate_batch(next(batches), shard.name, read, counters))
                     except StopIteration as stopped:
                         start, rest = stopped.value
                         break
-                reader = TarReader(rest, frozenset({JSON_EXTENSION}))
-                tables.append(_tabulate_rest(reader, start, shard.name, read, counters))
+                reader = TarReader(rest, frozenset({JSON_EXTENSION}), start=start)
+                tables.append(_tabulate_rest(reader, shard.name, read, counters))
         except FileNotFoundError as error:
             raise UserError(
                 f"{store.redact(shard.url)}: no longer exists; it was in the pool when this command started"
             ) from error
-        size = start + reader.bytes_read
-        if size != shard.size:
+        if reader.bytes_read != shard.size:
             raise InfrastructureError(
-                f"{store.redact(shard.url)}: read {size} bytes; expected {shard.size}, its size when listed"
+                f"{store.redact(shard.url)}: read {reader.bytes_read} bytes; "
+                f"expected {shard.size}, its size when listed"
             )
         table = pa.concat_tables(tables).combine_chunks()
         return artifacts.commit_unit(self._folder, unit.key, {INDEX: table}, dict(counters))
@@ -132,22 +132,19 @@ def _make_strings(bounds: NDArray[np.int64], data: NDArray[np.uint8]) -> pa.Arra
     return pa.Array.from_buffers(pa.string(), len(bounds) - 1, buffers)
 
 
-def _tabulate_rest(
-    reader: TarReader, start: int, shard: str, read: Reader, counters: Counter[str]
-) -> pa.Table:
-    """Tabulate the samples of the rest of a tar, from byte `start`."""
+def _tabulate_rest(reader: TarReader, shard: str, read: Reader, counters: Counter[str]) -> pa.Table:
+    """Tabulate the samples of the rest of a tar."""
     rows: list[tuple[str, str, str, int, int]] = []
     for item in reader:
         if isinstance(item, Reject):
             counters[f"fault.{item.reason}"] += 1
             continue
         counters["samples"] += 1
-        offset = start + item.offset
-        uid = _read_uid(item.members.get(JSON_EXTENSION)) or _hash_uid(read(offset, item.size))
+        uid = _read_uid(item.members.get(JSON_EXTENSION)) or _hash_uid(read(item.offset, item.size))
         if uid is None:
             counters["no-uid"] += 1
         else:
-            rows.append((uid, shard, item.key, offset, item.size))
+            rows.append((uid, shard, item.key, item.offset, item.size))
     columns = zip(*rows, strict=True) if rows else ([] for _ in SCHEMA)
     arrays = [pa.array(list(column), field.type) for column, field in zip(columns, SCHEMA, strict=True)]
     return pa.Table.from_arrays(arrays, schema=SCHEMA)

@@ -69,15 +69,15 @@ def run(
         InfrastructureError: storage or workers failed for longer than retries last; the same call
             resumes.
     """
-    names = [stage.name for stage in STAGES]
-    if stop_after not in (None, *names):
-        raise UserError(f"stop_after = {stop_after}: expected one of {', '.join(names)}")
     if executor is None and use_ray:
         # Before Ray is loaded, for the reason given in jobs/filter.py.
         import torch  # noqa: F401
     plan = plan_run(config)
+    if stop_after not in (None, *plan.artifacts):
+        raise UserError(f"stop_after = {stop_after}: expected one of {', '.join(plan.artifacts)}")
     config = config.model_copy(update={"output": history.fill_run_id(config.output, plan.identity)})
-    for stage in STAGES:
+    stages = [stage for stage in STAGES if stage.name in plan.artifacts]
+    for stage in stages:
         stage.preflight(config, plan[stage.name])
     with lease.hold(config.work_dir) as held, contextlib.ExitStack() as stack:
 
@@ -103,7 +103,7 @@ def open_executor(config: RunConfig, use_ray: bool) -> Iterator[Executor]:
 
 def _run_stages(run: StageRun, plan: RunPlan, stop_after: str | None) -> RunResult:
     location: str | None = None
-    for stage in STAGES:
+    for stage in (stage for stage in STAGES if stage.name in plan.artifacts):
         start = time.monotonic()
         if stage.is_output:
             history.announce(run.config.work_dir, run.config.output, plan.identity)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d2prune import store
+from d2prune.d2.gamma import describe_gamma
 from d2prune.embed import shard_urls
 from d2prune.errors import UserError
 from d2prune.parts import files
@@ -72,6 +73,18 @@ class FinishedRun:
     def offset(self) -> float:
         """What was added to the score to give difficulty."""
         return float(self.rank.facts.get("offset") or 0.0)
+
+    @property
+    def gammas(self) -> tuple[float, float]:
+        """The decays of the forward and the reverse messages, as numbers."""
+        forward, reverse = (self.rank.facts.get(name) or 0.0 for name in ("gamma_forward", "gamma_reverse"))
+        return float(forward), float(reverse)
+
+    @property
+    def gamma_texts(self) -> tuple[str, str]:
+        """The decays as text: the numbers, and the multiples they come from."""
+        forward, reverse = (self.rank.params.get(name, 0.0) for name in ("gamma_forward", "gamma_reverse"))
+        return describe_gamma(forward, self.gammas[0]), describe_gamma(reverse, self.gammas[1])
 
     @property
     def features(self) -> FeatureKind:

@@ -11,6 +11,7 @@ from d2prune.config.model import RunConfig
 from d2prune.inputs.pool import InputPool, open_pool
 from d2prune.runs.stages import STAGES
 from d2prune.stage.planned import Planned
+from d2prune.store.artifacts import Manifest
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class RunPlan:
 
     Attributes:
         pool: the input.
-        artifacts: stage -> its artifact, in the order of the stages.
+        artifacts: stage -> its artifact, in the order of the stages; only those that this run has.
     """
 
     pool: InputPool
@@ -27,6 +28,10 @@ class RunPlan:
 
     def __getitem__(self, stage: str) -> Planned:
         return self.artifacts[stage]
+
+    def find(self, stage: str) -> Manifest | None:
+        """Read the manifest of a stage; None if it is not complete or this run does not have it."""
+        return self.artifacts[stage].find() if stage in self.artifacts else None
 
     @property
     def identity(self) -> str:
@@ -44,7 +49,9 @@ def plan_run(config: RunConfig) -> RunPlan:
     fingerprints = {"pool": pool.identity}
     planned = {}
     for stage in STAGES:
-        inputs = {name: fingerprints[name] for name in stage.inputs}
+        if not stage.applies(config):
+            continue
+        inputs = {name: fingerprints[name] for name in (*stage.inputs, *stage.more_inputs(config))}
         folder = store.join(config.work_dir, stage.name)
         planned[stage.name] = Planned(stage.name, folder, stage.params(config, pool), inputs)
         fingerprints[stage.name] = planned[stage.name].fingerprint

@@ -4,8 +4,9 @@ from d2prune.embed.stage import STAGE as EMBED
 from d2prune.graph.stage import STAGE as GRAPH
 from d2prune.rank.stage import STAGE as RANK
 from d2prune.report.stage import STAGE as REPORT
+from d2prune.rescore.stage import STAGE as RESCORE
 from d2prune.select.stage import STAGE as SELECT
 from d2prune.stage.record import Stage
 from d2prune.write.stage import STAGE as WRITE
 
-STAGES: tuple[Stage, ...] = (EMBED, GRAPH, RANK, SELECT, WRITE, REPORT)
+STAGES: tuple[Stage, ...] = (EMBED, RESCORE, GRAPH, RANK, SELECT, WRITE, REPORT)

@@ -6,6 +6,7 @@ shifted to be non-negative.
     training.py              from training logs: el2n, grand, forgetting, aum, entropy, margin,
                              variance_of_gradients
     clusters.py              from embeddings: prototypes
+    pairs.py                 from image and text embeddings: s_clip_loss, norm_sim
     column.py, expression.py from stored columns, which is how a run reads its score
 
 `TrainingLog` collects training logs in a PyTorch loop. Public names are loaded on first use.
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from d2prune.scores.clusters import prototypes
+    from d2prune.scores.pairs import norm_sim, s_clip_loss
     from d2prune.scores.training import (
         aum,
         el2n,
@@ -32,7 +34,9 @@ _TRAINING = ("aum", "el2n", "entropy", "forgetting", "grand", "margin", "softmax
 _PUBLIC = {
     **dict.fromkeys(_TRAINING, "d2prune.scores.training"),
     "TrainingLog": "d2prune.scores.training_log",
+    "norm_sim": "d2prune.scores.pairs",
     "prototypes": "d2prune.scores.clusters",
+    "s_clip_loss": "d2prune.scores.pairs",
 }
 
 __all__ = [
@@ -43,7 +47,9 @@ __all__ = [
     "forgetting",
     "grand",
     "margin",
+    "norm_sim",
     "prototypes",
+    "s_clip_loss",
     "softmax",
     "variance_of_gradients",
 ]

@@ -8,23 +8,21 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from d2prune.errors import UserError
-from d2prune.parts.files import SAMPLES
+from d2prune.parts.files import PAIR_SCORES, SAMPLES
+from d2prune.parts.reader import Parts
 from d2prune.scores import expression
-from d2prune.store import artifacts
-from d2prune.store.artifacts import Receipt
+from d2prune.store import schemas
 
 # Numeric columns that are no scores: the location of a sample in its tar.
 _NOT_SCORES = ("offset", "size")
 
 
-def read_score(
-    embed_folder: str, parts: Sequence[Receipt], name: str, option: str
-) -> npt.NDArray[np.float32]:
+def read_score(parts: Parts, numbers: Sequence[int], name: str, option: str) -> npt.NDArray[np.float32]:
     """Read a score of every sample of some parts, in canonical order.
 
     Args:
-        embed_folder: `work_dir/embed`.
-        parts: units of embed.
+        parts: the pool, with the units of embed, and of rescore if the score uses its columns.
+        numbers: of the parts to read.
         name: a column, or an expression over columns (`expression.parse`), computed in float64. An
             exact column name takes precedence, so a column called `a-b` is read as a column.
         option: name of the option, for error messages.
@@ -36,35 +34,41 @@ def read_score(
         UserError: a column does not exist or is not numeric, or a value is not finite.
     """
     scores = []
-    for receipt in parts:
-        score_M = _read_part(embed_folder, receipt, name, option)
+    for part in numbers:
+        score_M = _read_part(parts, part, name, option)
         bad = np.flatnonzero(~np.isfinite(score_M))
         if bad.size:
+            key = parts.receipt(part, SAMPLES).key
             raise UserError(
-                f"{option}: {name} is {score_M[bad[0]]} in row {bad[0]} of {receipt.key}, "
-                "expected a finite number"
+                f"{option}: {name} is {score_M[bad[0]]} in row {bad[0]} of {key}, expected a finite number"
             )
         scores.append(score_M)
     return np.concatenate(scores)
 
 
-def _read_part(embed_folder: str, receipt: Receipt, name: str, option: str) -> npt.NDArray[np.float32]:
-    column = _read_columns(embed_folder, receipt, [name])
+def _read_part(parts: Parts, part: int, name: str, option: str) -> npt.NDArray[np.float32]:
+    column = _read_columns(parts, part, [name])
     if column is not None:
         return _to_numbers(column[name], name, option).astype(np.float32)
     parsed = expression.parse(name, option)
-    columns = _read_columns(embed_folder, receipt, parsed.columns)
+    columns = _read_columns(parts, part, parsed.columns)
     if columns is None:
-        raise UserError(f"{option}: {_describe_missing(embed_folder, receipt, parsed)}")
+        raise UserError(f"{option}: {_describe_missing(parts, part, parsed)}")
     values = {column: _to_numbers(columns[column], column, option) for column in parsed.columns}
     with np.errstate(over="ignore"):
         return parsed.evaluate(values, len(columns)).astype(np.float32)
 
 
-def _read_columns(embed_folder: str, receipt: Receipt, names: Sequence[str]) -> pa.Table | None:
+def _read_columns(parts: Parts, part: int, names: Sequence[str]) -> pa.Table | None:
     """Read columns of a part; None if one of them does not exist."""
+    rescored = [name for name in names if name in schemas.PAIR_SCORES and parts.units("rescore")]
+    own = [name for name in names if name not in rescored]
     try:
-        return artifacts.read_table(embed_folder, receipt, SAMPLES, names).select(list(names))
+        # At least one column, for the number of rows.
+        found = parts.read(part, SAMPLES, own or ["uid"])
+        for name in rescored:
+            found = found.append_column(name, parts.read(part, PAIR_SCORES, [name])[name])
+        return found.select(list(names))
     except (KeyError, pa.ArrowInvalid):
         return None
 
@@ -77,9 +81,9 @@ def _to_numbers(column: pa.ChunkedArray, name: str, option: str) -> npt.NDArray[
     return numbers
 
 
-def _describe_missing(embed_folder: str, receipt: Receipt, parsed: expression.Expression) -> str:
+def _describe_missing(parts: Parts, part: int, parsed: expression.Expression) -> str:
     """Describe the first column that does not exist, with the nearest known name."""
-    schema = artifacts.read_table(embed_folder, receipt, SAMPLES).schema
+    schema = parts.read(part, SAMPLES).schema
     name = next(column for column in parsed.columns if column not in schema.names)
     known = [
         field.name

@@ -4,7 +4,6 @@ from functools import partial
 
 from d2prune.config.model import RunConfig
 from d2prune.inputs.pool import InputPool
-from d2prune.parts.reader import Parts
 from d2prune.select.params import SelectParams
 from d2prune.select.thresholds import find_thresholds
 from d2prune.select.worker import SelectWorker, plan_select
@@ -21,7 +20,7 @@ def _params(config: RunConfig, pool: InputPool) -> SelectParams:
 
 def _build(run: StageRun) -> Built:
     planned, rank = run.planned["select"], run.manifests["rank"]
-    parts = Parts(run.config.work_dir, {stage: run.manifests[stage].units for stage in ("embed", "rank")})
+    parts = run.parts("embed", "rank")
     thresholds = find_thresholds(parts, planned.params, rank.counters["ranked"], rank.counters["cut_off"])
     work = Work(
         "select",

@@ -15,6 +15,7 @@ from d2prune import store
 from d2prune.config.model import RunConfig
 from d2prune.execution import Executor, Resources
 from d2prune.inputs.pool import InputPool
+from d2prune.parts.reader import Parts
 from d2prune.stage.planned import Planned
 from d2prune.stage.units import Work, run_units
 from d2prune.store import artifacts
@@ -70,6 +71,11 @@ class StageRun:
         """The executor that runs units, opened on first use."""
         return self.open_executor()
 
+    def parts(self, *stages: str) -> Parts:
+        """The pool, with the units of those of the stages that this run has."""
+        units = {name: self.manifests[name].units for name in stages if name in self.manifests}
+        return Parts(self.config.work_dir, units)
+
     def run_units(self, work: Work) -> list[Receipt]:
         """Run the units that are not complete; see `units.run_units`."""
         return run_units(work, self.executor)
@@ -119,6 +125,8 @@ class Stage:
     Attributes:
         name: name of the stage, and of its folder in `work_dir`.
         inputs: what its artifact is made from: names of earlier stages, or `pool`.
+        more_inputs: returns further earlier stages that it reads, depending on the configuration.
+        applies: whether a run with a configuration has this stage.
         params: returns what changes the result besides the inputs, as a frozen dataclass.
         build: does the work.
         check: raises `BooksError` unless samples in = samples out + samples rejected.
@@ -137,6 +145,8 @@ class Stage:
     params: Callable[[RunConfig, InputPool], Any]
     build: Callable[[StageRun], Built]
     check: Callable[[StageRun, Built], None]
+    more_inputs: Callable[[RunConfig], tuple[str, ...]] = lambda config: ()
+    applies: Callable[[RunConfig], bool] = lambda config: True
     find: Callable[["Stage", StageRun], Manifest | None] = find_artifact
     preflight: Callable[[RunConfig, Planned], None] = lambda config, planned: None
     when_complete: Callable[[StageRun], None] = lambda run: None

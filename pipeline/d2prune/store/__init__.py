@@ -25,7 +25,6 @@ from d2prune.store.listing import (
 from d2prune.store.reading import (
     local_copy,
     local_reader,
-    mapped_or_stream,
     open_read,
     ranged_reader,
     read_bytes,
@@ -51,7 +50,6 @@ __all__ = [
     "list_files",
     "local_copy",
     "local_reader",
-    "mapped_or_stream",
     "modified",
     "new_checksum",
     "open_read",

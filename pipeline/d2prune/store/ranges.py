@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from d2prune import store
 from d2prune.errors import UserError
 from d2prune.store import FileInfo
+from d2prune.store.filesystem import is_local_filesystem, open_filesystem
 
 _BLOCK = 1 << 20
 
@@ -78,9 +79,9 @@ def open_seekable(file: FileInfo) -> Iterator[IO[bytes]]:
 
 
 def open_parquet(url: str, size: int) -> pq.ParquetFile:
-    """A parquet file of `size` bytes, read as needed; a local one is mapped into memory."""
-    if store.is_local(url):
-        with store.mapped_or_stream(url) as view:
-            return pq.ParquetFile(pa.BufferReader(pa.py_buffer(view)))
+    """A parquet file of `size` bytes, read as needed."""
+    filesystem, path = open_filesystem(url)
+    if is_local_filesystem(filesystem):
+        return pq.ParquetFile(path)
     stream = RangeFile(size, functools.partial(store.read_range, url))
     return pq.ParquetFile(pa.PythonFile(stream, mode="r"), pre_buffer=True)

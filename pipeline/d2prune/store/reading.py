@@ -1,9 +1,12 @@
-"""Reads: complete objects, ranges, streams, and local files as memory."""
+"""Reads: complete objects, ranges and streams.
+
+Files are never mapped into memory: where another program truncates one, the process that reads the
+mapping ends with SIGBUS instead of an error.
+"""
 
 import contextlib
 import functools
 import io
-import mmap
 import os
 import shutil
 import tempfile
@@ -103,29 +106,6 @@ def local_reader(url: str) -> Iterator[Callable[[int, memoryview], None]]:
         yield fill
     finally:
         os.close(handle)
-
-
-@contextlib.contextmanager
-def mapped_or_stream(url: str) -> Iterator[memoryview | IO[bytes]]:
-    """A local file as mapped memory, which loads only the pages in use; else `open_read`.
-
-    Raises:
-        FileNotFoundError: there is none.
-    """
-    filesystem, path = open_filesystem(url)
-    if not is_local_filesystem(filesystem):
-        with open_read(url) as stream:
-            yield stream
-        return
-    with translated(url), open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        # An empty file cannot be mapped.
-        mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else None
-    if mapping is None:
-        yield memoryview(b"")
-        return
-    # Not closed: views may outlive the block, and the last one releases the mapping.
-    yield memoryview(mapping)
 
 
 def open_read(url: str, ahead: int = read_ahead.AHEAD) -> IO[bytes]:

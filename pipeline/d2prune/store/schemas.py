@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Incremented when a stored table or manifest changes meaning; part of every fingerprint."""
 
 REJECTS = pa.schema(
@@ -61,9 +61,10 @@ def samples(fields: Sequence[tuple[str, str]] = (), models: Sequence[str] = ()) 
 
     Returns:
         uid is 32 lower-case hex digits, clip_score the float32 cosine of the unrounded embeddings,
-        offset and size the byte range of the sample in its tar, headers and padding included. For a
-        sample imported from a table, clip_score is the stored one or null, offset the row in that
-        table, and size 0.
+        offset and size the byte range of the sample in its tar, headers and padding included, checksum
+        that of its members (see `inputs.tar.checksum`), and image_sha256 that of the stored image. For
+        a sample imported from a table, clip_score is the stored one or null, offset the row in that
+        table, size 0, and the last two are null.
     """
     return pa.schema(
         [
@@ -76,10 +77,22 @@ def samples(fields: Sequence[tuple[str, str]] = (), models: Sequence[str] = ()) 
             ("height", pa.int32()),
             ("offset", pa.int64()),
             ("size", pa.int64()),
+            ("checksum", pa.binary(16)),
+            ("image_sha256", pa.binary(32)),
             *((name, pa.float64() if kind == "number" else pa.string()) for name, kind in fields),
             *((score_column(name), pa.float32()) for name in models),
         ]
     )
+
+
+S_CLIP_LOSS, NORM_SIM_2, NORM_SIM_INF = "s_clip_loss", "norm_sim_2", "norm_sim_inf"
+PAIR_SCORES = (S_CLIP_LOSS, NORM_SIM_2, NORM_SIM_INF)
+"""Scores that compare a pair with the rest of the pool or with a target; computed if a run uses them."""
+
+
+def pair_scores(names: Sequence[str]) -> pa.Schema:
+    """Part of the rescore stage: some of PAIR_SCORES, row-aligned with `samples`."""
+    return pa.schema([(name, pa.float32()) for name in names])
 
 
 RANKS = pa.schema(
@@ -144,6 +157,7 @@ WRITTEN = pa.schema(
         ("source_key", pa.string()),
         ("offset", pa.int64()),
         ("size", pa.int64()),
+        ("checksum", pa.binary(16)),
         ("caption", pa.string()),
         ("width", pa.int32()),
         ("height", pa.int32()),
@@ -158,7 +172,8 @@ WRITTEN = pa.schema(
 """Table beside each output tar: one row per sample, in tar order.
 
 `key` is the sample's name in the output tar. `shard`, `source_key`, `offset` and `size` are its
-location in the input.
+location in the input, and `checksum` is that of the bytes that were embedded; a reshard, which embeds
+nothing, has none.
 """
 
 KEPT = pa.schema(

@@ -8,7 +8,8 @@ directed edge) and not stored. N samples of the pool, S in the random sample, Q 
 
 import itertools
 import logging
-from collections.abc import Collection, Iterator, Mapping
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,24 +19,20 @@ from d2prune import store
 from d2prune.config.model import RunConfig
 from d2prune.d2.api import compute_scores
 from d2prune.d2.budget import size_of_fraction, top
-from d2prune.d2.fixed_point import check_gamma
+from d2prune.d2.fixed_point import to_fixed
+from d2prune.d2.gamma import check_gamma, median_sq_distance, resolve_gamma
 from d2prune.errors import UserError
 from d2prune.knn.csr import Graph
-from d2prune.knn.features import features
-from d2prune.parts.files import DECISIONS, SAMPLES
+from d2prune.parts.files import DECISIONS
 from d2prune.parts.neighbors import read_graph
 from d2prune.parts.reader import Parts
-from d2prune.report import metrics
+from d2prune.rank.methods import random_scores
 from d2prune.runs.driver import run
 from d2prune.runs.plan import RunPlan, plan_run
 from d2prune.scores.column import read_score, shift
+from d2prune.sweep.measure import METHODS, Evaluator, Outcome, Setting, SweepMethod, recommend
 
 log = logging.getLogger(__name__)
-
-# As in the report, so that figures are comparable.
-_SAMPLE_SIZE, _QUERIES = 10_000, 2_000
-# Squared distance of unit vectors with the cosine from which two samples count as near-duplicates.
-_NEAR_DUPLICATE_SQ = 2 - 2 * metrics.NEAR_DUPLICATE
 
 
 @dataclass(frozen=True)
@@ -44,43 +41,9 @@ class SweepGrid:
 
     fractions: tuple[float, ...] = ()
     n_neighbors: tuple[int, ...] = ()
-    gamma_forward: tuple[float, ...] = ()
-    gamma_reverse: tuple[float, ...] = ()
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One combination of values."""
-
-    n_neighbors: int
-    gamma_forward: float
-    gamma_reverse: float
-    fraction: float
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a setting keeps.
-
-    Attributes:
-        setting: the setting.
-        kept: number of samples.
-        mean_score: of the kept samples, without the offset.
-        duplicates: share of the kept samples with a kept near-duplicate (cosine 0.95 or more) among
-            their neighbours in the graph with the largest k.
-        coverage: mean distance from the pool's samples to the nearest kept one, in a random sample.
-        overlap: samples kept by both this setting and the run, as a share of the smaller selection;
-            None if the run has no selection.
-        flagged: share of the flagged samples that is dropped; None if none are given.
-    """
-
-    setting: Setting
-    kept: int
-    mean_score: float
-    duplicates: float
-    coverage: float
-    overlap: float | None
-    flagged: float | None
+    gamma_forward: tuple[float | str, ...] = ()
+    gamma_reverse: tuple[float | str, ...] = ()
+    methods: tuple[SweepMethod, ...] = METHODS
 
 
 @dataclass(frozen=True)
@@ -94,6 +57,7 @@ class SweepResult:
         outcomes: in the order of the grid.
         current: the run's own setting; None if its budget is not a fraction of the whole pool, or its
             method is not D2.
+        recommended: the settings that `recommend` chooses, one per fraction.
     """
 
     config: RunConfig
@@ -101,6 +65,7 @@ class SweepResult:
     score_name: str
     outcomes: tuple[Outcome, ...]
     current: Setting | None
+    recommended: frozenset[Setting]
 
 
 @dataclass(frozen=True)
@@ -136,16 +101,20 @@ def run_sweep(
             "`d2prune run --config ... --stop-after graph` first"
         )
     graphs = {k: _get_graph(config, k, use_ray) for k in sorted(set(grid.n_neighbors))}
-    parts = Parts(config.work_dir, {"embed": embed.units})
-    score_N = read_score(plan["embed"].folder, embed.units, config.score.difficulty, "score.difficulty")
+    units = {name: found.units for name in ("embed", "rescore") if (found := plan.find(name)) is not None}
+    parts = Parts(config.work_dir, units)
+    numbers = range(parts.spans.n_parts)
+    score_N = read_score(parts, numbers, config.score.difficulty, "score.difficulty")
     kept_by_run_N = _read_run_selection(config.work_dir, plan)
-    evaluator = _Evaluator(config, parts, score_N, graphs[max(graphs)].graph, flagged, kept_by_run_N)
+    evaluator = Evaluator(config, parts, score_N, graphs[max(graphs)].graph, flagged, kept_by_run_N)
+    outcomes = tuple(_evaluate_all(config, grid, graphs, score_N, evaluator))
     return SweepResult(
         config,
         len(parts),
         config.score.difficulty,
-        tuple(_evaluate_all(config, grid, graphs, score_N, evaluator)),
+        outcomes,
         _current_setting(config),
+        recommend(outcomes),
     )
 
 
@@ -155,27 +124,30 @@ def _complete_grid(grid: SweepGrid, config: RunConfig) -> SweepGrid:
     complete = SweepGrid(
         grid.fractions or fraction,
         grid.n_neighbors or (config.graph.n_neighbors,),
-        grid.gamma_forward or (config.select.gamma_forward,),
-        grid.gamma_reverse or (config.select.gamma_reverse,),
+        _check_gammas("--gamma-forward", grid.gamma_forward or (config.select.gamma_forward,)),
+        _check_gammas("--gamma-reverse", grid.gamma_reverse or (config.select.gamma_reverse,)),
+        grid.methods,
     )
     for k in complete.n_neighbors:
         if not 1 <= k <= 1024:
             raise UserError(f"--n-neighbors {k}: expected 1 to 1024")
-    for gamma in complete.gamma_forward:
-        check_gamma("--gamma-forward", gamma)
-    for gamma in complete.gamma_reverse:
-        check_gamma("--gamma-reverse", gamma)
     for value in complete.fractions:
         if not 0 < value <= 1:
             raise UserError(f"--fractions {value}: expected 0 < fraction <= 1")
     return complete
 
 
+def _check_gammas(option: str, gammas: Sequence[float | str]) -> tuple[float | str, ...]:
+    return tuple(dict.fromkeys(check_gamma(option, gamma) for gamma in gammas))
+
+
 def _current_setting(config: RunConfig) -> Setting | None:
     select = config.select
     if select.fraction is None or select.groups is not None or select.method != "d2":
         return None
-    return Setting(config.graph.n_neighbors, select.gamma_forward, select.gamma_reverse, select.fraction)
+    (forward,) = _check_gammas("select.gamma_forward", [select.gamma_forward])
+    (reverse,) = _check_gammas("select.gamma_reverse", [select.gamma_reverse])
+    return Setting("d2", config.graph.n_neighbors, forward, reverse, select.fraction)
 
 
 def _get_graph(config: RunConfig, k: int, use_ray: bool) -> _CutGraph:
@@ -207,85 +179,49 @@ def _read_run_selection(work_dir: str, plan: RunPlan) -> NDArray[np.bool_] | Non
     return np.concatenate(kept).astype(bool) if kept else np.zeros(0, bool)
 
 
-class _Evaluator:
-    """Measures selections; holds what every setting is measured on."""
-
-    def __init__(
-        self,
-        config: RunConfig,
-        parts: Parts,
-        score_N: NDArray[np.float32],
-        widest: Graph,
-        flagged: Collection[str],
-        kept_by_run_N: NDArray[np.bool_] | None,
-    ) -> None:
-        self._score_N, self._kept_by_run_N = score_N, kept_by_run_N
-        near = widest.sq_distances <= _NEAR_DUPLICATE_SQ
-        rows = np.repeat(np.arange(len(parts)), np.diff(widest.indptr))
-        self._near_from, self._near_to = rows[near], widest.indices[near]
-        rng = np.random.default_rng(0)
-        self._sample_S = np.sort(rng.permutation(len(parts))[:_SAMPLE_SIZE])
-        vectors = parts.take_vectors(self._sample_S, config.embeddings_file)
-        points_SD = features(config.graph.features, *vectors)
-        self._queries_Q = np.sort(rng.permutation(len(self._sample_S))[:_QUERIES])
-        self._distances_QS = metrics.distances(points_SD[self._queries_Q], points_SD)
-        self._flagged_N = _find_flagged(parts, flagged) if flagged else None
-
-    def evaluate(self, setting: Setting, positions_M: NDArray[np.int64]) -> Outcome:
-        """Measure a selection, given by the canonical positions of its samples."""
-        kept_N = np.zeros(len(self._score_N), bool)
-        kept_N[positions_M] = True
-        repeated = np.unique(self._near_from[kept_N[self._near_from] & kept_N[self._near_to]])
-        kept_S = kept_N[self._sample_S]
-        order_S = np.concatenate([np.flatnonzero(kept_S), np.flatnonzero(~kept_S)])
-        sizes = np.array([max(int(kept_S.sum()), 1)])
-        (coverage,) = metrics.coverage_gaps(self._distances_QS, self._queries_Q, order_S, sizes)
-        overlap = None
-        if self._kept_by_run_N is not None:
-            smaller = max(min(kept_N.sum(), self._kept_by_run_N.sum()), 1)
-            overlap = float((kept_N & self._kept_by_run_N).sum() / smaller)
-        return Outcome(
-            setting=setting,
-            kept=len(positions_M),
-            mean_score=float(self._score_N[positions_M].mean(dtype=np.float64)),
-            duplicates=len(repeated) / len(positions_M),
-            coverage=float(coverage),
-            overlap=overlap,
-            flagged=None if self._flagged_N is None else float((~kept_N[self._flagged_N]).mean()),
-        )
-
-
-def _find_flagged(parts: Parts, flagged: Collection[str]) -> NDArray[np.bool_]:
-    """Which samples have a flagged uid, bool [N]."""
-    names = frozenset(flagged)
-    uids = parts.column(SAMPLES, "uid").to_pylist()
-    flagged_N = np.fromiter((uid in names for uid in uids), bool, len(uids))
-    if not flagged_N.any():
-        raise UserError(
-            f"--flagged: found none of its {len(names)} uids in the pool, such as {min(names)[:40]!r}"
-        )
-    return flagged_N
-
-
 def _evaluate_all(
     config: RunConfig,
     grid: SweepGrid,
     graphs: Mapping[int, _CutGraph],
     score_N: NDArray[np.float32],
-    evaluator: _Evaluator,
+    evaluator: Evaluator,
 ) -> Iterator[Outcome]:
     """Rank the pool once per graph and pair of gammas, and measure every fraction of each ranking."""
     offset = -float(score_N.min()) if config.score.offset == "auto" else config.score.offset
     difficulty_N = shift(score_N, offset)
+    medians = {k: median_sq_distance(graph.graph.sq_distances) for k, graph in graphs.items()}
+    for method in grid.methods:
+        if method != "d2":
+            random_N = random_scores(config.select.seed, np.arange(len(score_N)))
+            rank_N = to_fixed(difficulty_N) if method == "score" else random_N
+            settings = [Setting(method, 0, 0.0, 0.0, fraction) for fraction in grid.fractions]
+            yield from _keep_fractions(settings, rank_N, graphs[max(graphs)].cut_off_N, evaluator)
+    if "d2" not in grid.methods:
+        return
     for k, forward, reverse in itertools.product(grid.n_neighbors, grid.gamma_forward, grid.gamma_reverse):
-        log.info("sweep: n_neighbors %d, gamma_forward %g, gamma_reverse %g", k, forward, reverse)
-        _, selection_N = compute_scores(graphs[k].graph, difficulty_N, (forward, reverse), None)
-        ranked = np.flatnonzero(~graphs[k].cut_off_N)
-        for fraction in grid.fractions:
-            size = size_of_fraction(len(score_N), fraction)
-            if size > len(ranked):
-                raise UserError(
-                    f"--fractions {fraction}: found {len(ranked)} ranked samples; expected at least {size}"
-                )
-            setting = Setting(k, forward, reverse, fraction)
-            yield evaluator.evaluate(setting, ranked[top(selection_N[ranked], size)])
+        gammas = resolve_gamma(forward, medians[k]), resolve_gamma(reverse, medians[k])
+        log.info("sweep: n_neighbors %d, gamma_forward %g, gamma_reverse %g", k, *gammas)
+        started = time.perf_counter()
+        _, selection_N = compute_scores(graphs[k].graph, difficulty_N, gammas, None)
+        seconds = time.perf_counter() - started
+        settings = [Setting("d2", k, forward, reverse, fraction) for fraction in grid.fractions]
+        yield from _keep_fractions(settings, selection_N, graphs[k].cut_off_N, evaluator, gammas, seconds)
+
+
+def _keep_fractions(
+    settings: Sequence[Setting],
+    selection_N: NDArray[np.int64],
+    cut_off_N: NDArray[np.bool_],
+    evaluator: Evaluator,
+    gammas: tuple[float, float] = (0.0, 0.0),
+    seconds: float = 0.0,
+) -> Iterator[Outcome]:
+    """Measure what settings that differ by their fraction keep of one ranking."""
+    ranked = np.flatnonzero(~cut_off_N)
+    for setting in settings:
+        size = size_of_fraction(len(cut_off_N), setting.fraction)
+        if size > len(ranked):
+            found = f"--fractions {setting.fraction}: found {len(ranked)} ranked samples"
+            raise UserError(f"{found}; expected at least {size}")
+        kept_M = ranked[top(selection_N[ranked], size)]
+        yield evaluator.evaluate(setting, gammas, kept_M, seconds)

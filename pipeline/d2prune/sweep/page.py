@@ -13,9 +13,11 @@ import numpy as np
 from markupsafe import Markup
 
 from d2prune import report, store
+from d2prune.d2.gamma import describe_gamma
 from d2prune.report import plots
 from d2prune.store import artifacts
-from d2prune.sweep.evaluate import Outcome, SweepResult
+from d2prune.sweep.evaluate import SweepResult
+from d2prune.sweep.measure import Outcome, Setting
 
 _CHART_HEIGHT = 330
 # In units of the chart: labels of points in one cell would overlap.
@@ -28,21 +30,38 @@ def outcome_table(result: SweepResult) -> tuple[Sequence[str], list[Sequence[str
     """The outcomes as text: head and rows, without columns that would be empty."""
     outcomes = result.outcomes
     columns: list[tuple[str, list[str]]] = [
-        ("k", [str(o.setting.n_neighbors) for o in outcomes]),
-        ("gamma_f", [f"{o.setting.gamma_forward:g}" for o in outcomes]),
-        ("gamma_r", [f"{o.setting.gamma_reverse:g}" for o in outcomes]),
+        ("method", [o.setting.method for o in outcomes]),
+        ("k", [str(o.setting.n_neighbors or "-") for o in outcomes]),
+        ("gamma_f", [_gamma_cell(o, 0) for o in outcomes]),
+        ("gamma_r", [_gamma_cell(o, 1) for o in outcomes]),
         ("fraction", [f"{o.setting.fraction:g}" for o in outcomes]),
+        ("note", [_describe_note(o.setting, result) for o in outcomes]),
         ("kept", [f"{o.kept:,}" for o in outcomes]),
         (f"mean {result.score_name}", [f"{o.mean_score:.4f}" for o in outcomes]),
+        ("low scores", [f"{o.low_scores:.1%}" for o in outcomes]),
         ("duplicates left", [f"{o.duplicates:.1%}" for o in outcomes]),
+        ("pairs", [f"{o.duplicate_pairs:,}" for o in outcomes]),
+        ("contents", [f"{o.contents:,}" for o in outcomes]),
         ("coverage gap", [f"{o.coverage:.4f}" for o in outcomes]),
         ("flagged dropped", ["" if o.flagged is None else f"{o.flagged:.1%}" for o in outcomes]),
         ("overlap with run", ["" if o.overlap is None else f"{o.overlap:.1%}" for o in outcomes]),
-        ("", ["this run" if o.setting == result.current else "" for o in outcomes]),
+        ("seconds", [f"{o.seconds:.2f}" for o in outcomes]),
     ]
     shown = [(name, cells) for name, cells in columns if any(cells)]
     rows = zip(*(cells for _, cells in shown), strict=True)
     return [name for name, _ in shown], [list(row) for row in rows]
+
+
+def _gamma_cell(outcome: Outcome, number: int) -> str:
+    setting = outcome.setting
+    if setting.method != "d2":
+        return "-"
+    return describe_gamma((setting.gamma_forward, setting.gamma_reverse)[number], outcome.gammas[number])
+
+
+def _describe_note(setting: Setting, result: SweepResult) -> str:
+    notes = ["this run"] if setting == result.current else []
+    return ", ".join(notes + (["recommended"] if setting in result.recommended else []))
 
 
 def write_page(result: SweepResult) -> str:
@@ -84,10 +103,12 @@ def render(result: SweepResult) -> str:
 
 
 def _series_label(numbered: tuple[int, Outcome]) -> str:
-    setting = numbered[1].setting
-    return (
-        f"k = {setting.n_neighbors}, gamma_f = {setting.gamma_forward:g}, gamma_r = {setting.gamma_reverse:g}"
-    )
+    setting, gammas = numbered[1].setting, numbered[1].gammas
+    if setting.method != "d2":
+        return setting.method
+    forward = describe_gamma(setting.gamma_forward, gammas[0])
+    reverse = describe_gamma(setting.gamma_reverse, gammas[1])
+    return f"d2, k = {setting.n_neighbors}, gamma_f = {forward}, gamma_r = {reverse}"
 
 
 def _draw_tradeoff(

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from d2prune import store
 from d2prune.errors import UserError
 from d2prune.inputs.rejects import Reject
+from d2prune.inputs.tar.checksum import hash_members
 from d2prune.inputs.tar.reader import TarReader, TarSample, parse_sample
 from d2prune.output import layout
 from d2prune.output.byte_ranges import ByteRanges, read_samples
@@ -87,9 +88,9 @@ class TarChecker:
         return check, label_faults(name, faults)
 
     def _compare_with_sources(self, table: pa.Table, samples: Sequence[TarSample]) -> list[str]:
-        """Compare the members of each sample with its source, byte for byte."""
+        """Compare each sample with its source, byte for byte, and the source with what was embedded."""
         faults: list[str] = []
-        records = table.select(["key", "shard", "source_key", "offset", "size"]).to_pylist()
+        records = table.select(["key", "shard", "source_key", "offset", "size", "checksum"]).to_pylist()
         # Sorted by source, since a shuffled tar has samples of many input shards: each is opened once.
         order = sorted(range(len(records)), key=lambda i: (records[i]["shard"], records[i]["offset"]))
         try:
@@ -98,16 +99,21 @@ class TarChecker:
                 record = records[i]
                 origin = f"{record['key']} (from {record['shard']}, {record['source_key']})"
                 try:
-                    members, _ = make_decodable(parse_sample(data), self._keep_executable)
+                    raw = parse_sample(data)
                 except ValueError as error:
                     faults.append(f"{origin}: the source cannot be parsed: {error}")
                     continue
+                members, _ = make_decodable(raw, self._keep_executable)
                 source = {extension: bytes(payload) for extension, payload in members}
-                faults += [
+                different = [
                     f"{origin}: {extension} differs from the source"
                     for extension in sorted(source.keys() | samples[i].members.keys())
                     if source.get(extension) != samples[i].members.get(extension)
                 ]
+                faults += different
+                # A reshard embeds nothing, so its tables have no checksums.
+                if not different and record["checksum"] not in (None, hash_members(raw)):
+                    faults.append(f"{origin}: equals its source, but other bytes were embedded")
         except UserError as error:
             faults.append(f"cannot be compared with its source: {error}")
         return faults

@@ -23,7 +23,18 @@ from d2prune.store.artifacts import Receipt
 from d2prune.write.kept_tables import write_kept_table
 from d2prune.write.plan import DecisionsUnit, KeptTableUnit, PoolPart, TarUnit, Unit
 
-_SAMPLE_COLUMNS = ("shard", "key", "uid", "offset", "size", "caption", "width", "height", "clip_score")
+_SAMPLE_COLUMNS = (
+    "shard",
+    "key",
+    "uid",
+    "offset",
+    "size",
+    "checksum",
+    "caption",
+    "width",
+    "height",
+    "clip_score",
+)
 _DECISION_COLUMNS = ("uid", "difficulty", "forward_score", "selection_score", "kept", "suppressed_by")
 
 
@@ -46,7 +57,7 @@ class WriteWorker:
         """Write the unit's objects, then its receipt.
 
         Raises:
-            UserError: an input shard no longer exists, or changed.
+            UserError: an input shard no longer exists, or a sample is not what was embedded.
             InfrastructureError: storage failed, or an artifact does not match its receipt.
         """
         match unit:
@@ -62,7 +73,10 @@ class WriteWorker:
             (kept.part.shard.url, self._read_kept_rows(kept.part).slice(kept.start, kept.stop - kept.start))
             for kept in unit.ranges
         )
-        written = write_shard(self._output, unit.index, pieces, keep_executable=self._keep_executable)
+        versions = {kept.part.shard.url: kept.part.shard.version for kept in unit.ranges}
+        written = write_shard(
+            self._output, unit.index, pieces, keep_executable=self._keep_executable, versions=versions
+        )
         return commit_shard(self._work_dir, unit.key, written)
 
     def _write_kept_table(self, unit: KeptTableUnit) -> Receipt:

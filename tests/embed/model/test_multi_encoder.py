@@ -13,6 +13,7 @@ from d2prune.errors import UserError
 from d2prune.execution import InProcess
 from d2prune.inputs.shards import expand_input
 from d2prune.parts import files
+from d2prune.parts.reader import Parts
 from d2prune.runs.driver import run
 from d2prune.scores.column import read_score
 from d2prune.store import artifacts, schemas
@@ -100,8 +101,9 @@ def test_run_with_several_models(configure, all_models, tmp_path):
     config = configure(**several, graph__model="large")
     result = run(config, InProcess())
     embed = result.manifests["embed"]
+    parts = Parts(config.work_dir, {"embed": embed.units})
     tiny, large, both = (
-        read_score(f"{config.work_dir}/embed", embed.units, name, "score")
+        read_score(parts, range(len(embed.units)), name, "score")
         for name in ("clip_score", "clip_large", "0.5*clip_tiny + 0.5*clip_large")
     )
     assert (

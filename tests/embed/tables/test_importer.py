@@ -111,7 +111,9 @@ def test_image_embeddings_alone(tmp_path):
     write_clip_retrieval(tmp_path / "pool", PARTS, text=False)
     receipts, samples, embeddings, _ = imported(tmp_path / "pool", tmp_path / "work", clip_score=None)
     assert embeddings.column_names == ["image_emb"] and samples["clip_score"].null_count == 65
-    assert receipts[0].facts == {"dimensions": {"image_emb": 16}}
+    assert receipts[0].facts["dimensions"] == {"image_emb": 16}
+    files = {path.name: path.stat().st_size for path in (tmp_path / "pool").rglob("*_0.*")}
+    assert files and {name: size for name, size, _ in receipts[0].facts["sources"]} == files
 
 
 def test_every_bad_row_is_rejected_with_its_reason(tmp_path):

@@ -21,8 +21,8 @@ names = st.tuples(
 entries = st.lists(st.tuples(names.map(".".join), st.binary(max_size=1200)), max_size=30)
 
 
-def events(data, view):
-    reader = TarReader(memoryview(data) if view else io.BytesIO(data), frozenset({"jpg", "txt"}))
+def events(data):
+    reader = TarReader(io.BytesIO(data), frozenset({"jpg", "txt"}))
     return list(reader), reader.bytes_read, reader.end_mark
 
 
@@ -30,7 +30,7 @@ def walked(data):
     """Read with the walker alone."""
     nothing = np.empty((0, 5), np.int64)
     with mock.patch.object(header_scan, "scan_members", lambda *_: nothing):
-        return events(data, view=False)
+        return events(data)
 
 
 @settings(deadline=None)
@@ -42,8 +42,7 @@ def test_scans_of_any_length_give_the_samples_of_the_walker(members, n_members, 
         mock.patch.object(reader_module, "_SCAN_MEMBERS", n_members),
         mock.patch.object(reader_module, "_SCAN_BYTES", 1024 * n_members),
     ):
-        assert events(data, view=True) == expected
-        assert events(data, view=False) == expected
+        assert events(data) == expected
 
 
 @settings(deadline=None)
@@ -53,9 +52,8 @@ def test_one_wrong_byte_gives_the_same_samples_and_rejects(members, data):
     position = data.draw(st.integers(0, len(changed) - 1))
     changed[position] = data.draw(st.integers(0, 255))
     expected = walked(bytes(changed))
-    assert events(bytes(changed), view=True) == expected
     with mock.patch.object(reader_module, "_SCAN_BYTES", 3000):
-        assert events(bytes(changed), view=False) == expected
+        assert events(bytes(changed)) == expected
 
 
 def test_rows_of_an_ordinary_tar():

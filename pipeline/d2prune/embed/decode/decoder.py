@@ -30,6 +30,7 @@ from d2prune.inputs.sample_id import (
     parse_json,
     uid_of_record,
 )
+from d2prune.inputs.tar.checksum import combine_digests
 from d2prune.inputs.tar.reader import TarSample
 
 # Formats that the web serves under these extensions. Pillow would try all others it supports, too,
@@ -66,6 +67,8 @@ class DecodedSample:
         notes: counters to increment.
         fields: the requested values of its JSON member.
         tokens: token ids of the caption for each model, as int64 bytes; empty: not tokenized yet.
+        checksum: of the sample, see `inputs.tar.checksum`.
+        image_sha256: SHA-256 of the stored image.
     """
 
     key: str
@@ -78,6 +81,8 @@ class DecodedSample:
     notes: tuple[str, ...]
     fields: tuple[float | str, ...] = ()
     tokens: tuple[bytes, ...] = ()
+    checksum: bytes = b""
+    image_sha256: bytes = b""
 
 
 class DecodedImage(NamedTuple):
@@ -129,7 +134,8 @@ class Decoder:
 
     def _decode_sample(self, sample: TarSample, into: memoryview) -> DecodedSample:
         caption_bytes = _find_caption(sample)
-        image_bytes = _find_image(sample)
+        image_extension = _find_image(sample)
+        image_bytes = sample.members[image_extension]
         caption, replaced = decode_caption(caption_bytes)
         self.filters.check_caption(caption)
         record, notes = parse_json(sample.members.get(JSON_EXTENSION))
@@ -144,6 +150,7 @@ class Decoder:
         notes = (*notes, *more)
         if JSON_EXTENSION in sample.too_large:
             notes = (*notes, JSON_BROKEN)
+        digests = dict(zip(sample.extensions, sample.digests, strict=False))
         if replaced:
             notes = (*notes, CAPTION_REPLACED)
         return DecodedSample(
@@ -156,6 +163,8 @@ class Decoder:
             height=height,
             notes=notes,
             fields=values,
+            checksum=combine_digests(digests),
+            image_sha256=digests.get(image_extension, b""),
         )
 
     def _write_pixels(self, into: memoryview, image: Image.Image, data: bytes) -> None:
@@ -230,8 +239,8 @@ def decode_caption(data: bytes) -> tuple[str, bool]:
     except UnicodeDecodeError:
         text, replaced = data.decode("utf-8", "replace"), True
     text = text.removeprefix("\ufeff").strip()
-    if not text:
-        detail = f"{len(data)} bytes of white space" if data else "0 bytes"
+    if not text.strip("\0"):
+        detail = f"{len(data)} bytes of white space or zeros" if data else "0 bytes"
         raise SampleRejected(rejects.CAPTION_EMPTY, detail)
     return text, replaced
 
@@ -258,12 +267,13 @@ def _find_caption(sample: TarSample) -> bytes:
     return sample.members[CAPTION_EXTENSION]
 
 
-def _find_image(sample: TarSample) -> bytes:
+def _find_image(sample: TarSample) -> str:
+    """Return the extension of the sample's image."""
     for extension in IMAGE_EXTENSIONS:
         if extension in sample.too_large:
             raise SampleRejected(rejects.IMAGE_TOO_LARGE, f"{sample.too_large[extension]} bytes")
         if extension in sample.members:
-            return sample.members[extension]
+            return extension
     raise SampleRejected(rejects.IMAGE_MISSING, _list_members(sample))
 
 

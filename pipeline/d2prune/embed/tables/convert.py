@@ -94,6 +94,7 @@ def convert_batch(
     caption = values.texts(columns.caption)
     row_N = pa.array(np.arange(batch.first, batch.first + count))
     numbered = pc.utf8_lpad(row_N.cast(pa.string()), width=_KEY_DIGITS, padding="0")
+    schema = schemas.samples(fields)
     samples = pa.Table.from_arrays(
         [
             pa.array([shard] * count, pa.string()),
@@ -105,9 +106,11 @@ def convert_batch(
             values.pixels(columns.height),
             row_N,
             pa.array(np.zeros(count, np.int64)),
+            pa.nulls(count, schema.field("checksum").type),
+            pa.nulls(count, schema.field("image_sha256").type),
             *(_read_field(values, name, kind, rejected) for name, kind in fields),
         ],
-        schema=schemas.samples(fields),
+        schema=schema,
     )
     found = rejected.to_rejects(samples["key"])
     if found:

@@ -93,7 +93,8 @@ class ImportWorker:
             counters, records = self._write_part(unit, rows, widths)
         others = {name: count for name, count in sorted(counters.items()) if count}
         counts = {name: counters[name] for name in (READ, EMBEDDED, REJECTED)} | others
-        return artifacts.commit_receipt(self.folder, unit.key, records, counts, {"dimensions": widths})
+        facts = {"dimensions": widths, "sources": [list(file) for file in shard.file_versions]}
+        return artifacts.commit_receipt(self.folder, unit.key, records, counts, facts)
 
     def _write_part(
         self, unit: ImportUnit, converted: Iterable[ConvertedBatch], widths: dict[str, int]

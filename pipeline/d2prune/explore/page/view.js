@@ -103,8 +103,10 @@ function scoreTable(explanation, scoreName, offset) {
   const sum = `${own} + ${number(offset, 4)}${clamped ? "; negative sums count as 0" : ""}`;
   const body = make("tbody", {},
     row(`${scoreName} + offset`, number(difficulty, 4), sum),
-    row(`+ support received from ${neighbourCount(explanation.neighbours.length)}`, number(support, 4)),
-    row(`− suppression received from ${neighbourCount(suppressors)} picked earlier`, number(suppression, 4)),
+    row(`+ support received from ${neighbourCount(explanation.neighbours.length)}`, number(support, 4),
+      `gamma ${explanation.gammas[0]}`),
+    row(`− suppression received from ${neighbourCount(suppressors)} picked earlier`, number(suppression, 4),
+      `gamma ${explanation.gammas[1]}`),
     row("= selection score", number(selection, 4),
       explanation.threshold === null ? null : `threshold ${number(explanation.threshold, 4)}`));
   return make("table", { class: "score" }, body);

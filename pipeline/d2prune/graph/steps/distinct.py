@@ -40,7 +40,7 @@ def group_rows(job: Job, part: int) -> Receipt:
     start = int(job.starts[part])
     cut_off_A = np.zeros(len(rows_AD), bool)
     if job.cut_off is not None:
-        cut_off_A = job.cut_off.drop_mask(job.embed_folder, part, job.parts[part])
+        cut_off_A = job.cut_off.drop_mask(job.pool, part)
     kept_N = np.flatnonzero(~cut_off_A)
     rows_ND = rows_AD if len(kept_N) == len(rows_AD) else rows_AD[kept_N]
     groups = collapse(rows_ND)

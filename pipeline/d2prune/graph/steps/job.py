@@ -18,6 +18,8 @@ from d2prune.graph.cut_off import CutOff
 from d2prune.graph.params import GraphParams, Layout
 from d2prune.graph.steps.step import Step, step_key
 from d2prune.knn.recall import Recall
+from d2prune.parts.files import SAMPLES
+from d2prune.parts.reader import Parts
 from d2prune.parts.spans import Spans
 from d2prune.store import artifacts
 from d2prune.store.artifacts import Receipt
@@ -33,8 +35,7 @@ class Job:
 
     Attributes:
         steps: records of all steps; they say which layout values a unit key contains.
-        embed_folder: `work_dir/embed`.
-        parts: units of the embed artifact, in canonical order, P of them.
+        pool: the pool, P parts, with the units of embed and those that the cut-off is read from.
         embed_fingerprint: of the embed artifact.
         folder: `work_dir/graph`.
         params: of the stage.
@@ -52,8 +53,7 @@ class Job:
     """
 
     steps: tuple[Step, ...]
-    embed_folder: str
-    parts: tuple[Receipt, ...]
+    pool: Parts
     embed_fingerprint: str
     folder: str
     params: GraphParams
@@ -67,6 +67,16 @@ class Job:
     nprobe: int = 0
     slices: int = 1
     recall: Recall | None = None
+
+    @property
+    def embed_folder(self) -> str:
+        """URL of `work_dir/embed`."""
+        return self.pool.folder(SAMPLES)
+
+    @property
+    def parts(self) -> tuple[Receipt, ...]:
+        """Units of the embed artifact, in canonical order."""
+        return self.pool.units("embed")
 
     @property
     def n_best(self) -> int:

@@ -22,11 +22,11 @@ def build_whole(job: Job, _: int) -> Receipt:
     params = job.params
     cut_off_N = np.zeros(len(job.spans), bool)
     blocks = []
-    for part, receipt in enumerate(job.parts):
+    for part in range(len(job.parts)):
         start, stop = job.spans.bounds(part)
         blocks.append(checked_features(job, part)[1])
         if job.cut_off is not None:
-            cut_off_N[start:stop] = job.cut_off.drop_mask(job.embed_folder, part, receipt)
+            cut_off_N[start:stop] = job.cut_off.drop_mask(job.pool, part)
     kept_K = np.flatnonzero(~cut_off_N)
     report = knn_graph_report(
         np.concatenate(blocks)[kept_K],

@@ -89,10 +89,14 @@ class TableShard:
         return self.source.table.version
 
     @property
+    def file_versions(self) -> list[tuple[str, int, str]]:
+        """Name, size and version (see `FileInfo.version`) of the table and its arrays."""
+        return [(posixpath.basename(file.url), file.size, file.version) for file in self.source.files]
+
+    @property
     def identity(self) -> tuple[object, ...]:
         """Values that identify its content: names, sizes and versions of its files, and the share."""
-        files = [(posixpath.basename(file.url), file.size, file.version) for file in self.source.files]
-        return (self.name, files, self.index, self.of)
+        return (self.name, self.file_versions, self.index, self.of)
 
     def rows(self, count: int) -> range:
         """Return its rows in a table of `count` rows."""

@@ -13,6 +13,11 @@ BLOCK = 512
 MAGIC = b"ustar"
 MAGIC_OFFSET = 257
 ZERO_BLOCK = bytes(BLOCK)
+# Two zero blocks.
+_END_MARK = 2 * BLOCK
+# GNU tar, bsdtar and Python's tarfile (img2dataset, WebDataset) pad a tar to a multiple of this.
+_RECORD = 20 * BLOCK
+_LARGEST_RECORD = 1 << 20
 
 LONG_NAME = b"L"
 LONG_LINK = b"K"
@@ -99,7 +104,7 @@ def parse_pax(payload: bytes) -> dict[bytes, bytes]:
     """
     records: dict[bytes, bytes] = {}
     position = 0
-    while position < len(payload) and payload[position]:
+    while position < len(payload):
         space = payload.find(b" ", position, position + 20)
         length = int(payload[position:space]) if space > position else 0
         end = position + length
@@ -111,6 +116,29 @@ def parse_pax(payload: bytes) -> dict[bytes, bytes]:
         records[key] = value
         position = end
     return records
+
+
+def is_end_of_archive(start: int, size: int) -> bool:
+    """Return whether zeros after the last member, to the end of the file, are such as tar programs write.
+
+    These are up to two zero blocks (Go, Rust and d2prune write no more), and then zeros to the end of
+    a record. Records have the usual 10,240 bytes if that divides the length of the file, else the
+    power of two from 16 KiB to 1 MiB that divides it (`tar -b 32` to `tar -b 2048`). A file of partial
+    blocks was truncated inside its padding. A file without members is an archive only in the two
+    lengths that tar programs give it, 1,024 and 10,240 bytes.
+
+    Args:
+        start: byte after the last member; 0 if there is none.
+        size: bytes of the file.
+    """
+    if start == 0:
+        return size in (_END_MARK, _RECORD)
+    record = BLOCK
+    if size % _RECORD == 0 or size % BLOCK:
+        record = _RECORD
+    elif size & -size > _RECORD:
+        record = min(size & -size, _LARGEST_RECORD)
+    return size - start < record + _END_MARK
 
 
 def decode_name(name: bytes) -> str:

@@ -1,7 +1,7 @@
 """Index the samples of a tar as arrays: byte ranges, keys and uids, with no object per sample.
 
-Reads a view or a stream, yields batches, and returns the rest of the tar, from the first header that
-is not ordinary, for `TarReader`. Invariant: a batch holds what `TarReader` and `json.loads` would
+Reads a stream, yields batches, and returns the rest of the tar, from the first header that is not
+ordinary, for `TarReader`. Invariant: a batch holds what `TarReader` and `json.loads` would
 find.
 
 Import this module only where a tar is indexed: loading numba takes longer than indexing a small tar.
@@ -24,7 +24,8 @@ Bytes = NDArray[np.uint8]
 Positions = NDArray[np.int64]
 
 _SCAN_MEMBERS = 4_096
-_STREAM_BYTES = 2**22
+# Fits the processor's cache: with 4 MiB, indexing samples of 1 KB took a third longer.
+_STREAM_BYTES = 2**21
 
 _START, _SIZE, _KEY_SIZE, _UID_AT, _JSON_AT, _JSON_SIZE = range(6)
 _NO_JSON = -3
@@ -52,27 +53,26 @@ class SampleBatch:
     jsons: dict[int, bytes | None]
 
 
-def read_batches(
-    content: memoryview | IO[bytes],
-) -> Generator[SampleBatch, None, tuple[int, memoryview | IO[bytes]]]:
+def read_batches(stream: IO[bytes]) -> Generator[SampleBatch, None, tuple[int, IO[bytes]]]:
     """Yield batches up to the first header that is not ordinary, without the last sample before it.
+
+    Local files, too, are read and not mapped: a mapped file that another program truncates ends this
+    process with SIGBUS. Reading everything takes as long as mapping for samples of 20 KB; at 100 KB
+    it takes 0.05 s per GB more.
 
     Returns:
         How many bytes the batches cover, and the rest of the tar for a `TarReader`.
     """
-    if isinstance(content, memoryview):
-        position = yield from _scan_batches(np.frombuffer(content, np.uint8), 0)
-        return position, content[position:]
     passed = filled = 0
     held = bytearray(_STREAM_BYTES)
     view = memoryview(held)
     while True:
-        while filled < len(held) and (count := _readinto(content, view[filled:])):
+        while filled < len(held) and (count := _readinto(stream, view[filled:])):
             filled += count
         used = yield from _scan_batches(np.frombuffer(view[:filled].toreadonly(), np.uint8), passed)
         passed += used
         if filled < len(held) or not used:
-            return passed, io.BufferedReader(_Rest(view[used:filled], content), 2**20)
+            return passed, io.BufferedReader(_Rest(view[used:filled], stream), 2**20)
         view[: filled - used] = view[used:filled]
         filled -= used
 

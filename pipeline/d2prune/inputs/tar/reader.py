@@ -11,12 +11,13 @@ How the format is interpreted:
   the tar, that is another sample.
 - A repeated extension starts a new sample: of two adjacent samples with the same key, both are kept.
 - Zero blocks do not end the reading. Members after them (tars joined by `cat`, a hole left by a
-  failed upload) are read.
+  failed upload) are read, and the zeros are a reject: a hole looks like the seam of joined tars.
 - After a bad header, reading resumes at the next valid ustar header, at any alignment.
 """
 
+import hashlib
 import itertools
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import IO, NamedTuple
 
@@ -44,6 +45,7 @@ class TarSample:
         members: lower-case extension -> payload, of the wanted members.
         too_large: extension -> size, of wanted members that exceed the limit and were skipped.
         extensions: of all members, in order.
+        digests: SHA-256 of all members' payloads, in order; empty unless asked for.
     """
 
     key: str
@@ -52,6 +54,7 @@ class TarSample:
     members: dict[str, bytes]
     too_large: dict[str, int]
     extensions: tuple[str, ...]
+    digests: tuple[bytes, ...] = ()
 
 
 @dataclass
@@ -59,40 +62,39 @@ class TarReader:
     """Iterates over the `TarSample`s and `Reject`s of one tar, in file order.
 
     Attributes:
-        stream: binary stream, read front to back and not closed here; or a view of the complete file
-            (a mapped local file), where skipping a member costs nothing.
+        stream: binary stream, read front to back and not closed here.
         extensions: lower-case extensions to load; None loads all. Other members still belong to
             their sample's byte range.
         max_member_bytes: larger members are skipped and listed in `TarSample.too_large`.
+        start: byte of the tar where the stream begins, a header or the end.
+        with_digests: whether to fill `TarSample.digests`, which hashes every byte of every payload.
         bytes_read: length of the file; valid once exhausted.
         end_mark: whether the file ends in zero blocks; valid once exhausted. A tar truncated between
             two members has no other symptom.
     """
 
-    stream: IO[bytes] | memoryview
+    stream: IO[bytes]
     extensions: frozenset[str] | None = None
     max_member_bytes: int = DEFAULT_MAX_MEMBER_BYTES
+    start: int = 0
+    with_digests: bool = False
     bytes_read: int = field(default=0, init=False)
     end_mark: bool = field(default=False, init=False)
 
     def __iter__(self) -> Iterator[TarSample | Reject]:
-        source: ViewSource | StreamSource
-        if isinstance(self.stream, memoryview):
-            source = ViewSource(self.stream, (yield from self._scan_view(self.stream, 0)))
-        else:
-            position, read_already = yield from self._scan_stream(self.stream)
-            source = StreamSource(self.stream, position + len(read_already))
-            source.put_back(read_already)
+        position, read_already = yield from self._scan_stream()
+        source = StreamSource(self.stream, position + len(read_already))
+        source.put_back(read_already)
         wanted = self.extensions
         wants = _want_all if wanted is None else wanted.__contains__
-        walker = Walker(source, wants, self.max_member_bytes)
+        walker = Walker(source, wants, self.max_member_bytes, self.with_digests)
         group: list[TarMember] = []
         seen: set[str] = set()
         for event in walker:
             if isinstance(event, Reject):
-                # A sample truncated by the end of the file is one reject, not a sample that lacks members.
-                truncated = event.reason == rejects.TAR_TRUNCATED and group and event.key == group[0].key
-                if group and not truncated:
+                if group and _is_damaged_by(event, group):
+                    event = Reject(group[0].key, event.reason, event.detail)
+                elif group:
                     yield self._make_sample(group)
                 group, seen = [], set()
                 yield event
@@ -108,13 +110,13 @@ class TarReader:
         if source.position == 0:
             yield Reject("", rejects.TAR_EMPTY, "the file has 0 bytes")
 
-    def _scan_stream(self, stream: IO[bytes]) -> Generator[TarSample, None, tuple[int, bytes]]:
-        """Run `_scan_view` over blocks of a stream; return where the rest begins and what was read of it."""
-        base, held = 0, b""
+    def _scan_stream(self) -> Generator[TarSample, None, tuple[int, bytes]]:
+        """Run `_scan_view` over blocks; return where the rest begins, and what was read of it."""
+        base, held = self.start, b""
         while True:
             parts = [held]
             missing = _SCAN_BYTES - len(held)
-            while missing and (more := stream.read(missing)):
+            while missing and (more := self.stream.read(missing)):
                 parts.append(more)
                 missing -= len(more)
             held = b"".join(parts)
@@ -143,6 +145,7 @@ class TarReader:
                 start, _, key_end, _, _ = rows[low]
                 members: dict[str, bytes] = {}
                 extensions: list[str] = []
+                digests: list[bytes] = []
                 for at, size, _, name_end, _ in rows[low:high]:
                     raw = bytes(view[at + key_end + 1 : at + name_end])
                     extension = names.get(raw)
@@ -151,10 +154,14 @@ class TarReader:
                         names = names if len(names) < _SCAN_MEMBERS else {}
                         extension = names[raw] = raw.decode("ascii").lower()
                     extensions.append(extension)
+                    payload = view[at + BLOCK : at + BLOCK + size]
+                    if self.with_digests:
+                        digests.append(hashlib.sha256(payload).digest())
                     if wanted is None or extension in wanted:
-                        members[extension] = bytes(view[at + BLOCK : at + BLOCK + size])
+                        members[extension] = bytes(payload)
                 key = str(view[start : start + key_end], "ascii")
-                yield TarSample(key, base + start, rows[high][0] - start, members, {}, tuple(extensions))
+                length = rows[high][0] - start
+                yield TarSample(key, base + start, length, members, {}, tuple(extensions), tuple(digests))
             if firsts:
                 position = rows[firsts[-1]][0]
             if len(rows) < max_rows:
@@ -177,6 +184,7 @@ class TarReader:
             members=members,
             too_large=too_large,
             extensions=tuple(member.extension for member in group),
+            digests=tuple(member.digest for member in group) if self.with_digests else (),
         )
 
 
@@ -228,6 +236,14 @@ def _parse_ordinary(view: memoryview) -> list[RawMember] | None:
         name = str(view[at : at + name_end], "ascii")
         found.append(RawMember(name, name[key_end + 1 :].lower(), view[at + BLOCK : at + BLOCK + size]))
     return found
+
+
+def _is_damaged_by(event: Reject, group: Sequence[TarMember]) -> bool:
+    """Return whether a fault begins inside a sample: it is one reject, not a sample that lacks bytes."""
+    if event.reason == rejects.TAR_ZEROS:
+        payload = group[-1].payload or b""
+        return payload != b"" and not payload[(len(payload) - 1) // BLOCK * BLOCK :].strip(b"\0")
+    return event.reason == rejects.TAR_TRUNCATED and event.key == group[0].key
 
 
 def _want_all(_extension: str) -> bool:

@@ -4,6 +4,7 @@ Content never raises. A `ByteSource` delivers bytes front to back; the caller de
 are loaded. `reader.py` describes how faults are handled.
 """
 
+import hashlib
 from collections.abc import Callable, Iterator
 from typing import IO, NamedTuple, Protocol
 
@@ -23,6 +24,7 @@ from d2prune.inputs.tar.header import (
     ZERO_BLOCK,
     Header,
     decode_name,
+    is_end_of_archive,
     parse_header,
     parse_pax,
     split_name,
@@ -31,6 +33,8 @@ from d2prune.inputs.tar.header import (
 # Longer "long names" are garbage that happens to have a valid checksum.
 _MAX_META_BYTES = 1 << 20
 _SKIP_CHUNK = 1 << 20
+# A whole number of blocks, and small: what follows the zeros is put back.
+_ZEROS_CHUNK = 1 << 16
 _META = frozenset(LONG_NAME + LONG_LINK + PAX_NEXT + PAX_GLOBAL + SOLARIS_PAX)
 
 
@@ -46,6 +50,7 @@ class TarMember(NamedTuple):
         end: byte after its padding.
         size: bytes of its payload.
         payload: None if it was not loaded.
+        digest: SHA-256 of the payload; empty unless asked for.
     """
 
     name: str
@@ -56,6 +61,7 @@ class TarMember(NamedTuple):
     end: int
     size: int
     payload: bytes | None
+    digest: bytes
 
 
 class ByteSource(Protocol):
@@ -144,17 +150,25 @@ class Walker:
         end_mark: whether the file ends in zero blocks; valid once exhausted.
     """
 
-    def __init__(self, source: ByteSource, wants: Callable[[str], bool], max_member_bytes: int):
+    def __init__(
+        self,
+        source: ByteSource,
+        wants: Callable[[str], bool],
+        max_member_bytes: int,
+        with_digests: bool = False,
+    ):
         """Walk nothing yet.
 
         Args:
             source: of the tar's bytes.
             wants: whether payloads with this extension are loaded.
             max_member_bytes: larger payloads are never loaded.
+            with_digests: hash payloads, also those that are not loaded.
         """
         self._source = source
         self._wants = wants
         self._max_member_bytes = max_member_bytes
+        self._with_digests = with_digests
         self._global_pax: dict[bytes, bytes] = {}
         self.end_mark = False
 
@@ -171,16 +185,18 @@ class Walker:
                     key = _key_of(pax.get(b"path") or long_name)
                     yield Reject(key, rejects.TAR_TRUNCATED, f"the tar ends at byte {at}, before a member")
                 return
-            if block == ZERO_BLOCK:
-                self.end_mark = True
+            if block == ZERO_BLOCK[: len(block)]:
+                reject = self._skip_zeros(at, pax.get(b"path") or long_name, start >= 0)
+                # What an extended header described is in the zeros.
+                start, long_name, pax = -1, None, {}
+                if reject is not None:
+                    yield reject
                 continue
             if len(block) < BLOCK:
-                if block.strip(b"\0"):
-                    name = pax.get(b"path") or long_name or block[:100].split(b"\0")[0]
-                    detail = f"the tar ends at byte {source.position}, inside a header"
-                    yield Reject(_key_of(name), rejects.TAR_TRUNCATED, detail)
+                name = pax.get(b"path") or long_name or block[:100].split(b"\0")[0]
+                detail = f"the tar ends at byte {source.position}, inside a header"
+                yield Reject(_key_of(name), rejects.TAR_TRUNCATED, detail)
                 return
-            self.end_mark = False
             header = parse_header(block)
             if header is None:
                 start, long_name, pax = -1, None, {}
@@ -200,7 +216,9 @@ class Walker:
                     return
                 payload = payload[: header.size]
                 if header.kind == LONG_NAME[0]:
-                    long_name = payload.split(b"\0", 1)[0]
+                    long_name, _, rest = payload.partition(b"\0")
+                    if rest or not long_name:
+                        yield Reject("", rejects.TAR_CORRUPT, f"zeros in the long name at byte {at}")
                 elif header.kind != LONG_LINK[0]:
                     try:
                         (self._global_pax if header.kind == PAX_GLOBAL[0] else pax).update(parse_pax(payload))
@@ -232,11 +250,15 @@ class Walker:
         key, extension = split or ("", "")
         start = source.position
         load = split is not None and size <= self._max_member_bytes and self._wants(extension)
-        if load:
-            payload = source.take(size)
+        payload = source.take(size) if load else None
+        digest = b""
+        if payload is not None:
             got = len(payload)
+            if self._with_digests:
+                digest = hashlib.sha256(payload).digest()
+        elif self._with_digests and split is not None:
+            got, digest = _skip_and_hash(source, size)
         else:
-            payload = None
             got = source.skip(size)
         if got < size:
             detail = f"the tar ends at byte {source.position}, {size - got} bytes before the end of {name}"
@@ -245,7 +267,37 @@ class Walker:
             source.take(BLOCK - size % BLOCK)
         if split is None:
             return None
-        return TarMember(name, key, extension, offset, start, source.position, size, payload)
+        return TarMember(name, key, extension, offset, start, source.position, size, payload, digest)
+
+    def _skip_zeros(self, at: int, name: bytes | None, is_described: bool) -> Reject | None:
+        """Skip the zeros that begin at byte `at`; None if they end the archive as tar programs do.
+
+        Args:
+            at: their first byte; at least part of the first block is already taken.
+            name: of the member that an extended header before them describes.
+            is_described: whether there is such a header.
+        """
+        source = self._source
+        while block := source.take(_ZEROS_CHUNK):
+            rest = block.lstrip(b"\0")
+            if rest:
+                # Headers after an end of archive are as far from each other as blocks.
+                source.put_back(block[(len(block) - len(rest)) // BLOCK * BLOCK :])
+                break
+        else:
+            self.end_mark = source.position - at >= BLOCK
+            if is_described or not is_end_of_archive(at, source.position):
+                detail = f"zeros from byte {at} to the end at byte {source.position}"
+                return Reject(_key_of(name), rejects.TAR_ZEROS, detail)
+            return None
+        resumed = source.position
+        block = source.take(BLOCK)
+        if len(block) == BLOCK and parse_header(block) is not None:
+            source.put_back(block)
+            detail = f"zeros from byte {at}; resumed at byte {resumed}"
+            return Reject(_key_of(name), rejects.TAR_ZEROS, detail)
+        found = self._resume_after(block, resumed)
+        return Reject(_key_of(name), rejects.TAR_ZEROS, f"zeros from byte {at}; {found.detail}")
 
     def _resume_after(self, window: bytes, at: int) -> Reject:
         """Skip to the next valid ustar header; return one reject for all that was skipped."""
@@ -269,6 +321,15 @@ class Walker:
             base += keep
             search = 1 if keep == 0 and base == at else 0
             window = window[keep:] + more
+
+
+def _skip_and_hash(source: ByteSource, count: int) -> tuple[int, bytes]:
+    """Skip bytes as `ByteSource.skip` does; return how many, and their SHA-256."""
+    left, digest = count, hashlib.sha256()
+    while left and (data := source.take(min(left, _SKIP_CHUNK))):
+        digest.update(data)
+        left -= len(data)
+    return count - left, digest.digest()
 
 
 def _key_of(name: bytes | None) -> str:

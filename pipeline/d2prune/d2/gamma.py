@@ -1,0 +1,128 @@
+"""Gamma, the decay of messages with distance: a number, or a multiple of the graph's own scale.
+
+Distances have no absolute scale: at gamma 1 a neighbour at cosine 0.84 passes on 73 % of its score.
+So the default is relative: gamma = c / median, where the median is that of the graph's squared edge
+distances. How c was chosen: docs/algorithm.md, "The scale of gamma".
+"""
+
+from __future__ import annotations
+
+import contextlib
+from numbers import Real
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from d2prune.errors import UserError
+
+AUTO = "auto"
+DEFAULT_MULTIPLE = 4.0
+PAPER_FORWARD = 1.0
+_PER_MEDIAN = "/median"
+EXPECTED = "a finite number >= 0, `auto`, or a multiple such as `4/median`"
+
+DifficultyKind = Literal["sample", "training"]
+"""What a difficulty score judges.
+
+`sample`: each sample by itself, such as a CLIP score; the forward pass reaches as far as the reverse pass.
+`training`: a noisy trace of training that neighbours share, such as AUM or forgetting; the forward
+pass averages over a wide neighbourhood.
+"""
+
+
+def check_gamma(name: str, gamma: Any) -> float | str:
+    """Check a gamma, which is a number, `auto` or `C/median`.
+
+    Args:
+        name: of the argument or option, for the error message.
+        gamma: the value; a string may also hold a number.
+
+    Returns:
+        The number, or the multiple as `C/median`; `auto` is the default multiple.
+
+    Raises:
+        UserError: the value is none of these.
+    """
+    if gamma == AUTO:
+        return f"{DEFAULT_MULTIPLE:g}{_PER_MEDIAN}"
+    text, number = str(gamma).strip(), np.nan
+    if isinstance(gamma, str | Real) and not isinstance(gamma, bool):
+        with contextlib.suppress(ValueError):
+            number = float(text.removesuffix(_PER_MEDIAN))
+    if not 0.0 <= number < np.inf:
+        raise UserError(f"{name}: found {gamma!r}; expected {EXPECTED}")
+    return f"{number!r}".removesuffix(".0") + _PER_MEDIAN if text.endswith(_PER_MEDIAN) else number
+
+
+def is_relative(gamma: float | str) -> bool:
+    """Whether a gamma from `check_gamma` needs the graph's median distance."""
+    return isinstance(gamma, str)
+
+
+def resolve_gamma(gamma: float | str, median: float | None) -> float:
+    """Return a gamma from `check_gamma` as a number.
+
+    Args:
+        gamma: the gamma.
+        median: from `median_sq_distance`. None: no edge has a length, so every weight is 1 whatever
+            gamma is, and a relative gamma is 0.
+    """
+    if not isinstance(gamma, str):
+        return gamma
+    return 0.0 if median is None else float(gamma.removesuffix(_PER_MEDIAN)) / median
+
+
+def describe_gamma(gamma: float | str, value: float) -> str:
+    """Return a gamma from `check_gamma` as text, with the number it stands for: `4.91 (4/median)`."""
+    return f"{value:.4g} ({gamma})" if isinstance(gamma, str) else f"{gamma:g}"
+
+
+def resolve_gammas(
+    gamma_forward: Any, gamma_reverse: Any, sq_distances_E: NDArray[np.float32], kind: DifficultyKind
+) -> tuple[float, float]:
+    """Return both gammas as numbers, for a graph in memory.
+
+    Args:
+        gamma_forward: as for `check_gamma`. `auto` depends on the kind of the difficulty: the default
+            multiple for `sample`, the paper's 1 for `training`.
+        gamma_reverse: as for `check_gamma`.
+        sq_distances_E: squared distances of the graph's edges.
+        kind: of the difficulty.
+
+    Raises:
+        UserError: a gamma or the kind is invalid.
+    """
+    if kind not in ("sample", "training"):
+        raise UserError(f"difficulty_kind: found {kind!r}; expected 'sample' or 'training'")
+    if gamma_forward == AUTO and kind == "training":
+        gamma_forward = PAPER_FORWARD
+    gammas = check_gamma("gamma_forward", gamma_forward), check_gamma("gamma_reverse", gamma_reverse)
+    median = median_sq_distance(sq_distances_E) if any(map(is_relative, gammas)) else None
+    return resolve_gamma(gammas[0], median), resolve_gamma(gammas[1], median)
+
+
+def median_sq_distance(sq_distances_E: NDArray[np.float32]) -> float | None:
+    """Return the median squared distance of a graph's edges: the scale of relative gammas.
+
+    Of an even number of edges it is the lower of the two in the middle, so it is the distance of an
+    edge, and the same whether an edge is counted once or in both directions. If it is 0, because
+    most edges join identical samples, it is the median of the edges longer than 0.
+
+    Args:
+        sq_distances_E: squared distances, float32 [E].
+
+    Returns:
+        The median; None if no edge is longer than 0.
+    """
+    zeros = len(sq_distances_E) - int(np.count_nonzero(sq_distances_E))
+    rank = median_rank(len(sq_distances_E), zeros)
+    return None if rank is None else float(np.partition(sq_distances_E, rank)[rank])
+
+
+def median_rank(n_edges: int, n_zeros: int) -> int | None:
+    """Return the rank of `median_sq_distance` in ascending order, from 0; None if there is none."""
+    if n_edges == n_zeros:
+        return None
+    rank = (n_edges - 1) // 2
+    return rank if rank >= n_zeros else n_zeros + (n_edges - n_zeros - 1) // 2
