@@ -24,7 +24,7 @@ COSTS = """## What a change costs
 | `report.*` | report |
 | `write.*` | write and later stages |
 | `select.fraction`, `size`, `min_score`, `groups` | select and later stages |
-| `score.difficulty`, `score.offset`, `select.gamma_*`, `select.method`, `select.seed` | rank and later stages |
+| `score.difficulty`, `score.offset`, `select.gamma_*`, `method`, `seed` | rank and later stages |
 | other `score.*`, if a score needs them | rescore, and the stages that use the score |
 | `graph.*`, `select.drop_*` | graph and later stages |
 | `filter.*`, `embed.*` except `decode`, `image_timeout`, `max_reject_rate` | embed and later stages |
