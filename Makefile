@@ -25,7 +25,7 @@ install: $(VENV)/.installed ## Create .venv with all development dependencies
 demo: install ## Filter the bundled pool, from S3 to S3, on a local Ray
 	$(BIN)/d2prune demo
 
-# Compiled kernels lie in __pycache__ beside their sources, and are compiled again when a source changes.
+# numba keeps compiled kernels in __pycache__, and compiles them again when their source changes.
 $(VENV)/.warm: $(VENV)/.installed $(shell grep -rl --include='*.py' compiled.decorator pipeline)
 	$(BIN)/python -m tests.warm
 	touch $@

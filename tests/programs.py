@@ -1,4 +1,4 @@
-"""The command line in a process of its own, to kill.
+"""The command line in a separate process, to kill.
 
 It is a fork of a process that has imported everything: a start of Python would spend 4 s of CPU on that.
 """
