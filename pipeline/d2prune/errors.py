@@ -21,6 +21,13 @@ class UserError(D2PruneError):
     exit_code = 2
 
 
+class ArgumentError(UserError, ValueError):
+    """A wrong argument of a library function; Python code can catch it as a ValueError.
+
+    The message names the argument, the value found and the value expected.
+    """
+
+
 class BusyError(D2PruneError):
     """Another live run holds a folder that this run needs: one line, exit code 3."""
 
