@@ -1,8 +1,6 @@
 """Explanations reconcile with the run to the last bit, and the command prints them."""
 
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
@@ -16,7 +14,6 @@ from d2prune.explore.terminal import shorten
 from d2prune.parts.files import DECISIONS
 from d2prune.runs.driver import run
 from d2prune.runs.finished import open_run
-from tests.docs.commands import ROOT
 from tests.explore.conftest import HOSTILE, SAME
 from tests.pools import tree
 
@@ -75,14 +72,6 @@ def test_usage_errors_are_one_line(finished, capsys, arguments, message):
     assert main(["explain", *(text.format(work=finished.work_dir) for text in arguments)]) == 2
     (shown,) = capsys.readouterr().err.splitlines()
     assert shown.startswith("d2prune: ") and message in shown
-
-
-def test_closed_pipe_is_not_an_error(finished):
-    # More output than a pipe buffers.
-    uids = " ".join(sorted(set(finished.parts.column(DECISIONS, "uid").to_pylist())))
-    command = f"{sys.executable} -m d2prune.cli.main explain {finished.work_dir} {uids} | head -n 1"
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=ROOT)
-    assert done.stderr == "" and done.stdout.count("\n") == 1
 
 
 def test_remote_run_is_read_in_ranges(finished, monkeypatch):
