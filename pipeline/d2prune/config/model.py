@@ -172,10 +172,14 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _check_target(self) -> "RunConfig":
-        if schemas.NORM_SIM_INF in self.pair_scores and self.score.target is None:
-            raise OptionError(
-                "score.target", f"found null; expected a file, which {schemas.NORM_SIM_INF} needs"
-            )
+        needs = {
+            "score.target": (self.score.target, (schemas.NORM_SIM_INF, schemas.NEAR_TARGET)),
+            "score.centroids": (self.score.centroids, (schemas.NEAR_TARGET,)),
+        }
+        for option, (given, scores) in needs.items():
+            used = [name for name in scores if name in self.pair_scores]
+            if used and given is None:
+                raise OptionError(option, f"found null; expected a file, which {used[0]} needs")
         return self
 
     @model_validator(mode="after")

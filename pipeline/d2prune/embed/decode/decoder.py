@@ -101,6 +101,7 @@ class Decoder:
         fields: names and kinds of JSON values to carry along.
         filters: what captions and images must have.
         others: make the pixels of further models, which follow in the slot in this order.
+        words: the word list of the filters.
     """
 
     preprocess: Preprocess
@@ -108,6 +109,7 @@ class Decoder:
     fields: tuple[tuple[str, FieldKind], ...] = ()
     filters: Filters = field(default_factory=Filters)
     others: tuple[Preprocess, ...] = ()
+    words: frozenset[str] = frozenset()
 
     def setup(self) -> None:
         """Load what filters need, and let `max_pixels` replace Pillow's own limit and warnings."""
@@ -133,7 +135,7 @@ class Decoder:
         image_extension = _find_image(sample)
         image_bytes = sample.members[image_extension]
         caption, replaced = decode_caption(caption_bytes)
-        self.filters.check_caption(caption)
+        self.filters.check_caption(caption, self.words)
         record, notes = parse_json(sample.members.get(JSON_EXTENSION))
         fields = [field_value(record, name, kind) for name, kind in self.fields]
         image, width, height = self.decode_image(image_bytes)
