@@ -37,8 +37,8 @@ class ScoreConfig(Section):
     )
     offset: Annotated[Number, Field(gt=-(2**22), lt=2**22)] | Literal["auto"] = Field(
         default="auto",
-        description="number added to the score before it is clamped at 0. `auto`: minus the lowest score in "
-        "the pool",
+        description="number added to the score before it is clamped at 0 (`select.method: score` does not "
+        "clamp). `auto`: minus the lowest score in the pool",
     )
 
     reference_size: Whole = Field(

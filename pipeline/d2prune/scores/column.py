@@ -111,3 +111,8 @@ def shift(score_N: npt.NDArray[np.float32], offset: float) -> npt.NDArray[np.flo
         float32 [N], >= 0; higher = more wanted.
     """
     return np.maximum(score_N.astype(np.float64) + offset, 0.0).astype(np.float32)
+
+
+def add_offset(score_N: npt.NDArray[np.float32], offset: float) -> npt.NDArray[np.float32]:
+    """Return score + offset, which `shift` clamps at 0; float32 [N], computed in float64."""
+    return (score_N.astype(np.float64) + offset).astype(np.float32)
