@@ -1,22 +1,18 @@
-"""What a worker of the ranking reads, for a range of parts.
+"""Graph rows of a member's parts, and the parts of each member.
 
-Suffixes: N samples, E directed edges, D feature dimensions.
+Suffixes: N samples, E directed edges.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from d2prune.d2.partition import node_id
-from d2prune.knn.features import FeatureKind
-from d2prune.parts.features import read_embeddings, unit_features
-from d2prune.parts.files import EMBEDDINGS, NEIGHBORS, SAMPLES
+from d2prune.parts.files import NEIGHBORS
 from d2prune.parts.neighbors import read_graph
 from d2prune.parts.reader import Parts
 from d2prune.parts.spans import Spans
-from d2prune.rank.suppressors import UID_TYPE
 
 Int64s = npt.NDArray[np.int64]
 GraphRows = tuple[Int64s, Int64s, npt.NDArray[np.float32]]
@@ -50,17 +46,18 @@ def read_graph_rows(
     return np.concatenate(cut_off), rows
 
 
-def read_uids(parts: Parts, numbers: Sequence[int]) -> pa.LargeStringArray:
-    """Read the uids of some parts' samples, in canonical order."""
-    columns = [parts.read(part, SAMPLES, ["uid"])["uid"].cast(UID_TYPE) for part in numbers]
-    chunks = [chunk for column in columns for chunk in column.chunks]
-    return pa.concat_arrays([pa.array([], UID_TYPE), *chunks])
+def share_parts(rows: Sequence[int], n_partitions: int) -> list[int]:
+    """Divide parts into at most `n_partitions` consecutive ranges of about equal rows.
 
+    Args:
+        rows: number of rows of each of P parts, P >= 1.
+        n_partitions: at least 1.
 
-def read_features(parts: Parts, kind: FeatureKind, file: str = EMBEDDINGS) -> npt.NDArray[np.float32]:
-    """Read the feature rows of the pool, as the graph stage does; float32 [N, D]."""
-    rows = []
-    for part in range(parts.spans.n_parts):
-        raw_ND = read_embeddings(parts.folder(file), parts.receipt(part, file), file, kind)
-        rows.append(unit_features(kind, raw_ND, parts.spans.bounds(part)[0]))
-    return np.concatenate(rows)
+    Returns:
+        Ascending bounds from 0 to P: partition p owns parts bounds[p] to bounds[p + 1] - 1, at
+        least one.
+    """
+    ends = np.cumsum(rows)
+    targets = ends[-1] * np.arange(1, n_partitions) / n_partitions
+    cuts = np.searchsorted(ends, targets, side="left") + 1
+    return sorted({0, *cuts.tolist(), len(rows)})
