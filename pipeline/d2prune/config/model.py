@@ -17,6 +17,7 @@ from d2prune.config import file
 from d2prune.config.embed import ColumnsConfig, EmbedConfig, FilterConfig
 from d2prune.config.section import Section
 from d2prune.config.sections import (
+    DedupConfig,
     GraphConfig,
     RayConfig,
     ReportConfig,
@@ -51,6 +52,7 @@ class RunConfig(Section):
     columns: ColumnsConfig = ColumnsConfig()
     score: ScoreConfig = ScoreConfig()
     graph: GraphConfig = GraphConfig()
+    dedup: DedupConfig = DedupConfig()
     select: SelectConfig
     write: WriteConfig = WriteConfig()
     report: ReportConfig = ReportConfig()

@@ -6,13 +6,20 @@ write distinguishes the two kinds of pool: a table has no bytes to copy.
 
 from d2prune import store
 from d2prune.config.model import RunConfig
+from d2prune.embed.decode.decoder import FieldKind
 from d2prune.embed.filters import Filters
 from d2prune.embed.model import sources
 from d2prune.embed.params import EmbedParams
 from d2prune.embed.tables.importer import ImportParams
 from d2prune.errors import UserError
 from d2prune.inputs.pool import InputPool
-from d2prune.inputs.tables.column_names import Columns, WantedColumns, resolve_columns
+from d2prune.inputs.tables.column_names import (
+    IMAGE_HASHES,
+    Columns,
+    WantedColumns,
+    open_table,
+    resolve_columns,
+)
 from d2prune.inputs.tables.files import TableFile
 
 
@@ -78,7 +85,26 @@ def _resolve_import(config: RunConfig, table: TableFile) -> ImportParams:
         )
     columns = resolve_columns(table, WantedColumns(**config.columns.model_dump()))
     _check_columns(config, columns, first)
-    return ImportParams(columns, tuple(sorted(config.embed.fields.items())))
+    fields = {**config.embed.fields, **_find_hashes(config, table)}
+    return ImportParams(columns, tuple(sorted(fields.items())))
+
+
+def _find_hashes(config: RunConfig, table: TableFile) -> dict[str, FieldKind]:
+    """Return the column to carry along for `dedup.exact`; none without it.
+
+    Raises:
+        UserError: a table has no such column.
+    """
+    if not config.dedup.exact:
+        return {}
+    with open_table(table.table) as file:
+        names = file.schema_arrow.names
+    if IMAGE_HASHES not in names:
+        raise UserError(
+            f"dedup.exact: {store.redact(table.table.url)} has no column {IMAGE_HASHES}; expected the "
+            "SHA-256 of each image in hex, as in DataComp's metadata (dedup.near needs no such column)"
+        )
+    return {IMAGE_HASHES: "text"}
 
 
 def _check_columns(config: RunConfig, columns: Columns, first: str) -> None:

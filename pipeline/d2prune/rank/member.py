@@ -39,7 +39,7 @@ class RankMember(PartitionMember):
         self._job = job
         parts, params, owners = job.parts, job.params, job.owners
         numbers = range(job.bounds[index], job.bounds[index + 1])
-        self._cut_off_N, rows = read_graph_rows(parts, numbers, owners)
+        self._excluded_N, rows = read_graph_rows(parts, numbers, owners)
         score_N = read_score(parts, numbers, params.difficulty, SCORE_OPTION)
         self._difficulty_N = shift(score_N, job.resolved.offset)
         del score_N
@@ -67,7 +67,7 @@ class RankMember(PartitionMember):
         """Commit the ranks of the partition's parts."""
         columns = [
             self._difficulty_N,
-            ~self._cut_off_N,
+            ~self._excluded_N,
             self._partition.forward_scores(),
             self._selection_scores(),
             self._suppressor_N,
@@ -79,13 +79,18 @@ class RankMember(PartitionMember):
     def _commit_part(self, part: int, ranks: pa.Table) -> Receipt:
         first, stop = (position - self._start for position in self._job.parts.spans.bounds(part))
         rows = slice(first, stop)
-        cut_off = int(self._cut_off_N[rows].sum())
+        excluded = int(self._excluded_N[rows].sum())
+        counters = {"ranked": stop - first - excluded, "cut_off": excluded}
+        dedup = self._job.parts.units("dedup")
+        if dedup:
+            duplicates = sum(dedup[part].counters[name] for name in ("duplicates", "near_duplicates"))
+            counters |= {"cut_off": excluded - duplicates, "duplicates": duplicates}
         uids = pa.table([self._target_uids.of_rows(rows)], schema=schemas.SUPPRESSORS)
         return artifacts.commit_unit(
             self._job.folder,
             self._job.unit_key(part),
             files={RANKS: ranks.slice(first, stop - first), SUPPRESSORS: uids},
-            counters={"ranked": stop - first - cut_off, "cut_off": cut_off},
+            counters=counters,
         )
 
     def _selection_scores(self) -> Int64s:
@@ -101,8 +106,8 @@ class RankMember(PartitionMember):
             difficulty_N = to_fixed(self._difficulty_N)
             forward_N, position_N = self._partition.forward_scores(), self._partition.own_positions
             return method.score(SampleView(difficulty_N, forward_N, position_N, params.baseline.seed))
-        left_P = np.flatnonzero(~self._cut_off_N)
-        score_N = np.zeros(len(self._cut_off_N), np.int64)
+        left_P = np.flatnonzero(~self._excluded_N)
+        score_N = np.zeros(len(self._excluded_N), np.int64)
         score_N[left_P] = method.score(self._view_pool(params.baseline, left_P))
         return score_N
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from d2prune.d2.near_duplicates import select_edges
 from d2prune.d2.partition import node_id
 from d2prune.parts.files import NEIGHBORS
 from d2prune.parts.neighbors import read_graph
@@ -19,7 +20,7 @@ GraphRows = tuple[Int64s, Int64s, npt.NDArray[np.float32]]
 
 
 def read_graph_rows(
-    parts: Parts, numbers: Sequence[int], owners: Spans
+    parts: Parts, numbers: Sequence[int], owners: Spans, max_sq_distance: np.float32 | None = None
 ) -> tuple[npt.NDArray[np.bool_], GraphRows]:
     """Read the graph rows of some parts, with neighbours as node ids (`node_id`).
 
@@ -29,6 +30,7 @@ def read_graph_rows(
         parts: the pool.
         numbers: consecutive part numbers.
         owners: canonical positions of each partition.
+        max_sq_distance: leaves out longer edges; None: none.
 
     Returns:
         bool [N], the samples that the cut-off removed, and (indptr int64 [N+1], neighbours int64
@@ -37,13 +39,16 @@ def read_graph_rows(
     cut_off, degrees, neighbors, distances = [], [np.zeros(1, np.int64)], [], []
     for part in numbers:
         graph, cut_off_M = read_graph(parts.folder(NEIGHBORS), [parts.receipt(part, NEIGHBORS)])
-        owner_E, index_E = owners.locate(graph.indices)
+        rows = graph.indptr, graph.indices, graph.sq_distances
+        if max_sq_distance is not None:
+            rows = select_edges(*rows, graph.sq_distances <= max_sq_distance)
+        owner_E, index_E = owners.locate(rows[1])
         cut_off.append(cut_off_M)
-        degrees.append(np.diff(graph.indptr))
+        degrees.append(np.diff(rows[0]))
         neighbors.append(node_id(owner_E, index_E))
-        distances.append(graph.sq_distances)
-    rows = np.cumsum(np.concatenate(degrees)), np.concatenate(neighbors), np.concatenate(distances)
-    return np.concatenate(cut_off), rows
+        distances.append(rows[2])
+    joined = np.cumsum(np.concatenate(degrees)), np.concatenate(neighbors), np.concatenate(distances)
+    return np.concatenate(cut_off), joined
 
 
 def share_parts(rows: Sequence[int], n_partitions: int) -> list[int]:
