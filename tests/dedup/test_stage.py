@@ -1,4 +1,4 @@
-"""The dedup stage: its tables follow the naive rule on any number of partitions, and later stages read them."""
+"""The dedup stage: its tables follow the naive rule on any number of partitions; later stages read them."""
 
 import json
 import tarfile
@@ -14,14 +14,24 @@ from d2prune.dedup.driver import plan_dedup, run_dedup
 from d2prune.dedup.member import CLOSING, DedupMember
 from d2prune.dedup.params import DedupParams
 from d2prune.execution import InProcess, Resources
+from d2prune.explore.api import Explorer
+from d2prune.explore.explain import explain, read_ranking
+from d2prune.explore.terminal import print_explanations
 from d2prune.knn.csr import Graph
 from d2prune.parts.files import DECISIONS, DUPLICATES, NEIGHBORS, RANKS, SAMPLES
 from d2prune.parts.neighbors import read_graph
 from d2prune.parts.reader import Parts
+from d2prune.report.collect import collect
+from d2prune.report.page import render
+from d2prune.report.record import ReportParams
+from d2prune.report.stage import run_record
+from d2prune.report.summary import summary_rows
 from d2prune.rounds.group import run_to_completion
 from d2prune.runs.driver import run
+from d2prune.runs.finished import open_run
 from d2prune.runs.plan import plan_run
 from d2prune.store import artifacts
+from d2prune.sweep.evaluate import SweepGrid, run_sweep
 from tests.oracles import naive_deduplicate
 from tests.pools import add, draw, tree, write_pool
 from tests.rounds.graph_member import LossyGroup
@@ -45,7 +55,7 @@ def pool(tmp_path_factory):
 
 @pytest.fixture
 def graph(configure):
-    """A configuration whose graph is built, its parts, and the distance that a third of its edges is within."""
+    """A configuration whose graph is built, its parts and rows, and a cosine that a third of its edges have."""
     config = configure()
     manifests = run(config, InProcess(), stop_after="graph").manifests
     parts = Parts(config.work_dir, {stage: manifests[stage].units for stage in ("embed", "graph")})
@@ -162,6 +172,65 @@ def test_decisions_name_the_keeper_and_counts_balance(configure, graph):
     units = {receipt.key for receipt in manifests["dedup"].units}
     assert {name.split("/")[1] for name in tree(f"{config.work_dir}/dedup") if "units" in name} == units
     assert plan_run(plain)["graph"].fingerprint == manifests["graph"].fingerprint
+
+
+def test_explanations_name_the_keeper(configure, graph, capsys):
+    _, _, _, cosine = graph
+    config = configure(dedup={"exact": True, "near": cosine}, report={"gallery": 4})
+    run(config, InProcess(), stop_after="select")
+    finished = open_run(config.work_dir)
+    table = pa.concat_tables(
+        t for _, t in finished.parts.read_all(DUPLICATES, ["reason", "keeper", "sq_distance"])
+    )
+    rows = table.to_pylist()
+    uids = finished.parts.column(SAMPLES, "uid").to_pylist()
+    ranking = read_ranking(finished)
+    for reason in ("duplicate", "near-duplicate"):
+        position = next(i for i, row in enumerate(rows) if row["reason"] == reason)
+        keeper = rows[position]["keeper"]
+        explanation = explain(finished, position, ranking)
+        assert explanation.keeper == keeper and explanation.rank is None
+        expected = f"dropped: {reason} of {uids[keeper]}"
+        if reason == "near-duplicate":
+            expected += f", cosine {1 - rows[position]['sq_distance'] / 2:.3f}"
+        assert explanation.outcome == expected
+        print_explanations(finished, [uids[position]])
+        printed = capsys.readouterr().out
+        assert expected in printed and f"rank      none; {uids[keeper]} stays in its place" in printed
+        assert explain(finished, keeper, ranking).keeper is None
+    assert Explorer(finished).explain(position)["keeper"] == keeper
+    assert Explorer(finished).describe_run()["reasons"]["near-duplicate"] > 5
+
+
+def test_report_and_summary_count_duplicates(configure, graph):
+    _, _, _, cosine = graph
+    config = configure(dedup={"exact": True, "near": cosine})
+    result = run(config, InProcess())
+    record = run_record(config, result.pool, result.manifests, {})
+    counters = result.manifests["select"].counters
+    rows = dict(summary_rows(record, None))
+    assert rows["  exact copies"] == f"{counters['duplicates']:,} dropped"
+    assert rows["  near-duplicates"] == f"{counters['near_duplicates']:,} dropped"
+    data = collect(record, ReportParams(gallery=4))
+    dropped = counters["duplicates"] + counters["near_duplicates"]
+    assert [(step.label, step.count) for step in data.flow][-3:-1] == [
+        ("Without duplicates", 128 - dropped),
+        ("Kept", 38),
+    ]
+    assert {reason.reason: reason.count for reason in data.reasons if reason.stage == "dedup"} == {
+        "duplicate": counters["duplicates"],
+        "near-duplicate": counters["near_duplicates"],
+    }
+    assert "near-duplicate" in render(data)
+
+
+def test_sweep_ranks_the_pool_without_duplicates(configure, graph):
+    _, _, _, cosine = graph
+    config = configure(dedup={"exact": True, "near": cosine})
+    run(config, InProcess(), stop_after="select")
+    outcomes = run_sweep(config, SweepGrid(fractions=(0.3,)), use_ray=False).outcomes
+    overlap = {outcome.setting.method: outcome.overlap for outcome in outcomes}
+    assert overlap["d2"] == 1.0
 
 
 def test_runs_without_it_keep_their_fingerprints(configure):

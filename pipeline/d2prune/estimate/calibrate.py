@@ -52,6 +52,8 @@ def calibrate(config: RunConfig, shards: int) -> Calibration:
     amounts = zip(_count_work(config, few, pool), _count_work(config, many, pool), strict=True)
     slopes, starts = {}, {}
     for stage, (first, last) in zip(ESTIMATES, amounts, strict=True):
+        if stage not in many.seconds:
+            continue  # This run has no such stage.
         slope = (many.seconds[stage] - few.seconds[stage]) / max(last - first, 1e-9)
         # Where a shard costs milliseconds the difference is noise; a share of the total bounds it.
         slopes[stage] = max(slope, 0.1 * many.seconds[stage] / last)

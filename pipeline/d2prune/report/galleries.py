@@ -10,7 +10,7 @@ from d2prune.knn.features import features
 from d2prune.parts.reader import Parts
 from d2prune.report import formatting, gallery_choice, metrics
 from d2prune.report.captions import distinctive_words, shorten
-from d2prune.report.outcome import CUT_OFF, describe_outcome
+from d2prune.report.outcome import NOT_RANKED, describe_outcome
 from d2prune.report.page_data import Cluster, Gallery, SampleCard
 from d2prune.report.random_sample import RandomSample
 from d2prune.report.record import ReportParams, RunRecord
@@ -19,7 +19,7 @@ from d2prune.report.thumbnails import ImageSource, make_thumbnails
 
 _COLUMNS = (
     "uid", "shard", "key", "caption", "offset", "size", "difficulty", "forward_score", "selection_score",
-    "kept", "reason",
+    "kept", "reason", "suppressed_by",
 )  # fmt: skip
 _THUMBNAIL_BUDGET = 3_600_000
 """Characters that all thumbnails of a page may take together."""
@@ -239,7 +239,7 @@ def _sample_card(row: dict[str, object], record: RunRecord, threshold: float, im
         _as_float(row[name]) for name in ("difficulty", "forward_score", "selection_score")
     )
     reason = str(row["reason"])
-    if reason == CUT_OFF:
+    if reason in NOT_RANKED:
         forward = selection = None
     return SampleCard(
         uid=shorten(str(row["uid"]), 64),
@@ -252,9 +252,13 @@ def _sample_card(row: dict[str, object], record: RunRecord, threshold: float, im
             ("forward", formatting.number(forward)),
             ("selection", formatting.number(selection)),
         ),
-        note=describe_outcome(reason, forward, threshold, record.method),
+        note=describe_outcome(reason, forward, threshold, record.method, _keeper_uid(row)),
         image=image,
     )
+
+
+def _keeper_uid(row: dict[str, object]) -> str | None:
+    return shorten(str(row["suppressed_by"]), 64) if row["suppressed_by"] else None
 
 
 def _as_float(value: object) -> float | None:

@@ -116,9 +116,8 @@ def find_thresholds(parts: Parts, params: SelectParams, ranked: int) -> Selectio
         option = (
             f"select.size is {budget}" if params.size else f"select.fraction {params.fraction} is {budget}"
         )
-        raise UserError(
-            f"{option} samples, but only {ranked} are ranked (cut off or dropped as duplicates: {len(parts) - ranked})"
-        )
+        excluded = f"{len(parts) - ranked} were cut off or dropped as duplicates"
+        raise UserError(f"{option} samples, but only {ranked} are ranked ({excluded})")
     if params.groups is None:
         threshold = _Scores(parts, None).select_highest(_WHOLE_POOL, budget)
         return SelectionThresholds(budget, (threshold,))

@@ -58,7 +58,7 @@ class SelectWorker:
     """Decides one part at a time."""
 
     def __init__(self, parts: Parts, folder: str) -> None:
-        """`parts` holds the units of embed, rank and dedup, if there is one; `folder` is `work_dir/select`."""
+        """`parts` holds the units of embed, rank and any of dedup; `folder` is `work_dir/select`."""
         self._parts, self._folder = parts, folder
 
     def __call__(self, unit: SelectUnit) -> Receipt:
