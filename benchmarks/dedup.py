@@ -121,11 +121,10 @@ def main() -> None:
                         wall, cpu, peak, counts = process.apply(
                             measure, (parts, f"{folder}/{exact}-{partitions}", exact, partitions)
                         )
-                    print(
-                        f"| {rows:,} | {partitions} | {'yes' if exact else 'no'} | {wall:.1f} s "
-                        f"| {cpu:.1f} s | {peak:.2f} GiB | {counts['duplicates']:,} | {counts['near_duplicates']:,} |",
-                        flush=True,
-                    )
+                    cells = [f"{rows:,}", str(partitions), "yes" if exact else "no"]
+                    cells += [f"{wall:.1f} s", f"{cpu:.1f} s", f"{peak:.2f} GiB"]
+                    cells += [f"{counts[name]:,}" for name in ("duplicates", "near_duplicates")]
+                    print(f"| {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":

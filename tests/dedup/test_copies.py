@@ -20,9 +20,10 @@ from d2prune.runs.plan import plan_run
 from tests.tables import make_rows, write_datacomp
 
 
-@given(
-    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 1), st.integers(1, 3)), max_size=20), st.randoms()
-)
+SAMPLES = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 1), st.integers(1, 3)), max_size=20)
+
+
+@given(SAMPLES, st.randoms())
 @settings(deadline=None)
 def test_the_best_of_each_group_stays(samples, random):
     """Hashes that differ in their last word alone are different images."""
@@ -31,12 +32,8 @@ def test_the_best_of_each_group_stays(samples, random):
     for position, (first, last, key) in enumerate(samples):
         records[position] = first, 0, 0, last, key, position
         groups[first, last].append((-key, position))
-    expected = {
-        position: min(group)[1]
-        for group in groups.values()
-        for _, position in group
-        if position != min(group)[1]
-    }
+    best = {position: min(group)[1] for group in groups.values() for _, position in group}
+    expected = {position: keeper for position, keeper in best.items() if position != keeper}
     order = list(range(len(samples)))
     random.shuffle(order)
     copies = find_copies(records[order])

@@ -46,16 +46,15 @@ def pool(tmp_path_factory):
             for index in range(24):
                 key = f"{shard:05d}{index:04d}"
                 add(tar, f"{key}.jpg", draw("circle", "red", index % 6))
-                add(
-                    tar, f"{key}.txt", f"{('a red circle', 'some photo', 'sale')[index % 3]} {index}".encode()
-                )
+                caption = ("a red circle", "some photo", "sale")[index % 3]
+                add(tar, f"{key}.txt", f"{caption} {index}".encode())
                 add(tar, f"{key}.json", json.dumps({"uid": f"{shard:016x}{index:016x}"}).encode())
     return folder
 
 
 @pytest.fixture
 def graph(configure):
-    """A configuration whose graph is built, its parts and rows, and a cosine that a third of its edges have."""
+    """A configuration whose graph is built, its parts and rows, and the cosine of a third of its edges."""
     config = configure()
     manifests = run(config, InProcess(), stop_after="graph").manifests
     parts = Parts(config.work_dir, {stage: manifests[stage].units for stage in ("embed", "graph")})
