@@ -35,6 +35,12 @@ quick: install ## Run the tests that need neither Ray nor a browser
 	$(BIN)/python -m tests.warm
 	$(BIN)/python -m pytest -m "not ray and not browser"
 
+SECONDS ?= 60
+
+.PHONY: fuzz
+fuzz: install ## Run the fuzz tests for SECONDS=60
+	D2PRUNE_FUZZ_SECONDS=$(SECONDS) $(BIN)/python -m pytest -m fuzz --numprocesses=0
+
 .PHONY: bench-smoke
 bench-smoke: install ## Run the coreset benchmarks on tiny data, in under a minute
 	$(BIN)/python -m benchmarks.coreset --dataset tiny --out .bench-smoke/coreset --rates 0.5 0.9 --seeds 2

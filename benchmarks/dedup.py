@@ -5,7 +5,7 @@
 The pool is made up: groups of near-copies (a tenth of the rows in groups of two to twelve), each joined
 to its nearest, other edges long and at random; a twentieth of the rows are exact copies of another.
 Tables are written as a run would write them, then the stage runs in one process, with all its reads and
-writes. Each row is measured in a process of its own, so that the peak memory is that of one run; with
+writes. Each row is measured in its own process, so that the peak memory is that of one run; with
 one partition it is the memory of a worker that owns that many rows.
 """
 

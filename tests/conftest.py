@@ -5,16 +5,29 @@ import logging
 import os
 import re
 
+import hypothesis
 import pytest
 import yaml
 
 from d2prune.config.model import RunConfig
 from d2prune.embed.model import sources
 from d2prune.execution import OnRay
+from tests import fuzzing
 from tests.pools import write_pool
 
 # Ray's workers are niced by 15; beside the other test processes of a small machine they would hardly run.
 os.environ.setdefault("RAY_worker_niceness", "0")
+
+# Loaded here, because settings of a test are taken from the profile when its file is imported.
+hypothesis.settings.register_profile("default", deadline=None)
+hypothesis.settings.register_profile(
+    "fuzz",
+    deadline=None,
+    max_examples=200,
+    print_blob=True,
+    suppress_health_check=list(hypothesis.HealthCheck),
+)
+hypothesis.settings.load_profile("fuzz" if fuzzing.SECONDS_VARIABLE in os.environ else "default")
 
 # Files that take longest, so that no process is left alone with one at the end.
 _FIRST = (
@@ -24,6 +37,10 @@ _FIRST = (
     "embed/decode/test_remote.py",
     "embed/model/test_compile.py",
 )
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "fuzz: random inputs; `make fuzz` runs these for a chosen time")
 
 
 def pytest_collection_modifyitems(items):
@@ -36,6 +53,7 @@ def pytest_collection_modifyitems(items):
         if any("chromium" in mark.kwargs.get("reason", "") for mark in item.iter_markers("skipif")):
             item.add_marker(pytest.mark.browser)
     items.sort(key=_starts_late)
+    fuzzing.tests_in_session = max(1, sum(item.get_closest_marker("fuzz") is not None for item in items))
 
 
 def _shares_ray(nodeid):

@@ -21,6 +21,13 @@ class UserError(D2PruneError):
     exit_code = 2
 
 
+class ArgumentError(UserError, ValueError):
+    """A wrong argument of a library function; Python code can catch it as a ValueError.
+
+    The message names the argument, the value found and the value expected.
+    """
+
+
 class BusyError(D2PruneError):
     """Another live run holds a folder that this run needs: one line, exit code 3."""
 
@@ -40,6 +47,26 @@ class InfrastructureError(D2PruneError):
     Raised after the retries of the request that failed (`d2prune.store.retries`), so callers do not
     retry it.
     """
+
+
+class DamagedFileError(InfrastructureError):
+    """A file of a complete unit is missing or is not the one that its receipt lists.
+
+    The unit is rebuilt once its receipt is gone. A run deletes the receipt and
+    continues (`stage.rebuilding`). A reader must not write, so the message names what to delete.
+
+    Attributes:
+        receipt: URL of the receipt.
+    """
+
+    def __init__(self, fault: str, receipt: str = "", remedy: str = "") -> None:
+        # All arguments are in `args`, with which an exception is pickled and copied.
+        super().__init__(fault, receipt, remedy)
+        self.receipt = receipt
+
+    def __str__(self) -> str:
+        fault, _, remedy = self.args
+        return f"{fault}; {remedy}" if remedy else str(fault)
 
 
 class WorkerLostError(InfrastructureError):

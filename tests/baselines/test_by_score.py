@@ -82,15 +82,15 @@ def test_first_divides_among_groups_and_checks_the_size():
 
 
 def test_invalid_arguments_are_rejected():
-    with pytest.raises(UserError, match=r"score\[1\] is nan"):
+    with pytest.raises(UserError, match=r"score\[1\]: found nan"):
         by_score.top_score([0.0, np.nan])
     with pytest.raises(UserError, match="N >= 1"):
         by_score.ccs([])
     with pytest.raises(UserError, match="n_strata is 0"):
         by_score.ccs([1.0], n_strata=0)
-    with pytest.raises(UserError, match="drop_fraction is 1"):
+    with pytest.raises(UserError, match="drop_fraction: found 1"):
         by_score.ccs([1.0], drop_fraction=1)
     with pytest.raises(UserError, match="n is 0 samples, expected at least 1"):
         by_score.random(0)
-    with pytest.raises(UserError, match="expected one per embedding"):
+    with pytest.raises(UserError, match="labels: found 1 labels; expected 2"):
         by_score.moderate(np.ones((2, 2)), [1])

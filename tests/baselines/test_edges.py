@@ -20,7 +20,7 @@ ORDERS = {
     "facility_location": lambda rows, score: by_diversity.facility_location(knn_graph(rows, 2)),
     "semdedup": lambda rows, score: by_diversity.semdedup(rows, 1, score)[0],
     "d2": lambda rows, score: (
-        d2_prune(rows, score, 1.0, n_neighbors=2, groups=np.zeros(len(rows), int)).indices
+        d2_prune(rows, score, 1.0, n_neighbors=2, groups=np.zeros(len(rows), int), offset=1).indices
     ),
 }
 

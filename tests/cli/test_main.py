@@ -1,5 +1,6 @@
 """The entry point: errors, signals and pipes become one line and an exit code."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -53,7 +54,63 @@ def test_closed_pipe_ends_without_a_traceback():
     assert done.returncode == 128 + signal.SIGPIPE and "Traceback" not in done.stderr
 
 
-def test_numbers_of_a_sweep_are_checked(capsys, config_file):
-    assert main(["sweep", "--config", str(config_file), "--n-neighbors", "1,two"]) == 2
-    expected = "d2prune: --n-neighbors 1,two: expected whole numbers separated by commas\n"
-    assert capsys.readouterr().err == expected
+def _allocate_with_numpy():
+    import numpy as np
+
+    np.empty(2**60, np.uint8)
+
+
+def _allocate_with_torch():
+    import torch
+
+    torch.empty(2**60, dtype=torch.uint8)
+
+
+def _allocate_with_pyarrow():
+    import pyarrow as pa
+
+    pa.allocate_buffer(2**62)
+
+
+def _allocate_with_mmap():
+    import mmap
+
+    mmap.mmap(-1, 2**60)
+
+
+def _raise(error):
+    def fail():
+        raise error
+
+    return fail
+
+
+def _raise_from_worker():
+    try:
+        raise MemoryError
+    except MemoryError as error:
+        raise RuntimeError("ray::Worker\n  a traceback\nMemoryError") from error
+
+
+@pytest.mark.parametrize(
+    "allocate",
+    [
+        _allocate_with_numpy,
+        _allocate_with_torch,
+        _allocate_with_pyarrow,
+        _allocate_with_mmap,
+        _raise_from_worker,
+        _raise(MemoryError()),
+        _raise(OSError(errno.ENOMEM, "Cannot allocate memory")),
+        _raise(RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB\nstack of C++")),
+        _raise(RuntimeError("can't start new thread")),
+        _raise(ImportError("libtorch_cpu.so: failed to map segment from shared object")),
+        _raise(RuntimeError("std::bad_alloc")),
+    ],
+)
+def test_out_of_memory_is_one_line(monkeypatch, capsys, allocate):
+    monkeypatch.setattr(getting_started, "_models", lambda arguments: allocate())
+    assert main(["models"]) == 1
+    shown = capsys.readouterr().err
+    assert shown.startswith("d2prune: out of memory") and shown.count("\n") == 1
+    assert "the same command resumes" in shown

@@ -34,4 +34,7 @@ def test_help_of_stop_after_lists_the_stages():
 def test_command_is_required(capsys):
     with pytest.raises(SystemExit) as ended:
         build_parser().parse_args([])
-    assert ended.value.code == 2 and "COMMAND" in capsys.readouterr().err
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == (
+        "d2prune: the following arguments are required: COMMAND; see d2prune --help\n"
+    )

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from d2prune.d2 import coreset
+from d2prune.d2.api import selection_scores
 from d2prune.d2.coreset import DROPPED, d2_prune
 from d2prune.errors import UserError
 from d2prune.knn.in_memory import knn_graph
+from d2prune.scores.column import shift
 from tests.oracles import naive_d2
 
 
@@ -27,7 +29,7 @@ def test_docstring_example_runs():
 
 def test_coreset_equals_the_greedy_algorithm_of_the_paper(pool):
     x, difficulty = pool
-    got = d2_prune(x, difficulty, fraction=0.3, n_neighbors=5, gamma_forward=1.0, gamma_reverse=0.5)
+    got = d2_prune(x, difficulty, fraction=0.3, n_neighbors=5, gamma_forward=1.0, gamma_reverse=0.5, offset=0)
     _, t, order, suppressed_by, _ = naive_d2(knn_graph(x, 5), difficulty, 1.0, 0.5)
     assert got.selection_score.tolist() == t
     assert got.suppressed_by.tolist() == suppressed_by
@@ -57,15 +59,42 @@ def test_groups_and_dropped_samples(pool):
     assert (alone.suppressed_by == got.suppressed_by[:90]).all()
 
 
+def test_offset_is_added_and_recorded(pool):
+    x, difficulty = pool
+    lowest = float((difficulty - 7).min())
+    auto = d2_prune(x, difficulty - 7, fraction=0.3)
+    given = d2_prune(x, difficulty - 7, fraction=0.3, offset=-lowest)
+    assert auto.offset == given.offset == -lowest > 6
+    assert (given.selection_score == auto.selection_score).all()
+    none = d2_prune(x, difficulty, 0.3, offset=0)
+    assert none.offset == 0
+    assert (none.selection_score == selection_scores(knn_graph(x, 5), difficulty)).all()
+
+
+def test_offset_has_the_meaning_of_a_run(pool):
+    """Of float32 scores, as a run stores them, the difficulty has the bits of a run."""
+    x, score = pool[0], (pool[1] * 3 - 2).astype(np.float32)
+    for offset, added in (("auto", -float(score.min())), (1.5, 1.5)):
+        expected = selection_scores(knn_graph(x, 5), shift(score, added))
+        assert (d2_prune(x, score, 0.3, offset=offset).selection_score == expected).all()
+
+
+def test_offset_that_leaves_no_difficulty_is_a_warning(pool):
+    x, difficulty = pool
+    for arguments in ({"offset": -5}, {"difficulty": np.ones(120)}):
+        with pytest.warns(UserWarning, match="every score plus the offset"):
+            d2_prune(x, **({"difficulty": difficulty} | arguments))
+
+
 def test_invalid_arguments_are_rejected(pool):
     x, difficulty = pool
     with pytest.raises(UserError, match="embeddings"):
         d2_prune(x[0], difficulty)
-    with pytest.raises(UserError, match="difficulty has shape"):
+    with pytest.raises(UserError, match="difficulty: found"):
         d2_prune(x, difficulty[:5])
-    with pytest.raises(UserError, match="groups has shape"):
+    with pytest.raises(UserError, match="groups: found"):
         d2_prune(x, difficulty, groups=[1])
-    with pytest.raises(UserError, match="drop_score is None"):
+    with pytest.raises(UserError, match="drop_score: found None"):
         d2_prune(x, difficulty, drop_fraction=0.1)
-    with pytest.raises(UserError, match="leaves only 12"):
+    with pytest.raises(UserError, match="at most the 12"):
         d2_prune(x, difficulty, fraction=0.3, drop_score=difficulty, drop_fraction=0.9)

@@ -55,7 +55,7 @@ def test_invalid_arguments_are_rejected():
     graph = graph_from_edges(2, {(0, 1): 1.0})
     with pytest.raises(UserError, match="difficulty has 3 scores"):
         selection_scores(graph, [1, 1, 1])
-    with pytest.raises(UserError, match="threads is 0"):
+    with pytest.raises(UserError, match="threads: found 0"):
         selection_scores(graph, [1, 1], threads=0)
     with pytest.raises(UserError, match=r"difficulty\[1\]"):
         selection_scores(graph, [1, -1])

@@ -19,7 +19,6 @@ from d2prune.runs.driver import run
 from d2prune.runs.plan import plan_run
 from tests.tables import make_rows, write_datacomp
 
-
 SAMPLES = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 1), st.integers(1, 3)), max_size=20)
 
 

@@ -5,6 +5,7 @@ import importlib.util
 import pytest
 
 from d2prune.embed import language
+from d2prune.embed.caption_limit import MAX_CHARACTERS
 from d2prune.embed.decode.decoder import DecodedSample, Decoder
 from d2prune.embed.decode.resize import Preprocess
 from d2prune.embed.filters import Filters
@@ -61,6 +62,13 @@ def test_captions_in_another_language_are_filtered():
     refused = outcome("ein Foto einer Katze auf dem Tisch")
     assert refused == Reject("k", rejects.FILTERED_LANGUAGE, "detected as de, filter.language is en")
     assert outcome("Katze").reason == rejects.FILTERED_WORDS
+
+
+def test_the_language_of_a_long_caption_is_that_of_its_beginning(monkeypatch):
+    lengths = []
+    monkeypatch.setattr(language, "language_of", lambda text: lengths.append(len(text)) or "en")
+    Filters(language="en").check_caption("word " * 2_000_000)
+    assert lengths == [MAX_CHARACTERS]
 
 
 def test_usage_errors_are_one_line(monkeypatch, tmp_path):

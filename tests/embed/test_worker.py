@@ -271,6 +271,32 @@ def test_fields_of_the_json_become_columns_and_a_missing_number_is_a_reject(sett
     assert [(row["key"], row["reason"]) for row in rejected.to_pylist()] == [("b", rejects.FIELD_MISSING)]
 
 
+def test_values_that_arrow_cannot_store_cost_at_most_their_sample(setting):
+    pool, folder, params, make_worker = setting
+    jsons = {
+        "half": b'{"score": 1, "lang": "caf\\ud83d"}',
+        "digits": b'{"score": 1' + b"0" * 400 + b"}",
+        "deep": b'{"score": 2, "lang": ' + b"[" * 5000 + b"]" * 5000 + b"}",
+        "infinite": b'{"score": 1e999, "\\ud83d": 1}',
+        "text": b'{"score": "\\ud83d"}',
+        "twice": b'{"score": "x", "score": -0.0, "lang": {"a": ["\\ud83d"]}}',
+    }
+    members = [(key, *good(key, i)) for i, key in enumerate(jsons)]
+    write_tar(pool / "0.tar", [m for key, *two in members for m in (*two, (f"{key}.json", jsons[key]))])
+    params = dataclasses.replace(params, fields=(("lang", "text"), ("score", "number")))
+    (unit,) = embed_params.plan(expand_input(str(pool)), params)
+    receipt = make_worker(params)(unit)
+    samples, rejected, _ = tables(folder, receipt)
+    assert samples.select(["key", "lang", "score"]).to_pylist() == [
+        {"key": "half", "lang": "caf\ufffd", "score": 1.0},
+        {"key": "twice", "lang": r"{'a': ['\ud83d']}", "score": -0.0},
+    ]
+    assert {row["key"]: row["reason"] for row in rejected.to_pylist()} == dict.fromkeys(
+        ("digits", "deep", "infinite", "text"), rejects.FIELD_MISSING
+    )
+    assert receipt.counters["field-replaced"] == 1
+
+
 def test_fatal_samples_cost_one_reject_each_for_any_processes_batches_and_order(
     setting, tmp_path, monkeypatch
 ):

@@ -27,7 +27,7 @@ def test_plan_for_a_number_of_samples(plan):
     )
     first_words = [line.split()[0] for line in out.splitlines() if line.strip()]
     table = ["stage", *(stage.name for stage in STAGES if stage.name not in ("rescore", "dedup"))]
-    assert out.splitlines()[1] == "selection: d2, k = 5, gamma 4/median forward and 4/median reverse"
+    assert out.splitlines()[1] == "selection: d2, k = 4, gamma 4/median forward and 4/median reverse"
     assert first_words[3:] == [*table, "wall", "cost", "memory", "limit"]
 
 
@@ -49,7 +49,7 @@ def test_calibration_measures_a_real_run(plan):
     assert out.startswith("160 samples in 4 shards")
     assert "calibrated on 120 samples of 3 shards" in out
     code, _, err = plan("--calibrate", "1")
-    assert code == 2 and "found 1 shards to filter; expected at least 2" in err
+    assert code == 2 and "--calibrate: found 1; expected a whole number from 2" in err
 
 
 def test_times_and_bytes_of_several_models_add_up():

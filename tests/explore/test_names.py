@@ -1,5 +1,7 @@
 """A uid, the beginning of one, a key and shard/key each find their samples."""
 
+from uuid import UUID
+
 import numpy as np
 import pyarrow as pa
 
@@ -11,7 +13,9 @@ from tests.explore.conftest import SAME
 def test_a_name_finds_every_sample_that_has_it(finished):
     first = finished.parts.take(np.array([0]), DECISIONS, ["uid", "key", "shard"]).to_pylist()[0]
     end = len(finished)
-    unique = [first["uid"], first["uid"][:9], first["key"], f"{first['shard']}/{first['key']}"]
+    uid = first["uid"]
+    spellings = [uid.upper(), uid[:9].upper(), str(UUID(uid)), str(UUID(uid)).upper()]
+    unique = [uid, uid[:9], *spellings, first["key"], f"{first['shard']}/{first['key']}"]
     found = find_samples(finished, [*unique, SAME, "mute", "0", "zz"])
     for name in unique:
         assert found[name].positions == (0,)

@@ -15,4 +15,4 @@ def find_tables(given) -> list[TableFile]:
 
 
 def find_columns(folder, **wanted) -> Columns:
-    return resolve_columns(find_tables(str(folder))[0], WantedColumns(**wanted))
+    return resolve_columns(find_tables(str(folder)), WantedColumns(**wanted))

@@ -225,7 +225,7 @@ def test_verify_finds_every_fault(tables, metadata):
     path.unlink()
     (fault,) = verify(config.output)
     assert "cannot be compared with its source" in fault and "not found" in fault
-    Path(config.output, "subset.npy").write_bytes(b"")
+    Path(config.output, "subset.npy").write_bytes(subset.to_bytes(subset.encode([])))
     Path(config.output, "kept-00000000.parquet").unlink()
     named = [fault.split(":")[0] for fault in verify(config.output)]
     assert named[0] == "kept-00000000.parquet" and named[-1] == "kept-00000001.parquet"
@@ -245,7 +245,7 @@ def test_verify_finds_every_fault(tables, metadata):
         ),
         ({"embed": {"fields": {"nsfw": "number"}}}, "has no column nsfw; found uid, url"),
         ({"embed": {"fields": {"url": "number"}}}, "column url is string; expected numbers"),
-        ({"columns": {"uid": "url"}}, "100 of 100 samples were rejected (100.0%; 100 uid-invalid)"),
+        ({"columns": {"uid": "url"}}, "00000000.parquet: column url: found https://host/"),
     ],
 )
 def test_usage_errors_are_one_line(tables, metadata, tmp_path, capsys, change, line):

@@ -11,7 +11,7 @@ from d2prune.cli.main import main
 from d2prune.inputs.tar.reader import RawMember
 from d2prune.output import subset
 from d2prune.output.executable import EXECUTABLE, IMAGES, is_executable
-from d2prune.output.manifest import read_manifest
+from d2prune.output.manifest import read_manifest, seal
 from d2prune.output.tar_stream import make_decodable
 from d2prune.reshard.reshard import reshard
 from d2prune.verify import folder
@@ -81,7 +81,7 @@ def test_executable_members_are_kept_on_request(tmp_path, markers):
     # An output that does not record the option holds such members by mistake or by malice.
     record = json.loads((out / "manifest.json").read_text())
     del record["params"]["keep_executable_members"]
-    (out / "manifest.json").write_text(json.dumps(record))
+    (out / "manifest.json").write_bytes(seal(record))
     assert WOULD_EXECUTE in folder.verify(str(out))[0]
     assert not executed(markers)
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from d2prune.errors import UserError
 from d2prune.output import subset
+from tests.hostile_arrays import HOSTILE_HEADERS
 
 UIDS = ["f" * 32, "0" * 32, "0123456789abcdef" * 2, "f" * 32]
 
@@ -54,11 +55,37 @@ def test_an_invalid_uid_is_refused(uid):
         subset.encode(["0" * 32, uid])
 
 
-@pytest.mark.parametrize("content", [b"\x93NUMPY", b"abc", np.zeros(3)])
+@pytest.mark.parametrize(
+    "content",
+    [b"abc", np.zeros(3), *(data for data, _ in HOSTILE_HEADERS.values() if data)],
+)
 def test_a_file_that_is_not_a_subset_file_is_refused(tmp_path, content):
     path = tmp_path / "s.npy"
     path.write_bytes(content) if isinstance(content, bytes) else np.save(path, content)
-    with pytest.raises(UserError, match=r"s\.npy"):
+    with pytest.raises(UserError, match=r"s\.npy") as caught:
         subset.read(str(path))
+    assert "\n" not in str(caught.value)
     with pytest.raises(UserError, match="not found"):
         subset.read(str(tmp_path / "none.npy"))
+
+
+def test_a_file_of_another_length_or_of_zeros_is_refused():
+    """Every length below and above, so that a copy that was interrupted anywhere is no smaller selection."""
+    data = subset.to_bytes(subset.encode(UIDS))
+    others = [data[:length] for length in range(len(data))]
+    others += [data + b"\0", data + data, bytes(len(data)), bytes(1), bytes(16)]
+    for other in others:
+        with pytest.raises(UserError, match=r"^s\.npy: (found|cannot be read: )") as caught:
+            subset.parse(other, "s.npy")
+        assert "\n" not in str(caught.value)
+    assert len(subset.parse(data, "s.npy")) == len(UIDS)
+    assert len(subset.parse(subset.to_bytes(subset.encode([])), "s.npy")) == 0
+
+
+@pytest.mark.parametrize("shape", [10**18, 10**30, -1, 2**63])
+def test_a_header_that_states_another_number_of_rows_is_refused(shape):
+    header = io.BytesIO()
+    description = {"descr": [("f0", "<u8"), ("f1", "<u8")], "fortran_order": False, "shape": (shape,)}
+    np.lib.format.write_array_header_1_0(header, description)
+    with pytest.raises(UserError, match=r"^s\.npy: "):
+        subset.parse(header.getvalue() + bytes(32), "s.npy")

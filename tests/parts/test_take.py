@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from d2prune.parts import files
 from d2prune.parts.reader import Parts
 from d2prune.store import artifacts
+from d2prune.store.parquet_format import footer_checksum
 from tests.report.synthetic import build_run, items
 
 
@@ -43,11 +45,17 @@ def test_embeddings_come_from_the_row_groups_that_hold_them(run):
     pool = parts_of(run)
     positions = np.array([39, 0, 41, 16, 17, 0])
     image, text = pool.take_vectors(positions)
-    url = artifacts.unit_url(f"{run.work_dir}/embed", run.embed.units[0].key, "embeddings.parquet")
+    unit = run.embed.units[0]
+    url = artifacts.unit_url(f"{run.work_dir}/embed", unit.key, "embeddings.parquet")
     before = Path(url).read_bytes()
     try:
         pq.write_table(pq.read_table(url), url, row_group_size=16)
-        again = pool.take_vectors(positions)
+        data = Path(url).read_bytes()
+        record = next(file for file in unit.files if file.name == "embeddings.parquet")
+        other = replace(record, size=len(data), footer=footer_checksum(data))
+        files_of_unit = tuple(other if file is record else file for file in unit.files)
+        units = (replace(unit, files=files_of_unit), *run.embed.units[1:])
+        again = Parts(run.work_dir, {"embed": units}).take_vectors(positions)
     finally:
         Path(url).write_bytes(before)
     assert np.array_equal(image, again[0]) and np.array_equal(text, again[1])

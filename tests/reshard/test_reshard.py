@@ -4,6 +4,7 @@ import json
 import logging
 import tarfile
 from collections import Counter
+from uuid import UUID
 
 import numpy as np
 import pytest
@@ -84,13 +85,43 @@ def test_repeated_uids(tmp_path):
 
 
 def test_missing_entries_are_logged_and_counted(tmp_path, caplog):
-    put_pool(tmp_path / "pool", plain_pool(1, 2))
+    made = plain_pool(1, 2)
+    put_pool(tmp_path / "pool", made)
     with caplog.at_level(logging.WARNING):
         manifest = reshard(
-            str(tmp_path / "pool"), subset_file(tmp_path, ["0" * 32] * 3), str(tmp_path / "out")
+            str(tmp_path / "pool"),
+            subset_file(tmp_path, ["0" * 32] * 3 + [made[0][1].uid]),
+            str(tmp_path / "out"),
         )
-    assert "3 of 3 entries" in caplog.text
-    assert (manifest.counts["missing"], manifest.counts["shards"]) == (3, 0)
+    assert "3 of 4 entries are not among the 2 samples" in caplog.text
+    assert (manifest.counts["missing"], manifest.counts["written"], manifest.counts["shards"]) == (3, 1, 1)
+
+
+def test_a_reshard_that_finds_nothing_is_an_error_and_leaves_nothing(tmp_path, capsys):
+    from d2prune.cli.main import main
+
+    made = plain_pool(1, 2)
+    put_pool(tmp_path / "pool", made)
+    out = tmp_path / "out"
+    command = ["reshard", "--input", str(tmp_path / "pool"), "--output", str(out), "--subset"]
+    for uids, line in (
+        (["0" * 32] * 3, "3 of 3 entries are not among the 2 samples of the input: 1 tars, such as "),
+        ([], "s.npy: found no uids; expected at least one"),
+    ):
+        assert main([*command, subset_file(tmp_path, uids)]) == 2
+        shown = capsys.readouterr()
+        assert len(shown.err.splitlines()) == 1 and line in shown.err and not shown.out
+        assert not out.exists() or not list(out.iterdir())
+    # The folder is free for the right subset.
+    assert main([*command, subset_file(tmp_path, [made[0][0].uid])]) == 0
+
+
+def test_uuids_in_json_are_found_by_their_digits(tmp_path):
+    made = [[sample("a", str(UUID(uid_of("a"))).upper(), 1), sample("b", uid_of("b"), 2)]]
+    put_pool(tmp_path / "pool", made)
+    url = subset_file(tmp_path, [uid_of("a")])
+    assert reshard(str(tmp_path / "pool"), url, str(tmp_path / "out")).counts["written"] == 1
+    assert folder.verify(str(tmp_path / "out"), full=True) == []
 
 
 def test_shuffling_depends_on_the_seed_and_loses_nothing(tmp_path):
@@ -175,4 +206,4 @@ def test_the_command_writes_the_same_bytes_with_one_and_two_workers(tmp_path, ca
     assert "30 samples in 8 tars, 0 not found" in capsys.readouterr().out
     assert tree(tmp_path / "1") == tree(tmp_path / "2")
     assert main([*command, "--output", str(tmp_path / "pool")]) == 2
-    assert "is not empty" in capsys.readouterr().err
+    assert "is in output" in capsys.readouterr().err

@@ -6,6 +6,7 @@ import os
 import pytest
 
 from d2prune.cli.main import main
+from d2prune.errors import UserError
 from d2prune.output import subset
 from d2prune.reshard import reshard as reshard_module
 from d2prune.reshard import shard_index
@@ -64,6 +65,6 @@ def test_a_hole_of_zeros_is_counted_and_all_other_samples_are_written(tmp_path, 
 def test_a_tar_of_zeros_is_counted(tmp_path, pool, caplog):
     arguments, path = pool
     path.write_bytes(bytes(path.stat().st_size))
-    with caplog.at_level(logging.WARNING):
-        manifest = reshard(*arguments)
-    assert "fault.tar-zeros 1" in caplog.text and manifest.counts["missing"] == 30
+    with caplog.at_level(logging.WARNING), pytest.raises(UserError, match="30 of 30 entries are not among"):
+        reshard(*arguments)
+    assert "fault.tar-zeros 1" in caplog.text

@@ -1,6 +1,8 @@
 """The driver: which stages run, and what happens when another run holds the lease."""
 
 import dataclasses
+import functools
+import time
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,31 @@ def test_run_that_lost_its_lease_commits_nothing_more(configure, monkeypatch):
     with pytest.raises(BusyError, match="taken over by process"):
         run(config, InProcess())
     assert [path.parts[-3] for path in Path(config.work_dir).rglob("manifest.json")] == ["embed"]
+
+
+def test_run_that_cannot_renew_its_lease_ends_with_one_line_and_commits_nothing_more(
+    config_file, settings, monkeypatch, capsys
+):
+    hold = functools.partial(lease.hold, ttl_s=0.5, renew_s=0.05)
+    monkeypatch.setattr("d2prune.runs.driver.lease.hold", hold)
+    committed = artifacts.commit_manifest
+
+    def commit_and_fill_disk(folder: str, manifest: artifacts.Manifest) -> artifacts.Manifest:
+        result = committed(folder, manifest)
+
+        def fail(folder: str, holder: lease_record.Holder) -> None:
+            raise UserError(f"{folder}: cannot be written: the disk is full")
+
+        monkeypatch.setattr(lease_record, "write_holder", fail)
+        time.sleep(0.3)
+        return result
+
+    monkeypatch.setattr("d2prune.store.artifacts.commit_manifest", commit_and_fill_disk)
+    assert main(["run", "--config", str(config_file), "--no-ray"]) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("d2prune:")]
+    assert len(lines) == 1 and "this run's lease could not be renewed for" in lines[0]
+    assert "the disk is full" in lines[0] and "the same command resumes" in lines[0]
+    assert [path.parts[-3] for path in Path(settings["work_dir"]).rglob("manifest.json")] == ["embed"]
 
 
 def test_second_run_ends_with_exit_code_3(config_file, settings, capsys):

@@ -10,7 +10,7 @@ from d2prune.demo import s3_server
 from d2prune.errors import UserError
 from d2prune.execution import InProcess
 from d2prune.output import layout
-from d2prune.output.manifest import read_manifest
+from d2prune.output.manifest import read_manifest, seal
 from d2prune.runs import history, pruning, sharing
 from d2prune.runs.driver import run
 from d2prune.store import artifacts
@@ -96,7 +96,7 @@ def list_units(work, stage, entry):
 
 def change_manifest(output, **values):
     url = f"{output}/{layout.MANIFEST}"
-    store.write_bytes(url, json.dumps(json.loads(store.read_bytes(url)) | values).encode())
+    store.write_bytes(url, seal(json.loads(store.read_bytes(url)) | values))
 
 
 def write_claim(output, data):

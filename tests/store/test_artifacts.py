@@ -4,7 +4,7 @@ import pyarrow as pa
 import pytest
 
 from d2prune import store
-from d2prune.errors import BooksError, InfrastructureError
+from d2prune.errors import BooksError, DamagedFileError, InfrastructureError
 from d2prune.store import artifacts
 from d2prune.store.artifacts import Manifest
 
@@ -35,9 +35,10 @@ def test_a_receipt_is_read_as_it_was_written(tmp_path):
 
 def test_a_table_that_does_not_match_its_receipt_is_an_error(tmp_path):
     receipt = artifacts.commit_unit(str(tmp_path), "unit", {"t.parquet": pa.table({"a": [1]})})
-    store.write_bytes(artifacts.unit_url(str(tmp_path), "unit", "t.parquet"), b"other")
-    with pytest.raises(InfrastructureError, match=r"found checksum .*; expected .* as in its receipt"):
-        artifacts.read_table(str(tmp_path), receipt, "t.parquet")
+    for data, fault in ((b"other", "found 5 bytes"), (bytes(receipt.files[0].size), "found checksum")):
+        store.write_bytes(artifacts.unit_url(str(tmp_path), "unit", "t.parquet"), data)
+        with pytest.raises(DamagedFileError, match=f"{fault} ?.*; expected .* as in its receipt"):
+            artifacts.read_table(str(tmp_path), receipt, "t.parquet")
 
 
 def test_keys_and_fingerprints_depend_on_their_identity_alone():
@@ -79,3 +80,26 @@ def test_counts_that_do_not_balance_are_an_error():
     artifacts.balance("embed", 5, {"embedded": 3, "rejected": 2})
     with pytest.raises(BooksError, match="found embedded 3 \\+ rejected 1 = 4; expected 5"):
         artifacts.balance("embed", 5, {"embedded": 3, "rejected": 1})
+
+
+def test_a_flipped_bit_in_a_manifest_or_receipt_is_damage(tmp_path, caplog):
+    folder = str(tmp_path)
+    receipt = artifacts.commit_unit(
+        folder, "u", {"t.parquet": pa.table({"a": [1, 2, 3]})}, {"rows": 3}, {"share": 0.1}
+    )
+    manifest = _manifest(folder, Params())
+    for name, read, expected in (
+        ("units/u/receipt.json", lambda: artifacts.read_receipt(folder, "u"), receipt),
+        ("f/manifest.json", lambda: artifacts.read_manifest(folder, "f"), manifest),
+    ):
+        path, url = tmp_path / name, f"{folder}/{name}"
+        data = path.read_bytes()
+        assert read() == expected
+        for position in range(0, len(data), 5):
+            path.write_bytes(data[:position] + bytes([data[position] ^ 1]) + data[position + 1 :])
+            caplog.clear()
+            # White space means nothing.
+            assert read() in (None, expected)
+            assert (read() is None) == (f"{url}: damaged, ignored" in caplog.text)
+            assert read() is None or data[position : position + 1].isspace()
+        path.write_bytes(data)

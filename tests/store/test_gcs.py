@@ -71,7 +71,7 @@ def test_reads_back_what_was_written():
     with store.open_read("gs://bucket/a/c.bin") as stream:
         assert stream.read() == data
     listed = store.list_files("gs://bucket/a"), store.list_files("gs://bucket/a", "*.bin")
-    for files in (*listed, store.glob_files("gs://bucket/a/*.bin")):
+    for files in (*listed, store.find_files("gs://bucket/a/*.bin", ())):
         found = [(file.url, file.size) for file in files]
         assert found == [("gs://bucket/a/b.bin", 1000), ("gs://bucket/a/c.bin", len(data))]
     assert store.list_entries("gs://bucket/a") == ["b.bin", "c.bin"]

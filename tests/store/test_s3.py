@@ -46,7 +46,7 @@ def test_a_server_that_is_away_is_an_infrastructure_error(tmp_path, monkeypatch)
 
 def test_a_missing_bucket_is_not_found_by_reads_and_a_user_error_of_writes(tmp_path):
     with s3_server.serve(tmp_path) as server, s3_server.environment(server):
-        assert store.list_files("s3://none/x") == store.glob_files("s3://none/x*") == []
+        assert store.list_files("s3://none/x") == store.find_files("s3://none/x*", ()) == []
         assert store.list_entries("s3://none/x") == []
         with pytest.raises(FileNotFoundError, match="s3://none/x"):
             store.read_bytes("s3://none/x")

@@ -117,11 +117,11 @@ def test_the_command_prints_a_table_and_writes_a_page(config, tmp_path, capsys):
     assert "  0.0%            100.0%" in lines[6] and sum(" recommended " in line for line in lines) == 2
     assert open(page).read().startswith("<!doctype html>")
     for wrong, message in (
-        (["--fractions", "0.1;0.3"], "--fractions 0.1;0.3: expected numbers separated by commas"),
-        (["--fractions", "30"], "--fractions 30.0: expected 0 < fraction <= 1"),
+        (["--fractions", "0.1;0.3"], "--fractions: found 0.1;0.3; expected a number above 0 and up to 1"),
+        (["--fractions", "30"], "--fractions: found 30; expected a number above 0"),
         (["--methods", "d2,best"], "--methods d2,best: expected some of d2, score, random"),
-        (["--n-neighbors", "0"], "--n-neighbors 0: expected 1 to 1024"),
-        (["--gamma-reverse", "-1"], "--gamma-reverse: found '-1'; expected a finite number >= 0, `auto`, or"),
+        (["--n-neighbors", "0"], "--n-neighbors: found 0; expected a whole number from 1 to 1,024"),
+        (["--gamma-reverse", "-1"], "--gamma-reverse: found -1; expected a finite number >= 0, `auto`, or"),
         (["--set", f"work_dir={tmp_path}/none"], "found no embeddings for these settings"),
         (["--flagged", str(tmp_path / "none")], "cannot be read"),
     ):

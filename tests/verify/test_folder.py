@@ -1,5 +1,6 @@
 """`verify` finds no fault in a good output and reports each fault of a bad one."""
 
+import dataclasses
 import io
 import itertools
 import json
@@ -15,8 +16,9 @@ from d2prune.cli.main import main
 from d2prune.errors import UserError
 from d2prune.inputs.tar.reader import TarReader
 from d2prune.output import subset
-from d2prune.output.manifest import read_manifest
+from d2prune.output.manifest import OutputManifest, encode_manifest, read_manifest
 from d2prune.store import artifacts
+from d2prune.store.artifacts import FileRecord
 from d2prune.verify import folder
 from tests.output.pools import Made, build, jpeg, plain_pool, sample
 from tests.output.runs import write
@@ -36,13 +38,24 @@ def out(tmp_path, pool):
     return tmp_path / "out"
 
 
-def rewrite(out, name, data):
+def change_manifest(out, change):
+    """Write a manifest with other entries, as a bug of the writer would."""
+    manifest = read_manifest(str(out))
+    record = dataclasses.asdict(manifest)
+    change(record)
+    record["files"] = tuple(FileRecord(**file) for file in record["files"])
+    (out / "manifest.json").write_bytes(encode_manifest(OutputManifest(**record)))
+
+
+def rewrite(out, name, data, **values):
     """Change a file and its record in the manifest, as a bug of the writer would."""
     (out / name).write_bytes(data)
-    manifest = json.loads((out / "manifest.json").read_text())
-    record = next(file for file in manifest["files"] if file["name"] == name)
-    record.update(size=len(data), checksum=store.checksum(data))
-    (out / "manifest.json").write_text(json.dumps(manifest))
+
+    def change(manifest):
+        record = next(file for file in manifest["files"] if file["name"] == name)
+        record.update(size=len(data), checksum=store.checksum(data), **values)
+
+    change_manifest(out, change)
 
 
 @pytest.mark.parametrize("full", [False, True])
@@ -191,8 +204,12 @@ def test_samples_that_the_loader_drops_are_reported(tmp_path):
 def test_a_gap_in_the_numbering(out):
     for suffix in (".tar", "_stats.json", ".parquet"):
         (out / f"00000004{suffix}").rename(out / f"00000007{suffix}")
-    text = (out / "manifest.json").read_text().replace("00000004", "00000007")
-    (out / "manifest.json").write_text(text)
+
+    def change(manifest):
+        for file in manifest["files"]:
+            file["name"] = file["name"].replace("00000004", "00000007")
+
+    change_manifest(out, change)
     faults = folder.verify(str(out))
     names = "missing or unexpected: 00000004.tar, 00000007.tar"
     assert f"numbering: expected 5 tars numbered from 0 without gaps; {names}" in faults
@@ -222,10 +239,7 @@ def test_decisions_on_a_part_of_the_pool(out):
     path = out / "decisions-00000001.parquet"
     table = pq.read_table(path)
     data = artifacts.table_bytes(table.filter(table["kept"]))
-    rewrite(out, path.name, data)
-    manifest = json.loads((out / "manifest.json").read_text())
-    next(file for file in manifest["files"] if file["name"] == path.name)["rows"] = 10
-    (out / "manifest.json").write_text(json.dumps(manifest))
+    rewrite(out, path.name, data, rows=10)
     assert folder.verify(str(out)) == ["decisions: found 50 rows; expected 60, one per sample of the pool"]
 
 
@@ -256,13 +270,11 @@ def test_a_changed_table(out):
 def test_an_invalid_subset_file(out):
     rewrite(out, "subset.npy", b"\x93NUMPY, more or less")
     (fault,) = folder.verify(str(out))
-    assert fault.startswith(f"subset file {out}/subset.npy: cannot be read: ")
+    assert fault.startswith("subset.npy: cannot be read: ")
 
 
 def test_a_count_of_selected_samples_that_differs(out):
-    manifest = json.loads((out / "manifest.json").read_text())
-    manifest["counts"]["selected"] = 31
-    (out / "manifest.json").write_text(json.dumps(manifest))
+    change_manifest(out, lambda manifest: manifest["counts"].update(selected=31))
     assert folder.verify(str(out)) == ["selected: found 31; expected 30"]
 
 
@@ -270,8 +282,8 @@ def test_the_command_prints_each_fault_and_exits_with_0_1_or_2(out, capsys):
     assert main(["verify", str(out)]) == 0
     assert capsys.readouterr().out == f"{out}: no faults found\n"
     (out / "meta.json").unlink()
-    (out / "stray.txt").write_bytes(b"x")
+    (out / "stray.tar").write_bytes(b"x")
     assert main(["verify", str(out)]) == 1
     lines = capsys.readouterr().out.splitlines()
-    assert lines == ["meta.json: missing", "stray.txt: not in the manifest", f"{out}: 2 faults"]
+    assert lines == ["meta.json: missing", "stray.tar: not in the manifest", f"{out}: 2 faults"]
     assert main(["verify", str(out / "nowhere")]) == 2

@@ -12,6 +12,7 @@ from d2prune.inputs.tar.write import MODIFIED
 from d2prune.output import subset
 from tests.output.pools import Made, build, jpeg, naive, plain_pool, read_tars, sample, tree, uid_of
 from tests.output.runs import write
+from tests.power_cut import DEAD
 
 
 def every(made, step=2):
@@ -152,7 +153,7 @@ def test_complete_units_are_not_written_again(tmp_path):
     assert write(pool, str(out))[1] == []
     (out / "00000002.tar").unlink()
     (out / "00000003.parquet").write_bytes(b"short")
-    (out / ".tmp-d2prune-left").write_bytes(b"x")
+    (out / f".tmp-d2prune-{DEAD}-1f").write_bytes(b"x")
     _, done = write(pool, str(out))
     assert [key[:8] for key in done] == ["00000002", "00000003"]
     assert tree(out) == before

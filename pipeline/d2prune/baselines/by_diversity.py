@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from d2prune.arguments import as_rows
 from d2prune.baselines.order import Int64, check_score, sort_positions
 from d2prune.compiled.decorator import kernel
 from d2prune.d2.fixed_point import SCALE, message
 from d2prune.d2.gamma import resolve_gammas
-from d2prune.errors import UserError
+from d2prune.errors import ArgumentError
 from d2prune.knn.csr import Graph
 from d2prune.knn.distances import sq_distance
 from d2prune.knn.features import unit_rows
@@ -42,9 +43,9 @@ def k_center(embeddings: NDArray[Any], m: int | None = None, seed: int = 0) -> I
         int64 [m].
 
     Raises:
-        UserError: m is out of range, or a row cannot be normalised.
+        ArgumentError: m is out of range, or a row cannot be normalised.
     """
-    rows_ND = unit_rows(np.asarray(embeddings))
+    rows_ND = unit_rows(as_rows(embeddings))
     start = int(np.random.default_rng(seed).integers(len(rows_ND)))
     order: Int64 = _k_center(rows_ND, start, _check_size(m, len(rows_ND)))
     return order
@@ -64,9 +65,9 @@ def herding(embeddings: NDArray[Any], m: int | None = None) -> Int64:
         int64 [m].
 
     Raises:
-        UserError: as for `k_center`.
+        ArgumentError: as for `k_center`.
     """
-    rows_ND = unit_rows(np.asarray(embeddings))
+    rows_ND = unit_rows(as_rows(embeddings))
     order: Int64 = _herding(rows_ND, _check_size(m, len(rows_ND)))
     return order
 
@@ -88,7 +89,7 @@ def facility_location(graph: Graph, m: int | None = None, gamma: float | str = 1
         int64 [m].
 
     Raises:
-        UserError: the graph or gamma is invalid, or m is out of range.
+        ArgumentError: the graph or gamma is invalid, or m is out of range.
     """
     graph.validate()
     decay, _ = resolve_gammas(gamma, 0.0, graph.sq_distances, "sample")
@@ -134,23 +135,25 @@ def semdedup(
         keeps `sq_distances >= 2 * epsilon`.
 
     Raises:
-        UserError: n_clusters is out of range, a row cannot be normalised, or the score has another
+        ArgumentError: n_clusters is out of range, a row cannot be normalised, or the score has another
             length.
     """
     # Imported here: these load torch, which no other baseline needs.
     from d2prune.compiled.threads import available_cores
     from d2prune.knn.quantiser import Quantiser, train
 
-    rows_ND = unit_rows(np.asarray(embeddings))
+    rows_ND = unit_rows(as_rows(embeddings))
     if not 1 <= n_clusters <= len(rows_ND):
-        raise UserError(f"n_clusters is {n_clusters}, expected 1 to {len(rows_ND)}, the number of samples")
+        raise ArgumentError(
+            f"n_clusters is {n_clusters}, expected 1 to {len(rows_ND)}, the number of samples"
+        )
     threads = available_cores()
     nearest = Quantiser(train(rows_ND, n_clusters, seed, _ITERATIONS, threads)).nearest(rows_ND, 1, threads)
     priority_N = nearest.sq_distances[:, 0].astype(np.float64)
     if score is not None:
         priority_N = check_score(score)
         if len(priority_N) != len(rows_ND):
-            raise UserError(
+            raise ArgumentError(
                 f"score has {len(priority_N)} entries, expected one per embedding ({len(rows_ND)})"
             )
     cluster_N = nearest.positions[:, 0]
@@ -162,7 +165,7 @@ def semdedup(
 def _check_size(m: int | None, n: int) -> int:
     """Return m, or n for None, after checking its range."""
     if m is not None and not 1 <= m <= n:
-        raise UserError(f"size is {m}, expected 1 <= size <= {n}, the number of samples")
+        raise ArgumentError(f"size is {m}, expected 1 <= size <= {n}, the number of samples")
     return n if m is None else m
 
 

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from d2prune.arguments import as_labels, as_rows
 from d2prune.baselines.order import Int64, check_score, sort_positions
 from d2prune.compiled.decorator import kernel
 from d2prune.d2 import budget
 from d2prune.d2.api import compute_scores
 from d2prune.d2.gamma import resolve_gammas
-from d2prune.errors import UserError
+from d2prune.errors import ArgumentError
 from d2prune.knn.csr import Graph
 from d2prune.knn.features import unit_rows
 
@@ -35,10 +36,10 @@ def random(n: int, seed: int = 0) -> Int64:
         int64 [n].
 
     Raises:
-        UserError: n < 1.
+        ArgumentError: n < 1.
     """
     if n < 1:
-        raise UserError(f"n is {n} samples, expected at least 1")
+        raise ArgumentError(f"n is {n} samples, expected at least 1")
     return np.random.default_rng(seed).permutation(n)
 
 
@@ -54,7 +55,7 @@ def top_score(score: ArrayLike) -> Int64:
         int64 [N].
 
     Raises:
-        UserError: the score is not finite numbers [N].
+        ArgumentError: the score is not finite numbers [N].
     """
     return sort_positions(-check_score(score))
 
@@ -74,7 +75,7 @@ def forward(graph: Graph, difficulty: ArrayLike, gamma_forward: float | str = 1.
         int64 [N].
 
     Raises:
-        UserError: as for `selection_scores`.
+        ArgumentError: as for `selection_scores`.
     """
     graph.validate()
     gamma, _ = resolve_gammas(gamma_forward, 0.0, graph.sq_distances, "sample")
@@ -95,16 +96,12 @@ def moderate(embeddings: NDArray[Any], labels: ArrayLike | None = None) -> Int64
         int64 [N].
 
     Raises:
-        UserError: a row cannot be normalised, or labels has another length.
+        ArgumentError: a row cannot be normalised, or labels has another length.
     """
-    rows_ND = unit_rows(np.asarray(embeddings))
+    rows_ND = unit_rows(as_rows(embeddings))
     class_N = np.zeros(len(rows_ND), np.int64)
     if labels is not None:
-        if np.shape(labels) != (len(rows_ND),):
-            raise UserError(
-                f"labels have shape {np.shape(labels)}, expected one per embedding, ({len(rows_ND)},)"
-            )
-        class_N = np.unique(np.asarray(labels), return_inverse=True)[1].astype(np.int64)
+        class_N = as_labels(labels, "labels", len(rows_ND))
     distance_N = _centre_distances(rows_ND, class_N, int(class_N.max(initial=0)) + 1)
     for label in range(int(class_N.max(initial=0)) + 1):
         members = class_N == label
@@ -131,11 +128,11 @@ def ccs(score: ArrayLike, drop_fraction: float = 0.0, n_strata: int = DEFAULT_ST
         int64 [N - floor(beta N)].
 
     Raises:
-        UserError: the score is not finite numbers [N], or a parameter is out of range.
+        ArgumentError: the score is not finite numbers [N], or a parameter is out of range.
     """
     score_N = check_score(score)
     if n_strata < 1:
-        raise UserError(f"n_strata is {n_strata}, expected at least 1")
+        raise ArgumentError(f"n_strata is {n_strata}, expected at least 1")
     left_P = np.flatnonzero(~budget.drop_mask(-score_N, drop_fraction))
     stratum_P = strata(score_N[left_P], n_strata)
     shuffle_P = np.random.default_rng(seed).permutation(len(left_P))

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from d2prune.arguments import as_finite_scores, as_labels
 from d2prune.d2 import budget
-from d2prune.errors import UserError
+from d2prune.errors import ArgumentError
 
 Int64 = NDArray[np.int64]
 
@@ -26,11 +27,11 @@ def first(order: Int64, m: int, groups: ArrayLike | None = None) -> Int64:
         int64 [m], in pick order.
 
     Raises:
-        UserError: m is out of range.
+        ArgumentError: m is out of range.
     """
     if not 1 <= m <= len(order):
-        raise UserError(f"size is {m}, expected 1 <= size <= {len(order)}, the number of samples")
-    labels = None if groups is None else np.asarray(groups)[order]
+        raise ArgumentError(f"size is {m}, expected 1 <= size <= {len(order)}, the number of samples")
+    labels = None if groups is None else as_labels(groups, "groups")[order]
     return order[budget.top(-np.arange(len(order)), m, labels)]
 
 
@@ -43,12 +44,9 @@ def check_score(score: ArrayLike) -> NDArray[np.float64]:
     """Check a score and return it as float64 [N].
 
     Raises:
-        UserError: the score is not 1-d, is empty, or has a value that is not finite.
+        ArgumentError: the score is not 1-d, is empty, or has a value that is not finite.
     """
-    score_N = np.asarray(score)
-    if score_N.ndim != 1 or not len(score_N) or score_N.dtype.kind not in "fiub":
-        raise UserError(f"score: got {score_N.dtype} {score_N.shape}, expected numbers [N], N >= 1")
-    bad = np.flatnonzero(~np.isfinite(score_N))
-    if len(bad):
-        raise UserError(f"score[{bad[0]}] is {score_N[bad[0]]}, expected a finite number")
+    score_N = as_finite_scores(score, "score")
+    if not len(score_N):
+        raise ArgumentError("score: found no numbers; expected [N], N >= 1")
     return score_N.astype(np.float64)

@@ -12,13 +12,17 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 
+from d2prune.cli import memory
 from d2prune.cli.parser import build_parser
 from d2prune.errors import D2PruneError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    arguments = build_parser().parse_args(argv)
+    try:
+        arguments = build_parser().parse_args(argv)
+    except SystemExit as end:  # an error of usage, --help or --version, already printed
+        return int(end.code or 0)
     _configure_logging()
     try:
         with _interrupt_on_sigterm():
@@ -33,6 +37,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         # /dev/null, or the interpreter would fail again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
+    except Exception as error:
+        if not memory.is_out_of_memory(error):
+            raise
+        print(f"d2prune: {memory.describe(error)}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("d2prune: interrupted; the same command resumes", file=sys.stderr)
         return 130

@@ -3,6 +3,8 @@
 import argparse
 from typing import Any
 
+from d2prune.cli import numbers
+
 
 def add_commands(commands: Any) -> None:
     """Add the commands to the parser."""
@@ -38,13 +40,16 @@ def add_commands(commands: Any) -> None:
     reshard.add_argument("--output", required=True, metavar="URL", help="an empty folder")
     reshard.add_argument(
         "--samples-per-shard",
-        type=int,
+        type=numbers.whole(1, numbers.MAX_COUNT),
         default=10_000,
         metavar="N",
         help="samples in each output tar except the last; default: %(default)s",
     )
     reshard.add_argument(
-        "--shuffle", type=int, metavar="SEED", help="assign samples to tars at random, with this seed"
+        "--shuffle",
+        type=numbers.whole(0, numbers.MAX_SEED),
+        metavar="SEED",
+        help="assign samples to tars at random, with this seed",
     )
     reshard.add_argument(
         "--keep-executable-members",
@@ -59,7 +64,7 @@ def add_commands(commands: Any) -> None:
     )
     reshard.add_argument(
         "--workers",
-        type=int,
+        type=numbers.whole(1, numbers.MAX_WORKERS),
         default=1,
         metavar="N",
         help="number of workers, on Ray if more than 1; default: %(default)s",
@@ -91,7 +96,7 @@ def _reshard(arguments: argparse.Namespace) -> int:
             ReshardParams(arguments.samples_per_shard, arguments.shuffle),
             arguments.work_dir,
             executor,
-            Resources(workers=max(arguments.workers, 1)),
+            Resources(workers=arguments.workers),
             arguments.keep_executable_members,
         )
     finally:

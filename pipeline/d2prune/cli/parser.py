@@ -5,6 +5,7 @@ Importing it loads nothing heavy: commands import what they call when they run, 
 """
 
 import argparse
+from typing import NoReturn
 
 from d2prune.cli import getting_started, output, run, work_dir
 from d2prune.version import __version__
@@ -16,9 +17,19 @@ _EPILOG = (
 )
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the error and exit with 2."""
+        text = message.removeprefix("argument ")
+        shown = "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)[:1000]
+        self.exit(2, f"d2prune: {shown}{'' if text != message else f'; see {self.prog} --help'}\n")
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The parser with all commands; `arguments.command(arguments)` runs the one that was parsed."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="d2prune",
         description="Choose which image-text pairs of a pool to train CLIP on.",
         epilog=_EPILOG,

@@ -3,12 +3,12 @@
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from d2prune.cli import numbers
 from d2prune.errors import UserError
 
 if TYPE_CHECKING:
     from d2prune.config.model import RunConfig
     from d2prune.runs.driver import RunResult
-    from d2prune.sweep.evaluate import SweepGrid
     from d2prune.sweep.measure import SweepMethod
 
 
@@ -39,7 +39,7 @@ def _add_run(commands: Any) -> None:
     _add_config(parser, "configuration file; docs/configuration.md describes all keys")
     parser.add_argument(
         "--workers",
-        type=int,
+        type=numbers.whole(1, numbers.MAX_WORKERS),
         metavar="N",
         help="number of workers, the same as --set ray.workers=N; default: as many as the cores or GPUs "
         "allow",
@@ -48,7 +48,7 @@ def _add_run(commands: Any) -> None:
     parser.add_argument(
         "--stop-after",
         metavar="STAGE",
-        help="last stage to run: embed, graph, rank, select, write or report; default: all stages",
+        help="last stage to run: embed, rescore, graph, dedup, rank, select, write or report; default: all stages",
     )
     parser.set_defaults(command=_run)
 
@@ -89,24 +89,36 @@ def _add_plan(commands: Any) -> None:
     _add_config(parser, "configuration file of the run")
     parser.add_argument(
         "--samples",
-        type=float,
+        type=numbers.number(1, numbers.MAX_COUNT),
         metavar="N",
         help="samples in the pool, such as 12.8e9; default: estimated from the sizes of the input tars",
     )
     parser.add_argument(
-        "--gpus", type=int, default=0, metavar="N", help="number of GPUs; default: %(default)s"
+        "--gpus",
+        type=numbers.whole(0, numbers.MAX_WORKERS),
+        default=0,
+        metavar="N",
+        help="number of GPUs; default: %(default)s",
     )
     parser.add_argument(
-        "--cpus", type=int, default=16, metavar="N", help="number of CPU cores; default: %(default)s"
+        "--cpus",
+        type=numbers.whole(1, numbers.MAX_CORES),
+        default=16,
+        metavar="N",
+        help="number of CPU cores; default: %(default)s",
     )
-    parser.add_argument("--gpu-price", type=float, default=0.0, metavar="X", help="price of one GPU hour")
-    parser.add_argument("--cpu-price", type=float, default=0.0, metavar="X", help="price of one core hour")
+    price = numbers.number(0, numbers.MAX_PRICE)
+    parser.add_argument("--gpu-price", type=price, default=0.0, metavar="X", help="price of one GPU hour")
+    parser.add_argument("--cpu-price", type=price, default=0.0, metavar="X", help="price of one core hour")
     parser.add_argument(
-        "--embed-rate", type=float, metavar="X", help="samples/s that one embedding worker processes"
+        "--embed-rate",
+        type=numbers.number(0, 10**9, above=True),
+        metavar="X",
+        help="samples/s that one embedding worker processes",
     )
     parser.add_argument(
         "--calibrate",
-        type=int,
+        type=numbers.whole(2, numbers.MAX_WORKERS),
         nargs="?",
         const=2,
         metavar="SHARDS",
@@ -124,9 +136,6 @@ def _plan(arguments: argparse.Namespace) -> int:
 
     config = RunConfig.load(arguments.config, arguments.set)
     fleet = Fleet(arguments.gpus, arguments.cpus, arguments.gpu_price, arguments.cpu_price)
-    for name in ("samples", "cpus"):
-        if (value := getattr(arguments, name)) is not None and value < 1:
-            raise UserError(f"--{name} {value:g}: expected at least 1")
     samples = None if arguments.samples is None else round(arguments.samples)
     if arguments.calibrate is not None:
         measured = calibrate(config, arguments.calibrate)
@@ -146,14 +155,18 @@ def _add_sweep(commands: Any) -> None:
         "is embedded again.",
     )
     _add_config(parser, "configuration file of a run whose pool is embedded")
-    for option, key, example in (
-        ("--fractions", "select.fraction", "0.1,0.3"),
-        ("--n-neighbors", "graph.n_neighbors", "1,5,10"),
-        ("--gamma-forward", "select.gamma_forward", "auto,1"),
-        ("--gamma-reverse", "select.gamma_reverse", "2/median,auto,1"),
+    for option, read, key, example in (
+        ("--fractions", numbers.number(0, 1, above=True), "select.fraction", "0.1,0.3"),
+        ("--n-neighbors", numbers.whole(1, 1024), "graph.n_neighbors", "1,5,10"),
+        ("--gamma-forward", numbers.gamma, "select.gamma_forward", "auto,1"),
+        ("--gamma-reverse", numbers.gamma, "select.gamma_reverse", "2/median,auto,1"),
     ):
         parser.add_argument(
-            option, metavar="LIST", help=f"values of {key}, such as {example}; default: the configured one"
+            option,
+            type=numbers.several(read),
+            default=(),
+            metavar="LIST",
+            help=f"values of {key}, such as {example}; default: the configured one",
         )
     parser.add_argument(
         "--methods",
@@ -172,12 +185,19 @@ def _add_sweep(commands: Any) -> None:
 
 def _sweep(arguments: argparse.Namespace) -> int:
     from d2prune.config.model import RunConfig
-    from d2prune.sweep.evaluate import run_sweep
+    from d2prune.sweep.evaluate import SweepGrid, run_sweep
     from d2prune.sweep.page import outcome_table, write_page
 
+    grid = SweepGrid(
+        arguments.fractions,
+        arguments.n_neighbors,
+        arguments.gamma_forward,
+        arguments.gamma_reverse,
+        _parse_methods(arguments.methods),
+    )
     flagged = _read_uids("--flagged", arguments.flagged) if arguments.flagged is not None else []
     config = RunConfig.load(arguments.config, arguments.set)
-    found = run_sweep(config, _parse_grid(arguments), flagged, use_ray=not arguments.no_ray)
+    found = run_sweep(config, grid, flagged, use_ray=not arguments.no_ray)
     head, rows = outcome_table(found)
     widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
     for row in [head, *rows]:
@@ -186,47 +206,23 @@ def _sweep(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _parse_grid(arguments: argparse.Namespace) -> "SweepGrid":
-    from d2prune.sweep.evaluate import SweepGrid
-
-    return SweepGrid(
-        _parse_numbers("--fractions", float, arguments.fractions),
-        _parse_numbers("--n-neighbors", int, arguments.n_neighbors),
-        _split_list(arguments.gamma_forward),
-        _split_list(arguments.gamma_reverse),
-        _parse_methods(arguments.methods),
-    )
-
-
 def _parse_methods(text: str | None) -> "tuple[SweepMethod, ...]":
     from d2prune.sweep.measure import METHODS
 
-    wanted = set(_split_list(text)) or set(METHODS)
+    wanted = set(METHODS) if text is None else {item.strip() for item in text.split(",")}
     if not wanted <= set(METHODS):
         raise UserError(f"--methods {text}: expected some of {', '.join(METHODS)}")
     return tuple(method for method in METHODS if method in wanted)
 
 
-def _parse_numbers(option: str, kind: type[Any], text: str | None) -> tuple[Any, ...]:
-    """Parse comma-separated numbers, without repeats; empty if the option is not given."""
-    if text is None:
-        return ()
-    try:
-        return tuple(dict.fromkeys(kind(item) for item in text.split(",")))
-    except ValueError:
-        numbers = "whole numbers" if kind is int else "numbers"
-        raise UserError(f"{option} {text}: expected {numbers} separated by commas") from None
-
-
-def _split_list(text: str | None) -> tuple[str, ...]:
-    """Split comma-separated values; empty if the option is not given."""
-    return () if text is None else tuple(item.strip() for item in text.split(","))
-
-
 def _read_uids(option: str, path: str) -> list[str]:
     from pathlib import Path
 
+    from d2prune import store
+    from d2prune.inputs.sample_id import normal_uid
+
+    store.check_readable(option, path)
     try:
-        return Path(path).read_text(encoding="utf-8").split()
+        return [normal_uid(text) or text for text in Path(path).read_text(encoding="utf-8").split()]
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{option} {path}: cannot be read: {error}") from error

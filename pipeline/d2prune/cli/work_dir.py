@@ -4,6 +4,8 @@ import argparse
 import time
 from typing import Any
 
+from d2prune.cli import numbers
+
 
 def add_commands(commands: Any) -> None:
     """Add the commands to the parser."""
@@ -36,7 +38,11 @@ def add_commands(commands: Any) -> None:
         help="current location of the input tars; default: where the run read them",
     )
     explore.add_argument(
-        "--port", type=int, default=0, metavar="N", help="port to listen on; default: any free port"
+        "--port",
+        type=numbers.whole(0, 65_535),
+        default=0,
+        metavar="N",
+        help="port to listen on; default: any free port",
     )
     explore.set_defaults(command=_explore)
 
@@ -87,7 +93,11 @@ def _add_runs(commands: Any) -> None:
         "--prune", action="store_true", help="list what can be deleted; the latest run is always kept"
     )
     parser.add_argument(
-        "--keep", type=int, default=3, metavar="N", help="number of newest runs to keep; default: %(default)s"
+        "--keep",
+        type=numbers.whole(1, numbers.MAX_COUNT),
+        default=3,
+        metavar="N",
+        help="number of newest runs to keep; default: %(default)s",
     )
     parser.add_argument("--yes", action="store_true", help="with --prune: delete")
     parser.set_defaults(command=_runs)

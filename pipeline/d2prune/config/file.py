@@ -1,105 +1,174 @@
-"""Read a configuration file, and describe validation errors in one line.
+"""Read a configuration: a YAML file at any URL, and overrides such as `select.fraction=0.3`.
 
-Reads YAML and overrides such as `select.fraction=0.3` into plain values; `model.py` validates them.
+`model.py` validates the values. `Settings` finds who is to blame for a fault: the line of the file
+or the override.
 """
 
-import difflib
-from collections.abc import Sequence
-from pathlib import Path
+import codecs
+import copy
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-import pydantic
-import yaml
-from pydantic import BaseModel
-
+from d2prune import store
+from d2prune.config.messages import Fault
+from d2prune.config.yaml_text import MAX_DEPTH, Path, YamlError, escape, read_document
 from d2prune.errors import UserError
 
-_EXAMPLES = {
-    "input": "s3://pool/{00000000..00000012}.tar",
-    "work_dir": "s3://scratch/run-1",
-    "output": "s3://filtered/run-1",
-    "select": "{fraction: 0.3}",
-}
+MAX_BYTES = 4 * 2**20
+"""Limit on a configuration file; PyYAML reads about 1 MB/s."""
 
 
-def read(path: str | Path, overrides: Sequence[str]) -> dict[str, Any]:
-    """Read the values of a YAML file and apply the overrides.
+@dataclass(frozen=True, eq=False)
+class Override:
+    """One `--set KEY=VALUE`."""
+
+    text: str
+    path: tuple[str, ...]
+    value: Any
+
+    def __str__(self) -> str:
+        return f"--set {escape(self.text, 200)}"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Plain values of a file and overrides, before validation.
+
+    Attributes:
+        source: name of the file, for messages.
+        values: what the file holds.
+        lines: line of every value in the file.
+        overrides: in the order in which they apply.
+    """
+
+    source: str
+    values: Mapping[str, Any]
+    lines: Mapping[Path, int] = field(default_factory=dict)
+    overrides: tuple[Override, ...] = ()
+
+    def merge(self, without: Override | None = None) -> dict[str, Any]:
+        """Return the values with all overrides applied, or all but one.
+
+        Raises:
+            UserError: an override names a key below something that is not a section.
+        """
+        merged = copy.deepcopy(dict(self.values)) if self.overrides else dict(self.values)
+        for override in self.overrides:
+            if override is not without:
+                _apply(merged, override)
+        return merged
+
+    def blame(self, faults: Sequence[Fault], find_faults: Callable[[dict[str, Any]], list[Fault]]) -> str:
+        """Return the message: each fault after the override that causes it, or its line in the file.
+
+        Args:
+            faults: of the merged values.
+            find_faults: validates other values. A fault is caused by the override without which it
+                disappears.
+        """
+        causes = {override: self._list_without(override, find_faults) for override in self.overrides}
+        found: dict[str, list[str]] = {}
+        for fault in faults:
+            setting = [override for override in causes if override.path == fault.path[: len(override.path)]]
+            blamed = [override for override, left in causes.items() if fault not in left] or setting[-1:]
+            origin = " ".join(map(str, blamed)) or self.source
+            line = None if blamed else self._find_line(fault.path)
+            found.setdefault(origin, []).append(fault.text if line is None else f"line {line}: {fault.text}")
+        return "; ".join(f"{origin}: {'; '.join(texts)}" for origin, texts in found.items())
+
+    def _list_without(
+        self, override: Override, find_faults: Callable[[dict[str, Any]], list[Fault]]
+    ) -> list[Fault]:
+        try:
+            return find_faults(self.merge(without=override))
+        except UserError:
+            return []
+
+    def _find_line(self, path: Path) -> int | None:
+        """Return the line of a key, or of the nearest section around it."""
+        for length in range(len(path), 0, -1):
+            if path[:length] in self.lines:
+                return self.lines[path[:length]]
+        return None
+
+
+def read(source: str, overrides: Sequence[str]) -> Settings:
+    """Read the values of a YAML file and parse the overrides.
+
+    Args:
+        source: path or URL of the file.
+        overrides: `KEY=VALUE`; the value is YAML.
 
     Raises:
         UserError: one line with the file or the override, and what was expected.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read: {error}") from error
-    try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: invalid YAML: {_describe_yaml_error(error)}") from error
-    if not isinstance(values, dict):
-        found = "an empty file" if values is None else type(values).__name__
-        raise UserError(f"{path}: expected keys such as input, work_dir and output; found {found}")
-    for override in overrides:
-        _apply_override(values, override)
-    return values
+        document = read_document(_decode(_read_bytes(source), source))
+    except YamlError as error:
+        place = "" if error.line is None else f"line {error.line}"
+        place += "" if error.column is None else f", column {error.column}"
+        raise UserError(f"{source}: invalid YAML: {f'{place}: ' if place else ''}{error.problem}") from error
+    if not isinstance(document.value, dict):
+        found = {type(None): "an empty file", list: "a list"}.get(type(document.value), "a single value")
+        raise UserError(f"{source}: expected keys such as input, work_dir and output; found {found}")
+    return Settings(source, document.value, document.lines, tuple(map(parse_override, overrides)))
 
 
-def _apply_override(values: dict[str, Any], override: str) -> None:
-    """Set `a.b=c` in nested dicts; the value is parsed as YAML."""
-    path, equals, text = override.partition("=")
-    names = path.split(".")
-    if not equals or not all(names):
-        raise UserError(f"--set {override}: expected KEY=VALUE, as in select.fraction=0.3")
-    target = values
-    for name in names[:-1]:
-        inner = target.setdefault(name, {})
-        if not isinstance(inner, dict):
-            raise UserError(f"--set {override}: {name} is not a section")
-        target = inner
+def _read_bytes(source: str) -> bytes:
     try:
-        target[names[-1]] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        if "://" in source:
+            size = store.info(source).size
+            data = store.read_bytes(source) if size <= MAX_BYTES else bytes(MAX_BYTES + 1)
+        else:
+            # Not through `store`, which reads by size: a pipe, as in `--config <(...)`, has none.
+            with open(os.path.expanduser(source), "rb") as file:
+                data = file.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{source}: cannot be read: {error}") from error
+    if len(data) > MAX_BYTES:
+        raise UserError(f"{source}: found more than {MAX_BYTES // 2**20} MiB; expected a configuration file")
+    return data
+
+
+def _decode(data: bytes, source: str) -> str:
+    """UTF-8 or, after a byte order mark, UTF-16."""
+    encoding = "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError as error:
         raise UserError(
-            f"--set {override}: the value is invalid YAML: {_describe_yaml_error(error)}"
+            f"{source}: cannot be read: expected text in UTF-8; found other bytes at {error.start}"
         ) from error
 
 
-def _describe_yaml_error(error: yaml.YAMLError) -> str:
-    """Position and problem in one line."""
-    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
-    if mark is None or problem is None:
-        return " ".join(str(error).split())
-    return f"line {mark.line + 1}, column {mark.column + 1}: {problem}"
+def parse_override(text: str) -> Override:
+    """Parse `a.b=c`; the value is YAML, and empty text is null.
+
+    Raises:
+        UserError: one line with the override, and what was expected.
+    """
+    key, equals, value = text.partition("=")
+    path = tuple(name.strip() for name in key.split("."))
+    override = Override(text, path, None)
+    if not equals or not all(path):
+        raise UserError(f"{override}: expected KEY=VALUE, as in select.fraction=0.3")
+    if len(path) > MAX_DEPTH:
+        raise UserError(f"{override}: found a key of {len(path)} names; expected at most {MAX_DEPTH}")
+    try:
+        return Override(text, path, read_document(value, comments=False).value)
+    except YamlError as error:
+        raise UserError(f"{override}: the value is invalid YAML: {error.problem}") from error
 
 
-def describe_errors(error: pydantic.ValidationError, model: type[BaseModel]) -> str:
-    """Describe the first errors in one line, with the nearest known key for an unknown one."""
-    lines = []
-    for detail in error.errors()[:3]:
-        names = [str(part) for part in detail["loc"]]
-        path = ".".join(names)
-        if detail["type"] == "extra_forbidden":
-            known = _known_keys(model, names[:-1])
-            close = difflib.get_close_matches(names[-1], known, n=1, cutoff=0.5)
-            nearest = ".".join([*names[:-1], *close])
-            hint = f"did you mean {nearest}?" if close else f"expected one of {', '.join(known)}"
-            lines.append(f"unknown key {path}; {hint}")
-        elif detail["type"] == "missing":
-            example = f"; expected, for example, {path}: {_EXAMPLES[path]}" if path in _EXAMPLES else ""
-            lines.append(f"{path} is missing{example}")
-        else:
-            message = detail["msg"].removeprefix("Value error, ")
-            shown = "" if isinstance(detail["input"], dict) else f" = {detail['input']!r}"
-            hint = "; 0.3 means 30%" if names and names[-1].endswith("fraction") else ""
-            lines.append(f"{path or 'configuration'}{shown}: {message[0].lower()}{message[1:]}{hint}")
-    return "; ".join(dict.fromkeys(lines))
-
-
-def _known_keys(model: type[BaseModel], path: Sequence[str]) -> list[str]:
-    """Keys of the section at `path`; none if it is not a section."""
-    for name in path:
-        annotation = model.model_fields[name].annotation if name in model.model_fields else None
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            return []
-        model = annotation
-    return list(model.model_fields)
+def _apply(values: dict[str, Any], override: Override) -> None:
+    """Set one value in nested dicts."""
+    target = values
+    for depth, name in enumerate(override.path[:-1], 1):
+        if target.get(name) is None:
+            target[name] = {}
+        target = target[name]
+        if not isinstance(target, dict):
+            raise UserError(f"{override}: {'.'.join(override.path[:depth])} is not a section")
+    target[override.path[-1]] = copy.deepcopy(override.value)

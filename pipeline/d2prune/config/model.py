@@ -13,9 +13,10 @@ from typing import Any
 import pydantic
 from pydantic import Field, field_validator, model_validator
 
-from d2prune.config import file
+from d2prune import store
+from d2prune.config import file, messages
 from d2prune.config.embed import ColumnsConfig, EmbedConfig, FilterConfig
-from d2prune.config.section import Section
+from d2prune.config.section import Location, OptionError, Section
 from d2prune.config.sections import (
     DedupConfig,
     GraphConfig,
@@ -36,14 +37,14 @@ _SCORES = ("clip_score", "width", "height", *schemas.PAIR_SCORES)
 class RunConfig(Section):
     """The configuration of a run."""
 
-    input: str | list[str] = Field(
+    input: Location | list[Location] = Field(
         description="tars, or tables of embeddings: a folder, a glob, a name with braces, or a list of them "
         "(see inputs.md)"
     )
-    work_dir: str = Field(
+    work_dir: Location = Field(
         description="folder of intermediate artifacts; keep it to resume and to try other fractions"
     )
-    output: str = Field(
+    output: Location = Field(
         description="folder of the filtered shards, one per selection. With `s3://b/out/{run_id}` every run "
         "writes to its own folder, and `s3://b/out/latest.json` names the newest"
     )
@@ -65,7 +66,8 @@ class RunConfig(Section):
         Raises:
             UserError: one line with the file, the key, its value and what was expected.
         """
-        return cls.parse(file.read(path, overrides), str(path))
+        store.check_readable("config", str(path))
+        return cls._validate(file.read(str(path), overrides))
 
     @classmethod
     def parse(cls, values: dict[str, Any], source: str) -> "RunConfig":
@@ -74,16 +76,35 @@ class RunConfig(Section):
         Raises:
             UserError: as in `load`.
         """
+        return cls._validate(file.Settings(source, values))
+
+    @classmethod
+    def _validate(cls, settings: file.Settings) -> "RunConfig":
+        values = settings.merge()
         try:
             return cls.model_validate(values)
         except pydantic.ValidationError as error:
-            raise UserError(f"{source}: {file.describe_errors(error, cls)}") from error
+            faults = messages.list_faults(error, cls, values)
+            raise UserError(settings.blame(faults, cls._find_faults)) from error
+
+    @classmethod
+    def _find_faults(cls, values: dict[str, Any]) -> list[messages.Fault]:
+        try:
+            cls.model_validate(values)
+        except pydantic.ValidationError as error:
+            return messages.list_faults(error, cls, values)
+        return []
 
     @property
     def embeddings_file(self) -> str:
         """Name of the file in each part that holds the embeddings distances are computed on."""
         first = next(iter(self.embed.models), None)
         return schemas.embeddings_file(None if self.graph.model == first else self.graph.model)
+
+    @property
+    def written(self) -> dict[str, str]:
+        """The folders that a run writes to, by key."""
+        return {"work_dir": self.work_dir, "output": self.output}
 
     @property
     def pair_scores(self) -> tuple[str, ...]:
@@ -116,7 +137,7 @@ class RunConfig(Section):
     @model_validator(mode="after")
     def _check_output(self) -> "RunConfig":
         if self.output.rstrip("/") == self.work_dir.rstrip("/"):
-            raise ValueError(f"output and work_dir are both {self.output}; expected two different folders")
+            raise OptionError("output", f"found {self.output}, the work_dir; expected another folder")
         return self
 
     @model_validator(mode="after")
@@ -131,7 +152,7 @@ class RunConfig(Section):
             try:
                 parsed = expression.parse(text, key)
             except UserError as error:
-                raise ValueError(str(error)) from error
+                raise OptionError(key, str(error).removeprefix(f"{key}: ")) from error
             for name in parsed.columns:
                 self._check_score(name, key)
         return self
@@ -142,27 +163,31 @@ class RunConfig(Section):
         if name in known or name in schemas.samples().names:
             return
         if name in self.embed.fields:
-            raise ValueError(f"{key}: {name} is a text in embed.fields; expected a number")
+            raise OptionError(key, f"{name} is a text in embed.fields; expected a number")
         close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
         hint = f"did you mean {close[0]}? " if close else ""
-        raise ValueError(
-            f"{key}: unknown score {name!r}; {hint}expected one of {', '.join(known)}, or a number of "
-            f"embed.fields, as in embed: {{fields: {{{name}: number}}}}"
+        raise OptionError(
+            key,
+            f"unknown score {name!r}; {hint}expected one of {', '.join(known)}, or a number of "
+            f"embed.fields, as in embed: {{fields: {{{name}: number}}}}",
         )
 
     @model_validator(mode="after")
     def _check_target(self) -> "RunConfig":
         if schemas.NORM_SIM_INF in self.pair_scores and self.score.target is None:
-            raise ValueError(f"score.target: found null; expected a file, which {schemas.NORM_SIM_INF} needs")
+            raise OptionError(
+                "score.target", f"found null; expected a file, which {schemas.NORM_SIM_INF} needs"
+            )
         return self
 
     @model_validator(mode="after")
     def _check_groups(self) -> "RunConfig":
         name = self.select.groups
         if name is not None and name not in {"shard", *schemas.samples().names, *self.embed.fields}:
-            raise ValueError(
-                f"select.groups: unknown column {name!r}; expected shard, or a text of embed.fields, as in "
-                f"embed: {{fields: {{{name}: text}}}}"
+            raise OptionError(
+                "select.groups",
+                f"unknown column {name!r}; expected shard, or a text of embed.fields, as in "
+                f"embed: {{fields: {{{name}: text}}}}",
             )
         return self
 
@@ -170,14 +195,16 @@ class RunConfig(Section):
     def _check_graph_model(self) -> "RunConfig":
         if self.graph.model is not None and self.graph.model not in self.embed.models:
             known = ", ".join(self.embed.models) or "none, so leave it out"
-            raise ValueError(f"graph.model = {self.graph.model}: expected a name in embed.models ({known})")
+            raise OptionError(
+                "graph.model", f"found {self.graph.model}; expected a name in embed.models ({known})"
+            )
         return self
 
     @model_validator(mode="after")
     def _check_remote_decoding(self) -> "RunConfig":
         if self.embed.decode == "remote" and not self.ray.num_gpus:
-            raise ValueError(
-                "embed.decode = remote applies to workers with a GPU; expected ray.num_gpus above 0, or "
-                "decode = local"
+            raise OptionError(
+                "embed.decode",
+                "found remote, which applies to workers with a GPU; expected ray.num_gpus above 0, or local",
             )
         return self

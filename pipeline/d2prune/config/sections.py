@@ -4,9 +4,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from d2prune.config.section import Section
+from d2prune.config.section import MAX_COUNT, MAX_SEED, Location, Number, Section, Text, Whole
 from d2prune.d2.gamma import AUTO, DEFAULT_MULTIPLE, EXPECTED, check_gamma
 from d2prune.errors import UserError
+
+MAX_WORKERS = 100_000
+MAX_LISTS = 2**31 - 1
 
 Method = Literal[
     "d2",
@@ -25,30 +28,30 @@ Method = Literal[
 class ScoreConfig(Section):
     """How much each sample is wanted, before its neighbours are considered."""
 
-    difficulty: str = Field(
+    difficulty: Text = Field(
         default="clip_score",
         description="`clip_score`, a number of embed.fields, or an expression such as "
         "`0.5*clip_score + 0.5*aesthetic` (+ - * /, min, max, abs, sqrt; unusual names in backquotes). "
         "`s_clip_loss`, `norm_sim_2` and `norm_sim_inf` are computed from the embeddings. "
         "Higher = more wanted",
     )
-    offset: float | Literal["auto"] = Field(
+    offset: Annotated[Number, Field(gt=-(2**22), lt=2**22)] | Literal["auto"] = Field(
         default="auto",
         description="number added to the score before it is clamped at 0. `auto`: minus the lowest score in "
         "the pool",
     )
 
-    reference_size: int = Field(
+    reference_size: Whole = Field(
         default=32_768, ge=1, le=2**20, description="s_clip_loss: samples of the pool in one reference"
     )
-    references: int = Field(
+    references: Whole = Field(
         default=5, ge=1, le=100, description="s_clip_loss: number of references; their scores are averaged"
     )
-    temperature: float = Field(
+    temperature: Number = Field(
         default=0.01, ge=1e-4, le=1e4, description="s_clip_loss: temperature of the softmax over a reference"
     )
-    seed: int = Field(default=0, ge=0, description="seed of the references")
-    target: str | None = Field(
+    seed: Whole = Field(default=0, ge=0, le=MAX_SEED, description="seed of the references")
+    target: Location | None = Field(
         default=None,
         description="norm_sim_2 and norm_sim_inf: image embeddings of the target set, an `.npy` [M, D] or a "
         "parquet file with a column `image_emb`. null: norm_sim_2 compares with a reference of the pool",
@@ -61,20 +64,22 @@ class GraphConfig(Section):
     features: Literal["image", "text", "image+text"] = Field(
         default="image+text", description="embeddings that distances are computed on"
     )
-    n_neighbors: int = Field(
+    n_neighbors: Whole = Field(
         default=5, ge=1, le=1024, description="k: neighbours per sample, before the graph is made symmetric"
     )
-    target_recall: float | None = Field(
-        default=0.95, gt=0, le=1, description="recall@k to reach; null: exact search"
+    target_recall: Annotated[Number, Field(gt=0, le=1)] | None = Field(
+        default=0.95, description="recall@k to reach; null: exact search"
     )
-    nlist: int | None = Field(
-        default=None, gt=0, description="number of IVF lists; null: chosen from the size of the pool"
+    nlist: Annotated[Whole, Field(ge=1, le=MAX_LISTS)] | None = Field(
+        default=None, description="number of IVF lists; null: chosen from the size of the pool"
     )
-    nprobe: int | None = Field(
-        default=None, gt=0, description="lists searched per sample, instead of `target_recall`"
+    nprobe: Annotated[Whole, Field(ge=1, le=MAX_LISTS)] | None = Field(
+        default=None, description="lists searched per sample, instead of `target_recall`"
     )
-    seed: int = Field(default=0, ge=0, description="seed of the k-means sample and of the recall sample")
-    model: str | None = Field(
+    seed: Whole = Field(
+        default=0, ge=0, le=MAX_SEED, description="seed of the k-means sample and of the recall sample"
+    )
+    model: Text | None = Field(
         default=None,
         description="name in embed.models of the model whose embeddings distances are computed on; null: the "
         "first",
@@ -116,21 +121,25 @@ class SelectConfig(Section):
     The budget is exactly one of `fraction`, `size` and `min_score`.
     """
 
-    fraction: Annotated[float, Field(gt=0, le=1)] | None = Field(
+    fraction: Annotated[Number, Field(gt=0, le=1)] | None = Field(
         default=None, description="fraction of the embedded samples to keep"
     )
-    size: Annotated[int, Field(gt=0)] | None = Field(default=None, description="number of samples to keep")
-    min_score: float | None = Field(default=None, description="lowest selection score to keep")
-    groups: str | None = Field(
+    size: Annotated[Whole, Field(ge=1, le=MAX_COUNT)] | None = Field(
+        default=None, description="number of samples to keep"
+    )
+    min_score: Annotated[Number, Field(gt=-(2**22), lt=2**22)] | None = Field(
+        default=None, description="lowest selection score to keep"
+    )
+    groups: Text | None = Field(
         default=None,
         description="a text of embed.fields, or `shard`: every group keeps its share of the budget",
     )
-    drop_score: str | None = Field(
+    drop_score: Text | None = Field(
         default=None,
         description="score, written like score.difficulty, by which the lowest samples are dropped before "
         "the graph is built",
     )
-    drop_fraction: float = Field(
+    drop_fraction: Number = Field(
         default=0.0, ge=0, lt=1, description="beta: fraction of the samples that `drop_score` drops"
     )
     gamma_forward: float | str = Field(
@@ -148,7 +157,7 @@ class SelectConfig(Section):
         description="`d2`, or a baseline: `random`, `score` and `forward` at any scale; `moderate`, `ccs`, "
         "`k_center`, `herding`, `facility_location` and `semdedup` in the memory of one worker",
     )
-    seed: int = Field(default=0, ge=0, description="seed of the randomised methods")
+    seed: Whole = Field(default=0, ge=0, le=MAX_SEED, description="seed of the randomised methods")
 
     @field_validator("gamma_forward", "gamma_reverse", mode="before")
     @classmethod
@@ -179,8 +188,8 @@ class SelectConfig(Section):
 class WriteConfig(Section):
     """The output tars."""
 
-    samples_per_shard: int = Field(
-        default=10_000, gt=0, description="samples in each output tar except the last"
+    samples_per_shard: Whole = Field(
+        default=10_000, ge=1, le=MAX_COUNT, description="samples in each output tar except the last"
     )
     keep_executable_members: bool = Field(
         default=False,
@@ -192,7 +201,7 @@ class WriteConfig(Section):
 class ReportConfig(Section):
     """The HTML report."""
 
-    gallery: int = Field(
+    gallery: Whole = Field(
         default=24, ge=0, le=200, description="number of thumbnails of kept samples, and of dropped samples"
     )
 
@@ -200,15 +209,16 @@ class ReportConfig(Section):
 class RayConfig(Section):
     """Where the work runs. Never changes the result."""
 
-    address: str | None = Field(
+    address: Text | None = Field(
         default=None, description="address of a running Ray cluster; null: a local Ray for this run"
     )
-    workers: int | None = Field(
-        default=None, gt=0, description="number of workers; null: as many as the cores or GPUs allow"
+    workers: Annotated[Whole, Field(ge=1, le=MAX_WORKERS)] | None = Field(
+        default=None, description="number of workers; null: as many as the cores or GPUs allow"
     )
-    num_gpus: float = Field(
+    num_gpus: Number = Field(
         default=0,
         ge=0,
+        le=1_024,
         description="GPUs per worker of embed and of the graph search; 0.5: two workers share a GPU",
     )
 

@@ -15,7 +15,7 @@ from d2prune.d2 import kernel, whole_graph
 from d2prune.d2.fixed_point import to_fixed
 from d2prune.d2.gamma import AUTO, DifficultyKind, resolve_gammas
 from d2prune.d2.rounds import dense_partitions, run_rounds, split
-from d2prune.errors import UserError
+from d2prune.errors import ArgumentError
 from d2prune.knn.csr import Graph
 
 
@@ -81,7 +81,7 @@ def selection_scores(
         int64 [N], in fixed point: units of 2**-40 of the difficulty.
 
     Raises:
-        UserError: an invalid graph, difficulty, gamma, partition or number of threads, or a node
+        ArgumentError: an invalid graph, difficulty, gamma, partition or number of threads, or a node
             value that exceeds +-2**22.
     """
     _check_graph(graph)
@@ -112,7 +112,7 @@ def select(
         difficulty_kind: as for `selection_scores`.
 
     Raises:
-        UserError: as for `selection_scores`.
+        ArgumentError: as for `selection_scores`.
     """
     _check_graph(graph)
     gammas = resolve_gammas(gamma_forward, gamma_reverse, graph.sq_distances, difficulty_kind)
@@ -143,7 +143,7 @@ def compute_scores(
         (forward scores int64 [N], or [0] if they are not kept; selection scores int64 [N]).
 
     Raises:
-        UserError: as for `selection_scores`.
+        ArgumentError: as for `selection_scores`.
     """
     s = _to_fixed_difficulty(graph, difficulty)
     state = kernel.new_state(graph.n_nodes)
@@ -156,9 +156,13 @@ def compute_scores(
 
 
 def _check_graph(graph: Graph) -> None:
+    if not isinstance(graph, Graph):
+        raise ArgumentError(
+            f"graph: found {type(graph).__name__}; expected a d2prune.Graph, such as knn_graph returns"
+        )
     graph.validate()
     if graph.n_nodes >= 2**31 - 1:
-        raise UserError(
+        raise ArgumentError(
             f"graph: {graph.n_nodes} nodes, expected fewer than 2**31 - 1; larger pools need d2prune.run"
         )
 
@@ -166,7 +170,7 @@ def _check_graph(graph: Graph) -> None:
 def _to_fixed_difficulty(graph: Graph, difficulty: ArrayLike) -> NDArray[np.int64]:
     s = to_fixed(difficulty)
     if len(s) != graph.n_nodes:
-        raise UserError(
+        raise ArgumentError(
             f"difficulty has {len(s)} scores, expected one per node of the graph ({graph.n_nodes})"
         )
     return s

@@ -15,8 +15,9 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from d2prune.arguments import as_finite_scores, as_labels, as_number
 from d2prune.d2.fixed_point import to_fixed
-from d2prune.errors import UserError
+from d2prune.errors import ArgumentError
 
 HISTOGRAM_BITS = 16
 _KEY_BITS = 64
@@ -40,11 +41,10 @@ def size_of_fraction(n: int, fraction: float) -> int:
     is below 3/10.
 
     Raises:
-        UserError: the fraction is not in (0, 1].
+        ArgumentError: the fraction is not in (0, 1].
     """
-    if not 0 < fraction <= 1:
-        raise UserError(f"fraction is {fraction}, expected 0 < fraction <= 1")
-    return min(n, max(1, math.floor(n * Fraction(repr(float(fraction))))))
+    share = as_number(fraction, "fraction", "0 < fraction <= 1", lambda value: 0 < value <= 1)
+    return min(n, max(1, math.floor(n * Fraction(repr(share)))))
 
 
 def drop_mask(score: ArrayLike, drop_fraction: float) -> NDArray[np.bool_]:
@@ -61,16 +61,14 @@ def drop_mask(score: ArrayLike, drop_fraction: float) -> NDArray[np.bool_]:
         bool [N], True: dropped.
 
     Raises:
-        UserError: a non-finite score, or a fraction out of range.
+        ArgumentError: a non-finite score, or a fraction out of range.
     """
-    if not 0 <= drop_fraction < 1:
-        raise UserError(f"drop_fraction is {drop_fraction}, expected 0 <= drop_fraction < 1")
-    values = np.asarray(score, np.float64)
-    if values.ndim != 1 or not np.isfinite(values).all():
-        raise UserError(f"drop_score: expected a 1-d array of finite numbers, got shape {values.shape}")
+    expected = "0 <= drop_fraction < 1"
+    share = as_number(drop_fraction, "drop_fraction", expected, lambda value: 0 <= value < 1)
+    values = as_finite_scores(score, "drop_score").astype(np.float64)
     n = len(values)
     drop = np.zeros(n, np.bool_)
-    n_drop = math.floor(n * Fraction(repr(float(drop_fraction))))
+    n_drop = math.floor(n * Fraction(repr(share)))
     # By rising score, of equal scores the later position first.
     drop[(n - 1 - np.argsort(values[::-1], kind="stable"))[:n_drop]] = True
     return drop
@@ -87,11 +85,11 @@ def quotas(group_sizes: Sequence[int], m: int) -> list[int]:
         One quota per group, at most its size; of equal remainders, the earlier group is rounded up.
 
     Raises:
-        UserError: m is negative or larger than the sum of the sizes.
+        ArgumentError: m is negative or larger than the sum of the sizes.
     """
     total = sum(group_sizes)
     if not 0 <= m <= total:
-        raise UserError(f"size is {m}, expected 0 <= size <= {total}, the total of all groups")
+        raise ArgumentError(f"size is {m}, expected 0 <= size <= {total}, the total of all groups")
     if total == 0:
         return [0] * len(group_sizes)
     shares = [size * m // total for size in group_sizes]
@@ -114,24 +112,22 @@ def top(t: NDArray[np.int64], m: int, groups: ArrayLike | None = None) -> NDArra
     Args:
         t: int64 [N].
         m: 0 <= m <= N.
-        groups: [N] labels; each group keeps its share (`quotas`) of its highest t.
+        groups: [N] labels (`as_labels`); each group keeps its share (`quotas`) of its highest t.
 
     Returns:
         int64 [m] indices, by falling t over all groups.
 
     Raises:
-        UserError: m is out of range, or groups has another length.
+        ArgumentError: m is out of range, or groups has another length.
     """
     n = len(t)
     if not 0 <= m <= n:
-        raise UserError(f"size is {m}, expected 0 <= size <= {n}")
+        raise ArgumentError(f"size is {m}, expected 0 <= size <= {n}")
     order = ranking(t)
     if groups is None:
         return order[:m]
-    labels = np.asarray(groups)
-    if labels.shape != (n,):
-        raise UserError(f"groups has shape {labels.shape}, expected one label per sample, ({n},)")
-    _, group, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+    group = as_labels(groups, "groups", n)
+    sizes = np.bincount(group)
     share = np.asarray(quotas(sizes.tolist(), m), np.int64)
     # Rank of each node in its group: sort by (group, pick order), count from the group's start.
     by_group = order[np.argsort(group[order], kind="stable")]
@@ -147,7 +143,7 @@ def threshold_of_score(min_score: float) -> Threshold:
         min_score: in units of the difficulty; may be negative.
 
     Raises:
-        UserError: min_score is not finite, or beyond +-2**22.
+        ArgumentError: min_score is not finite, or beyond +-2**22.
     """
     magnitude = int(to_fixed([abs(min_score)])[0])
     return Threshold(score=(magnitude if min_score >= 0 else -magnitude) - 1, ties=0)
@@ -187,7 +183,7 @@ def select_threshold(
         bits: a divisor of 64; each part returns 2**bits counters per round.
 
     Raises:
-        UserError: m is less than 1 or more than the number of scores.
+        ArgumentError: m is less than 1 or more than the number of scores.
     """
     prefix, wanted = 0, m
     counts = np.zeros(1 << bits, np.int64)
@@ -196,7 +192,9 @@ def select_threshold(
         counts = total_histogram(prefix, known, bits)
         at_least = np.cumsum(counts[::-1])[::-1]
         if not 1 <= wanted <= at_least[0]:
-            raise UserError(f"size is {m}, expected 1 <= size <= {int(at_least[0])}, the number of scores")
+            raise ArgumentError(
+                f"size is {m}, expected 1 <= size <= {int(at_least[0])}, the number of scores"
+            )
         digit = int(np.flatnonzero(at_least >= wanted)[-1])
         wanted -= int(at_least[digit] - counts[digit])
         prefix = (prefix << bits) | digit

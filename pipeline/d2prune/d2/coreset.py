@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from d2prune.arguments import as_finite_scores, as_labels, as_number, as_rows
 from d2prune.d2 import budget
-from d2prune.d2.api import select
+from d2prune.d2.api import Selection, select
 from d2prune.d2.gamma import AUTO, DifficultyKind
-from d2prune.errors import UserError
+from d2prune.errors import ArgumentError
+
+Int64 = NDArray[np.int64]
 
 # Selection score of a sample that was dropped before the graph was built: below every real score.
 DROPPED = np.iinfo(np.int64).min
@@ -27,15 +31,17 @@ class Coreset:
         selection_score: int64 [N], in fixed point: units of 2**-40 of the difficulty. DROPPED, the
             lowest int64, for samples that `drop_score` removed.
         suppressed_by: int64 [N], the sample whose pick lowered this one's value most; -1 if none did.
+        offset: the number that was added to the difficulty.
     """
 
     indices: NDArray[np.int64]
     selection_score: NDArray[np.int64]
     suppressed_by: NDArray[np.int64]
+    offset: float
 
 
 def d2_prune(
-    embeddings: NDArray[np.floating],
+    embeddings: ArrayLike,
     difficulty: ArrayLike,
     fraction: float = 0.3,
     n_neighbors: int = 5,
@@ -46,6 +52,7 @@ def d2_prune(
     drop_fraction: float = 0.0,
     target_recall: float | None = None,
     difficulty_kind: DifficultyKind = "training",
+    offset: float | Literal["auto"] = "auto",
 ) -> Coreset:
     """Keep the difficult and diverse share of a pool.
 
@@ -56,29 +63,31 @@ def d2_prune(
     smaller fraction is a prefix of that of a larger one.
 
     Args:
-        embeddings: floats [N, D]. Rows are normalised; distances are squared Euclidean.
-        difficulty: real numbers [N], 0 <= difficulty < 2**22; higher = more wanted. Shift scores
-            that can be negative.
+        embeddings: numbers [N, D], in an array, tensor, frame or list (`d2prune.arguments`). Rows are
+            normalised; distances are squared Euclidean.
+        difficulty: finite numbers [N]; higher = more wanted. D2 works on max(difficulty + offset, 0),
+            which must be below 2**22.
         fraction: share of N to keep, 0 < fraction <= 1: floor(N * fraction) samples, at least 1.
         n_neighbors: k of the kNN graph (paper: 1, 5, 10 or 15).
         gamma_forward: decay of the forward messages, as for `selection_scores`. At 0 every neighbour
             counts in full.
         gamma_reverse: decay of the reverse messages, likewise. Higher values keep more near-duplicates.
-        groups: labels [N]. Each group keeps a share in proportion to its members that are not
-            dropped; shares are rounded by largest remainder, so the total is exact.
+        groups: labels [N]; missing ones are one more group. Each group keeps a share in
+            proportion to its members that are not dropped; shares are rounded by largest remainder.
         drop_score: finite numbers [N]. The samples with the lowest are dropped before the graph is
             built (the paper drops the lowest AUM, likely mislabelled samples).
         drop_fraction: share of N to drop by `drop_score` (the paper's beta), 0 <= drop_fraction < 1.
         target_recall: recall of an approximate kNN graph; None: exact.
         difficulty_kind: what the difficulty judges, as for `selection_scores`: `sample` for a CLIP
             score, `training` for AUM, forgetting and the like.
+        offset: number added to the difficulty; "auto": minus the lowest of the pool, as in a run.
 
     Returns:
         The coreset, with scores for the whole pool.
 
     Raises:
-        UserError: arrays of the wrong shape or dtype, a parameter out of range, or fewer samples
-            left after dropping than `fraction` keeps.
+        ArgumentError: a wrong array, value or parameter, or fewer samples left after dropping than
+            `fraction` keeps. It is a ValueError.
 
     Example:
         Three near-duplicates, two of another kind and a single sample; keep half of them. Six samples
@@ -91,44 +100,63 @@ def d2_prune(
         >>> difficulty = [0.9, 1.0, 0.8, 0.6, 0.5, 0.4]
         >>> coreset = d2_prune(embeddings, difficulty, 0.5, n_neighbors=1, gamma_reverse=1.0)
         >>> coreset.indices.tolist()          # one of each kind; the top 3 are all of one kind
-        [1, 4, 5]
+        [1, 3, 5]
         >>> coreset.suppressed_by.tolist()    # which sample suppressed each of the others
-        [1, -1, 1, 4, -1, 4]
+        [1, -1, 1, -1, 3, -1]
     """
-    embeddings, scores = np.asarray(embeddings), np.asarray(difficulty)
-    _check_shapes(embeddings, difficulty=scores, groups=groups, drop_score=drop_score)
-    n = len(embeddings)
-    left = _find_left(n, drop_score, drop_fraction)
-    size = budget.size_of_fraction(n, fraction)
-    if size > len(left):
-        raise UserError(f"fraction {fraction} is {size} samples, but dropping leaves only {len(left)}")
-
     # Imported here: the search loads torch, which ranking an existing graph does not need.
     from d2prune.knn.in_memory import knn_graph
 
-    graph = knn_graph(embeddings[left], n_neighbors, target_recall)
-    result = select(graph, scores[left], gamma_forward, gamma_reverse, difficulty_kind=difficulty_kind)
+    rows_ND = as_rows(embeddings)
+    n = len(rows_ND)
+    difficulty_N, added = _shift(as_finite_scores(difficulty, "difficulty", n), offset)
+    labels_N = None if groups is None else as_labels(groups, "groups", n)
+    left, size = _choose_left(n, drop_score, drop_fraction, fraction)
+    graph = knn_graph(rows_ND if len(left) == n else rows_ND[left], n_neighbors, target_recall)
+    result = select(graph, difficulty_N[left], gamma_forward, gamma_reverse, difficulty_kind=difficulty_kind)
+    kept = budget.top(result.selection_score, size, None if labels_N is None else labels_N[left])
+    return Coreset(left[kept], *_spread(result, left, n), added)
+
+
+def _choose_left(
+    n: int, drop_score: ArrayLike | None, drop_fraction: float, fraction: float
+) -> tuple[Int64, int]:
+    """Return the samples that are not dropped, and how many of them to keep."""
+    score_N = np.zeros(n) if drop_score is None else as_finite_scores(drop_score, "drop_score", n)
+    left = np.flatnonzero(~budget.drop_mask(score_N, drop_fraction))
+    if drop_score is None and drop_fraction:
+        raise ArgumentError(f"drop_score: found None with drop_fraction {drop_fraction}; expected scores [N]")
+    size = budget.size_of_fraction(n, fraction)
+    if size > len(left):
+        raise ArgumentError(
+            f"fraction: found {fraction}, which keeps {size} samples; expected at most the {len(left)} that "
+            "drop_fraction leaves"
+        )
+    return left, size
+
+
+def _spread(
+    result: Selection, left: NDArray[np.int64], n: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return selection scores and suppressors of the whole pool."""
     selection_score, suppressed_by = np.full(n, DROPPED), np.full(n, -1)
     selection_score[left] = result.selection_score
     suppressed_by[left] = np.where(result.suppressed_by < 0, -1, left[result.suppressed_by])
-    kept = budget.top(result.selection_score, size, None if groups is None else np.asarray(groups)[left])
-    return Coreset(left[kept], selection_score, suppressed_by)
+    return selection_score, suppressed_by
 
 
-def _find_left(n: int, drop_score: ArrayLike | None, drop_fraction: float) -> NDArray[np.int64]:
-    """Return the indices of the samples, of n, that `drop_score` leaves."""
-    if drop_score is not None:
-        return np.flatnonzero(~budget.drop_mask(drop_score, drop_fraction))
-    if drop_fraction:
-        raise UserError(f"drop_fraction is {drop_fraction}, but drop_score is None; expected scores [N]")
-    return np.arange(n)
-
-
-def _check_shapes(embeddings: NDArray[Any], **arrays: Any) -> None:
-    """Refuse embeddings that are not floats [N, D], and arrays that are not [N]."""
-    if embeddings.ndim != 2 or embeddings.dtype.kind != "f":
-        raise UserError(f"embeddings: got {embeddings.dtype} {embeddings.shape}, expected floats [N, D]")
-    n = len(embeddings)
-    for name, array in arrays.items():
-        if array is not None and np.shape(array) != (n,):
-            raise UserError(f"{name} has shape {np.shape(array)}, expected one entry per embedding, ({n},)")
+def _shift(score_N: NDArray[Any], offset: float | str) -> tuple[NDArray[Any], float]:
+    """Return max(score + offset, 0), in float64 unless the score is float32, and the offset."""
+    if isinstance(offset, str) and offset == "auto":
+        added = 0.0 - float(score_N.min())
+    else:
+        added = as_number(offset, "offset", "a finite number, or auto", lambda value: abs(value) < np.inf)
+    shifted_N = np.maximum(score_N.astype(np.float64) + added, 0.0)
+    if len(shifted_N) > 1 and not shifted_N.any():
+        warnings.warn(
+            f"difficulty: every score plus the offset {added} is 0 or less, so positions alone decide the "
+            "coreset; expected scores that differ, or another offset",
+            stacklevel=3,
+        )
+    narrow = score_N.dtype.kind == "f" and score_N.dtype.itemsize <= 4
+    return (shifted_N.astype(np.float32) if narrow else shifted_N), added

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from d2prune.arguments import as_scores
 from d2prune.compiled.decorator import kernel
-from d2prune.errors import UserError
+from d2prune.errors import ArgumentError
 
 FRACTION_BITS = 40
 SCALE = float(1 << FRACTION_BITS)
@@ -87,19 +88,16 @@ def to_fixed(difficulty: ArrayLike) -> NDArray[np.int64]:
         difficulty: [N] real numbers, >= 0 and < 2**22.
 
     Raises:
-        UserError: a score is negative, not finite or too large; the message names the first one.
+        ArgumentError: a score is negative, not finite or too large; the message names the first one.
     """
-    s_N = np.asarray(difficulty)
-    if s_N.ndim != 1 or s_N.dtype.kind not in "fiub":
-        raise UserError(f"difficulty: got {s_N.dtype} {s_N.shape}, expected a 1-d array of real numbers")
-    s_N = s_N.astype(np.float64)
+    s_N = as_scores(difficulty, "difficulty").astype(np.float64)
     limit = LIMIT / SCALE
     good = (s_N >= 0) & (s_N < limit)  # a NaN fails both
     if not good.all():
         i = int(np.argmin(good))
-        raise UserError(
+        raise ArgumentError(
             f"difficulty[{i}] is {s_N[i]}, expected a finite number, 0 <= score < {limit:.0f}"
-            "; shift or scale the scores (in a run: score.offset)"
+            "; shift the scores by their minimum, or scale them"
         )
     # In place, because a partition may hold many millions of scores.
     del good

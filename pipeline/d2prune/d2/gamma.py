@@ -7,19 +7,20 @@ distances. How c was chosen: docs/algorithm.md, "The scale of gamma".
 
 from __future__ import annotations
 
-import contextlib
-from numbers import Real
+import re
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from d2prune.errors import UserError
+from d2prune.arguments import as_number, describe_value
+from d2prune.errors import ArgumentError
 
 AUTO = "auto"
 DEFAULT_MULTIPLE = 4.0
 PAPER_FORWARD = 1.0
 _PER_MEDIAN = "/median"
+_NUMBER = re.compile(r"\+?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
 EXPECTED = "a finite number >= 0, `auto`, or a multiple such as `4/median`"
 
 DifficultyKind = Literal["sample", "training"]
@@ -42,16 +43,17 @@ def check_gamma(name: str, gamma: Any) -> float | str:
         The number, or the multiple as `C/median`; `auto` is the default multiple.
 
     Raises:
-        UserError: the value is none of these.
+        ArgumentError: the value is none of these.
     """
+    if not isinstance(gamma, str):
+        return as_number(gamma, name, EXPECTED, lambda value: 0.0 <= value < np.inf)
     if gamma == AUTO:
         return f"{DEFAULT_MULTIPLE:g}{_PER_MEDIAN}"
-    text, number = str(gamma).strip(), np.nan
-    if isinstance(gamma, str | Real) and not isinstance(gamma, bool):
-        with contextlib.suppress(ValueError):
-            number = float(text.removesuffix(_PER_MEDIAN))
-    if not 0.0 <= number < np.inf:
-        raise UserError(f"{name}: found {gamma!r}; expected {EXPECTED}")
+    text = gamma.strip()
+    digits = text.removesuffix(_PER_MEDIAN)
+    number = float(digits) if _NUMBER.fullmatch(digits) else np.inf
+    if number == np.inf:
+        raise ArgumentError(f"{name}: found {describe_value(gamma)}; expected {EXPECTED}")
     return f"{number!r}".removesuffix(".0") + _PER_MEDIAN if text.endswith(_PER_MEDIAN) else number
 
 
@@ -70,7 +72,10 @@ def resolve_gamma(gamma: float | str, median: float | None) -> float:
     """
     if not isinstance(gamma, str):
         return gamma
-    return 0.0 if median is None else float(gamma.removesuffix(_PER_MEDIAN)) / median
+    if median is None:
+        return 0.0
+    # Of an infinite gamma, the product with a distance of 0 would be NaN.
+    return min(float(gamma.removesuffix(_PER_MEDIAN)) / median, float(np.finfo(np.float64).max))
 
 
 def describe_gamma(gamma: float | str, value: float) -> str:
@@ -91,11 +96,11 @@ def resolve_gammas(
         kind: of the difficulty.
 
     Raises:
-        UserError: a gamma or the kind is invalid.
+        ArgumentError: a gamma or the kind is invalid.
     """
-    if kind not in ("sample", "training"):
-        raise UserError(f"difficulty_kind: found {kind!r}; expected 'sample' or 'training'")
-    if gamma_forward == AUTO and kind == "training":
+    if not isinstance(kind, str) or kind not in ("sample", "training"):
+        raise ArgumentError(f"difficulty_kind: found {describe_value(kind)}; expected 'sample' or 'training'")
+    if isinstance(gamma_forward, str) and gamma_forward == AUTO and kind == "training":
         gamma_forward = PAPER_FORWARD
     gammas = check_gamma("gamma_forward", gamma_forward), check_gamma("gamma_reverse", gamma_reverse)
     median = median_sq_distance(sq_distances_E) if any(map(is_relative, gammas)) else None

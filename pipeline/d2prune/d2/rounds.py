@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from d2prune.arguments import as_array
 from d2prune.compiled.decorator import kernel
 from d2prune.d2.messages import EMPTY_BATCH, MessageBatch
 from d2prune.d2.partition import GraphPartition, node_id
-from d2prune.errors import D2PruneError, UserError
+from d2prune.errors import ArgumentError, D2PruneError
 from d2prune.knn.csr import Graph
 
 
@@ -38,11 +39,11 @@ def dense_partitions(partitions: ArrayLike, n_nodes: int) -> tuple[NDArray[np.in
     """Renumber integer labels [N] of any values to 0 .. P-1; returns them and P.
 
     Raises:
-        UserError: wrong length or dtype.
+        ArgumentError: wrong length or dtype.
     """
-    labels = np.asarray(partitions)
+    labels = as_array(partitions, "partitions")
     if labels.shape != (n_nodes,) or labels.dtype.kind not in "iub":
-        raise UserError(
+        raise ArgumentError(
             f"partitions: got {labels.dtype} {labels.shape}, expected {n_nodes} integers, one per node"
         )
     distinct, dense = np.unique(labels, return_inverse=True)
@@ -108,7 +109,7 @@ def run_rounds(parts: Sequence[GraphPartition]) -> list[Round]:
         Statistics of each round.
 
     Raises:
-        UserError: overflow or asymmetry.
+        ArgumentError: overflow or asymmetry.
         D2PruneError: a round made no progress: the graph is not symmetric, or there is a defect.
     """
     history = []

@@ -16,10 +16,11 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from d2prune.arguments import as_whole
 from d2prune.d2 import bucket_queue, kernel
 from d2prune.d2.fixed_point import FRACTION_BITS, LIMIT
 from d2prune.d2.waiting_lists import FINAL, NO_NODE
-from d2prune.errors import D2PruneError, UserError
+from d2prune.errors import ArgumentError, D2PruneError
 from d2prune.knn.csr import Graph
 
 # Starting a thread costs more than it saves below this.
@@ -40,18 +41,17 @@ _INDEX_ORDER = np.empty(0, np.int64)
 _T = TypeVar("_T")
 
 
-def overflow_error(position: int) -> UserError:
+def overflow_error(position: int) -> ArgumentError:
     """The error for a node value beyond +-LIMIT."""
     limit = LIMIT >> FRACTION_BITS
-    return UserError(f"node {position}: its value exceeds +-{limit}; scale the difficulty scores down")
+    return ArgumentError(f"node {position}: its value exceeds +-{limit}; scale the difficulty scores down")
 
 
 def _split_range(n: int, threads: int | None) -> list[tuple[int, int]]:
     """Split 0..n into one contiguous range per thread."""
     if threads is None:
         threads = min(len(os.sched_getaffinity(0)), max(1, n // _MIN_NODES_PER_THREAD))
-    if threads < 1:
-        raise UserError(f"threads is {threads}, expected at least 1")
+    threads = as_whole(threads, "threads", 1)
     return list(itertools.pairwise(n * p // threads for p in range(threads + 1)))
 
 
@@ -82,7 +82,7 @@ def forward_pass(
         threads: as for `api.selection_scores`.
 
     Raises:
-        UserError: overflow.
+        ArgumentError: overflow.
     """
 
     def work(lo: int, hi: int) -> int:
@@ -108,7 +108,7 @@ def reverse_pass(
         threads: as for `api.selection_scores`.
 
     Raises:
-        UserError: overflow.
+        ArgumentError: overflow.
         D2PruneError: the graph is not symmetric.
     """
     n = graph.n_nodes

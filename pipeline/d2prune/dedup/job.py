@@ -48,7 +48,7 @@ class DedupJob:
         return store.join(self.folder, "checkpoints", artifacts.fingerprint(self.fingerprint, self.bounds))
 
     def unit_key(self, part: int) -> str:
-        """Key of a part's unit. Its rows depend on the whole pool, hence on all inputs of the stage."""
+        """Key of a part's unit. Its rows depend on all inputs of the stage, for the whole pool."""
         return artifacts.unit_key(f"{part:08d}", self.fingerprint)
 
     @property

@@ -2,7 +2,7 @@
 
 Writes `duplicates.parquet` (schemas.DUPLICATES) and `neighbors.parquet` (schemas.NEIGHBORS), the graph
 without the samples that are dropped, per part, row-aligned with the parts of embed. Only near edges
-take part in the rounds. Exact copies have a value of 0 from the start: they block nobody and send
+take part in the rounds. Exact copies have a value of 0 from the start: they block no sample and send
 nothing. N is the number of samples of the worker's partition.
 """
 

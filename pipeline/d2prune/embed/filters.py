@@ -7,6 +7,7 @@ that could not be read.
 from dataclasses import dataclass
 
 from d2prune.embed import language
+from d2prune.embed.caption_limit import cut_caption
 from d2prune.inputs import rejects
 from d2prune.inputs.rejects import SampleRejected
 
@@ -20,7 +21,7 @@ class Filters:
         min_characters: characters of the caption, without leading and trailing white space.
         min_image_side: pixels of the shorter side.
         max_aspect_ratio: longer side divided by shorter side.
-        language: of the caption, a code of `language.CODES`.
+        language: of the caption, a code of `language.CODES`; see also `cut_caption`.
     """
 
     min_words: int | None = None
@@ -43,7 +44,9 @@ class Filters:
             detail = f"{len(caption)} characters, filter.min_characters is {self.min_characters}"
             raise SampleRejected(rejects.FILTERED_CHARACTERS, detail)
         # Last, since it is the most expensive.
-        if self.language is not None and (found := language.language_of(caption)) != self.language:
+        if self.language is None:
+            return
+        if (found := language.language_of(cut_caption(caption))) != self.language:
             detail = f"detected as {found}, filter.language is {self.language}"
             raise SampleRejected(rejects.FILTERED_LANGUAGE, detail)
 

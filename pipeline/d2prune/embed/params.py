@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from d2prune.embed.decode.decoder import FieldKind
+from d2prune.embed.decode.fields import FieldKind
 from d2prune.embed.decode.resize import Method
 from d2prune.embed.filters import Filters
 from d2prune.inputs.shards import TarShard

@@ -4,23 +4,21 @@ Reads `embed`, `filter` and `columns` of the configuration; writes nothing. Of t
 write distinguishes the two kinds of pool: a table has no bytes to copy.
 """
 
+from collections.abc import Sequence
+
 from d2prune import store
 from d2prune.config.model import RunConfig
-from d2prune.embed.decode.decoder import FieldKind
+from d2prune.embed.decode.fields import FieldKind
 from d2prune.embed.filters import Filters
 from d2prune.embed.model import sources
 from d2prune.embed.params import EmbedParams
 from d2prune.embed.tables.importer import ImportParams
 from d2prune.errors import UserError
 from d2prune.inputs.pool import InputPool
-from d2prune.inputs.tables.column_names import (
-    IMAGE_HASHES,
-    Columns,
-    WantedColumns,
-    open_table,
-    resolve_columns,
-)
+from d2prune.inputs.tables.column_names import IMAGE_HASHES, Columns, WantedColumns, resolve_columns
 from d2prune.inputs.tables.files import TableFile
+from d2prune.inputs.tables.parquet import open_table
+from d2prune.inputs.tables.schema_check import find_dimension
 
 
 def resolve_params(config: RunConfig, pool: InputPool) -> EmbedParams | ImportParams:
@@ -29,8 +27,8 @@ def resolve_params(config: RunConfig, pool: InputPool) -> EmbedParams | ImportPa
     Raises:
         UserError: a model or a column is missing, or the configuration does not fit the pool.
     """
-    if pool.table is not None:
-        return _resolve_import(config, pool.table)
+    if pool.tables:
+        return _resolve_import(config, pool.tables)
     return _resolve_embedding(config, store.redact(pool.shards[0].url))
 
 
@@ -68,8 +66,8 @@ def _resolve_embedding(config: RunConfig, first: str) -> EmbedParams:
     )
 
 
-def _resolve_import(config: RunConfig, table: TableFile) -> ImportParams:
-    first = store.redact(table.table.url)
+def _resolve_import(config: RunConfig, tables: Sequence[TableFile]) -> ImportParams:
+    first = store.redact(tables[0].table.url)
     for option, value in (
         ("embed.model", config.embed.model),
         ("embed.models", ", ".join(config.embed.models)),
@@ -83,10 +81,10 @@ def _resolve_import(config: RunConfig, table: TableFile) -> ImportParams:
         raise UserError(
             f"filter.{set_filters[0]}: filters apply to captions and images of tars, but {first} is a table"
         )
-    columns = resolve_columns(table, WantedColumns(**config.columns.model_dump()))
+    columns = resolve_columns(tables, WantedColumns(**config.columns.model_dump()))
     _check_columns(config, columns, first)
-    fields = {**config.embed.fields, **_find_hashes(config, table)}
-    return ImportParams(columns, tuple(sorted(fields.items())))
+    fields = {**config.embed.fields, **_find_hashes(config, tables[0])}
+    return ImportParams(columns, find_dimension(tables, columns), tuple(sorted(fields.items())))
 
 
 def _find_hashes(config: RunConfig, table: TableFile) -> dict[str, FieldKind]:
@@ -98,7 +96,7 @@ def _find_hashes(config: RunConfig, table: TableFile) -> dict[str, FieldKind]:
     if not config.dedup.exact:
         return {}
     with open_table(table.table) as file:
-        names = file.schema_arrow.names
+        names = file.schema.names
     if IMAGE_HASHES not in names:
         raise UserError(
             f"dedup.exact: {store.redact(table.table.url)} has no column {IMAGE_HASHES}; expected the "

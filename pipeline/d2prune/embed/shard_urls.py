@@ -30,7 +30,7 @@ class NamedShard(Protocol):
 
 def record(work_dir: str, embed_fingerprint: str, shards: Iterable[NamedShard]) -> None:
     """Write the URLs, unless the file already holds them."""
-    text = json.dumps({shard.name: store.redact(shard.url) for shard in shards}, indent=0).encode()
+    text = json.dumps({shard.name: store.recordable(shard.url) for shard in shards}, indent=0).encode()
     url = _url(work_dir, embed_fingerprint)
     try:
         if store.read_bytes(url) == text:

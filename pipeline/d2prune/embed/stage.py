@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import cast
 
+from d2prune.config.model import RunConfig
 from d2prune.embed import shard_urls, worker
 from d2prune.embed.params import plan
 from d2prune.embed.part import EMBEDDED, FILTERED, READ, REJECTED
@@ -14,8 +15,11 @@ from d2prune.embed.tables import importer
 from d2prune.embed.tables.importer import ImportParams
 from d2prune.errors import UserError
 from d2prune.execution import Resources
+from d2prune.inputs.pool import InputPool
 from d2prune.inputs.shards import TarShard
 from d2prune.inputs.tables.files import TableShard
+from d2prune.inputs.tables.schema_check import check_files, check_uids
+from d2prune.stage.planned import Planned
 from d2prune.stage.record import Built, Stage, StageRun
 from d2prune.stage.units import Work
 from d2prune.store import artifacts
@@ -66,8 +70,15 @@ def _check(run: StageRun, built: Built) -> None:
     worker.check_reject_rate(counters, run.config.embed.max_reject_rate)
     if not counters[EMBEDDED]:
         raise UserError(f"input: none of {counters[READ]} samples could be embedded")
-    if not run.pool.has_images:
-        importer.check_dimensions(built.receipts)
+
+
+def _check_tables(config: RunConfig, pool: InputPool, planned: Planned) -> None:
+    """Check all files of a table pool, unless they have been imported."""
+    params = planned.params
+    if isinstance(params, ImportParams) and planned.find() is None:
+        check_files(pool.tables, params.columns, params.fields, params.dimension)
+        if params.columns.uid is not None:
+            check_uids(pool.tables, params.columns.uid)
 
 
 def _record_urls(run: StageRun) -> None:
@@ -80,6 +91,7 @@ STAGE = Stage(
     params=resolve_params,
     build=_build,
     check=_check,
+    preflight=_check_tables,
     when_complete=_record_urls,
     other_files=(shard_urls.FILE,),
 )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from d2prune.config.model import RunConfig
 from d2prune.errors import UserError
-from d2prune.estimate.costs import ESTIMATES, Rates, graph_seconds
+from d2prune.estimate.costs import Rates, graph_seconds
 from d2prune.estimate.workload import PoolFacts, make_workload
 
 if TYPE_CHECKING:
@@ -36,8 +36,10 @@ def calibrate(config: RunConfig, shards: int) -> Calibration:
         UserError: there are fewer than two shards.
     """
     from d2prune.inputs.shards import expand_input
+    from d2prune.store import patterns
 
-    urls = [shard.url for shard in expand_input(config.input)[:shards]]
+    found = expand_input(config.input, config.written)[:shards]
+    urls = [patterns.quote(shard.url) for shard in found]
     if len(urls) < 2:
         raise UserError(f"--calibrate {shards}: found {len(urls)} shards to filter; expected at least 2")
     # A budget by score or size may keep none of so few samples; a fraction keeps some.
@@ -49,11 +51,10 @@ def calibrate(config: RunConfig, shards: int) -> Calibration:
         cold = process.submit(_time_stages, trial, urls[:1]).result()
 
     pool = _measure_pool(config, many)
-    amounts = zip(_count_work(config, few, pool), _count_work(config, many, pool), strict=True)
+    first_amounts, last_amounts = _count_work(config, few, pool), _count_work(config, many, pool)
     slopes, starts = {}, {}
-    for stage, (first, last) in zip(ESTIMATES, amounts, strict=True):
-        if stage not in many.seconds:
-            continue  # This run has no such stage.
+    for stage in many.seconds:
+        first, last = first_amounts[stage], last_amounts[stage]
         slope = (many.seconds[stage] - few.seconds[stage]) / max(last - first, 1e-9)
         # Where a shard costs milliseconds the difference is noise; a share of the total bounds it.
         slopes[stage] = max(slope, 0.1 * many.seconds[stage] / last)
@@ -72,12 +73,12 @@ def _measure_pool(config: RunConfig, result: "RunResult") -> PoolFacts:
     return PoolFacts(sum(shard.size for shard in result.shards) / embed.counters["read"], dimensions)
 
 
-def _count_work(config: RunConfig, result: "RunResult", pool: PoolFacts) -> list[float]:
-    """The amount of work that each stage's time is proportional to, in the order of `ESTIMATES`."""
+def _count_work(config: RunConfig, result: "RunResult", pool: PoolFacts) -> dict[str, float]:
+    """The amount of work that the time of each stage of a run is proportional to."""
     samples = result.manifests["embed"].counters["embedded"]
     graph = graph_seconds(make_workload(config, samples, pool), Rates(1.0))
     written = result.manifests["write"].counters["written"] * pool.sample_bytes
-    return [{"graph": graph, "write": written}.get(stage, samples) for stage in ESTIMATES]
+    return dict.fromkeys(result.seconds, float(samples)) | {"graph": graph, "write": written}
 
 
 def _make_rates(slopes: dict[str, float], starts: dict[str, float], source: str) -> Rates:

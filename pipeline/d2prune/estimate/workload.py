@@ -47,7 +47,7 @@ def make_workload(config: RunConfig, samples: int | None, facts: PoolFacts | Non
 
     facts = facts or PoolFacts(SAMPLE_BYTES, _read_dimensions(config))
     if samples is None:
-        listed = expand_input(config.input)
+        listed = expand_input(config.input, config.written)
         shards = len(listed)
         samples = max(1, round(sum(shard.size for shard in listed) / facts.sample_bytes))
     else:

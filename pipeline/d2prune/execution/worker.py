@@ -1,5 +1,6 @@
 """What every executor does with a worker: name its unit in errors, interrupt it, close it."""
 
+import copy
 from typing import Any
 
 from d2prune.errors import D2PruneError, UserError
@@ -12,7 +13,12 @@ def unit_name(unit: Any) -> str:
 
 def add_unit_name(error: D2PruneError, unit: Any) -> D2PruneError:
     """The same error with the unit's name in front, except user errors, which name their file."""
-    return error if isinstance(error, UserError) else type(error)(f"unit {unit_name(unit)}: {error}")
+    if isinstance(error, UserError):
+        return error
+    named = copy.copy(error)
+    message, *more = error.args
+    named.args = (f"unit {unit_name(unit)}: {message}", *more)
+    return named
 
 
 def interrupt_worker(worker: Any) -> None:

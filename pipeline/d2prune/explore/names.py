@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from d2prune.inputs.sample_id import normal_uid
 from d2prune.parts.files import DECISIONS, REJECTS
 from d2prune.runs.finished import FinishedRun
 
@@ -41,8 +42,9 @@ class Match:
 def find_samples(run: FinishedRun, names: Sequence[str]) -> dict[str, Match]:
     """Look names up; reads three columns of the pool once.
 
-    A uid shared by several samples, or a key that occurs in several shards, matches all of them. The
-    beginning of a uid matches only if it is unique.
+    A uid, in upper or lower case and with or without the dashes of a UUID, shared by several samples, or
+    a key that occurs in several shards, matches all of them. The beginning of a uid matches only if it
+    is unique.
     """
     decisions = pa.concat_tables(run.parts.peek_all(DECISIONS, ["uid", "key", "shard"]))
     rejects = pa.concat_tables(run.parts.peek_all(REJECTS, ["shard", "key", "reason", "detail"]))
@@ -58,14 +60,15 @@ def match_name(name: str, decisions: pa.Table, rejects: pa.Table) -> Match:
         rejects: as the rejects table.
     """
     uid = decisions["uid"]
-    positions = _true_rows(pc.or_(pc.equal(uid, name), _has_key(decisions, name)))
+    wanted = normal_uid(name) or name.lower()
+    positions = _true_rows(pc.or_(pc.equal(uid, wanted), _has_key(decisions, name)))
     rejected = tuple(RejectedSample(**row) for row in rejects.filter(_has_key(rejects, name)).to_pylist())
     if positions or rejected:
         return Match(positions, rejected)
-    for length in range(len(name), 0, -1):
-        matching = _true_rows(pc.starts_with(uid, name[:length]))
+    for length in range(len(wanted), 0, -1):
+        matching = _true_rows(pc.starts_with(uid, wanted[:length]))
         uids = sorted(set(uid.take(pa.array(matching[:1000])).to_pylist())) if matching else []
-        if length == len(name) and len(uids) == 1:
+        if length == len(wanted) and len(uids) == 1:
             return Match(matching, ())
         if uids:
             return Match((), (), tuple(uids[:_MAX_SUGGESTIONS]))

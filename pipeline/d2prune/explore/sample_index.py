@@ -21,6 +21,7 @@ from d2prune.d2.budget import quotas, ranking, size_of_fraction
 from d2prune.d2.fixed_point import SCALE
 from d2prune.errors import UserError
 from d2prune.explore.explain import Ranking
+from d2prune.inputs.sample_id import normal_uid
 from d2prune.parts.files import DECISIONS, SAMPLES
 from d2prune.runs.finished import FinishedRun
 
@@ -275,11 +276,12 @@ class SampleIndex:
 
     def _match_text(self, text: str) -> NDArray[np.bool_]:
         """Which samples match a text, bool [N]."""
+        uid = normal_uid(text) or text.lower()
 
         def match_part(part: int) -> NDArray[np.bool_]:
             table = self._read_text(part)
             hit = pc.match_substring(table["caption"], text, ignore_case=True)
-            for other in (pc.starts_with(table["uid"], text.lower()), pc.equal(table["key"], text)):
+            for other in (pc.starts_with(table["uid"], uid), pc.equal(table["key"], text)):
                 hit = pc.or_(pc.fill_null(hit, False), other)
             return np.asarray(hit.to_numpy()).astype(bool)
 

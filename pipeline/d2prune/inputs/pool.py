@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from d2prune.inputs import shards as tars
 from d2prune.inputs.find import SourceShard, find_input
+from d2prune.inputs.overlap import Outside
 from d2prune.inputs.shards import TarShard
 from d2prune.inputs.tables import files as tables
 from d2prune.inputs.tables.files import TableFile
@@ -20,33 +21,34 @@ class InputPool:
     Attributes:
         shards: in canonical order.
         identity: fingerprint of the shards: names, sizes, versions and order.
-        table: the first table file; None if the pool is tars.
+        tables: the table files; empty if the pool is tars.
     """
 
     shards: tuple[SourceShard, ...]
     identity: str
-    table: TableFile | None = None
+    tables: tuple[TableFile, ...] = ()
 
     @property
     def has_images(self) -> bool:
         """Whether the pool holds images, which need a model; tables hold embeddings."""
-        return self.table is None
+        return not self.tables
 
 
-def open_pool(given: str | Sequence[str]) -> InputPool:
+def open_pool(given: str | Sequence[str], outside: Outside | None = None) -> InputPool:
     """Find the input and list its shards; nothing is written.
 
     Args:
         given: see `find_input`.
+        outside: folders that the input must not overlap; see `inputs.overlap`.
 
     Raises:
         UserError: see `find_input`.
         InfrastructureError: the storage cannot be reached.
     """
-    found = find_input(given)
+    found = find_input(given, outside)
     files = [file for file in found if isinstance(file, TableFile)]
     if files:
         parts = tables.split_tables(files, TABLE_PART_BYTES)
-        return InputPool(tuple(parts), tables.pool_identity(parts), files[0])
+        return InputPool(tuple(parts), tables.pool_identity(parts), tuple(files))
     shards = [shard for shard in found if isinstance(shard, TarShard)]
     return InputPool(tuple(shards), tars.pool_identity(shards))

@@ -15,12 +15,20 @@ class Reject:
     Attributes:
         key: its key; empty where no member name could be read.
         reason: a key of `MEANINGS`.
-        detail: what was found, on one line.
+        detail: what was found, as `clean_line` returns it.
     """
 
     key: str
     reason: str
     detail: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "detail", clean_line(self.detail))
+
+
+def clean_line(text: str) -> str:
+    """Return text as one line that UTF-8 can encode: details quote bytes of the pool."""
+    return " ".join(text.encode("utf-8", "replace").decode().split())
 
 
 class SampleRejected(Exception):
@@ -75,14 +83,15 @@ FILTER_REASONS = frozenset(
 MEANINGS = {
     IMAGE_MISSING: "no jpg, jpeg, png or webp member",
     IMAGE_TRUNCATED: "the image ends too early",
-    IMAGE_UNDECODABLE: "the bytes are not an image that can be decoded (SVG, HTML, junk)",
+    IMAGE_UNDECODABLE: "not an image of a format that is read (SVG, JPEG 2000, HTML), or damaged",
     IMAGE_TOO_LARGE: "more bytes or pixels than allowed; not decoded",
     IMAGE_CRASHED_DECODER: "the decode process died on this image, twice",
     IMAGE_TIMEOUT: "not decoded within embed.image_timeout, twice",
     CAPTION_MISSING: "no txt member",
     CAPTION_EMPTY: "the caption is empty or only white space",
     CAPTION_TOO_LARGE: "more bytes than allowed; not loaded",
-    FIELD_MISSING: "no finite number under a name that embed.fields declares as a number",
+    FIELD_MISSING: "no finite number under a name that embed.fields declares as a number, or a text nested "
+    "too deeply",
     TAR_TRUNCATED: "the tar ends inside the sample",
     TAR_CORRUPT: "bytes that are not a tar header were skipped",
     TAR_ZEROS: "zeros where members should be: never written, or overwritten",
@@ -94,6 +103,6 @@ MEANINGS = {
     FILTERED_LANGUAGE: "the caption is not in the language of filter.language",
     EMBEDDING_INVALID: "no embedding in the table, or one of zeros, NaN, infinities or the wrong length",
     SCORE_MISSING: "no finite CLIP score in the table",
-    UID_INVALID: "the table's uid is not 32 hex digits",
+    UID_INVALID: "the uid in the table is neither 32 hex digits nor a UUID",
 }
 """Every reason that may appear in a rejects table, with its meaning for reports."""

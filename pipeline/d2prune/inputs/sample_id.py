@@ -1,6 +1,7 @@
 """Identity of a sample: which members make it up, and its uid.
 
-The uid is the `uid` of the JSON member if that is 32 hex digits, else a hash of image and caption.
+The uid is the `uid` of the JSON member if that is 32 hex digits or a UUID, else a hash of image and
+caption.
 The embed stage and resharding both use this module, so they agree on every uid. Decode processes
 import it: it must load neither torch nor pyarrow.
 """
@@ -23,7 +24,14 @@ UID_FROM_HASH = "uid-from-hash"
 JSON_BROKEN = "json-broken"
 """Counter: JSON members that could not be parsed, or were too large to load."""
 
-_UID = re.compile(r"[0-9a-f]{32}", re.IGNORECASE)
+MAX_TEXT = 16_384
+"""Characters of a field that are kept: a row group of the longest texts must fit into memory, and into the
+2 GiB of an Arrow string column."""
+
+UID_PATTERN = "[0-9a-fA-F]{32}|[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
+"""Regular expression of a uid: 32 hex digits, or a UUID, which has dashes."""
+
+_UID = re.compile(UID_PATTERN)
 
 
 def sample_uid(
@@ -49,9 +57,15 @@ def uid_of_record(
 ) -> tuple[str, tuple[str, ...]]:
     """Return what `sample_uid` returns, for a JSON member that is already parsed."""
     uid = record.get("uid")
-    if isinstance(uid, str) and _UID.fullmatch(uid):
-        return uid.lower(), ()
+    found = normal_uid(uid) if isinstance(uid, str) else None
+    if found is not None:
+        return found, ()
     return hashed_uid(image_bytes, caption_bytes), (UID_FROM_HASH,)
+
+
+def normal_uid(text: str) -> str | None:
+    """Return a uid as 32 lower-case hex digits without dashes; None if it is not one."""
+    return text.replace("-", "").lower() if _UID.fullmatch(text) else None
 
 
 def hashed_uid(image_bytes: bytes, caption_bytes: bytes) -> str:

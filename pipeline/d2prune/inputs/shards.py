@@ -6,18 +6,15 @@ The order is canonical: it decides every tie downstream. Folders and globs are i
 
 import posixpath
 import re
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from d2prune import store
 from d2prune.errors import UserError
-from d2prune.inputs.braces import expand_braces
-from d2prune.store import FileInfo, artifacts
-
-# Up to this many named files of one folder are looked up one by one; for more, the folder is listed once.
-_MAX_LOOKUPS = 8
-_MAX_LISTED_URLS = 3
+from d2prune.inputs.items import Item, parse_items
+from d2prune.inputs.lookup import DATA_SUFFIXES, check_unique, find_named_files, suffix
+from d2prune.inputs.overlap import Outside, check_files, check_items
+from d2prune.store import FileInfo, artifacts, patterns
 
 
 @dataclass(frozen=True)
@@ -37,31 +34,34 @@ class TarShard:
     version: str
 
 
-def expand_input(given: str | Sequence[str]) -> list[TarShard]:
+def expand_input(given: str | Sequence[str], outside: Outside | None = None) -> list[TarShard]:
     """Find the tars that `input` of the configuration names.
 
     Args:
         given: a folder (searched recursively), a glob (`*`, `?`), names with braces, or a list of
-            these.
+            these; see `store.patterns`.
+        outside: folders that the input must not overlap; see `inputs.overlap`.
 
     Returns:
         The shards in canonical order.
 
     Raises:
-        UserError: nothing given, a name that does not exist or is not a tar, no tar matched, or the
-            same tar twice.
+        UserError: nothing given, a name that does not exist or is not a tar, no tar matched, the
+            same tar twice, or one of the folders overlaps.
         InfrastructureError: the storage cannot be reached.
     """
-    patterns = [given] if isinstance(given, str) else list(given)
-    if not patterns or not all(patterns):
-        raise UserError("input: expected a folder, a glob, names with braces, or a list of them; got nothing")
+    return find_tars(parse_items(given), outside or {})
+
+
+def find_tars(items: Sequence[Item], outside: Outside) -> list[TarShard]:
+    """Find the tars of parsed items; see `expand_input`."""
+    check_items(items, outside)
     files: list[FileInfo] = []
-    for pattern in patterns:
-        files.extend(_find_tars(pattern))
-    duplicates = [url for url, count in Counter(file.url for file in files).items() if count > 1]
-    if duplicates:
-        raise UserError(f"input: {_format_urls(duplicates)} would be read twice")
-    names = _shorten_names([store.redact(file.url) for file in files])
+    for item in items:
+        files.extend(_find_item(item))
+    check_unique(files)
+    check_files(files, outside)
+    names = _shorten_names([store.recordable(file.url) for file in files])
     return [
         TarShard(url=file.url, name=name, size=file.size, version=file.version)
         for file, name in zip(files, names, strict=True)
@@ -73,78 +73,44 @@ def pool_identity(shards: Sequence[TarShard]) -> str:
     return artifacts.fingerprint([(shard.name, shard.size, shard.version) for shard in shards])
 
 
-def _find_tars(pattern: str) -> list[FileInfo]:
+def _find_item(item: Item) -> list[FileInfo]:
     found: list[FileInfo] = []
     named: list[str] = []
-    for url in expand_braces(pattern):
-        if is_pattern(url) or not _is_tar(url):
-            found.extend(find_named_files(named, pattern))
+    for text in item.names:
+        if patterns.has_wildcard(text) or not _is_tar(text):
+            found.extend(find_named_files(named, item.text))
             named = []
-            found.extend(_list_tars(url))
+            found.extend(_list_tars(text))
         else:
-            named.append(url)
-    return found + find_named_files(named, pattern)
+            named.append(patterns.unquote(text))
+    return found + find_named_files(named, item.text)
 
 
-def _list_tars(url: str) -> list[FileInfo]:
+def _list_tars(text: str) -> list[FileInfo]:
     """List the tars of a glob or a folder, in natural order."""
-    tars = [file for file in list_input(url) if _is_tar(file.url)]
+    tars = [file for file in store.find_files(text, DATA_SUFFIXES) if suffix(file) == ".tar"]
     if tars:
         return sorted(tars, key=lambda file: natural_key(file.url))
-    if is_pattern(url):
-        raise UserError(f"input {store.redact(url)}: no tar matches")
-    if store.is_folder(url):
-        raise UserError(f"input {store.redact(url)}: no .tar in this folder")
-    if store.exists(url):
-        raise UserError(f"input {store.redact(url)}: expected a .tar file, a folder or a glob")
-    raise UserError(f"input {store.redact(url)}: does not exist")
+    shown = store.redact(text)
+    if patterns.has_wildcard(text):
+        hint = "; in input, [ and ] are ordinary characters, and braces give ranges: {0..9}"
+        raise UserError(f"input {shown}: no tar matches{hint if '[' in text else ''}")
+    url = patterns.unquote(text)
+    if not store.has_listings(url):
+        raise UserError(
+            f"input {shown}: this web server lists no .tar there; name the files, "
+            "as in https://host/{00000..00012}.tar"
+        )
+    found = store.describe(url)
+    if found == store.FOLDER:
+        raise UserError(f"input {shown}: no .tar in this folder")
+    if found is not None:
+        raise UserError(f"input {shown}: found {found}; expected a .tar file, a folder or a glob")
+    raise UserError(f"input {shown}: does not exist")
 
 
-def find_named_files(urls: list[str], pattern: str) -> list[FileInfo]:
-    """Look up files by name, in the given order.
-
-    Args:
-        urls: of the files.
-        pattern: that names them, for the error message.
-
-    Raises:
-        UserError: a file does not exist.
-    """
-    by_folder: dict[str, list[str]] = {}
-    for url in urls:
-        by_folder.setdefault(posixpath.dirname(url), []).append(url)
-    known: dict[str, FileInfo] = {}
-    for folder, members in by_folder.items():
-        if len(members) > _MAX_LOOKUPS:
-            listed = {posixpath.basename(file.url): file for file in store.list_files(folder, "*")}
-            known.update(
-                (url, listed[name]) for url in members if (name := posixpath.basename(url)) in listed
-            )
-        else:
-            for url in members:
-                try:
-                    known[url] = store.info(url)
-                except FileNotFoundError:
-                    continue
-    absent = [url for url in urls if url not in known]
-    if absent:
-        of = "" if absent == [pattern] else f" (of {len(urls)} named by {store.redact(pattern)})"
-        raise UserError(f"input {_format_urls(absent)}: does not exist{of}")
-    return [known[url] for url in urls]
-
-
-def is_pattern(url: str) -> bool:
-    """Return whether a URL of `input` is a glob and not the name of a file or folder."""
-    return "*" in url or "?" in url
-
-
-def list_input(url: str) -> list[FileInfo]:
-    """List the files that a glob matches, or those below a folder."""
-    return store.glob_files(url) if is_pattern(url) else store.list_files(url)
-
-
-def _is_tar(url: str) -> bool:
-    return url.lower().endswith(".tar")
+def _is_tar(text: str) -> bool:
+    return patterns.split_query(text)[0].lower().endswith(".tar")
 
 
 def natural_key(url: str) -> tuple[list[tuple[int, int, str]], str]:
@@ -166,8 +132,3 @@ def _shorten_names(urls: list[str]) -> list[str]:
         if len(set(names)) == len(names):
             return names
     return relative
-
-
-def _format_urls(urls: Sequence[str]) -> str:
-    shown = ", ".join(store.redact(url) for url in urls[:_MAX_LISTED_URLS])
-    return shown if len(urls) <= _MAX_LISTED_URLS else f"{shown} and {len(urls) - _MAX_LISTED_URLS} more"

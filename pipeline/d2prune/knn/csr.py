@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from d2prune.compiled.decorator import kernel
 from d2prune.compiled.memory import prefetch
-from d2prune.errors import UserError
+from d2prune.errors import ArgumentError
 
 _OK, _OUT_OF_RANGE, _SELF_EDGE, _UNSORTED, _BAD_DISTANCE, _NO_TWIN, _OTHER_DISTANCE = range(7)
 # Entries between the one that is checked and the one that is prefetched.
@@ -49,13 +49,13 @@ class Graph:
         """Check every invariant of the class in one pass over the edges, O(N + E) time and 8 N bytes.
 
         Raises:
-            UserError: names the first invalid edge, and what was expected.
+            ArgumentError: names the first invalid edge, and what was expected.
         """
         _check_arrays(self)
         cursor = self.indptr[:-1].copy()
         fault, i, j = _find_fault(self.indptr, self.indices, self.sq_distances, cursor)
         if fault != _OK:
-            raise UserError(_describe(fault, i, j, self.n_nodes))
+            raise ArgumentError(_describe(fault, i, j, self.n_nodes))
 
 
 def _check_arrays(graph: Graph) -> None:
@@ -67,15 +67,17 @@ def _check_arrays(graph: Graph) -> None:
     ):
         if not isinstance(array, np.ndarray) or array.ndim != 1 or array.dtype != dtype:
             found = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
-            raise UserError(f"graph.{name}: found {found}; expected a 1-d array of {np.dtype(dtype).name}")
+            raise ArgumentError(
+                f"graph.{name}: found {found}; expected a 1-d array of {np.dtype(dtype).name}"
+            )
     indptr = graph.indptr
     if len(indptr) < 1 or indptr[0] != 0 or indptr[-1] != len(graph.indices) or (np.diff(indptr) < 0).any():
-        raise UserError(
+        raise ArgumentError(
             f"graph.indptr: expected it to start at 0, never to decrease and to end at {len(graph.indices)}, "
             "the length of graph.indices"
         )
     if len(graph.sq_distances) != len(graph.indices):
-        raise UserError(
+        raise ArgumentError(
             f"graph.sq_distances: found {len(graph.sq_distances)} entries; expected {len(graph.indices)}, "
             "the length of graph.indices"
         )

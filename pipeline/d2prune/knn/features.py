@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from d2prune.compiled.decorator import kernel
 from d2prune.compiled.threads import parallel_ranges
-from d2prune.errors import UserError
+from d2prune.errors import ArgumentError
 from d2prune.knn.distances import sq_distance_float64
 
 Float32 = NDArray[np.float32]
@@ -25,7 +25,7 @@ FeatureKind = Literal["image", "text", "image+text"]
 _ROWS = 64
 
 
-class DegenerateEmbeddingError(UserError):
+class DegenerateEmbeddingError(ArgumentError):
     """An embedding that cannot be normalised."""
 
     def __init__(self, name: str, row: int, fault: str, sample: str = "") -> None:
@@ -60,17 +60,17 @@ def features(
         float32 [N, D], or [N, 2 D] for "image+text"; unit norm.
 
     Raises:
-        UserError: unknown kind, a missing side, or shapes that differ.
+        ArgumentError: unknown kind, a missing side, or shapes that differ.
         DegenerateEmbeddingError: a row is zero, NaN or infinite.
     """
     sides = {"image": [("image", image_ND)], "text": [("text", text_ND)]}
     sides["image+text"] = sides["image"] + sides["text"]
     if kind not in sides:
-        raise UserError(f"features: found {kind!r}; expected image, text or image+text")
+        raise ArgumentError(f"features: found {kind!r}; expected image, text or image+text")
     given = []
     for name, rows_ND in sides[kind]:
         if rows_ND is None:
-            raise UserError(f"features {kind!r}: found no {name} embeddings; expected float [N, D]")
+            raise ArgumentError(f"features {kind!r}: found no {name} embeddings; expected float [N, D]")
         given.append((f"{name} embedding", rows_ND))
     return _normalise_sides(given, first_row, threads=1)
 
@@ -90,7 +90,7 @@ def unit_rows(
         float32 [N, D].
 
     Raises:
-        UserError: not a floating matrix with at least one column.
+        ArgumentError: not a floating matrix with at least one column.
         DegenerateEmbeddingError: a row is zero, NaN or infinite.
     """
     return _normalise_sides([(name, rows_ND)], first_row, threads)
@@ -104,12 +104,12 @@ def _normalise_sides(sides: Sequence[tuple[str, NDArray[Any]]], first_row: int, 
     """
     for name, rows_ND in sides:
         if rows_ND.ndim != 2 or rows_ND.shape[1] == 0 or not np.issubdtype(rows_ND.dtype, np.floating):
-            raise UserError(
+            raise ArgumentError(
                 f"{name}s: found {rows_ND.dtype} {rows_ND.shape}; expected floating [N, D] with D >= 1"
             )
     counts = [len(rows_ND) for _, rows_ND in sides]
     if len(set(counts)) > 1:
-        raise UserError(
+        raise ArgumentError(
             f"embeddings: found {counts[0]} of images and {counts[1]} of texts; expected equal numbers"
         )
     bounds = np.cumsum([0, *(rows_ND.shape[1] for _, rows_ND in sides)])

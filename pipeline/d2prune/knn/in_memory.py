@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
+from d2prune.arguments import as_number, as_rows, as_whole
 from d2prune.compiled.threads import available_cores, parallel_ranges
-from d2prune.errors import UserError
+from d2prune.errors import ArgumentError
 from d2prune.knn.backend import fit_projection, search_probes
 from d2prune.knn.block_search import NO_POSITION, TopK
 from d2prune.knn.csr import Graph
@@ -65,7 +66,7 @@ class KnnReport:
 
 
 def knn_graph(
-    embeddings: NDArray[Any],
+    embeddings: ArrayLike,
     n_neighbors: int = 5,
     target_recall: float | None = None,
     seed: int = 0,
@@ -75,7 +76,8 @@ def knn_graph(
     """Return the undirected graph of each row's nearest neighbours (paper, section 3.1).
 
     Args:
-        embeddings: float16, float32 or float64 [N, D]; rows are normalised first.
+        embeddings: numbers [N, D]: a numpy array, a torch tensor, or what else `d2prune.arguments`
+            takes; rows are normalised first.
         n_neighbors: k >= 1; in a pool of k rows or fewer, each row gets all the others.
         target_recall: in (0, 1]; searches as many inverted lists as reach this recall@k. None:
             exact, unless `nprobe` is given.
@@ -88,10 +90,12 @@ def knn_graph(
         sorted by index.
 
     Raises:
-        UserError: no rows, or parameters out of range.
+        ArgumentError: no rows, or parameters out of range.
         DegenerateEmbeddingError: a row is zero, NaN or infinite.
     """
-    return knn_graph_report(embeddings, n_neighbors, target_recall, seed, nlist, nprobe).graph
+    rows_ND = as_rows(embeddings)
+    n_neighbors = min(as_whole(n_neighbors, "n_neighbors", 1), max(len(rows_ND) - 1, 1))
+    return knn_graph_report(rows_ND, n_neighbors, target_recall, seed, nlist, nprobe).graph
 
 
 def knn_graph_report(
@@ -121,9 +125,10 @@ def knn_graph_report(
         The graph, the directed neighbours, the lists used and the recall reached.
 
     Raises:
-        UserError: as in `knn_graph`.
+        ArgumentError: as in `knn_graph`.
     """
-    _check_arguments(embeddings, n_neighbors, target_recall, nlist, nprobe)
+    embeddings = as_rows(embeddings)
+    _check_arguments(n_neighbors, target_recall, seed, nlist, nprobe)
     threads = threads or available_cores()
     rows_ND = unit_rows(embeddings, threads=threads)
     n_rows = len(rows_ND)
@@ -159,25 +164,24 @@ def wants_lists(n_rows: int, target_recall: float | None, nprobe: int | None) ->
 
 
 def _check_arguments(
-    embeddings: NDArray[Any],
     n_neighbors: int,
     target_recall: float | None,
+    seed: int,
     nlist: int | None,
     nprobe: int | None,
 ) -> None:
-    if len(embeddings) == 0:
-        raise UserError("embeddings: found 0 rows; expected at least 1")
-    if n_neighbors < 1:
-        raise UserError(f"n_neighbors: found {n_neighbors}; expected at least 1")
-    if target_recall is not None and not 0.0 < target_recall <= 1.0:
-        raise UserError(
-            f"target_recall: found {target_recall}; expected 0 < target_recall <= 1, or None for exact"
-        )
+    as_whole(n_neighbors, "n_neighbors", 1)
+    as_whole(seed, "seed", 0)
+    if target_recall is not None:
+        expected = "0 < target_recall <= 1, or None for exact"
+        as_number(target_recall, "target_recall", expected, lambda value: 0 < value <= 1)
     if target_recall is not None and nprobe is not None:
-        raise UserError(f"found target_recall {target_recall} and nprobe {nprobe}; expected only one of them")
+        raise ArgumentError(
+            f"found target_recall {target_recall} and nprobe {nprobe}; expected only one of them"
+        )
     for name, value in (("nlist", nlist), ("nprobe", nprobe)):
-        if value is not None and value < 1:
-            raise UserError(f"{name}: found {value}; expected at least 1")
+        if value is not None:
+            as_whole(value, name, 1)
 
 
 def _split_blocks(rows_RD: Float32, positions_R: Int64) -> Iterator[tuple[Float32, Int64]]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from d2prune.compiled.decorator import kernel
 from d2prune.compiled.threads import parallel_ranges
-from d2prune.errors import UserError
+from d2prune.errors import ArgumentError
 from d2prune.knn.backend import fit_projection, search_probes, search_rows, searches_on_cpu
 from d2prune.knn.block_search import Members, TopK, search_block
 from d2prune.knn.lists import Lists
@@ -86,10 +86,12 @@ def train(
         float32 [L, D]. Means are float64 sums in row order, rounded once.
 
     Raises:
-        UserError: fewer rows than lists.
+        ArgumentError: fewer rows than lists.
     """
     if len(sample_SD) < nlist:
-        raise UserError(f"nlist {nlist}: found {len(sample_SD)} rows to train on; expected at least {nlist}")
+        raise ArgumentError(
+            f"nlist {nlist}: found {len(sample_SD)} rows to train on; expected at least {nlist}"
+        )
     rng = np.random.default_rng(seed)
     centroids_LD = sample_SD[np.sort(rng.choice(len(sample_SD), nlist, replace=False))].copy()
     projection = fit_projection(sample_SD, len(sample_SD), n_iterations * len(sample_SD) * nlist)

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator
 
 from d2prune import store
-from d2prune.errors import UserError
+from d2prune.errors import BusyError, UserError
 from d2prune.output import layout
 from d2prune.store import lease
 
@@ -38,6 +38,16 @@ def hold(output: str, identity: str) -> Iterator[lease.Lease]:
         yield held
 
 
+def remove_lease(output: str) -> None:
+    """Remove the lease of a killed process from a complete output; nothing happens if it is alive."""
+    folder = store.join(output, lease.FOLDER)
+    store.sweep_temporaries(folder)
+    store.remove_empty_folders(folder)
+    if store.list_entries(folder):
+        with contextlib.suppress(BusyError), lease.hold(output, label="output", keep_record=False):
+            pass
+
+
 def claim(output: str, identity: str) -> None:
     """Write the claim, unless this run has written it before.
 
@@ -49,7 +59,17 @@ def claim(output: str, identity: str) -> None:
         UserError: see `check`.
     """
     if not check(output, identity):
-        store.write_bytes(store.join(output, layout.CLAIM), json.dumps({"identity": identity}).encode())
+        store.write_bytes(store.join(output, layout.CLAIM), encode(identity))
+
+
+def encode(identity: str) -> bytes:
+    """The bytes of the claim file."""
+    return json.dumps({"identity": identity}).encode()
+
+
+def withdraw(output: str) -> None:
+    """Remove the claim of a run that ends before it has written anything, so that another may follow."""
+    store.delete([store.join(output, layout.CLAIM)])
 
 
 def check(output: str, identity: str) -> bool:
@@ -107,5 +127,6 @@ def _is_transient(name: str) -> bool:
 
 
 def remove_temporaries(output: str) -> None:
-    """Remove temporary files that killed writers of this run left; call it only after `claim`."""
+    """Remove what killed writers of this run left; call it only after `claim`, holding the lease."""
     store.sweep_temporaries(output)
+    store.sweep_uploads(output)

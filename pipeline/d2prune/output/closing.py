@@ -74,14 +74,7 @@ def close_tar_output(
             name = layout.SHARD_FORMAT.format(index)
             raise BooksError(f"write: {name}: found {count} samples; expected {samples_per_shard}")
     sizes = {layout.SHARD_FORMAT.format(i): count for i, count in enumerate(counts)}
-    meta = {
-        "output_shard_count": len(tars),
-        "output_shard_format": layout.SHARD_FORMAT,
-        "output_shard_stats_format": layout.STATS_FORMAT,
-        "shard_size": samples_per_shard,
-        "processed_count": run.pool,
-        "output_count": written,
-    }
+    meta = describe_tars(len(tars), samples_per_shard, run.pool, written)
     hint = training.describe_idle_workers(len(tars), training.DEFAULT_WORKERS) if tars else None
     if hint:
         log.info("output %s: %s", store.redact(run.output), hint)
@@ -100,7 +93,7 @@ def close_tar_output(
         write_object(run.output, layout.TRAIN, training.script(run.output, len(tars), written).encode()),
     ]
     all_counts = {"written": written, "shards": len(tars), **counters, **(more_counts or {})}
-    inputs = [InputShard(store.redact(shard.url), shard.name, shard.size) for shard in run.shards]
+    inputs = [InputShard(store.recordable(shard.url), shard.name, shard.size) for shard in run.shards]
     return _write_manifest(run, all_counts, inputs, objects)
 
 
@@ -119,7 +112,7 @@ def close_table_output(
     """
     written = artifacts.sum_counters(tables).get("written", 0)
     artifacts.balance("write", run.selected, {"written": written})
-    meta = {"output_shard_count": 0, "processed_count": run.pool, "output_count": written}
+    meta = describe_tables(run.pool, written)
     objects = [
         *_list_objects(tables),
         *others,
@@ -128,9 +121,29 @@ def close_table_output(
     ]
     # A large table is several parts of the pool; the manifest lists each table once.
     inputs = dict.fromkeys(
-        InputShard(store.redact(shard.url), shard.name, shard.size) for shard in run.shards
+        InputShard(store.recordable(shard.url), shard.name, shard.size) for shard in run.shards
     )
     return _write_manifest(run, {"written": written, "shards": 0}, inputs, objects)
+
+
+def describe_tars(shards: int, samples_per_shard: Any, pool: int, written: int) -> dict[str, Any]:
+    """The content of `meta.json` of an output of tars."""
+    return {
+        "output_shard_count": shards,
+        "output_shard_format": layout.SHARD_FORMAT,
+        "output_shard_stats_format": layout.STATS_FORMAT,
+        "shard_size": samples_per_shard,
+        **_describe_counts(pool, written),
+    }
+
+
+def describe_tables(pool: int, written: int) -> dict[str, Any]:
+    """The content of `meta.json` of an output of tables."""
+    return {"output_shard_count": 0, **_describe_counts(pool, written)}
+
+
+def _describe_counts(pool: int, written: int) -> dict[str, int]:
+    return {"processed_count": pool, "output_count": written}
 
 
 def _list_objects(units: Iterable[Receipt]) -> list[FileRecord]:

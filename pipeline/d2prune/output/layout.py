@@ -1,8 +1,11 @@
-"""File names in an output folder; no other module spells them out.
+"""File names in an output folder, and what `verify` checks of each; no other module spells them out.
 
 An output folder has no subfolders. DataComp's train.py walks into every folder below `--data_dir`,
 and a folder without tars adds an empty URL to its list of shards.
 """
+
+import re
+from dataclasses import dataclass
 
 SHARD_FORMAT = "{:08d}.tar"
 STATS_FORMAT = "{:08d}_stats.json"
@@ -21,6 +24,52 @@ MANIFEST = "manifest.json"
 CLAIM = ".d2prune-run.json"
 PRUNED = "pruned.json"
 """Name of the manifest while `d2prune runs --prune` deletes the folder."""
+
+
+@dataclass(frozen=True)
+class FileKind:
+    """Files of an output folder that `verify` checks in one way.
+
+    `verify` compares the size of every listed file with the manifest, and its checksum.
+
+    Attributes:
+        pattern: regular expression of the whole name.
+        listed: whether the manifest lists it. The manifest holds its own checksum, and the claim
+            holds the identity that the manifest records.
+        sampled: whether only `verify --full` compares the checksum of every such file.
+    """
+
+    pattern: str
+    listed: bool = True
+    sampled: bool = False
+
+
+_NUMBER = r"\d{8,}"
+KINDS = (
+    FileKind(rf"{_NUMBER}\.tar", sampled=True),
+    FileKind(rf"{_NUMBER}_stats\.json"),
+    FileKind(rf"{_NUMBER}\.parquet"),
+    FileKind(rf"{DECISIONS_PREFIX}{_NUMBER}\.parquet"),
+    FileKind(rf"{KEPT_PREFIX}{_NUMBER}\.parquet"),
+    *(FileKind(re.escape(name)) for name in (SUBSET, SAMPLE_IDS, META, SIZES, TRAIN)),
+    *(FileKind(re.escape(name), listed=False) for name in (MANIFEST, CLAIM)),
+)
+"""Every file that an output folder may hold."""
+
+
+def kind_of(name: str) -> FileKind | None:
+    """The kind of a file, None for files that d2prune does not write."""
+    return next((kind for kind in KINDS if re.fullmatch(kind.pattern, name)), None)
+
+
+def is_read_by_trainers(name: str) -> bool:
+    """Return whether a trainer would read a file of this name, although d2prune did not write it.
+
+    DataComp's train.py takes every name that ends in `.tar` for a shard (`._00000000.tar`, too, which
+    macOS leaves on some file systems), and walks into folders. Other names of d2prune's own files
+    would be taken for those of the run.
+    """
+    return name.endswith((".tar", "_stats.json")) or "/" in name or kind_of(name) is not None
 
 
 def brace_range(shards: int) -> str:

@@ -8,8 +8,11 @@ from d2prune.store.artifacts import FileRecord
 
 
 def write_object(output: str, name: str, data: bytes, rows: int | None = None) -> FileRecord:
-    """Write one small object; `rows` is its number of rows where it is a table."""
-    store.write_bytes(store.join(output, name), data)
+    """Write one small object, before the receipt or manifest that names it.
+
+    `rows` is its number of rows where it is a table.
+    """
+    store.write_bytes(store.join(output, name), data, store.Sync.LATER)
     return FileRecord(name, rows, len(data), store.checksum(data))
 
 

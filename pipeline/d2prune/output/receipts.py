@@ -7,7 +7,6 @@ receipt exists and every object it lists is in the output folder with the record
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +15,7 @@ from d2prune import store
 from d2prune.output import subset
 from d2prune.store import artifacts
 from d2prune.store.artifacts import FileRecord, Receipt
+from d2prune.store.completeness import find_complete_units, find_fault
 
 FOLDER = "write"
 """Folder of the receipts in `work_dir`."""
@@ -54,11 +54,16 @@ def read_uids(work_dir: str, receipts: Sequence[Receipt]) -> Iterator[subset.Uid
     """Read the uids of each unit, checked against its receipt.
 
     Raises:
-        InfrastructureError: a file is missing or does not match its receipt.
+        DamagedFileError: a file is missing or does not match its receipt.
     """
     folder = store.join(work_dir, FOLDER)
     for receipt in receipts:
         yield np.frombuffer(artifacts.read_file(folder, receipt, _UIDS), dtype=subset.DTYPE)
+
+
+def list_sizes(output: str) -> dict[str, int]:
+    """Name -> size of each object of an output folder."""
+    return {file.url.rsplit("/", 1)[-1]: file.size for file in store.list_files(output, "*")}
 
 
 def find_complete(work_dir: str, output: str, keys: Sequence[str]) -> dict[str, Receipt]:
@@ -69,15 +74,11 @@ def find_complete(work_dir: str, output: str, keys: Sequence[str]) -> dict[str, 
         output: URL of the output folder, already claimed.
         keys: keys of the units to look for.
     """
-    sizes = {file.url.rsplit("/", 1)[-1]: file.size for file in store.list_files(output)}
+    sizes = list_sizes(output)
     if not sizes:
         return {}
-    folder = store.join(work_dir, FOLDER)
-    with ThreadPoolExecutor(16) as threads:
-        found = threads.map(lambda key: artifacts.read_receipt(folder, key), keys)
-        return {
-            receipt.key: receipt
-            for receipt in found
-            if receipt is not None
-            and all(sizes.get(record.name) == record.size for record in written_objects(receipt))
-        }
+    return {
+        key: receipt
+        for key, receipt in find_complete_units(store.join(work_dir, FOLDER), keys).items()
+        if find_fault(written_objects(receipt), sizes) is None
+    }

@@ -71,7 +71,7 @@ def write_shard(
     wanted: list[_Piece] = []
     repairs: Counter[str] = Counter()
     url = store.join(output, layout.SHARD_FORMAT.format(index))
-    with store.writer(url) as sink, TarStream(sink.write) as stream:
+    with store.writer(url, store.Sync.LATER) as sink, TarStream(sink.write) as stream:
         for block in byte_ranges.read_blocks(_list_ranges(pieces, wanted, versions), stream.allocate):
             before_block()
             stream.put(_encode_block(block, wanted[block.source], repairs, keep_executable), block.data)

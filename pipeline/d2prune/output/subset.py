@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from d2prune import store
 from d2prune.errors import UserError
+from d2prune.inputs.rejects import clean_line
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +93,9 @@ def to_bytes(rows: UidArray) -> bytes:
 def write(
     url: str, parts: Callable[[], Iterable[UidArray]], rows_per_pass: int = ROWS_PER_PASS
 ) -> tuple[int, str]:
-    """Write a subset file atomically; the bytes do not depend on the order of the rows or of the parts.
+    """Write a subset file atomically, before the manifest that names it.
+
+    The bytes do not depend on the order of the rows or of the parts.
 
     Each pass over the parts sorts one range of the uids' first halves, so that memory holds the
     rows of one pass. Uids are hashes, so ranges of equal width hold about equally many rows.
@@ -111,7 +114,7 @@ def write(
     bounds = [2**64 * i // passes for i in range(passes + 1)]
     digest = hashlib.sha256()
     size = 0
-    with store.writer(url) as stream:
+    with store.writer(url, store.Sync.LATER) as stream:
 
         def put(data: bytes) -> None:
             nonlocal size
@@ -153,7 +156,7 @@ def read(url: str) -> UidArray:
         data = store.read_bytes(url)
     except FileNotFoundError as error:
         raise UserError(f"subset file {shown}: not found") from error
-    rows = _parse(data, shown)
+    rows = parse(data, f"subset file {shown}")
     if not is_sorted(rows):
         log.warning(
             "subset file %s: rows are not sorted; sorted them (DataComp's resharder would skip some)", shown
@@ -162,24 +165,41 @@ def read(url: str) -> UidArray:
     return rows
 
 
-def _parse(data: bytes, shown: str) -> UidArray:
+def parse(data: bytes, shown: str) -> UidArray:
+    """Parse the bytes of a subset file, as `read`, in the order of the file.
+
+    Args:
+        data: all bytes of the file.
+        shown: its name, for messages.
+
+    Raises:
+        UserError: see `read`.
+    """
+    if data.count(0) == len(data):
+        raise UserError(
+            f"{shown}: found {f'{len(data)} bytes, all zero' if data else 'an empty file'}; "
+            "expected .npy with dtype u8,u8, or rows of 16 bytes"
+        )
     if not data.startswith(_MAGIC):
         if len(data) % DTYPE.itemsize:
-            raise UserError(
-                f"subset file {shown}: found {len(data)} bytes that are neither .npy nor rows of 16 bytes"
-            )
+            raise UserError(f"{shown}: found {len(data)} bytes that are neither .npy nor rows of 16 bytes")
         return np.frombuffer(data, dtype=DTYPE)
+    stream = io.BytesIO(data)
     try:
-        rows = np.load(io.BytesIO(data), allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise UserError(f"subset file {shown}: cannot be read: {' '.join(str(error).split())}") from error
+        rows = np.load(stream, allow_pickle=False)
+    except Exception as error:
+        # numpy parses the header as a Python literal: ValueError, TypeError, SyntaxError, TokenError and
+        # others.
+        found = clean_line(str(error))[:300] or type(error).__name__
+        raise UserError(f"{shown}: cannot be read: {found}") from error
     if (
         rows.ndim != 1
         or rows.dtype.fields is None
         or [rows.dtype[i] for i in range(len(rows.dtype))] != ["<u8"] * 2
     ):
         raise UserError(
-            f"subset file {shown}: found dtype {rows.dtype}, shape {rows.shape}; "
-            "expected dtype u8,u8 and one dimension"
+            f"{shown}: found dtype {rows.dtype}, shape {rows.shape}; expected dtype u8,u8 and one dimension"
         )
+    if stream.tell() != len(data):
+        raise UserError(f"{shown}: found {len(data)} bytes; expected {stream.tell()}, as its header states")
     return np.asarray(rows).view(DTYPE)

@@ -1,13 +1,11 @@
 """Columns of the pool, read by part or by canonical position, from the tables of all stages.
 
 `read` verifies the checksum of a file and so reads all of it. `peek`, `column` and `take` read only
-the columns and row groups they need, without verification. Use them to show a run; results must be
-computed from `read`.
+the columns and row groups they need, and verify the checksums of these pages and of the footer.
 """
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -25,6 +23,7 @@ from d2prune.parts.spans import Spans
 from d2prune.store import artifacts, schemas
 from d2prune.store.artifacts import Receipt
 from d2prune.store.columns import vectors
+from d2prune.store.faults import one_line
 from d2prune.store.ranges import open_parquet
 
 # Parts read concurrently. A remote store answers several requests as fast as one.
@@ -106,7 +105,7 @@ class Parts:
         """Columns of a part's table, without reading the rest of the file.
 
         Raises:
-            InfrastructureError: the file is missing or not parquet.
+            DamagedFileError: the file is missing or not parquet.
         """
         return self._open(part, table, lambda file: file.read(columns=list(columns), use_threads=False))
 
@@ -128,7 +127,7 @@ class Parts:
             columns: of the table.
 
         Raises:
-            InfrastructureError: as `peek`.
+            DamagedFileError: as `peek`.
         """
 
         def read_rows(part: int, row_M: NDArray[np.int64]) -> pa.Table:
@@ -163,7 +162,7 @@ class Parts:
             float16 [N, D] each; [N, 0] for a side that the pool does not have.
 
         Raises:
-            InfrastructureError: as `peek`.
+            DamagedFileError: as `peek`.
         """
 
         def read_rows(part: int, row_M: NDArray[np.int64]) -> pa.Table:
@@ -194,15 +193,24 @@ class Parts:
     def _open(self, part: int, table: str, read: Callable[[pq.ParquetFile], Any]) -> Any:
         receipt = self.receipt(part, table)
         url = artifacts.unit_url(self.folder(table), receipt.key, table)
-        size = next(file.size for file in receipt.files if file.name == table)
+        record = next(file for file in receipt.files if file.name == table)
         try:
-            with open_parquet(url, size) as file:
+            with open_parquet(url, record) as file:
                 return read(file)
-        except (OSError, pa.ArrowInvalid) as error:
-            # pyarrow reports a file that ends too early as an OSError without a number.
-            if getattr(error, "errno", None) not in (None, errno.ENOENT):
+        except FileNotFoundError as error:
+            raise artifacts.describe_damage(url, "not found, but its receipt exists", listed=True) from error
+        except (OSError, pa.ArrowException, InfrastructureError) as error:
+            # pyarrow raises an OSError without a number for a damaged file. A remote file that is too
+            # short is an InfrastructureError, as is a store that does not answer.
+            if getattr(error, "errno", None) is not None:
                 raise
-            raise artifacts.mark_damaged(url, f"cannot be read: {error}") from error
+            found = store.info(url).size
+            if found != record.size:
+                fault = f"found {found} bytes; expected {record.size} as in its receipt"
+                raise artifacts.describe_damage(url, fault, listed=True) from error
+            if isinstance(error, InfrastructureError):
+                raise
+            raise artifacts.describe_damage(url, f"cannot be read: {one_line(error)}") from error
 
 
 def _take_from_groups(file: pq.ParquetFile, row_M: NDArray[np.int64]) -> pa.Table:

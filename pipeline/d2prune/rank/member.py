@@ -80,7 +80,11 @@ class RankMember(PartitionMember):
         first, stop = (position - self._start for position in self._job.parts.spans.bounds(part))
         rows = slice(first, stop)
         excluded = int(self._excluded_N[rows].sum())
-        counters = {"ranked": stop - first - excluded, "cut_off": excluded}
+        counters = {
+            "ranked": stop - first - excluded,
+            "cut_off": excluded,
+            "difficulty_zero": int((self._difficulty_N[rows] == 0).sum()),
+        }
         dedup = self._job.parts.units("dedup")
         if dedup:
             duplicates = sum(dedup[part].counters[name] for name in ("duplicates", "near_duplicates"))

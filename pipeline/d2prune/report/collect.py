@@ -105,8 +105,13 @@ def _lead(record: RunRecord, tally: Tally) -> str:
     return (
         f"Of {read:,} samples read, {tally.samples:,} were embedded; {tally.kept:,} of these ({share}) were "
         f"kept. The mean {record.score_name} is {kept_mean} for the kept samples, and {pool_mean} for the "
-        "pool."
+        f"pool.{_describe_cut_captions(record)}"
     )
+
+
+def _describe_cut_captions(record: RunRecord) -> str:
+    cut = record.embed.counters.get("caption-cut", 0)
+    return f" {cut:,} captions were too long; models read their beginning." if cut else ""
 
 
 def _headline(record: RunRecord, tally: Tally) -> tuple[tuple[str, str, str], ...]:

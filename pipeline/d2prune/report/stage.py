@@ -36,7 +36,7 @@ def run_record(
         manifests: stage -> artifact, at least up to `select`.
         seconds: stage -> time spent in this run.
     """
-    written = _written_output(config, pool, manifests["write"]) if "write" in manifests else None
+    written = _written_output(config, pool, manifests) if "write" in manifests else None
     return RunRecord(
         work_dir=config.work_dir,
         embed=manifests["embed"],
@@ -67,10 +67,13 @@ def _describe_rank(rank: Manifest) -> dict[str, object]:
     return {**rank.params, **gammas}
 
 
-def _written_output(config: RunConfig, pool: InputPool, write: Manifest) -> WrittenOutput:
+def _written_output(config: RunConfig, pool: InputPool, manifests: Mapping[str, Manifest]) -> WrittenOutput:
+    write = manifests["write"]
     samples = write.counters["written"]
     if not pool.has_images:
-        command = training.reshard_command(config.output)
+        # No tar has uids that were hashed from embeddings.
+        has_uids = manifests["embed"].params["columns"]["uid"] is not None
+        command = training.reshard_command(config.output) if has_uids else ""
         return WrittenOutput(config.output, 0, samples, reshard_command=command)
     shards = write.counters.get("tars", 0)
     command = training.command(config.output, shards, samples)
@@ -126,7 +129,10 @@ def _locate_page(run: StageRun) -> str:
 
 def _find_page(stage: Stage, run: StageRun) -> Manifest | None:
     """Skip the stage only if every earlier stage was skipped too; otherwise the timings are new."""
-    if run.seconds or not store.exists(_locate_page(run)):
+    try:
+        if run.seconds or not store.info(_locate_page(run)).size:
+            return None
+    except FileNotFoundError:
         return None
     planned = run.planned[stage.name]
     return Manifest(stage.name, planned.fingerprint, {}, dict(planned.inputs), (), {})

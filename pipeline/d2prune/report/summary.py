@@ -48,8 +48,10 @@ def summary_rows(record: RunRecord, report_url: str | None) -> list[tuple[str, s
     rows += [(f"  {reason}", f"{count:,}") for reason, count in count_rejected(record.embed).items()]
     if "filtered" in counters:
         rows.append(("filtered", f"{counters['filtered']:,}"))
+    rows.append(("embedded", f"{embedded:,}"))
+    if cut := counters.get("caption-cut", 0):
+        rows.append(("  with a long caption", f"{cut:,} (models read its beginning)"))
     rows += [
-        ("embedded", f"{embedded:,}"),
         *_count_duplicates(record.select),
         ("kept", f"{kept:,} ({formatting.percent(kept / embedded if embedded else None)} of embedded)"),
     ]

@@ -16,12 +16,12 @@ from PIL import ExifTags, Image
 
 from d2prune import store
 from d2prune.errors import D2PruneError
+from d2prune.inputs.image_formats import FORMATS
 from d2prune.inputs.tar.reader import parse_sample
 
 log = logging.getLogger(__name__)
 
 _EXTENSIONS = ("jpg", "jpeg", "png", "webp")
-_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 _MAX_SAMPLE_BYTES = 64 * 2**20
 # After JPEG's cheap scaling during decoding; as RGBA this takes 100 MB in each thread.
 _MAX_DECODED_PIXELS = 25_000_000
@@ -95,7 +95,7 @@ def small_webp(payload: bytes, max_pixels: int, side: int = _SIDE) -> bytes:
         with warnings.catch_warnings():
             # Pillow warns about large images; the limit that applies is `max_pixels`.
             warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(payload), formats=_FORMATS) as image:
+            with Image.open(io.BytesIO(payload), formats=FORMATS) as image:
                 if image.width * image.height > max_pixels:
                     return b""
                 image.draft("RGB", (side * 2, side * 2))

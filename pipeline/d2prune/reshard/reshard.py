@@ -28,6 +28,7 @@ from d2prune.reshard import shard_index
 from d2prune.reshard.matching import select_rows
 from d2prune.reshard.plan import ReshardParams, plan
 from d2prune.reshard.worker import ReshardWorker
+from d2prune.stage.rebuilding import rebuild_damaged
 from d2prune.stage.units import Work, run_units
 from d2prune.store import artifacts
 
@@ -71,16 +72,19 @@ def reshard(
         the pool.
 
     Raises:
-        UserError: there is no tar or no subset file, or the output folder belongs to another run.
+        UserError: there is no tar or no subset file, the output folder belongs to another run, or no
+            uid of the subset file is in the pool, which leaves the output folder without a claim.
         BusyError: another process is writing to the output folder.
         BooksError: the number of samples written differs from the number selected.
     """
     params = params or ReshardParams()
     if params.samples_per_shard < 1:
         raise UserError(f"samples per shard: found {params.samples_per_shard}; expected at least 1")
+    shards = _list_input(given, subset_url, output, work_dir)
     wanted = subset.read(subset_url)
-    shards = expand_input(given)
-    pool = [(store.redact(shard.url), shard.size, shard.version) for shard in shards]
+    if not len(wanted):
+        raise UserError(f"subset file {store.redact(subset_url)}: found no uids; expected at least one")
+    pool = [(store.recordable(shard.url), shard.size, shard.version) for shard in shards]
     # Hashed and recorded only if set: all other outputs do not depend on the option.
     options = {KEEP_OPTION: True} if keep_executable_members else {}
     identity = artifacts.fingerprint(
@@ -89,43 +93,78 @@ def reshard(
     executor = executor or InProcess()
     resources = dataclasses.replace(resources or Resources(), units_in_flight=UNITS_IN_FLIGHT)
     with claim.hold(output, identity) as held, _open_work_dir(work_dir) as folder:
-        indexes = _index_shards(folder, shards, executor, resources)
-        rows = select_rows(wanted, indexes)
-        missing = len(wanted) - rows.num_rows
-        if missing:
-            log.warning(
-                "subset file %s: %d of %d entries are not in the pool",
-                store.redact(subset_url),
-                missing,
-                len(wanted),
+
+        def attempt() -> OutputManifest:
+            indexes = _index_shards(folder, shards, executor, resources)
+            rows = _select(wanted, indexes, f"subset file {store.redact(subset_url)}", output, shards)
+            units = plan(rows, shards, params, identity)
+            work = Work(
+                "reshard",
+                store.join(folder, receipts.FOLDER),
+                units,
+                worker=partial(ReshardWorker, folder, output, keep_executable_members),
+                resources=resources,
+                complete=receipts.find_complete(folder, output, [unit.key for unit in units]),
             )
-        units = plan(rows, shards, params, identity)
-        work = Work(
-            "reshard",
-            store.join(folder, receipts.FOLDER),
-            units,
-            worker=partial(ReshardWorker, folder, output, keep_executable_members),
-            resources=resources,
-            complete=receipts.find_complete(folder, output, [unit.key for unit in units]),
+            tars = run_units(work, executor)
+            held.check()
+            ids = write_object(output, layout.SAMPLE_IDS, subset.to_bytes(wanted), len(wanted))
+            run = OutputRun(
+                output=output,
+                work_dir=folder,
+                identity=identity,
+                params=dataclasses.asdict(params) | options,
+                pool=sum(index.num_rows for index in indexes),
+                selected=rows.num_rows,
+                shards=shards,
+            )
+            missing = {"missing": len(wanted) - rows.num_rows}
+            return close_tar_output(run, params.samples_per_shard, tars, [ids], missing)
+
+        return rebuild_damaged(attempt, held.check)
+
+
+def _select(
+    wanted: subset.UidArray, indexes: Sequence[pa.Table], shown: str, output: str, shards: Sequence[TarShard]
+) -> pa.Table:
+    """Select the rows to copy, and log how many entries are missing.
+
+    Raises:
+        UserError: all entries are missing; the output folder is free for another run.
+    """
+    rows = select_rows(wanted, indexes)
+    missing, pool_size = len(wanted) - rows.num_rows, sum(index.num_rows for index in indexes)
+    found = f"{shown}: {missing} of {len(wanted)} entries are not among the {pool_size} samples of the input"
+    if missing and rows.num_rows:
+        log.warning(found)
+    elif missing:
+        claim.withdraw(output)
+        raise UserError(
+            f"{found}: {len(shards)} tars, such as {store.redact(shards[0].url)}; expected the tars that "
+            "the subset was made for. Uids hashed from embeddings (columns.uid: null) are in no tar"
         )
-        tars = run_units(work, executor)
-        held.check()
-        ids = write_object(output, layout.SAMPLE_IDS, subset.to_bytes(wanted), len(wanted))
-        run = OutputRun(
-            output=output,
-            work_dir=folder,
-            identity=identity,
-            params=dataclasses.asdict(params) | options,
-            pool=sum(index.num_rows for index in indexes),
-            selected=rows.num_rows,
-            shards=shards,
+    return rows
+
+
+def _list_input(
+    given: str | Sequence[str], subset_url: str, output: str, work_dir: str | None
+) -> list[TarShard]:
+    """List the input tars; check that what is read is not where this call writes."""
+    written = {"output": output} | ({"work_dir": work_dir} if work_dir is not None else {})
+    store.check_readable("subset file", subset_url)
+    shards = expand_input(given, written)
+    if store.contains(store.resolve(output), store.resolve(subset_url)):
+        raise UserError(
+            f"subset file {store.redact(subset_url)} is in output {store.redact(output)}; expected an "
+            "empty folder for the output"
         )
-        return close_tar_output(run, params.samples_per_shard, tars, [ids], {"missing": missing})
+    return shards
 
 
 @contextmanager
 def _open_work_dir(given: str | None) -> Iterator[str]:
     if given is not None:
+        store.sweep_temporaries(given)
         yield given
         return
     with tempfile.TemporaryDirectory(prefix="d2prune-reshard-") as folder:

@@ -52,7 +52,10 @@ class IndexUnit:
 def plan(shards: Sequence[TarShard]) -> list[IndexUnit]:
     """List one unit per tar, in the order of the pool."""
     return [
-        IndexUnit(artifacts.unit_key(shard.name, "index", shard.url, shard.size, shard.version), shard)
+        IndexUnit(
+            artifacts.unit_key(shard.name, "index", store.recordable(shard.url), shard.size, shard.version),
+            shard,
+        )
         for shard in shards
     ]
 

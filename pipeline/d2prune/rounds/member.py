@@ -84,7 +84,7 @@ class PartitionMember:
         sink = io.BytesIO()
         np.savez(sink, allow_pickle=False, **self._partition.state())
         try:
-            store.write_bytes(self._checkpoint, sink.getvalue())
+            store.write_bytes(self._checkpoint, sink.getvalue(), store.Sync.NEVER)
         except InfrastructureError as error:
             # Only needed if this worker is lost, and an older checkpoint serves as well.
             log.warning("partition %d: no checkpoint written: %s", self._partition.partition, error)

@@ -20,6 +20,7 @@ from d2prune.inputs.pool import InputPool
 from d2prune.runs import history
 from d2prune.runs.plan import RunPlan, plan_run
 from d2prune.runs.stages import STAGES
+from d2prune.stage.rebuilding import rebuild_damaged
 from d2prune.stage.record import StageRun
 from d2prune.store import lease
 from d2prune.store.artifacts import Manifest
@@ -75,17 +76,18 @@ def run(
     config = config.model_copy(update={"output": history.fill_run_id(config.output, plan.identity)})
     stages = [stage for stage in STAGES if stage.name in plan.artifacts]
     for stage in stages:
-        stage.preflight(config, plan[stage.name])
+        stage.preflight(config, plan.pool, plan[stage.name])
     with lease.hold(config.work_dir) as held, contextlib.ExitStack() as stack:
+        # This run holds the lease, so uploads in progress there are leftovers of killed runs.
+        store.sweep_temporaries(config.work_dir)
+        store.sweep_uploads(config.work_dir)
 
         def open_guarded() -> Executor:
-            # This run holds the lease, so uploads in progress there are leftovers of killed runs.
-            store.sweep_uploads(config.work_dir)
             opened = executor or stack.enter_context(open_executor(config, use_ray))
             return Guarded(opened, held.check)
 
         state = StageRun(config, plan.pool, plan.artifacts, held.check, open_guarded)
-        return _run_stages(state, plan, stop_after)
+        return rebuild_damaged(lambda: _run_stages(state, plan, stop_after), held.check)
 
 
 @contextlib.contextmanager
@@ -100,6 +102,7 @@ def open_executor(config: RunConfig, use_ray: bool) -> Iterator[Executor]:
 
 def _run_stages(run: StageRun, plan: RunPlan, stop_after: str | None) -> RunResult:
     location: str | None = None
+    run.manifests.clear()
     for stage in (stage for stage in STAGES if stage.name in plan.artifacts):
         start = time.monotonic()
         if stage.is_output:

@@ -140,6 +140,7 @@ def open_run(work_dir: str, run: str | None = None) -> FinishedRun:
     Raises:
         UserError: no selection matches, more than one does, or an artifact it was made from is gone.
     """
+    store.check_folder("work_dir", work_dir)
     select = _manifest(work_dir, "select", _choose_selection(work_dir, run))
     rank = _manifest(work_dir, "rank", select.inputs["rank"])
     graph = _manifest(work_dir, "graph", rank.inputs["graph"])

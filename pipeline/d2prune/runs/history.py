@@ -37,6 +37,9 @@ def announce(work_dir: str, output: str, identity: str) -> None:
     root, _, name = output.rstrip("/").rpartition("/")
     if name == make_run_id(identity):
         sharing.record_use(root, name, work_dir)
+        # What killed runs left of `latest.json` and of these records.
+        for folder in (root, store.join(root, sharing.FOLDER)):
+            store.sweep_temporaries(folder, recursive=False)
 
 
 def publish(
@@ -58,13 +61,13 @@ def publish(
     if manifest is None:
         raise UserError(f"output {store.redact(output)}: its manifest is missing; expected a complete output")
     run_id = make_run_id(identity)
-    url = store.redact(output).rstrip("/")
+    url = store.recordable(output).rstrip("/")
     entry = RunEntry(
         run_id=run_id,
         output=url,
         scheduled=url.endswith(f"/{run_id}"),
         artifacts=dict(fingerprints),
-        report=store.redact(report),
+        report=store.recordable(report),
         samples=manifest.counts["pool"],
         kept=manifest.counts["written"],
         size=sum(file.size for file in manifest.files),
@@ -72,7 +75,7 @@ def publish(
     _write_if_changed(entry_url(work_dir, run_id, url), dataclasses.asdict(entry))
     if entry.scheduled:
         latest = {name: getattr(entry, name) for name in ("run_id", "output", "samples", "kept", "report")}
-        _write_if_changed(store.join(entry.root, LATEST), latest | {"work_dir": store.redact(work_dir)})
+        _write_if_changed(store.join(entry.root, LATEST), latest | {"work_dir": store.recordable(work_dir)})
     return entry
 
 
@@ -130,6 +133,7 @@ def find_work_dir(location: str) -> str:
         UserError: it is neither, or `latest.json` names a work_dir that does not list its run.
     """
     location = location.removesuffix("/").removesuffix(f"/{RUN_ID}")
+    store.check_folder("work_dir", location)
     latest = read_latest(location)
     if latest is not None:
         _check_listed(location, latest)

@@ -13,7 +13,7 @@ from d2prune.errors import UserError
 from d2prune.output import claim, layout
 from d2prune.output.manifest import OutputManifest, read_manifest
 from d2prune.runs.entries import RunEntry
-from d2prune.store import artifacts
+from d2prune.store import artifacts, lease
 
 PRUNED = layout.PRUNED
 """Name of a manifest or receipt while what it lists is being deleted."""
@@ -72,7 +72,9 @@ def divide(
 
 def find_output_files(entry: RunEntry) -> OwnedFolder | str:
     """The files of a run's output, or the reason why the folder is not that run's."""
-    found = store.list_entries(entry.output)
+    # The lease of a process that writes or prunes the output, which removes it.
+    entries = store.list_entries(entry.output)
+    found = [name for name in entries if not name.startswith(f"{lease.FOLDER}/")]
     if not found:
         return OwnedFolder(entry.output, ())
     try:

@@ -45,7 +45,7 @@ def plan_run(config: RunConfig) -> RunPlan:
     Raises:
         UserError: the input or the model does not exist, or they do not fit together.
     """
-    pool = open_pool(config.input)
+    pool = open_pool(config.input, config.written)
     fingerprints = {"pool": pool.identity}
     planned = {}
     for stage in STAGES:

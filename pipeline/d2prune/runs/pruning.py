@@ -9,7 +9,7 @@ leaves no incomplete artifact that looks complete, and resumes from the files th
 manifests list.
 """
 
-import contextlib
+import dataclasses
 import re
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from d2prune import store
-from d2prune.errors import UserError
+from d2prune.errors import BusyError, UserError
 from d2prune.runs import sharing
 from d2prune.runs.entries import RunEntry, entry_url
 from d2prune.runs.history import find_latest, read_latest, read_runs
@@ -99,19 +99,60 @@ def prune(work_dir: str, keep: int) -> Pruning:
     """
     with lease.hold(work_dir) as held:
         found = plan_pruning(work_dir, keep)
-        for folder in (*found.manifests, *found.folders):
+        outputs = {entry.output: entry for entry in found.entries if entry.scheduled}
+        folders = [folder for folder in found.folders if folder.url not in outputs]
+        for folder in (*found.manifests, *folders):
             _set_record_aside(folder)
         held.check()
+        remarks = list(found.remarks)
+        deleted = list(folders)
+        for folder in found.folders:
+            if folder.url in outputs:
+                reason = _delete_output(work_dir, outputs[folder.url])
+                if reason is None:
+                    deleted.append(folder)
+                else:
+                    remarks.append(_describe_kept(folder.url, reason))
+                held.check()
         with ThreadPoolExecutor(16) as threads:
-            for _ in threads.map(_delete_folder, found.folders):
+            for _ in threads.map(_delete_folder, folders):
                 held.check()
         for folder in found.manifests:
             _delete_folder(folder)
-        for entry in found.entries:
-            if entry.scheduled:
-                sharing.remove_use(entry.root, entry.run_id, work_dir)
+        for entry in outputs.values():
+            sharing.remove_use(entry.root, entry.run_id, work_dir)
         store.delete([entry_url(work_dir, entry.run_id, entry.output) for entry in found.entries])
-    return found
+    return dataclasses.replace(found, folders=tuple(deleted), remarks=tuple(remarks))
+
+
+def _delete_output(work_dir: str, entry: RunEntry) -> str | None:
+    """Delete the files of a scheduled output, or return the reason why they stay.
+
+    Another work_dir may have started the same run since the plan was made. Such a run records that
+    it uses the output before it looks for the output's manifest. Here the manifest is set aside
+    before looking for such records. So at least one of the two sees the other: this pruning, which
+    then keeps the output, or the run, which then waits for the output's lease and writes it again.
+    """
+    try:
+        with lease.hold(entry.output, label="output", keep_record=False) as held:
+            folder = find_output_files(entry)
+            if isinstance(folder, str):
+                return folder
+            is_complete = _set_record_aside(folder)
+            users = _find_other_users(work_dir, entry)
+            if users:
+                if is_complete:
+                    _restore_record(folder)
+                return f"{users[0]} uses it, too"
+            held.check()
+            _delete_folder(folder)
+    except BusyError as error:
+        return str(error)
+    return None
+
+
+def _describe_kept(output: str, reason: str) -> str:
+    return f"{store.redact(output)}: left alone: {reason}"
 
 
 def _find_outputs(
@@ -125,9 +166,7 @@ def _find_outputs(
             users = ["a kept run"] if store.resolve(entry.output) in needed else []
             users += _find_other_users(work_dir, entry)
             files = f"{users[0]} uses it, too" if users else find_output_files(entry)
-            found.append(
-                f"{store.redact(entry.output)}: left alone: {files}" if isinstance(files, str) else files
-            )
+            found.append(_describe_kept(entry.output, files) if isinstance(files, str) else files)
     return found
 
 
@@ -209,13 +248,30 @@ def _find_units(folder: str, units: Mapping[str, list[str] | None]) -> list[Owne
     return found
 
 
-def _set_record_aside(folder: OwnedFolder) -> None:
-    """Rename the record of a folder: what it lists is no longer complete, but the list is still needed."""
+def _set_record_aside(folder: OwnedFolder) -> bool:
+    """Rename the record of a folder: what it lists is no longer complete, but the list is still needed.
+
+    Returns:
+        Whether there was one.
+    """
+    if folder.record is None:
+        return False
+    url = store.join(folder.url, folder.record)
+    try:
+        data = store.read_bytes(url)
+    except FileNotFoundError:
+        return False
+    store.write_bytes(store.join(folder.url, PRUNED), data)
+    store.delete([url])
+    return True
+
+
+def _restore_record(folder: OwnedFolder) -> None:
+    """Undo `_set_record_aside`."""
     if folder.record is not None:
-        url = store.join(folder.url, folder.record)
-        with contextlib.suppress(FileNotFoundError):
-            store.write_bytes(store.join(folder.url, PRUNED), store.read_bytes(url))
-        store.delete([url])
+        aside = store.join(folder.url, PRUNED)
+        store.write_bytes(store.join(folder.url, folder.record), store.read_bytes(aside))
+        store.delete([aside])
 
 
 def _delete_folder(folder: OwnedFolder) -> None:

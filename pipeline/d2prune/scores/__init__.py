@@ -1,7 +1,6 @@
 """Difficulty scores: how much each sample is wanted, before the graph is taken into account.
 
-Higher always means more wanted, so every score can be passed to `d2_prune(difficulty=...)`, once
-shifted to be non-negative.
+Higher always means more wanted, so every score can be passed to `d2_prune(difficulty=...)`.
 
     training.py              from training logs: el2n, grand, forgetting, aum, entropy, margin,
                              variance_of_gradients

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
+from d2prune.arguments import as_rows, as_whole
 from d2prune.compiled.threads import available_cores
-from d2prune.errors import UserError
+from d2prune.errors import ArgumentError
 from d2prune.knn.features import unit_rows
 from d2prune.knn.quantiser import Quantiser, train
 
@@ -16,7 +15,7 @@ _ITERATIONS = 20
 
 
 def prototypes(
-    embeddings: NDArray[Any], n_clusters: int, seed: int = 0, threads: int | None = None
+    embeddings: ArrayLike, n_clusters: int, seed: int = 0, threads: int | None = None
 ) -> NDArray[np.float32]:
     """Compute the squared distance of each sample to the nearest k-means centroid.
 
@@ -37,11 +36,13 @@ def prototypes(
         float32 [N], 0 to 4: the canonical distance of `knn.distances`.
 
     Raises:
-        UserError: n_clusters is out of range, or a row cannot be normalised.
+        ArgumentError: n_clusters is out of range, or a row cannot be normalised.
     """
-    rows_ND = unit_rows(np.asarray(embeddings))
-    if not 1 <= n_clusters <= len(rows_ND):
-        raise UserError(f"n_clusters is {n_clusters}, expected 1 to {len(rows_ND)}, the number of samples")
+    rows_ND = unit_rows(as_rows(embeddings))
+    if as_whole(n_clusters, "n_clusters", 1) > len(rows_ND):
+        raise ArgumentError(
+            f"n_clusters is {n_clusters}, expected 1 to {len(rows_ND)}, the number of samples"
+        )
     threads = threads or available_cores()
     centroids = train(rows_ND, n_clusters, seed, _ITERATIONS, threads)
     return Quantiser(centroids).nearest(rows_ND, 1, threads).sq_distances[:, 0]

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from d2prune.arguments import as_rows
 from d2prune.compiled.threads import available_cores, parallel_ranges
-from d2prune.errors import UserError
+from d2prune.errors import ArgumentError
 from d2prune.knn.features import unit_rows
 
 Float32 = NDArray[np.float32]
@@ -85,11 +86,11 @@ def s_clip_loss(
         float32 [N], at most 0; higher = image and caption match each other rather than others.
 
     Raises:
-        UserError: shapes that differ, a row that cannot be normalised, or a parameter out of range.
+        ArgumentError: shapes that differ, a row that cannot be normalised, or a parameter out of range.
     """
-    image_ND, text_ND = unit_rows(np.asarray(image_emb)), unit_rows(np.asarray(text_emb))
+    image_ND, text_ND = unit_rows(as_rows(image_emb, "image_emb")), unit_rows(as_rows(text_emb, "text_emb"))
     if image_ND.shape != text_ND.shape:
-        raise UserError(f"text_emb: found shape {text_ND.shape}; expected {image_ND.shape}, as image_emb")
+        raise ArgumentError(f"text_emb: found shape {text_ND.shape}; expected {image_ND.shape}, as image_emb")
     check_parameters(temperature, reference_size, n_references)
     drawn = draw_references(len(image_ND), reference_size, n_references, seed)
     references = (Reference(rows_M, image_ND[rows_M], text_ND[rows_M]) for rows_M in drawn)
@@ -102,12 +103,12 @@ def check_parameters(temperature: float, reference_size: int, n_references: int)
     """Check the parameters of s-CLIPLoss.
 
     Raises:
-        UserError: one is out of range.
+        ArgumentError: one is out of range.
     """
     if not 1e-4 <= temperature <= 1e4:
-        raise UserError(f"temperature: found {temperature}; expected 0.0001 to 10,000")
+        raise ArgumentError(f"temperature: found {temperature}; expected 0.0001 to 10,000")
     if reference_size < 1 or n_references < 1:
-        raise UserError(
+        raise ArgumentError(
             f"reference_size and n_references: found {reference_size} and {n_references}; expected at least 1"
         )
 
@@ -221,26 +222,29 @@ def norm_sim(
         float32 [N], at least 0; higher = closer to the target.
 
     Raises:
-        UserError: widths that differ, an empty target, a row that cannot be normalised, or another p.
+        ArgumentError: widths that differ, an empty target, a row that cannot be normalised, or another p.
     """
-    image_ND, target_MD = unit_rows(np.asarray(image_emb)), unit_rows(np.asarray(target_emb))
+    image_ND, target_MD = (
+        unit_rows(as_rows(image_emb, "image_emb")),
+        unit_rows(as_rows(target_emb, "target_emb")),
+    )
     check_target(target_MD.shape, image_ND.shape[1])
     threads = threads or available_cores()
     if p == 2:
         return norm_sim_2(image_ND, second_moment(target_MD))
     if p == np.inf:
         return norm_sim_inf(image_ND, target_MD, threads)
-    raise UserError(f"p: found {p}; expected 2 or infinity")
+    raise ArgumentError(f"p: found {p}; expected 2 or infinity")
 
 
 def check_target(shape: Sequence[int], width: int, name: str = "target_emb") -> None:
     """Check the shape of a target.
 
     Raises:
-        UserError: it is empty, or its rows have another width than the pool's embeddings.
+        ArgumentError: it is empty, or its rows have another width than the pool's embeddings.
     """
     if len(shape) != 2 or shape[0] == 0 or shape[1] != width:
-        raise UserError(
+        raise ArgumentError(
             f"{name}: found shape {tuple(shape)}; expected rows of {width} dimensions, at least one"
         )
 

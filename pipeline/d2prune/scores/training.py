@@ -2,8 +2,7 @@
 
 Arrays in, float32 [N] out. Logs are [N, E, C]: N samples, E epochs, C classes; `TrainingLog` collects
 them. Every score is higher for harder samples, which are more wanted, so it can be passed to
-`d2_prune(difficulty=...)`, shifted first where it is negative. A hard sample may be mislabelled: see
-`aum` for dropping those.
+`d2_prune(difficulty=...)`. A hard sample may be mislabelled: see `aum` for dropping those.
 
 Invariant: a score is computed in float64 in a fixed order and rounded once, so it depends on the
 sample's own log alone, bit for bit.
@@ -16,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from d2prune.errors import UserError
+from d2prune.arguments import as_array
+from d2prune.errors import ArgumentError
 from d2prune.scores import training_kernels
 
 Float32 = NDArray[np.float32]
@@ -34,7 +34,7 @@ def softmax(logits: ArrayLike) -> Float32:
     Returns:
         float32 of the same shape; computed in float64.
     """
-    z = np.asarray(logits, np.float64)
+    z = as_array(logits, "logits").astype(np.float64)
     exp = np.exp(z - z.max(axis=-1, keepdims=True))
     return _to_float32(exp / exp.sum(axis=-1, keepdims=True))
 
@@ -56,7 +56,7 @@ def el2n(probabilities: ArrayLike, labels: ArrayLike) -> Float32:
         float32 [N], 0 to sqrt(2).
 
     Raises:
-        UserError: an array has the wrong shape or dtype, or a row does not hold probabilities.
+        ArgumentError: an array has the wrong shape or dtype, or a row does not hold probabilities.
     """
     p_NEC = _check_probabilities(probabilities)
     return _to_float32(training_kernels.el2n(p_NEC, _check_labels(labels, p_NEC), np.ones(p_NEC.shape[:2])))
@@ -82,12 +82,12 @@ def grand(probabilities: ArrayLike, labels: ArrayLike, features: ArrayLike) -> F
         float32 [N], >= 0.
 
     Raises:
-        UserError: as for `el2n`, or features has another N or E.
+        ArgumentError: as for `el2n`, or features has another N or E.
     """
     p_NEC = _check_probabilities(probabilities)
     h_NED = _check_log(features, "features")
     if h_NED.shape[:2] != p_NEC.shape[:2]:
-        raise UserError(f"features are {h_NED.shape}, expected [N, E, D] with [N, E] = {p_NEC.shape[:2]}")
+        raise ArgumentError(f"features are {h_NED.shape}, expected [N, E, D] with [N, E] = {p_NEC.shape[:2]}")
     return _to_float32(
         training_kernels.el2n(p_NEC, _check_labels(labels, p_NEC), training_kernels.norms(h_NED))
     )
@@ -111,7 +111,7 @@ def forgetting(probabilities: ArrayLike, labels: ArrayLike) -> Float32:
         float32 [N], whole numbers from 0 to E.
 
     Raises:
-        UserError: an array has the wrong shape or dtype.
+        ArgumentError: an array has the wrong shape or dtype.
     """
     z_NEC = _check_log(probabilities, "probabilities")
     right_NE = z_NEC.argmax(axis=2) == _check_labels(labels, z_NEC)[:, None]
@@ -138,7 +138,7 @@ def aum(logits: ArrayLike, labels: ArrayLike) -> Float32:
         float32 [N]; negative if the label's logit is the highest, on average over epochs.
 
     Raises:
-        UserError: an array has the wrong shape or dtype, or there are fewer than 2 classes.
+        ArgumentError: an array has the wrong shape or dtype, or there are fewer than 2 classes.
     """
     z_NEC = _check_classes(_check_log(logits, "logits"), "aum")
     return _to_float32(training_kernels.aum(z_NEC, _check_labels(labels, z_NEC)))
@@ -159,7 +159,7 @@ def entropy(probabilities: ArrayLike) -> Float32:
         float32 [N], 0 to ln C.
 
     Raises:
-        UserError: the array has the wrong shape or dtype, or a row does not hold probabilities.
+        ArgumentError: the array has the wrong shape or dtype, or a row does not hold probabilities.
     """
     return _to_float32(training_kernels.entropy(_check_probabilities(probabilities)))
 
@@ -179,7 +179,7 @@ def margin(probabilities: ArrayLike) -> Float32:
         float32 [N], 0 to 1.
 
     Raises:
-        UserError: the array has the wrong shape or dtype, a row does not hold probabilities, or there
+        ArgumentError: the array has the wrong shape or dtype, a row does not hold probabilities, or there
             are fewer than 2 classes.
     """
     return _to_float32(training_kernels.margin(_check_classes(_check_probabilities(probabilities), "margin")))
@@ -202,7 +202,7 @@ def variance_of_gradients(probabilities: ArrayLike) -> Float32:
         float32 [N], >= 0.
 
     Raises:
-        UserError: the array has the wrong shape or dtype, or a row does not hold probabilities.
+        ArgumentError: the array has the wrong shape or dtype, or a row does not hold probabilities.
     """
     return _to_float32(training_kernels.deviation(_check_probabilities(probabilities)))
 
@@ -214,16 +214,16 @@ def _to_float32(values: NDArray[Any]) -> Float32:
 
 def _check_log(values: ArrayLike, name: str) -> NDArray[Any]:
     """Return a log [N, E, C] as float32 or float64, after checking it."""
-    log_NEC = np.asarray(values)
+    log_NEC = as_array(values, name)
     if log_NEC.ndim != 3 or log_NEC.dtype.kind != "f" or not all(log_NEC.shape):
-        raise UserError(
+        raise ArgumentError(
             f"{name}: got {log_NEC.dtype} {log_NEC.shape}, expected floats [N, E, C], each at least 1"
         )
     if log_NEC.dtype != np.float64:
         log_NEC = log_NEC.astype(np.float32, copy=False)
     bad = ~np.isfinite(log_NEC).all(axis=(1, 2))
     if bad.any():
-        raise UserError(
+        raise ArgumentError(
             f"{name}: sample {int(bad.argmax())} has a value that is not finite, expected finite numbers"
         )
     return np.ascontiguousarray(log_NEC)
@@ -237,7 +237,7 @@ def _check_probabilities(values: ArrayLike) -> NDArray[Any]:
         block = p_NEC[start : start + 4096]
         bad = (abs(block.sum(axis=2) - 1) > _SUM_TOLERANCE).any(axis=1) | (block < 0).any(axis=(1, 2))
         if bad.any():
-            raise UserError(
+            raise ArgumentError(
                 f"probabilities: sample {start + int(bad.argmax())} has a negative value or a sum other "
                 "than 1; convert logits with softmax(logits)"
             )
@@ -246,21 +246,21 @@ def _check_probabilities(values: ArrayLike) -> NDArray[Any]:
 
 def _check_labels(values: ArrayLike, log_NEC: NDArray[Any]) -> Int64:
     """Return labels as int64 [N] after checking them."""
-    labels_N = np.asarray(values)
+    labels_N = as_array(values, "labels")
     n, _, c = log_NEC.shape
     if labels_N.shape != (n,) or labels_N.dtype.kind not in "iu":
-        raise UserError(
+        raise ArgumentError(
             f"labels: got {labels_N.dtype} {labels_N.shape}, expected integers ({n},), one per sample"
         )
     bad = (labels_N < 0) | (labels_N >= c)
     if bad.any():
         i = int(bad.argmax())
-        raise UserError(f"labels[{i}] is {labels_N[i]}, expected 0 to {c - 1}")
+        raise ArgumentError(f"labels[{i}] is {labels_N[i]}, expected 0 to {c - 1}")
     return labels_N.astype(np.int64)
 
 
 def _check_classes(log_NEC: NDArray[Any], name: str) -> NDArray[Any]:
     """Return the log after checking that it has at least two classes."""
     if log_NEC.shape[2] < 2:
-        raise UserError(f"{name}: got 1 class, expected at least 2")
+        raise ArgumentError(f"{name}: got 1 class, expected at least 2")
     return log_NEC

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d2prune import store
-from d2prune.errors import UserError
+from d2prune.arguments import as_array
+from d2prune.errors import ArgumentError, UserError
 from d2prune.scores.training import softmax
 
 _VERSION = 1
@@ -40,10 +41,10 @@ class TrainingLog:
             n_classes: C.
 
         Raises:
-            UserError: a number below 1.
+            ArgumentError: a number below 1.
         """
         if n_samples < 1 or n_classes < 1:
-            raise UserError(
+            raise ArgumentError(
                 f"TrainingLog: got {n_samples} samples and {n_classes} classes, expected at least 1 of each"
             )
         self._epochs: list[NDArray[np.float32]] = []
@@ -60,24 +61,27 @@ class TrainingLog:
             labels: integers [B], 0 <= label < C, the same at every epoch.
 
         Raises:
-            UserError: the shapes do not match, or a number or label is out of range or changed.
+            ArgumentError: the shapes do not match, or a number or label is out of range or changed.
         """
-        index_B, label_B = _to_array(indices).astype(np.int64), _to_array(labels).astype(np.int64)
-        logit_BC = _to_array(logits).astype(np.float32)
+        index_B, label_B = (
+            as_array(indices, "indices").astype(np.int64),
+            as_array(labels, "labels").astype(np.int64),
+        )
+        logit_BC = as_array(logits, "logits").astype(np.float32)
         n, c = self._current.shape
         if logit_BC.shape != (len(index_B), c) or label_B.shape != index_B.shape:
-            raise UserError(
+            raise ArgumentError(
                 f"TrainingLog: got indices {index_B.shape}, logits {logit_BC.shape} and labels "
                 f"{label_B.shape}, expected [B], [B, {c}] and [B]"
             )
         if len(index_B) and not 0 <= index_B.min() <= index_B.max() < n:
-            raise UserError(
+            raise ArgumentError(
                 f"TrainingLog: got samples {index_B.min()} to {index_B.max()}, expected 0 to {n - 1}"
             )
         recorded_B = self._labels[index_B]
         changed = (recorded_B >= 0) & (recorded_B != label_B)
         if changed.any() or (len(label_B) and not 0 <= label_B.min() <= label_B.max() < c):
-            raise UserError(
+            raise ArgumentError(
                 f"TrainingLog: got labels {label_B.tolist()}, expected 0 to {c - 1}, the same at every epoch"
             )
         self._labels[index_B], self._current[index_B], self._seen[index_B] = label_B, logit_BC, True
@@ -86,12 +90,12 @@ class TrainingLog:
         """End the current epoch.
 
         Raises:
-            UserError: a sample was not recorded in this epoch, for example because the data loader
+            ArgumentError: a sample was not recorded in this epoch, for example because the data loader
                 uses drop_last.
         """
         missing = np.flatnonzero(~self._seen)
         if len(missing):
-            raise UserError(
+            raise ArgumentError(
                 f"TrainingLog: epoch {len(self._epochs)} has no logits of {len(missing)} samples, the first "
                 f"is sample {missing[0]}; record every sample before end_epoch()"
             )
@@ -113,10 +117,10 @@ class TrainingLog:
         """Logits of all complete epochs, float32 [N, E, C].
 
         Raises:
-            UserError: no epoch is complete.
+            ArgumentError: no epoch is complete.
         """
         if not self._epochs:
-            raise UserError("TrainingLog: no epoch is complete; call end_epoch() after each")
+            raise ArgumentError("TrainingLog: no epoch is complete; call end_epoch() after each")
         return np.stack(self._epochs, axis=1)
 
     @property
@@ -138,10 +142,16 @@ class TrainingLog:
             UserError: the file is not a training log.
         """
         try:
-            with np.load(io.BytesIO(store.read_bytes(str(url))), allow_pickle=False) as stored:
+            data = io.BytesIO(store.read_bytes(str(url)))
+        except FileNotFoundError as error:
+            raise UserError(f"{url}: not a training log: not found") from error
+        try:
+            with np.load(data, allow_pickle=False) as stored:
                 version, logit_NEC, label_N = int(stored["version"]), stored["logits"], stored["labels"]
-        except (OSError, ValueError, KeyError, EOFError) as error:
-            raise UserError(f"{url}: not a training log: {error}") from error
+        except Exception as error:
+            # On damaged bytes, numpy and zipfile raise exceptions of many types.
+            found = " ".join(str(error).split()) or type(error).__name__
+            raise UserError(f"{url}: not a training log: {found}") from error
         if version != _VERSION or logit_NEC.ndim != 3 or label_N.shape != logit_NEC.shape[:1]:
             raise UserError(
                 f"{url}: found training log version {version}, logits {logit_NEC.shape} and labels "
@@ -151,11 +161,3 @@ class TrainingLog:
         log._labels[:] = label_N
         log._epochs = list(np.moveaxis(logit_NEC.astype(np.float32), 1, 0))
         return log
-
-
-def _to_array(values: Any) -> NDArray[Any]:
-    """Convert a torch tensor or array-like; via float32, since numpy has no bfloat16."""
-    if hasattr(values, "detach"):
-        values = values.detach()
-        values = (values.float() if values.is_floating_point() else values).cpu().numpy()
-    return np.asarray(values)

@@ -75,7 +75,7 @@ def read(url: str, dtype: np.dtype[Any], destination: int) -> Records:
     """Read the records of one destination, in the order they were given to `pack`.
 
     Raises:
-        InfrastructureError: their checksum does not match.
+        DamagedFileError: their checksum does not match.
     """
     with store.ranged_reader(url) as fetch:
         entry, following = np.frombuffer(
@@ -85,7 +85,7 @@ def read(url: str, dtype: np.dtype[Any], destination: int) -> Records:
         data = fetch(int(entry["start"]), size) if size else b""
     crc = zlib.crc32(data)
     if crc != entry["crc"]:
-        raise artifacts.mark_damaged(
+        raise artifacts.describe_damage(
             url, f"destination {destination}: found CRC-32 {crc:08x}; expected {entry['crc']:08x}"
         )
     return np.frombuffer(data, dtype)

@@ -20,6 +20,7 @@ from d2prune.stage.planned import Planned
 from d2prune.stage.units import Work, run_units
 from d2prune.store import artifacts
 from d2prune.store.artifacts import Manifest, Receipt
+from d2prune.store.completeness import find_damaged_units
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +100,7 @@ def find_artifact(stage: "Stage", run: StageRun) -> Manifest | None:
     manifest = planned.find()
     if manifest is None:
         return None
-    damaged = artifacts.find_damaged_units(planned.folder, manifest)
+    damaged = find_damaged_units(planned.folder, manifest)
     if damaged:
         key, fault = next(iter(damaged.items()))
         log.warning(
@@ -148,7 +149,7 @@ class Stage:
     more_inputs: Callable[[RunConfig], tuple[str, ...]] = lambda config: ()
     applies: Callable[[RunConfig], bool] = lambda config: True
     find: Callable[["Stage", StageRun], Manifest | None] = find_artifact
-    preflight: Callable[[RunConfig, Planned], None] = lambda config, planned: None
+    preflight: Callable[[RunConfig, InputPool, Planned], None] = lambda config, pool, planned: None
     when_complete: Callable[[StageRun], None] = lambda run: None
     location: Callable[[StageRun], str] | None = None
     has_manifest: bool = True

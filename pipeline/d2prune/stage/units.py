@@ -10,6 +10,7 @@ from d2prune import store
 from d2prune.execution import Executor, Resources, metrics, progress
 from d2prune.store import artifacts
 from d2prune.store.artifacts import Receipt
+from d2prune.store.completeness import find_complete_units
 
 log = logging.getLogger(__name__)
 
@@ -34,8 +35,8 @@ class Work:
         worker: builds a worker in the process where it will run; picklable. A worker takes a
             unit and returns its receipt.
         resources: the number of workers and what each of them holds.
-        complete: unit key -> receipt of the units that are complete. Default: those with a
-            receipt in `folder`.
+        complete: unit key -> receipt of the units that are complete. Default: those whose receipts
+            and files are in `folder`.
         describe: returns a note for the progress display, such as a rate.
     """
 
@@ -54,7 +55,8 @@ def run_units(work: Work, executor: Executor) -> list[Receipt]:
     Returns:
         One receipt per unit, in the order of `work.units`.
     """
-    receipts = dict(work.complete if work.complete is not None else _read_receipts(work.folder, work.units))
+    keys = [unit.key for unit in work.units]
+    receipts = dict(work.complete if work.complete is not None else find_complete_units(work.folder, keys))
     pending = [unit for unit in work.units if unit.key not in receipts]
     n_complete = len(work.units) - len(pending)
     if n_complete:
@@ -82,10 +84,3 @@ def delete_units(folder: str, keys: Iterable[str]) -> None:
 def _count_samples(receipt: Receipt) -> int:
     """Rows of the unit's longest table, for the rate that the progress display shows."""
     return max((file.rows or 0 for file in receipt.files), default=0)
-
-
-def _read_receipts(folder: str, units: Sequence[Unit]) -> dict[str, Receipt]:
-    """Read the receipts that exist, by unit key."""
-    with ThreadPoolExecutor(16) as threads:
-        found = threads.map(lambda unit: artifacts.read_receipt(folder, unit.key), units)
-        return {receipt.key: receipt for receipt in found if receipt is not None}

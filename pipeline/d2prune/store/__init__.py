@@ -10,18 +10,21 @@ and `InfrastructureError` after the last retry. fsspec is imported in this packa
 """
 
 from d2prune.store.checksums import checksum, new_checksum
-from d2prune.store.filesystem import is_local, resolve
+from d2prune.store.filesystem import contains, is_local, normalise, resolve
+from d2prune.store.input_listing import find_files, has_listings, look_up
 from d2prune.store.listing import (
-    TEMPORARY,
     FileInfo,
+    describe,
     exists,
-    glob_files,
     info,
     is_folder,
     list_entries,
     list_files,
     modified,
 )
+from d2prune.store.local_disk import TEMPORARY, Sync
+from d2prune.store.local_listing import FOLDER
+from d2prune.store.locations import check_folder, check_literal, check_readable, check_writable
 from d2prune.store.reading import (
     local_copy,
     local_reader,
@@ -30,18 +33,28 @@ from d2prune.store.reading import (
     read_bytes,
     read_range,
 )
+from d2prune.store.recorded import recordable
 from d2prune.store.sweeping import sweep_temporaries, sweep_uploads
 from d2prune.store.urls import join, redact
 from d2prune.store.writing import create, delete, remove_empty_folders, supports_create, write_bytes, writer
 
 __all__ = [
+    "FOLDER",
     "TEMPORARY",
     "FileInfo",
+    "Sync",
+    "check_folder",
+    "check_literal",
+    "check_readable",
+    "check_writable",
     "checksum",
+    "contains",
     "create",
     "delete",
+    "describe",
     "exists",
-    "glob_files",
+    "find_files",
+    "has_listings",
     "info",
     "is_folder",
     "is_local",
@@ -50,12 +63,15 @@ __all__ = [
     "list_files",
     "local_copy",
     "local_reader",
+    "look_up",
     "modified",
     "new_checksum",
+    "normalise",
     "open_read",
     "ranged_reader",
     "read_bytes",
     "read_range",
+    "recordable",
     "redact",
     "remove_empty_folders",
     "resolve",

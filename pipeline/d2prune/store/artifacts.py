@@ -25,13 +25,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from d2prune import store
-from d2prune.errors import BooksError, InfrastructureError, UserError
+from d2prune.errors import BooksError, DamagedFileError, InfrastructureError
+from d2prune.store.parquet_format import footer_checksum, parquet_options
 from d2prune.store.schemas import SCHEMA_VERSION
 
 log = logging.getLogger(__name__)
 
 RECEIPT = "receipt.json"
 MANIFEST = "manifest.json"
+_CHECKSUM = "checksum"
 
 _DAMAGE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 """What reading a damaged manifest or receipt raises."""
@@ -49,12 +51,14 @@ class FileRecord:
         rows: of a table; None for other files.
         size: in bytes.
         checksum: see `store.checksum`.
+        footer: of a table, `footer_checksum`, so that parts of it can be read and verified.
     """
 
     name: str
     rows: int | None
     size: int
     checksum: str
+    footer: str | None = None
 
 
 @dataclass(frozen=True)
@@ -123,16 +127,6 @@ def table_bytes(table: pa.Table) -> bytes:
     return sink.getvalue()
 
 
-def parquet_options(schema: pa.Schema) -> dict[str, Any]:
-    """Options of pyarrow's writer. Vectors hardly compress, so they are stored uncompressed."""
-    vectors = len(schema) > 0 and all(pa.types.is_fixed_size_binary(field.type) for field in schema)
-    return {
-        "compression": "none" if vectors else "zstd",
-        "use_dictionary": not vectors,
-        "write_statistics": not vectors,
-    }
-
-
 def commit_unit(
     folder: str,
     key: str,
@@ -154,10 +148,14 @@ def commit_unit(
     """
     records = []
     for name, content in files.items():
-        data = table_bytes(content) if isinstance(content, pa.Table) else content
-        store.write_bytes(unit_url(folder, key, name), data)
-        rows = content.num_rows if isinstance(content, pa.Table) else None
-        records.append(FileRecord(name, rows, len(data), store.checksum(data)))
+        rows, footer = None, None
+        if isinstance(content, pa.Table):
+            data, rows = table_bytes(content), content.num_rows
+            footer = footer_checksum(data)
+        else:
+            data = content
+        store.write_bytes(unit_url(folder, key, name), data, store.Sync.LATER)
+        records.append(FileRecord(name, rows, len(data), store.checksum(data), footer))
     return commit_receipt(folder, key, records, counters, facts)
 
 
@@ -170,7 +168,7 @@ def commit_receipt(
 ) -> Receipt:
     """Write the receipt of a unit whose files are written; arguments as of `commit_unit`."""
     receipt = Receipt(key, tuple(records), dict(counters or {}), dict(facts or {}))
-    store.write_bytes(unit_url(folder, key, RECEIPT), canonical_json(receipt))
+    store.write_bytes(unit_url(folder, key, RECEIPT), canonical_json(_seal(receipt)))
     return receipt
 
 
@@ -192,16 +190,28 @@ def read_receipt(folder: str, key: str) -> Receipt | None:
 
 
 def read_json(url: str) -> dict[str, Any]:
-    """Read a JSON object.
+    """Read the JSON object of a manifest or receipt.
 
     Raises:
-        ValueError: the file holds anything else.
+        ValueError: the file holds anything else, or its content does not have the checksum it states.
         FileNotFoundError: there is none.
     """
     value = json.loads(store.read_bytes(url))
     if not isinstance(value, dict):
         raise ValueError(f"found {type(value).__name__}; expected an object")
+    if value.pop(_CHECKSUM, None) != _checksum_of(value):
+        raise ValueError("found a checksum that is not that of its content")
     return value
+
+
+def _seal(record: Manifest | Receipt) -> dict[str, Any]:
+    """The entries of a record and their checksum, so that a damaged one is not taken for another."""
+    entries: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(record), default=dict))
+    return entries | {_CHECKSUM: _checksum_of(entries)}
+
+
+def _checksum_of(entries: Mapping[str, Any]) -> str:
+    return store.checksum(json.dumps(entries, sort_keys=True).encode())
 
 
 def _parse_receipt(record: dict[str, Any]) -> Receipt:
@@ -217,59 +227,35 @@ def read_file(folder: str, receipt: Receipt, name: str) -> bytes:
     """A file of a unit, its checksum verified.
 
     Raises:
-        InfrastructureError: the file is missing or does not match the receipt.
+        DamagedFileError: the file is missing or does not match the receipt.
     """
     url = unit_url(folder, receipt.key, name)
     record = next(file for file in receipt.files if file.name == name)
     try:
         data = store.read_bytes(url)
     except FileNotFoundError as error:
-        raise mark_damaged(url, "not found, but its receipt exists") from error
+        raise describe_damage(url, "not found, but its receipt exists", listed=True) from error
+    if len(data) != record.size:
+        fault = f"found {len(data)} bytes; expected {record.size} as in its receipt"
+        raise describe_damage(url, fault, listed=True)
     if (found := store.checksum(data)) != record.checksum:
-        raise mark_damaged(url, f"found checksum {found}; expected {record.checksum} as in its receipt")
+        raise describe_damage(url, f"found checksum {found}; expected {record.checksum} as in its receipt")
     return data
 
 
-def mark_damaged(url: str, fault: str) -> InfrastructureError:
-    """Delete the receipt of the unit that a damaged file belongs to, so that the next run rebuilds the unit.
+def describe_damage(url: str, fault: str, listed: bool = False) -> DamagedFileError:
+    """The error to raise for a damaged file of a unit.
 
     Args:
         url: of the file.
         fault: what is wrong with it.
-
-    Returns:
-        The error to raise.
+        listed: whether a listing shows it, so that the next run finds it by itself.
     """
     receipt = store.join(url.rpartition("/")[0], RECEIPT)
-    try:
-        store.delete([receipt])
-    except (UserError, InfrastructureError):
-        return InfrastructureError(
-            f"{store.redact(url)}: {fault}; delete {store.redact(receipt)} and run again to rebuild the unit"
-        )
-    return InfrastructureError(f"{store.redact(url)}: {fault}; the same run again rebuilds the unit")
-
-
-def find_damaged_units(folder: str, manifest: Manifest) -> dict[str, str]:
-    """Units of an artifact that are no longer complete: unit key -> the first fault.
-
-    Compares presence and sizes with the receipts in the manifest, by one listing of the stage.
-    """
-    sizes = {}
-    prefix = store.join(folder, "units")
-    for file in store.list_files(prefix, "*/*"):
-        key, name = file.url.rsplit("/", 2)[1:]
-        sizes[key, name] = file.size
-    faults: dict[str, str] = {}
-    for unit in manifest.units:
-        expected = {RECEIPT: None, **{file.name: file.size for file in unit.files}}
-        for name, size in expected.items():
-            found = sizes.get((unit.key, name))
-            if found is None:
-                faults.setdefault(unit.key, f"{name} is missing")
-            elif size is not None and found != size:
-                faults.setdefault(unit.key, f"{name} has {found} bytes instead of {size}")
-    return faults
+    remedy = "the next run rebuilds it"
+    if not listed:
+        remedy = f"to rebuild it, delete {store.redact(receipt)} and start the run again"
+    return DamagedFileError(f"{store.redact(url)}: {fault}", receipt, remedy)
 
 
 def read_table(folder: str, receipt: Receipt, name: str, columns: Sequence[str] | None = None) -> pa.Table:
@@ -316,7 +302,7 @@ def balance(stage: str, total: int, parts: Mapping[str, int]) -> None:
 
 def commit_manifest(folder: str, manifest: Manifest) -> Manifest:
     """Write the manifest, which makes the artifact complete."""
-    text = json.dumps(dataclasses.asdict(manifest), sort_keys=True, indent=1, default=dict)
+    text = json.dumps(_seal(manifest), sort_keys=True, indent=1)
     store.write_bytes(manifest_url(folder, manifest.fingerprint), text.encode())
     return manifest
 

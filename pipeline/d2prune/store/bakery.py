@@ -35,11 +35,11 @@ def critical_section(
         becomes False when half of `ttl_s` has passed: others may soon consider this process dead.
     """
     drawing = store.join(door, f"drawing-{owner}")
-    store.write_bytes(drawing, b"")
+    store.write_bytes(drawing, b"", store.Sync.NEVER)
     number = max((_read_number(file.url) for file in store.list_files(door)), default=0) + 1
     ticket = store.join(door, f"{number:08d}-{owner}")
     start = time.monotonic()
-    store.write_bytes(ticket, b"")
+    store.write_bytes(ticket, b"", store.Sync.NEVER)
     store.delete([drawing])
     try:
         entered = _wait_for_turn(door, ticket, owner, ttl_s, read_clock)

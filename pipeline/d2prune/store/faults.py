@@ -30,6 +30,12 @@ _UNWRITABLE = {
     errno.EFBIG: "the file exceeds the size limit (ulimit -f, or a limit of the filesystem)",
     errno.EROFS: "the filesystem is read-only",
 }
+# What the name of a location, and not the machine, is the cause of.
+_UNUSABLE = {
+    errno.ENAMETOOLONG: "the name is too long",
+    errno.ELOOP: "a symbolic link leads back to itself",
+    errno.EILSEQ: "the filesystem does not accept this name",
+}
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s\"'<>]+")
 _SECRETS = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 _CLIENTS = frozenset({"botocore", "aiobotocore", "aiohttp", "gcsfs", "requests", "google", "urllib3"})
@@ -49,7 +55,8 @@ def one_line(error: BaseException) -> str:
 def translated(url: str) -> Iterator[None]:
     """Translate what the block raises; the message starts with `url`."""
     try:
-        yield
+        with _revealed(url):
+            yield
     except (UserError, InfrastructureError):
         raise
     except FileNotFoundError as error:
@@ -69,6 +76,25 @@ def translated(url: str) -> Iterator[None]:
             raise UserError(f"{redact(url)}: {text}") from error
         if isinstance(error, (OSError, TimeoutError)) or type(error).__module__.split(".")[0] in _CLIENTS:
             raise InfrastructureError(f"{redact(url)}: {text}") from error
+        raise
+
+
+@contextlib.contextmanager
+def _revealed(url: str) -> Iterator[None]:
+    """Raise what is behind a "not found" over HTTP, and a UserError for a name that cannot be used."""
+    try:
+        yield
+    except UnicodeEncodeError as error:
+        raise UserError(f"{redact(url)!a}: the name is not UTF-8") from error
+    except FileNotFoundError as error:
+        # fsspec reports every failure of an HTTP request this way, a refused connection included.
+        cause = error.__cause__
+        if type(cause).__module__.startswith("aiohttp") and getattr(cause, "status", None) not in (404, 410):
+            raise cause or error from None
+        raise
+    except OSError as error:
+        if error.errno in _UNUSABLE:
+            raise UserError(f"{redact(url)}: {_UNUSABLE[error.errno]}") from error
         raise
 
 

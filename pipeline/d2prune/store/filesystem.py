@@ -1,4 +1,4 @@
-"""The fsspec filesystem of a URL, opened without caches or fsspec retries."""
+"""The fsspec filesystem of a URL, opened without caches, chains or fsspec retries."""
 
 import os
 import re
@@ -9,14 +9,27 @@ from fsspec.implementations.local import LocalFileSystem
 
 from d2prune.errors import UserError
 from d2prune.store import retries
+from d2prune.store.faults import one_line, translated
+from d2prune.store.patterns import split_query
 from d2prune.store.urls import S3_SCHEMES, redact
 
 _CREDENTIALS_IN_URL = re.compile(r"^(s3a?|gs|gcs)://[^/]*@")
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_ONE_SLASH = re.compile(r"(s3a?|gs|gcs|https?|abfss?|az):/+", re.IGNORECASE)
+# fsspec's filesystems inside another file. They are named in chains, such as zip://a.tar::s3://b/c.zip.
+_CHAINED = frozenset(
+    "async_wrapper blockcache cached data dir filecache generic libarchive reference simplecache "
+    "tar zip".split()
+)
+_ALIASES = {"s3a": "s3", "gcs": "gs"}
+_EXPECTED = (
+    "expected a local path, or a URL such as s3://bucket/folder, gs://bucket/folder or https://host/file"
+)
 
 
 def is_local(url: str) -> bool:
     """Whether `url` is on this machine's filesystem."""
-    return is_local_filesystem(open_filesystem(url)[0])
+    return issubclass(find_kind(url), LocalFileSystem)
 
 
 def is_local_filesystem(filesystem: Any) -> bool:
@@ -25,28 +38,80 @@ def is_local_filesystem(filesystem: Any) -> bool:
 
 
 def resolve(url: str) -> str:
-    """One spelling of a location, to compare locations: a local path is absolute, without links."""
-    filesystem, path = open_filesystem(url)
-    return os.path.realpath(path) if is_local_filesystem(filesystem) else redact(url).rstrip("/")
+    """One spelling of a location, to compare locations.
+
+    A local path is absolute, without `..` and symbolic links. Elsewhere, repeated slashes, `.`,
+    `..` and a slash at the end do not count, since some stores ignore them, nor does an alias of
+    the scheme (`s3a://`).
+    """
+    kind = find_kind(url)
+    return (
+        os.path.realpath(kind._strip_protocol(url)) if issubclass(kind, LocalFileSystem) else normalise(url)
+    )
 
 
-def open_filesystem(url: str) -> tuple[Any, str]:
-    """The filesystem of a URL and the path in it.
+def normalise(url: str) -> str:
+    """`resolve` of a remote URL."""
+    scheme = _SCHEME.match(url)
+    if scheme is None:
+        return os.path.normpath(url)
+    path = os.path.normpath("/" + url[scheme.end() :]).lstrip("/")
+    return f"{_ALIASES.get(scheme[1], scheme[1])}://{path}"
+
+
+def contains(folder: str, place: str) -> bool:
+    """Whether a resolved location is `folder` or below it."""
+    return place == folder or place.startswith(folder.rstrip("/") + "/")
+
+
+def find_kind(url: str) -> Any:
+    """The fsspec class for a URL.
 
     Raises:
-        UserError: the URL contains credentials, or its scheme is unknown or needs another package.
+        UserError: the URL contains credentials or a NUL character, or its scheme is unknown or
+            needs another package.
     """
     if _CREDENTIALS_IN_URL.match(url):
         raise UserError(
             f"{redact(url)}: found credentials in the URL; expected them where the store's own tools look "
             "(AWS_* in the environment, a profile, an instance role)"
         )
+    if "\0" in url:
+        shown = redact(url).replace("\0", r"\0")
+        raise UserError(f"{shown}: found a NUL character in the name; expected none")
+    scheme = _SCHEME.match(url)
+    if scheme is None and _ONE_SLASH.match(url):
+        raise UserError(f"{url}: expected two slashes after the colon, as in s3://bucket/folder")
+    protocol = scheme[1] if scheme else "file"
+    if protocol in _CHAINED:
+        raise UserError(
+            f"{redact(url)}: {protocol}:// is a file inside another file, which is not supported; {_EXPECTED}"
+        )
     try:
-        filesystem, path = fsspec.core.url_to_fs(url, **_filesystem_options(url))
+        return fsspec.get_filesystem_class(protocol)
     except ImportError as error:
         raise UserError(f"{redact(url)}: this kind of URL needs another package: {error}") from error
     except ValueError as error:
-        raise UserError(f"{redact(url)}: not a URL that can be opened: {error}") from error
+        raise UserError(f"{redact(url)}: not a URL that can be opened: {error}; {_EXPECTED}") from error
+
+
+def open_filesystem(url: str) -> tuple[Any, str]:
+    """The filesystem of a URL and the path in it.
+
+    `::` is two ordinary characters: fsspec would read it as a chain, and open another file.
+
+    Raises:
+        UserError: as for `find_kind`, or the filesystem does not accept the URL.
+    """
+    kind = find_kind(url)
+    try:
+        with translated(url):
+            filesystem = kind(**{**kind._get_kwargs_from_urls(url), **_filesystem_options(url)})
+            path = kind._strip_protocol(url)
+    except (ImportError, ValueError, TypeError, FileNotFoundError) as error:
+        raise UserError(
+            f"{redact(url)}: not a URL that can be opened: {one_line(error)}; {_EXPECTED}"
+        ) from error
     if hasattr(filesystem, "retries"):
         # Effective for s3fs. gcsfs fixes its six attempts when it is imported, so requests to gs://
         # are retried in both layers.
@@ -56,6 +121,9 @@ def open_filesystem(url: str) -> tuple[Any, str]:
 
 def _filesystem_options(url: str) -> dict[str, Any]:
     options: dict[str, Any] = {"use_listings_cache": False}
+    if split_query(url)[1]:
+        # A signature may not survive decoding and encoding.
+        options["encoded"] = True
     if url.startswith(S3_SCHEMES):
         # s3fs reads these variables itself. They are given here because fsspec keeps one instance
         # per set of options: a process that changes its endpoint needs another instance.

@@ -6,10 +6,11 @@
 A lease has an owner, an expiry and a fencing token. A run takes it by creating the object of the
 next token, which exactly one run can: with a conditional put, or where the store does not support
 one, with Lamport's bakery algorithm. Tokens only grow. A holder rewrites its object every few
-seconds; if it finds a higher token, or another owner in its own object, it has lost the lease and
-stops before its next commit. The lease of an object that is not rewritten for `TTL_S` may be taken
-over; the lease of a process that died on this machine may be taken over immediately. Ages are
-differences between times of the store, so no two clocks are compared.
+seconds; if it finds a higher token, or another owner in its own object, or cannot rewrite the object
+for `TTL_S`, it has lost the lease and stops before its next commit. The lease of an object that is
+not rewritten for `TTL_S` may be taken over; the lease of a process that died on this machine may be
+taken over immediately. Ages are differences between times of the store, so no two clocks are
+compared.
 
 A lost race costs work and never changes bytes: units are deterministic and every write is atomic.
 """
@@ -26,7 +27,7 @@ import uuid
 from collections.abc import Iterator
 
 from d2prune import store
-from d2prune.errors import BusyError, InfrastructureError
+from d2prune.errors import BusyError, D2PruneError, InfrastructureError, UserError
 from d2prune.store import bakery, lease_record
 from d2prune.store.lease_record import Holder
 from d2prune.store.processes import process_namespace, start_time
@@ -40,7 +41,11 @@ TTL_S = 60.0
 
 
 class Lease:
-    """A lease that is held. A thread renews it until `release`."""
+    """A lease that is held. A thread renews it until `release`.
+
+    A renewal that fails, whatever the cause, is tried again: until `ttl_s` after the last one that
+    succeeded no other run may take the lease over. After that it is lost.
+    """
 
     def __init__(self, folder: str, holder: Holder, renew_s: float, label: str) -> None:
         """Start renewing.
@@ -52,7 +57,7 @@ class Lease:
             label: what messages call the folder.
         """
         self._folder, self._holder, self._renew_s, self._label = folder, holder, renew_s, label
-        self._lost: str | None = None
+        self._lost: D2PruneError | None = None
         self._last_renewal = time.monotonic()
         self._lock = threading.Lock()
         self._released = threading.Event()
@@ -67,44 +72,89 @@ class Lease:
     def check(self) -> None:
         """Return if the lease is held. Called before each commit.
 
+        If it has not been renewed for half of its time, a commit might end after its expiry: renew
+        it first, until that succeeds or the lease has expired.
+
         Raises:
             BusyError: another run has taken it over.
-            InfrastructureError: the store does not answer, and the lease may have expired.
+            UserError, InfrastructureError: it expired, since the store refused or failed.
         """
-        if self._lost is None and time.monotonic() - self._last_renewal > self._holder.ttl_s / 2:
-            self._renew()
+        while self._lost is None and self._age() > self._holder.ttl_s / 2:
+            fault = self._try_to_renew()
+            if fault is None or self._lost is not None:
+                break
+            if self._age() > self._holder.ttl_s:
+                self._lost = _expired_error(fault, self._folder, self._label, self._age())
+                break
+            time.sleep(min(self._renew_s, self._holder.ttl_s / 20))
         if self._lost is not None:
-            raise BusyError(self._lost)
+            raise self._lost
 
     def release(self, keep_record: bool = True) -> None:
         """Give the lease up, unless it was lost; without `keep_record` delete its objects."""
         self._released.set()
-        self._thread.join()
-        if self._lost is None:
-            with contextlib.suppress(InfrastructureError):
+        # A request to a filesystem that hangs may never return.
+        self._thread.join(self._holder.ttl_s)
+        if self._lost is None and not self._thread.is_alive():
+            # If this fails, the record expires, or the death of this process is seen.
+            with contextlib.suppress(D2PruneError, OSError):
                 if keep_record:
                     lease_record.write_holder(self._folder, dataclasses.replace(self._holder, released=True))
                 else:
                     store.delete([lease_record.holder_url(self._folder, self._holder.token)])
                     store.remove_empty_folders(self._folder)
 
+    def _age(self) -> float:
+        """Seconds since the last renewal."""
+        return time.monotonic() - self._last_renewal
+
     def _renew_regularly(self) -> None:
         while not self._released.wait(self._renew_s) and self._lost is None:
-            # The next renewal tries again; `check` raises after too many failures.
-            with contextlib.suppress(InfrastructureError):
-                self._renew()
+            fault = self._try_to_renew()
+            if fault is not None:
+                log.warning(
+                    "%s: lease not renewed for %.0f s, trying again: %s",
+                    _describe(self._folder, self._label),
+                    self._age(),
+                    fault,
+                )
+
+    def _try_to_renew(self) -> Exception | None:
+        """Renew, or find out that the lease was lost; return the error if neither was possible."""
+        try:
+            self._renew()
+        except Exception as error:
+            # Whatever it is: a thread that ends would leave a live run without a lease.
+            return error
+        return None
 
     def _renew(self) -> None:
-        with self._lock:
+        if not self._lock.acquire(timeout=max(0.0, self._holder.ttl_s - self._age())):
+            raise InfrastructureError(f"{store.redact(self._folder)}: no answer to the last renewal")
+        try:
             start = time.monotonic()
             latest = lease_record.read_latest(self._folder)
-            if latest is None or latest.owner != self._holder.owner:
+            mine = latest is not None and latest.token == self._holder.token
+            # A damaged record of this token is this run's, and is repaired.
+            if latest is None or not (mine and latest.owner in (self._holder.owner, lease_record.UNKNOWN)):
                 fate = "was removed" if latest is None else f"was taken over by {latest.name}"
-                self._lost = f"{_describe(self._folder, self._label)}: this run's lease {fate}; stopping"
+                self._lost = BusyError(
+                    f"{_describe(self._folder, self._label)}: this run's lease {fate}; stopping"
+                )
                 return
             self._holder = dataclasses.replace(self._holder, beat=self._holder.beat + 1)
             lease_record.write_holder(self._folder, self._holder)
             self._last_renewal = start
+        finally:
+            self._lock.release()
+
+
+def _expired_error(fault: Exception, folder: str, label: str, age_s: float) -> D2PruneError:
+    kind = UserError if isinstance(fault, UserError) else InfrastructureError
+    return kind(
+        f"{_describe(folder, label)}: this run's lease could not be renewed for {age_s:.0f} s ({fault}); "
+        "stopping; the same command resumes"
+    )
 
 
 @contextlib.contextmanager

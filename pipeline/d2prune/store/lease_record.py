@@ -7,6 +7,7 @@ A record is the JSON of a `Holder` at `<folder>/.lease/<token>.json`. To read th
 import contextlib
 import dataclasses
 import json
+import logging
 import os
 import uuid
 from collections.abc import Sequence
@@ -16,6 +17,12 @@ from d2prune import store
 from d2prune.errors import InfrastructureError
 from d2prune.store.processes import process_namespace, start_time
 
+log = logging.getLogger(__name__)
+
+UNKNOWN = ""
+"""Owner of a damaged record."""
+
+_UNKNOWN_TTL_S = 60.0
 _CLOCK_ATTEMPTS = 5
 
 
@@ -63,10 +70,9 @@ def holder_url(folder: str, token: int) -> str:
 
 
 def read_latest(folder: str) -> Holder | None:
-    """The record with the highest token.
+    """The record with the highest token; a damaged one is that of an unknown holder.
 
-    Raises:
-        InfrastructureError: it is damaged, so its holder may be alive.
+    Its holder, if it is alive, rewrites it; else it expires like any other.
     """
     for file in sorted(list_records(folder), key=lambda file: -token_of(file.url)):
         with contextlib.suppress(FileNotFoundError):
@@ -77,13 +83,12 @@ def read_latest(folder: str) -> Holder | None:
 def _parse_holder(url: str, data: bytes) -> Holder:
     try:
         holder = Holder(**json.loads(data))
-        if not (isinstance(holder.token, int) and isinstance(holder.ttl_s, int | float)):
-            raise ValueError("expected numbers as token and ttl_s")
+        if not (holder.token == token_of(url) and isinstance(holder.ttl_s, int | float)):
+            raise ValueError("expected its token, and a number as ttl_s")
+        return holder
     except (ValueError, TypeError, RecursionError) as error:
-        raise InfrastructureError(
-            f"{store.redact(url)}: damaged lease record ({error}); delete it if no other run is in progress"
-        ) from error
-    return holder
+        log.warning("%s: damaged lease record (%s)", store.redact(url), error)
+        return Holder(token_of(url), UNKNOWN, "an unknown machine", 0, "", 0, _UNKNOWN_TTL_S)
 
 
 def list_records(folder: str) -> Sequence[store.FileInfo]:
@@ -99,7 +104,8 @@ def token_of(url: str) -> int:
 
 def write_holder(folder: str, holder: Holder) -> None:
     """Write, or overwrite, the record of a holder."""
-    store.write_bytes(holder_url(folder, holder.token), encode(holder))
+    # Its content must survive a power cut: a damaged record stops the next run.
+    store.write_bytes(holder_url(folder, holder.token), encode(holder), store.Sync.LATER)
 
 
 def encode(holder: Holder) -> bytes:
@@ -120,7 +126,7 @@ def store_time(folder: str, owner: str) -> float:
     """The time of the store's clock, read by writing an object; `owner` makes its name unique."""
     url = store.join(folder, "clock", owner)
     for _ in range(_CLOCK_ATTEMPTS):
-        store.write_bytes(url, b"")
+        store.write_bytes(url, b"", store.Sync.NEVER)
         try:
             return store.modified(url)
         except FileNotFoundError:

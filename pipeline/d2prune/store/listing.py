@@ -1,21 +1,21 @@
 """What exists: listings, and the size, version and age of objects."""
 
+import contextlib
 import fnmatch
 import os
-import re
+import stat
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-import fsspec.utils
-
+from d2prune.errors import UserError
 from d2prune.store import s3, s3_client
-from d2prune.store.filesystem import is_local_filesystem, open_filesystem
+from d2prune.store.faults import translated
+from d2prune.store.filesystem import is_local, is_local_filesystem, open_filesystem
+from d2prune.store.local_disk import TEMPORARY
+from d2prune.store.local_listing import FOLDER, describe_kind, walk
 from d2prune.store.retries import request, retrying
-from d2prune.store.urls import S3_SCHEMES
-
-TEMPORARY = ".tmp-d2prune-"
-"""Prefix of the names of files that are being written."""
+from d2prune.store.urls import S3_SCHEMES, redact
 
 
 @dataclass(frozen=True)
@@ -23,12 +23,14 @@ class FileInfo:
     """One object of a listing.
 
     `version` changes when the content may have changed: the store's ETag, or else size and
-    modification time.
+    modification time. `file_id` is equal for two names of one local file (symbolic and hard links,
+    `..`); empty elsewhere.
     """
 
     url: str
     size: int
     version: str
+    file_id: str = field(default="", compare=False)
 
 
 def info(url: str) -> FileInfo:
@@ -36,8 +38,24 @@ def info(url: str) -> FileInfo:
 
     Raises:
         FileNotFoundError: there is none.
+        UserError: it is a folder, a FIFO or a device.
     """
-    return _to_file_info(open_filesystem(url)[0], _read_entry(url))
+    filesystem, path = open_filesystem(url)
+    if is_local_filesystem(filesystem):
+        return to_local_info(path, read_local_status(url, path))
+    entry = _read_entry(url)
+    if entry["type"] == "directory":
+        raise UserError(f"{redact(url)}: found a folder; expected a file")
+    return _to_file_info(filesystem, entry)
+
+
+def read_local_status(url: str, path: str) -> os.stat_result:
+    """The status of a local file; raises what `info` does, since opening a FIFO would block."""
+    with translated(url):
+        status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise UserError(f"{redact(url)}: found {describe_kind(status)}; expected a file")
+    return status
 
 
 # Not with fsspec's isfile and isdir, which return False on any error.
@@ -49,6 +67,18 @@ def exists(url: str) -> bool:
 def is_folder(url: str) -> bool:
     """Whether `url` is a folder, or a prefix with at least one object below it."""
     return _read_type(url) == "directory"
+
+
+def describe(url: str) -> str | None:
+    """What there is at `url`, for messages: `FOLDER`, a file, a FIFO, ...; None if there is nothing."""
+    if is_local(url):
+        path = open_filesystem(url)[1]
+        with translated(url):
+            try:
+                return describe_kind(os.stat(path))
+            except (FileNotFoundError, NotADirectoryError):
+                return describe_kind(None) if os.path.islink(path) else None
+    return {"directory": FOLDER, "file": "a file"}.get(_read_type(url) or "")
 
 
 def _read_type(url: str) -> str | None:
@@ -80,8 +110,8 @@ def modified(url: str) -> float:
 def list_files(folder: str, pattern: str | None = None) -> list[FileInfo]:
     """All objects below a folder, sorted by URL.
 
-    Temporary files of interrupted writes are left out, and so are symbolic links (`list_entries`
-    has them).
+    Temporary files of interrupted writes are left out, and so are the folders that symbolic links
+    point to (`list_entries` has the links).
 
     Args:
         folder: URL. Its name is literal, `*`, `?` and `[` included.
@@ -92,29 +122,21 @@ def list_files(folder: str, pattern: str | None = None) -> list[FileInfo]:
         The objects; an empty list if the folder does not exist.
     """
     levels = pattern.split("/") if pattern is not None else None
-    try:
-        if folder.startswith(S3_SCHEMES):
-            found = _list_s3(folder)
-        else:
-            found = _list_with_fsspec(folder, len(levels) if levels is not None else None)
-        files = [file for name, file in found if not _is_temporary(name) and _matches(name, levels)]
-    except FileNotFoundError:
-        return []
+    found = _list_below(folder, len(levels) if levels is not None else None)
+    files = [file for name, file in found if not _is_temporary(name) and _matches(name, levels)]
     return sorted(files, key=lambda file: file.url)
 
 
-def glob_files(url: str) -> list[FileInfo]:
-    """The objects that match a pattern with `*` and `?`, sorted by URL. Only `input` has patterns.
-
-    Returns:
-        The objects, without temporary files; an empty list if none matches.
-    """
+def _list_below(folder: str, depth: int | None) -> list[tuple[str, FileInfo]]:
+    """Names relative to a folder, and the files; an empty list if it is not a folder."""
     try:
-        files = _glob_s3(url) if url.startswith(S3_SCHEMES) else _glob_with_fsspec(url)
-        present = [file for file in files if not _is_temporary(file.url)]
+        if folder.startswith(S3_SCHEMES):
+            return list(list_s3(folder))
+        if is_local(folder):
+            return _list_local(folder, depth)
+        return list_with_fsspec(folder, depth)
     except FileNotFoundError:
         return []
-    return sorted(present, key=lambda file: file.url)
 
 
 def list_entries(folder: str) -> list[str]:
@@ -131,7 +153,7 @@ def list_entries(folder: str) -> list[str]:
     """
     if folder.startswith(S3_SCHEMES):
         try:
-            return sorted(name for name, _ in _list_s3(folder))
+            return sorted(name for name, _ in list_s3(folder))
         except FileNotFoundError:
             return []
     return sorted(_find_entries(folder))
@@ -159,38 +181,41 @@ def _walk_local(folder: str) -> Iterable[str]:
 
 
 @retrying
-def _list_with_fsspec(folder: str, depth: int | None) -> list[tuple[str, FileInfo]]:
+def list_with_fsspec(folder: str, depth: int | None) -> list[tuple[str, FileInfo]]:
+    """Names relative to a remote folder, and the files, at most `depth` levels below it."""
     filesystem, path = open_filesystem(folder)
     with request(folder):
         entries = list(filesystem.find(path, maxdepth=depth, detail=True).values())
         names = [_relative(entry["name"], path) for entry in entries]
-        files = [_to_present_file(filesystem, entry) for entry in entries]
+        files = [_to_file_info(filesystem, entry) if entry["type"] == "file" else None for entry in entries]
     return [(name, file) for name, file in zip(names, files, strict=True) if file is not None]
 
 
 @retrying
-def _glob_with_fsspec(url: str) -> list[FileInfo]:
-    filesystem, path = open_filesystem(url)
-    with request(url):
-        found = [_to_present_file(filesystem, entry) for entry in filesystem.glob(path, detail=True).values()]
-    return [file for file in found if file is not None]
+def _list_local(folder: str, depth: int | None) -> list[tuple[str, FileInfo]]:
+    path = open_filesystem(folder)[1]
+    with request(folder), contextlib.suppress(NotADirectoryError):
+        entries = walk(path, lambda name: depth is None or name.count("/") + 2 <= depth, follow=False)
+        files = ((entry, entry.file_status) for entry in entries)
+        return [(entry.name, to_local_info(entry.path, status)) for entry, status in files if status]
+    return []
 
 
-def _list_s3(folder: str) -> Iterable[tuple[str, FileInfo]]:
-    """List page by page, so that a page that fails is retried alone."""
+def list_s3(folder: str, beginning: str = "") -> Iterable[tuple[str, FileInfo]]:
+    """List page by page, so that a page that fails is retried alone.
+
+    Args:
+        folder: URL.
+        beginning: of the names, relative to the folder.
+
+    Yields:
+        Names relative to the folder, and the objects.
+    """
     call, bucket, key = s3_client.locate(folder)
     prefix = key and f"{key.rstrip('/')}/"
-    for entry in s3.list_objects(call, bucket, prefix):
+    for entry in s3.list_objects(call, bucket, prefix + beginning):
         if not entry["Key"].endswith("/"):
             yield entry["Key"].removeprefix(prefix), _s3_file_info(bucket, entry)
-
-
-def _glob_s3(url: str) -> Iterable[FileInfo]:
-    call, bucket, key = s3_client.locate(url)
-    pattern = re.compile(fsspec.utils.glob_translate(f"{bucket}/{key}"))
-    for entry in s3.list_objects(call, bucket, re.split(r"[*?]", key, maxsplit=1)[0]):
-        if not entry["Key"].endswith("/") and pattern.match(f"{bucket}/{entry['Key']}"):
-            yield _s3_file_info(bucket, entry)
 
 
 def _s3_file_info(bucket: str, entry: dict[str, Any]) -> FileInfo:
@@ -213,23 +238,17 @@ def _matches(name: str, levels: Sequence[str] | None) -> bool:
     return len(names) == len(levels) and all(map(fnmatch.fnmatchcase, names, levels))
 
 
-def _to_present_file(filesystem: Any, entry: dict[str, Any]) -> FileInfo | None:
-    """The file of a listing; None for what is not a file, or vanished during the listing."""
-    try:
-        return _to_file_info(filesystem, entry) if entry["type"] == "file" else None
-    except FileNotFoundError:
-        return None
-
-
 def _to_file_info(filesystem: Any, entry: dict[str, Any]) -> FileInfo:
     size = int(entry.get("size") or 0)
     version = str(entry.get("ETag") or entry.get("etag") or "").strip('"')
     if not version:
         stamp = entry.get("mtime") or entry.get("LastModified") or entry.get("created") or ""
         version = f"{size}-{stamp}"
-    name = entry["name"]
-    if is_local_filesystem(filesystem):
-        version = f"{size}-{os.stat(name).st_mtime_ns}"
-    else:
-        name = filesystem.unstrip_protocol(name)
-    return FileInfo(url=name, size=size, version=version)
+    return FileInfo(filesystem.unstrip_protocol(entry["name"]), size, version)
+
+
+def to_local_info(path: str, status: os.stat_result) -> FileInfo:
+    """The entry of a local file."""
+    node = f"{status.st_dev}-{status.st_ino}" if status.st_ino else path
+    version = f"{status.st_size}-{status.st_mtime_ns}"
+    return FileInfo(path, status.st_size, version, f"{node}-{version}")

@@ -17,9 +17,13 @@ import pyarrow.parquet as pq
 from d2prune import store
 from d2prune.errors import UserError
 from d2prune.store import FileInfo
+from d2prune.store.artifacts import FileRecord
 from d2prune.store.filesystem import is_local_filesystem, open_filesystem
+from d2prune.store.parquet_format import footer_checksum
 
 _BLOCK = 1 << 20
+# Bytes read at the end of a parquet file; a larger footer takes a second request.
+_FOOTER = 1 << 16
 
 
 class RangeFile(io.RawIOBase):
@@ -75,13 +79,45 @@ def open_ranges(file: FileInfo) -> Iterator[Callable[[int, int], bytes]]:
 def open_seekable(file: FileInfo) -> Iterator[IO[bytes]]:
     """A file as a buffered, seekable stream; raises what `open_ranges` does."""
     with open_ranges(file) as read:
-        yield io.BufferedReader(RangeFile(file.size, read), _BLOCK)
+        yield seekable(file, read)
 
 
-def open_parquet(url: str, size: int) -> pq.ParquetFile:
-    """A parquet file of `size` bytes, read as needed."""
+def seekable(file: FileInfo, read: Callable[[int, int], bytes]) -> IO[bytes]:
+    """A buffered, seekable stream over the reader of an open file."""
+    return io.BufferedReader(RangeFile(file.size, read), _BLOCK)
+
+
+def open_parquet(url: str, file: FileRecord) -> pq.ParquetFile:
+    """A table of a unit, read as needed and verified where it is read.
+
+    The footer is compared with its checksum in the record, and each page with its own as it is read.
+
+    Args:
+        url: of the file.
+        file: its record.
+
+    Raises:
+        ArrowInvalid: the footer is damaged. Reading a damaged page raises OSError.
+    """
     filesystem, path = open_filesystem(url)
-    if is_local_filesystem(filesystem):
-        return pq.ParquetFile(path)
-    stream = RangeFile(size, functools.partial(store.read_range, url))
-    return pq.ParquetFile(pa.PythonFile(stream, mode="r"), pre_buffer=True)
+    is_local = is_local_filesystem(filesystem)
+    if is_local:
+        source: pa.NativeFile = pa.OSFile(path)
+    else:
+        stream = RangeFile(file.size, functools.partial(store.read_range, url))
+        source = pa.PythonFile(stream, mode="r")
+    metadata = _read_footer(source, file)
+    return pq.ParquetFile(source, metadata=metadata, pre_buffer=not is_local, page_checksum_verification=True)
+
+
+def _read_footer(source: pa.NativeFile, file: FileRecord) -> pq.FileMetaData:
+    source.seek(max(file.size - _FOOTER, 0))
+    data = source.read(min(file.size, _FOOTER))
+    length = int.from_bytes(data[-8:-4], "little") + 8
+    if len(data) < length <= file.size:
+        source.seek(file.size - length)
+        data = source.read(length)
+    found = footer_checksum(data)
+    if found != file.footer:
+        raise pa.ArrowInvalid(f"found footer checksum {found}; expected {file.footer} as in its receipt")
+    return pq.read_metadata(pa.BufferReader(data))

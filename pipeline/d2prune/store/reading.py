@@ -17,7 +17,8 @@ from d2prune.errors import InfrastructureError
 from d2prune.store import read_ahead
 from d2prune.store.faults import translated
 from d2prune.store.filesystem import is_local_filesystem, open_filesystem
-from d2prune.store.listing import TEMPORARY, info
+from d2prune.store.listing import info, read_local_status
+from d2prune.store.local_disk import TEMPORARY
 from d2prune.store.retries import request, retrying
 from d2prune.store.urls import redact
 
@@ -26,6 +27,8 @@ from d2prune.store.urls import redact
 def read_bytes(url: str) -> bytes:
     """The content of an object."""
     filesystem, path = open_filesystem(url)
+    if is_local_filesystem(filesystem):
+        read_local_status(url, path)
     with request(url):
         return bytes(filesystem.cat_file(path))
 
@@ -45,6 +48,12 @@ def read_range(url: str, offset: int, size: int) -> bytes:
     return data
 
 
+def _open_local(url: str, path: str) -> int:
+    read_local_status(url, path)
+    with translated(url):
+        return os.open(path, os.O_RDONLY)
+
+
 def _short_read(url: str, offset: int, expected: int, found: int) -> InfrastructureError:
     return InfrastructureError(f"{redact(url)}: found {found} bytes at {offset}; expected {expected}")
 
@@ -61,8 +70,7 @@ def ranged_reader(url: str) -> Iterator[Callable[[int, int], bytes]]:
     if not is_local_filesystem(filesystem):
         yield functools.partial(read_range, url)
         return
-    with translated(url):
-        handle = os.open(path, os.O_RDONLY)
+    handle = _open_local(url, path)
 
     def read(offset: int, size: int) -> bytes:
         with translated(url):
@@ -89,8 +97,7 @@ def local_reader(url: str) -> Iterator[Callable[[int, memoryview], None]]:
         FileNotFoundError: the file does not exist.
         InfrastructureError: from `fill`, if the file ends before the memory does.
     """
-    with translated(url):
-        handle = os.open(open_filesystem(url)[1], os.O_RDONLY)
+    handle = _open_local(url, open_filesystem(url)[1])
 
     def fill(offset: int, memory: memoryview) -> None:
         done = 0
@@ -115,8 +122,7 @@ def open_read(url: str, ahead: int = read_ahead.AHEAD) -> IO[bytes]:
     """
     filesystem, path = open_filesystem(url)
     if is_local_filesystem(filesystem):
-        with translated(url):
-            return open(path, "rb", buffering=2**20)
+        return open(_open_local(url, path), "rb", buffering=2**20)
     read = functools.partial(read_range, url)
     stream = read_ahead.ReadAhead(read, info(url).size, read_ahead.BLOCK, ahead)
     return io.BufferedReader(stream, buffer_size=2**20)

@@ -2,23 +2,56 @@
 
 import contextlib
 import logging
-from pathlib import Path
+import os
+import time
 
 from d2prune.errors import InfrastructureError, UserError
 from d2prune.store import s3, s3_client
 from d2prune.store.filesystem import is_local, open_filesystem
-from d2prune.store.listing import TEMPORARY
+from d2prune.store.local_disk import TEMPORARY, is_writer_alive
 from d2prune.store.urls import S3_SCHEMES, redact
 
 log = logging.getLogger(__name__)
 
+STALE_S = 3600.0
+"""Age from which a temporary file counts as left behind if its writer cannot be seen from here."""
 
-def sweep_temporaries(folder: str) -> None:
-    """Remove what killed writers left in a folder: local temporary files and unfinished uploads."""
-    if is_local(folder):
-        for leftover in Path(open_filesystem(folder)[1]).rglob(f"{TEMPORARY}*"):
-            leftover.unlink(missing_ok=True)
-    sweep_uploads(folder)
+
+def sweep_temporaries(folder: str, recursive: bool = True) -> int:
+    """Remove the temporary files that killed writers left in a local folder.
+
+    A file is removed if its writer ran on this machine and has ended. If the writer cannot be seen
+    from here, it is removed after `STALE_S` without a write. Files of live writers stay: `reshard`
+    and `sweep` may write to the `work_dir` of a run.
+
+    Args:
+        folder: URL; other stores have no temporary files.
+        recursive: whether to descend into its subfolders.
+
+    Returns:
+        Number of files removed.
+    """
+    if not is_local(folder):
+        return 0
+    swept = 0
+    for parent, folders, names in os.walk(open_filesystem(folder)[1]):
+        if not recursive:
+            folders.clear()
+        for name in names:
+            path = os.path.join(parent, name)
+            # Another process may be sweeping, too, and a file that stays does no harm.
+            with contextlib.suppress(OSError):
+                if name.startswith(TEMPORARY) and _is_left_behind(path, name):
+                    os.unlink(path)
+                    swept += 1
+    if swept:
+        log.info("%s: %d temporary files of killed processes removed", folder, swept)
+    return swept
+
+
+def _is_left_behind(path: str, name: str) -> bool:
+    alive = is_writer_alive(name)
+    return time.time() - os.lstat(path).st_mtime > STALE_S if alive is None else not alive
 
 
 def sweep_uploads(folder: str) -> int:

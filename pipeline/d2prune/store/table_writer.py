@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from d2prune import store
 from d2prune.store import artifacts
 from d2prune.store.artifacts import FileRecord
+from d2prune.store.parquet_format import footer_checksum, parquet_options
 
 
 class TableWriter:
@@ -26,7 +27,7 @@ class TableWriter:
         self.schema = schema
         self._name, self._rows_per_group = name, rows_per_group
         self._sink = _ChecksumStream(stream)
-        self._parquet = pq.ParquetWriter(self._sink, schema, **artifacts.parquet_options(schema))
+        self._parquet = pq.ParquetWriter(self._sink, schema, **parquet_options(schema))
         self._pending: list[pa.Table] = []
         self._n_pending = self._n_written = 0
         self.record: FileRecord | None = None
@@ -49,8 +50,11 @@ class TableWriter:
         if self._n_pending or not self._n_written:
             self._pending = self._pending or [self.schema.empty_table()]
             self._write_group(self._n_pending)
+        sink = self._sink
+        sink.end = bytearray()
         self._parquet.close()
-        self.record = FileRecord(self._name, self._n_written, self._sink.size, self._sink.digest.hexdigest())
+        footer = footer_checksum(bytes(sink.end))
+        self.record = FileRecord(self._name, self._n_written, sink.size, sink.digest.hexdigest(), footer)
 
     def abandon(self) -> None:
         """Detach from the file, to which pyarrow would write a footer when it is collected."""
@@ -60,10 +64,11 @@ class TableWriter:
 
 
 class _ChecksumStream(io.RawIOBase):
-    """Forwards writes, and keeps their checksum and size."""
+    """Forwards writes, and keeps their checksum and size; the bytes, too, once `end` is set."""
 
     def __init__(self, stream: IO[bytes] | None) -> None:
         self.stream, self.size, self.digest = stream, 0, store.new_checksum()
+        self.end: bytearray | None = None
 
     def writable(self) -> bool:
         return True
@@ -72,6 +77,8 @@ class _ChecksumStream(io.RawIOBase):
         if self.stream is not None:
             self.stream.write(data)
         self.digest.update(data)
+        if self.end is not None:
+            self.end += data
         self.size += len(data)
         return len(data)
 
@@ -89,7 +96,7 @@ def open_table(
         schema: of the table.
         rows_per_group: rows of each parquet row group but the last.
     """
-    with store.writer(artifacts.unit_url(folder, key, name)) as stream:
+    with store.writer(artifacts.unit_url(folder, key, name), store.Sync.LATER) as stream:
         writer = TableWriter(name, stream, schema, rows_per_group)
         try:
             yield writer

@@ -1,19 +1,21 @@
-"""Atomic writes and deletions: under its final name an object is complete or absent."""
+"""Atomic writes and deletions: under its final name an object is complete or absent.
+
+`sync` of a write is when it must survive a power cut (`local_disk.Sync`); remote stores keep
+whatever they have acknowledged.
+"""
 
 import contextlib
 import io
 import os
 import re
 import tempfile
-import uuid
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import IO, Any
 
-from d2prune.store import s3, s3_client
+from d2prune.store import local_disk, s3, s3_client
 from d2prune.store.faults import one_line, translated, translated_write
 from d2prune.store.filesystem import is_local, is_local_filesystem, open_filesystem
-from d2prune.store.listing import TEMPORARY
+from d2prune.store.local_disk import Sync
 from d2prune.store.retries import request, retrying
 from d2prune.store.urls import S3_SCHEMES
 
@@ -21,11 +23,11 @@ from d2prune.store.urls import S3_SCHEMES
 _EXISTS = re.compile(r"precondition|conditional ?request ?conflict|\b412\b|already exists", re.IGNORECASE)
 
 
-def write_bytes(url: str, data: bytes) -> None:
+def write_bytes(url: str, data: bytes, sync: Sync = Sync.COMMIT) -> None:
     """Write an object."""
     filesystem, path = open_filesystem(url)
     if is_local_filesystem(filesystem) or (url.startswith(S3_SCHEMES) and len(data) > s3.PART):
-        with writer(url) as stream:
+        with writer(url, sync) as stream:
             stream.write(data)
     else:
         _put_bytes(url, filesystem, path, data)
@@ -44,7 +46,7 @@ def _put_file(url: str, filesystem: Any, source: str, path: str) -> None:
 
 
 @contextlib.contextmanager
-def writer(url: str) -> Iterator[IO[bytes]]:
+def writer(url: str, sync: Sync = Sync.COMMIT) -> Iterator[IO[bytes]]:
     """A stream that becomes the object `url` if the block ends without an error.
 
     After an error nothing is left. Local: a temporary file beside the target, then a rename. S3:
@@ -60,15 +62,17 @@ def writer(url: str) -> Iterator[IO[bytes]]:
     with translated_write(url):
         folder = os.path.dirname(path) if local else tempfile.gettempdir()
         if local:
-            os.makedirs(folder or ".", exist_ok=True)
-        temporary = os.path.join(folder, f"{TEMPORARY}{uuid.uuid4().hex}")
+            local_disk.make_folders(folder or ".")
+        temporary = local_disk.name_temporary(folder)
         stream = open(temporary, "wb", buffering=2**20)
     try:
         with translated(url), stream:
             yield stream
+            if local and sync is not Sync.NEVER:
+                local_disk.sync_file(stream)
         if local:
             with translated(url):
-                os.replace(temporary, path)
+                local_disk.rename(temporary, path, sync)
         else:
             _put_file(url, filesystem, temporary, path)
     finally:
@@ -126,27 +130,32 @@ def create(url: str, data: bytes) -> bool:
 def _create_local(path: str, data: bytes) -> bool:
     """Link a complete file to its name, so no reader sees half of it; without links use O_EXCL."""
     folder = os.path.dirname(path) or "."
-    temporary = os.path.join(folder, f"{TEMPORARY}{uuid.uuid4().hex}")
-    os.makedirs(folder, exist_ok=True)
+    temporary = local_disk.name_temporary(folder)
+    local_disk.make_folders(folder)
     try:
-        Path(temporary).write_bytes(data)
+        _write_synced(temporary, "wb", data)
     except FileNotFoundError:
         # Another process removed the folder while it was empty.
-        os.makedirs(folder, exist_ok=True)
-        Path(temporary).write_bytes(data)
+        local_disk.make_folders(folder)
+        _write_synced(temporary, "wb", data)
     try:
         os.link(temporary, path)
     except FileExistsError:
         return False
     except OSError:
         try:
-            with open(path, "xb") as stream:
-                stream.write(data)
+            _write_synced(path, "xb", data)
         except FileExistsError:
             return False
     finally:
         os.unlink(temporary)
     return True
+
+
+def _write_synced(path: str, mode: str, data: bytes) -> None:
+    with open(path, mode) as stream:
+        stream.write(data)
+        local_disk.sync_file(stream)
 
 
 def supports_create(url: str) -> bool:

@@ -1,9 +1,10 @@
 """Re-read an output folder and report every fault.
 
-Reads the manifest, then everything it lists: numbering, sizes, checksums, counts, uids against the
-subset file, each output sample against its source, every member against what WebDataset can decode,
-and each tar through open_clip's own data loader. Executes nothing that a tar holds and writes
-nothing. Tars and tables are checked independently, so an executor may run them in parallel.
+Reads the manifest, then everything it lists (`output/layout.py` has every file, with its checks):
+numbering, sizes, checksums, counts, uids against the subset file, each output sample against its
+source, every member against what WebDataset can decode, and each tar through open_clip's own data
+loader. Executes nothing that a tar holds and writes nothing. Tars and tables are checked
+independently, so an executor may run them in parallel.
 """
 
 from collections.abc import Sequence
@@ -18,8 +19,9 @@ from d2prune.errors import UserError
 from d2prune.execution import Executor, InProcess, Resources
 from d2prune.output import layout
 from d2prune.output.executable import KEEP_OPTION
-from d2prune.output.manifest import OutputManifest, read_manifest
-from d2prune.verify.counts import check_objects, check_table_counts, check_tar_counts
+from d2prune.output.manifest import CHANGED, OutputManifest, encode_manifest, parse_manifest
+from d2prune.verify.contents import Contents
+from d2prune.verify.counts import check_claim, check_objects, check_table_counts, check_tar_counts
 from d2prune.verify.kept_tables import KeptTableCheck, KeptTableChecker
 from d2prune.verify.tars import TarCheck, TarChecker
 from d2prune.verify.uids import check_uids
@@ -72,24 +74,32 @@ def verify(
         The faults, one line each; empty if there are none.
 
     Raises:
-        UserError: the folder does not exist, or its manifest cannot be read.
+        UserError: the folder does not exist, or its manifest cannot be parsed.
         InfrastructureError: storage failed.
     """
+    store.check_folder("output", output)
     depth = depth or (FULL if full else Depth())
-    manifest = read_manifest(output)
-    if manifest is None:
+    url = store.join(output, layout.MANIFEST)
+    try:
+        data = store.read_bytes(url)
+    except FileNotFoundError:
         if not store.is_folder(output):
-            raise UserError(f"output {store.redact(output)}: not found")
+            raise UserError(f"output {store.redact(output)}: not found") from None
         return [f"{layout.MANIFEST}: missing; the run that writes this folder is not complete"]
-    faults, missing = check_objects(output, manifest)
+    manifest = parse_manifest(data, store.redact(url))
+    faults = [] if data == encode_manifest(manifest) else [f"{layout.MANIFEST}: {CHANGED}"]
+    if absent := {"pool", "selected", "shards", "written"} - manifest.counts.keys():
+        return [*faults, f"{layout.MANIFEST}: counts: found no {', '.join(sorted(absent))}"]
+    objects, missing = check_objects(output, manifest)
+    contents = Contents(output, manifest, missing)
     check_counts = check_table_counts if manifest.is_tables else check_tar_counts
-    faults += check_counts(output, manifest, missing)
-    faults += check_uids(output, manifest, missing)
+    counts = [*check_claim(output, manifest), *check_counts(contents), *check_uids(contents)]
+    contents.read_remaining()
     check_contents = _check_kept_tables if manifest.is_tables else _check_tars
-    faults += check_contents(
+    samples = check_contents(
         output, manifest, depth, missing, executor or InProcess(), resources or Resources()
     )
-    return faults
+    return [*faults, *objects, *contents.faults, *counts, *samples]
 
 
 def _check_tars(
@@ -118,10 +128,12 @@ def _check_kept_tables(
     resources: Resources,
 ) -> list[str]:
     """Check the content of the chosen tables of kept samples."""
-    records = [file for file in manifest.kept_tables if file.name not in missing]
+    records = [
+        file for file in manifest.kept_tables if file.name not in missing and layout.kind_of(file.name)
+    ]
     checks = [KeptTableCheck(file) for file in _choose_some(records, depth)]
     sources = {shard.name: shard.url for shard in manifest.inputs}
-    make = partial(KeptTableChecker, output, sources, manifest.params["uid"], depth.samples, depth.seed)
+    make = partial(KeptTableChecker, output, sources, manifest.params.get("uid"), depth.samples, depth.seed)
     found = {check.key: faults for check, faults in executor.map(make, checks, resources)}
     return [fault for check in checks for fault in found[check.key]]
 
@@ -131,7 +143,7 @@ def _choose_tars(
 ) -> list[TarCheck]:
     """Choose the tars whose content is checked."""
     records = {file.name: file for file in manifest.files if file.name not in missing}
-    names = [(index, layout.SHARD_FORMAT.format(index)) for index in range(manifest.counts["shards"])]
+    names = [(index, layout.SHARD_FORMAT.format(index)) for index in range(len(manifest.tars))]
     return _choose_some([TarCheck(index, records[name]) for index, name in names if name in records], depth)
 
 

@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 
 from d2prune import store
 from d2prune.errors import InfrastructureError, UserError
-from d2prune.output.source_rows import read_source_rows
+from d2prune.inputs.tables.values import read_uids
+from d2prune.output.source_rows import name_kept_columns, read_source_rows, take_rows
 from d2prune.store import schemas
 from d2prune.store.artifacts import FileRecord
 from d2prune.verify.faults import label_faults
@@ -51,14 +52,16 @@ class KeptTableChecker:
         data = store.read_bytes(store.join(self.output, check.key))
         try:
             table = pq.read_table(pa.BufferReader(data))
-        except (pa.ArrowException, OSError):
+            table.select(schemas.KEPT.names).cast(schemas.KEPT).validate(full=True)
+        except (pa.ArrowException, OSError, ValueError, KeyError):
             return check, [f"{check.key}: cannot be compared with its source"]
         if self.samples is not None and self.samples < table.num_rows:
             chosen = np.random.default_rng(self.seed).choice(table.num_rows, self.samples, replace=False)
-            table = table.take(pa.array(np.sort(chosen)))
+            table = take_rows(table, np.sort(chosen))
         faults: list[str] = []
         for name in pc.unique(table["shard"]).to_pylist():
-            faults += self._compare_with_source(name, table.filter(pc.equal(table["shard"], name)))
+            mine = np.flatnonzero(pc.equal(table["shard"], name).to_numpy())
+            faults += self._compare_with_source(name, take_rows(table, mine))
         return check, label_faults(check.key, faults)
 
     def _compare_with_source(self, name: str, rows: pa.Table) -> list[str]:
@@ -71,20 +74,19 @@ class KeptTableChecker:
         except (FileNotFoundError, UserError, InfrastructureError) as error:
             return [f"cannot be compared with its source: {error}"]
         columns = [column for column in rows.column_names if column not in schemas.KEPT.names]
+        source_of = {kept: column for column, kept in name_kept_columns(source.column_names).items()}
         faults = [
-            f"{name}: the source has no column {column}"
-            for column in columns
-            if column not in source.column_names
+            f"{name}: the source has no column {column}" for column in columns if column not in source_of
         ]
         if self.uid is not None and self.uid in source.column_names:
-            given = pc.utf8_lower(source[self.uid].cast(pa.string()))
-            if not given.equals(rows["uid"]):
+            given = [read_uids(chunk) for chunk in source[self.uid].chunks]
+            if not pa.chunked_array(given, pa.string()).equals(rows["uid"]):
                 faults.append(f"{name}: uids differ from column {self.uid} of the source")
         for column in columns:
-            if column in source.column_names:
+            if column in source_of:
                 faults += [
                     f"{name}, row {number}: {column} differs from the source"
-                    for number in _find_different_rows(rows["row"], rows[column], source[column])
+                    for number in _find_different_rows(rows["row"], rows[column], source[source_of[column]])
                 ]
         return faults
 

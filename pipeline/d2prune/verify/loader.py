@@ -7,6 +7,7 @@ no PostScript; `members.py` checks the other members.
 
 import contextlib
 import logging
+import re
 import types
 from collections.abc import Iterator
 from typing import Any
@@ -36,7 +37,8 @@ def check_with_open_clip(path: str, samples: int) -> list[str]:
             f"open_clip's data loader cannot be imported ({error}); pip install 'open_clip_torch[training]'"
         ]
     args = types.SimpleNamespace(
-        val_data=path,
+        # open_clip expands braces, and a backslash quotes the next character there.
+        val_data=re.sub(r"[\\{}]", r"\\\g<0>", path),
         val_num_samples=samples,
         batch_size=min(_BATCH_SIZE, max(samples, 1)),
         workers=0,

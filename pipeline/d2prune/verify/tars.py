@@ -17,6 +17,7 @@ from d2prune.inputs.tar.reader import TarReader, TarSample, parse_sample
 from d2prune.output import layout
 from d2prune.output.byte_ranges import ByteRanges, read_samples
 from d2prune.output.tar_stream import make_decodable
+from d2prune.store import schemas
 from d2prune.store.artifacts import FileRecord
 from d2prune.verify.faults import label_faults
 from d2prune.verify.loader import check_with_open_clip
@@ -71,7 +72,8 @@ class TarChecker:
         table_url = store.join(self._output, layout.TABLE_FORMAT.format(check.index))
         try:
             table = pq.read_table(pa.BufferReader(store.read_bytes(table_url)))
-        except (pa.ArrowException, OSError, ValueError):
+            table = table.select(schemas.WRITTEN.names).cast(schemas.WRITTEN)
+        except (pa.ArrowException, OSError, ValueError, KeyError):
             return check, [f"{name}: cannot be checked without its table"]
         rows = np.arange(table.num_rows)
         if self._samples is not None and self._samples < len(rows):

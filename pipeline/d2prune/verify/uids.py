@@ -7,31 +7,30 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from d2prune import store
 from d2prune.errors import UserError
 from d2prune.output import layout, subset
-from d2prune.output.manifest import OutputManifest
 from d2prune.store.artifacts import FileRecord
+from d2prune.verify.contents import Contents
 
 
-def check_uids(output: str, manifest: OutputManifest, missing: frozenset[str]) -> list[str]:
-    """Check the checksums of all tables and of the subset file, and compare the uids they list.
+def check_uids(contents: Contents) -> list[str]:
+    """Compare the uids that the tables, the subset file and the decisions list.
 
     A list that cannot be read completely is left out of the comparison; the other two are compared.
     """
-    return _UidCheck(output, manifest, missing).run()
+    return _UidCheck(contents).run()
 
 
 class _UidCheck:
     """One pass over the tables of an output, which collects faults."""
 
-    def __init__(self, output: str, manifest: OutputManifest, missing: frozenset[str]) -> None:
-        self._output, self._manifest, self._missing = output, manifest, missing
+    def __init__(self, contents: Contents) -> None:
+        self._contents, self._manifest = contents, contents.manifest
         self._faults: list[str] = []
 
     def run(self) -> list[str]:
         manifest, faults = self._manifest, self._faults
-        names = {layout.TABLE_FORMAT.format(i) for i in range(manifest.counts["shards"])}
+        names = {layout.TABLE_FORMAT.format(i) for i in range(len(manifest.tars))}
         tables = manifest.kept_tables or [file for file in manifest.files if file.name in names]
         lists = [file for file in manifest.files if file.name.startswith(layout.DECISIONS_PREFIX)]
         written = self._read_all(tables, kept_only=False)
@@ -50,24 +49,18 @@ class _UidCheck:
 
     def _read_subset(self) -> subset.UidArray | None:
         """Read the uids of the subset file, None if they cannot be read."""
-        record = next((file for file in self._manifest.files if file.name == layout.SUBSET), None)
-        if record is None:
+        if all(file.name != layout.SUBSET for file in self._manifest.files):
             self._faults.append(f"{layout.SUBSET}: not in the manifest")
-        if record is None or record.name in self._missing:
-            return None
-        url = store.join(self._output, layout.SUBSET)
-        if store.checksum(store.read_bytes(url)) != record.checksum:
-            self._faults.append(f"{layout.SUBSET}: checksum differs from the manifest")
+        data = self._contents.read(layout.SUBSET)
         try:
-            return subset.read(url)
+            return None if data is None else subset.parse(data, layout.SUBSET)
         except UserError as error:
             self._faults.append(str(error))
             return None
 
     def _read_all(self, files: Sequence[FileRecord], kept_only: bool) -> subset.UidArray | None:
         """Read the uids of several tables, sorted; None if a table is missing or cannot be read."""
-        present = [file for file in files if file.name not in self._missing]
-        found = [self._read_table(file, kept_only) for file in present]
+        found = [self._read_table(file, kept_only) for file in files]
         complete = [uids for uids in found if uids is not None]
         if len(complete) != len(files):
             return None
@@ -75,9 +68,9 @@ class _UidCheck:
         return rows[subset.order(rows)]
 
     def _read_table(self, file: FileRecord, kept_only: bool) -> subset.UidArray | None:
-        data = store.read_bytes(store.join(self._output, file.name))
-        if store.checksum(data) != file.checksum:
-            self._faults.append(f"{file.name}: checksum differs from the manifest")
+        data = self._contents.read(file.name)
+        if data is None:
+            return None
         try:
             table = pq.read_table(pa.BufferReader(data), columns=["uid", "kept"])
             if table.num_rows != file.rows:

@@ -87,13 +87,14 @@ class KeptTableUnit:
     Attributes:
         key: name of its receipt.
         part: the part.
-        embeddings: columns of the source that are left out.
+        left_out: columns of the source that are left out: the embeddings, and those that the output's
+            own columns repeat.
         uid: column of the source that holds the uid, None where uids are hashes.
     """
 
     key: str
     part: PoolPart
-    embeddings: tuple[str, ...]
+    left_out: tuple[str, ...]
     uid: str | None
 
 
@@ -184,11 +185,12 @@ def _plan_tars(parts: Sequence[PoolPart], kept: Sequence[int], params: WritePara
 
 def _plan_kept_tables(parts: Sequence[PoolPart], embed: Manifest) -> Iterator[KeptTableUnit]:
     columns = embed.params["columns"]
-    embeddings = tuple(columns[side] for side in ("image_emb", "text_emb") if columns[side] is not None)
+    left_out = [columns[side] for side in ("image_emb", "text_emb") if columns[side] is not None]
+    left_out += [name for name in ("uid", "key", "clip_score") if columns[name] == name]
     for part in parts:
-        identity = ("kept", _identify_content(part), embeddings)
+        identity = ("kept", _identify_content(part), left_out)
         key = artifacts.unit_key(f"kept-{part.index:08d}", *identity)
-        yield KeptTableUnit(key, part, embeddings, columns["uid"])
+        yield KeptTableUnit(key, part, tuple(left_out), columns["uid"])
 
 
 def _drop_counters(receipt: Receipt) -> Receipt:
@@ -202,4 +204,4 @@ def _identify_content(part: PoolPart) -> tuple[str, str, str, str]:
         next(file.checksum for file in receipt.files if file.name == name)
         for receipt, name in ((part.samples, SAMPLES), (part.decisions, DECISIONS))
     ]
-    return store.redact(part.shard.url), part.shard.version, checksums[0], checksums[1]
+    return store.recordable(part.shard.url), part.shard.version, checksums[0], checksums[1]

@@ -6,14 +6,16 @@ from functools import partial
 from d2prune import store
 from d2prune.config.model import RunConfig
 from d2prune.errors import UserError
+from d2prune.execution import Guarded
 from d2prune.inputs.pool import InputPool
 from d2prune.output import claim, layout, receipts
 from d2prune.output.manifest import read_manifest
 from d2prune.stage.planned import Planned
 from d2prune.stage.record import Built, Stage, StageRun, find_artifact
-from d2prune.stage.units import Work
+from d2prune.stage.units import Work, run_units
 from d2prune.store import artifacts
 from d2prune.store.artifacts import Manifest
+from d2prune.store.completeness import find_fault
 from d2prune.write.close import close_output
 from d2prune.write.plan import KeepExecutableParams, WriteParams, plan
 from d2prune.write.worker import WriteWorker
@@ -28,46 +30,64 @@ def _make_params(config: RunConfig, pool: InputPool) -> WriteParams:
     return params
 
 
-def _check_claim(config: RunConfig, planned: Planned) -> None:
+def _check_claim(config: RunConfig, pool: InputPool, planned: Planned) -> None:
     claim.check(config.output, planned.fingerprint)
 
 
 def _find_artifact(stage: Stage, run: StageRun) -> Manifest | None:
-    """Find the artifact; None if the output folder has been emptied since, or its manifest is damaged."""
+    """Find the artifact; None if an object of the output folder is missing or damaged, too.
+
+    Compares presence and sizes with the output's manifest, by one listing. An output that is not
+    complete loses its manifest, so that no reader takes it for one that is.
+    """
+    output = run.config.output
     try:
-        if read_manifest(run.config.output) is None:
-            return None
+        manifest = read_manifest(output)
     except UserError as error:
         log.warning("%s; writing the output again", error)
         return None
+    if manifest is None:
+        return None
+    sizes = receipts.list_sizes(output)
+    faults = [fault for file in manifest.files if (fault := find_fault([file], sizes)) is not None]
+    if faults:
+        log.warning(
+            "write: %d of %d files of output %s are missing or damaged and written again, such as: %s",
+            len(faults),
+            len(manifest.files),
+            store.redact(output),
+            faults[0],
+        )
+        run.guard()
+        store.delete([store.join(output, layout.MANIFEST)])
+        return None
+    claim.remove_lease(output)
     return find_artifact(stage, run)
 
 
 def _write_output(run: StageRun) -> Built:
     planned, work_dir, output = run.planned["write"], run.config.work_dir, run.config.output
     select = run.manifests["select"]
-    claim.claim(output, planned.fingerprint)
-    claim.remove_temporaries(output)
-    # Left by an interrupted pruning of this run's earlier output.
-    store.delete([store.join(output, layout.PRUNED)])
-    units = plan(run.pool.shards, run.manifests["embed"], select, planned.params)
-    work = Work(
-        "write",
-        planned.folder,
-        units,
-        worker=partial(WriteWorker, work_dir, output, isinstance(planned.params, KeepExecutableParams)),
-        resources=run.one_core_each(),
-        complete=receipts.find_complete(work_dir, output, [unit.key for unit in units]),
-    )
-    found = run.run_units(work)
-
-    def close() -> None:
+    # Runs of other work_dirs may write the same output, or prune it.
+    with claim.hold(output, planned.fingerprint) as held:
+        # Left by an interrupted pruning of this run's earlier output.
+        store.delete([store.join(output, layout.PRUNED)])
+        units = plan(run.pool.shards, run.manifests["embed"], select, planned.params)
+        work = Work(
+            "write",
+            planned.folder,
+            units,
+            worker=partial(WriteWorker, work_dir, output, isinstance(planned.params, KeepExecutableParams)),
+            resources=run.one_core_each(),
+            complete=receipts.find_complete(work_dir, output, [unit.key for unit in units]),
+        )
+        found = run_units(work, Guarded(run.executor, held.check))
         run.guard()
+        held.check()
         close_output(
             output, work_dir, planned.fingerprint, planned.params, run.pool.shards, select, units, found
         )
-
-    return Built(found, when_committed=close)
+    return Built(found)
 
 
 def _balance_counts(run: StageRun, built: Built) -> None:

@@ -81,7 +81,7 @@ class WriteWorker:
 
     def _write_kept_table(self, unit: KeptTableUnit) -> Receipt:
         rows = self._read_kept_rows(unit.part)
-        record, uids = write_kept_table(self._output, unit.part, rows, unit.embeddings)
+        record, uids = write_kept_table(self._output, unit.part, rows, unit.left_out)
         return receipts.commit_unit(self._work_dir, unit.key, [record], {"written": len(uids)}, uids)
 
     def _write_decisions(self, unit: DecisionsUnit) -> Receipt:

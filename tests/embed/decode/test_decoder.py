@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from d2prune.embed.caption_limit import CAPTION_CUT, MAX_CHARACTERS
 from d2prune.embed.decode.decoder import (
     CAPTION_REPLACED,
     DecodedSample,
@@ -211,3 +212,10 @@ def test_captions_are_decoded_and_stripped():
 def test_notes_count_what_was_repaired():
     found, _ = prepare(sample({"json": 99}, jpg=encode_image(make_image(0)), txt=b"caf\xe9"))
     assert sorted(found.notes) == sorted([UID_FROM_HASH, JSON_BROKEN, CAPTION_REPLACED])
+
+
+def test_captions_beyond_the_limit_are_counted_and_kept_whole():
+    for length, expected in ((MAX_CHARACTERS, []), (MAX_CHARACTERS + 1, [CAPTION_CUT])):
+        found, _ = prepare(sample(jpg=encode_image(make_image(0)), txt=b"a" * length))
+        assert [note for note in found.notes if note == CAPTION_CUT] == expected
+        assert len(found.caption) == length

@@ -7,12 +7,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from d2prune.embed.tables.importer import ImportParams, ImportWorker, check_dimensions, plan
+from d2prune.embed.tables.importer import ImportParams, ImportWorker, plan
 from d2prune.errors import UserError
 from d2prune.inputs import rejects
 from d2prune.inputs.find import find_input
+from d2prune.inputs.sample_id import MAX_TEXT
 from d2prune.inputs.tables.column_names import WantedColumns, resolve_columns
 from d2prune.inputs.tables.files import split_tables
+from d2prune.inputs.tables.schema_check import check_files, find_dimension
 from d2prune.store import artifacts, schemas
 from d2prune.store.columns import vectors
 from tests.tables import (
@@ -34,10 +36,22 @@ WRITERS = {
 }
 
 
+def params_of(files, fields=(), **wanted):
+    columns = resolve_columns(files, WantedColumns(**wanted))
+    return ImportParams(columns, find_dimension(files, columns), tuple(fields))
+
+
+def check(source, fields=(), **wanted):
+    """Check a pool as the preflight does."""
+    files = find_input(str(source))
+    params = params_of(files, fields, **wanted)
+    check_files(files, params.columns, fields, params.dimension)
+
+
 def imported(source, work, fields=(), share=1 << 30, **wanted):
     """Import a pool; return its receipts, samples, embeddings and rejects."""
     files = find_input(str(source))
-    params = ImportParams(resolve_columns(files[0], WantedColumns(**wanted)), tuple(fields))
+    params = params_of(files, fields, **wanted)
     receipts = [ImportWorker(str(work), params)(unit) for unit in plan(split_tables(files, share), params)]
     read = [[artifacts.read_table(str(work), receipt, f"{name}.parquet") for receipt in receipts]
             for name in ("samples", "embeddings", "rejects")]  # fmt: skip
@@ -111,7 +125,7 @@ def test_image_embeddings_alone(tmp_path):
     write_clip_retrieval(tmp_path / "pool", PARTS, text=False)
     receipts, samples, embeddings, _ = imported(tmp_path / "pool", tmp_path / "work", clip_score=None)
     assert embeddings.column_names == ["image_emb"] and samples["clip_score"].null_count == 65
-    assert receipts[0].facts["dimensions"] == {"image_emb": 16}
+    assert receipts[0].facts["dimension"] == 16
     files = {path.name: path.stat().st_size for path in (tmp_path / "pool").rglob("*_0.*")}
     assert files and {name: size for name, size, _ in receipts[0].facts["sources"]} == files
 
@@ -158,12 +172,12 @@ def test_every_bad_row_is_rejected_with_its_reason(tmp_path):
     assert receipts[0].counters["rejected"] == 9 and receipts[0].counters["rejected.uid-invalid"] == 2
 
 
-def test_missing_lists_and_lists_of_another_length_are_rejected(tmp_path):
+@pytest.mark.parametrize("make", [pa.list_, pa.large_list, pa.list_view, pa.large_list_view])
+def test_missing_lists_and_lists_of_another_length_are_rejected(tmp_path, make):
     (tmp_path / "pool").mkdir()
     lists = [None, [], [3.0, 4.0], [1.0], [1.0, None], [0.0, 2.0]]
-    pq.write_table(
-        pa.table({"image_emb": pa.array(lists, pa.list_(pa.float16()))}), tmp_path / "pool" / "a.parquet"
-    )
+    table = pa.table({"image_emb": pa.array(lists, make(pa.float16()))})
+    pq.write_table(table, tmp_path / "pool" / "a.parquet")
     _, samples, embeddings, rejected = imported(tmp_path / "pool", tmp_path / "work")
     assert samples["offset"].to_pylist() == [2, 5]
     np.testing.assert_array_equal(
@@ -228,30 +242,25 @@ def spoil_type(pool):
 def test_damaged_pool_is_a_one_line_error_that_names_the_file(tmp_path, spoil, message):
     pool = write_datacomp(tmp_path / "pool", [PARTS[0], PARTS[2]])
     spoil(pool)
-    with pytest.raises(UserError) as caught:
-        imported(pool, tmp_path / "work")
-    assert message.format(pool=pool) in str(caught.value) and "\n" not in str(caught.value)
+    for act in (lambda: check(pool), lambda: imported(pool, tmp_path / "work")):
+        with pytest.raises(UserError) as caught:
+            act()
+        assert message.format(pool=pool) in str(caught.value) and "\n" not in str(caught.value)
 
 
-def receipts_of(pool, work, **wanted):
-    files = find_input(str(pool))
-    params = ImportParams(resolve_columns(files[0], WantedColumns(**wanted)))
-    return [ImportWorker(str(work), params)(unit) for unit in plan(split_tables(files, 1 << 30), params)]
-
-
-def test_parts_of_different_widths_are_refused(tmp_path):
-    write_datacomp(tmp_path / "pool", [make_rows(5), make_rows(5, width=8)])
-    with pytest.raises(
-        UserError, match=r"of 00000001-\w+ have image_emb 8, text_emb 8 dimensions, those of 00000000-"
-    ):
-        check_dimensions(receipts_of(tmp_path / "pool", tmp_path / "work"))
+@pytest.mark.parametrize("write", [write_datacomp, write_columns])
+def test_files_of_different_widths_are_refused(tmp_path, write):
+    pool = write(tmp_path / "pool", [make_rows(5), make_rows(5, width=8)])
+    for act in (lambda: check(pool), lambda: imported(pool, tmp_path / "work")):
+        with pytest.raises(UserError, match=r"0*1\.\w+: .*has 8 dimensions; expected 16"):
+            act()
 
 
 def test_sides_of_different_widths_are_refused(tmp_path):
-    write_datacomp(tmp_path / "pool", [make_rows(5)])
-    with pytest.raises(UserError, match="image_emb 16, text_emb 8 dimensions; expected one model's"):
-        check_dimensions(receipts_of(tmp_path / "pool", tmp_path / "work", text_emb="b32_txt"))
-    check_dimensions(receipts_of(tmp_path / "pool", tmp_path / "work", text_emb=None))
+    pool = write_datacomp(tmp_path / "pool", [make_rows(5)])
+    with pytest.raises(UserError, match="have l14_img 16, b32_txt 8 dimensions; expected one model's"):
+        check(pool, text_emb="b32_txt")
+    check(pool, text_emb=None)
 
 
 def test_unit_keys_depend_on_file_contents_and_params(tmp_path):
@@ -259,10 +268,45 @@ def test_unit_keys_depend_on_file_contents_and_params(tmp_path):
 
     def keys(**wanted):
         files = find_input(str(pool))
-        params = ImportParams(resolve_columns(files[0], WantedColumns(**wanted)))
-        return {unit.key for unit in plan(split_tables(files, 1000), params)}
+        return {unit.key for unit in plan(split_tables(files, 1000), params_of(files, **wanted))}
 
     first = keys()
     assert len(first) > 1 and keys() == first and not keys(text_emb=None) & first
     np.savez(pool / "00000000.npz", l14_img=PARTS[0].text, l14_txt=PARTS[0].text)
     assert not keys() & first
+
+
+def test_too_little_memory_is_one_line_that_names_the_file(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise MemoryError
+
+    pool = write_datacomp(tmp_path / "pool", [PARTS[0]])
+    monkeypatch.setattr("d2prune.embed.tables.convert.unit_halves", refuse)
+    with pytest.raises(UserError, match=r"00000000\.parquet: not enough memory to import it"):
+        imported(pool, tmp_path / "work")
+    assert not list((tmp_path / "work").rglob("receipt.json"))
+    monkeypatch.setattr("pyarrow.parquet.ParquetFile.iter_batches", refuse)
+    with pytest.raises(UserError, match=r"00000000\.parquet: not enough memory to read it"):
+        imported(pool, tmp_path / "work")
+
+
+def test_long_texts_are_cut_and_counted(tmp_path):
+    rows = make_rows(4)
+    long = replace(rows, caption=[*rows.caption[:3], "x" * (MAX_TEXT + 5)])
+    pool = write_datacomp(tmp_path / "pool", [long])
+    receipts, samples, _, _ = imported(pool, tmp_path / "work")
+    assert samples["caption"].to_pylist() == [*rows.caption[:3], "x" * MAX_TEXT]
+    assert receipts[0].counters["text-cut"] == 1
+
+
+def test_a_file_without_embeddings_has_no_samples(tmp_path):
+    pool = write_columns(tmp_path / "pool", [make_rows(3, 1), make_rows(4, 2)])
+    path = pool / "part-0.parquet"
+    table = pq.read_table(path)
+    index = table.column_names.index("image_emb")
+    for column in (pa.nulls(3), pa.array([None, [], None], pa.list_(pa.float32()))):
+        pq.write_table(table.set_column(index, "image_emb", column), path)
+        receipts, samples, embeddings, rejected = imported(pool, tmp_path / "work")
+        assert samples.num_rows == embeddings.num_rows == 4 and rejected.num_rows == 3
+        assert set(rejected["reason"].to_pylist()) == {"embedding-invalid"}
+        assert [receipt.counters["embedded"] for receipt in receipts] == [0, 4]

@@ -1,5 +1,6 @@
 """Row ranges equal what numpy loads; anything but a float matrix is a one-line error that names the file."""
 
+import contextlib
 import io
 import itertools
 import zipfile
@@ -11,11 +12,17 @@ from hypothesis import strategies as st
 
 from d2prune import store
 from d2prune.errors import UserError
-from d2prune.inputs.tables.matrices import npz_names, open_npy, open_npz
+from d2prune.inputs.tables.matrices import open_npy, open_npz
 
 
 def info(path):
     return store.info(str(path))
+
+
+@contextlib.contextmanager
+def open_array(file, name):
+    with open_npz(file) as arrays, arrays.open(name) as matrix:
+        yield matrix
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
@@ -29,10 +36,11 @@ def test_npz_ranges_equal_the_rows_that_numpy_loads(save, tmp_path_factory, data
         dtype = data.draw(st.sampled_from(["<f2", "<f4", ">f4", "<f8"]))
         arrays[name] = np.random.default_rng(len(arrays)).standard_normal(shape).astype(dtype)
     save(path, **arrays)
-    assert npz_names(info(path)) == list(arrays)
+    with open_npz(info(path)) as opened:
+        assert opened.names == list(arrays)
     with np.load(path) as expected:
         for name in arrays:
-            with open_npz(info(path), name) as matrix:
+            with open_array(info(path), name) as matrix:
                 assert (matrix.rows, matrix.columns) == expected[name].shape
                 cuts = sorted(data.draw(st.lists(st.integers(0, matrix.rows), max_size=4)))
                 for start, stop in itertools.pairwise(cuts):
@@ -61,7 +69,7 @@ def test_zip_with_a_prefix_and_long_extra_fields_is_read(tmp_path):
             member = zipfile.ZipInfo("a.npy")
             member.extra = b"\x99\x99\x04\x00abcd"
             archive.writestr(member, sink.getvalue())
-    with open_npz(info(tmp_path / "x.npz"), "a") as matrix:
+    with open_array(info(tmp_path / "x.npz"), "a") as matrix:
         np.testing.assert_array_equal(matrix.read(1, 3), rows[1:3])
 
 
@@ -99,7 +107,7 @@ def test_file_that_is_not_a_float_matrix_is_a_one_line_error(tmp_path, data, mes
     assert "\n" not in str(caught.value)
     with zipfile.ZipFile(tmp_path / "bad.npz", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a.npy", data)
-    with pytest.raises(UserError) as caught, open_npz(info(tmp_path / "bad.npz"), "a"):
+    with pytest.raises(UserError) as caught, open_array(info(tmp_path / "bad.npz"), "a"):
         pass
     assert f"{tmp_path}/bad.npz: a" in str(caught.value) and message in str(caught.value)
 
@@ -121,17 +129,17 @@ def test_damaged_archive_is_a_user_error(tmp_path):
     whole = path.read_bytes()
     with (
         pytest.raises(UserError, match=r"x\.npz: no array l14_txt; found l14_img"),
-        open_npz(info(path), "l14_txt"),
+        open_array(info(path), "l14_txt"),
     ):
         pass
     path.write_bytes(whole[:-30])
     with (
         pytest.raises(UserError, match=r"x\.npz: not an \.npz file, or truncated"),
-        open_npz(info(path), "l14_img"),
+        open_array(info(path), "l14_img"),
     ):
         pass
     path.write_bytes(b"XX" + whole[2:])
-    with pytest.raises(UserError, match="damaged"), open_npz(info(path), "l14_img"):
+    with pytest.raises(UserError, match="damaged"), open_array(info(path), "l14_img"):
         pass
     np.savez_compressed(path, l14_img=np.random.default_rng(0).standard_normal((5000, 30)))
     packed = bytearray(path.read_bytes())
@@ -139,7 +147,7 @@ def test_damaged_archive_is_a_user_error(tmp_path):
     path.write_bytes(packed)
     with (
         pytest.raises(UserError, match="l14_img: cannot be decompressed"),
-        open_npz(info(path), "l14_img") as matrix,
+        open_array(info(path), "l14_img") as matrix,
     ):
         matrix.read(0, 5000)
 

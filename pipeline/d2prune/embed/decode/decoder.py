@@ -13,14 +13,17 @@ import io
 import math
 import warnings
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import NamedTuple
 
 import PIL
 from PIL import Image, UnidentifiedImageError, features
 
+from d2prune.embed.caption_limit import CAPTION_CUT, MAX_CHARACTERS
+from d2prune.embed.decode.fields import FieldKind, field_value
 from d2prune.embed.decode.resize import Preprocess
 from d2prune.embed.filters import Filters
 from d2prune.inputs import rejects
+from d2prune.inputs.image_formats import FORMATS, name_format
 from d2prune.inputs.rejects import Reject, SampleRejected
 from d2prune.inputs.sample_id import (
     CAPTION_EXTENSION,
@@ -33,14 +36,7 @@ from d2prune.inputs.sample_id import (
 from d2prune.inputs.tar.checksum import combine_digests
 from d2prune.inputs.tar.reader import TarSample
 
-# Formats that the web serves under these extensions. Pillow would try all others it supports, too,
-# PostScript among them. Loaded here and not at the first image, where threads would race. Older
-# Pillows lack AVIF.
-Image.init()
-_FORMATS = tuple(name for name in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF") if name in Image.OPEN)
 _MAX_LISTED_EXTENSIONS = 8
-
-FieldKind = Literal["number", "text"]
 
 CAPTION_REPLACED = "caption-replaced"
 """Counter: captions that were not UTF-8 and were decoded with replacement characters."""
@@ -139,7 +135,7 @@ class Decoder:
         caption, replaced = decode_caption(caption_bytes)
         self.filters.check_caption(caption)
         record, notes = parse_json(sample.members.get(JSON_EXTENSION))
-        values = tuple(field_value(record, name, kind) for name, kind in self.fields)
+        fields = [field_value(record, name, kind) for name, kind in self.fields]
         image, width, height = self.decode_image(image_bytes)
         try:
             self._write_pixels(into, image, image_bytes)
@@ -147,12 +143,14 @@ class Decoder:
             detail = f"preprocessing: {_format_error(error)}"
             raise SampleRejected(rejects.IMAGE_UNDECODABLE, detail) from error
         uid, more = uid_of_record(record, image_bytes, caption_bytes)
-        notes = (*notes, *more)
+        notes = (*notes, *more, *(note for field in fields for note in field.notes))
         if JSON_EXTENSION in sample.too_large:
             notes = (*notes, JSON_BROKEN)
         digests = dict(zip(sample.extensions, sample.digests, strict=False))
         if replaced:
             notes = (*notes, CAPTION_REPLACED)
+        if len(caption) > MAX_CHARACTERS:
+            notes = (*notes, CAPTION_CUT)
         return DecodedSample(
             key=sample.key,
             offset=sample.offset,
@@ -162,7 +160,7 @@ class Decoder:
             width=width,
             height=height,
             notes=notes,
-            fields=values,
+            fields=tuple(field.value for field in fields),
             checksum=combine_digests(digests),
             image_sha256=digests.get(image_extension, b""),
         )
@@ -190,7 +188,7 @@ class Decoder:
                 an image, or removed by a filter.
         """
         try:
-            with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 width, height = image.size
                 self._check_size(width, height)
                 self.filters.check_image(width, height)
@@ -202,7 +200,11 @@ class Decoder:
             raise SampleRejected(rejects.IMAGE_TOO_LARGE, _format_error(error)) from error
         except UnidentifiedImageError as error:
             reason = rejects.IMAGE_TRUNCATED if _is_truncated(data) else rejects.IMAGE_UNDECODABLE
-            raise SampleRejected(reason, f"{len(data)} bytes that start with {data[:12]!r}") from error
+            found = name_format(data)
+            detail = f"found {found}; expected {', '.join(FORMATS)}: " if found else ""
+            raise SampleRejected(
+                reason, f"{detail}{len(data)} bytes that start with {data[:12]!r}"
+            ) from error
         except Exception as error:
             # On bad bytes, Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error,
             # IndexError and others.
@@ -243,20 +245,6 @@ def decode_caption(data: bytes) -> tuple[str, bool]:
         detail = f"{len(data)} bytes of white space or zeros" if data else "0 bytes"
         raise SampleRejected(rejects.CAPTION_EMPTY, detail)
     return text, replaced
-
-
-def field_value(record: dict[str, Any], name: str, kind: FieldKind) -> float | str:
-    """Return a value of the JSON member as the declared kind; a missing text is empty.
-
-    Raises:
-        SampleRejected: a number is missing, not a number or not finite.
-    """
-    value = record.get(name)
-    if kind == "text":
-        return "" if value is None else str(value)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise SampleRejected(rejects.FIELD_MISSING, f"{name} is {str(value)[:50]}, expected a number")
-    return float(value)
 
 
 def _find_caption(sample: TarSample) -> bytes:

@@ -1,13 +1,13 @@
 """Tokenize captions in the decode processes: at a GPU's pace, tokenizing alone takes more than a core."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from d2prune.embed.decode.decoder import DecodedSample, Decoder
 from d2prune.embed.model.loading import load_tokenizer
 from d2prune.embed.model.sources import ModelSource, import_open_clip
+from d2prune.embed.model.tokenizer import CaptionTokenizer
 from d2prune.inputs.rejects import Reject
 from d2prune.inputs.tar.reader import TarSample
 
@@ -18,7 +18,7 @@ class TokenizingDecoder:
 
     decoder: Decoder
     sources: Sequence[ModelSource]
-    _tokenizers: list[Callable[[list[str]], Any]] = field(default_factory=list, init=False)
+    _tokenizers: list[CaptionTokenizer] = field(default_factory=list, init=False)
 
     def setup(self) -> None:
         """Load each model's tokenizer."""

@@ -29,9 +29,6 @@ from d2prune.errors import D2PruneError, InfrastructureError, UserError
 
 log = logging.getLogger(__name__)
 
-# Words in the tokenizer's cache after which it is emptied: about 100 MB.
-_MAX_CACHED_WORDS = 500_000
-
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 
@@ -118,7 +115,6 @@ class ClipEncoder:
         )
         on_gpu = self.device == "cuda"
         self._copy_stream: Any = torch.cuda.Stream() if on_gpu else None  # type: ignore[no-untyped-call]
-        self._initial_cache = dict(getattr(self._tokenizer, "cache", {}))
         with torch.inference_mode():
             self.dimension = int(self._model.encode_text(self.tokenize(["a"]).to(self.device)).shape[-1])
         self._check_pixels()
@@ -192,13 +188,8 @@ class ClipEncoder:
         return "bf16" if self._torch.cuda.is_bf16_supported() else "fp16"
 
     def tokenize(self, captions: Sequence[str]) -> Any:
-        """Return token ids, int64 [N, context] on the CPU; long captions are truncated as by open_clip."""
-        tokens = self._tokenizer(list(captions))
-        cache = getattr(self._tokenizer, "cache", None)
-        if cache is not None and len(cache) > _MAX_CACHED_WORDS:
-            # open_clip's tokenizer caches every word it has ever seen.
-            self._tokenizer.cache = dict(self._initial_cache)  # type: ignore[attr-defined]
-        return tokens
+        """Return token ids, int64 [N, context] on the CPU; see `CaptionTokenizer`."""
+        return self._tokenizer(captions)
 
     def join_tokens(self, data: bytes, rows: int) -> Any:
         """Return the token ids of `rows` captions from the joined bytes of `DecodedSample.tokens`."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from d2prune.embed.model.sources import ModelSource
+from d2prune.embed.model.tokenizer import CaptionTokenizer
 from d2prune.errors import InfrastructureError, UserError
 
 log = logging.getLogger(__name__)
@@ -61,8 +62,8 @@ def load_model(
     return model.eval(), transform
 
 
-def load_tokenizer(open_clip: Any, source: ModelSource) -> Callable[[list[str]], Any]:
-    """Load a model's tokenizer: captions -> int64 [N, context].
+def load_tokenizer(open_clip: Any, source: ModelSource) -> CaptionTokenizer:
+    """Load a model's tokenizer.
 
     Raises:
         UserError: it needs a package that is missing.
@@ -71,7 +72,7 @@ def load_tokenizer(open_clip: Any, source: ModelSource) -> Callable[[list[str]],
     if source.config is not None:
         open_clip.add_model_config(source.config)
     try:
-        tokenizer: Callable[[list[str]], Any] = open_clip.get_tokenizer(source.name)
+        tokenizer = open_clip.get_tokenizer(source.name)
     except ImportError as error:
         raise UserError(
             f"embed.model: the tokenizer of {source.name} needs a package that is not installed "
@@ -82,7 +83,7 @@ def load_tokenizer(open_clip: Any, source: ModelSource) -> Callable[[list[str]],
         raise InfrastructureError(
             f"the tokenizer of {source.name} cannot be loaded: {format_error(error)}"
         ) from error
-    return tokenizer
+    return CaptionTokenizer(tokenizer, open_clip.SimpleTokenizer)
 
 
 def format_error(error: object) -> str:

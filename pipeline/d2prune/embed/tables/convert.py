@@ -14,19 +14,28 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from d2prune.embed.decode.decoder import FieldKind
+from d2prune.embed.decode.fields import FieldKind
 from d2prune.embed.tables.unit_norm import cosines, unit_halves
 from d2prune.errors import UserError
 from d2prune.inputs import rejects
-from d2prune.inputs.rejects import Reject
+from d2prune.inputs.rejects import Reject, clean_line
 from d2prune.inputs.tables.column_names import Columns
 from d2prune.inputs.tables.reader import TableBatch
+from d2prune.inputs.tables.values import (
+    NUMBER,
+    TEXT,
+    UID,
+    Kind,
+    can_be_read,
+    read_numbers,
+    read_texts,
+    read_uids,
+)
 from d2prune.store import schemas
 
 Halves = NDArray[np.float16]
 Fields = Sequence[tuple[str, FieldKind]]
 
-_UID = "^[0-9a-fA-F]{32}$"
 _KEY_DIGITS = 8
 
 
@@ -40,6 +49,7 @@ class ConvertedBatch:
         image_MD: their embeddings, unit norm; None where the pool has none.
         text_MD: as `image_MD`.
         rejects: the other rows, in order.
+        n_cut: texts that were cut.
     """
 
     read: int
@@ -47,6 +57,7 @@ class ConvertedBatch:
     image_MD: Halves | None
     text_MD: Halves | None
     rejects: tuple[Reject, ...]
+    n_cut: int
 
 
 class _RejectedRows:
@@ -89,7 +100,8 @@ def convert_batch(
             sides.append(None)
             continue
         half_ND, good_N = unit_halves(rows_ND)
-        rejected.add(~good_N, rejects.EMBEDDING_INVALID, f"{name} is missing, all zeros, NaN or infinite")
+        detail = f"{name} is missing, all zeros, NaN, infinite or of another length"
+        rejected.add(~good_N, rejects.EMBEDDING_INVALID, detail)
         sides.append(half_ND)
     caption = values.texts(columns.caption)
     row_N = pa.array(np.arange(batch.first, batch.first + count))
@@ -116,49 +128,46 @@ def convert_batch(
     if found:
         samples = samples.filter(pa.array(rejected.good_N))
         sides = [None if side is None else side[rejected.good_N] for side in sides]
-    return ConvertedBatch(count, samples, sides[0], sides[1], found)
+    return ConvertedBatch(count, samples, sides[0], sides[1], found, values.n_cut)
 
 
-@dataclass(frozen=True)
 class _TypedColumns:
-    """Columns of a batch, cast to the types of the schema."""
+    """Columns of a batch as the types of the schema; `n_cut` counts the texts that were cut."""
 
-    batch: pa.RecordBatch
-    url: str
+    def __init__(self, batch: pa.RecordBatch, url: str) -> None:
+        self.batch, self.n_cut = batch, 0
+        self._url = url
 
-    def _cast(self, name: str, kind: pa.DataType, expected: str) -> pa.Array:
+    def _find(self, name: str, kind: Kind) -> pa.Array:
         column = self.batch[name]
-        number = pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
-        wrong = f"{self.url}: column {name} is {column.type}; expected {expected}"
-        if pa.types.is_floating(kind) and not number:
-            raise UserError(wrong)
-        try:
-            return column.cast(kind, safe=False)
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-            raise UserError(wrong) from error
+        if not can_be_read(column.type, kind):
+            found = clean_line(f"column {name} is {column.type}")
+            raise UserError(f"{self._url}: {found}; expected {kind.expected}")
+        return column
 
     def numbers(self, name: str, kind: pa.DataType) -> pa.Array:
         """Return a column of floats, with its nulls."""
-        return self._cast(name, kind, "numbers")
+        return read_numbers(self._find(name, NUMBER), kind)
 
     def texts(self, name: str | None) -> pa.Array:
-        """Return a column of strings, empty where missing; bytes that are not UTF-8 are replaced."""
+        """Return a column of strings, empty where missing."""
         if name is None:
             return pa.array([""] * len(self.batch), pa.string())
-        texts = self._cast(name, pa.string(), "texts").fill_null("")
-        try:
-            texts.validate(full=True)
-        except pa.ArrowInvalid:
-            raw = texts.cast(pa.binary()).to_pylist()
-            texts = pa.array([value.decode("utf-8", "replace") for value in raw], pa.string())
+        texts, n_cut = read_texts(self._find(name, TEXT))
+        self.n_cut += n_cut
         return texts
+
+    def uids(self, name: str) -> pa.Array:
+        """Return a column of uids, null where there is none."""
+        return read_uids(self._find(name, UID))
 
     def pixels(self, name: str | None) -> pa.Array:
         """Return a column of int32, null where missing."""
         if name is None:
             return pa.nulls(len(self.batch), pa.int32())
         pixels = self.numbers(name, pa.float64())
-        return pc.if_else(pc.is_finite(pixels), pixels, None).cast(pa.int32(), safe=False)
+        # NaN compares as false.
+        return pc.if_else(pc.less(pc.abs(pixels), 2**31), pixels, None).cast(pa.int32(), safe=False)
 
 
 def _read_scores(
@@ -195,10 +204,10 @@ def _read_uids(
 ) -> pa.Array:
     if name is None:
         return pa.array(_hash_rows(sides, caption), pa.string())
-    uid = values.texts(name)
-    valid_N = pc.match_substring_regex(uid, _UID).to_numpy(zero_copy_only=False)
-    rejected.add(~valid_N, rejects.UID_INVALID, f"{name} is not 32 hex digits")
-    return pc.ascii_lower(uid)
+    uid = values.uids(name)
+    missing_N = uid.is_null().to_numpy(zero_copy_only=False)
+    rejected.add(missing_N, rejects.UID_INVALID, f"{name} is neither 32 hex digits nor a UUID")
+    return uid
 
 
 def _hash_rows(sides: Sequence[Halves | None], caption: pa.Array) -> list[str]:

@@ -7,16 +7,15 @@ Invariant: rows read = embedded + rejected. Memory holds a row group, and the pa
 """
 
 import contextlib
-import itertools
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from d2prune import store
-from d2prune.embed.decode.decoder import FieldKind
+from d2prune.embed.decode.fields import FieldKind
 from d2prune.embed.part import EMBEDDED, EMBEDDINGS, READ, REJECTED, UID_DUPLICATE, reject_table
 from d2prune.embed.tables.convert import ConvertedBatch, convert_batch
 from d2prune.errors import UserError
@@ -30,6 +29,9 @@ from d2prune.store.artifacts import FileRecord, Receipt
 from d2prune.store.columns import vector_column
 from d2prune.store.table_writer import open_table
 
+TEXT_CUT = "text-cut"
+"""Counter: texts longer than `sample_id.MAX_TEXT`, which were cut."""
+
 
 @dataclass(frozen=True)
 class ImportParams:
@@ -37,10 +39,12 @@ class ImportParams:
 
     Attributes:
         columns: the names in the pool's files.
+        dimension: width of every embedding.
         fields: columns to carry along, (name, kind).
     """
 
     columns: Columns
+    dimension: int
     fields: tuple[tuple[str, FieldKind], ...] = ()
 
 
@@ -77,32 +81,37 @@ class ImportWorker:
         """Read, check and commit one part.
 
         Raises:
-            UserError: a file is missing, changed or damaged, or a column has the wrong type.
+            UserError: a file is missing, changed or damaged, a column has the wrong type, or there is not
+                enough memory for a batch of its rows.
             InfrastructureError: storage failed.
             BooksError: a row is neither embedded nor rejected.
         """
         shard, params = unit.shard, self.params
         url = store.redact(shard.url)
-        batches = read_part(shard, params.columns, [name for name, _ in params.fields])
+        batches = read_part(shard, params.columns, params.dimension, [name for name, _ in params.fields])
         converted = (
             convert_batch(batch, shard.name, url, params.columns, params.fields) for batch in batches
         )
-        with contextlib.closing(converted):
-            first_batches, widths = _read_until_widths_known(converted, url)
-            rows = itertools.chain(first_batches, converted)
-            counters, records = self._write_part(unit, rows, widths)
+        try:
+            with contextlib.closing(converted):
+                counters, records = self._write_part(unit, converted)
+        except MemoryError as error:
+            raise UserError(f"{url}: not enough memory to import it; expected a few hundred MiB") from error
         others = {name: count for name, count in sorted(counters.items()) if count}
         counts = {name: counters[name] for name in (READ, EMBEDDED, REJECTED)} | others
-        facts = {"dimensions": widths, "sources": [list(file) for file in shard.file_versions]}
+        sources = [list(file) for file in shard.file_versions]
+        facts = {"dimension": params.dimension, "sources": sources}
         return artifacts.commit_receipt(self.folder, unit.key, records, counts, facts)
 
     def _write_part(
-        self, unit: ImportUnit, converted: Iterable[ConvertedBatch], widths: dict[str, int]
+        self, unit: ImportUnit, converted: Iterable[ConvertedBatch]
     ) -> tuple[Counter[str], list[FileRecord]]:
         """Write the tables of a part; return its counters and files."""
         counters: Counter[str] = Counter()
         uids: list[pa.ChunkedArray] = []
-        vectors = pa.schema([(name, pa.binary(2 * width)) for name, width in widths.items()])
+        columns, width = self.params.columns, pa.binary(2 * self.params.dimension)
+        sides = (("image_emb", columns.image_emb), ("text_emb", columns.text_emb))
+        vectors = pa.schema([(side, width) for side, name in sides if name is not None])
         schemas_of = {
             SAMPLES: schemas.samples(self.params.fields),
             EMBEDDINGS: vectors,
@@ -118,71 +127,22 @@ class ImportWorker:
                 rejected.write(reject_table(unit.shard.name, rows.rejects))
                 if rows.samples.num_rows:
                     samples.write(rows.samples)
-                    sides = [side for side in (rows.image_MD, rows.text_MD) if side is not None]
-                    embeddings.write(pa.Table.from_arrays(list(map(vector_column, sides)), schema=vectors))
+                    halves = [half_MD for half_MD in (rows.image_MD, rows.text_MD) if half_MD is not None]
+                    embeddings.write(pa.Table.from_arrays(list(map(vector_column, halves)), schema=vectors))
                     uids.append(rows.samples["uid"])
             books = {name: counters[name] for name in (EMBEDDED, REJECTED)}
             artifacts.balance(f"embed {unit.key}", counters[READ], books)
         chunks = [chunk for column in uids for chunk in column.chunks]
         distinct = pc.count_distinct(pa.chunked_array(chunks, pa.string())).as_py()
         counters[UID_DUPLICATE] = counters[EMBEDDED] - distinct
-        if self.params.columns.uid is None:
+        if columns.uid is None:
             counters[UID_FROM_HASH] = counters[EMBEDDED]
         writers = (samples, embeddings, rejected)
         return counters, [writer.record for writer in writers if writer.record is not None]
 
 
-def _read_until_widths_known(
-    converted: Iterator[ConvertedBatch], url: str
-) -> tuple[list[ConvertedBatch], dict[str, int]]:
-    """Return the first batches up to one that shows the width of the embeddings, and the widths.
-
-    Lists of variable length have no width until one is found; all rows before it are rejects.
-
-    Raises:
-        UserError: no row has an embedding.
-    """
-    batches: list[ConvertedBatch] = []
-    for rows in converted:
-        batches.append(rows)
-        widths = _widths(rows)
-        if all(widths.values()):
-            return batches, widths
-    raise UserError(f"{url}: no row has an embedding; remove this file from the input")
-
-
-def _widths(rows: ConvertedBatch) -> dict[str, int]:
-    """Return the dimensions of each side that exists."""
-    sides = (("image_emb", rows.image_MD), ("text_emb", rows.text_MD))
-    return {name: side.shape[1] for name, side in sides if side is not None}
-
-
 def _count(rows: ConvertedBatch) -> Counter[str]:
     counts = Counter({READ: rows.read, EMBEDDED: rows.samples.num_rows, REJECTED: len(rows.rejects)})
     counts.update(f"{REJECTED}.{reject.reason}" for reject in rows.rejects)
+    counts[TEXT_CUT] = rows.n_cut
     return counts
-
-
-def check_dimensions(receipts: Sequence[Receipt]) -> None:
-    """Check that all embeddings have the same width, since other widths come from other models.
-
-    Raises:
-        UserError: two parts, or the two sides of one part, differ.
-    """
-    dimensions = [(receipt, receipt.facts["dimensions"]) for receipt in receipts if receipt.counters[READ]]
-    first, expected = dimensions[0]
-    if len(set(expected.values())) > 1:
-        raise UserError(
-            f"input: embeddings of {first.key} have {_format_widths(expected)} dimensions; "
-            "expected one model's (columns.text_emb: null excludes that side)"
-        )
-    for receipt, widths in dimensions[1:]:
-        if widths != expected:
-            raise UserError(
-                f"input: embeddings of {receipt.key} have {_format_widths(widths)} dimensions, "
-                f"those of {first.key} {_format_widths(expected)}; expected one model's"
-            )
-
-
-def _format_widths(widths: dict[str, int]) -> str:
-    return ", ".join(f"{name} {width}" for name, width in sorted(widths.items()))

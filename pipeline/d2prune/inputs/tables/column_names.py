@@ -1,19 +1,15 @@
 """Names of the columns and arrays of a table pool: those configured, and those found in its first file."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
-
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from d2prune import store
 from d2prune.errors import UserError
+from d2prune.inputs.rejects import clean_line
 from d2prune.inputs.tables.files import SUPPORTED_INPUTS, TableFile
-from d2prune.inputs.tables.matrices import npz_names
-from d2prune.store import FileInfo
-from d2prune.store.ranges import open_seekable
+from d2prune.inputs.tables.parquet import ParquetTable
+from d2prune.inputs.tables.source import TableSource, open_source
+from d2prune.inputs.tables.values import NUMBER, TEXT, Kind, can_be_read
 
 AUTO = "auto"
 IMAGE_HASHES = "sha256"
@@ -31,9 +27,6 @@ _CAPTIONS = ("text", "caption")
 _KEYS = ("key", "image_path")
 _WIDTHS = ("original_width", "width")
 _HEIGHTS = ("original_height", "height")
-_STREAM_BYTES = 4 << 20
-
-Location = Literal["npz", "npy", "column"]
 
 
 @dataclass(frozen=True)
@@ -83,66 +76,27 @@ class Columns:
         return tuple(dict.fromkeys(name for name in names if name is not None))
 
 
-@contextmanager
-def open_table(file: FileInfo) -> Iterator[pq.ParquetFile]:
-    """Open a parquet file that is read by byte ranges.
-
-    Raises:
-        UserError: it does not exist, changed during the run, or is not parquet.
-    """
-    with open_seekable(file) as stream:
-        try:
-            table = pq.ParquetFile(stream, buffer_size=_STREAM_BYTES)
-        except pa.ArrowInvalid as error:
-            raise UserError(
-                f"{store.redact(file.url)}: not parquet, or truncated: {_format_error(error)}"
-            ) from error
-        yield table
-
-
-def is_vector(kind: pa.DataType) -> bool:
-    """Return whether a column of this type can hold embeddings."""
-    lists = pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind)
-    return bool(lists and pa.types.is_floating(kind.value_type))
-
-
-def locate_embeddings(file: TableFile, schema: pa.Schema, name: str) -> Location:
-    """Return where the embeddings called `name` are stored.
-
-    Raises:
-        UserError: there are none; the message lists the existing ones.
-    """
-    if name in file.arrays:
-        return "npy"
-    if file.npz is not None and name in npz_names(file.npz):
-        return "npz"
-    if name in schema.names:
-        if is_vector(schema.field(name).type):
-            return "column"
-        raise UserError(
-            f"{store.redact(file.table.url)}: column {name} is {schema.field(name).type}; "
-            "expected lists of floats"
-        )
-    shown = store.redact((file.npz or file.table).url)
-    raise UserError(
-        f"{shown}: no embeddings called {name}; found {', '.join(_list_arrays(file, schema)) or 'none'}"
-    )
-
-
-def resolve_columns(file: TableFile, wanted: WantedColumns) -> Columns:
-    """Find the names in the first file of a pool.
+def resolve_columns(files: Sequence[TableFile], wanted: WantedColumns) -> Columns:
+    """Find the names in the first file of a pool that has rows.
 
     Args:
-        file: the first file.
+        files: the pool's files, in canonical order.
         wanted: names as configured.
 
     Raises:
-        UserError: there are no embeddings, or a configured name does not exist.
+        UserError: no file has rows, there are no embeddings, or a configured name does not exist.
     """
-    with open_table(file.table) as table:
-        schema = table.schema_arrow
-    shown = store.redact(file.table.url)
-    arrays = _list_arrays(file, schema)
+    for file in files:
+        with open_source(file) as source:
+            if source.table.rows:
+                return _resolve_in(source, wanted)
+    first = store.redact(files[0].table.url)
+    raise UserError(f"input: none of {len(files)} tables has rows, such as {first}; expected rows")
+
+
+def _resolve_in(source: TableSource, wanted: WantedColumns) -> Columns:
+    table, schema = source.table, source.table.schema
+    arrays = source.list_arrays({name for family in _FAMILIES for name in family[:2]})
     family = next(
         (f for f in _FAMILIES if f[0] == wanted.image_emb or (wanted.image_emb == AUTO and f[0] in arrays)),
         None,
@@ -154,11 +108,12 @@ def resolve_columns(file: TableFile, wanted: WantedColumns) -> Columns:
     text = (text_auto if text_auto in arrays else None) if wanted.text_emb == AUTO else wanted.text_emb
     if image is None and text is None:
         raise UserError(
-            f"input: no embeddings found in {shown}: {_describe(arrays, schema)}; expected {SUPPORTED_INPUTS}"
+            f"input: no embeddings found in {table.shown}: {_describe(arrays, table)}; "
+            f"expected {SUPPORTED_INPUTS}"
         )
     for name in (image, text):
         if name is not None:
-            locate_embeddings(file, schema, name)
+            source.locate(name)
     scores = _SCORES if family is None else (family[2], *_SCORES)
 
     def find_column(option: str, given: str | None, usual: Sequence[str]) -> str | None:
@@ -166,33 +121,29 @@ def resolve_columns(file: TableFile, wanted: WantedColumns) -> Columns:
             return next((name for name in usual if name in schema.names), None)
         if given is not None and given not in schema.names:
             raise UserError(
-                f"columns.{option}: {shown} has no column {given}; found {', '.join(schema.names)}"
+                f"columns.{option}: {table.shown} has no column {clean_line(given)}; "
+                f"found {table.list_columns()}"
             )
         return given
+
+    def find_readable(usual: Sequence[str], kind: Kind) -> str | None:
+        # These have no option, so a column of another type is none of ours.
+        known = (name for name in usual if name in schema.names)
+        return next((name for name in known if can_be_read(schema.field(name).type, kind)), None)
 
     return Columns(
         image_emb=image,
         text_emb=text,
         clip_score=find_column("clip_score", wanted.clip_score, scores),
         uid=find_column("uid", wanted.uid, ("uid",)),
-        key=find_column("key", AUTO, _KEYS),
+        key=find_readable(_KEYS, TEXT),
         caption=find_column("caption", wanted.caption, _CAPTIONS),
-        width=find_column("width", AUTO, _WIDTHS),
-        height=find_column("height", AUTO, _HEIGHTS),
+        width=find_readable(_WIDTHS, NUMBER),
+        height=find_readable(_HEIGHTS, NUMBER),
     )
 
 
-def _list_arrays(file: TableFile, schema: pa.Schema) -> list[str]:
-    """Return all names under which embeddings are stored."""
-    columns = [field.name for field in schema if is_vector(field.type)]
-    return [*sorted(file.arrays), *(npz_names(file.npz) if file.npz else []), *columns]
-
-
-def _describe(arrays: Sequence[str], schema: pa.Schema) -> str:
-    return f"its columns are {', '.join(schema.names)}" + (
-        f", its arrays {', '.join(arrays)}" if arrays else ""
+def _describe(arrays: Sequence[str], table: ParquetTable) -> str:
+    return f"its columns are {table.list_columns()}" + (
+        f", its arrays {clean_line(', '.join(arrays))}" if arrays else ""
     )
-
-
-def _format_error(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300]

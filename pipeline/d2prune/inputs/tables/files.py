@@ -19,7 +19,8 @@ from dataclasses import dataclass
 
 from d2prune import store
 from d2prune.errors import UserError
-from d2prune.store import FileInfo, artifacts
+from d2prune.inputs.lookup import check_unique, suffix
+from d2prune.store import FileInfo, artifacts, patterns
 
 SUPPORTED_INPUTS = (
     "tars; NAME.parquet with NAME.npz beside it (DataComp's metadata); img_emb/, text_emb/ and metadata/ "
@@ -91,7 +92,9 @@ class TableShard:
     @property
     def file_versions(self) -> list[tuple[str, int, str]]:
         """Name, size and version (see `FileInfo.version`) of the table and its arrays."""
-        return [(posixpath.basename(file.url), file.size, file.version) for file in self.source.files]
+        return [
+            (posixpath.basename(_drop_query(file.url)), file.size, file.version) for file in self.source.files
+        ]
 
     @property
     def identity(self) -> tuple[object, ...]:
@@ -129,10 +132,8 @@ def group_files(tables: Sequence[FileInfo], arrays: Sequence[FileInfo]) -> list[
         UserError: a table without its arrays or arrays without their table, two layouts,
             the same table twice.
     """
-    duplicates = [url for url, count in Counter(table.url for table in tables).items() if count > 1]
-    if duplicates:
-        raise UserError(f"input: {store.redact(duplicates[0])} would be read twice")
-    beside: dict[str, dict[str, FileInfo]] = {table.url: {} for table in tables}
+    check_unique(tables)
+    beside: dict[str, dict[str, FileInfo]] = {_drop_query(table.url): {} for table in tables}
     layouts = set()
     for array in arrays:
         layout, url, name = _match_table(array, beside)
@@ -146,28 +147,33 @@ def group_files(tables: Sequence[FileInfo], arrays: Sequence[FileInfo]) -> list[
         raise UserError(f"input: found {' and '.join(sorted(layouts))}; expected one layout per run")
     complete = {name for found in beside.values() for name in found}
     for table in tables:
-        for name in sorted(complete - beside[table.url].keys()):
+        url = _drop_query(table.url)
+        for name in sorted(complete - beside[url].keys()):
             other = next(found[name] for found in beside.values() if name in found)
-            missing = _expected_array(table.url, other.url, name)
+            missing = _expected_array(url, _drop_query(other.url), name)
             raise UserError(
                 f"input: {store.redact(table.url)} has no {_format_tail(missing)}; "
                 f"other tables have one: {_format_tail(other.url)}"
             )
-    names = _shorten_names([store.redact(table.url) for table in tables])
+    names = _shorten_names([store.recordable(table.url) for table in tables])
     return [
         TableFile(
             table,
             name,
-            next((file for file in beside[table.url].values() if suffix(file) == ".npz"), None),
-            {name_of: file for name_of, file in beside[table.url].items() if suffix(file) == ".npy"},
+            next((file for file in found.values() if suffix(file) == ".npz"), None),
+            {array: file for array, file in found.items() if suffix(file) == ".npy"},
         )
-        for table, name in zip(tables, names, strict=True)
+        for table, found, name in zip(tables, beside.values(), names, strict=True)
     ]
 
 
+def _drop_query(url: str) -> str:
+    return patterns.split_query(url)[0]
+
+
 def _match_table(array: FileInfo, tables: Mapping[str, object]) -> tuple[str, str, str]:
-    """Return the layout of an array, the URL of its table and its name."""
-    url = array.url
+    """Return the layout of an array, the URL of its table without query, and its name."""
+    url = _drop_query(array.url)
     if suffix(array) == ".npz":
         return "DataComp's metadata", f"{url[:-4]}.parquet", "npz"
     found = _ARRAY_FOLDER.match(url)
@@ -201,11 +207,6 @@ def _shorten_names(urls: Sequence[str]) -> list[str]:
 def _format_tail(url: str) -> str:
     """Return the last two components of a URL, for messages that already name the folder."""
     return "/".join(store.redact(url).split("/")[-2:])
-
-
-def suffix(file: FileInfo) -> str:
-    """Return the suffix of a file's name, in lower case."""
-    return posixpath.splitext(file.url)[1].lower()
 
 
 def count_by_suffix(files: Sequence[FileInfo]) -> str:

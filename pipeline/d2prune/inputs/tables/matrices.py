@@ -12,7 +12,8 @@ import io
 import math
 import struct
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -20,14 +21,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d2prune import store
-from d2prune.errors import UserError
+from d2prune.errors import D2PruneError, UserError
+from d2prune.inputs.rejects import clean_line
 from d2prune.store import FileInfo
-from d2prune.store.ranges import open_ranges, open_seekable
+from d2prune.store.ranges import open_ranges, seekable
 
 # numpy pads headers to 64 bytes and refuses headers above 10,000 bytes.
 _HEADER_BYTES = 16_384
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 _SKIP = 1 << 20
+_MAX_LISTED = 20
+
+MAX_DIMENSIONS = 16_384
+"""Widest embedding that is read, so that a batch of rows has a few hundred MiB whatever a header claims."""
 
 ReadBytes = Callable[[int, int], bytes]
 
@@ -38,7 +44,7 @@ class Matrix:
 
     Attributes:
         rows: N.
-        columns: D.
+        columns: D; 0 where there is no row and the file records no width.
         read: `read(start, stop)` returns rows [start, stop) as an array. Rows of a compressed
             matrix must be read in ascending order, each at most once.
     """
@@ -59,62 +65,77 @@ def open_npy(file: FileInfo) -> Iterator[Matrix]:
         yield _open_stored(read, 0, file.size, store.redact(file.url))
 
 
-@contextlib.contextmanager
-def open_npz(file: FileInfo, name: str) -> Iterator[Matrix]:
-    """Open the matrix called `name` in an `.npz` file.
+class NpzArrays:
+    """An open `.npz` file.
 
-    Raises:
-        UserError: see `open_npy`; or there is no such array, and the message lists the existing ones.
+    Attributes:
+        names: of its arrays, in its order.
     """
-    shown = store.redact(file.url)
-    with open_ranges(file) as read, open_seekable(file) as stream, _open_zip(stream, shown) as archive:
+
+    def __init__(self, file: FileInfo, read: ReadBytes, archive: zipfile.ZipFile) -> None:
+        """Read nothing yet; see `open_npz`."""
+        self._file, self._read, self._archive = file, read, archive
+        self._shown = store.redact(file.url)
+        self.names = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
+
+    @contextlib.contextmanager
+    def open(self, name: str) -> Iterator[Matrix]:
+        """Open one matrix.
+
+        Raises:
+            UserError: see `open_npy`; or there is no such array, and the message lists the existing
+                ones.
+        """
         try:
-            member = archive.getinfo(f"{name}.npy")
+            member = self._archive.getinfo(f"{name}.npy")
         except KeyError as error:
-            raise UserError(
-                f"{shown}: no array {name}; found {_format_names(_list_arrays(archive))}"
-            ) from error
-        where = f"{shown}: {name}"
+            found = clean_line(", ".join(self.names[:_MAX_LISTED])) or "no array"
+            raise UserError(f"{self._shown}: no array {clean_line(name)}; found {found}") from error
+        where = f"{self._shown}: {clean_line(name)}"
         if member.compress_type == zipfile.ZIP_STORED and not member.flag_bits & 1:
-            start = _find_data(read, member, where)
-            if start + member.file_size > file.size:
-                raise UserError(f"{where}: the file ends before the array")
-            yield _open_stored(read, start, member.file_size, where)
+            start = _find_data(self._read, member, self._file.size, where)
+            if start + member.file_size > self._file.size:
+                raise UserError(f"{where}: the file ends before the array; it is damaged or truncated")
+            yield _open_stored(self._read, start, member.file_size, where, member.CRC)
         else:
-            with _open_member(archive, member, where) as inflated:
+            with _open_member(self._archive, member, where) as inflated:
                 yield _InflatedMatrix(inflated, member.file_size, where).matrix
 
 
-def npz_names(file: FileInfo) -> list[str]:
-    """Return the names of the arrays in an `.npz` file, in its order.
+@contextlib.contextmanager
+def open_npz(file: FileInfo) -> Iterator[NpzArrays]:
+    """Open an `.npz` file.
 
     Raises:
         UserError: the file is missing, changed, or not a zip file.
     """
-    with open_seekable(file) as stream, _open_zip(stream, store.redact(file.url)) as archive:
-        return _list_arrays(archive)
+    with open_ranges(file) as read:
+        with _open_zip(seekable(file, read), store.redact(file.url)) as archive:
+            yield NpzArrays(file, read, archive)
 
 
-def _list_arrays(archive: zipfile.ZipFile) -> list[str]:
-    return [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
-
-
-def _format_names(names: Sequence[str]) -> str:
-    return ", ".join(names[:20]) or "no array"
+def _format_error(error: BaseException) -> str:
+    return clean_line(str(error))[:300] or type(error).__name__
 
 
 @contextlib.contextmanager
 def _open_zip(stream: IO[bytes], shown: str) -> Iterator[zipfile.ZipFile]:
     try:
         archive = zipfile.ZipFile(stream)
-    except (zipfile.BadZipFile, ValueError, struct.error) as error:
-        raise UserError(f"{shown}: not an .npz file, or truncated: {error}") from error
+    except D2PruneError:
+        raise
+    except Exception as error:
+        # On damaged bytes, zipfile raises BadZipFile, ValueError, NotImplementedError, struct.error and
+        # others.
+        raise UserError(f"{shown}: not an .npz file, or truncated: {_format_error(error)}") from error
     with archive:
         yield archive
 
 
-def _find_data(read: ReadBytes, member: zipfile.ZipInfo, where: str) -> int:
+def _find_data(read: ReadBytes, member: zipfile.ZipInfo, size: int, where: str) -> int:
     """Return where a member's data begins. Its local header and directory entry may differ in length."""
+    if not 0 <= member.header_offset <= size - _LOCAL_HEADER.size:
+        raise UserError(f"{where}: the zip directory points outside the file; the file is damaged")
     magic, name, extra = _LOCAL_HEADER.unpack(read(member.header_offset, _LOCAL_HEADER.size))
     if magic != b"PK\x03\x04":
         raise UserError(f"{where}: no local header where the zip directory points; the file is damaged")
@@ -132,13 +153,22 @@ def _parse_header(head: bytes, size: int, where: str) -> tuple[tuple[int, int], 
             np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         )
         shape, columns_first, dtype = read(stream)
-    except ValueError as error:
-        raise UserError(f"{where}: not an array: {' '.join(str(error).split())}") from error
+    except D2PruneError:
+        raise
+    except Exception as error:
+        # numpy parses the header as a Python literal: ValueError, TypeError, SyntaxError, TokenError and
+        # others.
+        raise UserError(f"{where}: not an array: {_format_error(error)}") from error
     if dtype.hasobject:
         raise UserError(f"{where}: found pickled objects, which are never loaded; expected floats")
-    if len(shape) != 2 or dtype.kind != "f" or dtype.itemsize > 8 or shape[1] == 0:
-        raise UserError(f"{where}: {dtype} {shape}; expected floats [rows, dimensions]")
-    if columns_first and min(shape) > 1:
+    # An array made from an empty list has the shape (0,).
+    rows, columns = shape if len(shape) == 2 else (0, 0)
+    is_matrix = (rows >= 0 and columns > 0) or shape in ((0,), (0, 0))
+    if not is_matrix or dtype.kind != "f" or dtype.itemsize > 8:
+        raise UserError(f"{where}: {clean_line(f'{dtype} {shape}')}; expected floats [rows, dimensions]")
+    if columns > MAX_DIMENSIONS:
+        raise UserError(f"{where}: {columns} dimensions; expected at most {MAX_DIMENSIONS}")
+    if columns_first and min(rows, columns) > 1:
         raise UserError(
             f"{where}: found Fortran (column-major) order; expected C order: "
             "save numpy.ascontiguousarray(array)"
@@ -148,21 +178,34 @@ def _parse_header(head: bytes, size: int, where: str) -> tuple[tuple[int, int], 
         raise UserError(
             f"{where}: {size - start} bytes for {dtype} {shape}; the file is damaged or truncated"
         )
-    return (int(shape[0]), int(shape[1])), dtype, start
+    return (int(rows), int(columns)), dtype, start
 
 
 def _to_native(data: bytes, dtype: np.dtype[Any], columns: int) -> NDArray[Any]:
-    rows = np.frombuffer(data, dtype).reshape(-1, columns)
+    rows = np.frombuffer(data, dtype).reshape(-1 if columns else 0, columns)
     return rows if dtype.isnative else rows.astype(dtype.newbyteorder("="))
 
 
-def _open_stored(read: ReadBytes, offset: int, size: int, where: str) -> Matrix:
-    """Open a matrix that is stored uncompressed in `size` bytes at `offset`."""
-    (rows, columns), dtype, start = _parse_header(read(offset, min(size, _HEADER_BYTES)), size, where)
+def _open_stored(
+    read: ReadBytes, offset: int, size: int, where: str, expected_crc: int | None = None
+) -> Matrix:
+    """Open a matrix that is stored uncompressed in `size` bytes at `offset`.
+
+    The CRC-32 of a zip directory is checked if all rows are read in ascending order.
+    """
+    head = read(offset, min(size, _HEADER_BYTES))
+    (rows, columns), dtype, start = _parse_header(head, size, where)
     width = columns * dtype.itemsize
+    crc, checked = zlib.crc32(head[:start]), 0
 
     def read_rows(first: int, stop: int) -> NDArray[Any]:
-        return _to_native(read(offset + start + first * width, (stop - first) * width), dtype, columns)
+        nonlocal crc, checked
+        data = read(offset + start + first * width, (stop - first) * width)
+        if expected_crc is not None and first == checked:
+            crc, checked = zlib.crc32(data, crc), stop
+            if stop == rows and crc != expected_crc:
+                raise UserError(f"{where}: damaged: the CRC-32 of its bytes differs from the zip directory's")
+        return _to_native(data, dtype, columns)
 
     return Matrix(rows, columns, read_rows)
 
@@ -171,8 +214,10 @@ def _open_stored(read: ReadBytes, offset: int, size: int, where: str) -> Matrix:
 def _open_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, where: str) -> Iterator[IO[bytes]]:
     try:
         stream = archive.open(member)
-    except (zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
-        raise UserError(f"{where}: cannot be decompressed: {error}") from error
+    except D2PruneError:
+        raise
+    except Exception as error:
+        raise UserError(f"{where}: cannot be decompressed: {_format_error(error)}") from error
     with stream:
         yield stream
 
@@ -205,13 +250,11 @@ class _InflatedMatrix:
     def _take(self, size: int) -> bytes:
         try:
             data = self._stream.read(size)
-        except (zipfile.BadZipFile, EOFError, OSError, ValueError) as error:
-            raise UserError(f"{self._where}: cannot be decompressed: {error}") from error
-        except Exception as error:
-            # zlib.error and the like derive from Exception only.
-            if type(error).__module__ in ("zlib", "_lzma", "_bz2"):
-                raise UserError(f"{self._where}: cannot be decompressed: {error}") from error
+        except D2PruneError:
             raise
+        except Exception as error:
+            # zlib.error, LZMAError, BadZipFile, EOFError and others.
+            raise UserError(f"{self._where}: cannot be decompressed: {_format_error(error)}") from error
         if len(data) != size:
             raise UserError(f"{self._where}: ends {size - len(data)} bytes too early")
         return data

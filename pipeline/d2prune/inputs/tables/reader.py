@@ -13,16 +13,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from d2prune import store
-from d2prune.errors import UserError
-from d2prune.inputs.tables.column_names import Columns, locate_embeddings, open_table
+from d2prune.inputs.tables.column_names import Columns
 from d2prune.inputs.tables.files import TableShard
-from d2prune.inputs.tables.matrices import Matrix, open_npy, open_npz
-
-BATCH_ROWS = 4096
+from d2prune.inputs.tables.matrices import Matrix
+from d2prune.inputs.tables.schema_check import BATCH_ROWS, check_width
+from d2prune.inputs.tables.source import open_source
+from d2prune.inputs.tables.values import plain
 
 
 @dataclass(frozen=True)
@@ -43,50 +41,42 @@ class TableBatch:
     text_ND: NDArray[Any] | None
 
 
-def read_part(shard: TableShard, columns: Columns, more: Sequence[str] = ()) -> Iterator[TableBatch]:
-    """Yield the rows of a part in order.
-
-    A part without rows yields one empty batch, whose arrays still have the width of the embeddings.
+def read_part(
+    shard: TableShard, columns: Columns, dimension: int, more: Sequence[str] = ()
+) -> Iterator[TableBatch]:
+    """Yield the rows of a part in order. A part without rows yields one empty batch.
 
     Args:
         shard: the part.
         columns: the names in the files.
+        dimension: width of the pool's embeddings.
         more: further columns to read.
 
     Raises:
         UserError: a file is missing, changed, damaged, lacks a column or array, or has the wrong
-            number of rows.
+            number of rows or dimensions.
         InfrastructureError: the storage failed.
     """
-    source = shard.source
-    shown = store.redact(source.table.url)
-    with open_table(source.table) as table, ExitStack() as stack:
-        schema, count = table.schema_arrow, table.metadata.num_rows
+    with open_source(shard.source) as source, ExitStack() as stack:
+        table = source.table
         values = list(dict.fromkeys((*columns.values, *more)))
-        absent = [name for name in values if name not in schema.names]
-        if absent:
-            raise UserError(f"{shown}: has no column {', '.join(absent)}; found {', '.join(schema.names)}")
+        rows = shard.rows(table.rows)
+        if not table.rows:
+            yield _empty_batch(values, columns, dimension)
+            return
+        table.require(values)
         matrices: dict[str, Matrix] = {}
         lists: dict[str, _ListColumn] = {}
         for name in columns.embeddings:
-            where = locate_embeddings(source, schema, name)
+            where = source.locate(name)
             if where == "column":
-                lists[name] = _ListColumn()
+                lists[name] = _ListColumn(dimension)
                 continue
-            file = source.npz if where == "npz" else source.arrays[name]
-            assert file is not None
-            matrix = stack.enter_context(open_npz(file, name) if where == "npz" else open_npy(file))
-            if matrix.rows != count:
-                raise UserError(
-                    f"{shown} has {count} rows, but {name} in {store.redact(file.url)} has {matrix.rows}"
-                )
-            matrices[name] = matrix
-        rows = shard.rows(count)
-        batches = read_rows(table, rows, [*values, *lists])
+            matrices[name] = stack.enter_context(source.open_matrix(name, where))
+            check_width(source.describe(name, where), matrices[name].columns, dimension)
         if not rows:
-            kinds = pa.schema([schema.field(name) for name in (*values, *lists)])
-            batches = iter([(rows.start, pa.RecordBatch.from_pylist([], schema=kinds))])
-        for first, batch in batches:
+            yield _empty_batch(values, columns, dimension)
+        for first, batch in table.read_rows(rows, [*values, *lists], BATCH_ROWS):
             found = {
                 name: matrices[name].read(first, first + len(batch))
                 if name in matrices
@@ -97,44 +87,49 @@ def read_part(shard: TableShard, columns: Columns, more: Sequence[str] = ()) -> 
                 None if name is None else found[name] for name in (columns.image_emb, columns.text_emb)
             )
             yield TableBatch(first, batch.select(values), image_ND, text_ND)
+        for name, column in lists.items():
+            if not column.n_complete:
+                check_width(source.describe(name, "column"), column.other_width, dimension)
 
 
-def read_rows(
-    table: pq.ParquetFile, rows: range, names: Sequence[str], batch_rows: int = BATCH_ROWS
-) -> Iterator[tuple[int, pa.RecordBatch]]:
-    """Yield (number of the first row, batch) for a range of rows; reads only the row groups they are in."""
-    groups: list[int] = []
-    start = position = 0
-    for group in range(table.metadata.num_row_groups):
-        stop = start + table.metadata.row_group(group).num_rows
-        if stop > rows.start and start < rows.stop:
-            position = position if groups else start
-            groups.append(group)
-        start = stop
-    # A batch without columns has no row count.
-    chosen = list(names) or table.schema_arrow.names[:1]
-    for batch in table.iter_batches(batch_rows, row_groups=groups, columns=chosen, use_threads=False):
-        low, high = max(rows.start - position, 0), min(rows.stop - position, len(batch))
-        if low < high:
-            yield position + low, batch.slice(low, high - low).select(list(names))
-        position += len(batch)
+def _empty_batch(values: Sequence[str], columns: Columns, dimension: int) -> TableBatch:
+    """Return a batch without rows. A table without rows may lack columns; an all-null one has every type."""
+    batch = pa.RecordBatch.from_arrays([pa.nulls(0)] * len(values), names=list(values))
+    image_ND, text_ND = (
+        None if name is None else np.zeros((0, dimension), np.float16)
+        for name in (columns.image_emb, columns.text_emb)
+    )
+    return TableBatch(0, batch, image_ND, text_ND)
 
 
 class _ListColumn:
-    """Converts a column of lists to matrices. The first list that is not empty sets the width."""
+    """Converts a column of lists to matrices.
 
-    def __init__(self) -> None:
-        self._width = 0
+    Attributes:
+        n_complete: lists of the expected width so far.
+        other_width: that of the first list of another width; None: there is none.
+    """
+
+    def __init__(self, width: int) -> None:
+        self._width = width
+        self.n_complete = 0
+        self.other_width: int | None = None
 
     def to_matrix(self, column: pa.Array) -> NDArray[Any]:
         """Return floats [N, D], with zeros where a list is missing or has another length."""
+        column = plain(column)
+        if pa.types.is_null(column.type):
+            return np.zeros((len(column), self._width), np.float16)
         if pa.types.is_fixed_size_list(column.type):
-            self._width = column.type.list_size
-            length_N = np.where(column.is_valid().to_numpy(zero_copy_only=False), self._width, 0)
+            valid_N = column.is_valid().to_numpy(zero_copy_only=False)
+            length_N = np.where(valid_N, column.type.list_size, 0)
         else:
             length_N = pc.list_value_length(column).fill_null(0).to_numpy(zero_copy_only=False)
-        self._width = self._width or int(next(iter(length_N[length_N > 0].tolist()), 0))
-        complete_N = (length_N == self._width) & (length_N > 0)
+        complete_N = length_N == self._width
+        others = length_N[(length_N > 0) & ~complete_N]
+        self.n_complete += int(complete_N.sum())
+        if self.other_width is None and len(others):
+            self.other_width = int(others[0])
         kept = column if complete_N.all() else column.filter(pa.array(complete_N))
         values = kept.flatten()
         if values.null_count:

@@ -1,0 +1,15 @@
+"""Locations as records keep them: what a later command opens again, without credentials."""
+
+from d2prune.store.patterns import split_query
+from d2prune.store.urls import redact
+
+
+def recordable(url: str) -> str:
+    """`url` without credentials and without the query of a web URL.
+
+    Unlike `redact`, which is for messages, it keeps a `?` in the name of an object or a folder.
+    """
+    if "://" not in url:
+        return url
+    head, mark, tail = split_query(url)[0].partition("?")
+    return redact(head) + mark + tail
