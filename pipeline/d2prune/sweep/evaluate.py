@@ -155,10 +155,10 @@ def _get_graph(config: RunConfig, k: int, use_ray: bool) -> _CutGraph:
     changed = config.model_copy(
         update={
             "graph": config.graph.model_copy(update={"n_neighbors": k}),
-            # Every run first checks that its output is empty or its own. The run's own output would
-            # fail that check with another k; this folder passes, and a run that stops after the
-            # graph never creates it.
-            "output": store.join(config.work_dir, "sweep", "no-output"),
+            # Every run first checks that its output is empty or its own, and apart from work_dir. The
+            # run's own output would fail that check with another k; this folder passes, and a run that
+            # stops before the ranking never creates it.
+            "output": store.join(config.output.removesuffix("/").removesuffix("/{run_id}"), "sweep"),
         }
     )
     stage = "dedup" if config.dedup.applies else "graph"
