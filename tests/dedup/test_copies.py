@@ -46,14 +46,14 @@ def test_only_64_hex_digits_are_hashes():
 
 @pytest.fixture
 def metadata(tmp_path):
-    """Tables in which every third image occurs twice, once in upper case, and some hashes are missing."""
-    folder = write_datacomp(tmp_path / "meta", [make_rows(60, 1), make_rows(40, 2)])
-    first, second = (pq.read_table(folder / f"{index:08d}.parquet") for index in range(2))
+    """Every third image occurs twice, once in upper case; some hashes are missing, one table is empty."""
+    folder = write_datacomp(tmp_path / "meta", [make_rows(60, 1), make_rows(0, 3), make_rows(40, 2)])
+    first, second = (pq.read_table(folder / f"{index:08d}.parquet") for index in (0, 2))
     hashes = first["sha256"].to_pylist()
     copied = [hashes[row].upper() if row % 3 == 0 else None if row % 3 == 1 else "" for row in range(40)]
     column = second.schema.get_field_index("sha256")
     second = second.set_column(column, "sha256", pa.array(copied, pa.string()))
-    pq.write_table(second, folder / "00000001.parquet")
+    pq.write_table(second, folder / "00000002.parquet")
     return folder
 
 

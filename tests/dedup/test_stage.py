@@ -32,6 +32,7 @@ from d2prune.runs.finished import open_run
 from d2prune.runs.plan import plan_run
 from d2prune.store import artifacts
 from d2prune.sweep.evaluate import SweepGrid, run_sweep
+from d2prune.verify.folder import verify
 from tests.oracles import naive_deduplicate
 from tests.pools import add, draw, tree, write_pool
 from tests.rounds.graph_member import LossyGroup
@@ -98,10 +99,10 @@ def row(graph, i):
     return graph.indices[chosen].tolist(), graph.sq_distances[chosen].tolist()
 
 
-def dedup(parts, folder, exact, near, workers):
+def dedup(parts, folder, exact, near, workers, executor=None, **resources):
     params = DedupParams(exact, near, "clip_score")
     job = plan_dedup(parts, str(folder), f"{exact} {near}", params, workers)
-    return job, run_dedup(job, InProcess(), Resources(workers=workers))
+    return job, run_dedup(job, executor or InProcess(), Resources(workers, **resources))
 
 
 @pytest.mark.parametrize(("exact", "with_near"), [(True, False), (False, True), (True, True)])
@@ -139,6 +140,12 @@ def test_tables_follow_the_naive_rule_on_any_number_of_partitions(graph, tmp_pat
         assert tree(other / "units") == files
 
 
+def test_tables_on_ray_equal_those_in_process(graph, tmp_path, ray_executor):
+    _, parts, _, cosine = graph
+    _, receipts = dedup(parts, tmp_path / "alone", True, cosine, 1)
+    assert dedup(parts, tmp_path / "ray", True, cosine, 3, ray_executor, num_cpus=0.5)[1] == receipts
+
+
 def test_lost_members_change_nothing(graph, tmp_path):
     _, parts, _, cosine = graph
     job, receipts = dedup(parts, tmp_path / "dedup", True, cosine, 4)
@@ -168,6 +175,7 @@ def test_decisions_name_the_keeper_and_counts_balance(configure, graph):
     counters, n = manifests["select"].counters, len(parts)
     assert counters["duplicates"] > 20 and counters["near_duplicates"] > 5 and counters["cut_off"] == 0
     assert counters["kept"] == int(0.3 * n) and sum(counters.values()) == n
+    assert verify(config.output) == []
     units = {receipt.key for receipt in manifests["dedup"].units}
     assert {name.split("/")[1] for name in tree(f"{config.work_dir}/dedup") if "units" in name} == units
     assert plan_run(plain)["graph"].fingerprint == manifests["graph"].fingerprint
@@ -196,7 +204,12 @@ def test_explanations_name_the_keeper(configure, graph, capsys):
         print_explanations(finished, [uids[position]])
         printed = capsys.readouterr().out
         assert expected in printed and f"rank      none; {uids[keeper]} stays in its place" in printed
-        assert explain(finished, keeper, ranking).keeper is None
+        kept = explain(finished, keeper, ranking)
+        members = [i for i, row in enumerate(rows) if row["keeper"] == keeper]
+        assert kept.keeper is None
+        assert kept.duplicates == tuple((i, uids[i], rows[i]["reason"]) for i in members)
+        print_explanations(finished, [uids[keeper]])
+        assert f"dropped   for it: {uids[members[0]]} (" in capsys.readouterr().out
     assert Explorer(finished).explain(position)["keeper"] == keeper
     assert Explorer(finished).describe_run()["reasons"]["near-duplicate"] > 5
 
@@ -221,6 +234,10 @@ def test_report_and_summary_count_duplicates(configure, graph):
         "near-duplicate": counters["near_duplicates"],
     }
     assert "near-duplicate" in render(data)
+    gallery = data.galleries[-1]
+    assert gallery.title == "Dropped before the ranking" and len(gallery.cards) == 4
+    assert [card.note.partition(":")[0] for card in gallery.cards[::2]] == ["dropped"] * 2
+    assert all(card.note.startswith("stays") for card in gallery.cards[1::2])
 
 
 def test_sweep_ranks_the_pool_without_duplicates(configure, graph):

@@ -79,6 +79,7 @@ class Explanation:
         outcome: whether it was kept, and if not, why.
         method: `d2`, or another `select.method`; others send no messages.
         keeper: canonical position of the sample kept in place of a duplicate; None for others.
+        duplicates: (canonical position, uid, reason) of the samples dropped for this one.
         neighbours: nearest first.
     """
 
@@ -94,6 +95,7 @@ class Explanation:
     outcome: str
     method: str
     keeper: int | None
+    duplicates: tuple[tuple[int, str, str], ...]
     neighbours: tuple[Neighbour, ...]
 
     @property
@@ -199,9 +201,18 @@ def explain(run: FinishedRun, position: int, ranking: Ranking) -> Explanation:
             sample["reason"], forward, ranking.threshold, run.method, sample["suppressed_by"], cosine
         ),
         keeper=keeper,
+        duplicates=_list_duplicates(run, position),
         method=run.method,
         neighbours=tuple(sorted(neighbours, key=lambda n: (n.distance, n.position))),
     )
+
+
+def _list_duplicates(run: FinishedRun, position: int) -> tuple[tuple[int, str, str], ...]:
+    found = run.duplicates(position)
+    if not len(found):
+        return ()
+    rows = run.parts.take(found, DECISIONS, ["uid", "reason"]).to_pylist()
+    return tuple((at, row["uid"], row["reason"]) for at, row in zip(found.tolist(), rows, strict=True))
 
 
 @dataclass(frozen=True)

@@ -77,6 +77,8 @@ def _format_explanation(run: FinishedRun, explanation: Explanation) -> Iterator[
         yield f"  {label}     {printable(explanation.url, _LONG_TEXT_LENGTH)}"
     for name in run.fields:
         yield f"  {name:<8}  {printable(str(sample[name]))}"
+    if explanation.duplicates:
+        yield f"  dropped   for it: {_format_duplicates(explanation)}"
     if explanation.rank is None:
         yield f"  rank      none; {_describe_exclusion(run, explanation)}"
         return
@@ -87,6 +89,12 @@ def _format_explanation(run: FinishedRun, explanation: Explanation) -> Iterator[
     yield ""
     yield from _format_score(run, explanation)
     yield from _format_neighbours(explanation)
+
+
+def _format_duplicates(explanation: Explanation) -> str:
+    shown = [f"{printable(uid)} ({reason})" for _, uid, reason in explanation.duplicates[:_MAX_SUPPRESSED]]
+    more = len(explanation.duplicates) - len(shown)
+    return ", ".join([*shown, *([f"and {more:,} more"] if more else [])])
 
 
 def _describe_exclusion(run: FinishedRun, explanation: Explanation) -> str:

@@ -112,6 +112,18 @@ class FinishedRun:
             return ()
         return tuple(name for name in self.parts.names(files.SAMPLES) if name not in _USUAL_COLUMNS)
 
+    @cached_property
+    def _keeper_N(self) -> NDArray[np.int64]:
+        """The keeper of each sample, or -1; 8 bytes a sample."""
+        keepers = self.parts.column(files.DUPLICATES, "keeper")
+        return np.asarray(keepers.to_numpy(), np.int64)
+
+    def duplicates(self, position: int) -> NDArray[np.int64]:
+        """Canonical positions of the samples that were dropped for a sample."""
+        if self.dedup is None:
+            return np.zeros(0, np.int64)
+        return np.flatnonzero(self._keeper_N == position)
+
     def keeper(self, position: int) -> tuple[int, float | None] | None:
         """The sample kept in place of a duplicate, and their cosine if it is a near-duplicate; or None."""
         if self.dedup is None:

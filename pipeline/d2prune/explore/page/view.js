@@ -132,6 +132,12 @@ function facts(explanation, cluster) {
   if (explanation.keeper !== null) {
     rows.push(["Kept instead", make("a", { href: `#/sample/${explanation.keeper}`, text: s.suppressed_by })]);
   }
+  if (explanation.duplicates.length) {
+    const links = explanation.duplicates.slice(0, 50).map(([position, uid, reason]) =>
+      make("div", {}, make("a", { href: `#/sample/${position}`, text: uid }), ` ${reason}`));
+    const more = explanation.duplicates.length - links.length;
+    rows.push([`Dropped for it (${explanation.duplicates.length})`, make("div", {}, ...links, more ? `and ${more} more` : null)]);
+  }
   // Rounded up, so that the fraction shown keeps the sample.
   if (keptFrom !== null) rows.push(["Kept from", `a fraction of ${percent(Math.ceil(keptFrom * 1e4) / 1e4, 2)} upwards`]);
   if (cluster) rows.push(["Cluster", make("a", { href: `#/?cluster=${explanation.cluster}`, text: cluster })]);
