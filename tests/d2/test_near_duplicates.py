@@ -1,13 +1,11 @@
 """Near-duplicates: one kernel, threads and partitions equal the naive greedy rule, and keep its promises."""
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from d2prune import deduplicate
 from d2prune.d2.near_duplicates import max_sq_distance
-from d2prune.errors import UserError
 from tests.graphs import problems
 from tests.oracles import graph_from_edges, naive_deduplicate, neighbours
 
@@ -47,15 +45,3 @@ def test_large_difficulties_and_many_neighbours_do_not_overflow():
     scores = np.full(400, 1e300)
     scores[0] = -1e300
     assert deduplicate(star, scores, 0.9).tolist() == [1, *[-1] * 399]
-
-
-@pytest.mark.parametrize("cosine", [0, -0.5, 1.0001, float("nan")])
-def test_wrong_cosines_are_refused(cosine):
-    with pytest.raises(UserError, match=r"min_cosine: found .*; expected 0 < min_cosine <= 1"):
-        deduplicate(graph_from_edges(1, {}), [1.0], cosine)
-
-
-@pytest.mark.parametrize("difficulty", [[1.0], [1.0, float("nan")], [[1.0, 2.0]], ["a", "b"]])
-def test_wrong_difficulties_are_refused(difficulty):
-    with pytest.raises(UserError, match=r"difficulty: found .*; expected 2 finite numbers"):
-        deduplicate(graph_from_edges(2, {}), difficulty, 0.9)

@@ -12,9 +12,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from d2prune.arguments import as_finite_scores, as_number
 from d2prune.d2 import kernel, whole_graph
+from d2prune.d2.api import check_graph
 from d2prune.d2.rounds import dense_partitions, run_rounds, split
-from d2prune.errors import UserError
 from d2prune.knn.csr import Graph
 
 _Int64s = NDArray[np.int64]
@@ -51,10 +52,10 @@ def deduplicate(
         before it (ties: the lower index); -1 for nodes that stay.
 
     Raises:
-        UserError: an invalid graph, difficulty, cosine, partition or number of threads.
+        ArgumentError: an invalid graph, difficulty, cosine, partition or number of threads.
     """
     limit = max_sq_distance(min_cosine)
-    graph.validate()
+    check_graph(graph)
     key = _order_keys(difficulty, graph.n_nodes)
     near = Graph(*select_edges(graph.indptr, graph.indices, graph.sq_distances, graph.sq_distances <= limit))
     keeper = np.full(graph.n_nodes, -1)
@@ -79,11 +80,10 @@ def max_sq_distance(min_cosine: float) -> np.float32:
     """Return the largest squared distance of near-duplicates, 2 - 2 cos in float32.
 
     Raises:
-        UserError: not 0 < min_cosine <= 1.
+        ArgumentError: not 0 < min_cosine <= 1.
     """
-    if not 0 < min_cosine <= 1:
-        raise UserError(f"min_cosine: found {min_cosine}; expected 0 < min_cosine <= 1")
-    return np.float32(2 - 2 * min_cosine)
+    cosine = as_number(min_cosine, "min_cosine", "0 < min_cosine <= 1", lambda value: 0 < value <= 1)
+    return np.float32(2 - 2 * cosine)
 
 
 def select_edges(
@@ -96,9 +96,5 @@ def select_edges(
 
 def _order_keys(difficulty: ArrayLike, n: int) -> _Int64s:
     """Return integers > 0 in the order of the difficulty, equal for equal ones."""
-    scores = np.asarray(difficulty)
-    if scores.shape != (n,) or scores.dtype.kind not in "fiub" or not np.isfinite(scores).all():
-        raise UserError(
-            f"difficulty: found {scores.dtype} {scores.shape}; expected {n} finite numbers, one per node"
-        )
-    return np.unique(scores, return_inverse=True)[1].astype(np.int64) + 1
+    score_N = as_finite_scores(difficulty, "difficulty", n)
+    return np.unique(score_N, return_inverse=True)[1].astype(np.int64) + 1
