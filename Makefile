@@ -25,14 +25,17 @@ install: $(VENV)/.installed ## Create .venv with all development dependencies
 demo: install ## Filter the bundled pool, from S3 to S3, on a local Ray
 	$(BIN)/d2prune demo
 
-.PHONY: test
-test: install ## Run every test that needs no GPU
+# numba keeps compiled kernels in __pycache__, and compiles them again when their source changes.
+$(VENV)/.warm: $(VENV)/.installed $(shell grep -rl --include='*.py' compiled.decorator pipeline)
 	$(BIN)/python -m tests.warm
+	touch $@
+
+.PHONY: test
+test: install $(VENV)/.warm ## Run every test that needs no GPU
 	$(BIN)/python -m pytest
 
 .PHONY: quick
-quick: install ## Run the tests that need neither Ray nor a browser
-	$(BIN)/python -m tests.warm
+quick: install $(VENV)/.warm ## Run the tests that need neither Ray nor a browser
 	$(BIN)/python -m pytest -m "not ray and not browser"
 
 SECONDS ?= 60

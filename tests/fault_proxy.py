@@ -33,11 +33,16 @@ class FaultProxy:
 
     def __init__(self, upstream, every=7, kinds=KINDS, only=None):
         self._upstream = urlsplit(upstream)
+        self.in_flight = 0
+        self.spoil(every, kinds, only)
+        self._loop = asyncio.new_event_loop()
+
+    def spoil(self, every=7, kinds=KINDS, only=None):
+        """Begin again, with these faults."""
         self.every, self.kinds, self.only = every, kinds, only
         self.requests, self.spoiled = [], Counter()
-        self.in_flight = self.most_concurrent = self._eligible = 0
+        self.most_concurrent = self._eligible = 0
         self.on_request = lambda number: None
-        self._loop = asyncio.new_event_loop()
 
     def __enter__(self):
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)

@@ -1,6 +1,7 @@
 """The rules about imports (the table in docs/architecture.md) and about the length of files and functions."""
 
 import ast
+import functools
 import re
 from pathlib import Path
 
@@ -24,10 +25,15 @@ def layers(text: str) -> dict[str, set[str]]:
     return allowed
 
 
+@functools.cache
+def parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def imported_modules(path: Path) -> set[str]:
     """Modules that a file imports anywhere, also inside functions and for types only."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(parse(path)):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -120,7 +126,7 @@ def test_no_file_or_function_is_too_long():
         name = path.relative_to(PACKAGE).as_posix()
         if text.count("\n") > 400:
             long.append(f"{name}: {text.count(chr(10))} lines")
-        functions = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef)]
+        functions = [node for node in ast.walk(parse(path)) if isinstance(node, ast.FunctionDef)]
         lengths = {node.name: node.end_lineno - node.lineno + 1 for node in functions}
         long += [f"{name}: {function} has {lines} lines" for function, lines in lengths.items() if lines > 80]
     assert long == []

@@ -6,6 +6,7 @@ The public names are imported on first use, so that `import d2prune` is quick.
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from d2prune.console import redact_logs
 from d2prune.version import __version__
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from d2prune.knn.csr import Graph
     from d2prune.knn.in_memory import knn_graph
     from d2prune.runs.driver import run
+
+redact_logs()
 
 # No submodule of the package may have one of these names: importing it would replace the name.
 _PUBLIC = {

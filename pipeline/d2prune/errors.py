@@ -2,13 +2,21 @@
 
 The command line turns each into one line and an exit code. Any other exception is a bug in this
 project and shows its traceback.
+
+Their messages hold no credentials and no control characters, whatever they were made from.
 """
+
+from d2prune.console import one_line
 
 
 class D2PruneError(Exception):
     """Base class of the errors that this project raises deliberately."""
 
     exit_code = 1
+
+    def __init__(self, *arguments: object) -> None:
+        """Make the message safe to show; see `console.one_line`."""
+        super().__init__(*(one_line(value) if isinstance(value, str) else value for value in arguments))
 
 
 class UserError(D2PruneError):

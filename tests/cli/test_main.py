@@ -45,8 +45,14 @@ def test_sigterm_interrupts_like_ctrl_c(monkeypatch, capsys):
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_closed_pipe_ends_without_a_traceback():
-    code = "import sys; from d2prune.cli.main import main; sys.exit(main(['models']))"
+@pytest.mark.parametrize("lines", [1, 100_000], ids=["found at the end", "found while printing"])
+def test_closed_pipe_ends_without_a_traceback(lines):
+    # The command that prints the names of models, without the import that finds them.
+    code = (
+        "import sys; from d2prune.cli import getting_started, main\n"
+        f"getting_started._models = lambda arguments: print('name\\n' * {lines}) or 0\n"
+        "sys.exit(main.main(['models']))"
+    )
     read, write = os.pipe()
     os.close(read)
     done = subprocess.run([sys.executable, "-c", code], stdout=write, stderr=subprocess.PIPE, text=True)

@@ -1,10 +1,20 @@
-"""Work on ranges: every item once, and torch's threads as before."""
+"""Work on ranges: every item once, and torch's threads as before, if torch is used at all."""
+
+import sys
 
 import numpy as np
 import pytest
 import torch
 
 from d2prune.compiled.threads import parallel_ranges
+
+
+@pytest.fixture(autouse=True)
+def _two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -20,6 +30,15 @@ def test_every_item_is_in_one_range(n_items, chunk, threads):
     parallel_ranges(work, n_items, threads, chunk)
     assert counts.tolist() == [1] * n_items
     assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_torch_is_not_loaded_where_it_is_not_used(monkeypatch, threads):
+    monkeypatch.delitem(sys.modules, "torch")
+    ranges = []
+    parallel_ranges(lambda *one: ranges.append(one), 10, threads, 5)
+    assert sum(stop - start for start, stop in ranges) == 10
+    assert "torch" not in sys.modules
 
 
 def test_an_error_in_a_range_is_raised():

@@ -15,7 +15,7 @@ from tests.oracles import graph_from_edges, naive_d2
 
 
 @given(problems(), GAMMAS, GAMMAS, st.integers(1, 6), st.randoms(use_true_random=False))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_any_partitioning_equals_the_naive_greedy_in_every_result(
     problem, gamma_forward, gamma_reverse, n_parts, random
 ):

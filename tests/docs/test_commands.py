@@ -17,6 +17,7 @@ import sys
 import tarfile
 import threading
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from d2prune.cli.main import main
 from d2prune.cli.parser import build_parser
 from d2prune.config.model import RunConfig
 from d2prune.demo import s3_server
+from d2prune.estimate import calibrate
 from d2prune.explore.server import Server
 from tests.docs.commands import PAGES, ROOT, Step, commands, steps
 from tests.jobs.cluster import clean_copy, free_ports
@@ -57,8 +59,8 @@ def reason_not_to_run(command: str) -> str | None:
 class Reader:
     """Follows pages; later pages use what earlier runs left in `work_dir`."""
 
-    def __init__(self, folder: Path, project: Path) -> None:
-        self.folder, self.project, self.json = folder, project, ""
+    def __init__(self, folder: Path, project: Path, model: Path) -> None:
+        self.folder, self.project, self.model, self.json = folder, project, model, ""
         self.configs: dict[str, str] = {}
         self.done: set[str] = set()
 
@@ -139,7 +141,7 @@ class Reader:
     def _write_config(self, name: str, keep_model: bool) -> None:
         values = yaml.safe_load(self._fill_placeholders(self.configs[name]))
         if "model" in values.get("embed", {}) and not keep_model:
-            values["embed"] = {"model": "demo"}
+            values["embed"] = {"model": str(self.model)}
         (self.folder / name).write_text(yaml.safe_dump(values))
 
     def _demo(self) -> None:
@@ -206,7 +208,7 @@ README_RUN = next(step for step in README if step.text.startswith("d2prune run "
 
 
 @pytest.fixture(scope="module")
-def reader(tmp_path_factory):
+def reader(tmp_path_factory, tiny_model):
     folder = tmp_path_factory.mktemp("reader")
     pool = folder / "data" / "pool"
     pool.mkdir(parents=True)
@@ -230,7 +232,7 @@ def reader(tmp_path_factory):
             store.write_bytes(f"s3://datacomp/small/metadata/{path.name}", path.read_bytes())
         os.chdir(folder)
         try:
-            yield Reader(folder, clean_copy(folder / "project"))
+            yield Reader(folder, clean_copy(folder / "project", compiled=True), tiny_model)
         finally:
             os.chdir(before)
 
@@ -253,6 +255,12 @@ def _explorers_end(monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Server, "serve_forever", serve)
+
+
+@pytest.fixture(autouse=True)
+def _calibrations_stay_here(monkeypatch):
+    """`d2prune plan --calibrate` starts a process, as tests/estimate shows. It imports everything."""
+    monkeypatch.setattr(calibrate, "ProcessPoolExecutor", lambda n, mp_context: ThreadPoolExecutor(n))
 
 
 WITH_COMMANDS = [

@@ -4,15 +4,20 @@ import http.client
 import io
 import itertools
 import json
+import logging
+import socket
 import threading
+import time
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from d2prune.cli.main import main
 from d2prune.explore.api import Explorer
-from d2prune.explore.server import Server
+from d2prune.explore.server import Server, _Handler
 from tests.explore.conftest import HOSTILE, SAME
 
 
@@ -159,3 +164,169 @@ def test_taken_or_invalid_port_is_a_usage_error(server, finished, capsys):
         assert main(["explore", finished.work_dir, "--port", str(port)]) == 2
         error = capsys.readouterr().err
         assert f"d2prune: --port {port}: " in error and "expected a free port" in error
+
+
+def send(server, data, read=True):
+    """What the server answers to these bytes, after which the client sends no more; b"" if it hangs up."""
+    with socket.create_connection(server.server_address, timeout=20) as connection:
+        try:
+            connection.sendall(data)
+            if not read:
+                return b""
+            connection.shutdown(socket.SHUT_WR)
+            return b"".join(iter(lambda: connection.recv(1 << 16), b""))
+        except ConnectionError:
+            return b""
+
+
+def statuses(answer):
+    lines = [line for line in answer.split(b"\r\n") if line.startswith(b"HTTP/1.")]
+    return [int(line.split()[1]) for line in lines]
+
+
+@pytest.fixture
+def undisturbed(server, caplog, capfd):
+    """No request of the test may leave a word on the terminal, and the next one works."""
+    with caplog.at_level(logging.INFO):
+        yield
+        assert ask(server, "/api/samples?limit=1")["total"] == 127
+    printed = capfd.readouterr()
+    assert caplog.text == printed.out == printed.err == ""
+
+
+def request(server, path, method="GET", more=""):
+    host = f"127.0.0.1:{server.server_address[1]}"
+    return f"{method} {path} HTTP/1.1\r\nHost: {host}\r\n{more}\r\n".encode("utf-8", "surrogateescape")
+
+
+HUGE = "9" * 5000
+WRONG_PATHS = [
+    "//[",
+    "/api/samples?start=-1",
+    "/api/samples?limit=1.5",
+    "/api/samples?low=nan",
+    "/api/samples?high=1e999",
+    f"/api/samples?low={HUGE}",
+    "/api/samples?low=0x10",
+    "/api/samples?sort=nothing",
+    "/api/samples?cluster=-1",
+    "/api/preview?fraction=-inf",
+    f"/api/preview?fraction={HUGE}",
+    "/api/preview?fraction=1e30",
+    f"/api/sample/{HUGE}",
+    f"/api/sample/{10**30}",
+    "/api/sample/999999999999999999",
+    "/image/small/999999999999999999",
+    "/%00",
+    "/\xff\xfe",
+    "/" + "a" * 70_000,
+    "/?" + "a=1&" * 15_000,
+    "*",
+    "http://[::1/",
+    "..",
+]
+
+
+@pytest.mark.parametrize("path", WRONG_PATHS, ids=lambda path: path[:30])
+def test_wrong_requests_get_a_client_error(server, undisturbed, path):
+    (status,) = statuses(send(server, request(server, path)))
+    # Only a query that the page ignores is fine.
+    assert 400 <= status < 500 or (path.startswith("/?") and status == 200)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        f"/api/samples?start={10**30}",
+        f"/api/samples?start={HUGE}&limit={HUGE}",
+        f"/api/samples?cluster={HUGE}",
+        "/api/samples?low=-1e308&high=1e308",
+        "/api/samples?q=%ff%fe%00%ed%a0%80%",
+        "/api/samples?q=" + "%F0%9F%98%80" * 2_000,
+        "/api/preview?fraction=1e-300",
+    ],
+    ids=lambda path: path[:40],
+)
+def test_numbers_and_texts_of_any_size_are_answered(server, undisturbed, path):
+    assert statuses(send(server, request(server, path))) == [200]
+
+
+RAW = [
+    b"",
+    b"\r\n",
+    b"\0" * 100,
+    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    b"GET\r\n\r\n",
+    b"GET /\r\n\r\n",
+    b"GET / HTTP/9.9\r\n\r\n",
+    b"GET / HTTP/x\r\n\r\n",
+    b"GET / HTTP/1.1 more\r\n\r\n",
+    b"GET / HTTP/1.1",
+    b"GET / HTTP/1.1\r\nHost",
+    b"GET / HTTP/1.1\r\n: x\r\n\r\n",
+    b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 200 + b"\r\n",
+    b"GET / HTTP/1.1\r\na: " + b"b" * 70_000 + b"\r\n\r\n",
+    b"\x1b]0;owned\x07 / HTTP/1.1\r\n\r\n",
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+]
+
+
+@pytest.mark.parametrize("data", RAW, ids=lambda data: repr(data[:25]))
+def test_what_is_no_request_is_refused(server, undisturbed, data):
+    answer = send(server, data)
+    assert answer == b"" or all(400 <= status < 500 for status in statuses(answer))
+    assert b"<" not in answer and (answer == b"" or statuses(answer))
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.binary(max_size=200), st.sampled_from([b"", b"GET ", b"GET / HTTP/1.1\r\n", b"POST /api/run "]))
+def test_any_bytes_are_refused(server, undisturbed, data, start):
+    answer = send(server, start + data + b"\r\n\r\n")
+    assert all(400 <= status < 500 for status in statuses(answer))
+
+
+@pytest.mark.parametrize(
+    "method", ["HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "CONNECT", "get", "X-Y"]
+)
+def test_other_methods_are_not_allowed(server, undisturbed, method):
+    answer = send(server, request(server, "/api/run", method, "Content-Length: 5\r\n") + b"GET /")
+    assert statuses(answer) == [405]
+    assert method != "HEAD" or answer.endswith(b"\r\n\r\n")
+
+
+def test_a_body_is_not_taken_for_a_request(server, undisturbed):
+    inner = request(server, "/api/run")
+    answer = send(server, request(server, "/app.css", more=f"Content-Length: {len(inner)}\r\n") + inner)
+    assert statuses(answer) == [200] and b"max_fraction" not in answer
+
+
+def test_two_host_headers_are_refused(server, undisturbed):
+    more = f"Host: localhost:{server.server_address[1]}\r\n"
+    assert statuses(send(server, request(server, "/api/run", more=more))) == [403]
+
+
+def test_clients_that_hang_up_leave_no_trace(server, undisturbed):
+    for path in ("/", "/api/samples?limit=200", "/image/large/0"):
+        for _ in range(5):
+            connection = socket.create_connection(server.server_address)
+            # A reset instead of an orderly end: the server's next write fails.
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            connection.sendall(request(server, path) * 20)
+            connection.close()
+    time.sleep(0.2)
+
+
+def test_a_slow_client_is_cut_off(server, undisturbed, monkeypatch):
+    monkeypatch.setattr(_Handler, "timeout", 0.3)
+    start = time.monotonic()
+    with socket.create_connection(server.server_address) as connection, pytest.raises(ConnectionError):
+        while time.monotonic() < start + 10:
+            connection.sendall(b"G")
+            time.sleep(0.05)
+    assert time.monotonic() < start + 5
+
+
+def test_the_explorer_shows_no_credentials(server, undisturbed, monkeypatch):
+    shown = {"url": "https://me:pw@host/x?sig=abc", "caption": "\x1b[1m"}
+    monkeypatch.setattr(server.explorer, "describe_run", lambda: shown)
+    assert ask(server, "/api/run") == {"url": "https://host/x", "caption": "\x1b[1m"}

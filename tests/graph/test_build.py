@@ -24,8 +24,7 @@ from tests.pools import tree
 SHARDED = Layout(whole_below=0, partitions=4, buckets=3, batch_rows=200)
 
 
-@pytest.mark.parametrize("partitions", [1, 4, 16])
-@pytest.mark.parametrize("copies", [0.0, 0.5])
+@pytest.mark.parametrize(("partitions", "copies"), [(1, 0.5), (4, 0.0), (4, 0.5), (16, 0.5)])
 def test_the_number_of_partitions_does_not_change_the_graph(tmp_path, partitions, copies):
     rows = clustered(1500, copies=copies)
     parts = embed(tmp_path / "embed", rows)
@@ -49,12 +48,12 @@ def test_searching_by_projections_does_not_change_the_graph(tmp_path, monkeypatc
 @pytest.mark.parametrize("visitors", [1, 150, 10_000])
 def test_slices_limit_the_visitors_of_a_unit_of_the_search(tmp_path, visitors):
     rows = clustered(1500, copies=0.2)
-    parts = embed(tmp_path / "embed", rows, n_parts=40)
+    parts = embed(tmp_path / "embed", rows, n_parts=12)
     job, receipts, facts = build_graph(
         tmp_path, parts, PARAMS, replace(SHARDED, visitors=visitors), InProcess()
     )
     same_bytes(job, receipts, facts, *in_memory(rows, PARAMS))
-    assert job.slices == {1: 40, 150: job.slices, 10_000: 1}[visitors]
+    assert job.slices == {1: 12, 150: job.slices, 10_000: 1}[visitors]
     served = [job.receipt("search", index).counters["queries"] for index in range(4 * job.slices)]
     largest_part = max(receipt.rows("embeddings.parquet") for receipt in parts)
     assert max(served) <= visitors + 2 * largest_part

@@ -97,7 +97,11 @@ def test_read_only_bucket(given, error_line, served, monkeypatch):
     with FaultProxy(served.endpoint, every=1, kinds=("403",), only=("PUT", "POST")) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
         line = error_line([*given, "s3://bucket/out"])
-        assert re.fullmatch(r"d2prune: s3://bucket/out/\.lease/probe-[\w.-]+: Access Denied", line)
+        assert re.fullmatch(
+            r"d2prune: s3://bucket/out/\.lease/probe-[\w.-]+: Access Denied; the store refuses access with "
+            "these credentials: check their permissions for this address",
+            line,
+        )
         assert proxy.spoiled["403"] == 1
 
 

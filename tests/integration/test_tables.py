@@ -1,7 +1,6 @@
 """Runs from tables of embeddings: no model and no images, and the same coreset as from tars."""
 
 import json
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -164,18 +163,15 @@ def test_report_shows_samples_without_images(tables, metadata):
     assert "d2prune reshard --subset" in page and "Shards written" not in page and "Train on" not in page
 
 
-def test_run_needs_no_open_clip(tables, metadata, tmp_path):
-    """A complete run in a process where neither open_clip nor torchvision can be imported."""
+def test_run_needs_no_open_clip(tables, metadata, tmp_path, monkeypatch, capsys):
+    """Neither is imported with the stages (tests/test_public_api.py) nor later."""
     config = tmp_path / "run.yaml"
     config.write_text(yaml.safe_dump(json.loads(tables(metadata).model_dump_json(exclude_none=True))))
-    code = (
-        "import sys; sys.modules |= {'torchvision': None, 'open_clip': None}\n"
-        "from d2prune.cli.main import main; raise SystemExit(main(sys.argv[1:]))"
-    )
-    command = [sys.executable, "-c", code, "run", "--config", str(config), "--no-ray"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
-    assert done.returncode == 0, done.stderr
-    assert "reshard with  d2prune reshard --subset" in done.stdout and "subset    " in done.stdout
+    for name in ("torchvision", "open_clip"):
+        monkeypatch.setitem(sys.modules, name, None)
+    assert main(["run", "--config", str(config), "--no-ray"]) == 0
+    printed = capsys.readouterr().out
+    assert "reshard with  d2prune reshard --subset" in printed and "subset    " in printed
 
 
 def test_from_s3_to_s3_the_same_bytes(tables, metadata, tmp_path):

@@ -12,7 +12,7 @@ from tests.knn.rows import PRECISIONS, pairs_of, rows_with_ties
 from tests.oracles_knn import sorted_pairs
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=80)
 @given(
     seed=st.integers(0, 2**32 - 1),
     kind=st.sampled_from(["lattice", "jitter", "plain"]),

@@ -28,17 +28,17 @@ KINDS = {
 }
 
 
-def artifacts_of(tmp_path):
+def artifacts_of(place):
     """Every file of the run; reports show timings, so only their names count."""
-    files = tree(tmp_path / "work") | {f"out/{name}": data for name, data in tree(tmp_path / "out").items()}
+    files = tree(place / "work") | {f"out/{name}": data for name, data in tree(place / "out").items()}
     return {name: b"" if name.endswith("report.html") else data for name, data in files.items()}
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_damaged_unit_of_a_finished_stage_is_rebuilt(grow, tmp_path, caplog, stage):
-    run(grow(2), InProcess())
-    before = artifacts_of(tmp_path)
-    units = sorted(Path(tmp_path, "work", stage, "units").glob("*/*"))
+def test_a_damaged_unit_of_a_finished_stage_is_rebuilt(finish, grow, place, caplog, stage):
+    finish(2)
+    before = artifacts_of(place)
+    units = sorted(Path(place, "work", stage, "units").glob("*/*"))
     if stage == "graph":
         units = [path for path in units if path.parent.name.startswith("neighbors")]
     files = [path for path in units if path.parent == units[0].parent and path.name != "receipt.json"]
@@ -49,29 +49,29 @@ def test_a_damaged_unit_of_a_finished_stage_is_rebuilt(grow, tmp_path, caplog, s
         damage(path)
         caplog.clear()
         run(grow(2), InProcess())
-        assert artifacts_of(tmp_path) == before, (path.name, kind)
+        assert artifacts_of(place) == before, (path.name, kind)
         (warning,) = [record.message for record in caplog.records if record.levelno == logging.WARNING]
         assert f"{stage}: 1 of " in warning and path.name in warning and path.parent.name in warning
 
 
 def test_a_changed_file_of_the_same_size_is_rebuilt_by_the_run_that_reads_it(
-    grow, tmp_path, configure, caplog
+    finish, grow, place, configure, caplog
 ):
+    finish(2)
     config = grow(2)
-    run(config, InProcess())
-    before = artifacts_of(tmp_path)
+    before = artifacts_of(place)
     same = {"input": config.input, "output": config.output}
     changes = {
         "embed/units/*/embeddings.parquet": {"graph__n_neighbors": 3},
         "graph/units/*/neighbors.parquet": {"select__gamma_forward": 0.5},
         "rank/units/*/ranks.parquet": {"select__fraction": 0.5},
     }
-    damaged = {pattern: min(Path(tmp_path, "work").glob(pattern)) for pattern in changes}
+    damaged = {pattern: min(Path(place, "work").glob(pattern)) for pattern in changes}
     for pattern, path in damaged.items():
         path.write_bytes(bytes(path.stat().st_size))
         caplog.clear()
         run(configure(**same, **changes[pattern]), InProcess())
-        assert path.read_bytes() == before[path.relative_to(tmp_path / "work").as_posix()]
+        assert path.read_bytes() == before[path.relative_to(place / "work").as_posix()]
         warnings = [record.message for record in caplog.records if record.levelno == logging.WARNING]
         assert f"{path}: found checksum" in warnings[0] and warnings[0].endswith("; rebuilding the unit")
 
@@ -207,23 +207,23 @@ def test_the_next_run_removes_temporary_files_of_killed_ones(finished, folder):
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b'{"a": 1}'])
-def test_damaged_bookkeeping_is_ignored_and_rebuilt(grow, tmp_path, data):
-    run(grow(2), InProcess())
-    before = artifacts_of(tmp_path)
+def test_damaged_bookkeeping_is_ignored_and_rebuilt(finish, grow, place, data):
+    finish(2)
+    before = artifacts_of(place)
     names = ("manifest.json", "receipt.json", "sources.json", "latest.json")
-    paths = [path for path in [*tmp_path.glob("work/**/*.json"), *tmp_path.glob("out/**/*.json")]]
+    paths = [path for path in [*place.glob("work/**/*.json"), *place.glob("out/**/*.json")]]
     paths = [path for path in paths if path.name in names or path.parent.name == "runs"]
     assert len(paths) > 12
     for path in paths:
         path.write_bytes(data)
     run(grow(2), InProcess())
-    assert artifacts_of(tmp_path) == before
+    assert artifacts_of(place) == before
 
 
-def test_damaged_manifests_of_other_artifacts_do_not_stop_a_run(grow, tmp_path, configure, caplog):
+def test_damaged_manifests_of_other_artifacts_do_not_stop_a_run(finish, grow, place, configure, caplog):
+    finish(2)
     config = grow(2)
-    run(config, InProcess())
-    damaged = [*tmp_path.glob("work/*/*/manifest.json")]
+    damaged = [*place.glob("work/*/*/manifest.json")]
     for path in damaged:
         path.write_bytes(b"")
     run(configure(embed__batch_size=8, input=config.input, output=config.output), InProcess())

@@ -14,44 +14,44 @@ from d2prune.verify.folder import verify
 from tests.pools import tree
 
 
-def latest(tmp_path: Path) -> dict:
-    return json.loads((tmp_path / "out" / "latest.json").read_text())
+def latest(place: Path) -> dict:
+    return json.loads((place / "out" / "latest.json").read_text())
 
 
-def test_growing_pool_gets_a_folder_per_run_and_the_latest_is_named(grow, tmp_path, caplog, monkeypatch):
+def test_growing_pool_gets_a_folder_per_run_and_the_latest_is_named(grow, place, caplog, monkeypatch):
     caplog.set_level(logging.INFO, "d2prune")
     first = run(grow(2), InProcess())
-    assert latest(tmp_path)["output"] == first.output and latest(tmp_path)["samples"] == 80
+    assert latest(place)["output"] == first.output and latest(place)["samples"] == 80
     second = run(grow(3), InProcess())
     assert "embed: 2 of 3 units already complete" in caplog.messages
     assert second.output != first.output
-    assert latest(tmp_path)["output"] == second.output and latest(tmp_path)["samples"] == 120
+    assert latest(place)["output"] == second.output and latest(place)["samples"] == 120
     assert verify(first.output, full=True) == verify(second.output, full=True) == []
 
-    before = tree(tmp_path / "work") | tree(tmp_path / "out")
+    before = tree(place / "work") | tree(place / "out")
     with monkeypatch.context() as patch:
         # A run that is up to date opens no executor.
         patch.setattr("d2prune.runs.driver.open_executor", None)
         third = run(grow(3))
     assert third.output == second.output
     assert f"up to date: {second.output}" in caplog.messages
-    assert tree(tmp_path / "work") | tree(tmp_path / "out") == before
+    assert tree(place / "work") | tree(place / "out") == before
 
     # With the first pool again, its existing output becomes the latest.
-    (tmp_path / "pool" / "00000002.tar").unlink()
+    (place.with_name("pool") / "00000002.tar").unlink()
     run(grow(2))
-    assert latest(tmp_path)["run_id"] == Path(first.output).name
+    assert latest(place)["run_id"] == Path(first.output).name
 
 
-def test_runs_are_listed_newest_first(grow, tmp_path, capsys):
+def test_runs_are_listed_newest_first(grow, place, capsys):
     for shards in (1, 2):
         run(grow(shards), InProcess())
     for location in ("work", "out", "out/{run_id}"):
-        assert main(["runs", f"{tmp_path}/{location}"]) == 0
+        assert main(["runs", f"{place}/{location}"]) == 0
         head, newest, oldest = capsys.readouterr().out.splitlines()
         assert head.split()[0] == "run" and "latest" in newest and "latest" not in oldest
         assert newest.split()[3:5] == ["80", "24"] and oldest.split()[3:5] == ["40", "12"]
-    assert main(["runs", str(tmp_path)]) == 2
+    assert main(["runs", str(place)]) == 2
     assert "no finished run found; expected a work_dir" in capsys.readouterr().err
 
 

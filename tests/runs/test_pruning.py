@@ -21,35 +21,35 @@ from d2prune.verify.folder import verify
 from tests.pools import tree
 
 
-def test_pruning_to_one_run_leaves_what_that_run_alone_would_have_written(grow, configure, tmp_path, capsys):
+def test_pruning_to_one_run_leaves_what_that_run_alone_would_have_written(grow, configure, place, capsys):
     run(grow(2), InProcess())
     fixed_output = configure(
-        select__fraction=0.5, input=str(tmp_path / "pool"), output=str(tmp_path / "fixed")
+        select__fraction=0.5, input=str(place.with_name("pool")), output=str(place / "fixed")
     )
     run(fixed_output, InProcess())
     last = run(grow(3), InProcess())
-    everything = tree(tmp_path / "work") | tree(tmp_path / "out")
-    assert main(["runs", f"{tmp_path}/work", "--prune", "--keep", "1"]) == 0
+    everything = tree(place / "work") | tree(place / "out")
+    assert main(["runs", f"{place}/work", "--prune", "--keep", "1"]) == 0
     printed = capsys.readouterr().out
     assert "would be deleted" in printed
-    assert f"artifacts only; you may delete the output {tmp_path}/fixed" in printed
-    assert tree(tmp_path / "work") | tree(tmp_path / "out") == everything
+    assert f"artifacts only; you may delete the output {place}/fixed" in printed
+    assert tree(place / "work") | tree(place / "out") == everything
 
-    fixed = tree(tmp_path / "fixed")
-    assert main(["runs", f"{tmp_path}/out", "--prune", "--keep", "1", "--yes"]) == 0
+    fixed = tree(place / "fixed")
+    assert main(["runs", f"{place}/out", "--prune", "--keep", "1", "--yes"]) == 0
     assert "2 runs" in capsys.readouterr().out
-    assert tree(tmp_path / "fixed") == fixed
+    assert tree(place / "fixed") == fixed
     run_id = Path(last.output).name
-    outputs = [path for path in (tmp_path / "out").iterdir() if any(path.rglob("*"))]
+    outputs = [path for path in (place / "out").iterdir() if any(path.rglob("*"))]
     assert sorted(path.name for path in outputs) == [sharing.FOLDER, run_id]
-    assert [path.name[:16] for path in (tmp_path / "out" / sharing.FOLDER).iterdir()] == [run_id]
-    left = tree(tmp_path / "work")
+    assert [path.name[:16] for path in (place / "out" / sharing.FOLDER).iterdir()] == [run_id]
+    left = tree(place / "work")
     assert verify(last.output, full=True) == []
 
-    shutil.rmtree(tmp_path / "out")
-    shutil.rmtree(tmp_path / "work")
+    shutil.rmtree(place / "out")
+    shutil.rmtree(place / "work")
     run(grow(3), InProcess())
-    assert tree(tmp_path / "work").keys() == left.keys()
+    assert tree(place / "work").keys() == left.keys()
 
 
 def interrupt_at(monkeypatch, step, prune) -> bool:
@@ -81,25 +81,25 @@ def interrupt_at(monkeypatch, step, prune) -> bool:
     return reached
 
 
-def test_interrupted_pruning_resumes(grow, tmp_path, monkeypatch):
+def test_interrupted_pruning_resumes(grow, place, monkeypatch):
+    run(grow(1), InProcess())
     run(grow(2), InProcess())
-    run(grow(3), InProcess())
-    work = str(tmp_path / "work")
+    work = str(place / "work")
 
-    everything = tmp_path / "everything"
+    everything = place / "everything"
     for folder in ("work", "out"):
-        shutil.copytree(tmp_path / folder, everything / folder)
+        shutil.copytree(place / folder, everything / folder)
     assert pruning.prune(work, 1).remarks == ()
-    pruned = tree(tmp_path / "work") | tree(tmp_path / "out")
+    pruned = tree(place / "work") | tree(place / "out")
     for step in range(1, 10_000):
         for folder in ("work", "out"):
-            shutil.rmtree(tmp_path / folder)
-            shutil.copytree(everything / folder, tmp_path / folder)
+            shutil.rmtree(place / folder)
+            shutil.copytree(everything / folder, place / folder)
         if not interrupt_at(monkeypatch, step, lambda: pruning.prune(work, 1)):
             break
         assert len(history.read_runs(work)) == 2
         assert pruning.prune(work, 1).remarks == ()
-        assert tree(tmp_path / "work") | tree(tmp_path / "out") == pruned
+        assert tree(place / "work") | tree(place / "out") == pruned
     assert step > 40
     assert len(history.read_runs(work)) == 1
     for stage in ("graph", "rank", "select", "write"):
@@ -110,10 +110,10 @@ def test_interrupted_pruning_resumes(grow, tmp_path, monkeypatch):
     assert not list(Path(work).rglob(pruning.PRUNED))
 
 
-def test_artifacts_that_no_finished_run_lists_are_kept(grow, configure, tmp_path):
+def test_artifacts_that_no_finished_run_lists_are_kept(grow, configure, place):
     run(grow(1), InProcess())
     run(grow(2), InProcess())
-    work = str(tmp_path / "work")
+    work = str(place / "work")
     run(configure(embed__batch_size=8), InProcess(), stop_after="embed")
     pruning.prune(work, 1)
     manifests = [json.loads(path.read_text()) for path in Path(work, "embed").glob("*/manifest.json")]
@@ -123,8 +123,8 @@ def test_artifacts_that_no_finished_run_lists_are_kept(grow, configure, tmp_path
             assert artifacts.read_receipt(f"{work}/embed", unit["key"]) is not None
 
 
-def test_pruning_is_refused_during_a_run_and_below_one_run_to_keep(tmp_path):
-    work = str(tmp_path / "work")
+def test_pruning_is_refused_during_a_run_and_below_one_run_to_keep(place):
+    work = str(place / "work")
     with lease.hold(work), pytest.raises(BusyError):
         pruning.prune(work, 1)
     with pytest.raises(UserError, match="--keep 0: expected at least 1"):

@@ -19,15 +19,23 @@ from tests.s3 import moto_server
 ENTRIES = "runs"
 
 
+@pytest.fixture(scope="module")
+def server():
+    with moto_server() as server:
+        yield server
+
+
 @pytest.fixture(params=["local", "s3"])
-def root(request, tmp_path):
+def root(request, place):
     """URL of an empty folder, on the local disk and on an S3 server."""
     if request.param == "local":
-        yield str(tmp_path / "root")
+        yield str(place)
         return
-    with moto_server() as server, s3_server.environment(server):
-        server.make_bucket("bucket")
-        yield "s3://bucket/root"
+    server = request.getfixturevalue("server")
+    bucket = request.node.originalname.replace("_", "-")[:60]
+    with s3_server.environment(server):
+        server.make_bucket(bucket)
+        yield f"s3://{bucket}/root"
 
 
 @pytest.fixture
@@ -54,8 +62,8 @@ def old_entry(work):
 
 
 def test_files_that_d2prune_did_not_write_stay_and_are_named(root, run_in, capsys):
+    run_in(root, 1)
     run_in(root, 2)
-    run_in(root, 3)
     work = f"{root}/work"
     entry, _ = old_entry(work)
     (unit,) = (unit for unit in list_units(work, "graph", entry)[:1])
@@ -117,10 +125,9 @@ NOT_OURS = {
 
 
 @pytest.mark.parametrize("kind", NOT_OURS)
-def test_an_output_that_is_not_the_runs_is_left_alone_and_named(kind, tmp_path, run_in, capsys):
-    root = str(tmp_path / "root")
-    run_in(root, 1)
-    run_in(root, 2)
+def test_an_output_that_is_not_the_runs_is_left_alone_and_named(kind, place, finish, capsys):
+    root = str(place)
+    finish(1, 2)
     entry, _ = old_entry(f"{root}/work")
     change, reason = NOT_OURS[kind]
     change(entry.output)
@@ -132,12 +139,11 @@ def test_an_output_that_is_not_the_runs_is_left_alone_and_named(kind, tmp_path, 
         assert contents(entry.output) == before
 
 
-def test_a_manifest_cannot_name_files_outside_its_folder(tmp_path, run_in):
-    root = str(tmp_path / "root")
-    run_in(root, 1)
-    run_in(root, 2)
+def test_a_manifest_cannot_name_files_outside_its_folder(place, finish):
+    root = str(place)
+    finish(1, 2)
     entry, _ = old_entry(f"{root}/work")
-    victim = tmp_path / "victim"
+    victim = place.with_name("victim")
     victim.write_bytes(b"mine")
     manifest = read_manifest(entry.output)
     assert manifest is not None
@@ -180,10 +186,9 @@ MALFORMED = {
 }
 
 
-def test_a_malformed_entry_is_one_line_and_deletes_nothing(tmp_path, run_in, capsys):
-    root = str(tmp_path / "root")
-    run_in(root, 1)
-    run_in(root, 2)
+def test_a_malformed_entry_is_one_line_and_deletes_nothing(place, finish, capsys):
+    root = str(place)
+    finish(1, 2)
     work = f"{root}/work"
     entry, url = old_entry(work)
     original = store.read_bytes(url)
@@ -205,10 +210,9 @@ def test_a_malformed_entry_is_one_line_and_deletes_nothing(tmp_path, run_in, cap
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", '{"units": 1}', '{"units": [{"key": "../..", "files": []}]}']
 )
-def test_a_damaged_manifest_of_an_artifact_is_one_line_and_deletes_nothing(tmp_path, run_in, capsys, text):
-    root = str(tmp_path / "root")
-    run_in(root, 1)
-    run_in(root, 2)
+def test_a_damaged_manifest_of_an_artifact_is_one_line_and_deletes_nothing(place, finish, capsys, text):
+    root = str(place)
+    finish(1, 2)
     entry, _ = old_entry(f"{root}/work")
     url = artifacts.manifest_url(f"{root}/work/rank", entry.artifacts["rank"])
     store.write_bytes(url, text.encode())
@@ -242,8 +246,8 @@ def test_work_dirs_that_share_an_output_root_keep_each_others_runs(root, run_in,
     assert len(outputs) == 2 + len({history.LATEST, sharing.FOLDER})
 
 
-def test_the_latest_run_of_another_work_dir_stays_without_its_record(tmp_path, run_in):
-    root = str(tmp_path / "root")
+def test_the_latest_run_of_another_work_dir_stays_without_its_record(place, run_in):
+    root = str(place)
     run_in(root, 1, "one")
     run_in(root, 2, "one")
     shared = run_in(root, 1, "two")
@@ -255,23 +259,21 @@ def test_the_latest_run_of_another_work_dir_stays_without_its_record(tmp_path, r
     assert contents(shared.output) == before
 
 
-def test_latest_cannot_name_the_work_dir_of_another_root(tmp_path, run_in, capsys):
-    root = str(tmp_path / "root")
-    run_in(root, 1)
-    run_in(root, 2)
-    forged = f"{tmp_path}/elsewhere/latest.json"
+def test_latest_cannot_name_the_work_dir_of_another_root(place, finish, capsys):
+    root = str(place)
+    finish(1, 2)
+    forged = f"{place.parent}/elsewhere/latest.json"
     store.write_bytes(forged, store.read_bytes(f"{root}/out/latest.json"))
     before = contents(root)
-    assert main(["runs", f"{tmp_path}/elsewhere", "--prune", "--keep", "1", "--yes"]) == 2
+    assert main(["runs", f"{place.parent}/elsewhere", "--prune", "--keep", "1", "--yes"]) == 2
     assert f"{forged}: names run" in capsys.readouterr().err
     assert contents(root) == before
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"run_id": 1}', '{"run_id": "x", "output": "y"}'])
-def test_a_damaged_latest_is_one_line_and_deletes_nothing(tmp_path, run_in, capsys, text):
-    root = str(tmp_path / "root")
-    run_in(root, 1)
-    run_in(root, 2)
+def test_a_damaged_latest_is_one_line_and_deletes_nothing(place, finish, run_in, capsys, text):
+    root = str(place)
+    finish(1, 2)
     store.write_bytes(f"{root}/out/latest.json", text.encode())
     before = contents(root)
     for location in (f"{root}/out", f"{root}/work"):

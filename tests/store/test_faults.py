@@ -25,24 +25,28 @@ def server(tmp_path_factory):
         yield running
 
 
+@pytest.fixture(scope="module")
+def proxy(server):
+    """One for all tests: a filesystem of s3fs, which takes 0.1 s to make, is kept by its endpoint."""
+    with FaultProxy(server.endpoint) as running:
+        yield running
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
 @pytest.fixture
-def behind(server, monkeypatch):
-    """`behind(**options)` starts a proxy for this process; parts and blocks are small."""
+def behind(server, proxy, monkeypatch):
+    """`behind(**options)` sends this process's requests through the proxy; parts and blocks are small."""
     monkeypatch.setattr(s3, "PART", PART)
     monkeypatch.setattr(read_ahead, "BLOCK", PART)
     monkeypatch.setattr(retries, "_PAUSE_S", 0.02)
     with s3_server.environment(server):
-        proxies = []
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
 
         def start(**options):
-            proxies.append(FaultProxy(server.endpoint, **options).__enter__())
-            monkeypatch.setenv("AWS_ENDPOINT_URL", proxies[-1].endpoint)
-            return proxies[-1]
+            proxy.spoil(**options)
+            return proxy
 
         yield start
-        for proxy in proxies:
-            proxy.__exit__()
-    s3fs.S3FileSystem.clear_instance_cache()
 
 
 def write(url, data=DATA):
@@ -176,12 +180,14 @@ def test_concurrent_requests_are_limited(behind, monkeypatch):
 
 def test_a_request_to_a_silent_server_times_out_and_is_retried(behind, monkeypatch):
     monkeypatch.setattr(s3fs.S3FileSystem, "read_timeout", 0.5)
+    s3fs.S3FileSystem.clear_instance_cache()
     monkeypatch.setenv(retries.ATTEMPTS_VARIABLE, "2")
     proxy = behind(every=1, kinds=("stalled",), only=("GET",))
     store.write_bytes("s3://bucket/stalled", b"x")
     with pytest.raises(InfrastructureError, match="imeout"):
         store.read_bytes("s3://bucket/stalled")
     assert proxy.spoiled["stalled"] == 2
+    s3fs.S3FileSystem.clear_instance_cache()
 
 
 @pytest.mark.parametrize("value", ["0", "many", "-1"])

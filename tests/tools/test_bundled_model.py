@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import zlib
 
 import numpy as np
 import pytest
@@ -22,12 +23,12 @@ import open_clip  # noqa: E402
 
 @pytest.fixture(scope="module")
 def samples():
-    """Samples of the pool without a fault: (record, image, caption)."""
+    """Samples without a fault, of half of the groups: (record, image, caption)."""
     tars = sorted(str(path) for path in POOL_DIR.glob("*.tar"))
     found = []
     for sample in webdataset.WebDataset(tars, shardshuffle=False, empty_check=False):
         record = json.loads(sample["json"])
-        if "planted_fault" in record:
+        if "planted_fault" in record or zlib.crc32(str(record["group"]).encode()) % 2:
             continue
         (data,) = [sample[name] for name in ("jpg", "png", "webp") if name in sample]
         found.append((record, Image.open(io.BytesIO(data)).convert("RGB"), sample["txt"].decode()))

@@ -6,12 +6,12 @@ in one line; 3 another run is in progress; 130 interrupted.
 
 import contextlib
 import logging
-import os
 import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
 
+from d2prune import console
 from d2prune.cli import memory
 from d2prune.cli.parser import build_parser
 from d2prune.errors import D2PruneError
@@ -19,6 +19,21 @@ from d2prune.errors import D2PruneError
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    with console.safe_streams():
+        try:
+            return _run_command(argv)
+        except console.OutputError as error:
+            # The reader closed the pipe, as in `d2prune explain ... | head`, or the disk is full.
+            # The stream goes to /dev/null, or the interpreter would fail again when it flushes at exit.
+            error.discard()
+            if error.closed:
+                return 128 + signal.SIGPIPE
+            with contextlib.suppress(console.OutputError):
+                console.print_error(str(error))
+            return 1
+
+
+def _run_command(argv: Sequence[str] | None) -> int:
     try:
         arguments = build_parser().parse_args(argv)
     except SystemExit as end:  # an error of usage, --help or --version, already printed
@@ -27,23 +42,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with _interrupt_on_sigterm():
             code = int(arguments.command(arguments))
-            sys.stdout.flush()
+            console.flush()
             return code
     except D2PruneError as error:
-        print(f"d2prune: {error}", file=sys.stderr)
+        console.print_error(str(error))
         return error.exit_code
-    except BrokenPipeError:
-        # The reader closed the pipe, as in `d2prune explain ... | head`. Standard output goes to
-        # /dev/null, or the interpreter would fail again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
     except Exception as error:
         if not memory.is_out_of_memory(error):
             raise
-        print(f"d2prune: {memory.describe(error)}", file=sys.stderr)
+        console.print_error(memory.describe(error))
         return 1
     except KeyboardInterrupt:
-        print("d2prune: interrupted; the same command resumes", file=sys.stderr)
+        console.print_error("interrupted; the same command resumes")
         return 130
 
 

@@ -73,16 +73,18 @@ def add_commands(commands: Any) -> None:
 
 
 def _verify(arguments: argparse.Namespace) -> int:
+    from d2prune.console import print_line
     from d2prune.verify.folder import verify
 
     faults = verify(arguments.output, full=arguments.full)
     for fault in faults:
-        print(fault)
-    print(f"{arguments.output}: {f'{len(faults)} faults' if faults else 'no faults found'}")
+        print_line(fault)
+    print_line(f"{arguments.output}: {f'{len(faults)} faults' if faults else 'no faults found'}")
     return 1 if faults else 0
 
 
 def _reshard(arguments: argparse.Namespace) -> int:
+    from d2prune.console import print_line
     from d2prune.execution import InProcess, OnRay, Resources
     from d2prune.output import training
     from d2prune.reshard.reshard import ReshardParams, reshard
@@ -102,8 +104,9 @@ def _reshard(arguments: argparse.Namespace) -> int:
     finally:
         executor.close()
     written, tars = manifest.counts["written"], manifest.counts["shards"]
-    print(f"{arguments.output}: {written} samples in {tars} tars, {manifest.counts['missing']} not found")
+    missing = manifest.counts["missing"]
+    print_line(f"{arguments.output}: {written} samples in {tars} tars, {missing} not found")
     if tars:
-        print(training.command(arguments.output, tars, written))
-        print(training.datacomp_command(arguments.output))
+        print_line(training.command(arguments.output, tars, written))
+        print_line(training.datacomp_command(arguments.output))
     return 0

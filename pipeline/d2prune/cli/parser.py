@@ -7,6 +7,7 @@ Importing it loads nothing heavy: commands import what they call when they run, 
 import argparse
 from typing import NoReturn
 
+from d2prune import console
 from d2prune.cli import getting_started, output, run, work_dir
 from d2prune.version import __version__
 
@@ -23,7 +24,7 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print the error and exit with 2."""
         text = message.removeprefix("argument ")
-        shown = "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)[:1000]
+        shown = console.one_line(text)[:1000]
         self.exit(2, f"d2prune: {shown}{'' if text != message else f'; see {self.prog} --help'}\n")
 
 

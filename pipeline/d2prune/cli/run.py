@@ -4,6 +4,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from d2prune.cli import numbers
+from d2prune.console import print_line
 from d2prune.errors import UserError
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def _print_summary(config: "RunConfig", result: "RunResult") -> None:
     rows = summary_rows(run_record(config, result.pool, result.manifests, result.seconds), result.report)
     width = max(len(label) for label, _ in rows)
     for label, value in rows:
-        print(f"{label:<{width}}  {value}")
+        print_line(f"{label:<{width}}  {value}")
 
 
 def _add_plan(commands: Any) -> None:
@@ -202,8 +203,8 @@ def _sweep(arguments: argparse.Namespace) -> int:
     head, rows = outcome_table(found)
     widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
     for row in [head, *rows]:
-        print("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-    print(write_page(found))
+        print_line("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    print_line(write_page(found))
     return 0
 
 

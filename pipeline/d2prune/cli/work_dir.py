@@ -5,6 +5,7 @@ import time
 from typing import Any
 
 from d2prune.cli import numbers
+from d2prune.console import print_line
 
 
 def add_commands(commands: Any) -> None:
@@ -120,18 +121,17 @@ def _print_runs(work_dir: str) -> None:
 
     runs = history.read_runs(work_dir)
     latest = history.find_latest([entry for _, entry in runs])
-    print(f"{'run':<16}  {'date (UTC)':<16}  {'samples':>14}  {'kept':>14}  {'size':>9}          output")
+    print_line(f"{'run':<16}  {'date (UTC)':<16}  {'samples':>14}  {'kept':>14}  {'size':>9}          output")
     for finished, entry in runs:
         date = time.strftime("%Y-%m-%d %H:%M", time.gmtime(finished))
         size = f"{entry.size / 1e9:.2f} GB"
         mark = "latest" if entry in latest else ""
         counts = f"{entry.samples:>14,}  {entry.kept:>14,}  {size:>9}"
-        print(f"{entry.run_id}  {date}  {counts}  {mark:<6}  {entry.output}")
+        print_line(f"{entry.run_id}  {date}  {counts}  {mark:<6}  {entry.output}")
 
 
 def _prune(work_dir: str, keep: int, yes: bool) -> None:
     """Delete what old runs leave behind, or print what that would be."""
-    from d2prune import store
     from d2prune.runs import pruning
 
     if yes:
@@ -141,7 +141,7 @@ def _prune(work_dir: str, keep: int, yes: bool) -> None:
         status = "would be deleted; --yes deletes them" if found.entries else "to delete"
     for entry in found.entries:
         remark = "" if entry.scheduled else "artifacts only; you may delete the output "
-        print(f"{entry.run_id}  {entry.kept:,} samples  {remark}{entry.output}")
+        print_line(f"{entry.run_id}  {entry.kept:,} samples  {remark}{entry.output}")
     for remark in found.remarks:
-        print(remark)
-    print(f"{store.redact(work_dir)}: {len(found.entries)} runs and {len(found.folders)} folders {status}")
+        print_line(remark)
+    print_line(f"{work_dir}: {len(found.entries)} runs and {len(found.folders)} folders {status}")

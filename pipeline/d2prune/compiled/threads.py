@@ -8,10 +8,9 @@ up to ten times slower than one core on a machine with two loaded cores.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-
-import torch
 
 
 def available_cores() -> int:
@@ -32,15 +31,29 @@ def parallel_ranges(
     """
     size = max(1, min(chunk, -(-n_items // max(1, threads))))
     starts = range(0, n_items, size)
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    before = _set_torch_threads(1)
     try:
         if threads <= 1:
             for start in starts:
                 work(start, min(start + size, n_items))
             return
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        with ThreadPoolExecutor(threads, initializer=_set_torch_threads, initargs=(1,)) as pool:
             for future in [pool.submit(work, start, min(start + size, n_items)) for start in starts]:
                 future.result()
     finally:
-        torch.set_num_threads(before)
+        if before is not None:
+            _set_torch_threads(before)
+
+
+def _set_torch_threads(count: int) -> int | None:
+    """Set torch's threads in this thread; return their number before; None where torch is not used.
+
+    Work that multiplies with torch has imported it. The import takes a second, so others need not.
+    """
+    if "torch" not in sys.modules:
+        return None
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    return before

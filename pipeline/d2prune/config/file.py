@@ -109,7 +109,7 @@ def read(source: str, overrides: Sequence[str]) -> Settings:
     except YamlError as error:
         place = "" if error.line is None else f"line {error.line}"
         place += "" if error.column is None else f", column {error.column}"
-        raise UserError(f"{source}: invalid YAML: {f'{place}: ' if place else ''}{error.problem}") from error
+        raise UserError(f"{source}: invalid YAML: {f'{place}: ' if place else ''}{error.problem}") from None
     if not isinstance(document.value, dict):
         found = {type(None): "an empty file", list: "a list"}.get(type(document.value), "a single value")
         raise UserError(f"{source}: expected keys such as input, work_dir and output; found {found}")
@@ -159,7 +159,7 @@ def parse_override(text: str) -> Override:
     try:
         return Override(text, path, read_document(value, comments=False).value)
     except YamlError as error:
-        raise UserError(f"{override}: the value is invalid YAML: {error.problem}") from error
+        raise UserError(f"{override}: the value is invalid YAML: {error.problem}") from None
 
 
 def _apply(values: dict[str, Any], override: Override) -> None:

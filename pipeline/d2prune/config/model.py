@@ -85,7 +85,7 @@ class RunConfig(Section):
             return cls.model_validate(values)
         except pydantic.ValidationError as error:
             faults = messages.list_faults(error, cls, values)
-            raise UserError(settings.blame(faults, cls._find_faults)) from error
+            raise UserError(settings.blame(faults, cls._find_faults)) from None
 
     @classmethod
     def _find_faults(cls, values: dict[str, Any]) -> list[messages.Fault]:

@@ -16,6 +16,7 @@ import yaml
 
 from d2prune import store
 from d2prune.bundled import POOL_DIR
+from d2prune.console import print_line
 from d2prune.demo import s3_server
 from d2prune.errors import UserError
 from d2prune.inputs.tar.reader import TarReader, TarSample
@@ -49,8 +50,8 @@ def run_demo(folder: str) -> int:
     config.write_text(yaml.safe_dump({"input": tars, **_CONFIG}, sort_keys=False))
     with s3_server.serve(root / "s3", log=root / "s3.log") as server, s3_server.environment(server):
         _upload_pool(server, shards)
-        print(f"Started an S3 server at {server.endpoint}; uploaded {len(shards)} shards to s3://pool/")
-        print(f"$ d2prune run --config {config}", flush=True)
+        print_line(f"Started an S3 server at {server.endpoint}; uploaded {len(shards)} shards to s3://pool/")
+        print_line(f"$ d2prune run --config {config}", flush=True)
         code = _run([sys.executable, "-m", "d2prune", "run", "--config", str(config)])
     if code == 0:
         _print_mismatches(root / "s3" / "filtered" / "demo")
@@ -88,8 +89,9 @@ def _print_mismatches(output: Path) -> None:
         [str(path) for path in sorted(output.glob("decisions-*.parquet"))], columns=["uid", "kept"]
     )
     share = flag_share(decisions["uid"].to_pylist(), decisions["kept"].to_numpy(), _read_mismatches())
-    print(
-        f"\n{share.flagged} of {share.samples} samples have a planted caption mismatch: "
+    print_line()
+    print_line(
+        f"{share.flagged} of {share.samples} samples have a planted caption mismatch: "
         f"{share.share_flagged:.1%} of them were dropped, against {share.share_all:.1%} of all samples."
     )
 
@@ -108,7 +110,8 @@ def _read_mismatches() -> set[str]:
 
 
 def _print_next_steps(buckets: Path) -> None:
-    print(f"\nThe S3 server has stopped. Its buckets are folders in {buckets}.")
+    print_line()
+    print_line(f"The S3 server has stopped. Its buckets are folders in {buckets}.")
     for page in sorted((buckets / "scratch" / "demo" / "report").rglob("report.html")):
-        print(f"Report:          {page}")
-    print(f"Browse the run:  d2prune explore {buckets / 'scratch' / 'demo'} --input {buckets / 'pool'}")
+        print_line(f"Report:          {page}")
+    print_line(f"Browse the run:  d2prune explore {buckets / 'scratch' / 'demo'} --input {buckets / 'pool'}")

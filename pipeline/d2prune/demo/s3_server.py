@@ -7,6 +7,7 @@ kernel stops the server; this works on Linux, for a block entered in the main th
 
 import contextlib
 import ctypes
+import functools
 import os
 import secrets
 import shutil
@@ -19,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from d2prune.errors import InfrastructureError, UserError
 
@@ -65,9 +67,7 @@ class S3Server:
         The request goes through the server, which caches listings for minutes and would not see a
         folder created in the file system. `d2prune.store` has no function that creates buckets.
         """
-        from botocore.session import get_session
-
-        client = get_session().create_client(
+        client = _session().create_client(
             "s3",
             region_name="us-east-1",
             endpoint_url=self.endpoint,
@@ -77,6 +77,14 @@ class S3Server:
         if name not in [bucket["Name"] for bucket in client.list_buckets()["Buckets"]]:
             client.create_bucket(Bucket=name)
         return f"s3://{name}"
+
+
+@functools.cache
+def _session() -> Any:
+    """Kept, because a session reads the description of S3 once, which takes longer than a request."""
+    from botocore.session import get_session
+
+    return get_session()
 
 
 def find_rclone() -> str:

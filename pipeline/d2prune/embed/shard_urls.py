@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from d2prune import store
+from d2prune.redaction import encode_json
 
 FILE = "sources.json"
 
@@ -30,7 +31,7 @@ class NamedShard(Protocol):
 
 def record(work_dir: str, embed_fingerprint: str, shards: Iterable[NamedShard]) -> None:
     """Write the URLs, unless the file already holds them."""
-    text = json.dumps({shard.name: store.recordable(shard.url) for shard in shards}, indent=0).encode()
+    text = encode_json({shard.name: store.recordable(shard.url) for shard in shards}, indent=0)
     url = _url(work_dir, embed_fingerprint)
     try:
         if store.read_bytes(url) == text:

@@ -1,5 +1,6 @@
 """Print a plan as a table."""
 
+from d2prune.console import print_line
 from d2prune.estimate.costs import Fleet, Rates, StagePlan, Workload, make_plan, total_cost
 
 _HEADER = (
@@ -23,20 +24,22 @@ def print_plan(work: Workload, rates: Rates, fleet: Fleet, selection: str) -> No
     cost = total_cost(plans, fleet)
     prices = f", {fleet.gpu_price:g} per GPU hour and {fleet.cpu_price:g} per core hour" if cost else ""
     pool = f"{work.samples:,} samples in {work.shards:,} shards"
-    print(f"{pool}, {_format_bytes(work.samples * work.sample_bytes)}; ", end="")
-    print(f"{fleet.gpus} GPUs, {fleet.cpus} cores{prices}")
-    print(f"selection: {selection}")
-    print(f"rates: {rates.source}\n")
+    size = _format_bytes(work.samples * work.sample_bytes)
+    print_line(f"{pool}, {size}; {fleet.gpus} GPUs, {fleet.cpus} cores{prices}")
+    print_line(f"selection: {selection}")
+    print_line(f"rates: {rates.source}")
+    print_line()
     rows = [_HEADER, *map(_format_row, plans)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADER))]
     for row in rows:
-        print("  ".join(f"{text:>{width}}" for text, width in zip(row, widths, strict=True)))
+        print_line("  ".join(f"{text:>{width}}" for text, width in zip(row, widths, strict=True)))
     slowest = max(plans, key=lambda plan: plan.wall_s)
-    print(f"\n{'wall time':<12}{_format_seconds(sum(plan.wall_s for plan in plans))}")
+    print_line()
+    print_line(f"{'wall time':<12}{_format_seconds(sum(plan.wall_s for plan in plans))}")
     if cost:
-        print(f"{'cost':<12}{cost:,.2f} for the device hours in use")
-    print(f"{'memory':<12}{_format_bytes(max(plan.memory for plan in plans))} for the largest worker")
-    print(f"{'limit':<12}{slowest.limit}, in {slowest.stage}")
+        print_line(f"{'cost':<12}{cost:,.2f} for the device hours in use")
+    print_line(f"{'memory':<12}{_format_bytes(max(plan.memory for plan in plans))} for the largest worker")
+    print_line(f"{'limit':<12}{slowest.limit}, in {slowest.stage}")
 
 
 def _format_row(plan: StagePlan) -> tuple[str, ...]:

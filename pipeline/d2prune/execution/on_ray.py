@@ -14,6 +14,7 @@ from typing import Any
 from d2prune.errors import InfrastructureError, UserError
 from d2prune.execution import metrics
 from d2prune.execution.contract import Resources, ResultT, UnitT
+from d2prune.execution.ray_address import find_head, name_address, wait_for_head
 from d2prune.execution.ray_group import RayGroup
 from d2prune.execution.ray_helpers import RayHelpers, count_fitting_workers
 from d2prune.execution.ray_pool import ActorPool
@@ -113,7 +114,10 @@ def _prepare_local_environment() -> None:
 
 
 def _start_ray(ray: Any, address: str | None, num_cpus: int | None, local: bool) -> None:
+    shown = name_address(address)
     try:
+        if not local and (head := find_head(address)):
+            wait_for_head(*head, shown)
         with _keep_sigterm_handler():
             ray.init(
                 # "local", because None would join a cluster that `ray start` left on this machine.
@@ -123,10 +127,10 @@ def _start_ray(ray: Any, address: str | None, num_cpus: int | None, local: bool)
                 logging_level=logging.ERROR,
                 log_to_driver=False,
             )
-    except (ConnectionError, ValueError) as error:
-        raise UserError(
-            f"ray.address {address!r}: no cluster answers there: {' '.join(str(error).split())}"
-        ) from error
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        if local and isinstance(error, RuntimeError):
+            raise
+        raise UserError(f"{shown}: no cluster answers there: {' '.join(str(error).split())}") from error
     except Exception as error:
         # Ray raises a bare Exception if a node does not come up within 30 s.
         if type(error) is not Exception:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Any, TypeVar
 
+from d2prune import console
+
 log = logging.getLogger(__name__)
 
 ItemT = TypeVar("ItemT")
@@ -131,7 +133,14 @@ def _start_bar() -> Any:
         TimeElapsedColumn(),
         TextColumn("left {task.fields[left]}  {task.fields[note]}", markup=False),
     )
-    bar = Progress(*columns, console=Console(stderr=True), transient=True)
+    # Other output does not go through rich, which would write it unfiltered.
+    bar = Progress(
+        *columns,
+        console=Console(file=console.unfiltered(sys.stderr)),
+        transient=True,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )
     bar.start()
     return bar
 

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from d2prune import console
 from d2prune.errors import D2PruneError
 from d2prune.execution.contract import Inboxes, Resources
 from d2prune.execution.ray_worker import describe_error, fetch
@@ -23,6 +24,7 @@ class MemberActor:
     """
 
     def __init__(self) -> None:
+        console.install()
         self._member: Any = None
 
     def build(self, make_member: list[Any], index: int) -> tuple[str, Any]:

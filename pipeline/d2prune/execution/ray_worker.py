@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from d2prune import console
 from d2prune.errors import D2PruneError
 from d2prune.execution import metrics
 
@@ -46,6 +47,7 @@ class WorkerActor:
     def __init__(self) -> None:
         self._worker: Callable[[Any], Any] | None = None
         self._building = threading.Lock()
+        console.install()
         export_metrics()
 
     def ready(self) -> tuple[bool, None, metrics.Counts]:

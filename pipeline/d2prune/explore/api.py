@@ -202,7 +202,9 @@ def _parse_count(parameters: Mapping[str, str], name: str, default: int, most: i
     text = parameters.get(name, str(default))
     if not text.isdecimal():
         raise UserError(f"{name}: found {text[:50]!r}; expected a whole number")
-    return min(int(text), most)
+    digits = text.lstrip("0") or "0"
+    # Python refuses to convert thousands of digits.
+    return min(int(digits), most) if len(digits) <= len(str(most)) else most
 
 
 def _to_json(value: Any) -> Any:

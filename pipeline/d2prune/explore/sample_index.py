@@ -164,10 +164,15 @@ class SampleIndex:
         if query.cluster is not None:
             yield self.clusters.label_N == query.cluster
         score_N = self.difficulty_N
-        if query.low is not None:
-            yield score_N >= np.float32(query.low + self.run.offset)
-        if query.high is not None:
-            yield score_N <= np.float32(query.high + self.run.offset)
+        # Beyond the range of float32 a limit is infinite.
+        with np.errstate(over="ignore"):
+            low, high = (
+                None if x is None else np.float32(x + self.run.offset) for x in (query.low, query.high)
+            )
+        if low is not None:
+            yield score_N >= low
+        if high is not None:
+            yield score_N <= high
         if query.text.strip():
             yield self._matches(query.text.strip())
 

@@ -2,12 +2,16 @@
 
 Listens on 127.0.0.1, and answers only GET requests whose Host header names that address, which stops
 DNS rebinding from other web pages. A Content-Security-Policy forbids the page to load anything from
-elsewhere. Invariant: nothing is written.
+elsewhere. Whatever a client sends, it gets an answer of one line or its connection is closed, within
+a time limit; a client that hangs up is no error. Invariant: nothing is written.
 """
 
-import json
+import contextlib
 import logging
 import re
+import socket
+import sys
+import threading
 from collections.abc import Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,8 +19,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+from d2prune.console import print_line
 from d2prune.errors import D2PruneError, UserError
 from d2prune.explore.api import Explorer
+from d2prune.redaction import encode_json
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +46,13 @@ _HEADERS = {
 }
 
 
+# What http.server calls its own fault, or the client's HTML page, in one line for the client.
+_REFUSALS = {
+    HTTPStatus.NOT_IMPLEMENTED: HTTPStatus.METHOD_NOT_ALLOWED,
+    HTTPStatus.HTTP_VERSION_NOT_SUPPORTED: HTTPStatus.BAD_REQUEST,
+}
+
+
 class Server(ThreadingHTTPServer):
     """Serves one explorer on a port of the loopback interface; port 0 picks a free one."""
 
@@ -53,16 +66,21 @@ class Server(ThreadingHTTPServer):
             reason = getattr(error, "strerror", None) or error
             raise UserError(f"--port {port}: {reason}; expected a free port, or 0 to pick one") from error
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Log an error that no handler caught, unless the client closed the connection."""
+        if not isinstance(sys.exception(), OSError):
+            log.exception("explore: a request failed")
+
     @property
     def url(self) -> str:
         """URL of the page."""
         return f"http://{HOST}:{self.server_address[1]}/"
 
     @property
-    def hosts(self) -> frozenset[str]:
-        """Accepted values of the Host header."""
+    def hosts(self) -> tuple[list[str], ...]:
+        """Accepted Host headers: one, with one of these values."""
         port = self.server_address[1]
-        return frozenset({f"{HOST}:{port}", f"localhost:{port}"})
+        return [f"{HOST}:{port}"], [f"localhost:{port}"]
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -70,26 +88,64 @@ class _Handler(BaseHTTPRequestHandler):
     server_version = "d2prune"
     sys_version = ""
     protocol_version = "HTTP/1.1"
-    # In seconds: an idle connection must not hold a thread forever.
+    # In seconds, for a request to arrive and for an answer to be taken: no connection, idle or slow,
+    # may hold a thread forever.
     timeout = 60
 
+    def handle_one_request(self) -> None:
+        # `timeout` alone limits each read, and a client may send one byte a minute.
+        self._deadline = threading.Timer(self.timeout, self._hang_up)
+        self._deadline.daemon = True
+        self._deadline.start()
+        try:
+            super().handle_one_request()
+        except OSError:
+            # The client closed the connection, or stopped reading.
+            self.close_connection = True
+        finally:
+            self._deadline.cancel()
+
+    def _hang_up(self) -> None:
+        with contextlib.suppress(OSError):
+            self.connection.shutdown(socket.SHUT_RDWR)
+
     def do_GET(self) -> None:
-        if self.headers.get("Host", "").lower() not in self.server.hosts:
+        self._deadline.cancel()
+        if "Content-Length" in self.headers or "Transfer-Encoding" in self.headers:
+            # A body is not read, and must not be taken for the next request.
+            self.close_connection = True
+        if self.request_version == "HTTP/0.9":
+            self.send_error(HTTPStatus.BAD_REQUEST)
+            return
+        if [host.lower() for host in self.headers.get_all("Host", [])] not in self.server.hosts:
             self._send(HTTPStatus.FORBIDDEN, b"expected the Host header to name this server\n", "text/plain")
             return
-        parts = urlsplit(self.path)
         try:
-            self._answer(parts.path, dict(parse_qsl(parts.query)))
+            parts = urlsplit(self.path)
+            query = dict(parse_qsl(parts.query))
+        except ValueError:
+            self.send_error(HTTPStatus.BAD_REQUEST)
+            return
+        try:
+            self._answer(parts.path, query)
         except UserError as error:
             self._send_json({"error": str(error)}, HTTPStatus.BAD_REQUEST)
         except D2PruneError as error:
             self._send_json({"error": str(error)}, HTTPStatus.INTERNAL_SERVER_ERROR)
-        except ConnectionError:
-            # The browser closed the connection.
-            self.close_connection = True
+        except (ConnectionError, TimeoutError):
+            raise
         except Exception:
             log.exception("explore: %s failed", parts.path)
             self._send_json({"error": "internal error; see the terminal"}, HTTPStatus.INTERNAL_SERVER_ERROR)
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """Refuse what is not a GET request, in one line; the connection is closed."""
+        status = _REFUSALS.get(HTTPStatus(code), HTTPStatus(code))
+        self.close_connection = True
+        if self.request_version == "HTTP/0.9":
+            # The version of a line that could not be parsed, too; such an answer has no status.
+            self.request_version = "HTTP/1.0"
+        self._send(status, f"{status.phrase}; expected a GET request\n".encode(), "text/plain")
 
     def _answer(self, path: str, query: Mapping[str, str]) -> None:
         explorer = self.server.explorer
@@ -116,15 +172,18 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(HTTPStatus.NOT_FOUND, b"not found\n", "text/plain")
 
     def _send_json(self, value: Any, status: HTTPStatus = HTTPStatus.OK) -> None:
-        self._send(status, json.dumps(value, allow_nan=False).encode(), "application/json")
+        self._send(status, encode_json(value, allow_nan=False), "application/json")
 
     def _send(self, status: HTTPStatus, body: bytes, kind: str, cache: str = "no-store") -> None:
         self.send_response(status)
         for name, value in {**_HEADERS, "Content-Type": kind, "Cache-Control": cache}.items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(body)))
+        if self.close_connection:
+            self.send_header("Connection", "close")
         self.end_headers()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
     def log_message(self, format: str, *arguments: Any) -> None:
         log.debug("explore: " + format, *arguments)
@@ -137,8 +196,9 @@ def serve(explorer: Explorer, port: int) -> None:
         UserError: the port is taken or invalid.
     """
     with Server(explorer, port) as server:
-        print(f"{server.url}\nPress Ctrl-C to stop. The page is available on this machine only.", flush=True)
+        print_line(server.url)
+        print_line("Press Ctrl-C to stop. The page is available on this machine only.", flush=True)
         try:
             server.serve_forever()
         except KeyboardInterrupt:
-            print()
+            print_line()

@@ -1,12 +1,11 @@
 """`d2prune explain`: explanations as text for a terminal.
 
-Captions, keys and uids are printed as one line of printable characters each, so that no escape
-sequence reaches the terminal.
+Captions, keys and uids are shortened to one line each.
 """
 
-import unicodedata
 from collections.abc import Iterator, Sequence
 
+from d2prune.console import print_line, printable
 from d2prune.errors import UserError
 from d2prune.explore.explain import Explanation, Neighbour, explain, read_ranking
 from d2prune.explore.names import RejectedSample, find_samples
@@ -18,10 +17,10 @@ _MAX_NEIGHBOURS = 20
 _MAX_SUPPRESSED = 5
 
 
-def printable(text: str, limit: int = _CAPTION_LENGTH) -> str:
-    """One line without control, formatting or unassigned characters, shortened with an ellipsis."""
+def shorten(text: str, limit: int = _CAPTION_LENGTH) -> str:
+    """One line of visible characters, with single spaces, shortened with an ellipsis."""
     head = text[: 4 * limit]
-    line = " ".join("".join(" " if unicodedata.category(c)[0] == "C" else c for c in head).split())
+    line = printable(" ".join(head.split()))
     return line if len(line) <= limit and len(text) <= len(head) else line[: limit - 1] + "…"
 
 
@@ -33,50 +32,50 @@ def print_explanations(run: FinishedRun, names: Sequence[str]) -> int:
     """
     matches = find_samples(run, names)
     ranking = read_ranking(run)
-    blocks = []
+    blocks: list[list[str]] = []
     for name, match in matches.items():
         n_samples = len(match.positions) + len(match.rejected)
         if n_samples > 1:
-            blocks.append(f"{printable(name)}: {n_samples} samples")
-        blocks += ["\n".join(_format_rejected(rejected)) for rejected in match.rejected]
+            blocks.append([f"{shorten(name)}: {n_samples} samples"])
+        blocks += [list(_format_rejected(rejected)) for rejected in match.rejected]
         blocks += [
-            "\n".join(_format_explanation(run, explain(run, position, ranking)))
-            for position in match.positions
+            list(_format_explanation(run, explain(run, position, ranking))) for position in match.positions
         ]
-    if blocks:
-        print("\n\n".join(blocks))
+    for number, lines in enumerate(blocks):
+        for line in [""] * (number > 0) + lines:
+            print_line(line)
     unknown = [name for name, match in matches.items() if not match.positions and not match.rejected]
     if unknown:
-        suggestions = ", ".join(map(printable, matches[unknown[0]].suggestions))
+        suggestions = ", ".join(map(shorten, matches[unknown[0]].suggestions))
         similar = f"; similar uids: {suggestions}" if suggestions else ""
         more = f" (and {len(unknown) - 1} more names)" if len(unknown) > 1 else ""
         raise UserError(
-            f"{printable(unknown[0])}: found no such sample; expected a uid, the unique beginning of one, "
+            f"{shorten(unknown[0])}: found no such sample; expected a uid, the unique beginning of one, "
             f"a key or shard/key{similar}{more}"
         )
     return 0
 
 
 def _format_rejected(sample: RejectedSample) -> Iterator[str]:
-    yield f"{printable(sample.shard)}/{printable(sample.key)}  rejected: {sample.reason}"
+    yield f"{shorten(sample.shard)}/{shorten(sample.key)}  rejected: {sample.reason}"
     if sample.detail:
-        yield f"  {printable(sample.detail, _LONG_TEXT_LENGTH)}"
+        yield f"  {shorten(sample.detail, _LONG_TEXT_LENGTH)}"
 
 
 def _format_explanation(run: FinishedRun, explanation: Explanation) -> Iterator[str]:
     sample = explanation.sample
-    yield f"{printable(sample['uid'])}  {explanation.outcome}"
-    yield f"  caption   {printable(sample['caption'] or '', _LONG_TEXT_LENGTH)}"
-    location = f"{printable(sample['shard'])}, key {printable(sample['key'])}"
+    yield f"{shorten(sample['uid'])}  {explanation.outcome}"
+    yield f"  caption   {shorten(sample['caption'] or '', _LONG_TEXT_LENGTH)}"
+    location = f"{shorten(sample['shard'])}, key {shorten(sample['key'])}"
     if sample["size"]:
         location += f", {sample['width']} x {sample['height']} px"
         location += f", {sample['size']:,} bytes at offset {sample['offset']:,}"
     yield f"  sample    {location}"
     if explanation.url:
         label = "tar  " if sample["size"] else "table"
-        yield f"  {label}     {printable(explanation.url, _LONG_TEXT_LENGTH)}"
+        yield f"  {label}     {shorten(explanation.url, _LONG_TEXT_LENGTH)}"
     for name in run.fields:
-        yield f"  {name:<8}  {printable(str(sample[name]))}"
+        yield f"  {name:<8}  {shorten(str(sample[name]))}"
     if explanation.duplicates:
         yield f"  dropped   for it: {_format_duplicates(explanation)}"
     if explanation.rank is None:
@@ -92,7 +91,7 @@ def _format_explanation(run: FinishedRun, explanation: Explanation) -> Iterator[
 
 
 def _format_duplicates(explanation: Explanation) -> str:
-    shown = [f"{printable(uid)} ({reason})" for _, uid, reason in explanation.duplicates[:_MAX_SUPPRESSED]]
+    shown = [f"{shorten(uid)} ({reason})" for _, uid, reason in explanation.duplicates[:_MAX_SUPPRESSED]]
     more = len(explanation.duplicates) - len(shown)
     return ", ".join([*shown, *([f"and {more:,} more"] if more else [])])
 
@@ -100,7 +99,7 @@ def _format_duplicates(explanation: Explanation) -> str:
 def _describe_exclusion(run: FinishedRun, explanation: Explanation) -> str:
     """Why a sample was not ranked."""
     if explanation.keeper is not None:
-        return f"{printable(explanation.sample['suppressed_by'])} stays in its place"
+        return f"{shorten(explanation.sample['suppressed_by'])} stays in its place"
     # Of the graph's parameters, as the cut-off comes before the graph.
     score = run.graph.params.get("drop_score") or "score"
     return f"removed by the cut-off, its {score} is among the lowest"
@@ -112,7 +111,7 @@ def _format_score(run: FinishedRun, explanation: Explanation) -> Iterator[str]:
     difficulty, selection = sample["difficulty"], sample["selection_score"]
     # A negative sum of score and offset is raised to 0, so a difficulty of 0 only bounds the score.
     at_most = "at most " if difficulty == 0 else ""
-    score = f"{printable(run.score_name, 30)} {at_most}{difficulty - run.offset:.4f} {run.offset:+.4g}"
+    score = f"{shorten(run.score_name, 30)} {at_most}{difficulty - run.offset:.4f} {run.offset:+.4g}"
     yield f"  {difficulty:>9.4f}  difficulty ({score})"
     if explanation.method != "d2":
         yield f"  {selection:>9.4f}  selection score by {explanation.method}"
@@ -147,11 +146,11 @@ def _format_neighbours(explanation: Explanation) -> Iterator[str]:
     yield ""
     by = explanation.suppressed_by
     suppressed = ", ".join(
-        f"{printable(n.uid)} by {n.suppression_sent:.4f}" for n in explanation.suppressed[:_MAX_SUPPRESSED]
+        f"{shorten(n.uid)} by {n.suppression_sent:.4f}" for n in explanation.suppressed[:_MAX_SUPPRESSED]
     )
     if len(explanation.suppressed) > _MAX_SUPPRESSED:
         suppressed += " …"
-    suppressor = f"{printable(by.uid)}, by {by.suppression_received:.4f}" if by else "none"
+    suppressor = f"{shorten(by.uid)}, by {by.suppression_received:.4f}" if by else "none"
     yield f"  suppressed by   {suppressor}"
     yield f"  suppresses      {suppressed or 'none'}"
 
@@ -161,7 +160,7 @@ def _format_neighbour(n: Neighbour) -> str:
     return (
         f"{n.distance:>9.4f}  {n.cosine:>6.3f}  {score}  {n.support_received:>8.4f}  "
         f"{n.suppression_received:>20.4f}  {n.suppression_sent:>16.4f}  {'yes' if n.kept else 'no':<4}  "
-        f"{printable(n.uid, 36)}  {printable(n.caption, 50)}"
+        f"{shorten(n.uid, 36)}  {shorten(n.caption, 50)}"
     )
 
 

@@ -1,8 +1,13 @@
-"""The graph stage: reads the embeddings of the whole pool, writes the undirected kNN graph."""
+"""The graph stage: reads the embeddings of the whole pool, writes the undirected kNN graph.
+
+What builds it is imported when it is called: it loads torch, which takes a second.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from d2prune.config.model import RunConfig
 from d2prune.execution import Resources
-from d2prune.graph.build import build_graph, delete_intermediate_units, other_unit_keys, plan_job
 from d2prune.graph.params import GraphParams, Layout
 from d2prune.inputs.pool import InputPool
 from d2prune.stage.record import Built, Stage, StageRun
@@ -19,6 +24,8 @@ def _params(config: RunConfig, pool: InputPool) -> GraphParams:
 
 
 def _build(run: StageRun) -> Built:
+    from d2prune.graph.build import build_graph, delete_intermediate_units, plan_job
+
     planned, embed = run.planned["graph"], run.manifests["embed"]
     layout = Layout(threads=int(run.executor.worker_cores(1)))
     pool = run.parts("embed", "rescore")
@@ -39,6 +46,12 @@ def _check(run: StageRun, built: Built) -> None:
     )
 
 
+def _other_unit_keys(manifest: Mapping[str, Any]) -> Iterable[str]:
+    from d2prune.graph.build import other_unit_keys
+
+    return other_unit_keys(manifest)
+
+
 STAGE = Stage(
     name="graph",
     inputs=("embed",),
@@ -46,5 +59,5 @@ STAGE = Stage(
     params=_params,
     build=_build,
     check=_check,
-    other_unit_keys=other_unit_keys,
+    other_unit_keys=_other_unit_keys,
 )

@@ -14,7 +14,7 @@ from d2prune import store
 from d2prune.errors import BooksError
 from d2prune.inputs.find import SourceShard
 from d2prune.output import layout, receipts, subset, training
-from d2prune.output.manifest import InputShard, OutputManifest, encode_json, write_manifest
+from d2prune.output.manifest import InputShard, OutputManifest, encode_record, write_manifest
 from d2prune.output.objects import write_object
 from d2prune.store import artifacts
 from d2prune.store.artifacts import FileRecord, Receipt
@@ -88,8 +88,8 @@ def close_tar_output(
         *_list_objects(tars),
         *others,
         _write_subset(run, tars, written),
-        write_object(run.output, layout.SIZES, encode_json(sizes)),
-        write_object(run.output, layout.META, encode_json(meta)),
+        write_object(run.output, layout.SIZES, encode_record(sizes)),
+        write_object(run.output, layout.META, encode_record(meta)),
         write_object(run.output, layout.TRAIN, training.script(run.output, len(tars), written).encode()),
     ]
     all_counts = {"written": written, "shards": len(tars), **counters, **(more_counts or {})}
@@ -117,7 +117,7 @@ def close_table_output(
         *_list_objects(tables),
         *others,
         _write_subset(run, tables, written),
-        write_object(run.output, layout.META, encode_json(meta)),
+        write_object(run.output, layout.META, encode_record(meta)),
     ]
     # A large table is several parts of the pool; the manifest lists each table once.
     inputs = dict.fromkeys(

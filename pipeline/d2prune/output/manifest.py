@@ -14,6 +14,7 @@ from typing import Any
 from d2prune import store
 from d2prune.errors import UserError
 from d2prune.output import layout
+from d2prune.redaction import encode_json
 from d2prune.store.artifacts import FileRecord
 
 FORMAT = 2
@@ -73,9 +74,9 @@ class OutputManifest:
         return next((file.rows for file in self.files if file.name == name), None)
 
 
-def encode_json(value: Any) -> bytes:
-    """Encode a value as JSON; equal values give equal bytes."""
-    return json.dumps(value, sort_keys=True, indent=1, default=dict).encode() + b"\n"
+def encode_record(value: Any) -> bytes:
+    """Encode a record of an output folder as JSON; equal values give equal bytes."""
+    return encode_json(value, sort_keys=True, indent=1) + b"\n"
 
 
 def write_manifest(output: str, manifest: OutputManifest) -> None:
@@ -94,8 +95,9 @@ def encode_manifest(manifest: OutputManifest) -> bytes:
 
 def seal(record: Mapping[str, Any]) -> bytes:
     """Encode the entries of a manifest together with their checksum."""
-    entries = {name: value for name, value in record.items() if name != _CHECKSUM}
-    return encode_json(entries | {_CHECKSUM: store.checksum(encode_json(entries))})
+    # The checksum is that of what is stored, which holds no credentials.
+    entries = json.loads(encode_record({name: value for name, value in record.items() if name != _CHECKSUM}))
+    return encode_record(entries | {_CHECKSUM: store.checksum(encode_record(entries))})
 
 
 def read_manifest(output: str, name: str = layout.MANIFEST) -> OutputManifest | None:

@@ -5,7 +5,6 @@ bytes depend on the rows and the samples alone. A sample's key in the output is 
 counts earlier samples of the same uid in this tar, as DataComp's resharder names them.
 """
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from d2prune.output.byte_ranges import ByteRanges
 from d2prune.output.objects import write_object, write_table
 from d2prune.output.rename_samples import Strings, rename_in_place
 from d2prune.output.tar_stream import Payload, TarStream, encode_members, make_decodable
+from d2prune.redaction import encode_json
 from d2prune.store import schemas
 from d2prune.store.artifacts import FileRecord, Receipt
 
@@ -78,7 +78,7 @@ def write_shard(
         stream.close()
     tar = FileRecord(layout.SHARD_FORMAT.format(index), None, stream.size, stream.checksum)
     table = _build_table(wanted)
-    stats = json.dumps({"successes": table.num_rows}).encode()
+    stats = encode_json({"successes": table.num_rows})
     objects = (
         tar,
         write_object(output, layout.STATS_FORMAT.format(index), stats),

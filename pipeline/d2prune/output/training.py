@@ -3,11 +3,18 @@
 open_clip (3.x, `open_clip_train`) takes the shards as a brace range and the number of samples as an
 option (it reads `sizes.json` from local folders only), and requires at least one shard per
 data-loader worker of every process. DataComp's train.py takes the folder.
+
+On its way, the name of a folder is read several times: by the shell that runs the command, by
+open_clip (which splits at `::`, replaces `${NAME}` and expands braces), and, after `pipe:`, by the
+shell that webdataset starts. Each layer of quotes below is for one of them; ordinary names need
+none and get none.
 """
 
+import re
 import shlex
 
 from d2prune import store
+from d2prune.console import printable
 from d2prune.output import layout
 
 DEFAULT_WORKERS = 4
@@ -21,12 +28,23 @@ def train_data(output: str, shards: int) -> str:
         output: URL of the folder.
         shards: number of tars, at least 1.
     """
-    url = store.redact(store.join(output, layout.brace_range(shards)))
-    if url.startswith("s3://"):
-        return f"pipe:aws s3 cp {url} -"
-    if url.startswith(("gs://", "gcs://")):
-        return f"pipe:gcloud storage cat {url}"
-    return url.removeprefix("file://")
+    folder = store.redact(output.rstrip("/"))
+    tars = layout.brace_range(shards)
+    if folder.startswith("s3://"):
+        return f"pipe:aws s3 cp {_quote_twice(folder)}/{tars} -"
+    if folder.startswith(("gs://", "gcs://")):
+        return f"pipe:gcloud storage cat {_quote_twice(folder)}/{tars}"
+    return f"{_escape_braces(folder.removeprefix('file://'))}/{tars}"
+
+
+def _quote_twice(folder: str) -> str:
+    """Quote a folder for the shell that `pipe:` starts, and that text for open_clip."""
+    return re.sub(":(?=:)", ":''", _escape_braces(shlex.quote(folder)))
+
+
+def _escape_braces(text: str) -> str:
+    """Escape what braceexpand would expand; `${` is not a variable then, either."""
+    return re.sub(r"[\\{}]", r"\\\g<0>", text)
 
 
 def command(
@@ -101,11 +119,14 @@ def script(output: str, shards: int, samples: int) -> str:
     """
     if shards == 0:
         return "#!/bin/sh\necho 'no sample was kept: nothing to train on' >&2\nexit 1\n"
-    datacomp = datacomp_command(output)
+    # In a comment, a newline would end it.
+    datacomp = printable(datacomp_command(output))
     if store.is_local(output):
         datacomp = datacomp_command("FOLDER")
+        path = output + store.resolve(output)
         folder = '$(CDPATH= cd -- "$(dirname -- "$0")" && pwd)'
-        data = f'"$FOLDER/"{shlex.quote(layout.brace_range(shards))}'
+        shown = '"$FOLDER/"' if _escape_braces(path) == path else f'"{_ESCAPED_FOLDER}/"'
+        data = f"{shown}{shlex.quote(layout.brace_range(shards))}"
     else:
         folder = shlex.quote(store.redact(output.rstrip("/")))
         data = shlex.quote(train_data(output, shards))
@@ -113,6 +134,9 @@ def script(output: str, shards: int, samples: int) -> str:
         shards=shards, samples=samples, folder=folder, data=data, workers=DEFAULT_WORKERS, datacomp=datacomp
     )
 
+
+# `_escape_braces`, in the shell.
+_ESCAPED_FOLDER = r"""$(printf '%s' "$FOLDER" | sed 's/[\{}]/\\&/g')"""
 
 _SCRIPT = """\
 #!/bin/sh

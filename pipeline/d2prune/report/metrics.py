@@ -2,13 +2,12 @@
 
 N points, Q queries, D dimensions, C clusters, F fractions. Vectors are unit-norm and distances
 Euclidean: 0 for equal directions, 2 for opposite ones. The largest temporary is the matrix of query
-distances (80 MB for 2,000 queries and 10,000 points). Everything random takes a seed.
+distances (80 MB for 2,000 queries and 10,000 points). Everything random takes a seed. The quantiser
+is imported when it is used, because it loads torch, which takes a second.
 """
 
 import numpy as np
 from numpy.typing import NDArray
-
-from d2prune.knn.quantiser import Quantiser, train
 
 NEAR_DUPLICATE = 0.95
 """Cosine similarity from which two samples count as near-duplicates."""
@@ -131,12 +130,16 @@ def cluster(points_ND: Floats, n_clusters: int, seed: int) -> tuple[NDArray[np.i
     Returns:
         int64 [N], the cluster of each point, and float32 [C, D] centroids. A cluster may be empty.
     """
+    from d2prune.knn.quantiser import train
+
     centroids_CD = train(points_ND, n_clusters, seed, _KMEANS_ITERATIONS)
     return nearest_centroids(points_ND, centroids_CD), centroids_CD
 
 
 def nearest_centroids(points_ND: Floats, centroids_CD: Floats) -> NDArray[np.int64]:
     """The centroid nearest to each point, int64 [N]; ties go to the lower one."""
+    from d2prune.knn.quantiser import Quantiser
+
     return Quantiser(centroids_CD).nearest(points_ND, 1).positions[:, 0]
 
 

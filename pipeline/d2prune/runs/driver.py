@@ -70,6 +70,9 @@ def run(
         InfrastructureError: storage or workers failed for longer than retries last; the same call
             resumes.
     """
+    if executor is None and use_ray:
+        # Before Ray is loaded, for the reason given in jobs/filter.py.
+        import torch  # noqa: F401
     plan = plan_run(config)
     if stop_after not in (None, *plan.artifacts):
         raise UserError(f"stop_after = {stop_after}: expected one of {', '.join(plan.artifacts)}")

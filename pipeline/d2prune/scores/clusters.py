@@ -9,7 +9,6 @@ from d2prune.arguments import as_rows, as_whole
 from d2prune.compiled.threads import available_cores
 from d2prune.errors import ArgumentError
 from d2prune.knn.features import unit_rows
-from d2prune.knn.quantiser import Quantiser, train
 
 _ITERATIONS = 20
 
@@ -44,5 +43,8 @@ def prototypes(
             f"n_clusters is {n_clusters}, expected 1 to {len(rows_ND)}, the number of samples"
         )
     threads = threads or available_cores()
+    # Imported late: it loads torch, which takes a second.
+    from d2prune.knn.quantiser import Quantiser, train
+
     centroids = train(rows_ND, n_clusters, seed, _ITERATIONS, threads)
     return Quantiser(centroids).nearest(rows_ND, 1, threads).sq_distances[:, 0]

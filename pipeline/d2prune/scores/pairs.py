@@ -1,7 +1,8 @@
 """Difficulty from embeddings alone: how well image and caption match, compared with the rest of the pool.
 
 N samples, D dimensions, M samples of a reference. Products are float32 on one thread or on a GPU, so
-scores of another machine may differ in the last digits, as embeddings do.
+scores of another machine may differ in the last digits, as embeddings do. torch is imported where it
+multiplies, since it takes a second.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from d2prune.arguments import as_rows
@@ -177,6 +177,8 @@ class _Block:
         Returns:
             float64 [N].
         """
+        import torch
+
         log_N = np.empty(len(rows_ND))
         # The shift by the own cosine is one more dimension of the product, which costs nothing.
         others = torch.from_numpy(np.pad(others_MD, ((0, 0), (0, 1)), constant_values=1)).to(self.device)
@@ -271,6 +273,8 @@ def norm_sim_2(image_ND: Float32, moment_DD: NDArray[np.float64]) -> Float32:
 def norm_sim_inf(image_ND: Float32, target_MD: Float32, threads: int, device: str = "cpu") -> Float32:
     """Return NormSim with p = infinity; float32 [N]."""
     score_N = np.zeros(len(image_ND), np.float32)
+    import torch
+
     target = torch.from_numpy(target_MD).to(device)
 
     def compute(start: int, stop: int) -> None:

@@ -9,6 +9,7 @@ object or none, even if the writer is killed. Three kinds of errors come out: `F
 and `InfrastructureError` after the last retry. fsspec is imported in this package and nowhere else.
 """
 
+from d2prune.redaction import redact
 from d2prune.store.checksums import checksum, new_checksum
 from d2prune.store.filesystem import contains, is_local, normalise, resolve
 from d2prune.store.input_listing import find_files, has_listings, look_up
@@ -35,7 +36,7 @@ from d2prune.store.reading import (
 )
 from d2prune.store.recorded import recordable
 from d2prune.store.sweeping import sweep_temporaries, sweep_uploads
-from d2prune.store.urls import join, redact
+from d2prune.store.urls import join
 from d2prune.store.writing import create, delete, remove_empty_folders, supports_create, write_bytes, writer
 
 __all__ = [

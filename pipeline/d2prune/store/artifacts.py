@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 
 from d2prune import store
 from d2prune.errors import BooksError, DamagedFileError, InfrastructureError
+from d2prune.redaction import encode_json
 from d2prune.store.parquet_format import footer_checksum, parquet_options
 from d2prune.store.schemas import SCHEMA_VERSION
 
@@ -35,6 +36,7 @@ RECEIPT = "receipt.json"
 MANIFEST = "manifest.json"
 _CHECKSUM = "checksum"
 
+_CANONICAL: Mapping[str, Any] = {"sort_keys": True, "separators": (",", ":"), "allow_nan": False}
 _DAMAGE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 """What reading a damaged manifest or receipt raises."""
 
@@ -98,9 +100,7 @@ class Manifest:
 
 def canonical_json(value: Any) -> bytes:
     """A value, dataclasses included, as JSON with sorted keys: the text that fingerprints hash."""
-    return json.dumps(
-        value, sort_keys=True, separators=(",", ":"), default=_to_dict, allow_nan=False
-    ).encode()
+    return json.dumps(value, default=_to_dict, **_CANONICAL).encode()
 
 
 def _to_dict(value: Any) -> Any:
@@ -168,7 +168,7 @@ def commit_receipt(
 ) -> Receipt:
     """Write the receipt of a unit whose files are written; arguments as of `commit_unit`."""
     receipt = Receipt(key, tuple(records), dict(counters or {}), dict(facts or {}))
-    store.write_bytes(unit_url(folder, key, RECEIPT), canonical_json(_seal(receipt)))
+    store.write_bytes(unit_url(folder, key, RECEIPT), _seal(receipt, **_CANONICAL))
     return receipt
 
 
@@ -204,14 +204,17 @@ def read_json(url: str) -> dict[str, Any]:
     return value
 
 
-def _seal(record: Manifest | Receipt) -> dict[str, Any]:
-    """The entries of a record and their checksum, so that a damaged one is not taken for another."""
-    entries: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(record), default=dict))
-    return entries | {_CHECKSUM: _checksum_of(entries)}
+def _seal(record: Manifest | Receipt, **options: Any) -> bytes:
+    """Encode a record with its checksum, so that a damaged one is not taken for another.
+
+    The checksum is that of what is stored, which holds no credentials.
+    """
+    text = encode_json(record, sort_keys=True)
+    return encode_json(json.loads(text) | {_CHECKSUM: store.checksum(text)}, **options)
 
 
 def _checksum_of(entries: Mapping[str, Any]) -> str:
-    return store.checksum(json.dumps(entries, sort_keys=True).encode())
+    return store.checksum(encode_json(entries, sort_keys=True))
 
 
 def _parse_receipt(record: dict[str, Any]) -> Receipt:
@@ -302,8 +305,8 @@ def balance(stage: str, total: int, parts: Mapping[str, int]) -> None:
 
 def commit_manifest(folder: str, manifest: Manifest) -> Manifest:
     """Write the manifest, which makes the artifact complete."""
-    text = json.dumps(_seal(manifest), sort_keys=True, indent=1)
-    store.write_bytes(manifest_url(folder, manifest.fingerprint), text.encode())
+    data = _seal(manifest, sort_keys=True, indent=1)
+    store.write_bytes(manifest_url(folder, manifest.fingerprint), data)
     return manifest
 
 

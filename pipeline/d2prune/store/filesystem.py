@@ -8,14 +8,16 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from d2prune.errors import UserError
+from d2prune.redaction import redact
 from d2prune.store import retries
 from d2prune.store.faults import one_line, translated
 from d2prune.store.patterns import split_query
-from d2prune.store.urls import S3_SCHEMES, redact
+from d2prune.store.urls import S3_SCHEMES
 
-_CREDENTIALS_IN_URL = re.compile(r"^(s3a?|gs|gcs)://[^/]*@")
+# HTTP has users and passwords, and signed queries; the clients of the other stores ignore them.
+_WITHOUT_CREDENTIALS = re.compile(r"(s3a?|gs|gcs|abfss?|wasbs?|az|adl)://", re.IGNORECASE)
+_ONE_SLASH = re.compile(r"(s3a?|gs|gcs|https?|abfss?|wasbs?|az|adl):/(?!/)", re.IGNORECASE)
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-_ONE_SLASH = re.compile(r"(s3a?|gs|gcs|https?|abfss?|az):/+", re.IGNORECASE)
 # fsspec's filesystems inside another file. They are named in chains, such as zip://a.tar::s3://b/c.zip.
 _CHAINED = frozenset(
     "async_wrapper blockcache cached data dir filecache generic libarchive reference simplecache "
@@ -71,7 +73,11 @@ def find_kind(url: str) -> Any:
         UserError: the URL contains credentials or a NUL character, or its scheme is unknown or
             needs another package.
     """
-    if _CREDENTIALS_IN_URL.match(url):
+    if match := _ONE_SLASH.match(url):
+        # Else it names a local folder, and a password in it becomes the name of one.
+        raise UserError(f"{redact(url)}: found {match[1]}:/; expected {match[1]}://, with two slashes")
+    place = url.partition("?")[0]
+    if _WITHOUT_CREDENTIALS.search(url) and redact(place) != place:
         raise UserError(
             f"{redact(url)}: found credentials in the URL; expected them where the store's own tools look "
             "(AWS_* in the environment, a profile, an instance role)"
@@ -80,8 +86,6 @@ def find_kind(url: str) -> Any:
         shown = redact(url).replace("\0", r"\0")
         raise UserError(f"{shown}: found a NUL character in the name; expected none")
     scheme = _SCHEME.match(url)
-    if scheme is None and _ONE_SLASH.match(url):
-        raise UserError(f"{url}: expected two slashes after the colon, as in s3://bucket/folder")
     protocol = scheme[1] if scheme else "file"
     if protocol in _CHAINED:
         raise UserError(

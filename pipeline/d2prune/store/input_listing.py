@@ -11,12 +11,13 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from d2prune.errors import UserError
+from d2prune.redaction import redact
 from d2prune.store import patterns, retries
 from d2prune.store.filesystem import is_local, open_filesystem
 from d2prune.store.listing import FileInfo, info, list_s3, list_with_fsspec, to_local_info
 from d2prune.store.local_listing import LocalEntry, walk
 from d2prune.store.retries import request, retrying
-from d2prune.store.urls import S3_SCHEMES, redact
+from d2prune.store.urls import S3_SCHEMES
 
 _WEB_SCHEMES = ("http://", "https://")
 

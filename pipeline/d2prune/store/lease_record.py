@@ -5,7 +5,6 @@ A record is the JSON of a `Holder` at `<folder>/.lease/<token>.json`. To read th
 """
 
 import contextlib
-import dataclasses
 import json
 import logging
 import os
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 
 from d2prune import store
 from d2prune.errors import InfrastructureError
+from d2prune.redaction import encode_json
 from d2prune.store.processes import process_namespace, start_time
 
 log = logging.getLogger(__name__)
@@ -110,7 +110,7 @@ def write_holder(folder: str, holder: Holder) -> None:
 
 def encode(holder: Holder) -> bytes:
     """The record as JSON."""
-    return json.dumps(dataclasses.asdict(holder), sort_keys=True).encode()
+    return encode_json(holder, sort_keys=True)
 
 
 def seconds_since_renewal(folder: str, holder: Holder) -> float:

@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from d2prune.errors import UserError
+from d2prune.redaction import redact
 from d2prune.store import s3, s3_client
 from d2prune.store.faults import translated
 from d2prune.store.filesystem import is_local, is_local_filesystem, open_filesystem
 from d2prune.store.local_disk import TEMPORARY
 from d2prune.store.local_listing import FOLDER, describe_kind, walk
 from d2prune.store.retries import request, retrying
-from d2prune.store.urls import S3_SCHEMES, redact
+from d2prune.store.urls import S3_SCHEMES
 
 
 @dataclass(frozen=True)
@@ -185,10 +186,22 @@ def list_with_fsspec(folder: str, depth: int | None) -> list[tuple[str, FileInfo
     """Names relative to a remote folder, and the files, at most `depth` levels below it."""
     filesystem, path = open_filesystem(folder)
     with request(folder):
-        entries = list(filesystem.find(path, maxdepth=depth, detail=True).values())
+        found = filesystem.find(path, maxdepth=depth, detail=True, **_walk_options(filesystem))
+        # Over HTTP, find returns an empty entry for a file that is asked for as a folder.
+        entries = list(filter(None, found.values()))
         names = [_relative(entry["name"], path) for entry in entries]
         files = [_to_file_info(filesystem, entry) if entry["type"] == "file" else None for entry in entries]
     return [(name, file) for name, file in zip(names, files, strict=True) if file is not None]
+
+
+def _walk_options(filesystem: Any) -> dict[str, Any]:
+    """Options that make a listing over HTTP report errors; by default, fsspec returns an empty one."""
+
+    def check(error: Exception) -> None:
+        if not isinstance(error, FileNotFoundError):
+            raise error
+
+    return {"on_error": check} if "http" in filesystem.protocol else {}
 
 
 @retrying

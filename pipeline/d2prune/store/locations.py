@@ -6,11 +6,11 @@ import stat
 from collections.abc import Iterator
 
 from d2prune.errors import UserError
+from d2prune.redaction import redact
 from d2prune.store.faults import translated
 from d2prune.store.filesystem import find_kind, is_local, open_filesystem
 from d2prune.store.listing import read_local_status
 from d2prune.store.local_listing import describe_kind
-from d2prune.store.urls import redact
 
 _OPEN_FILES = ("/dev/fd/", "/dev/stdin", "/proc/self/fd/")
 

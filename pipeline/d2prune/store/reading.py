@@ -14,13 +14,13 @@ from collections.abc import Callable, Iterator
 from typing import IO
 
 from d2prune.errors import InfrastructureError
+from d2prune.redaction import redact
 from d2prune.store import read_ahead
 from d2prune.store.faults import translated
 from d2prune.store.filesystem import is_local_filesystem, open_filesystem
 from d2prune.store.listing import info, read_local_status
 from d2prune.store.local_disk import TEMPORARY
 from d2prune.store.retries import request, retrying
-from d2prune.store.urls import redact
 
 
 @retrying

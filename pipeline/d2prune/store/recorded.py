@@ -1,7 +1,7 @@
 """Locations as records keep them: what a later command opens again, without credentials."""
 
+from d2prune.redaction import redact
 from d2prune.store.patterns import split_query
-from d2prune.store.urls import redact
 
 
 def recordable(url: str) -> str:

@@ -6,10 +6,11 @@ import os
 import time
 
 from d2prune.errors import InfrastructureError, UserError
+from d2prune.redaction import redact
 from d2prune.store import s3, s3_client
 from d2prune.store.filesystem import is_local, open_filesystem
 from d2prune.store.local_disk import TEMPORARY, is_writer_alive
-from d2prune.store.urls import S3_SCHEMES, redact
+from d2prune.store.urls import S3_SCHEMES
 
 log = logging.getLogger(__name__)
 

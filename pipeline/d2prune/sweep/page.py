@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from d2prune import report, store
 from d2prune.d2.gamma import describe_gamma
+from d2prune.redaction import redact_markup
 from d2prune.report import plots
 from d2prune.store import artifacts
 from d2prune.sweep.evaluate import SweepResult
@@ -84,7 +85,9 @@ def render(result: SweepResult) -> str:
     report_css = Path(report.__file__).parent / "page.css"
     css = "".join(path.read_text(encoding="utf-8") for path in (report_css, _FOLDER / "page.css"))
     loader = jinja2.FileSystemLoader(_FOLDER)
-    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
+    environment = jinja2.Environment(
+        loader=loader, autoescape=True, finalize=redact_markup, undefined=jinja2.StrictUndefined
+    )
     score = f"mean {result.score_name} of the kept samples"
     return environment.get_template("page.html").render(
         styles=Markup(css),

@@ -16,23 +16,25 @@ from tests.embed.images import make_image
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    """A model with one layer per tower, since compiling is slow."""
+    """A model with one layer in one tower, since a kernel takes a second to compile."""
     import safetensors.torch
 
     open_clip = import_open_clip()
     folder = tmp_path_factory.mktemp("thin")
-    vision, text = {**CONFIG["vision_cfg"], "layers": 1}, CONFIG["text_cfg"]
+    vision, text = {**CONFIG["vision_cfg"], "layers": 0}, CONFIG["text_cfg"]
     (folder / "thin.json").write_text(json.dumps({**CONFIG, "vision_cfg": vision, "text_cfg": text}))
     open_clip.add_model_config(folder / "thin.json")
     safetensors.torch.save_file(open_clip.create_model("thin").state_dict(), folder / "weights.safetensors")
     return resolve(str(folder), None)
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
+@pytest.fixture
+def _kept_kernels(pytestconfig, monkeypatch):
+    """torch keeps compiled kernels by their source, its version and the compiler's; here from run to run."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(pytestconfig.cache.mkdir("inductor")))
 
 
+@pytest.mark.usefixtures("_kept_kernels")
 def test_compiled_model_differs_in_the_last_bits_only(source):
     from torch._dynamo.utils import counters
 
@@ -62,9 +64,10 @@ def test_compiled_model_differs_in_the_last_bits_only(source):
     np.testing.assert_allclose(cut.clip_score_N, expected.clip_score_N[:3], rtol=0, atol=1e-6)
 
 
-def test_missing_compiler_is_a_one_line_error(source, monkeypatch):
+def test_missing_compiler_is_a_one_line_error(source, monkeypatch, tmp_path):
     import torch._inductor.config as inductor
 
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
     monkeypatch.setattr(inductor.cpp, "cxx", ("/nonexistent/g++",))
     with pytest.raises(
         UserError, match=r"embed\.compile: thin cannot be compiled on this machine's cpu.* C\+\+ compiler"

@@ -5,8 +5,8 @@ then the model's resize and crop run. That is what training with open_clip would
 orientation is not applied, transparency is dropped (not blended), 16-bit gray is clipped, CMYK is
 converted by Pillow without a profile, and an animation is its first frame.
 
-This module runs in decode processes and imports neither torch nor pyarrow: a process takes 25 MB
-instead of hundreds.
+This module runs in decode processes and imports neither torch nor pyarrow nor numpy: a process
+starts in 0.1 s and takes 25 MB instead of hundreds.
 """
 
 import io

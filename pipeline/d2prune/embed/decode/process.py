@@ -22,6 +22,8 @@ import traceback
 from multiprocessing.connection import Connection
 from typing import Any
 
+from d2prune import console
+
 MARK = struct.Struct("<qq")
 """Task number and index of the sample that a process works on; index -1: none."""
 
@@ -36,6 +38,7 @@ def main(arguments: list[str]) -> None:
     """Serve tasks until the parent closes the socket or dies."""
     handle, arena_handle, mark_offset = (int(argument) for argument in arguments[:3])
     timeout_s = float(arguments[3])
+    console.install()
     # The terminal sends Ctrl-C to every process of the group; the parent decides how to react.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for number in TIMEOUT_SIGNALS:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from d2prune.console import print_line
 from d2prune.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ def import_open_clip() -> Any:
 def print_models() -> None:
     """Print every `model  pretrained` pair that open_clip can load by name."""
     for name, tag in import_open_clip().list_pretrained():
-        print(f"{name}  {tag}")
+        print_line(f"{name}  {tag}")
 
 
 def resolve(model: str, pretrained: str | None) -> ModelSource:

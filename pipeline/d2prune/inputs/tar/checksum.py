@@ -8,15 +8,20 @@ output. Nor are header fields other than the extension, such as times.
 Why SHA-256: with the CPU's SHA instructions hashlib computes 1.7 GB/s of 20 kB members, BLAKE2b 0.4.
 """
 
+from __future__ import annotations
+
 import hashlib
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from d2prune.inputs.tar.header import BLOCK
 from d2prune.inputs.tar.reader import RawMember, parse_sample
+
+if TYPE_CHECKING:
+    # Decode processes import this module and not numpy.
+    import numpy as np
+    from numpy.typing import NDArray
 
 CHECKSUM_BYTES = 16
 
@@ -58,7 +63,7 @@ def hash_samples(block: memoryview, sizes: NDArray[np.int64]) -> list[bytes | No
     from d2prune.inputs.tar import header_scan
 
     found: list[bytes | None] = []
-    bounds = [0, *np.cumsum(sizes).tolist()]
+    bounds = list(itertools.accumulate(sizes.tolist(), initial=0))
     rows: Sequence[Sequence[int]] = ()
     extensions: dict[bytes, bytes] = {}
     sha256, row = hashlib.sha256, 0

@@ -21,8 +21,6 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import IO, NamedTuple
 
-import numpy as np
-
 from d2prune.inputs import rejects
 from d2prune.inputs.rejects import Reject
 from d2prune.inputs.tar.header import BLOCK
@@ -141,7 +139,7 @@ class TarReader:
         position, max_rows = 0, _SCAN_MEMBERS
         while True:
             found = header_scan.scan_members(view, position, self.max_member_bytes, max_rows)
-            firsts = np.flatnonzero(found[:, header_scan.IS_FIRST]).tolist()
+            firsts = found[:, header_scan.IS_FIRST].nonzero()[0].tolist()
             rows = found.tolist()
             for low, high in itertools.pairwise(firsts):
                 start, _, key_end, _, _ = rows[low]
