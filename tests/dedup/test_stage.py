@@ -1,8 +1,10 @@
 """The dedup stage: its tables follow the naive rule on any number of partitions; later stages read them."""
 
 import json
+import shutil
 import tarfile
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -179,6 +181,20 @@ def test_decisions_name_the_keeper_and_counts_balance(configure, graph):
     units = {receipt.key for receipt in manifests["dedup"].units}
     assert {name.split("/")[1] for name in tree(f"{config.work_dir}/dedup") if "units" in name} == units
     assert plan_run(plain)["graph"].fingerprint == manifests["graph"].fingerprint
+
+
+def test_damaged_table_is_rebuilt_by_the_run_that_reads_it(configure, graph):
+    _, _, _, cosine = graph
+    config = configure(dedup={"exact": True, "near": cosine})
+    unit = run(config, InProcess(), stop_after="select").manifests["dedup"].units[2]
+    expected = tree(config.work_dir)
+    path = Path(config.work_dir, "dedup", "units", unit.key, DUPLICATES)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    shutil.rmtree(Path(config.work_dir, "select"))
+    run(config, InProcess(), stop_after="select")
+    assert tree(config.work_dir) == expected
 
 
 def test_explanations_name_the_keeper(configure, graph, capsys):

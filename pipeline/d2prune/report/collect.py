@@ -195,7 +195,9 @@ def _graph(record: RunRecord) -> tuple[tuple[str, str], ...]:
 def _timings(record: RunRecord, tally: Tally) -> tuple[tuple[str, str, str], ...]:
     samples = {
         "embed": record.embed.counters.get("read", tally.samples),
+        "rescore": tally.samples,
         "graph": tally.samples,
+        "dedup": tally.samples,
         "rank": tally.samples,
         "select": tally.samples,
         "write": tally.kept,
