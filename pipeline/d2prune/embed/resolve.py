@@ -8,14 +8,16 @@ from collections.abc import Sequence
 
 from d2prune import store
 from d2prune.config.model import RunConfig
+from d2prune.embed.decode.fields import FieldKind
 from d2prune.embed.filters import Filters
 from d2prune.embed.model import sources
 from d2prune.embed.params import EmbedParams
 from d2prune.embed.tables.importer import ImportParams
 from d2prune.errors import UserError
 from d2prune.inputs.pool import InputPool
-from d2prune.inputs.tables.column_names import Columns, WantedColumns, resolve_columns
+from d2prune.inputs.tables.column_names import IMAGE_HASHES, Columns, WantedColumns, resolve_columns
 from d2prune.inputs.tables.files import TableFile
+from d2prune.inputs.tables.parquet import open_table
 from d2prune.inputs.tables.schema_check import find_dimension
 
 
@@ -81,7 +83,26 @@ def _resolve_import(config: RunConfig, tables: Sequence[TableFile]) -> ImportPar
         )
     columns = resolve_columns(tables, WantedColumns(**config.columns.model_dump()))
     _check_columns(config, columns, first)
-    return ImportParams(columns, find_dimension(tables, columns), tuple(sorted(config.embed.fields.items())))
+    fields = {**config.embed.fields, **_find_hashes(config, tables[0])}
+    return ImportParams(columns, find_dimension(tables, columns), tuple(sorted(fields.items())))
+
+
+def _find_hashes(config: RunConfig, table: TableFile) -> dict[str, FieldKind]:
+    """Return the column to carry along for `dedup.exact`; none without it.
+
+    Raises:
+        UserError: a table has no such column.
+    """
+    if not config.dedup.exact:
+        return {}
+    with open_table(table.table) as file:
+        names = file.schema.names
+    if IMAGE_HASHES not in names:
+        raise UserError(
+            f"dedup.exact: {store.redact(table.table.url)} has no column {IMAGE_HASHES}; expected the "
+            "SHA-256 of each image in hex, as in DataComp's metadata (dedup.near needs no such column)"
+        )
+    return {IMAGE_HASHES: "text"}
 
 
 def _check_columns(config: RunConfig, columns: Columns, first: str) -> None:

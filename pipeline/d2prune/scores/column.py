@@ -111,3 +111,10 @@ def shift(score_N: npt.NDArray[np.float32], offset: float) -> npt.NDArray[np.flo
         float32 [N], >= 0; higher = more wanted.
     """
     return np.maximum(score_N.astype(np.float64) + offset, 0.0).astype(np.float32)
+
+
+def order_keys(score_N: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+    """Return int64 [N] in the order of finite scores, from -2**31 to 2**31 - 1."""
+    # Adding 0.0 turns -0.0 into 0.0.
+    bits = (score_N + np.float32(0.0)).view(np.int32)
+    return np.where(bits < 0, bits ^ np.int32(0x7FFFFFFF), bits).astype(np.int64)

@@ -95,16 +95,15 @@ class _Scores:
         return self.count_ties(group, select_threshold(total_histogram, m))
 
 
-def find_thresholds(parts: Parts, params: SelectParams, ranked: int, cut_off: int) -> SelectionThresholds:
+def find_thresholds(parts: Parts, params: SelectParams, ranked: int) -> SelectionThresholds:
     """Find the exact selection thresholds.
 
     With groups, each gets its share of the ranked samples by largest remainder.
 
     Args:
         parts: the pool, with the units of embed and rank.
-        params: the budget. A fraction is of all embedded samples, those that were cut off included.
+        params: the budget. A fraction is of all embedded samples, whether or not they are ranked.
         ranked: number of ranked samples.
-        cut_off: number of samples that were cut off before the ranking.
 
     Raises:
         UserError: the budget is larger than the number of ranked samples, no sample reaches the
@@ -112,12 +111,13 @@ def find_thresholds(parts: Parts, params: SelectParams, ranked: int, cut_off: in
     """
     if params.min_score is not None:
         return _find_by_score(_Scores(parts, None), params.min_score)
-    budget = params.size or size_of_fraction(ranked + cut_off, params.fraction or 1.0)
+    budget = params.size or size_of_fraction(len(parts), params.fraction or 1.0)
     if budget > ranked:
         option = (
             f"select.size is {budget}" if params.size else f"select.fraction {params.fraction} is {budget}"
         )
-        raise UserError(f"{option} samples, but only {ranked} are ranked ({cut_off} were cut off)")
+        excluded = f"{len(parts) - ranked} were cut off or dropped as duplicates"
+        raise UserError(f"{option} samples, but only {ranked} are ranked ({excluded})")
     if params.groups is None:
         threshold = _Scores(parts, None).select_highest(_WHOLE_POOL, budget)
         return SelectionThresholds(budget, (threshold,))
