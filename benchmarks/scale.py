@@ -142,13 +142,12 @@ def rank(parts: Parts, folder: str, members: int, measurements: Measurements) ->
 def select(parts: Parts, ranks: Manifest, folder: str, executor: FreshProcesses) -> int:
     """Keep 30 % of the pool, check the number of kept samples, and return it."""
     params = SelectParams(0.3, None, None, None)
-    ranked, cut_off = ranks.counters["ranked"], ranks.counters["cut_off"]
-    thresholds = find_thresholds(parts, params, ranked, cut_off)
+    thresholds = find_thresholds(parts, params, ranks.counters["ranked"])
     units = plan_select(ranks.units, thresholds, None)
     worker = partial(SelectWorker, parts, folder)
     receipts = stages.run_units(stages.Work("select", folder, units, worker, ONE_CORE), executor)
     kept = artifacts.sum_counters(receipts)["kept"]
-    if kept != thresholds.budget or kept != math.floor(0.3 * ranked):
+    if kept != thresholds.budget or kept != math.floor(0.3 * len(parts)):
         raise AssertionError(f"selection: found {kept} kept samples; expected {thresholds.budget}")
     return kept
 

@@ -49,8 +49,11 @@ COSTS = """## What a change costs
 | `report.*` | report |
 | `write.*` | write and later stages |
 | `select.fraction`, `size`, `min_score`, `cut`, `groups` | select and later stages |
-| `score.difficulty`, `score.offset`, `select.gamma_*`, `method`, `seed` | rank and later stages |
+| `score.offset`, `select.gamma_*`, `select.method`, `select.seed` | rank and later stages |
+| `score.difficulty` | rank and later stages, and `dedup` before them |
 | other `score.*`, if a score needs them | rescore, and the stages that use the score |
+| `dedup.near`; `dedup.exact` for tars | dedup, rank and later stages |
+| `dedup.exact` for tables | embed and later stages: the hashes are imported |
 | `graph.*`, `select.drop_*` | graph and later stages |
 | `filter.*`, `embed.*` except `decode`, `image_timeout`, `max_reject_rate` | embed and later stages |
 | `columns.*`; a changed shard | its parts, graph and later stages |

@@ -97,3 +97,16 @@ def graph_from_edges(n, edges):
     indices = np.array([j for r in rows for j in sorted(r)], np.int64)
     distances = np.array([r[j] for r in rows for j in sorted(r)], np.float32)
     return Graph(indptr, indices, distances)
+
+
+def naive_deduplicate(graph, difficulty, limit):
+    """The keeper of each node, or -1 if it stays: one node after another, by falling difficulty."""
+    near = neighbours(graph)
+    stays, keeper = set(), [-1] * len(near)
+    for i in sorted(range(len(near)), key=lambda u: (-difficulty[u], u)):
+        kept = [(d, j) for j, d in near[i].items() if d <= limit and j in stays]
+        if kept:
+            keeper[i] = min(kept)[1]
+        else:
+            stays.add(i)
+    return keeper

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from d2prune import d2_prune, knn_graph, scores, selection_scores
+from d2prune import d2_prune, deduplicate, knn_graph, scores, selection_scores
 from d2prune.arguments import as_labels, as_number, as_rows, as_scores, as_whole
 from d2prune.errors import ArgumentError, UserError
 
@@ -278,6 +278,19 @@ def test_sizes_at_the_edges():
 def test_graphs_are_refused():
     for graph in (None, ROWS, "abc"):
         check_refusal(lambda graph=graph: selection_scores(graph, SCORE), "graph")
+        check_refusal(lambda graph=graph: deduplicate(graph, SCORE, 0.9), "graph")
+
+
+def test_arguments_of_deduplicate():
+    graph = knn_graph(ROWS, 2)
+    wanted = deduplicate(graph, SCORE, 0.5).tolist()
+    assert max(wanted) >= 0 and all(
+        deduplicate(graph, difficulty, 0.5).tolist() == wanted for difficulty in SAME_SCORE.values()
+    )
+    for kind in WRONG_SCORES:
+        check_refusal(lambda kind=kind: deduplicate(graph, WRONG_SCORES[kind], 0.5), "difficulty")
+    for cosine in (*NUMBERS.values(), 0, 1.0001):
+        check_refusal(lambda cosine=cosine: deduplicate(graph, SCORE, cosine), "min_cosine")
 
 
 def test_arguments_are_usage_errors_and_value_errors():

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "pipeline" / "d2prune"
-STAGES = {"embed", "graph", "rank", "select", "write", "report", "reshard", "verify"}
+STAGES = {"embed", "rescore", "graph", "dedup", "rank", "select", "write", "report", "reshard", "verify"}
 ALL_ABOVE = "all above"
 
 

@@ -23,7 +23,7 @@ from d2prune.config.model import RunConfig
 from d2prune.execution import InProcess
 from d2prune.knn.features import unit_rows
 from d2prune.parts.reader import Parts
-from d2prune.rank.inputs import read_features
+from d2prune.rank.features import read_features
 from d2prune.runs.driver import RunResult, run
 from d2prune.store import artifacts
 

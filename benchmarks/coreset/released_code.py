@@ -32,7 +32,7 @@ from d2prune.errors import UserError
 from d2prune.knn.csr import Graph
 from d2prune.knn.in_memory import knn_graph
 from d2prune.parts.reader import Parts
-from d2prune.rank.inputs import read_features
+from d2prune.rank.features import read_features
 from d2prune.scores.column import read_score
 from d2prune.store import artifacts
 

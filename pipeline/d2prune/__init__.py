@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from d2prune.config.model import RunConfig
     from d2prune.d2.api import selection_scores
     from d2prune.d2.coreset import Coreset, d2_prune
+    from d2prune.d2.near_duplicates import deduplicate
     from d2prune.knn.csr import Graph
     from d2prune.knn.in_memory import knn_graph
     from d2prune.runs.driver import run
@@ -26,6 +27,7 @@ _PUBLIC = {
     "Graph": "d2prune.knn.csr",
     "RunConfig": "d2prune.config.model",
     "d2_prune": "d2prune.d2.coreset",
+    "deduplicate": "d2prune.d2.near_duplicates",
     "knn_graph": "d2prune.knn.in_memory",
     "run": "d2prune.runs.driver",
     "selection_scores": "d2prune.d2.api",
@@ -37,6 +39,7 @@ __all__ = [
     "RunConfig",
     "__version__",
     "d2_prune",
+    "deduplicate",
     "knn_graph",
     "run",
     "scores",

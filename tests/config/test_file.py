@@ -85,7 +85,7 @@ def refuse(load, tmp_path):
             OK + "score: {difficulty: taste}\n",
             [],
             "/run.yaml: line 6: score.difficulty: unknown score 'taste'; expected one of clip_score, width, "
-            "height, s_clip_loss, norm_sim_2, norm_sim_inf, or a number of "
+            "height, s_clip_loss, norm_sim_2, norm_sim_inf, near_target, or a number of "
             "embed.fields, as in embed: {fields: {taste: number}}",
         ),
         (OK, ["graph.sed=1"], "--set graph.sed=1: unknown key graph.sed; did you mean graph.seed?"),
@@ -173,9 +173,17 @@ def test_bytes_that_are_no_configuration(refuse, data, line):
     assert refuse(data) == line
 
 
-@pytest.mark.parametrize("name", ["none.yaml", ".", "a\0b", "x" * 300])
-def test_paths_that_cannot_be_read(tmp_path, name):
-    with pytest.raises(UserError, match="cannot be read"):
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        ("none.yaml", "cannot be read"),
+        (".", "found a folder; expected a file"),
+        ("a\0b", "found a NUL character"),
+        ("x" * 300, "the name is too long"),
+    ],
+)
+def test_paths_that_cannot_be_read(tmp_path, name, fault):
+    with pytest.raises(UserError, match=fault):
         RunConfig.load(f"{tmp_path}/{name}")
 
 
@@ -186,7 +194,7 @@ def test_any_url_is_read(monkeypatch, tmp_path):
     assert RunConfig.load(f"file://{tmp_path}/run.yaml").output == "o"
     with pytest.raises(UserError, match=r"^memory://config/none.yaml: cannot be read: "):
         RunConfig.load("memory://config/none.yaml")
-    with pytest.raises(UserError, match=r"^nothing://run.yaml: "):
+    with pytest.raises(UserError, match=r"^config nothing://run.yaml: "):
         RunConfig.load("nothing://run.yaml")
     fsspec.filesystem("memory").pipe_file("/config/large.yaml", b"a" * (MAX_BYTES + 1))
     with pytest.raises(UserError, match="found more than 4 MiB"):

@@ -132,7 +132,11 @@ def test_a_comment_after_an_override_is_refused(text):
 
 
 _TREES = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**70), 2**70)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=12,
 )
@@ -143,7 +147,6 @@ _TREES = st.recursive(
 def test_json_is_read_as_json(tree, ascii_only):
     """JSON is YAML 1.2. PyYAML refuses control characters outside of escapes, which json escapes."""
     text = json.dumps(tree, ensure_ascii=True if ascii_only else not _is_printable(tree))
-    text = text.replace("Infinity", ".inf")
     assert read_document(text).value == tree
 
 

@@ -18,8 +18,8 @@ def by_stage(work=WORK, rates=RATES, fleet=FLEET):
 
 def test_amounts_are_counted():
     plans = by_stage()
-    assert list(plans) == [stage.name for stage in STAGES if stage.name != "rescore"]
-    rescored = by_stage(dataclasses.replace(WORK, compared=2 * 2 * 32_768))
+    assert list(plans) == [stage.name for stage in STAGES if stage.name not in ("rescore", "dedup")]
+    rescored = by_stage(dataclasses.replace(WORK, compared=2 * 2 * 32_768, deduplicates=True))
     assert list(rescored) == [stage.name for stage in STAGES]
     assert rescored["rescore"].cpu_hours == pytest.approx(1e6 * 131_072 * 1024 / (0.6 * 1.2e11) / 3600)
     embed, write = plans["embed"], plans["write"]

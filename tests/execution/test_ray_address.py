@@ -37,6 +37,8 @@ def server(answer):
 
 @pytest.fixture(autouse=True)
 def _short_wait(monkeypatch):
+    # Another test of this process may have started Ray.
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
     monkeypatch.setattr(ray_address, "WAIT_S", 0.3)
     monkeypatch.setattr(ray_address, "_PAUSE_S", 0.1)
 

@@ -193,13 +193,9 @@ def test_tars(files, tmp_path, tiny_model):
     write_tar(tmp_path / "tars" / "0.tar", members[:60])
     write_tar(tmp_path / "tars" / "1.tar", members[60:])
     embed = {"embed": {"model": str(tiny_model)}}
-    plain = configure_baseline(BASELINES["no_filter"], files, tmp_path / "tars", tmp_path, **embed)
     data = None
-    wide = files | {
-        name: save_rows(tmp_path / f"{name}.npy", rng, count, 24)
-        for name, count in (("target", 5), ("centroids", 9))
-    }
-    for name in BASELINES:
+    wide = dict(files)
+    for name in ("no_filter", *BASELINES):
         if "b32" in name or "threshold" in name:
             continue
         values = {key: part for key, part in BASELINES[name].items() if key != "columns"}
@@ -208,10 +204,15 @@ def test_tars(files, tmp_path, tiny_model):
             values["select"] = {"method": "score", "fraction": 1.0}
         config = configure_baseline(values, wide, tmp_path / "tars", tmp_path / name, **embed)
         found, manifests = subset_of(config)
-        data = data or exported(manifests, config.work_dir)
+        if data is None:
+            data = exported(manifests, config.work_dir)
+            # A random model sees little difference between images: centroids and target are some of them.
+            for file, rows in (("centroids", data.l14_img[:9]), ("target", data.l14_img[2:6])):
+                wide[file] = tmp_path / f"{file}.npy"
+                np.save(wide[file], rows.astype(np.float32))
         kept = datacomp.english(data) if name == "laion2b" else keep(name, data, wide)
         assert found.tolist() == datacomp.uids(data, kept).tolist(), name
-    assert plain.filter.words is None
+        assert kept.any(), name
 
 
 def test_rejects_of_tables_name_the_filter(metadata, files, tmp_path):

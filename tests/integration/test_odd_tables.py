@@ -90,7 +90,7 @@ def test_a_run_over_every_odd_column(pool, call, tmp_path, capsys):
     out, columns = tmp_path / "out", {"clip_score": "score"}
     assert call(pool, columns=columns, embed={"fields": {"row": "text"}}) == 2
     assert "1.parquet: column row is struct<a: int64, b: list<" in capsys.readouterr().err
-    fields = {"when": "text", "a.b": "text", "line\nbreak": "number", "": "text"}
+    fields = {"when": "text", "a.b": "text", "": "text"}
     assert call(pool, columns=columns, embed={"fields": fields}) == 0
     shown = capsys.readouterr().out
     assert "  embedding-invalid  2" in shown and "reshard with" in shown

@@ -162,7 +162,7 @@ COMMANDS = {
             "--output",
             "{folder}/new{n}",
         ],
-        0,
+        2,
     ),
 }
 

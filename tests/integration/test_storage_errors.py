@@ -157,7 +157,9 @@ def test_output_of_another_run(given, error_line, tmp_path):
 @pytest.mark.parametrize("scheme", ["s3", "s3a", "gs"])
 def test_credentials_in_an_s3_url_are_refused_and_not_shown(given, error_line, scheme):
     line = error_line([*given, f"{scheme}://AKIA:{SECRET}@bucket/out"])
-    assert line.startswith(f"d2prune: {scheme}://bucket/out") and "found credentials in the URL" in line
+    assert (
+        line.startswith(f"d2prune: output {scheme}://bucket/out") and "found credentials in the URL" in line
+    )
 
 
 def test_credentials_in_an_http_url_are_used_and_never_stored(given, tmp_path, capsys, caplog):

@@ -104,7 +104,7 @@ def test_tables_give_the_same_coreset_as_the_tars(configure, tables, tmp_path, m
     expected = run(tars, InProcess())
     parts = exported(tars, expected)
     for layout, write in LAYOUTS.items():
-        config = tables(write(tmp_path / layout, parts), layout)
+        config = tables(write(tmp_path / f"pool-{layout}", parts), layout)
         if layout == "datacomp":
             # More parts than files: the split into parts changes nothing.
             monkeypatch.setattr("d2prune.inputs.pool.TABLE_PART_BYTES", 2000)
@@ -114,7 +114,7 @@ def test_tables_give_the_same_coreset_as_the_tars(configure, tables, tmp_path, m
         assert Path(config.output, "subset.npy").read_bytes() == Path(tars.output, "subset.npy").read_bytes()
         assert verify(config.output, full=True) == []
     # Resharding with the subset file writes the same tars as the run over tars.
-    url = f"{tables('', 'datacomp').output}/subset.npy"
+    url = f"{tables('unused', 'datacomp').output}/subset.npy"
     reshard(str(tars.input), url, str(tmp_path / "resharded"), ReshardParams(samples_per_shard=10))
     made, wrote = tree(tmp_path / "resharded"), tree(tars.output)
     assert {name: made[name] for name in made if name.endswith(".tar")} == {

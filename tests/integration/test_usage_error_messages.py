@@ -82,7 +82,7 @@ CONFIGURED = [
         {"score": {"difficulty": "aesthetic"}},
         "{yaml}: line N: score.difficulty: unknown score 'aesthetic'; expected one of "
         "clip_score, width, "
-        "height, s_clip_loss, norm_sim_2, norm_sim_inf, or a number of "
+        "height, s_clip_loss, norm_sim_2, norm_sim_inf, near_target, or a number of "
         "embed.fields, as in embed: {{fields: {{aesthetic: number}}}}",
     ),
     (

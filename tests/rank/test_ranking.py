@@ -9,16 +9,18 @@ from d2prune import store
 from d2prune.execution import InProcess, Resources
 from d2prune.parts.files import RANKS, SAMPLES, SUPPRESSORS
 from d2prune.parts.reader import Parts
-from d2prune.rank.distributed_rounds import run_to_completion
 from d2prune.rank.job import RankJob
-from d2prune.rank.member import UID_EXCHANGES, RankMember
+from d2prune.rank.member import RankMember
 from d2prune.rank.params import Resolved
-from d2prune.rank.ranking import rank, resolve, share_parts
+from d2prune.rank.ranking import rank, resolve
+from d2prune.rounds.group import run_to_completion
+from d2prune.rounds.member import UID_EXCHANGES
+from d2prune.rounds.rows import share_parts
 from d2prune.runs.driver import run
 from d2prune.runs.plan import plan_run
 from d2prune.store import artifacts
 from tests.pools import tree
-from tests.rank.graph_member import LossyGroup
+from tests.rounds.graph_member import LossyGroup
 
 RESOLVED = Resolved(offset=0.5, gamma_forward=1.0, gamma_reverse=1.0)
 

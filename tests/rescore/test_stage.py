@@ -146,6 +146,16 @@ def test_target_of_another_width_or_changed_is_one_line(configure, tmp_path):
         read_target(str(tmp_path / "target.npy"), "0" * 64)
 
 
+def test_rankings_by_different_scores_share_no_unit(configure):
+    """A fixed offset is no part of what tells them apart."""
+    keys = []
+    for temperature in (0.01, 0.05):
+        score = {"difficulty": "s_clip_loss", "offset": 1.0, "temperature": temperature, "reference_size": 40}
+        manifests = run(configure(score=score), InProcess(), stop_after="rank").manifests
+        keys.append({receipt.key for receipt in manifests["rank"].units})
+    assert not keys[0] & keys[1]
+
+
 def test_scores_on_ray_equal_those_in_process(configure, ray_executor, tmp_path):
     manifests = []
     for name, executor in (("alone", InProcess()), ("ray", ray_executor)):

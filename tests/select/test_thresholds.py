@@ -49,7 +49,7 @@ def pool(tmp_path):
 def select(pool, tmp_path, params):
     """Positions that the workers keep."""
     parts, units, _, ranked, _ = pool
-    thresholds = find_thresholds(parts, params, int(ranked.sum()), int((~ranked).sum()))
+    thresholds = find_thresholds(parts, params, int(ranked.sum()))
     worker, kept = SelectWorker(parts, f"{tmp_path}/select"), []
     for unit in plan_select(units["rank"], thresholds, params.groups):
         receipt = worker(unit)

@@ -22,7 +22,7 @@ def test_part_is_decided_without_the_files_of_other_parts(configure, tmp_path, g
     params = SelectParams(config.select.fraction, None, None, groups)
     stages = {stage: manifests[stage].units for stage in ("embed", "rank")}
     parts, counters = Parts(config.work_dir, stages), manifests["rank"].counters
-    thresholds = find_thresholds(parts, params, counters["ranked"], counters["cut_off"])
+    thresholds = find_thresholds(parts, params, counters["ranked"])
     units = plan_select(stages["rank"], thresholds, groups)
     part = len(units) // 2
     for folder, receipts in ((embed, stages["embed"]), (rank, stages["rank"])):

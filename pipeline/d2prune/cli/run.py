@@ -49,7 +49,8 @@ def _add_run(commands: Any) -> None:
     parser.add_argument(
         "--stop-after",
         metavar="STAGE",
-        help="last stage to run: embed, rescore, graph, rank, select, write or report; default: all stages",
+        help="last stage to run: embed, rescore, graph, dedup, rank, select, write or report; "
+        "default: all stages",
     )
     parser.set_defaults(command=_run)
 

@@ -18,6 +18,7 @@ from d2prune.config import file, messages
 from d2prune.config.embed import ColumnsConfig, EmbedConfig, FilterConfig
 from d2prune.config.section import Location, OptionError, Section
 from d2prune.config.sections import (
+    DedupConfig,
     GraphConfig,
     RayConfig,
     ReportConfig,
@@ -52,6 +53,7 @@ class RunConfig(Section):
     columns: ColumnsConfig = ColumnsConfig()
     score: ScoreConfig = ScoreConfig()
     graph: GraphConfig = GraphConfig()
+    dedup: DedupConfig = DedupConfig()
     select: SelectConfig
     write: WriteConfig = WriteConfig()
     report: ReportConfig = ReportConfig()

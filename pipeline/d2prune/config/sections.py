@@ -101,6 +101,26 @@ class GraphConfig(Section):
         return values
 
 
+class DedupConfig(Section):
+    """Duplicates to drop before the ranking: of each group, the sample of highest difficulty stays."""
+
+    exact: bool = Field(
+        default=False,
+        description="drop samples whose image has the same bytes as another's (SHA-256; for tables, their "
+        "column `sha256`)",
+    )
+    near: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        default=None,
+        description="drop samples with at least this cosine to a neighbour in the graph, by its features; "
+        "such as 0.95",
+    )
+
+    @property
+    def applies(self) -> bool:
+        """Whether any duplicates are dropped."""
+        return self.exact or self.near is not None
+
+
 class SelectConfig(Section):
     """How many samples to keep and how strongly neighbours interact.
 

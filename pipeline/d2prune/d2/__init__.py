@@ -13,6 +13,7 @@ Bottom up:
     ghosts.py            applying and collecting updates of ghosts
     partition.py         one partition: state, messages, checkpoints
     rounds.py            partitions in one process, exchanging messages until all nodes are final
+    near_duplicates.py   the reverse pass with messages that finalise: deduplication
     budget.py            from selection scores to the samples kept
     api.py, coreset.py   the public functions
 """

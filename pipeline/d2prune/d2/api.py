@@ -84,7 +84,7 @@ def selection_scores(
         ArgumentError: an invalid graph, difficulty, gamma, partition or number of threads, or a node
             value that exceeds +-2**22.
     """
-    _check_graph(graph)
+    check_graph(graph)
     gammas = resolve_gammas(gamma_forward, gamma_reverse, graph.sq_distances, difficulty_kind)
     if partitions is not None:
         return _select_partitioned(graph, difficulty, gammas, partitions).selection_score
@@ -114,7 +114,7 @@ def select(
     Raises:
         ArgumentError: as for `selection_scores`.
     """
-    _check_graph(graph)
+    check_graph(graph)
     gammas = resolve_gammas(gamma_forward, gamma_reverse, graph.sq_distances, difficulty_kind)
     if partitions is not None:
         return _select_partitioned(graph, difficulty, gammas, partitions)
@@ -155,7 +155,12 @@ def compute_scores(
     return x, value.copy()
 
 
-def _check_graph(graph: Graph) -> None:
+def check_graph(graph: Graph) -> None:
+    """Check that a graph is valid and small enough for one process.
+
+    Raises:
+        ArgumentError: it is not.
+    """
     if not isinstance(graph, Graph):
         raise ArgumentError(
             f"graph: found {type(graph).__name__}; expected a d2prune.Graph, such as knn_graph returns"

@@ -262,3 +262,46 @@ def strongest_messages(
                 sender, largest = j, amount
         suppressed_by[i] = sender
         suppression[i] = largest
+
+
+@kernel
+def nearest_keepers(
+    indptr: _Int64s,
+    indices: _Ints,
+    sq_distances: _Float32s,
+    position: _Int64s,
+    key: _Int64s,
+    value: _Int64s,
+    keeper: _Int64s,
+    keeper_sq_distance: _Float32s,
+) -> None:
+    """Find the nearest node that stays and comes before it, for each of the n own nodes that is dropped.
+
+    Args:
+        indptr: int64 [n+1] or longer.
+        indices: integer [e], into own nodes and ghosts.
+        sq_distances: float32 [e].
+        position: int64 [n+g], canonical; empty: the node indices are the positions.
+        key: int64 [n], values of the own nodes before the pass; 0: the node takes no part.
+        value: int64 [n+g], values after the pass.
+        keeper: int64 [n], written: index of the keeper, or -1.
+        keeper_sq_distance: float32 [n], written: the squared distance to it, or 0.
+    """
+    for i in range(len(key)):
+        keeper[i], keeper_sq_distance[i] = -1, 0.0
+        if key[i] <= 0 or value[i] > 0:
+            continue
+        best = -1
+        for e in range(indptr[i], indptr[i + 1]):
+            j = int(indices[e])
+            # A node that stays keeps its key as its value.
+            if value[j] <= 0 or not precedes(value[j], j, key[i], i, position):
+                continue
+            d = sq_distances[e]
+            if (
+                best < 0
+                or d < keeper_sq_distance[i]
+                or (d == keeper_sq_distance[i] and precedes(0, j, 0, best, position))
+            ):
+                best, keeper_sq_distance[i] = j, d
+        keeper[i] = best

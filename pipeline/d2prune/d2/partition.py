@@ -61,7 +61,7 @@ class GraphPartition:
         neighbors: NDArray[np.int64],
         sq_distances: NDArray[np.float32],
         difficulty: NDArray[np.int64],
-        gamma_forward: float = 1.0,
+        gamma_forward: float | None = 1.0,
         gamma_reverse: float = 1.0,
     ) -> None:
         """Lay out ghosts and exports; nothing is exchanged yet.
@@ -75,7 +75,8 @@ class GraphPartition:
                 symmetric.
             sq_distances: float32 [e].
             difficulty: int64 [n], fixed point (`to_fixed`).
-            gamma_forward: decay of forward messages.
+            gamma_forward: decay of forward messages; None: no forward pass, so that the reverse pass
+                starts from the difficulty.
             gamma_reverse: decay of reverse messages.
 
         Raises:
@@ -120,12 +121,16 @@ class GraphPartition:
         A caller that is short of memory frees the batch in between.
         """
         self._check_symmetry(batch)
-        self._forward = np.empty(self.n_nodes, np.int64)
-        overflow = kernel.forward_pass(
-            *self._graph.rows, self._gammas[0],
-            np.concatenate([self._difficulty, batch.values]), self._forward, 0, self.n_nodes,
-        )  # fmt: skip
-        self._check_overflow(overflow)
+        gamma = self._gammas[0]
+        if gamma is None:
+            self._forward = self._difficulty
+        else:
+            self._forward = np.empty(self.n_nodes, np.int64)
+            overflow = kernel.forward_pass(
+                *self._graph.rows, gamma,
+                np.concatenate([self._difficulty, batch.values]), self._forward, 0, self.n_nodes,
+            )  # fmt: skip
+            self._check_overflow(overflow)
         self._allocate_state(batch.keys)
         self._value[: self.n_nodes] = self._forward
         self.remaining = int(np.count_nonzero(self._forward > 0))
@@ -224,6 +229,22 @@ class GraphPartition:
         position = self._position[sender]
         position[sender < 0] = -1
         return position, amount
+
+    def nearest_keepers(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Find the keeper of each own node that a near neighbour drops; see `near_duplicates`.
+
+        Valid when `scores` is, without a forward pass.
+
+        Returns:
+            (canonical position of the keeper or -1, squared distance to it or 0), [n] each.
+        """
+        keeper, sq_distance = np.empty(self.n_nodes, np.int64), np.empty(self.n_nodes, np.float32)
+        kernel.nearest_keepers(
+            *self._graph.rows, self._position, self._forward, self._value, keeper, sq_distance
+        )
+        position = self._position[keeper]
+        position[keeper < 0] = -1
+        return position, sq_distance
 
     def _allocate_state(self, ghost_position: NDArray[np.int64]) -> None:
         """Allocate the state of own nodes and ghosts, without any value."""

@@ -55,7 +55,7 @@ def split(
     owner: NDArray[np.int64],
     n_parts: int,
     difficulty: NDArray[np.int64],
-    gammas: tuple[float, float],
+    gammas: tuple[float | None, float],
 ) -> list[GraphPartition]:
     """Split a graph into partitions.
 
@@ -64,7 +64,7 @@ def split(
         owner: int64 [N], the partition of each node, from 0 to n_parts - 1.
         n_parts: number of partitions.
         difficulty: int64 [N], fixed point.
-        gammas: of the forward and the reverse pass.
+        gammas: of the forward and the reverse pass; None: no forward pass.
     """
     nodes_by_part = np.argsort(owner, kind="stable")
     starts = np.searchsorted(owner[nodes_by_part], np.arange(n_parts + 1))

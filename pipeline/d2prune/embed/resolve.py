@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from d2prune import store
 from d2prune.config.model import RunConfig
+from d2prune.embed.decode.fields import FieldKind
 from d2prune.embed.filters import Filters
 from d2prune.embed.model import sources
 from d2prune.embed.params import EmbedParams
@@ -15,8 +16,9 @@ from d2prune.embed.tables.importer import ImportParams
 from d2prune.embed.word_file import hash_words, read_words
 from d2prune.errors import UserError
 from d2prune.inputs.pool import InputPool
-from d2prune.inputs.tables.column_names import Columns, WantedColumns, resolve_columns
+from d2prune.inputs.tables.column_names import IMAGE_HASHES, Columns, WantedColumns, resolve_columns
 from d2prune.inputs.tables.files import TableFile
+from d2prune.inputs.tables.parquet import open_table
 from d2prune.inputs.tables.schema_check import find_dimension
 
 
@@ -77,8 +79,8 @@ def _resolve_import(config: RunConfig, tables: Sequence[TableFile]) -> ImportPar
     _check_columns(config, columns, first)
     filters = _resolve_filters(config)
     _check_filters(filters, columns, first)
-    fields = tuple(sorted(config.embed.fields.items()))
-    return ImportParams(columns, find_dimension(tables, columns), fields, filters)
+    fields = {**config.embed.fields, **_find_hashes(config, tables[0])}
+    return ImportParams(columns, find_dimension(tables, columns), tuple(sorted(fields.items())), filters)
 
 
 def _resolve_filters(config: RunConfig) -> Filters:
@@ -109,6 +111,24 @@ def _check_filters(filters: Filters, columns: Columns, first: str) -> None:
             f"filter: a filter reads the sizes of images, but found no original_width and original_height "
             f"(or width and height) in {first}; remove min_image_side and max_aspect_ratio"
         )
+
+
+def _find_hashes(config: RunConfig, table: TableFile) -> dict[str, FieldKind]:
+    """Return the column to carry along for `dedup.exact`; none without it.
+
+    Raises:
+        UserError: a table has no such column.
+    """
+    if not config.dedup.exact:
+        return {}
+    with open_table(table.table) as file:
+        names = file.schema.names
+    if IMAGE_HASHES not in names:
+        raise UserError(
+            f"dedup.exact: {store.redact(table.table.url)} has no column {IMAGE_HASHES}; expected the "
+            "SHA-256 of each image in hex, as in DataComp's metadata (dedup.near needs no such column)"
+        )
+    return {IMAGE_HASHES: "text"}
 
 
 def _check_columns(config: RunConfig, columns: Columns, first: str) -> None:

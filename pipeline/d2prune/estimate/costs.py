@@ -31,6 +31,7 @@ class Workload:
         fraction: fraction of the samples that is kept.
         samples_per_shard: samples in each output tar.
         compared: rows that the rescore stage multiplies each sample with; 0: the run has no such stage.
+        deduplicates: whether the run has the dedup stage.
     """
 
     samples: int
@@ -46,6 +47,7 @@ class Workload:
     fraction: float = 0.3
     samples_per_shard: int = 10_000
     compared: int = 0
+    deduplicates: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,8 @@ class Rates:
 
 _RESCORE_SHARE = 0.6
 """Share of `graph_flops`, the rate of bfloat16 products, that the float32 products of rescore reach."""
+_DEDUP_S, _DEDUP_BYTES = 7e-6, 550.0
+"""CPU seconds and bytes of memory per sample, measured by benchmarks/dedup.py."""
 PUBLISHED_RATES = {"ViT-B-32": 2_500, "ViT-L-14": 312}
 """Samples/s of one A100, published by clip-retrieval."""
 
@@ -133,7 +137,7 @@ def make_plan(work: Workload, rates: Rates, fleet: Fleet) -> list[StagePlan]:
     return [
         estimate(work, rates, fleet)
         for stage, estimate in ESTIMATES.items()
-        if stage != "rescore" or work.compared
+        if (stage != "rescore" or work.compared) and (stage != "dedup" or work.deduplicates)
     ]
 
 
@@ -250,6 +254,20 @@ def _estimate_graph(work: Workload, rates: Rates, fleet: Fleet) -> StagePlan:
     return StagePlan("graph", units, 0.0, hours, 4 * read, shuffled, written, memory, partitions, wall, limit)
 
 
+def _estimate_dedup(work: Workload, rates: Rates, fleet: Fleet) -> StagePlan:
+    members = _count_workers(fleet, work.shards)
+    # Reads the graph three times, then scores, image hashes and uids; writes the graph and its table.
+    edges = 2.0 * work.n_neighbors * work.samples * 12
+    read, written = 3 * edges + work.samples * (4 + 32 + 17), edges + work.samples * 20.0
+    shuffled = work.samples * 48.0
+    seconds = work.samples * _DEDUP_S
+    limits = {"CPU": seconds / members, "store": (read + written) / rates.store_bytes_s / members}
+    wall, limit = _find_limit("dedup", rates, limits)
+    memory = 4.5e8 + work.samples / members * _DEDUP_BYTES
+    hours, units = seconds / 3600, members + work.shards
+    return StagePlan("dedup", units, 0.0, hours, read, shuffled, written, memory, members, wall, limit)
+
+
 def _estimate_rank(work: Workload, rates: Rates, fleet: Fleet) -> StagePlan:
     members = _count_workers(fleet, work.shards)
     edges = 2.0 * work.n_neighbors * work.samples
@@ -304,6 +322,7 @@ ESTIMATES: Mapping[str, Callable[[Workload, Rates, Fleet], StagePlan]] = {
     "embed": _estimate_embed,
     "rescore": _estimate_rescore,
     "graph": _estimate_graph,
+    "dedup": _estimate_dedup,
     "rank": _estimate_rank,
     "select": _estimate_select,
     "write": _estimate_write,

@@ -68,6 +68,7 @@ def make_workload(config: RunConfig, samples: int | None, facts: PoolFacts | Non
         fraction=select.fraction or min(1.0, (select.size or samples) / samples),
         samples_per_shard=config.write.samples_per_shard,
         compared=_count_compared(config, samples),
+        deduplicates=config.dedup.applies,
     )
 
 

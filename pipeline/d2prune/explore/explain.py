@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from d2prune.d2.fixed_point import SCALE, message, to_fixed
 from d2prune.parts.files import DECISIONS, SAMPLES
-from d2prune.report.outcome import CUT_OFF, describe_outcome
+from d2prune.report.outcome import NOT_RANKED, describe_outcome
 from d2prune.runs.finished import FinishedRun
 
 _DECISION_COLUMNS = (
@@ -78,6 +78,8 @@ class Explanation:
         threshold: the lowest selection score that was kept; None if nothing was kept.
         outcome: whether it was kept, and if not, why.
         method: `d2`, or another `select.method`; others send no messages.
+        keeper: canonical position of the sample kept in place of a duplicate; None for others.
+        duplicates: (canonical position, uid, reason) of the samples dropped for this one.
         neighbours: nearest first.
     """
 
@@ -92,6 +94,8 @@ class Explanation:
     threshold: float | None
     outcome: str
     method: str
+    keeper: int | None
+    duplicates: tuple[tuple[int, str, str], ...]
     neighbours: tuple[Neighbour, ...]
 
     @property
@@ -112,7 +116,7 @@ class Ranking:
 
     Attributes:
         fixed_N: int64, exact selection scores.
-        ranked_N: bool, False if the cut-off removed the sample before it could be ranked.
+        ranked_N: bool, False if the sample was dropped before the ranking.
         kept_N: bool.
     """
 
@@ -125,7 +129,9 @@ class Ranking:
         """From the columns selection_fixed, reason and kept of the decisions."""
         return cls(
             decisions["selection_fixed"].to_numpy(),
-            np.asarray(pc.not_equal(decisions["reason"], CUT_OFF).to_numpy()).astype(bool),
+            ~np.asarray(pc.is_in(decisions["reason"], value_set=pa.array(NOT_RANKED)).to_numpy()).astype(
+                bool
+            ),
             decisions["kept"].to_numpy().astype(bool),
         )
 
@@ -163,7 +169,7 @@ def explain(run: FinishedRun, position: int, ranking: Ranking) -> Explanation:
             caption=caption or "",
             kept=row["kept"],
             reason=row["reason"],
-            selection_score=row["selection_score"] if row["reason"] != CUT_OFF else None,
+            selection_score=row["selection_score"] if row["reason"] not in NOT_RANKED else None,
             distance=float(np.sqrt(np.float64(sq_distance))),
             cosine=float(1 - np.float64(sq_distance) / 2),
             support_received=exchange.support_received / SCALE,
@@ -174,12 +180,13 @@ def explain(run: FinishedRun, position: int, ranking: Ranking) -> Explanation:
             near, rows[1:], captions[1:], sq_distances, messages, strict=True
         )
     ]
-    is_ranked = sample["reason"] != CUT_OFF
+    is_ranked = sample["reason"] not in NOT_RANKED
     rank = ranking.rank(position) if is_ranked else None
     has_groups = run.select.params.get("groups") is not None
     difficulty = int(to_fixed(np.array([sample["difficulty"]], np.float32))[0])
     fixed = difficulty + sum(m.support_received - m.suppression_received for m in messages)
     forward = sample["forward_score"] if is_ranked else None
+    keeper, cosine = run.keeper(position) or (None, None)
     return Explanation(
         position=position,
         sample=sample,
@@ -190,10 +197,22 @@ def explain(run: FinishedRun, position: int, ranking: Ranking) -> Explanation:
         ranked=int(ranking.ranked_N.sum()),
         kept_from=rank / len(run) if rank is not None and not has_groups else None,
         threshold=ranking.threshold,
-        outcome=describe_outcome(sample["reason"], forward, ranking.threshold, run.method),
+        outcome=describe_outcome(
+            sample["reason"], forward, ranking.threshold, run.method, sample["suppressed_by"], cosine
+        ),
+        keeper=keeper,
+        duplicates=_list_duplicates(run, position),
         method=run.method,
         neighbours=tuple(sorted(neighbours, key=lambda n: (n.distance, n.position))),
     )
+
+
+def _list_duplicates(run: FinishedRun, position: int) -> tuple[tuple[int, str, str], ...]:
+    found = run.duplicates(position)
+    if not len(found):
+        return ()
+    rows = run.parts.take(found, DECISIONS, ["uid", "reason"]).to_pylist()
+    return tuple((at, row["uid"], row["reason"]) for at, row in zip(found.tolist(), rows, strict=True))
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ class Query:
 
     Attributes:
         text: the beginning of a uid, a key, or part of a caption, in upper or lower case; empty: all.
-        reason: `kept`, `below-budget` or `cut-off`; empty: all.
+        reason: a reason of the decisions, such as `below-budget`; empty: all.
         cluster: number of a cluster; None: all.
         low: lowest score, without its offset; None: no limit.
         high: highest score; None: no limit.

@@ -9,7 +9,6 @@ from d2prune.console import print_line, printable
 from d2prune.errors import UserError
 from d2prune.explore.explain import Explanation, Neighbour, explain, read_ranking
 from d2prune.explore.names import RejectedSample, find_samples
-from d2prune.report.outcome import CUT_OFF
 from d2prune.runs.finished import FinishedRun
 
 _CAPTION_LENGTH = 100
@@ -77,9 +76,10 @@ def _format_explanation(run: FinishedRun, explanation: Explanation) -> Iterator[
         yield f"  {label}     {shorten(explanation.url, _LONG_TEXT_LENGTH)}"
     for name in run.fields:
         yield f"  {name:<8}  {shorten(str(sample[name]))}"
+    if explanation.duplicates:
+        yield f"  dropped   for it: {_format_duplicates(explanation)}"
     if explanation.rank is None:
-        score = run.select.params.get("drop_score") or "score"
-        yield f"  rank      none; removed by the cut-off, its {score} is among the lowest"
+        yield f"  rank      none; {_describe_exclusion(run, explanation)}"
         return
     kept_from = ""
     if explanation.kept_from is not None:
@@ -88,6 +88,21 @@ def _format_explanation(run: FinishedRun, explanation: Explanation) -> Iterator[
     yield ""
     yield from _format_score(run, explanation)
     yield from _format_neighbours(explanation)
+
+
+def _format_duplicates(explanation: Explanation) -> str:
+    shown = [f"{shorten(uid)} ({reason})" for _, uid, reason in explanation.duplicates[:_MAX_SUPPRESSED]]
+    more = len(explanation.duplicates) - len(shown)
+    return ", ".join([*shown, *([f"and {more:,} more"] if more else [])])
+
+
+def _describe_exclusion(run: FinishedRun, explanation: Explanation) -> str:
+    """Why a sample was not ranked."""
+    if explanation.keeper is not None:
+        return f"{shorten(explanation.sample['suppressed_by'])} stays in its place"
+    # Of the graph's parameters, as the cut-off comes before the graph.
+    score = run.graph.params.get("drop_score") or "score"
+    return f"removed by the cut-off, its {score} is among the lowest"
 
 
 def _format_score(run: FinishedRun, explanation: Explanation) -> Iterator[str]:
@@ -141,7 +156,7 @@ def _format_neighbours(explanation: Explanation) -> Iterator[str]:
 
 
 def _format_neighbour(n: Neighbour) -> str:
-    score = f"{n.selection_score:>9.4f}" if n.selection_score is not None else f"{CUT_OFF:>9}"
+    score = f"{n.selection_score:>9.4f}" if n.selection_score is not None else f"{'-':>9}"
     return (
         f"{n.distance:>9.4f}  {n.cosine:>6.3f}  {score}  {n.support_received:>8.4f}  "
         f"{n.suppression_received:>20.4f}  {n.suppression_sent:>16.4f}  {'yes' if n.kept else 'no':<4}  "

@@ -8,13 +8,11 @@ depends on the embeddings and the parameters only, never on workers or layout.
 
 import math
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 from typing import Any
 
-from d2prune import store
 from d2prune.execution import Executor, Resources
 from d2prune.graph.cut_off import find_cut_off
 from d2prune.graph.params import GraphParams, Layout, choose_buckets
@@ -24,8 +22,7 @@ from d2prune.graph.steps.sequence import IN_MEMORY, SHARDED, STEPS
 from d2prune.graph.steps.step import Step, StepUnit, StepWorker, once, step_key
 from d2prune.knn.in_memory import wants_lists
 from d2prune.parts.reader import Parts
-from d2prune.stage.units import Work, run_units
-from d2prune.store import artifacts
+from d2prune.stage.units import Work, delete_units, run_units
 from d2prune.store.artifacts import Receipt
 
 
@@ -93,14 +90,7 @@ def delete_intermediate_units(job: Job) -> None:
         if not step.keep
         for index in range(step.count_units(job))
     ]
-
-    def delete(key: str) -> None:
-        # The receipt first: a unit without one counts as incomplete, whatever other files remain.
-        store.delete([artifacts.unit_url(job.folder, key, artifacts.RECEIPT)])
-        store.delete([file.url for file in store.list_files(artifacts.unit_url(job.folder, key, ""))])
-
-    with ThreadPoolExecutor(16) as threads:
-        list(threads.map(delete, keys))
+    delete_units(job.folder, keys)
 
 
 def other_unit_keys(manifest: Mapping[str, Any]) -> Iterator[str]:

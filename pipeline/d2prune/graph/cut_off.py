@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from d2prune.d2.budget import Threshold, count_ties, histogram, kept_in_part, select_threshold
 from d2prune.parts.reader import Parts
-from d2prune.scores.column import read_score
+from d2prune.scores.column import order_keys, read_score
 
 OPTION = "select.drop_score"
 
@@ -25,7 +25,7 @@ class CutOff:
 
     Attributes:
         score: name of the score.
-        threshold: the samples kept, in terms of `_order_keys`.
+        threshold: the samples kept, in terms of `order_keys`.
         ties_before: [P], samples exactly at the threshold in all parts before each part.
     """
 
@@ -35,7 +35,7 @@ class CutOff:
 
     def drop_mask(self, parts: Parts, part: int) -> npt.NDArray[np.bool_]:
         """Return which samples of a part are excluded, bool [N]."""
-        key_N = _order_keys(read_score(parts, [part], self.score, OPTION))
+        key_N = order_keys(read_score(parts, [part], self.score, OPTION))
         return ~kept_in_part(key_N, self.threshold, self.ties_before[part])
 
 
@@ -53,7 +53,7 @@ def find_cut_off(parts: Parts, score: str, drop_fraction: float) -> CutOff:
 
     def read_keys() -> Iterator[npt.NDArray[np.int64]]:
         for part in range(parts.spans.n_parts):
-            yield _order_keys(read_score(parts, [part], score, OPTION))
+            yield order_keys(read_score(parts, [part], score, OPTION))
 
     def count(prefix: int, prefix_bits: int, bits: int) -> npt.NDArray[np.int64]:
         counts = np.zeros(1 << bits, np.int64)
@@ -66,9 +66,3 @@ def find_cut_off(parts: Parts, score: str, drop_fraction: float) -> CutOff:
     threshold = select_threshold(count, n_rows - n_dropped)
     ties = [count_ties(key_M, threshold) for key_M in read_keys()]
     return CutOff(score, threshold, tuple(int(before) for before in np.cumsum([0, *ties])[:-1]))
-
-
-def _order_keys(score_M: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
-    """Return integers in the order of the scores; adding 0.0 turns -0.0 into 0.0."""
-    bits = (score_M + np.float32(0.0)).view(np.int32)
-    return np.where(bits < 0, bits ^ np.int32(0x7FFFFFFF), bits).astype(np.int64)

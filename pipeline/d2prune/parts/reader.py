@@ -56,7 +56,7 @@ class Parts:
         Raises:
             BooksError: it has not; the artifacts belong to different runs.
         """
-        rows = [receipt.rows(table) for receipt in self._units[files.stage_of(table)]]
+        rows = [receipt.rows(table) for receipt in self._units[files.stage_of(table, self._units)]]
         embedded = np.diff(self.spans.starts).tolist()
         if rows != embedded:
             raise BooksError(
@@ -70,7 +70,7 @@ class Parts:
 
     def folder(self, table: str) -> str:
         """URL of the folder of the stage that wrote a table."""
-        return store.join(self._work_dir, files.stage_of(table))
+        return store.join(self._work_dir, files.stage_of(table, self._units))
 
     def receipt(self, part: int, table: str) -> Receipt:
         """The receipt of the unit that wrote a table of a part.
@@ -78,7 +78,7 @@ class Parts:
         Raises:
             InfrastructureError: there is no artifact of that stage.
         """
-        stage = files.stage_of(table)
+        stage = files.stage_of(table, self._units)
         if stage not in self._units:
             raise InfrastructureError(
                 f"{store.redact(self._work_dir)}: no {stage} artifact found; expected one of this run"

@@ -36,7 +36,7 @@ class RankJob:
     @property
     def checkpoints(self) -> str:
         """Folder of the workers' checkpoints."""
-        identity = artifacts.fingerprint(self.params, self.resolved.offset, self._graph_identity, self.bounds)
+        identity = artifacts.fingerprint(self.params, self.resolved.offset, self._input_keys, self.bounds)
         return store.join(self.folder, "checkpoints", identity)
 
     def unit_key(self, part: int) -> str:
@@ -45,9 +45,11 @@ class RankJob:
         Independent of the partitions, which do not change the result, and of the resolved gammas,
         which follow from the parameters and the graph.
         """
-        return artifacts.unit_key(f"{part:08d}", self.params, self.resolved.offset, self._graph_identity)
+        return artifacts.unit_key(f"{part:08d}", self.params, self.resolved.offset, self._input_keys)
 
     @property
-    def _graph_identity(self) -> str:
-        # Any part's key identifies the whole graph, since every row depends on the whole pool.
-        return self.parts.receipt(0, NEIGHBORS).key
+    def _input_keys(self) -> str | tuple[str, str]:
+        # Any part's key identifies the whole graph, since every row depends on the whole pool, and all
+        # scores that compare with the pool.
+        graph, rescored = self.parts.receipt(0, NEIGHBORS).key, self.parts.units("rescore")
+        return (graph, rescored[0].key) if rescored else graph

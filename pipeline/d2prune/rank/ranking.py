@@ -4,7 +4,6 @@ A partition owns a range of consecutive parts (input shards), so that each worke
 only. The number of partitions does not affect the result.
 """
 
-from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -14,11 +13,13 @@ from d2prune.d2.gamma import is_relative, resolve_gamma
 from d2prune.execution import Executor, Resources
 from d2prune.parts.reader import Parts
 from d2prune.rank.distance_scale import find_median_sq_distance
-from d2prune.rank.distributed_rounds import run_to_completion
 from d2prune.rank.job import RankJob
-from d2prune.rank.member import SCORE_OPTION, UID_EXCHANGES, RankMember
+from d2prune.rank.member import SCORE_OPTION, RankMember
 from d2prune.rank.methods import PoolMethod, find_method
 from d2prune.rank.params import BaselineParams, RankParams, Resolved
+from d2prune.rounds.group import run_to_completion
+from d2prune.rounds.member import UID_EXCHANGES
+from d2prune.rounds.rows import share_parts
 from d2prune.scores.column import read_score
 from d2prune.store.artifacts import Receipt
 
@@ -95,20 +96,3 @@ def rank(
         group.close()
     store.delete([file.url for file in store.list_files(job.checkpoints)])
     return [receipt for member in receipts for receipt in member]
-
-
-def share_parts(rows: Sequence[int], n_partitions: int) -> list[int]:
-    """Divide parts into at most `n_partitions` consecutive ranges of about equal rows.
-
-    Args:
-        rows: number of rows of each of P parts, P >= 1.
-        n_partitions: at least 1.
-
-    Returns:
-        Ascending bounds from 0 to P: partition p owns parts bounds[p] to bounds[p + 1] - 1, at
-        least one.
-    """
-    ends = np.cumsum(rows)
-    targets = ends[-1] * np.arange(1, n_partitions) / n_partitions
-    cuts = np.searchsorted(ends, targets, side="left") + 1
-    return sorted({0, *cuts.tolist(), len(rows)})

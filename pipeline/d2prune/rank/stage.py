@@ -36,7 +36,7 @@ def _params(config: RunConfig, pool: InputPool) -> RankParams:
 
 def _build(run: StageRun) -> Built:
     planned = run.planned["rank"]
-    parts = run.parts("embed", "rescore", "graph")
+    parts = run.parts("embed", "rescore", "graph", "dedup")
     resources = run.one_core_each()
     resolved = resolve(parts, planned.params, run.executor, resources)
     receipts = rank(parts, planned.folder, planned.params, resolved, run.executor, resources)
@@ -44,7 +44,7 @@ def _build(run: StageRun) -> Built:
 
 
 def _check(run: StageRun, built: Built) -> None:
-    counts = {name: built.counters[name] for name in ("ranked", "cut_off")}
+    counts = {name: built.counters.get(name, 0) for name in ("ranked", "cut_off", "duplicates")}
     embedded = run.manifests["embed"].counters["embedded"]
     artifacts.balance("rank", embedded, counts)
     if run.config.select.method in ("score", "random") and run.config.score.offset != "auto":
@@ -82,11 +82,16 @@ def check_difficulty(offset: float | Literal["auto"], zero: int, samples: int) -
         )
 
 
+def _list_more_inputs(config: RunConfig) -> tuple[str, ...]:
+    rescore = ("rescore",) if config.find_pair_scores(config.score.difficulty) else ()
+    return (*rescore, *(("dedup",) if config.dedup.applies else ()))
+
+
 STAGE = Stage(
     name="rank",
     inputs=("graph",),
     params=_params,
     build=_build,
     check=_check,
-    more_inputs=lambda config: ("rescore",) if config.find_pair_scores(config.score.difficulty) else (),
+    more_inputs=_list_more_inputs,
 )

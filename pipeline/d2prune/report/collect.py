@@ -16,13 +16,14 @@ from d2prune.parts import files
 from d2prune.parts.reader import Parts
 from d2prune.report import coverage, formatting, metrics
 from d2prune.report.galleries import build_galleries
-from d2prune.report.outcome import CUT_OFF, REASON_MEANINGS
+from d2prune.report.outcome import CUT_OFF, NOT_RANKED, REASON_MEANINGS
 from d2prune.report.page_data import FlowStep, Metric, ReasonCount, ReportData
 from d2prune.report.random_sample import RandomSample, read_random_sample
 from d2prune.report.record import ReportParams, RunRecord
 from d2prune.report.summary import count_rejected
 from d2prune.report.tally import COLUMNS, Tally, bin_edges
 from d2prune.store import artifacts
+from d2prune.store.schemas import DUPLICATE, NEAR_DUPLICATE
 from d2prune.version import __version__
 
 _PACKAGES = ("numpy", "pyarrow", "numba", "torch", "open_clip_torch", "ray", "pillow")
@@ -154,7 +155,12 @@ def _flow(record: RunRecord, tally: Tally) -> tuple[FlowStep, ...]:
     steps.append(FlowStep("Embedded", tally.samples, rejected, "rejected"))
     if cut_off:
         steps.append(FlowStep("Passed the cut-off", tally.samples - cut_off, cut_off, "cut off"))
-    steps.append(FlowStep("Kept", tally.kept, tally.samples - cut_off - tally.kept, "below the threshold"))
+    unranked = sum(tally.reasons.get(reason, 0) for reason in NOT_RANKED)
+    if unranked > cut_off:
+        steps.append(
+            FlowStep("Without duplicates", tally.samples - unranked, unranked - cut_off, "duplicates")
+        )
+    steps.append(FlowStep("Kept", tally.kept, tally.samples - unranked - tally.kept, "below the threshold"))
     if record.written:
         written = record.written.samples
         steps.append(FlowStep("Written", written, max(tally.kept - written, 0), "not written"))
@@ -163,9 +169,10 @@ def _flow(record: RunRecord, tally: Tally) -> tuple[FlowStep, ...]:
 
 def _reasons(record: RunRecord, tally: Tally) -> tuple[ReasonCount, ...]:
     counts = [("embed", reason, count) for reason, count in count_rejected(record.embed).items()]
-    counts += [
-        ("select", reason, count) for reason, count in sorted(tally.reasons.items()) if reason != "kept"
-    ]
+    for reason, count in sorted(tally.reasons.items()):
+        if reason != "kept":
+            is_duplicate = reason in (DUPLICATE, NEAR_DUPLICATE)
+            counts.append(("dedup" if is_duplicate else "select", reason, count))
     return tuple(
         ReasonCount(stage, reason, count, REASON_MEANINGS.get(reason, "")) for stage, reason, count in counts
     )
@@ -188,7 +195,9 @@ def _graph(record: RunRecord) -> tuple[tuple[str, str], ...]:
 def _timings(record: RunRecord, tally: Tally) -> tuple[tuple[str, str, str], ...]:
     samples = {
         "embed": record.embed.counters.get("read", tally.samples),
+        "rescore": tally.samples,
         "graph": tally.samples,
+        "dedup": tally.samples,
         "rank": tally.samples,
         "select": tally.samples,
         "write": tally.kept,

@@ -10,7 +10,7 @@ from d2prune.knn.features import features
 from d2prune.parts.reader import Parts
 from d2prune.report import formatting, gallery_choice, metrics
 from d2prune.report.captions import distinctive_words, shorten
-from d2prune.report.outcome import CUT_OFF, describe_outcome
+from d2prune.report.outcome import NOT_RANKED, describe_outcome
 from d2prune.report.page_data import Cluster, Gallery, SampleCard
 from d2prune.report.random_sample import RandomSample
 from d2prune.report.record import ReportParams, RunRecord
@@ -19,7 +19,7 @@ from d2prune.report.thumbnails import ImageSource, make_thumbnails
 
 _COLUMNS = (
     "uid", "shard", "key", "caption", "offset", "size", "difficulty", "forward_score", "selection_score",
-    "kept", "reason",
+    "kept", "reason", "suppressed_by",
 )  # fmt: skip
 _THUMBNAIL_BUDGET = 3_600_000
 """Characters that all thumbnails of a page may take together."""
@@ -30,10 +30,10 @@ Positions = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class _Pairs:
-    """Dropped samples with the neighbours that suppressed them most.
+    """Dropped samples with the neighbours that suppressed them most, or with their keepers.
 
     Attributes:
-        positions: int64 [2 P], each dropped sample followed by its suppressor.
+        positions: int64 [2 P], each dropped sample followed by the other.
         notes: what happened to each of the 2 P samples.
         cosines: of the P pairs.
     """
@@ -52,10 +52,12 @@ class _Chosen:
     pairs: _Pairs
     lowest: Positions
     border: Positions
+    duplicates: _Pairs
 
     def positions(self) -> Positions:
         """All of them, in the order of the galleries."""
-        return np.concatenate([self.dense, self.sparse, self.pairs.positions, self.lowest, self.border])
+        singles = self.dense, self.sparse, self.pairs.positions, self.lowest, self.border
+        return np.concatenate([*singles, self.duplicates.positions])
 
 
 def build_galleries(
@@ -94,6 +96,7 @@ def build_galleries(
         border=np.concatenate(
             [tally.border_kept.positions[:half][::-1], tally.border_dropped.positions[:half]]
         ),
+        duplicates=_choose_duplicates(pool, sample, record, half),
     )
     typical = {
         label: sample.positions_N[_choose_typical(sample.points_ND, label_N, label, centroids_CD[label])]
@@ -121,6 +124,13 @@ def build_galleries(
 
 def _make_galleries(score_name: str, chosen: _Chosen, cards: dict[int, SampleCard]) -> tuple[Gallery, ...]:
     """The galleries in the order shown."""
+    duplicates = Gallery(
+        "Dropped before the ranking",
+        "Exact copies and near-duplicates, each next to the sample that stays in its place.",
+        _pair_cards(cards, chosen.duplicates),
+        "",
+        pairs=True,
+    )
     return (
         Gallery(
             "Kept from dense regions",
@@ -157,6 +167,7 @@ def _make_galleries(score_name: str, chosen: _Chosen, cards: dict[int, SampleCar
             _pick_cards(cards, chosen.border),
             "No sample is close to the threshold.",
         ),
+        *((duplicates,) if duplicates.cards else ()),
     )
 
 
@@ -212,6 +223,25 @@ def _choose_pairs(pool: Parts, sample: RandomSample, record: RunRecord, size: in
     return _Pairs(positions, notes, similarity[chosen].tolist())
 
 
+def _choose_duplicates(pool: Parts, sample: RandomSample, record: RunRecord, size: int) -> _Pairs:
+    """Samples of the random sample that were dropped before the ranking, one per keeper, at most `size`."""
+    # A keeper suppresses without a message, since duplicates are not ranked.
+    rows = np.flatnonzero(~sample.kept_N & (sample.suppressor_N >= 0) & (sample.suppression_N == 0))
+    _, first = np.unique(sample.suppressor_N[rows], return_index=True)
+    rows = rows[np.sort(first)][:size]
+    if not len(rows):
+        return _Pairs(sample.positions_N[:0], [], [])
+    keepers, positions = sample.suppressor_N[rows], sample.positions_N[rows]
+    points = features(record.features, *pool.take_vectors(keepers, record.embeddings_file))
+    cosines = np.einsum("nd,nd->n", sample.points_ND[rows], points).tolist()
+    reasons = pool.take_merged(positions, ("reason",))["reason"].to_pylist()
+    is_kept = pool.take_merged(keepers, ("kept",))["kept"].to_pylist()
+    notes: list[str] = []
+    for reason, kept in zip(reasons, is_kept, strict=True):
+        notes += [f"dropped: {reason}", "stays in its place, kept" if kept else "stays, below budget"]
+    return _Pairs(np.stack([positions, keepers], axis=1).reshape(-1), notes, cosines)
+
+
 def _read_cards(
     pool: Parts, record: RunRecord, positions: Positions, max_pixels: int, threshold: float
 ) -> dict[int, SampleCard]:
@@ -239,7 +269,7 @@ def _sample_card(row: dict[str, object], record: RunRecord, threshold: float, im
         _as_float(row[name]) for name in ("difficulty", "forward_score", "selection_score")
     )
     reason = str(row["reason"])
-    if reason == CUT_OFF:
+    if reason in NOT_RANKED:
         forward = selection = None
     return SampleCard(
         uid=shorten(str(row["uid"]), 64),
@@ -252,9 +282,13 @@ def _sample_card(row: dict[str, object], record: RunRecord, threshold: float, im
             ("forward", formatting.number(forward)),
             ("selection", formatting.number(selection)),
         ),
-        note=describe_outcome(reason, forward, threshold, record.method),
+        note=describe_outcome(reason, forward, threshold, record.method, _keeper_uid(row)),
         image=image,
     )
+
+
+def _keeper_uid(row: dict[str, object]) -> str | None:
+    return shorten(str(row["suppressed_by"]), 64) if row["suppressed_by"] else None
 
 
 def _as_float(value: object) -> float | None:

@@ -17,6 +17,16 @@ def count_rejected(embed: Manifest) -> dict[str, int]:
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
+def _count_duplicates(select: Manifest) -> list[tuple[str, str]]:
+    """Rows of the duplicates dropped; none if the run looks for none."""
+    names = {"duplicates": "exact copies", "near_duplicates": "near-duplicates"}
+    return [
+        (f"  {label}", f"{select.counters[name]:,} dropped")
+        for name, label in names.items()
+        if name in select.counters
+    ]
+
+
 def summary_rows(record: RunRecord, report_url: str | None) -> list[tuple[str, str]]:
     """What a run did, in (label, value) rows.
 
@@ -42,6 +52,7 @@ def summary_rows(record: RunRecord, report_url: str | None) -> list[tuple[str, s
     if cut := counters.get("caption-cut", 0):
         rows.append(("  with a long caption", f"{cut:,} (models read its beginning)"))
     rows += [
+        *_count_duplicates(record.select),
         ("kept", f"{kept:,} ({formatting.percent(kept / embedded if embedded else None)} of embedded)"),
     ]
     if record.written and record.has_images:

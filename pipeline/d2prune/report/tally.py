@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from d2prune.report.outcome import CUT_OFF
+from d2prune.report.outcome import NOT_RANKED
 from d2prune.report.page_data import Histogram
 
 COLUMNS = ("difficulty", "selection_score", "kept", "reason")
@@ -107,9 +107,9 @@ def float_column(table: pa.Table, name: str) -> NDArray[np.float64]:
 
 
 def ranked_column(table: pa.Table, name: str) -> NDArray[np.float64]:
-    """A score as float64 [N]; nan for samples that the cut-off removed, since they were never ranked."""
+    """A score as float64 [N]; nan for samples that were dropped before the ranking."""
     values = float_column(table, name)
-    values[pc.equal(table["reason"], CUT_OFF).to_numpy()] = np.nan
+    values[pc.is_in(table["reason"], value_set=pa.array(NOT_RANKED)).to_numpy()] = np.nan
     return values
 
 

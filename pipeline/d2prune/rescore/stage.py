@@ -2,7 +2,6 @@
 
 from functools import partial
 
-from d2prune import store
 from d2prune.config.model import RunConfig
 from d2prune.errors import UserError
 from d2prune.execution import Resources
@@ -14,7 +13,7 @@ from d2prune.rescore.target import CENTROIDS, TARGET, hash_matrix
 from d2prune.rescore.worker import PartUnit, RowsWorker, ScoreWorker
 from d2prune.scores.pairs import check_parameters
 from d2prune.stage.record import Built, Stage, StageRun
-from d2prune.stage.units import Work
+from d2prune.stage.units import Work, delete_units
 from d2prune.store import artifacts
 
 
@@ -57,7 +56,7 @@ def _build(run: StageRun) -> Built:
         partial(ScoreWorker, job, "cuda" if num_gpus else "cpu"),
         Resources(run.one_core_each().workers, 1, num_gpus),
     )
-    return Built(run.run_units(scores), when_committed=lambda: _delete_units(planned.folder, rows_keys))
+    return Built(run.run_units(scores), when_committed=lambda: delete_units(planned.folder, rows_keys))
 
 
 def _check_sides(parts: Parts, params: RescoreParams) -> None:
@@ -69,13 +68,6 @@ def _check_sides(parts: Parts, params: RescoreParams) -> None:
             f"score.difficulty: {', '.join(params.scores)}: found no {missing[0]} embeddings in the pool; "
             f"expected {params.sides}"
         )
-
-
-def _delete_units(folder: str, keys: list[str]) -> None:
-    # Receipts first: a unit without one counts as incomplete, whatever other files remain.
-    store.delete([artifacts.unit_url(folder, key, artifacts.RECEIPT) for key in keys])
-    for key in keys:
-        store.delete([file.url for file in store.list_files(artifacts.unit_url(folder, key, ""))])
 
 
 def _check(run: StageRun, built: Built) -> None:

@@ -1,6 +1,6 @@
 """A finished run, read lazily: its manifests, and its columns by canonical position.
 
-Reads the embed, graph, rank and select artifacts of one selection; writes nothing.
+Reads the embed, graph, dedup, rank and select artifacts of one selection; writes nothing.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ class FinishedRun:
         graph: unit i is row-aligned with unit i of `embed`.
         rank: aligned in the same way.
         select: aligned in the same way.
+        dedup: aligned in the same way; None if the run drops no duplicates.
     """
 
     work_dir: str
@@ -48,6 +49,7 @@ class FinishedRun:
     graph: Manifest
     rank: Manifest
     select: Manifest
+    dedup: Manifest | None = None
 
     def __len__(self) -> int:
         """Embedded samples."""
@@ -57,6 +59,8 @@ class FinishedRun:
     def parts(self) -> Parts:
         """The pool's columns, whichever stage wrote them."""
         stages = {"embed": self.embed, "graph": self.graph, "rank": self.rank, "select": self.select}
+        if self.dedup is not None:
+            stages["dedup"] = self.dedup
         return Parts(self.work_dir, {name: manifest.units for name, manifest in stages.items()})
 
     @cached_property
@@ -108,6 +112,29 @@ class FinishedRun:
             return ()
         return tuple(name for name in self.parts.names(files.SAMPLES) if name not in _USUAL_COLUMNS)
 
+    @cached_property
+    def _keeper_N(self) -> NDArray[np.int64]:
+        """The keeper of each sample, or -1; 8 bytes a sample."""
+        keepers = self.parts.column(files.DUPLICATES, "keeper")
+        return np.asarray(keepers.to_numpy(), np.int64)
+
+    def duplicates(self, position: int) -> NDArray[np.int64]:
+        """Canonical positions of the samples that were dropped for a sample."""
+        if self.dedup is None:
+            return np.zeros(0, np.int64)
+        return np.flatnonzero(self._keeper_N == position)
+
+    def keeper(self, position: int) -> tuple[int, float | None] | None:
+        """The sample kept in place of a duplicate, and their cosine if it is a near-duplicate; or None."""
+        if self.dedup is None:
+            return None
+        columns = ["dropped", "keeper", "sq_distance"]
+        row = self.parts.take(np.array([position]), files.DUPLICATES, columns).to_pylist()[0]
+        if not row["dropped"]:
+            return None
+        sq_distance = row["sq_distance"]
+        return row["keeper"], None if sq_distance is None else 1 - sq_distance / 2
+
     def neighbours(self, position: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Canonical positions of a sample's neighbours, and the squared distances to them."""
         table = self.parts.take(np.array([position]), files.NEIGHBORS, ["indices", "sq_distances"])
@@ -130,7 +157,8 @@ def open_run(work_dir: str, run: str | None = None) -> FinishedRun:
     rank = _manifest(work_dir, "rank", select.inputs["rank"])
     graph = _manifest(work_dir, "graph", rank.inputs["graph"])
     embed = _manifest(work_dir, "embed", graph.inputs["embed"])
-    return FinishedRun(work_dir, embed, graph, rank, select)
+    dedup = _manifest(work_dir, "dedup", rank.inputs["dedup"]) if "dedup" in rank.inputs else None
+    return FinishedRun(work_dir, embed, graph, rank, select, dedup)
 
 
 def _choose_selection(work_dir: str, run: str | None) -> str:

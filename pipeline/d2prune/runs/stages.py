@@ -1,5 +1,6 @@
 """The stages of a run, in order. The plan and the driver loop over this list."""
 
+from d2prune.dedup.stage import STAGE as DEDUP
 from d2prune.embed.stage import STAGE as EMBED
 from d2prune.graph.stage import STAGE as GRAPH
 from d2prune.rank.stage import STAGE as RANK
@@ -9,4 +10,4 @@ from d2prune.select.stage import STAGE as SELECT
 from d2prune.stage.record import Stage
 from d2prune.write.stage import STAGE as WRITE
 
-STAGES: tuple[Stage, ...] = (EMBED, RESCORE, GRAPH, RANK, SELECT, WRITE, REPORT)
+STAGES: tuple[Stage, ...] = (EMBED, RESCORE, GRAPH, DEDUP, RANK, SELECT, WRITE, REPORT)

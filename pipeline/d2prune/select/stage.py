@@ -13,6 +13,8 @@ from d2prune.stage.record import Built, Stage, StageRun
 from d2prune.stage.units import Work
 from d2prune.store import artifacts
 
+_OUTCOMES = ("kept", "below_budget", "cut_off", "duplicates", "near_duplicates")
+
 
 def _params(config: RunConfig, pool: InputPool) -> SelectParams:
     select = config.select
@@ -25,8 +27,8 @@ def _params(config: RunConfig, pool: InputPool) -> SelectParams:
 
 def _build(run: StageRun) -> Built:
     planned, rank = run.planned["select"], run.manifests["rank"]
-    parts = run.parts("embed", "rank")
-    thresholds = find_thresholds(parts, planned.params, rank.counters["ranked"], rank.counters["cut_off"])
+    parts = run.parts("embed", "rank", "dedup")
+    thresholds = find_thresholds(parts, planned.params, rank.counters["ranked"])
     work = Work(
         "select",
         planned.folder,
@@ -40,7 +42,7 @@ def _build(run: StageRun) -> Built:
 def _check(run: StageRun, built: Built) -> None:
     counters = built.counters
     artifacts.balance("select", built.facts["budget"], {"kept": counters["kept"]})
-    decided = {name: counters[name] for name in ("kept", "below_budget", "cut_off")}
+    decided = {name: counters[name] for name in _OUTCOMES if name in counters}
     artifacts.balance("select", run.manifests["embed"].counters["embedded"], decided)
 
 

@@ -95,16 +95,15 @@ class _Scores:
         return self.count_ties(group, select_threshold(total_histogram, m))
 
 
-def find_thresholds(parts: Parts, params: SelectParams, ranked: int, cut_off: int) -> SelectionThresholds:
+def find_thresholds(parts: Parts, params: SelectParams, ranked: int) -> SelectionThresholds:
     """Find the exact selection thresholds.
 
     With groups, each gets its share of the ranked samples by largest remainder.
 
     Args:
         parts: the pool, with the units of embed and rank.
-        params: the budget. A fraction is of all embedded samples, those that were cut off included.
+        params: the budget. A fraction is of all embedded samples, whether or not they are ranked.
         ranked: number of ranked samples.
-        cut_off: number of samples that were cut off before the ranking.
 
     Raises:
         UserError: the budget is larger than the number of ranked samples, no sample reaches the
@@ -113,13 +112,14 @@ def find_thresholds(parts: Parts, params: SelectParams, ranked: int, cut_off: in
     if params.min_score is not None:
         return _find_by_score(_Scores(parts, None), params.min_score)
     if params.cut == "datacomp":
-        return _find_by_datacomps_rule(_Scores(parts, None), params.fraction or 1.0, ranked, cut_off)
-    budget = params.size or size_of_fraction(ranked + cut_off, params.fraction or 1.0)
+        return _find_by_datacomps_rule(_Scores(parts, None), params.fraction or 1.0, len(parts), ranked)
+    budget = params.size or size_of_fraction(len(parts), params.fraction or 1.0)
     if budget > ranked:
         option = (
             f"select.size is {budget}" if params.size else f"select.fraction {params.fraction} is {budget}"
         )
-        raise UserError(f"{option} samples, but only {ranked} are ranked ({cut_off} were cut off)")
+        excluded = f"{len(parts) - ranked} were cut off or dropped as duplicates"
+        raise UserError(f"{option} samples, but only {ranked} are ranked ({excluded})")
     if params.groups is None:
         threshold = _Scores(parts, None).select_highest(_WHOLE_POOL, budget)
         return SelectionThresholds(budget, (threshold,))
@@ -134,11 +134,11 @@ def find_thresholds(parts: Parts, params: SelectParams, ranked: int, cut_off: in
 
 
 def _find_by_datacomps_rule(
-    scores: _Scores, fraction: float, ranked: int, cut_off: int
+    scores: _Scores, fraction: float, embedded: int, ranked: int
 ) -> SelectionThresholds:
     """Keep every score of at least that at index int(N * fraction) of the falling order, counted from 0."""
     # A product of doubles, as in DataComp's baselines: 0.29 of 100 is 28.
-    index = min(int((ranked + cut_off) * fraction), ranked - 1)
+    index = min(int(embedded * fraction), ranked - 1)
     lowest = scores.select_highest(_WHOLE_POOL, index + 1).threshold.score
     return _keep_above(scores, Threshold(lowest - 1, ties=0))
 

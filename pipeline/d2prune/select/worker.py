@@ -10,10 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from d2prune.d2.budget import kept_in_part
 from d2prune.d2.fixed_point import to_float
-from d2prune.parts.files import DECISIONS, RANKS, SAMPLES, SUPPRESSORS
+from d2prune.parts.files import DECISIONS, DUPLICATES, RANKS, SAMPLES, SUPPRESSORS
 from d2prune.parts.reader import Parts
 from d2prune.select.groups import read_labels
 from d2prune.select.thresholds import GroupThreshold, SelectionThresholds
@@ -57,7 +58,7 @@ class SelectWorker:
     """Decides one part at a time."""
 
     def __init__(self, parts: Parts, folder: str) -> None:
-        """`parts` holds the units of embed and rank; `folder` is `work_dir/select`."""
+        """`parts` holds the units of embed, rank and any of dedup; `folder` is `work_dir/select`."""
         self._parts, self._folder = parts, folder
 
     def __call__(self, unit: SelectUnit) -> Receipt:
@@ -68,6 +69,26 @@ class SelectWorker:
         score_N, ranked_N = ranks["selection_score"].to_numpy(), ranks["ranked"].to_numpy()
         kept_N = self._select(unit, score_N, ranked_N)
         reason_N = np.where(kept_N, "kept", np.where(ranked_N, "below-budget", "cut-off"))
+        suppressed_by, suppressor = suppressors["suppressed_by"], ranks["suppressor"]
+        counters = {
+            "kept": int(kept_N.sum()),
+            "below_budget": int((ranked_N & ~kept_N).sum()),
+            "cut_off": int((~ranked_N).sum()),
+        }
+        if self._parts.units("dedup"):
+            # A duplicate is not ranked, so nothing but its keeper suppresses it.
+            found = self._parts.read(unit.part, DUPLICATES)
+            reason_N = pc.coalesce(found["reason"], pa.array(reason_N))
+            suppressed_by = pc.coalesce(found["keeper_uid"], suppressed_by)
+            suppressor = pc.if_else(found["dropped"], found["keeper"], suppressor)
+            dropped = {
+                name: pc.sum(pc.equal(reason_N, reason)).as_py() or 0
+                for name, reason in (
+                    ("duplicates", schemas.DUPLICATE),
+                    ("near_duplicates", schemas.NEAR_DUPLICATE),
+                )
+            }
+            counters |= {**dropped, "cut_off": counters["cut_off"] - sum(dropped.values())}
         table = pa.table(
             [
                 samples["uid"],
@@ -79,17 +100,12 @@ class SelectWorker:
                 score_N,
                 kept_N,
                 reason_N,
-                suppressors["suppressed_by"],
-                ranks["suppressor"],
+                suppressed_by,
+                suppressor,
                 to_float(ranks["suppression"].to_numpy()),
             ],
             schema=schemas.DECISIONS,
         )
-        counters = {
-            "kept": int(kept_N.sum()),
-            "below_budget": int((ranked_N & ~kept_N).sum()),
-            "cut_off": int((~ranked_N).sum()),
-        }
         return artifacts.commit_unit(self._folder, unit.key, {DECISIONS: table}, counters)
 
     def _select(

@@ -1,11 +1,14 @@
 """Run units of work on an executor, except those that are already complete."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from d2prune import store
 from d2prune.execution import Executor, Resources, metrics, progress
+from d2prune.store import artifacts
 from d2prune.store.artifacts import Receipt
 from d2prune.store.completeness import find_complete_units
 
@@ -64,6 +67,18 @@ def run_units(work: Work, executor: Executor) -> list[Receipt]:
         metrics.add(metrics.UNITS_DONE, stage=work.label)
         receipts[receipt.key] = receipt
     return [receipts[unit.key] for unit in work.units]
+
+
+def delete_units(folder: str, keys: Iterable[str]) -> None:
+    """Delete units that a complete artifact does not need."""
+
+    def delete(key: str) -> None:
+        # The receipt first: a unit without one counts as incomplete, whatever other files remain.
+        store.delete([artifacts.unit_url(folder, key, artifacts.RECEIPT)])
+        store.delete([file.url for file in store.list_files(artifacts.unit_url(folder, key, ""))])
+
+    with ThreadPoolExecutor(16) as threads:
+        list(threads.map(delete, keys))
 
 
 def _count_samples(receipt: Receipt) -> int:

@@ -108,7 +108,8 @@ RANKS = pa.schema(
 )
 """Part of the rank stage: one row per embedded sample.
 
-Scores are fixed point, scale 2^40. `ranked` is false for samples that the cut-off removed.
+Scores are fixed point, scale 2^40. `ranked` is false for samples that the cut-off removed or that
+were dropped as duplicates.
 """
 
 SUPPRESSORS = pa.schema([("suppressed_by", pa.string())])
@@ -124,7 +125,28 @@ NEIGHBORS = pa.schema(
 """Part of the graph stage: one row per embedded sample.
 
 `indices` are canonical positions, ascending. `cut_off` marks samples that the cut-off removed
-before the graph was built. They have no edges and are not ranked.
+before the graph was built. They have no edges and are not ranked. The dedup stage writes the same
+table without the samples that it drops, and marks those too.
+"""
+
+DUPLICATE, NEAR_DUPLICATE = "duplicate", "near-duplicate"
+
+DUPLICATES = pa.schema(
+    [
+        ("dropped", pa.bool_()),
+        ("reason", pa.string()),
+        ("keeper", pa.int64()),
+        ("keeper_uid", pa.string()),
+        ("group", pa.int64()),
+        ("sq_distance", pa.float32()),
+    ]
+)
+"""Part of the dedup stage: one row per embedded sample.
+
+`reason` is `duplicate` or `near-duplicate`, null for samples that are not dropped. `keeper` is the
+canonical position of the sample that stays in place of a dropped one, -1 if there is none; `group` is
+the keeper's position, or the sample's own. `sq_distance` is that between a near-duplicate and its
+keeper, otherwise null.
 """
 
 DECISIONS = pa.schema(
@@ -147,7 +169,8 @@ DECISIONS = pa.schema(
 
 `selection_fixed` is the exact score in fixed point, scale 2^40; the floats are for display.
 `suppressed_by` is the uid, and `suppressor` the canonical position, of the neighbour that sent the
-strongest message; null and -1 if none did. `reason` is `kept`, `below-budget` or `cut-off`.
+strongest message; null and -1 if none did. For a duplicate they name the sample kept in its place.
+`reason` is `kept`, `below-budget`, `cut-off`, `duplicate` or `near-duplicate`.
 """
 
 WRITTEN = pa.schema(

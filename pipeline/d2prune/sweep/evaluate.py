@@ -70,7 +70,7 @@ class SweepResult:
 
 @dataclass(frozen=True)
 class _CutGraph:
-    """A graph, and which samples the cut-off removed before it was built, bool [N]."""
+    """A graph, and which samples are not ranked: cut off or dropped as duplicates, bool [N]."""
 
     graph: Graph
     cut_off_N: NDArray[np.bool_]
@@ -155,17 +155,18 @@ def _get_graph(config: RunConfig, k: int, use_ray: bool) -> _CutGraph:
     changed = config.model_copy(
         update={
             "graph": config.graph.model_copy(update={"n_neighbors": k}),
-            # Every run first checks that its output is empty or its own. The run's own output would
-            # fail that check with another k; this folder passes, and a run that stops after the
-            # graph never creates it.
-            "output": store.join(config.work_dir, "sweep", "no-output"),
+            # Every run first checks that its output is empty or its own, and apart from work_dir. The
+            # run's own output would fail that check with another k; this folder passes, and a run that
+            # stops before the ranking never creates it.
+            "output": store.join(config.output.removesuffix("/").removesuffix("/{run_id}"), "sweep"),
         }
     )
-    planned = plan_run(changed)["graph"]
+    stage = "dedup" if config.dedup.applies else "graph"
+    planned = plan_run(changed)[stage]
     manifest = planned.find()
     if manifest is None:
         log.info("sweep: found no graph with n_neighbors %d; building it from the stored embeddings", k)
-        manifest = run(changed, stop_after="graph", use_ray=use_ray).manifests["graph"]
+        manifest = run(changed, stop_after=stage, use_ray=use_ray).manifests[stage]
     return _CutGraph(*read_graph(planned.folder, manifest.units))
 
 

@@ -146,9 +146,9 @@ def test_usage_errors_are_one_line(configure, tiny_model, tmp_path):
         UserError, match=r"embed\.models: embed\.pretrained = openay: ViT-B-32 has no such weights"
     ):
         run(configure(**models_of), InProcess())
-    with pytest.raises(UserError, match=r"graph\.model = c: expected a name in embed\.models \(a, b\)"):
+    with pytest.raises(UserError, match=r"graph\.model: found c; expected a name in embed\.models \(a, b\)"):
         configure(**models_of, graph__model="c")
-    with pytest.raises(UserError, match=r"graph\.model = c: expected a name in embed\.models \(none"):
+    with pytest.raises(UserError, match=r"graph\.model: found c; expected a name in embed\.models \(none"):
         configure(graph__model="c")
     with pytest.raises(UserError, match=r"expected model .* or models, not both"):
         configure(embed__models=["demo"])

@@ -101,7 +101,7 @@ async function showPreview() {
     at("preview-removed").textContent = count(preview.removed.total);
     at("preview-hint").className = "hint";
     at("preview-hint").textContent = preview.limited
-      ? "No more samples are ranked: the cut-off removed the others before the graph was built."
+      ? "No more samples are ranked: the others were cut off or dropped as duplicates."
       : preview.added.total || preview.removed.total ? "Compared with this run; samples closest to the threshold first."
         : "This is the run's own fraction. Move the slider to see which samples another one would add or remove.";
     const rows = [];

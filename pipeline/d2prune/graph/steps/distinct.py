@@ -11,7 +11,6 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
-from d2prune.graph import exchange
 from d2prune.graph.steps.job import Job
 from d2prune.graph.steps.part_rows import (
     COPIES,
@@ -22,6 +21,7 @@ from d2prune.graph.steps.part_rows import (
     checked_features,
 )
 from d2prune.knn.duplicates import collapse
+from d2prune.stage import exchange
 from d2prune.store.artifacts import Receipt
 
 HASHES = "hashes.bin"

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d2prune.errors import BooksError
-from d2prune.graph import exchange
 from d2prune.graph.steps.job import Job
 from d2prune.graph.steps.part_rows import local_groups
 from d2prune.graph.steps.quantise import CHECKED
@@ -24,6 +23,7 @@ from d2prune.knn.merge import merge, without_self
 from d2prune.knn.symmetrise import rows_from_edges
 from d2prune.parts.files import NEIGHBORS
 from d2prune.parts.neighbors import to_table
+from d2prune.stage import exchange
 from d2prune.store.artifacts import Receipt
 
 Float32 = NDArray[np.float32]

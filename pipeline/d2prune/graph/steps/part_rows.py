@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d2prune.errors import UserError
-from d2prune.graph import exchange
 from d2prune.graph.steps.job import Job
 from d2prune.knn.duplicates import DuplicateGroups
 from d2prune.knn.features import DegenerateEmbeddingError
 from d2prune.parts.features import read_embeddings, unit_features
 from d2prune.parts.files import SAMPLES
+from d2prune.stage import exchange
 from d2prune.store import artifacts
 
 Float32 = NDArray[np.float32]

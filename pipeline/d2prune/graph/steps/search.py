@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from d2prune.graph import exchange
 from d2prune.graph.steps.job import Job
 from d2prune.graph.steps.part_rows import (
     GROUP_MEMBER,
@@ -31,6 +30,7 @@ from d2prune.knn.duplicates import DuplicateGroups, expand
 from d2prune.knn.probes import find_probes
 from d2prune.knn.projections import ProjectedRows
 from d2prune.knn.quantiser import Quantiser
+from d2prune.stage import exchange
 from d2prune.store.artifacts import Receipt
 
 Float32 = NDArray[np.float32]

@@ -12,6 +12,8 @@ from d2prune.inputs.tables.source import TableSource, open_source
 from d2prune.inputs.tables.values import NUMBER, TEXT, Kind, can_be_read
 
 AUTO = "auto"
+IMAGE_HASHES = "sha256"
+"""Column of a table with the SHA-256 of each image, in hex."""
 # (image array, text array, score of the two): the first image array that exists decides the others.
 _FAMILIES = (
     ("l14_img", "l14_txt", "clip_l14_similarity_score"),

@@ -9,7 +9,7 @@ from d2prune.d2.fixed_point import to_fixed
 from d2prune.d2.messages import MessageBatch
 from d2prune.d2.partition import GraphPartition, node_id
 from d2prune.knn.csr import Graph
-from d2prune.rank.distributed_rounds import Progress
+from d2prune.rounds.group import Progress
 
 
 @dataclass(frozen=True)

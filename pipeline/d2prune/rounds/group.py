@@ -1,4 +1,4 @@
-"""Both passes over a group of workers: rounds of messages until every node is final.
+"""A pass over a group of workers: rounds of messages until every node is final.
 
 Each member of the group owns a `GraphPartition` and implements `Member`. A partition's bounds of its
 ghosts are never below the truth. So a lost member can be built again, from a checkpoint of any age
@@ -72,7 +72,11 @@ class Member(Protocol):
 
 
 def run_to_completion(
-    group: Group, commit: str, closing: Sequence[str] = (), checkpoint_every: int = CHECKPOINT_EVERY
+    group: Group,
+    commit: str,
+    closing: Sequence[str] = (),
+    checkpoint_every: int = CHECKPOINT_EVERY,
+    label: str = "rank",
 ) -> list[Any]:
     """Build the members, run rounds until every node is final, and commit the results.
 
@@ -82,6 +86,7 @@ def run_to_completion(
         closing: methods of `Group.exchange` to run before it, in order, each with the messages of the
             one before. If a member is lost, all of them run again.
         checkpoint_every: rounds between checkpoints.
+        label: name of the stage, in logs and errors.
 
     Returns:
         What `commit` returned, by member.
@@ -90,12 +95,12 @@ def run_to_completion(
         D2PruneError: a round made no progress because the graph is not symmetric.
         InfrastructureError: members were lost too often.
     """
-    with Live("rank", 0, "nodes") as live:
-        return _run_rounds(group, commit, closing, checkpoint_every, live)
+    with Live(label, 0, "nodes") as live:
+        return _run_rounds(group, commit, closing, checkpoint_every, label, live)
 
 
 def _run_rounds(
-    group: Group, commit: str, closing: Sequence[str], checkpoint_every: int, live: Live
+    group: Group, commit: str, closing: Sequence[str], checkpoint_every: int, label: str, live: Live
 ) -> list[Any]:
     members = range(group.size)
     inboxes: Inboxes = {}
@@ -106,10 +111,10 @@ def _run_rounds(
             losses += len(lost) if rounds else 0
             if losses > _MAX_LOSSES:
                 raise InfrastructureError(
-                    f"rank: workers were lost {losses} times, expected at most {_MAX_LOSSES}; "
+                    f"{label}: workers were lost {losses} times, expected at most {_MAX_LOSSES}; "
                     "check the health of the cluster"
                 )
-            inboxes = _recover(group, lost, inboxes)
+            inboxes = _recover(group, lost, inboxes, label)
         progress = group.call("progress", members)
         lost = set(members) - progress.keys()
         if lost:
@@ -120,12 +125,12 @@ def _run_rounds(
         if not any(inboxes.values()):
             if remaining:
                 raise D2PruneError(
-                    f"rank: {remaining} nodes are not final, but no partition has a message to send: "
+                    f"{label}: {remaining} nodes are not final, but no partition has a message to send: "
                     "the graph is not symmetric"
                 )
             results, lost = _commit(group, commit, closing)
             if not lost:
-                log.info("rank: %d partitions, %d rounds, %d messages", group.size, rounds, sent)
+                log.info("%s: %d partitions, %d rounds, %d messages", label, group.size, rounds, sent)
                 return [results[member] for member in members]
             continue
         if group.size > 1 and rounds % checkpoint_every == checkpoint_every - 1:
@@ -149,7 +154,7 @@ def _commit(group: Group, commit: str, closing: Sequence[str]) -> tuple[dict[int
     return results, set(members) - results.keys()
 
 
-def _recover(group: Group, lost: set[int], pending: Inboxes) -> Inboxes:
+def _recover(group: Group, lost: set[int], pending: Inboxes, label: str) -> Inboxes:
     """Build the lost members again and let their neighbours resend.
 
     Members lost in the meantime are built as well.
@@ -158,6 +163,7 @@ def _recover(group: Group, lost: set[int], pending: Inboxes) -> Inboxes:
         group: as for `run_to_completion`.
         lost: the lost members.
         pending: messages in flight; those to lost members are replaced.
+        label: as for `run_to_completion`.
 
     Returns:
         The inboxes of the next round.
@@ -183,4 +189,4 @@ def _recover(group: Group, lost: set[int], pending: Inboxes) -> Inboxes:
             kept = {} if member in lost else pending.get(member, {})
             inboxes[member] = kept | started.get(member, {}) | resent.get(member, {})
         return inboxes
-    raise InfrastructureError(f"rank: workers {sorted(lost)} were lost again after {_MAX_LOSSES} attempts")
+    raise InfrastructureError(f"{label}: workers {sorted(lost)} were lost again after {_MAX_LOSSES} attempts")

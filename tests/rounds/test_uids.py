@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from d2prune.parts.spans import Spans
-from d2prune.rank.suppressors import SuppressorUids, answer_requests, make_requests
+from d2prune.rounds.uids import TargetUids, answer_requests, make_requests
 
 
 @settings(deadline=None)
@@ -33,7 +33,7 @@ def test_every_partition_finds_what_one_table_of_uids_holds(sizes, data):
     ]
     for member, own in enumerate(owned):
         received = {owner: answer[member] for owner, answer in enumerate(answers) if member in answer}
-        found = SuppressorUids(suppressor[own], received)
+        found = TargetUids(suppressor[own], received)
         size = own.stop - own.start
         got = [
             *found.of_rows(slice(0, size // 2)).to_pylist(),
@@ -49,4 +49,4 @@ def test_each_position_is_requested_once_from_its_owner():
 
 def test_missing_answer_is_an_error():
     with pytest.raises(pa.ArrowIndexError):
-        SuppressorUids(np.array([3, 8]), {0: pa.array(["a"], pa.large_string())}).of_rows(slice(0, 2))
+        TargetUids(np.array([3, 8]), {0: pa.array(["a"], pa.large_string())}).of_rows(slice(0, 2))

@@ -11,10 +11,10 @@ from d2prune.d2.api import select
 from d2prune.errors import D2PruneError
 from d2prune.execution import InProcess, Resources
 from d2prune.knn.csr import Graph
-from d2prune.rank.distributed_rounds import run_to_completion
+from d2prune.rounds.group import run_to_completion
 from tests.graphs import problems
 from tests.oracles import graph_from_edges, naive_d2, neighbours
-from tests.rank.graph_member import GraphJob, GraphMember, LossyGroup
+from tests.rounds.graph_member import GraphJob, GraphMember, LossyGroup
 
 N = 300
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from d2prune import store
 from d2prune.errors import InfrastructureError
-from d2prune.graph import exchange
+from d2prune.stage import exchange
 
 RECORD = np.dtype([("number", "<i8"), ("small", "<f2", (3,))])
 
