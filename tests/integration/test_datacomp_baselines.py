@@ -195,14 +195,15 @@ def test_tars(files, tmp_path, tiny_model):
     embed = {"embed": {"model": str(tiny_model)}}
     data = None
     wide = dict(files)
-    for name in ("no_filter", *BASELINES):
+    for name in BASELINES:
         if "b32" in name or "threshold" in name:
             continue
         values = {key: part for key, part in BASELINES[name].items() if key != "columns"}
         if name == "laion2b":
             # Random weights: no score reaches 0.28.
             values["select"] = {"method": "score", "fraction": 1.0}
-        config = configure_baseline(values, wide, tmp_path / "tars", tmp_path / name, **embed)
+        output = {"output": str(tmp_path / name)}
+        config = configure_baseline(values, wide, tmp_path / "tars", tmp_path, **embed, **output)
         found, manifests = subset_of(config)
         if data is None:
             data = exported(manifests, config.work_dir)

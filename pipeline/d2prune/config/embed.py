@@ -129,7 +129,9 @@ class FilterConfig(Section):
         default=None, description="minimum number of characters in a caption"
     )
     min_image_side: Annotated[Whole, Field(ge=1, le=2**31 - 1)] | None = Field(
-        default=None, description="minimum length of an image's shorter side, in pixels"
+        default=None,
+        description="minimum length of an image's shorter side, in pixels: of `original_width` and "
+        "`original_height` of the json or table, if it has them",
     )
     max_aspect_ratio: Annotated[Number, Field(ge=1)] | None = Field(
         default=None, description="maximum ratio of an image's longer to its shorter side"

@@ -36,7 +36,7 @@ def read_target(url: str, expected_hash: str) -> NDArray[np.float32]:
 
 
 def read_centroids(url: str, expected_hash: str) -> NDArray[np.float32]:
-    """Read the centroids as they are; float32 [M, D].
+    """Read the centroids, of any norm; float32 [M, D].
 
     Raises:
         UserError: the file is no matrix of finite floats, or changed since the run was planned.
