@@ -75,7 +75,8 @@ CONFIGURED = [
     ),
     (
         {"graph": {"n_neighbors": 0}},
-        "{yaml}: line N: graph.n_neighbors = 0: expected a whole number from 1 to 1,024",
+        "{yaml}: line N: graph.n_neighbors: found 0; expected a whole number from 1 to 1,024, since "
+        "select.method d2 uses the graph",
     ),
     # Both are reported before anything is embedded.
     (

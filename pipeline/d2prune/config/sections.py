@@ -9,6 +9,7 @@ from d2prune.d2.gamma import AUTO, DEFAULT_MULTIPLE, EXPECTED, check_gamma
 from d2prune.errors import UserError
 
 MAX_WORKERS = 100_000
+METHODS_ON_GRAPHS = ("d2", "forward", "facility_location")
 MAX_LISTS = 2**31 - 1
 
 Method = Literal[
@@ -71,7 +72,11 @@ class GraphConfig(Section):
         default="image+text", description="embeddings that distances are computed on"
     )
     n_neighbors: Whole = Field(
-        default=5, ge=1, le=1024, description="k: neighbours per sample, before the graph is made symmetric"
+        default=5,
+        ge=0,
+        le=1024,
+        description="k: neighbours per sample, before the graph is made symmetric. 0: no graph, for methods "
+        "that use none, such as `score` and `random`",
     )
     target_recall: Annotated[Number, Field(gt=0, le=1)] | None = Field(
         default=0.95, description="recall@k to reach; null: exact search"
