@@ -118,6 +118,9 @@ class Reader:
             subprocess.run(words, check=True)
         elif words[0] == "export":
             name, value = words[1].split("=")
+            if name.startswith("FSSPEC_S3_"):
+                # tests/store/test_s3_options.py sets these.
+                return
             assert name in os.environ and value.startswith("http://"), step
             assert store.exists("s3://pool/00000000.tar"), step
         elif words[:2] == ["aws", "s3api"]:

@@ -1,6 +1,7 @@
 """A location that cannot be used is one line and exit code 2 in every command, before anything starts."""
 
 import os
+import re
 
 import pytest
 import yaml
@@ -113,6 +114,12 @@ def call(place, capsys, option, arguments, value):
     lines = [line for line in printed.err.splitlines() if line.startswith("d2prune: ")]
     assert len(lines) == 1 and printed.err.count("\n") == 1
     assert sorted(os.listdir(place)) == before
+    if key in settings and "{config}" in " ".join(arguments) and ("\0" in value or len(value) > 4096):
+        # A configuration refuses these where it is read.
+        assert re.search(
+            r"found the control character '\\x00'|found [\d,]+ characters; expected at most 4,096", lines[0]
+        )
+        return None
     return lines[0]
 
 
@@ -120,7 +127,7 @@ def call(place, capsys, option, arguments, value):
 def test_folders(place, capsys, option):
     for value, line in FOLDERS.items():
         found = call(place, capsys, option, FOLDER_OPTIONS[option], value)
-        assert line.replace("{}", str(place)) in found, value
+        assert found is None or line.replace("{}", str(place)) in found, value
 
 
 @pytest.mark.parametrize("option", FILE_OPTIONS)
@@ -128,7 +135,7 @@ def test_files(place, capsys, option):
     for value, line in FILES.items():
         if not (value.startswith(("s3", "HTTPS")) and option == "config"):
             found = call(place, capsys, option, FILE_OPTIONS[option], value)
-            assert line.replace("{}", str(place)) in found, value
+            assert found is None or line.replace("{}", str(place)) in found, value
 
 
 INPUTS = {
@@ -163,6 +170,8 @@ def test_inputs(place, capsys, command):
     for value, line in INPUTS.items():
         given = value.replace("{{", "{").replace("}}", "}") if value.startswith("{}") else value
         found = call(place, capsys, "input", [command, "--config={config}"], given)
+        if found is None:
+            continue
         assert line.replace("{}", str(place)) in found, value[:80]
         assert len(found) < 1000 or LONG in value or "deep/" in value
 
