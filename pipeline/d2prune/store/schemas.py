@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 """Incremented when a stored table or manifest changes meaning; part of every fingerprint."""
 
 REJECTS = pa.schema(
