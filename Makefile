@@ -30,15 +30,16 @@ $(VENV)/.warm: $(VENV)/.installed $(shell grep -rl --include='*.py' compiled.dec
 	$(BIN)/python -m tests.warm
 	touch $@
 
+# Time of the fuzz tests.
+SECONDS ?= 60
+
 .PHONY: test
 test: install $(VENV)/.warm ## Run every test that needs no GPU
-	$(BIN)/python -m pytest
+	D2PRUNE_FUZZ_SECONDS=$(SECONDS) $(BIN)/python -m pytest
 
 .PHONY: quick
 quick: install $(VENV)/.warm ## Run the tests that need neither Ray nor a browser
 	$(BIN)/python -m pytest -m "not ray and not browser"
-
-SECONDS ?= 60
 
 .PHONY: fuzz
 fuzz: install ## Run the fuzz tests for SECONDS=60

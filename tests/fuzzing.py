@@ -1,4 +1,4 @@
-"""Fuzz tests: Hypothesis tests that run once in `make test`, and for a chosen time in `make fuzz`."""
+"""Fuzz tests: Hypothesis tests that run once, or for a chosen time in `make test` and `make fuzz`."""
 
 import functools
 import os
@@ -7,7 +7,7 @@ import time
 import pytest
 
 SECONDS_VARIABLE = "D2PRUNE_FUZZ_SECONDS"
-"""Environment variable: seconds that all fuzz tests take together; set by `make fuzz`."""
+"""Environment variable: seconds that all fuzz tests take together; set by `make test` and `make fuzz`."""
 
 tests_in_session = 1
 
