@@ -48,7 +48,7 @@ COSTS = """## What a change costs
 | `ray.*`, `embed.decode` | nothing |
 | `report.*` | report |
 | `write.*` | write and later stages |
-| `select.fraction`, `size`, `min_score`, `groups` | select and later stages |
+| `select.fraction`, `size`, `min_score`, `cut`, `groups` | select and later stages |
 | `score.offset`, `select.gamma_*`, `select.method`, `select.seed` | rank and later stages |
 | `score.difficulty` | rank and later stages, and `dedup` before them |
 | other `score.*`, if a score needs them | rescore, and the stages that use the score |

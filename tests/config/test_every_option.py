@@ -50,6 +50,10 @@ VALUES = {
 }
 
 
+# Options whose value may be refused for the value of another one.
+JOINT = ("select.drop_fraction", "select.size", "select.min_score", "graph.nprobe", "graph.n_neighbors")
+
+
 def list_options():
     for name, field in RunConfig.model_fields.items():
         kind = field.annotation
@@ -84,7 +88,7 @@ def test_every_value_is_accepted_or_refused_in_one_line(name):
             assert text.isprintable() and len(text) < 700, (label, text[:300])
             assert text.startswith("run.yaml: ") and name.split(".")[-1] in text, (label, text)
             if isinstance(value, int | float) and not isinstance(value, bool) and "number" in expected:
-                joint = name in ("select.drop_fraction", "select.size", "select.min_score", "graph.nprobe")
+                joint = name in JOINT
                 assert expected in text or joint or "expected a fraction of one GPU" in text, (label, text)
         else:
             accepted.append(label)
@@ -118,7 +122,7 @@ def test_a_value_that_contains_itself():
 
 def test_ranges_in_words():
     words = {name: messages.describe_type(messages.field_type(field)) for name, field in OPTIONS.items()}
-    assert words["graph.n_neighbors"] == "a whole number from 1 to 1,024"
+    assert words["graph.n_neighbors"] == "a whole number from 0 to 1,024"
     assert words["select.fraction"] == "a number above 0 and up to 1, or null"
     assert words["select.drop_fraction"] == "a number at least 0 and below 1"
     assert words["score.offset"] == "a number above -2**22 and below 2**22, or auto"

@@ -85,7 +85,7 @@ def refuse(load, tmp_path):
             OK + "score: {difficulty: taste}\n",
             [],
             "/run.yaml: line 6: score.difficulty: unknown score 'taste'; expected one of clip_score, width, "
-            "height, s_clip_loss, norm_sim_2, norm_sim_inf, or a number of "
+            "height, s_clip_loss, norm_sim_2, norm_sim_inf, near_target, or a number of "
             "embed.fields, as in embed: {fields: {taste: number}}",
         ),
         (OK, ["graph.sed=1"], "--set graph.sed=1: unknown key graph.sed; did you mean graph.seed?"),

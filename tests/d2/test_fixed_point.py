@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numba import njit
 
 from d2prune.d2.api import selection_scores
-from d2prune.d2.fixed_point import SCALE, exp_neg, message, to_fixed, to_float
+from d2prune.d2.fixed_point import SCALE, exp_neg, message, to_fixed, to_float, to_signed_fixed
 from d2prune.errors import UserError
 from d2prune.knn.csr import Graph
 from tests.oracles import graph_from_edges, naive_exp_neg
@@ -60,6 +60,14 @@ def test_conversion_rounds_to_nearest_and_converts_back():
     assert to_fixed(np.float16([0.5])).tolist() == [1 << 39]
     assert to_fixed([True, False]).tolist() == [1 << 40, 0]
     assert SCALE == 2.0**40
+
+
+def test_signed_conversion_keeps_order_and_magnitude():
+    score = np.array([-3.5, -(2.0**-40), -0.0, 0.0, 2.0**-40, 0.7, 2.0**22 - 1], np.float64)
+    assert to_signed_fixed(score).tolist() == [round(value * SCALE) for value in score]
+    for bad in (-(2.0**22), np.nan, -np.inf):
+        with pytest.raises(UserError, match=r"difficulty\[1\] is"):
+            to_signed_fixed([0.0, bad])
 
 
 @pytest.mark.parametrize("bad", [-1e-9, math.nan, math.inf, 2.0**22])

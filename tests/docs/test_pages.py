@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from d2prune.config.model import RunConfig
+from tests.docs.baselines import read_baselines
 from tests.docs.commands import PAGES, ROOT
 
 
@@ -66,6 +67,11 @@ def test_configurations_are_valid(page, block):
     embed = values.get("embed", {})
     merged = {**required, **values, "embed": embed if "models" in embed else {"model": "demo", **embed}}
     RunConfig.parse(merged, page)
+
+
+@pytest.mark.parametrize(("name", "values"), read_baselines().items())
+def test_baselines_are_valid(name, values):
+    RunConfig.parse(values, name)
 
 
 def test_library_page_runs():

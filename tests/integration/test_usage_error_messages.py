@@ -75,14 +75,15 @@ CONFIGURED = [
     ),
     (
         {"graph": {"n_neighbors": 0}},
-        "{yaml}: line N: graph.n_neighbors = 0: expected a whole number from 1 to 1,024",
+        "{yaml}: line N: graph.n_neighbors: found 0; expected a whole number from 1 to 1,024, since "
+        "select.method d2 uses the graph",
     ),
     # Both are reported before anything is embedded.
     (
         {"score": {"difficulty": "aesthetic"}},
         "{yaml}: line N: score.difficulty: unknown score 'aesthetic'; expected one of "
         "clip_score, width, "
-        "height, s_clip_loss, norm_sim_2, norm_sim_inf, or a number of "
+        "height, s_clip_loss, norm_sim_2, norm_sim_inf, near_target, or a number of "
         "embed.fields, as in embed: {{fields: {{aesthetic: number}}}}",
     ),
     (

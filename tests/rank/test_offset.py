@@ -2,10 +2,13 @@
 
 import logging
 
+import numpy as np
 import pytest
 
 from d2prune.errors import UserError
 from d2prune.execution import InProcess
+from d2prune.parts.files import RANKS, SAMPLES
+from d2prune.parts.reader import Parts
 from d2prune.rank.stage import check_difficulty
 from d2prune.runs.driver import run
 
@@ -39,3 +42,12 @@ def test_an_offset_that_clamps_every_difficulty_is_an_error(samples):
 def test_a_run_counts_the_difficulties_that_are_zero(configure):
     with pytest.raises(UserError, match=r"score\.offset: found -9, which makes every difficulty"):
         run(configure(score__offset=-9.0), InProcess(), stop_after="rank")
+
+
+def test_the_method_score_does_not_clamp(configure):
+    config = configure(score__offset=-9.0, select={"fraction": 0.3, "method": "score"})
+    manifests = run(config, InProcess(), stop_after="rank").manifests
+    parts = Parts(config.work_dir, {name: found.units for name, found in manifests.items()})
+    score = parts.column(SAMPLES, "clip_score").to_numpy()
+    expected = np.rint((score.astype(np.float64) - 9).astype(np.float32) * 2.0**40)
+    assert (parts.column(RANKS, "selection_score").to_numpy() == expected).all() and expected.max() < 0

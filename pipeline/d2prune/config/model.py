@@ -18,6 +18,7 @@ from d2prune.config import file, messages
 from d2prune.config.embed import ColumnsConfig, EmbedConfig, FilterConfig
 from d2prune.config.section import Location, OptionError, Section
 from d2prune.config.sections import (
+    METHODS_ON_GRAPHS,
     DedupConfig,
     GraphConfig,
     RayConfig,
@@ -174,10 +175,14 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _check_target(self) -> "RunConfig":
-        if schemas.NORM_SIM_INF in self.pair_scores and self.score.target is None:
-            raise OptionError(
-                "score.target", f"found null; expected a file, which {schemas.NORM_SIM_INF} needs"
-            )
+        needs = {
+            "score.target": (self.score.target, (schemas.NORM_SIM_INF, schemas.NEAR_TARGET)),
+            "score.centroids": (self.score.centroids, (schemas.NEAR_TARGET,)),
+        }
+        for option, (given, scores) in needs.items():
+            used = [name for name in scores if name in self.pair_scores]
+            if used and given is None:
+                raise OptionError(option, f"found null; expected a file, which {used[0]} needs")
         return self
 
     @model_validator(mode="after")
@@ -189,6 +194,20 @@ class RunConfig(Section):
                 f"unknown column {name!r}; expected shard, or a text of embed.fields, as in "
                 f"embed: {{fields: {{{name}: text}}}}",
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_graph_is_built(self) -> "RunConfig":
+        if self.graph.n_neighbors:
+            return self
+        user = None
+        if self.select.method in METHODS_ON_GRAPHS:
+            user = f"select.method {self.select.method}"
+        elif self.dedup.near is not None:
+            user = "dedup.near"
+        if user is not None:
+            problem = f"found 0; expected a whole number from 1 to 1,024, since {user} uses the graph"
+            raise OptionError("graph.n_neighbors", problem)
         return self
 
     @model_validator(mode="after")

@@ -9,6 +9,7 @@ from d2prune.d2.gamma import AUTO, DEFAULT_MULTIPLE, EXPECTED, check_gamma
 from d2prune.errors import UserError
 
 MAX_WORKERS = 100_000
+METHODS_ON_GRAPHS = ("d2", "forward", "facility_location")
 MAX_LISTS = 2**31 - 1
 
 Method = Literal[
@@ -32,13 +33,13 @@ class ScoreConfig(Section):
         default="clip_score",
         description="`clip_score`, a number of embed.fields, or an expression such as "
         "`0.5*clip_score + 0.5*aesthetic` (+ - * /, min, max, abs, sqrt; unusual names in backquotes). "
-        "`s_clip_loss`, `norm_sim_2` and `norm_sim_inf` are computed from the embeddings. "
+        "`s_clip_loss`, `norm_sim_2`, `norm_sim_inf` and `near_target` are computed from the embeddings. "
         "Higher = more wanted",
     )
     offset: Annotated[Number, Field(gt=-(2**22), lt=2**22)] | Literal["auto"] = Field(
         default="auto",
-        description="number added to the score before it is clamped at 0. `auto`: minus the lowest score in "
-        "the pool",
+        description="number added to the score before it is clamped at 0 (`select.method: score` does not "
+        "clamp). `auto`: minus the lowest score in the pool",
     )
 
     reference_size: Whole = Field(
@@ -53,8 +54,14 @@ class ScoreConfig(Section):
     seed: Whole = Field(default=0, ge=0, le=MAX_SEED, description="seed of the references")
     target: Location | None = Field(
         default=None,
-        description="norm_sim_2 and norm_sim_inf: image embeddings of the target set, an `.npy` [M, D] or a "
-        "parquet file with a column `image_emb`. null: norm_sim_2 compares with a reference of the pool",
+        description="norm_sim_2, norm_sim_inf and near_target: image embeddings of the target set, an `.npy` "
+        "[M, D] or a parquet file with a column `image_emb`. null: norm_sim_2 compares with a reference of "
+        "the pool",
+    )
+    centroids: Location | None = Field(
+        default=None,
+        description="near_target: centroids of clusters of image embeddings, a file like `target`. The score "
+        "is 1 for images whose nearest centroid is also the nearest of an image of the target, else 0",
     )
 
 
@@ -65,7 +72,11 @@ class GraphConfig(Section):
         default="image+text", description="embeddings that distances are computed on"
     )
     n_neighbors: Whole = Field(
-        default=5, ge=1, le=1024, description="k: neighbours per sample, before the graph is made symmetric"
+        default=5,
+        ge=0,
+        le=1024,
+        description="k: neighbours per sample, before the graph is made symmetric. 0: no graph, for methods "
+        "that use none, such as `score` and `random`",
     )
     target_recall: Annotated[Number, Field(gt=0, le=1)] | None = Field(
         default=0.95, description="recall@k to reach; null: exact search"
@@ -130,6 +141,11 @@ class SelectConfig(Section):
     min_score: Annotated[Number, Field(gt=-(2**22), lt=2**22)] | None = Field(
         default=None, description="lowest selection score to keep"
     )
+    cut: Literal["exact", "datacomp"] = Field(
+        default="exact",
+        description="samples at the end of `fraction`. `exact`: the fraction rounded down; of equal scores, "
+        "the first samples are kept. `datacomp`: DataComp's rule, one sample more and all with its score",
+    )
     groups: Text | None = Field(
         default=None,
         description="a text of embed.fields, or `shard`: every group keeps its share of the budget",
@@ -178,6 +194,8 @@ class SelectConfig(Section):
             raise ValueError("expected drop_score and drop_fraction together")
         if self.groups is not None and self.min_score is not None:
             raise ValueError("groups share a fraction or a size; expected no min_score")
+        if self.cut == "datacomp" and (self.fraction is None or self.groups is not None):
+            raise ValueError("cut: datacomp needs a fraction; expected no size, min_score or groups")
         if self.min_score is not None and self.method not in ("d2", "forward", "score"):
             raise ValueError(
                 f"method {self.method} computes no score; expected fraction or size, not min_score"

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from d2prune.arguments import as_finite_scores, as_labels, as_number
-from d2prune.d2.fixed_point import to_fixed
+from d2prune.d2.fixed_point import to_signed_fixed
 from d2prune.errors import ArgumentError
 
 HISTOGRAM_BITS = 16
@@ -145,8 +145,7 @@ def threshold_of_score(min_score: float) -> Threshold:
     Raises:
         ArgumentError: min_score is not finite, or beyond +-2**22.
     """
-    magnitude = int(to_fixed([abs(min_score)])[0])
-    return Threshold(score=(magnitude if min_score >= 0 else -magnitude) - 1, ties=0)
+    return Threshold(score=int(to_signed_fixed([min_score])[0]) - 1, ties=0)
 
 
 def histogram(

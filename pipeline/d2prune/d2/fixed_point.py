@@ -106,6 +106,16 @@ def to_fixed(difficulty: ArrayLike) -> NDArray[np.int64]:
     return s_N.astype(np.int64)
 
 
+def to_signed_fixed(score: ArrayLike) -> NDArray[np.int64]:
+    """Convert scores to fixed point, as `to_fixed`; they may be negative.
+
+    Raises:
+        ArgumentError: a score is not finite, or beyond +-2**22.
+    """
+    score_N = np.asarray(score, np.float64)
+    return np.where(score_N < 0, -1, 1) * to_fixed(np.abs(score_N))
+
+
 def to_float(fixed: NDArray[np.int64]) -> NDArray[Any]:
     """Convert fixed point back to units of the difficulty, float64 [N]; 53 bits are kept."""
     return fixed.astype(np.float64) / SCALE

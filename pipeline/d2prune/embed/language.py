@@ -46,8 +46,11 @@ def check(language: str, option: str) -> None:
 
 
 def language_of(text: str) -> str:
-    """Return the code of the most likely language; a text without letters has one, too."""
-    ((label, *_), _) = _load_predictor()(" ".join(text.split()))
+    """Return the code of the most likely language; a text without letters has one, too.
+
+    As in DataComp, only line breaks are replaced: fastText does not separate words at a no-break space.
+    """
+    ((label, *_), _) = _load_predictor()(text.replace("\n", " "))
     return str(label).removeprefix(_LABEL)
 
 

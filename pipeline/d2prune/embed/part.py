@@ -6,7 +6,7 @@ Memory holds one row group of each table, and about 100 bytes per uid.
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -35,6 +35,14 @@ END_MARK_MISSING = "tar-without-end-mark"
 """Counter: tars that do not end in zero blocks. A tar truncated between two samples has no other symptom."""
 
 _REJECT_BATCH_ROWS = 1_000
+
+
+def count_rejects(rejected: Iterable[Reject], counters: Counter[str]) -> None:
+    """Add samples to the counters `rejected` or `filtered`, and to those of their reasons."""
+    for reject in rejected:
+        counter = FILTERED if reject.reason in rejects.FILTER_REASONS else REJECTED
+        counters[counter] += 1
+        counters[f"{counter}.{reject.reason}"] += 1
 
 
 def reject_table(shard: str, rejected: Sequence[Reject]) -> pa.Table:
@@ -77,9 +85,7 @@ class PartWriter:
         """Count and write a sample that is not embedded."""
         metrics.add(metrics.SAMPLES_READ)
         metrics.add(metrics.SAMPLES_REJECTED, reason=reject.reason)
-        counter = FILTERED if reject.reason in rejects.FILTER_REASONS else REJECTED
-        self.counters[counter] += 1
-        self.counters[f"{counter}.{reject.reason}"] += 1
+        count_rejects([reject], self.counters)
         self._buffered_rejects.append(reject)
         if len(self._buffered_rejects) >= _REJECT_BATCH_ROWS:
             self.flush()

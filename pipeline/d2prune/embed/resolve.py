@@ -13,6 +13,7 @@ from d2prune.embed.filters import Filters
 from d2prune.embed.model import sources
 from d2prune.embed.params import EmbedParams
 from d2prune.embed.tables.importer import ImportParams
+from d2prune.embed.word_file import hash_words, read_words
 from d2prune.errors import UserError
 from d2prune.inputs.pool import InputPool
 from d2prune.inputs.tables.column_names import IMAGE_HASHES, Columns, WantedColumns, resolve_columns
@@ -50,8 +51,6 @@ def _resolve_embedding(config: RunConfig, first: str) -> EmbedParams:
         if not embed.models:
             raise
         raise UserError(f"embed.models: {error}") from error
-    filters = Filters(**config.filter.model_dump())
-    filters.setup()
     return EmbedParams(
         *identities[0],
         precision=embed.precision,
@@ -59,7 +58,7 @@ def _resolve_embedding(config: RunConfig, first: str) -> EmbedParams:
         resize=embed.resize,
         max_pixels=embed.max_pixels,
         fields=tuple(sorted(embed.fields.items())),
-        filters=filters,
+        filters=_resolve_filters(config),
         compile=embed.compile,
         others=tuple(identities[1:]),
         names=tuple(name for name, _, _ in embed.named_models) if embed.models else (),
@@ -76,15 +75,42 @@ def _resolve_import(config: RunConfig, tables: Sequence[TableFile]) -> ImportPar
             raise UserError(
                 f"{option} = {value}: the input already has embeddings ({first}); remove the option"
             )
-    set_filters = [name for name, value in config.filter.model_dump().items() if value is not None]
-    if set_filters:
-        raise UserError(
-            f"filter.{set_filters[0]}: filters apply to captions and images of tars, but {first} is a table"
-        )
     columns = resolve_columns(tables, WantedColumns(**config.columns.model_dump()))
     _check_columns(config, columns, first)
+    filters = _resolve_filters(config)
+    _check_filters(filters, columns, first)
     fields = {**config.embed.fields, **_find_hashes(config, tables[0])}
-    return ImportParams(columns, find_dimension(tables, columns), tuple(sorted(fields.items())))
+    return ImportParams(columns, find_dimension(tables, columns), tuple(sorted(fields.items())), filters)
+
+
+def _resolve_filters(config: RunConfig) -> Filters:
+    """Return the filters, with a checksum in place of the word list.
+
+    Raises:
+        UserError: a filter needs a file or package that is missing, or the word list cannot be read.
+    """
+    words = hash_words(config.filter.words)
+    read_words(config.filter.words, words)
+    filters = Filters(**config.filter.model_dump(exclude={"words"}), words=words)
+    filters.setup()
+    return filters
+
+
+def _check_filters(filters: Filters, columns: Columns, first: str) -> None:
+    """Check that a table has what the filters read.
+
+    Raises:
+        UserError: it has no captions, or no sizes of images.
+    """
+    if filters.read_captions and columns.caption is None:
+        raise UserError(
+            f"filter: a filter reads captions, but {first} has none; name their column in columns.caption"
+        )
+    if filters.read_sizes and (columns.width is None or columns.height is None):
+        raise UserError(
+            f"filter: a filter reads the sizes of images, but found no original_width and original_height "
+            f"(or width and height) in {first}; remove min_image_side and max_aspect_ratio"
+        )
 
 
 def _find_hashes(config: RunConfig, table: TableFile) -> dict[str, FieldKind]:

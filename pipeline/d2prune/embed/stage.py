@@ -33,7 +33,7 @@ def _build(run: StageRun) -> Built:
 def _plan_import(run: StageRun) -> Work:
     planned = run.planned["embed"]
     units = importer.plan(cast(Sequence[TableShard], run.pool.shards), planned.params)
-    make_worker = partial(importer.ImportWorker, planned.folder, planned.params)
+    make_worker = partial(importer.ImportWorker, planned.folder, planned.params, run.config.filter.words)
     return Work("embed", planned.folder, units, make_worker, run.one_core_each(), describe=start_note())
 
 
@@ -49,6 +49,7 @@ def _plan_embedding(run: StageRun) -> Work:
         image_timeout=config.image_timeout,
         others=tuple(others),
         helpers=run.executor.helpers(resources) if config.decode == "remote" else None,
+        words=run.config.filter.words,
     )
     units = plan(cast(Sequence[TarShard], run.pool.shards), planned.params)
     return Work("embed", planned.folder, units, make_worker, resources, describe=start_note())

@@ -27,6 +27,7 @@ from d2prune.embed.model.batch_size import BatchSizer
 from d2prune.embed.model.multi_encoder import MultiEncoder, PendingBatches
 from d2prune.embed.params import EmbedParams, EmbedUnit
 from d2prune.embed.part import END_MARK_MISSING, READ, REJECTED, PartWriter, commit_part, open_part
+from d2prune.embed.word_file import read_words
 from d2prune.errors import InfrastructureError, UserError
 from d2prune.execution import Helpers, metrics
 from d2prune.inputs.sample_id import SAMPLE_EXTENSIONS
@@ -66,6 +67,7 @@ class EmbedWorker:
         image_timeout: float = 30.0,
         others: Sequence[tuple[str, str | None]] = (),
         helpers: Helpers | None = None,
+        words: str | None = None,
     ) -> None:
         """Load the models.
 
@@ -79,10 +81,11 @@ class EmbedWorker:
             image_timeout: seconds of processor time that decoding one image may take.
             others: further models, as (model, pretrained).
             helpers: decode on other machines; they do not change the result.
+            words: URL of the word list of the filters.
 
         Raises:
-            UserError: a model on this machine is not the planned one, or a filter needs something
-                that is not installed.
+            UserError: a model or a word list on this machine is not the planned one, or a filter needs
+                something that is not installed.
         """
         named = ((model, pretrained), *others)
         for given, planned in zip(named, ((params.model, params.pretrained), *params.others), strict=True):
@@ -90,6 +93,7 @@ class EmbedWorker:
                 raise UserError(f"embed.model: found {here} on this machine; expected {planned}, as planned")
         # Checked here, since a decode process that cannot load a filter reports it in its own output only.
         params.filters.setup()
+        listed = read_words(words, params.filters.words)
         self._folder = folder
         self._params = params
         # The configuration refuses `auto` together with `compile`.
@@ -99,7 +103,7 @@ class EmbedWorker:
         max_batch = batch_size.max_batch_size(params.batch_size, self._models.device)
         self._batch_sizer = BatchSizer(params.batch_size, max_batch)
         preprocess, *smaller = self._models.preprocesses
-        plain = Decoder(preprocess, params.max_pixels, params.fields, params.filters, tuple(smaller))
+        plain = Decoder(preprocess, params.max_pixels, params.fields, params.filters, tuple(smaller), listed)
         decoder: SampleDecoder = plain
         if self._models.device != "cpu":
             # At a GPU's pace, tokenizing alone would saturate this process. On a CPU it is negligible

@@ -159,7 +159,9 @@ def choose_lists(work: Workload) -> tuple[int, int]:
 
 
 def graph_seconds(work: Workload, rates: Rates) -> float:
-    """Core seconds of the graph."""
+    """Core seconds of the graph; none without edges."""
+    if not work.n_neighbors:
+        return 0.0
     from d2prune.knn.quantiser import FLAT_LISTS, UPPER_PROBES
 
     products_per_row: float = work.samples
@@ -226,6 +228,9 @@ def _estimate_rescore(work: Workload, rates: Rates, fleet: Fleet) -> StagePlan:
 def _estimate_graph(work: Workload, rates: Rates, fleet: Fleet) -> StagePlan:
     from d2prune.graph.params import choose_partitions
 
+    if not work.n_neighbors:
+        wall, limit = _find_limit("graph", rates, {"one worker": 0.0})
+        return StagePlan("graph", work.shards, 0.0, 0.0, 0.0, 0.0, work.samples * 1.0, 4e8, 1, wall, limit)
     row = work.dimension * work.sides * 2
     read, written = float(work.samples * row), work.samples * 2.0 * work.n_neighbors * 12
     seconds = graph_seconds(work, rates)

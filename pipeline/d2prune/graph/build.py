@@ -18,7 +18,7 @@ from d2prune.graph.cut_off import find_cut_off
 from d2prune.graph.params import GraphParams, Layout, choose_buckets
 from d2prune.graph.steps.edges import check_symmetry
 from d2prune.graph.steps.job import Job
-from d2prune.graph.steps.sequence import IN_MEMORY, SHARDED, STEPS
+from d2prune.graph.steps.sequence import IN_MEMORY, SHARDED, STEPS, WITHOUT_EDGES
 from d2prune.graph.steps.step import Step, StepUnit, StepWorker, once, step_key
 from d2prune.knn.in_memory import wants_lists
 from d2prune.parts.reader import Parts
@@ -103,6 +103,8 @@ def other_unit_keys(manifest: Mapping[str, Any]) -> Iterator[str]:
 def _choose_steps(job: Job) -> tuple[Step, ...]:
     """Return the steps for a pool of this size."""
     params, n_rows = job.params, len(job.spans)
+    if not params.n_neighbors:
+        return WITHOUT_EDGES
     if params.drop_score is not None:
         n_rows -= math.floor(n_rows * Fraction(repr(float(params.drop_fraction))))
     in_lists = wants_lists(n_rows, params.target_recall, params.nprobe)

@@ -70,13 +70,21 @@ FILTERED_CHARACTERS = "filtered-characters"
 FILTERED_IMAGE_SIDE = "filtered-image-side"
 FILTERED_ASPECT_RATIO = "filtered-aspect-ratio"
 FILTERED_LANGUAGE = "filtered-language"
+FILTERED_NO_WORD = "filtered-no-word"
 EMBEDDING_INVALID = "embedding-invalid"
 """Includes embeddings that cannot be normalised: all zeros, NaN, infinite or of the wrong length."""
 SCORE_MISSING = "score-missing"
 UID_INVALID = "uid-invalid"
 
 FILTER_REASONS = frozenset(
-    {FILTERED_WORDS, FILTERED_CHARACTERS, FILTERED_IMAGE_SIDE, FILTERED_ASPECT_RATIO, FILTERED_LANGUAGE}
+    {
+        FILTERED_WORDS,
+        FILTERED_CHARACTERS,
+        FILTERED_IMAGE_SIDE,
+        FILTERED_ASPECT_RATIO,
+        FILTERED_LANGUAGE,
+        FILTERED_NO_WORD,
+    }
 )
 """Readable samples that a filter removed; they are counted as `filtered`, not as `rejected`."""
 
@@ -98,9 +106,11 @@ MEANINGS = {
     TAR_EMPTY: "the file is empty (0 bytes)",
     FILTERED_WORDS: "the caption has fewer words than filter.min_words",
     FILTERED_CHARACTERS: "the caption has fewer characters than filter.min_characters",
-    FILTERED_IMAGE_SIDE: "the shorter side of the image has fewer pixels than filter.min_image_side",
+    FILTERED_IMAGE_SIDE: "the shorter side of the image has fewer pixels than filter.min_image_side, "
+    "or its size is not in the table",
     FILTERED_ASPECT_RATIO: "the image is narrower than filter.max_aspect_ratio allows",
     FILTERED_LANGUAGE: "the caption is not in the language of filter.language",
+    FILTERED_NO_WORD: "the caption contains no word of the list filter.words",
     EMBEDDING_INVALID: "no embedding in the table, or one of zeros, NaN, infinities or the wrong length",
     SCORE_MISSING: "no finite CLIP score in the table",
     UID_INVALID: "the uid in the table is neither 32 hex digits nor a UUID",

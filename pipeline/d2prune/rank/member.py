@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from d2prune import store
-from d2prune.d2.fixed_point import to_fixed
+from d2prune.d2.fixed_point import to_fixed, to_signed_fixed
 from d2prune.d2.partition import GraphPartition
 from d2prune.parts.files import NEIGHBORS, RANKS, SUPPRESSORS
 from d2prune.parts.neighbors import read_graph
@@ -22,7 +22,7 @@ from d2prune.rank.methods import PoolView, SampleMethod, SampleView, find_method
 from d2prune.rank.params import Baseline, BaselineParams
 from d2prune.rounds.member import PartitionMember
 from d2prune.rounds.rows import read_graph_rows
-from d2prune.scores.column import read_score, shift
+from d2prune.scores.column import add_offset, read_score, shift
 from d2prune.store import artifacts, schemas
 from d2prune.store.artifacts import Receipt
 
@@ -107,13 +107,19 @@ class RankMember(PartitionMember):
             return self._partition.scores()
         method = find_method(params.baseline.method)
         if isinstance(method, SampleMethod):
-            difficulty_N = to_fixed(self._difficulty_N)
             forward_N, position_N = self._partition.forward_scores(), self._partition.own_positions
-            return method.score(SampleView(difficulty_N, forward_N, position_N, params.baseline.seed))
+            view = SampleView(self._read_fixed_score, forward_N, position_N, params.baseline.seed)
+            return method.score(view)
         left_P = np.flatnonzero(~self._excluded_N)
         score_N = np.zeros(len(self._excluded_N), np.int64)
         score_N[left_P] = method.score(self._view_pool(params.baseline, left_P))
         return score_N
+
+    def _read_fixed_score(self) -> Int64s:
+        """Read the scores again and add the offset: the difficulty is clamped at 0, these are not."""
+        job = self._job
+        score_N = read_score(job.parts, self._numbers, job.params.difficulty, SCORE_OPTION)
+        return to_signed_fixed(add_offset(score_N, job.resolved.offset))
 
     def _view_pool(self, baseline: Baseline, left_P: Int64s) -> PoolView:
         """Collect what a `PoolMethod` may use; this is the only partition."""

@@ -27,13 +27,13 @@ class SampleView:
     """What a `SampleMethod` may use: N samples of one partition.
 
     Attributes:
-        difficulty: int64 [N], fixed point.
+        read_score: returns the scores with their offset, not clamped at 0, int64 [N], fixed point.
         forward_score: int64 [N], fixed point.
         position: int64 [N], canonical positions.
         seed: of random choices.
     """
 
-    difficulty: Int64
+    read_score: Callable[[], Int64]
     forward_score: Int64
     position: Int64
     seed: int
@@ -152,7 +152,7 @@ def _semdedup(view: PoolView) -> Int64:
 
 METHODS: tuple[SampleMethod | PoolMethod, ...] = (
     SampleMethod("forward", lambda view: view.forward_score),
-    SampleMethod("score", lambda view: view.difficulty),
+    SampleMethod("score", lambda view: view.read_score()),
     SampleMethod("random", lambda view: random_scores(view.seed, view.position)),
     # Holds the scores alone.
     PoolMethod("ccs", 100_000_000, lambda view: by_score.ccs(view.difficulty, seed=view.seed)),

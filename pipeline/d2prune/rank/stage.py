@@ -47,6 +47,9 @@ def _check(run: StageRun, built: Built) -> None:
     counts = {name: built.counters.get(name, 0) for name in ("ranked", "cut_off", "duplicates")}
     embedded = run.manifests["embed"].counters["embedded"]
     artifacts.balance("rank", embedded, counts)
+    if run.config.select.method in ("score", "random") and run.config.score.offset != "auto":
+        # They do not use the difficulty, which is clamped.
+        return
     check_difficulty(run.config.score.offset, built.counters["difficulty_zero"], embedded)
 
 

@@ -36,6 +36,7 @@ class RescoreJob:
         folder: `work_dir/rescore`.
         params: of the stage.
         target: URL of the target set.
+        centroids: URL of the centroids.
     """
 
     parts: Parts
@@ -43,6 +44,7 @@ class RescoreJob:
     folder: str
     params: RescoreParams
     target: str | None
+    centroids: str | None = None
 
     def rows_key(self, part: int) -> str:
         """Key of the unit with a part's rows of the references."""

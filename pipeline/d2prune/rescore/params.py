@@ -18,6 +18,7 @@ class RescoreParams:
         temperature: of s-CLIPLoss.
         seed: of the references.
         target: SHA-256 of the target file; None: there is none.
+        centroids: SHA-256 of the file of centroids; None: there is none.
     """
 
     scores: tuple[str, ...]
@@ -27,6 +28,13 @@ class RescoreParams:
     temperature: float
     seed: int
     target: str | None
+    centroids: str | None = None
+
+    @property
+    def needs_references(self) -> bool:
+        """Whether a score compares with a reference of the pool."""
+        compared = {schemas.S_CLIP_LOSS} if self.target else {schemas.S_CLIP_LOSS, schemas.NORM_SIM_2}
+        return not compared.isdisjoint(self.scores)
 
     @property
     def sides(self) -> FeatureKind:

@@ -9,7 +9,7 @@ from d2prune.inputs.pool import InputPool
 from d2prune.parts.reader import Parts
 from d2prune.rescore.job import RescoreJob
 from d2prune.rescore.params import RescoreParams
-from d2prune.rescore.target import hash_target
+from d2prune.rescore.target import CENTROIDS, TARGET, hash_matrix
 from d2prune.rescore.worker import PartUnit, RowsWorker, ScoreWorker
 from d2prune.scores.pairs import check_parameters
 from d2prune.stage.record import Built, Stage, StageRun
@@ -27,7 +27,8 @@ def _params(config: RunConfig, pool: InputPool) -> RescoreParams:
         score.references,
         score.temperature,
         score.seed,
-        hash_target(score.target),
+        hash_matrix(score.target, TARGET),
+        hash_matrix(score.centroids, CENTROIDS),
     )
 
 
@@ -35,9 +36,10 @@ def _build(run: StageRun) -> Built:
     planned, embed, num_gpus = run.planned["rescore"], run.manifests["embed"], run.config.ray.num_gpus
     parts = run.parts("embed")
     _check_sides(parts, planned.params)
-    job = RescoreJob(parts, embed.fingerprint, planned.folder, planned.params, run.config.score.target)
+    score = run.config.score
+    job = RescoreJob(parts, embed.fingerprint, planned.folder, planned.params, score.target, score.centroids)
     numbers = range(parts.spans.n_parts)
-    rows_keys = [job.rows_key(part) for part in numbers]
+    rows_keys = [job.rows_key(part) for part in numbers] if planned.params.needs_references else []
     rows = Work(
         "rescore: references",
         planned.folder,
@@ -45,7 +47,8 @@ def _build(run: StageRun) -> Built:
         partial(RowsWorker, job),
         run.one_core_each(),
     )
-    run.run_units(rows)
+    if rows_keys:
+        run.run_units(rows)
     scores = Work(
         "rescore",
         planned.folder,

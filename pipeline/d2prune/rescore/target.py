@@ -1,4 +1,4 @@
-"""The target set of NormSim: image embeddings in an `.npy` or a parquet file."""
+"""The target set of NormSim and of near_target, and centroids: an `.npy` or a parquet file of embeddings."""
 
 import hashlib
 import io
@@ -12,47 +12,62 @@ from d2prune import store
 from d2prune.errors import UserError
 from d2prune.knn.features import unit_rows
 
-OPTION = "score.target"
+TARGET, CENTROIDS = "score.target", "score.centroids"
 COLUMN = "image_emb"
 _EXPECTED = f"floats [M, D] in an .npy file, or a parquet file with a column {COLUMN} of lists of D floats"
 
 
-def hash_target(url: str | None) -> str | None:
-    """Return the SHA-256 of the target file, as hex; None without a target.
+def hash_matrix(url: str | None, option: str) -> str | None:
+    """Return the SHA-256 of a file, as hex; None without one.
 
     Raises:
         UserError: the file does not exist.
     """
-    return None if url is None else hashlib.sha256(_read(url)).hexdigest()
+    return None if url is None else hashlib.sha256(_read(url, option)).hexdigest()
 
 
 def read_target(url: str, expected_hash: str) -> NDArray[np.float32]:
     """Read the target set; float32 [M, D], unit norm.
 
     Raises:
-        UserError: the file is no matrix of floats, has a row that cannot be normalised, or changed since
-            the run was planned.
+        UserError: as `read_centroids`, or a row cannot be normalised.
     """
-    data = _read(url)
+    return unit_rows(_read_rows(url, expected_hash, TARGET), name=f"{TARGET}: embedding")
+
+
+def read_centroids(url: str, expected_hash: str) -> NDArray[np.float32]:
+    """Read the centroids, of any norm; float32 [M, D].
+
+    Raises:
+        UserError: the file is no matrix of finite floats, or changed since the run was planned.
+    """
+    rows_MD = _read_rows(url, expected_hash, CENTROIDS).astype(np.float32)
+    if not np.isfinite(rows_MD).all():
+        raise UserError(f"{CENTROIDS}: {store.redact(url)}: found NaN or infinite; expected finite floats")
+    return rows_MD
+
+
+def _read_rows(url: str, expected_hash: str, option: str) -> NDArray[np.generic]:
+    data = _read(url, option)
     if hashlib.sha256(data).hexdigest() != expected_hash:
-        raise UserError(f"{OPTION}: {store.redact(url)} changed during the run; run again")
+        raise UserError(f"{option}: {store.redact(url)} changed during the run; run again")
     try:
         rows_MD = _parse(data, is_parquet=url.endswith(".parquet"))
     except (ValueError, KeyError, EOFError, pa.ArrowException) as error:
         raise UserError(
-            f"{OPTION}: {store.redact(url)}: cannot be read ({error}); expected {_EXPECTED}"
+            f"{option}: {store.redact(url)}: cannot be read ({error}); expected {_EXPECTED}"
         ) from None
     if rows_MD.ndim != 2 or rows_MD.dtype.kind != "f" or 0 in rows_MD.shape:
         found = f"{rows_MD.dtype} {rows_MD.shape}"
-        raise UserError(f"{OPTION}: {store.redact(url)}: found {found}; expected {_EXPECTED}")
-    return unit_rows(rows_MD, name=f"{OPTION}: embedding")
+        raise UserError(f"{option}: {store.redact(url)}: found {found}; expected {_EXPECTED}")
+    return rows_MD
 
 
-def _read(url: str) -> bytes:
+def _read(url: str, option: str) -> bytes:
     try:
         return store.read_bytes(url)
     except FileNotFoundError:
-        raise UserError(f"{OPTION}: {store.redact(url)}: not found; expected {_EXPECTED}") from None
+        raise UserError(f"{option}: {store.redact(url)}: not found; expected {_EXPECTED}") from None
 
 
 def _parse(data: bytes, is_parquet: bool) -> NDArray[np.generic]:

@@ -113,6 +113,11 @@ def shift(score_N: npt.NDArray[np.float32], offset: float) -> npt.NDArray[np.flo
     return np.maximum(score_N.astype(np.float64) + offset, 0.0).astype(np.float32)
 
 
+def add_offset(score_N: npt.NDArray[np.float32], offset: float) -> npt.NDArray[np.float32]:
+    """Return score + offset, which `shift` clamps at 0; float32 [N], computed in float64."""
+    return (score_N.astype(np.float64) + offset).astype(np.float32)
+
+
 def order_keys(score_N: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
     """Return int64 [N] in the order of finite scores, from -2**31 to 2**31 - 1."""
     # Adding 0.0 turns -0.0 into 0.0.

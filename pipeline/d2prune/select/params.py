@@ -1,6 +1,7 @@
 """What decides a selection, given the ranking. Hashed into fingerprints."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -12,9 +13,11 @@ class SelectParams:
         size: number of samples to keep.
         min_score: lowest selection score to keep.
         groups: column by which to divide the budget; None: the whole pool is one group.
+        cut: which samples are kept at the end of a fraction.
     """
 
     fraction: float | None
     size: int | None
     min_score: float | None
     groups: str | None
+    cut: Literal["exact", "datacomp"] = "exact"

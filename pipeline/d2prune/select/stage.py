@@ -2,6 +2,8 @@
 
 from functools import partial
 
+import numpy as np
+
 from d2prune.config.model import RunConfig
 from d2prune.inputs.pool import InputPool
 from d2prune.select.params import SelectParams
@@ -15,9 +17,12 @@ _OUTCOMES = ("kept", "below_budget", "cut_off", "duplicates", "near_duplicates")
 
 
 def _params(config: RunConfig, pool: InputPool) -> SelectParams:
-    return SelectParams(
-        config.select.fraction, config.select.size, config.select.min_score, config.select.groups
-    )
+    select = config.select
+    min_score = select.min_score
+    if min_score is not None and select.method == "score":
+        # Scores are float32. Rounded alike, a score that is written as the threshold reaches it.
+        min_score = float(np.float32(min_score))
+    return SelectParams(select.fraction, select.size, min_score, select.groups, select.cut)
 
 
 def _build(run: StageRun) -> Built:

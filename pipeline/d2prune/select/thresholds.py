@@ -111,6 +111,8 @@ def find_thresholds(parts: Parts, params: SelectParams, ranked: int) -> Selectio
     """
     if params.min_score is not None:
         return _find_by_score(_Scores(parts, None), params.min_score)
+    if params.cut == "datacomp":
+        return _find_by_datacomps_rule(_Scores(parts, None), params.fraction or 1.0, len(parts), ranked)
     budget = params.size or size_of_fraction(len(parts), params.fraction or 1.0)
     if budget > ranked:
         option = (
@@ -131,12 +133,27 @@ def find_thresholds(parts: Parts, params: SelectParams, ranked: int) -> Selectio
     return SelectionThresholds(budget, tuple(thresholds))
 
 
+def _find_by_datacomps_rule(
+    scores: _Scores, fraction: float, embedded: int, ranked: int
+) -> SelectionThresholds:
+    """Keep every score of at least that at index int(N * fraction) of the falling order, counted from 0."""
+    # A product of doubles, as in DataComp's baselines: 0.29 of 100 is 28.
+    index = min(int(embedded * fraction), ranked - 1)
+    lowest = scores.select_highest(_WHOLE_POOL, index + 1).threshold.score
+    return _keep_above(scores, Threshold(lowest - 1, ties=0))
+
+
+def _keep_above(scores: _Scores, threshold: Threshold) -> SelectionThresholds:
+    budget = sum(int((score_M > threshold.score).sum()) for score_M in scores.read(_WHOLE_POOL))
+    return SelectionThresholds(budget, (scores.count_ties(_WHOLE_POOL, threshold),))
+
+
 def _find_by_score(scores: _Scores, min_score: float) -> SelectionThresholds:
     threshold = threshold_of_score(min_score)
-    budget = sum(int((score_M > threshold.score).sum()) for score_M in scores.read(_WHOLE_POOL))
-    if not budget:
+    found = _keep_above(scores, threshold)
+    if not found.budget:
         highest = max((int(score_M.max()) for score_M in scores.read(_WHOLE_POOL) if len(score_M)), default=0)
         raise UserError(
             f"select.min_score {min_score} keeps no sample: the highest score is {highest / SCALE:.6g}"
         )
-    return SelectionThresholds(budget, (scores.count_ties(_WHOLE_POOL, threshold),))
+    return found

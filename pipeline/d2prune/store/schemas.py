@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 """Incremented when a stored table or manifest changes meaning; part of every fingerprint."""
 
 REJECTS = pa.schema(
@@ -86,7 +86,8 @@ def samples(fields: Sequence[tuple[str, str]] = (), models: Sequence[str] = ()) 
 
 
 S_CLIP_LOSS, NORM_SIM_2, NORM_SIM_INF = "s_clip_loss", "norm_sim_2", "norm_sim_inf"
-PAIR_SCORES = (S_CLIP_LOSS, NORM_SIM_2, NORM_SIM_INF)
+NEAR_TARGET = "near_target"
+PAIR_SCORES = (S_CLIP_LOSS, NORM_SIM_2, NORM_SIM_INF, NEAR_TARGET)
 """Scores that compare a pair with the rest of the pool or with a target; computed if a run uses them."""
 
 

@@ -19,7 +19,7 @@ from d2prune import store
 from d2prune.config.model import RunConfig
 from d2prune.d2.api import compute_scores
 from d2prune.d2.budget import size_of_fraction, top
-from d2prune.d2.fixed_point import to_fixed
+from d2prune.d2.fixed_point import to_signed_fixed
 from d2prune.d2.gamma import check_gamma, median_sq_distance, resolve_gamma
 from d2prune.errors import UserError
 from d2prune.knn.csr import Graph
@@ -29,7 +29,7 @@ from d2prune.parts.reader import Parts
 from d2prune.rank.methods import random_scores
 from d2prune.runs.driver import run
 from d2prune.runs.plan import RunPlan, plan_run
-from d2prune.scores.column import read_score, shift
+from d2prune.scores.column import add_offset, read_score, shift
 from d2prune.sweep.measure import METHODS, Evaluator, Outcome, Setting, SweepMethod, recommend
 
 log = logging.getLogger(__name__)
@@ -194,7 +194,7 @@ def _evaluate_all(
     for method in grid.methods:
         if method != "d2":
             random_N = random_scores(config.select.seed, np.arange(len(score_N)))
-            rank_N = to_fixed(difficulty_N) if method == "score" else random_N
+            rank_N = to_signed_fixed(add_offset(score_N, offset)) if method == "score" else random_N
             settings = [Setting(method, 0, 0.0, 0.0, fraction) for fraction in grid.fractions]
             yield from _keep_fractions(settings, rank_N, graphs[max(graphs)].cut_off_N, evaluator)
     if "d2" not in grid.methods:

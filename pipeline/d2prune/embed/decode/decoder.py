@@ -12,8 +12,9 @@ starts in 0.1 s and takes 25 MB instead of hundreds.
 import io
 import math
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import PIL
 from PIL import Image, UnidentifiedImageError, features
@@ -101,6 +102,7 @@ class Decoder:
         fields: names and kinds of JSON values to carry along.
         filters: what captions and images must have.
         others: make the pixels of further models, which follow in the slot in this order.
+        words: the word list of the filters.
     """
 
     preprocess: Preprocess
@@ -108,6 +110,7 @@ class Decoder:
     fields: tuple[tuple[str, FieldKind], ...] = ()
     filters: Filters = field(default_factory=Filters)
     others: tuple[Preprocess, ...] = ()
+    words: frozenset[str] = frozenset()
 
     def setup(self) -> None:
         """Load what filters need, and let `max_pixels` replace Pillow's own limit and warnings."""
@@ -133,10 +136,13 @@ class Decoder:
         image_extension = _find_image(sample)
         image_bytes = sample.members[image_extension]
         caption, replaced = decode_caption(caption_bytes)
-        self.filters.check_caption(caption)
+        self.filters.check_caption(caption, self.words)
         record, notes = parse_json(sample.members.get(JSON_EXTENSION))
         fields = [field_value(record, name, kind) for name, kind in self.fields]
-        image, width, height = self.decode_image(image_bytes)
+        original = _original_size(record)
+        image, width, height = self.decode_image(
+            image_bytes, check_size=lambda *stored: self.filters.check_image(*(original or stored))
+        )
         try:
             self._write_pixels(into, image, image_bytes)
         except (ValueError, OSError) as error:
@@ -176,12 +182,18 @@ class Decoder:
             into[start:stop] = preprocess(image).tobytes()
             start = stop
 
-    def decode_image(self, data: bytes, preprocess: Preprocess | None = None) -> DecodedImage:
+    def decode_image(
+        self,
+        data: bytes,
+        preprocess: Preprocess | None = None,
+        check_size: Callable[[int, int], None] = lambda width, height: None,
+    ) -> DecodedImage:
         """Decode to 8-bit RGB, at a reduced scale if `preprocess` allows that.
 
         Args:
             data: the stored image.
             preprocess: decides the scale; default the decoder's own.
+            check_size: called with width and height before anything is decoded; may raise `SampleRejected`.
 
         Raises:
             SampleRejected: too many pixels by the header (nothing is decoded then), truncated, not
@@ -191,7 +203,7 @@ class Decoder:
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 width, height = image.size
                 self._check_size(width, height)
-                self.filters.check_image(width, height)
+                check_size(width, height)
                 (preprocess or self.preprocess).draft(image)
                 return DecodedImage(image.convert("RGB"), width, height)
         except (SampleRejected, MemoryError):
@@ -245,6 +257,14 @@ def decode_caption(data: bytes) -> tuple[str, bool]:
         detail = f"{len(data)} bytes of white space or zeros" if data else "0 bytes"
         raise SampleRejected(rejects.CAPTION_EMPTY, detail)
     return text, replaced
+
+
+def _original_size(record: dict[str, Any]) -> tuple[int, int] | None:
+    """Return width and height of the image before img2dataset resized it; None if the JSON has not both."""
+    width, height = record.get("original_width"), record.get("original_height")
+    if type(width) is not int or type(height) is not int or min(width, height) < 1:
+        return None
+    return width, height
 
 
 def _find_caption(sample: TarSample) -> bytes:

@@ -15,10 +15,11 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from d2prune.embed.decode.fields import FieldKind
+from d2prune.embed.filters import Filters
 from d2prune.embed.tables.unit_norm import cosines, unit_halves
 from d2prune.errors import UserError
 from d2prune.inputs import rejects
-from d2prune.inputs.rejects import Reject, clean_line
+from d2prune.inputs.rejects import Reject, SampleRejected, clean_line
 from d2prune.inputs.tables.column_names import Columns
 from d2prune.inputs.tables.reader import TableBatch
 from d2prune.inputs.tables.values import (
@@ -37,6 +38,7 @@ Halves = NDArray[np.float16]
 Fields = Sequence[tuple[str, FieldKind]]
 
 _KEY_DIGITS = 8
+NO_FILTERS = Filters()
 
 
 @dataclass(frozen=True)
@@ -72,13 +74,23 @@ class _RejectedRows:
         self.good_N[rows] = False
         self._found.extend((row, reason, detail) for row in rows.tolist())
 
+    def add_row(self, row: int, found: SampleRejected) -> None:
+        self.good_N[row] = False
+        self._found.append((row, found.reason, found.detail))
+
     def to_rejects(self, keys: pa.ChunkedArray) -> tuple[Reject, ...]:
         """Return the rejects in row order; `keys` are those of all rows."""
         return tuple(Reject(keys[row].as_py(), reason, detail) for row, reason, detail in sorted(self._found))
 
 
 def convert_batch(
-    batch: TableBatch, shard: str, url: str, columns: Columns, fields: Fields
+    batch: TableBatch,
+    shard: str,
+    url: str,
+    columns: Columns,
+    fields: Fields,
+    filters: Filters = NO_FILTERS,
+    words: frozenset[str] = frozenset(),
 ) -> ConvertedBatch:
     """Check a batch and convert it to the schema of samples.
 
@@ -88,12 +100,20 @@ def convert_batch(
         url: of the table without secrets, for error messages.
         columns: the names in the pool's files.
         fields: columns to carry along, (name, kind).
+        filters: what captions and sizes of images must have; they apply first.
+        words: the word list of the filters.
 
     Raises:
         UserError: a column has the wrong type.
     """
     values, count = _TypedColumns(batch.values, url), len(batch.values)
     rejected = _RejectedRows(count)
+    caption, width, height = (
+        values.texts(columns.caption),
+        values.pixels(columns.width),
+        values.pixels(columns.height),
+    )
+    _filter_rows(filters, words, caption, width, height, rejected)
     sides: list[Halves | None] = []
     for name, rows_ND in ((columns.image_emb, batch.image_ND), (columns.text_emb, batch.text_ND)):
         if rows_ND is None:
@@ -103,7 +123,6 @@ def convert_batch(
         detail = f"{name} is missing, all zeros, NaN, infinite or of another length"
         rejected.add(~good_N, rejects.EMBEDDING_INVALID, detail)
         sides.append(half_ND)
-    caption = values.texts(columns.caption)
     row_N = pa.array(np.arange(batch.first, batch.first + count))
     numbered = pc.utf8_lpad(row_N.cast(pa.string()), width=_KEY_DIGITS, padding="0")
     schema = schemas.samples(fields)
@@ -114,8 +133,8 @@ def convert_batch(
             _read_uids(values, columns.uid, sides, caption, rejected),
             _read_scores(values, columns.clip_score, sides, rejected),
             caption,
-            values.pixels(columns.width),
-            values.pixels(columns.height),
+            width,
+            height,
             row_N,
             pa.array(np.zeros(count, np.int64)),
             pa.nulls(count, schema.field("checksum").type),
@@ -129,6 +148,26 @@ def convert_batch(
         samples = samples.filter(pa.array(rejected.good_N))
         sides = [None if side is None else side[rejected.good_N] for side in sides]
     return ConvertedBatch(count, samples, sides[0], sides[1], found, values.n_cut)
+
+
+def _filter_rows(
+    filters: Filters,
+    words: frozenset[str],
+    caption: pa.Array,
+    width: pa.Array,
+    height: pa.Array,
+    rejected: _RejectedRows,
+) -> None:
+    if not filters.read_captions and not filters.read_sizes:
+        return
+    for row, (text, *size) in enumerate(
+        zip(caption.to_pylist(), width.to_pylist(), height.to_pylist(), strict=True)
+    ):
+        try:
+            filters.check_caption(text, words)
+            filters.check_image(*size)
+        except SampleRejected as error:
+            rejected.add_row(row, error)
 
 
 class _TypedColumns:

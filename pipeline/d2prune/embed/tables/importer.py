@@ -3,21 +3,33 @@
 Reads table files and arrays (`inputs.tables.reader`) and writes what `embed.worker` writes:
 `samples.parquet`, `embeddings.parquet` and `rejects.parquet`, rows in table order. A sample's
 `offset` is its row in the table and its `size` is 0, since it has no bytes to copy.
-Invariant: rows read = embedded + rejected. Memory holds a row group, and the part's uids.
+Invariant: rows read = embedded + rejected + filtered. Memory holds a row group, and the part's uids.
 """
 
 import contextlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from d2prune import store
 from d2prune.embed.decode.fields import FieldKind
-from d2prune.embed.part import EMBEDDED, EMBEDDINGS, READ, REJECTED, UID_DUPLICATE, reject_table
+from d2prune.embed.filters import Filters
+from d2prune.embed.part import (
+    EMBEDDED,
+    EMBEDDINGS,
+    FILTERED,
+    READ,
+    REJECTED,
+    UID_DUPLICATE,
+    count_rejects,
+    reject_table,
+)
 from d2prune.embed.tables.convert import ConvertedBatch, convert_batch
+from d2prune.embed.word_file import read_words
 from d2prune.errors import UserError
 from d2prune.inputs.sample_id import UID_FROM_HASH
 from d2prune.inputs.tables.column_names import Columns
@@ -41,11 +53,13 @@ class ImportParams:
         columns: the names in the pool's files.
         dimension: width of every embedding.
         fields: columns to carry along, (name, kind).
+        filters: what captions and sizes of images must have.
     """
 
     columns: Columns
     dimension: int
     fields: tuple[tuple[str, FieldKind], ...] = ()
+    filters: Filters = field(default_factory=Filters)
 
 
 @dataclass(frozen=True)
@@ -72,10 +86,12 @@ class ImportWorker:
     Attributes:
         folder: the stage's folder, `work_dir/embed`.
         params: with which the units were planned.
+        words: URL of the word list of the filters.
     """
 
     folder: str
     params: ImportParams
+    words: str | None = None
 
     def __call__(self, unit: ImportUnit) -> Receipt:
         """Read, check and commit one part.
@@ -84,13 +100,16 @@ class ImportWorker:
             UserError: a file is missing, changed or damaged, a column has the wrong type, or there is not
                 enough memory for a batch of its rows.
             InfrastructureError: storage failed.
-            BooksError: a row is neither embedded nor rejected.
+            BooksError: a row is neither embedded nor rejected nor filtered.
         """
         shard, params = unit.shard, self.params
         url = store.redact(shard.url)
         batches = read_part(shard, params.columns, params.dimension, [name for name, _ in params.fields])
         converted = (
-            convert_batch(batch, shard.name, url, params.columns, params.fields) for batch in batches
+            convert_batch(
+                batch, shard.name, url, params.columns, params.fields, params.filters, self._listed_words
+            )
+            for batch in batches
         )
         try:
             with contextlib.closing(converted):
@@ -102,6 +121,10 @@ class ImportWorker:
         sources = [list(file) for file in shard.file_versions]
         facts = {"dimension": params.dimension, "sources": sources}
         return artifacts.commit_receipt(self.folder, unit.key, records, counts, facts)
+
+    @cached_property
+    def _listed_words(self) -> frozenset[str]:
+        return read_words(self.words, self.params.filters.words)
 
     def _write_part(
         self, unit: ImportUnit, converted: Iterable[ConvertedBatch]
@@ -130,7 +153,7 @@ class ImportWorker:
                     halves = [half_MD for half_MD in (rows.image_MD, rows.text_MD) if half_MD is not None]
                     embeddings.write(pa.Table.from_arrays(list(map(vector_column, halves)), schema=vectors))
                     uids.append(rows.samples["uid"])
-            books = {name: counters[name] for name in (EMBEDDED, REJECTED)}
+            books = {name: counters[name] for name in (EMBEDDED, REJECTED, FILTERED)}
             artifacts.balance(f"embed {unit.key}", counters[READ], books)
         chunks = [chunk for column in uids for chunk in column.chunks]
         distinct = pc.count_distinct(pa.chunked_array(chunks, pa.string())).as_py()
@@ -142,7 +165,7 @@ class ImportWorker:
 
 
 def _count(rows: ConvertedBatch) -> Counter[str]:
-    counts = Counter({READ: rows.read, EMBEDDED: rows.samples.num_rows, REJECTED: len(rows.rejects)})
-    counts.update(f"{REJECTED}.{reject.reason}" for reject in rows.rejects)
+    counts = Counter({READ: rows.read, EMBEDDED: rows.samples.num_rows})
+    count_rejects(rows.rejects, counts)
     counts[TEXT_CUT] = rows.n_cut
     return counts

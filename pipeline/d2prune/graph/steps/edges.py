@@ -102,6 +102,16 @@ def commit_rows(job: Job, part: int, graph: Graph, cut_off_N: NDArray[np.bool_])
     return job.commit("neighbors", part, {NEIGHBORS: to_table(graph, cut_off_N)}, counters, facts)
 
 
+def write_no_neighbors(job: Job, part: int) -> Receipt:
+    """Commit the `neighbors` unit of a part of a graph without edges; no embedding is read."""
+    start, stop = job.spans.bounds(part)
+    no_edges = Graph(np.zeros(stop - start + 1, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
+    cut_off_N = np.zeros(stop - start, bool)
+    if job.cut_off is not None:
+        cut_off_N = job.cut_off.drop_mask(job.pool, part)
+    return commit_rows(job, part, no_edges, cut_off_N)
+
+
 def check_symmetry(receipts: Sequence[Receipt]) -> None:
     """Check that every edge i -> j has a twin j -> i of the same distance, by sums of edge hashes.
 

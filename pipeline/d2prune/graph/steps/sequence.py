@@ -11,7 +11,7 @@ import numpy as np
 
 from d2prune.graph.params import choose_partitions
 from d2prune.graph.steps.distinct import find_copies, group_rows
-from d2prune.graph.steps.edges import found_for_checked, merge_candidates, write_neighbors
+from d2prune.graph.steps.edges import found_for_checked, merge_candidates, write_neighbors, write_no_neighbors
 from d2prune.graph.steps.job import Job
 from d2prune.graph.steps.quantise import (
     NPROBE,
@@ -119,5 +119,8 @@ SHARDED: tuple[Step, ...] = (
     # Write each part's rows of the undirected graph: the artifact.
     Step("neighbors", write_neighbors, per_part, keep=True),
 )
+
+# With `n_neighbors: 0`. Its units are those of the last step above.
+WITHOUT_EDGES: tuple[Step, ...] = (Step("neighbors", write_no_neighbors, per_part, keep=True),)
 
 STEPS = IN_MEMORY + SHARDED
