@@ -1,6 +1,5 @@
 """What the workers of the rescore stage share."""
 
-import io
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from d2prune.parts.reader import Parts
 from d2prune.rescore.params import RescoreParams
 from d2prune.scores.pairs import Reference, draw_references
 from d2prune.store import artifacts
+from d2prune.store.npy import load_array
 
 Float16 = NDArray[np.float16]
 Float32 = NDArray[np.float32]
@@ -96,7 +96,7 @@ class RescoreJob:
             url = artifacts.unit_url(self.folder, self.rows_key(part), ROWS)
             raise InfrastructureError(f"{store.redact(url)}: not found; run again to rebuild the unit")
         data = artifacts.read_file(self.folder, receipt, ROWS)
-        rows: Float16 = np.load(io.BytesIO(data), allow_pickle=False)
+        rows: Float16 = load_array(data)
         return rows
 
 

@@ -23,6 +23,7 @@ from d2prune.parts.reader import Parts
 from d2prune.parts.spans import Spans
 from d2prune.store import artifacts
 from d2prune.store.artifacts import Receipt
+from d2prune.store.npy import load_array
 
 Int64 = NDArray[np.int64]
 
@@ -144,10 +145,7 @@ class Job:
 
     def array(self, step: str, index: int, name: str) -> NDArray[Any]:
         """An array that a unit committed, checked against its receipt."""
-        loaded: NDArray[Any] = np.load(
-            io.BytesIO(artifacts.read_file(self.folder, self.receipt(step, index), name)), allow_pickle=False
-        )
-        return loaded
+        return load_array(artifacts.read_file(self.folder, self.receipt(step, index), name))
 
     def commit(
         self,

@@ -24,6 +24,7 @@ from d2prune import store
 from d2prune.errors import D2PruneError, UserError
 from d2prune.inputs.rejects import clean_line
 from d2prune.store import FileInfo
+from d2prune.store.npy import HEADER_LOCK
 from d2prune.store.ranges import open_ranges, seekable
 
 # numpy pads headers to 64 bytes and refuses headers above 10,000 bytes.
@@ -152,7 +153,8 @@ def _parse_header(head: bytes, size: int, where: str) -> tuple[tuple[int, int], 
         read = (
             np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         )
-        shape, columns_first, dtype = read(stream)
+        with HEADER_LOCK:
+            shape, columns_first, dtype = read(stream)
     except D2PruneError:
         raise
     except Exception as error:
