@@ -147,4 +147,7 @@ def test_close_fails_unfinished_tasks_and_leaves_no_process(make_pool, tmp_path)
         pool.close()
         assert isinstance(future.exception(timeout=10), InfrastructureError)
         assert isinstance(waiting.exception(timeout=10), InfrastructureError)
+        # So does a task that comes too late.
+        late = lane.submit([(2, sample("b"))])
+        assert isinstance(late.exception(timeout=10), InfrastructureError)
     assert process.popen.poll() is not None

@@ -167,7 +167,9 @@ class DecodePool:
         with self._lock:
             self._number += 1
             task = DecodeTask(self._number, samples)
-        self._tasks.put(task)
+        if not self._tasks.put(task):
+            # No thread would finish it. A helper may be closed while its own thread submits a task.
+            task.future.set_exception(self._closed_error())
         return task.future
 
     def close(self) -> None:

@@ -56,11 +56,13 @@ class TaskQueue:
         self._returned: deque[DecodeTask] = deque()
         self._closed = False
 
-    def put(self, task: DecodeTask) -> None:
-        """Append a new task."""
+    def put(self, task: DecodeTask) -> bool:
+        """Append a new task. Does nothing and returns False if the queue is closed."""
         with self._change:
-            self._new.append(task)
-            self._change.notify_all()
+            if not self._closed:
+                self._new.append(task)
+                self._change.notify_all()
+            return not self._closed
 
     def give_back(self, task: DecodeTask) -> bool:
         """Return a task that was taken. Does nothing and returns False if the queue is closed."""
