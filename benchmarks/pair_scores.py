@@ -2,7 +2,7 @@
 
     python -m benchmarks.pair_scores --rows 20000 --pool 200000 --dims 512
 
-The pool is made up: clusters of images, captions near their image, 30 % of the captions swapped.
+The pool is synthetic: clusters of images, captions near their image, 30 % of the captions swapped.
 Scores `--rows` rows against references drawn from `--pool` rows, and prints the rate of a product of
 the same shapes in the same process, the rate of the score, and the rank correlation between scores from
 independent references.
