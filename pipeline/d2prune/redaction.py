@@ -170,8 +170,9 @@ def _find_urls(text: str) -> list[tuple[int, str, int]]:
         one_slash = match.group() == ":/"
         if one_slash:
             scheme = _ONE_SLASH.search(text, scheme.start(), match.start())
-        # `s3://KEY://...@bucket` is one URL: the secret begins with slashes.
-        if scheme is not None and not (found and scheme.start() == found[-1][2]):
+        # `s3://KEY://...@bucket` is one URL: the secret begins with slashes. Percent-encoded, the F of
+        # the last %2F looks like a part of the name after it.
+        if scheme is not None and not (found and scheme.start() <= found[-1][2]):
             found.append((scheme.start(), scheme.group().lower(), match.end()))
     return found
 
