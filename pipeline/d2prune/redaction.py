@@ -31,6 +31,8 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]{0,30}$")
 _ONE_SLASH = re.compile(
     r"(s3[an]?|gc?s|https?|abfss?|wasbs?|az|adl|s?ftp|ssh|scp|hdfs|hf|oci|webdavs?)$", re.IGNORECASE
 )
+# What stands between `://` and a name that belongs to the same URL: nothing, or a container.
+_INSIDE = re.compile(r"(?:[\w.+\-]{0,64}@)?")
 # The name before the colon or the @ names a location here (a container, an account on a machine).
 _ACCOUNTS = frozenset("abfs abfss wasb wasbs az adl".split())
 _NAMED_PLACES = _ACCOUNTS | frozenset("sftp ssh scp ftp hdfs".split())
@@ -163,17 +165,20 @@ def _redact_values(value: Any) -> Any:
 def _find_urls(text: str) -> list[tuple[int, str, int]]:
     """Each URL's start, its scheme in lower case, and where what follows the scheme begins."""
     found: list[tuple[int, str, int]] = []
+    end = -1
     for match in _AFTER_SCHEME.finditer(text):
         scheme = _SCHEME.search(text, max(0, match.start() - 32), match.start())
         if scheme is None:
             continue
-        one_slash = match.group() == ":/"
-        if one_slash:
-            scheme = _ONE_SLASH.search(text, scheme.start(), match.start())
         # `s3://KEY://...@bucket` is one URL: the secret begins with slashes. Percent-encoded, the F of
         # the last %2F looks like a part of the name after it.
-        if scheme is not None and not (found and scheme.start() <= found[-1][2]):
-            found.append((scheme.start(), scheme.group().lower(), match.end()))
+        is_inside = end >= 0 and _INSIDE.fullmatch(text, end, max(end, scheme.start())) is not None
+        if match.group() == ":/":
+            scheme = _ONE_SLASH.search(text, scheme.start(), match.start())
+        if scheme is not None:
+            if not is_inside:
+                found.append((scheme.start(), scheme.group().lower(), match.end()))
+            end = match.end()
     return found
 
 
