@@ -45,6 +45,7 @@ def test_the_command_prints_one_block_per_sample(finished, capsys):
     assert "\x1b" not in out and "\x07" not in out and "\u202e" not in out
     assert "[31mred" in out and all(len(line) < 400 for line in out.splitlines())
     assert f"{SAME}: 2 samples" in out
+    assert finished.fields == () and "checksum" not in out and "sha256" not in out
 
 
 def test_clamped_score_is_printed_as_an_upper_bound(finished, capsys):

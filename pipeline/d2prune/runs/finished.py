@@ -19,16 +19,12 @@ from d2prune.embed import shard_urls
 from d2prune.errors import UserError
 from d2prune.parts import files
 from d2prune.parts.reader import Parts
-from d2prune.store import artifacts
+from d2prune.store import artifacts, schemas
 from d2prune.store.artifacts import Manifest
 
 if TYPE_CHECKING:
     # Imports torch, which takes seconds that `d2prune explain` would wait for.
     from d2prune.knn.features import FeatureKind
-
-_USUAL_COLUMNS = frozenset(
-    {"shard", "key", "uid", "clip_score", "caption", "width", "height", "offset", "size"}
-)
 
 
 @dataclass(frozen=True)
@@ -110,7 +106,8 @@ class FinishedRun:
         """Columns of the samples besides those that every pool has."""
         if not self.embed.units:
             return ()
-        return tuple(name for name in self.parts.names(files.SAMPLES) if name not in _USUAL_COLUMNS)
+        usual = schemas.samples().names
+        return tuple(name for name in self.parts.names(files.SAMPLES) if name not in usual)
 
     @cached_property
     def _keeper_N(self) -> NDArray[np.int64]:

@@ -127,7 +127,9 @@ function facts(explanation, cluster) {
     ["Tar", explanation.url === null ? "–" : make("code", { text: explanation.url })],
     ["Image size", s.size ? `${s.width} × ${s.height} px` : "–"],
     ["Bytes in tar", s.size ? `${count(s.size)} at offset ${count(s.offset)}` : "–"],
-    ["Rank", rank === null ? "none; dropped before the ranking" : `${count(rank)} of ${count(explanation.ranked)}`],
+    ["Rank", rank === null
+      ? "none; dropped before the ranking"
+      : `${count(rank)} of ${count(explanation.ranked)}`],
   ];
   if (explanation.keeper !== null) {
     rows.push(["Kept instead", make("a", { href: `#/sample/${explanation.keeper}`, text: s.suppressed_by })]);
@@ -136,7 +138,8 @@ function facts(explanation, cluster) {
     const links = explanation.duplicates.slice(0, 50).map(([position, uid, reason]) =>
       make("div", {}, make("a", { href: `#/sample/${position}`, text: uid }), ` ${reason}`));
     const more = explanation.duplicates.length - links.length;
-    rows.push([`Dropped for it (${explanation.duplicates.length})`, make("div", {}, ...links, more ? `and ${more} more` : null)]);
+    const list = make("div", {}, ...links, more ? `and ${more} more` : null);
+    rows.push([`Dropped for it (${explanation.duplicates.length})`, list]);
   }
   // Rounded up, so that the fraction shown keeps the sample.
   if (keptFrom !== null) rows.push(["Kept from", `a fraction of ${percent(Math.ceil(keptFrom * 1e4) / 1e4, 2)} upwards`]);
