@@ -33,45 +33,46 @@ class Recipe:
         steps: optimiser steps, the same for every subset.
         batch_size: pairs per step; a batch may contain a pair twice if the subset is smaller.
         lr: peak learning rate of AdamW.
-        width: of the text tower.
     """
 
     steps: int = 300
     batch_size: int = 512
-    lr: float = 2e-3
-    width: int = 64
+    lr: float = 5e-3
 
 
-def student(vocabulary: int, width: int) -> Any:
-    """Return a CLIP for images of 24 x 24: four convolutions, and one transformer block for texts."""
-    model = _clip(text_tower(vocabulary, width))
-    channels, layers = 3, []
-    for wide, stride in ((24, 2), (48, 2), (96, 1), (192, 2)):
-        layers += [
-            nn.Conv2d(channels, wide, 3, stride, padding=1, bias=False), nn.BatchNorm2d(wide), nn.ReLU(),
-        ]  # fmt: skip
-        channels = wide
-    model.visual = nn.Sequential(
-        *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, _EMBED_DIM)
-    )
-    return model
+class Student(nn.Module):
+    """A CLIP for images of 24 x 24: four convolutions, and a sum of token vectors for texts.
+
+    Names of icons are a few words whose order says little. In 150 steps on right captions, one
+    transformer block in place of the sum reached a tenth of its recall, in twice the time.
+
+    Args:
+        vocabulary: number of tokens; 0 is padding.
+    """
+
+    def __init__(self, vocabulary: int) -> None:
+        super().__init__()
+        channels = 3
+        layers: list[nn.Module] = []
+        for wide, stride in ((24, 2), (48, 1), (64, 2), (96, 2)):
+            layers += [nn.Conv2d(channels, wide, 3, stride, padding=1, bias=False), nn.BatchNorm2d(wide), nn.ReLU()]
+            channels = wide
+        self.visual = nn.Sequential(*layers, nn.Flatten(), nn.Linear(3 * 3 * channels, _EMBED_DIM))
+        self.tokens = nn.Embedding(vocabulary, _EMBED_DIM)
+        nn.init.normal_(self.tokens.weight, std=0.005)
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+
+    def encode_text(self, texts: torch.Tensor, normalize: bool = False) -> torch.Tensor:
+        """Return the vectors of texts, [B, D]."""
+        summed = (self.tokens(texts) * (texts != 0).unsqueeze(-1)).sum(1)
+        return functional.normalize(summed, dim=-1) if normalize else summed
 
 
-def text_tower(vocabulary: int, width: int) -> dict[str, int]:
-    """Return open_clip's configuration of the text tower."""
-    return {"context_length": CONTEXT, "vocab_size": vocabulary, "width": width, "heads": 4, "layers": 1}
-
-
-def resnet(vocabulary: int, width: int, pixels: int, channels: int) -> dict[str, Any]:
-    """Return open_clip's configuration of a CLIP with a small ResNet."""
+def resnet(vocabulary: int, pixels: int, channels: int) -> dict[str, Any]:
+    """Return open_clip's configuration of a CLIP with a small ResNet and one transformer block."""
     vision = {"layers": [1, 1, 1, 1], "width": channels, "head_width": 64, "image_size": pixels}
-    return {"embed_dim": _EMBED_DIM, "vision_cfg": vision, "text_cfg": text_tower(vocabulary, width)}
-
-
-def _clip(text: dict[str, int]) -> Any:
-    # Its image tower is replaced.
-    placeholder = {"layers": [1, 1, 1, 1], "width": 8, "head_width": 64, "image_size": 32}
-    return import_open_clip().model.CLIP(embed_dim=_EMBED_DIM, vision_cfg=placeholder, text_cfg=text)
+    text = {"context_length": CONTEXT, "vocab_size": vocabulary, "width": 64, "heads": 4, "layers": 1}
+    return {"embed_dim": _EMBED_DIM, "vision_cfg": vision, "text_cfg": text}
 
 
 def fit(

@@ -12,7 +12,7 @@ NOISE, TEACHER, FRACTION = 0.3, "base", 0.3
 SAMPLES = RECIPE.steps * RECIPE.batch_size
 
 MULTIPLES = (2, 3, 4, 5, 6)
-THRESHOLDS = (0.9, 0.95)
+THRESHOLDS = (0.97, 0.99, 0.995)
 
 
 def d2(multiple: float = DEFAULT_MULTIPLE, k: int = 5) -> str:
@@ -21,7 +21,7 @@ def d2(multiple: float = DEFAULT_MULTIPLE, k: int = 5) -> str:
 
 
 DEFAULT = d2()
-SEMDEDUP = "semdedup:0.95"
+SEMDEDUP = "semdedup:0.99"
 MAIN = (methods.RANDOM, "score", DEFAULT, SEMDEDUP, methods.PAPER)
 MORE = (
     methods.RIGHT, methods.ALL, "score@s_clip_loss", "forward:5:4/median", d2(k=1), d2(k=15),

@@ -6,7 +6,7 @@ is chosen reads the choosing split alone; every other figure is of the testing s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from benchmarks.icons import figures, methods, plan
@@ -115,4 +115,97 @@ def format_difference(found: Difference | None) -> str:
 
 
 def write(results: Sequence[Result], page: Path) -> None:
-    """Stub."""
+    """Write the tables between the markers of a page, and its figures beside it.
+
+    The page's own text stays; a page that does not exist gets the tables alone.
+    """
+    table = Table(results)
+    text = page.read_text() if page.exists() else _SKELETON
+    for name, make in _SECTIONS.items():
+        start, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+        before, _, rest = text.partition(start)
+        _, found, after = rest.partition(end)
+        if found:
+            text = before + start + make(table) + end + after
+    store.write_bytes(str(page), text.encode())
+    for name, rows in _figures(table).items():
+        store.write_bytes(str(page.with_name(f"icons-{name}.svg")), figures.dots(rows, ("R@10, %", "zero-shot, %")).encode())
+
+
+def _rows(names: Iterable[str], **changes: float | str) -> list[tuple[str, Job]]:
+    return [(describe(name), job(name, **changes)) for name in dict.fromkeys(names)]  # type: ignore[arg-type]
+
+
+def _main(table: Table) -> str:
+    return tabulate(table, _rows((*plan.MAIN, *plan.MORE)), job("score"))
+
+
+def _against_semdedup(table: Table) -> str:
+    return tabulate(table, _rows((plan.DEFAULT, plan.SEMDEDUP)), job(plan.SEMDEDUP))
+
+
+def _choice(table: Table) -> str:
+    names = [each.method for each in plan.GROUPS["choice"]]
+    return tabulate(table, _rows(names), None, "choosing")
+
+
+def _fractions(table: Table) -> str:
+    parts = []
+    for fraction in (0.1, 0.3, 0.5):
+        against = job(methods.RANDOM, fraction)
+        body = tabulate(table, _rows((methods.RANDOM, "score", plan.DEFAULT), fraction=fraction), against)
+        parts.append(f"{fraction:.0%} kept:\n\n{body}")
+    return "\n".join(parts)
+
+
+def _passes(table: Table) -> str:
+    names = [plan.DEFAULT, *(each.method for each in plan.GROUPS["passes"])]
+    return tabulate(table, _rows(names), job(plan.DEFAULT))
+
+
+def _features(table: Table) -> str:
+    names = [plan.DEFAULT, *(each.method for each in plan.GROUPS["features"])]
+    return tabulate(table, _rows(names), job(plan.DEFAULT))
+
+
+def _vary(group: str, name: str, unit: str) -> Callable[[Table], str]:
+    """Return a section that compares the three methods at each value of a field of the jobs."""
+
+    def make(table: Table) -> str:
+        values = sorted({getattr(each, name) for each in plan.GROUPS[group]} | {getattr(job("score"), name)})
+        parts = []
+        for value in values:
+            rows = _rows((methods.RANDOM, "score", plan.DEFAULT), **{name: value})
+            if any(table.seeds(each, "testing") for _, each in rows):
+                parts.append(f"{unit.format(value)}:\n\n{tabulate(table, rows, job('score', **{name: value}))}")
+        return "\n".join(parts)
+
+    return make
+
+
+_SECTIONS: dict[str, Callable[[Table], str]] = {
+    "main": _main,
+    "semdedup": _against_semdedup,
+    "choice": _choice,
+    "fractions": _fractions,
+    "passes": _passes,
+    "features": _features,
+    "compute": _vary("compute", "samples", "{:,} samples seen"),
+    "teachers": _vary("teachers", "teacher", "teacher `{}`"),
+    "noise": _vary("noise", "noise", "{:.0%} of the captions exchanged"),
+}
+_SKELETON = "".join(f"<!-- {name} -->\n<!-- /{name} -->\n" for name in _SECTIONS)
+
+
+def _figures(table: Table) -> dict[str, list[tuple[str, list[figures.Point]]]]:
+    """Return the rows of each figure by name."""
+    found = {}
+    sections = {"main": (*plan.MAIN, *plan.MORE), "passes": (plan.DEFAULT, *(j.method for j in plan.GROUPS["passes"]))}
+    for name, names in sections.items():
+        rows = []
+        for text, each in _rows(names):
+            if table.seeds(each, "testing"):
+                values = [list(table.figure(each, "testing", key).values()) for key in ("recall_10", "zero_shot")]
+                rows.append((text, [mean(value) for value in values]))
+        found[name] = rows
+    return found

@@ -126,8 +126,7 @@ class Trainer:
         start = time.process_time()
         recipe = dataclasses.replace(RECIPE, steps=job.samples // RECIPE.batch_size)
         trained = model.fit(
-            lambda: model.student(self._vocabulary, recipe.width), self._images, self._texts, rows, recipe,
-            job.seed,
+            lambda: model.Student(self._vocabulary), self._images, self._texts, rows, recipe, job.seed,
         )  # fmt: skip
         figures = [
             test.evaluate(trained, texts) for test, texts in zip(self._tests, self._test_texts, strict=True)

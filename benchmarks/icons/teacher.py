@@ -44,8 +44,8 @@ def train(folder: Path, out: Path, teacher: Teacher, seed: int = 0) -> None:
         return
     icons = data.load(folder, "teacher", PIXELS)
     (texts,), used = model.renumber([data.tokenize(icons.captions)])
-    recipe = model.Recipe(steps=teacher.steps)
-    config = model.resnet(len(used), recipe.width, PIXELS, teacher.channels)
+    recipe = model.Recipe(steps=teacher.steps, lr=2e-3)
+    config = model.resnet(len(used), PIXELS, teacher.channels)
     open_clip = import_open_clip()
     rows = np.random.default_rng(seed).permutation(len(texts))[: round(teacher.pairs * len(texts))]
     found = model.fit(
@@ -56,7 +56,7 @@ def train(folder: Path, out: Path, teacher: Teacher, seed: int = 0) -> None:
     trained = weights["token_embedding.weight"]
     weights["token_embedding.weight"] = torch.zeros(_VOCABULARY, trained.shape[1])
     weights["token_embedding.weight"][torch.from_numpy(used)] = trained
-    full = model.resnet(_VOCABULARY, recipe.width, PIXELS, teacher.channels)
+    full = model.resnet(_VOCABULARY, PIXELS, teacher.channels)
     store.write_bytes(str(out / f"{NAME}.json"), json.dumps(full, indent=1).encode())
     store.write_bytes(str(out / "weights.safetensors"), save(weights))
 

@@ -105,7 +105,8 @@ def render(result: SweepResult) -> str:
 def explain_recommendations(result: SweepResult) -> list[str]:
     """Say in a sentence per fraction which setting is recommended, and why."""
     sentences = []
-    for number, outcome in enumerate(result.outcomes, 1):
+    numbered = enumerate(result.outcomes, 1)
+    for number, outcome in sorted(numbered, key=lambda item: item[1].setting.fraction):
         if outcome.setting in result.recommended:
             if outcome.low_scores <= FEW_LOW_SCORES:
                 reason = (
