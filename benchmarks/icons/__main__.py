@@ -38,7 +38,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     for name in ("pool", "teacher", "filter", "students", "report", "small"):
         command = commands.add_parser(name)
         if name != "report":
-            command.add_argument("--out", type=Path, required=True, help="folder of the pool and all artifacts")
+            command.add_argument(
+                "--out", type=Path, required=True, help="folder of the pool and all artifacts"
+            )
         if name in ("pool", "students", "filter"):
             command.add_argument(
                 "--noise", type=float, default=plan.NOISE, help="share of wrong captions (%(default)s)"
@@ -47,7 +49,10 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
             command.add_argument("--workers", type=int, default=1, help="processes that render (%(default)s)")
         if name in ("teacher", "filter"):
             command.add_argument(
-                "--teacher", default=plan.TEACHER, choices=teacher.TEACHERS, help="which teacher (%(default)s)"
+                "--teacher",
+                default=plan.TEACHER,
+                choices=teacher.TEACHERS,
+                help="which teacher (%(default)s)",
             )
         if name in ("filter", "students"):
             command.add_argument(
@@ -60,6 +65,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
             command.add_argument("--table", type=Path, default=RESULTS / "icons.csv", help="(%(default)s)")
         if name == "report":
             command.add_argument("--page", type=Path, default=RESULTS / "icons.md", help="(%(default)s)")
+            command.add_argument("--images", type=Path, default=Path("docs/images"), help="(%(default)s)")
     return parser.parse_args(arguments)
 
 
@@ -78,20 +84,22 @@ def _run(args: argparse.Namespace) -> int:
     if args.command == "pool":
         record = pool.build(args.out, args.workers, args.noise)
         for name, part in record["splits"].items():
-            print(f"{name}: {part['pairs']:,} pairs of {len(part['sets'])} sets, {part['wrong']:,} wrong captions")
+            found = f"{part['pairs']:,} pairs of {len(part['sets'])} sets"
+            print(f"{name}: {found}, {part['wrong']:,} wrong captions")
     elif args.command == "teacher":
         teacher.train(args.out, args.out / f"teacher-{args.teacher}", teacher.TEACHERS[args.teacher])
     elif args.command == "filter":
         filtering.run_whole(args.out, args.teacher, plan.DEFAULT, plan.FRACTION)
         for job in (job for group in args.groups for job in plan.GROUPS[group]):
-            if job.teacher == args.teacher and job.noise == args.noise and job.method not in methods.REFERENCES:
+            is_here = job.teacher == args.teacher and job.noise == args.noise
+            if is_here and job.method not in methods.REFERENCES:
                 filtering.subset_file(args.out, job.teacher, job.method, job.fraction, job.seed)
     elif args.command == "students":
         jobs = [job for group in args.groups for job in plan.GROUPS[group]]
         if not students.train_all(args.out, args.table, jobs, args.noise, args.seconds):
             print("some students are missing: run the same command again")
     elif args.command == "report":
-        report.write(students.read_table(args.table), args.page)
+        report.write(students.read_table(args.table), args.page, args.images)
     else:
         return small.check(args.out, args.workers)
     return 0

@@ -24,9 +24,9 @@ CONTEXT = 16
 """Tokens of a caption, including start and end."""
 # Words that name a style, a size or a number: they describe no object.
 _STYLES = frozenset(
-    "outline outlined filled fill line linear bold broken duotone light thin sharp round rounded regular solid "
-    "alt two tone twotone variant square circle rectangle icon logo off with and the small big large medium "
-    "mini micro left right up down top bottom".split()
+    "outline outlined filled fill line linear bold broken duotone light thin sharp round rounded regular "
+    "solid alt two tone twotone variant square circle rectangle icon logo off with and the small big "
+    "large medium mini micro left right up down top bottom".split()
 )
 _MIN_WORD = 3
 

@@ -40,5 +40,7 @@ def dots(rows: Sequence[tuple[str, Sequence[Point]]], heads: Sequence[str]) -> s
             x, y, reach = left + scale * (middle - low), 40 + _ROW * i, scale * deviation
             body.append(f'<path d="M{x - reach:.1f} {y}h{2 * reach:.1f}" stroke="#1f77b4"/>')
             body.append(f'<circle cx="{x:.1f}" cy="{y}" r="4" fill="#1f77b4"/>')
-    head_tag = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" font-family="sans-serif"'
+    head_tag = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" font-family="sans-serif"'
+    )
     return "\n".join([f'{head_tag} font-size="12">', *body, "</svg>"]) + "\n"

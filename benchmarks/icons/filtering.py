@@ -65,7 +65,9 @@ def subset_file(folder: Path, teacher: str, method: str, fraction: float, seed: 
     return path
 
 
-def choose(folder: Path, teacher: str, pool: data.Icons, method: str, fraction: float, seed: int) -> NDArray[np.int64]:
+def choose(
+    folder: Path, teacher: str, pool: data.Icons, method: str, fraction: float, seed: int
+) -> NDArray[np.int64]:
     """Return the rows of the pool that a method keeps, ascending."""
     n = len(pool.uids)
     if method == methods.ALL:

@@ -22,7 +22,9 @@ REFERENCES = (ALL, RIGHT)
 PAPER = "d2:1:1"
 """The paper's settings for DataComp: one neighbour, gamma 1."""
 
-_NAME = re.compile(r"(?P<head>[a-z0-9_]+(?::[^:@+]+)*)(?:@(?P<score>[a-z_]+))?(?:\+(?P<features>image|text))?")
+_NAME = re.compile(
+    r"(?P<head>[a-z0-9_]+(?::[^:@+]+)*)(?:@(?P<score>[a-z_]+))?(?:\+(?P<features>image|text))?"
+)
 _EXPECTED = "see the docstring of benchmarks.icons.methods"
 
 

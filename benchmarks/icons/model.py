@@ -55,7 +55,11 @@ class Student(nn.Module):
         channels = 3
         layers: list[nn.Module] = []
         for wide, stride in ((24, 2), (48, 1), (64, 2), (96, 2)):
-            layers += [nn.Conv2d(channels, wide, 3, stride, padding=1, bias=False), nn.BatchNorm2d(wide), nn.ReLU()]
+            layers += [
+                nn.Conv2d(channels, wide, 3, stride, padding=1, bias=False),
+                nn.BatchNorm2d(wide),
+                nn.ReLU(),
+            ]
             channels = wide
         self.visual = nn.Sequential(*layers, nn.Flatten(), nn.Linear(3 * 3 * channels, _EMBED_DIM))
         self.tokens = nn.Embedding(vocabulary, _EMBED_DIM)

@@ -11,7 +11,7 @@ from d2prune.d2.gamma import DEFAULT_MULTIPLE
 NOISE, TEACHER, FRACTION = 0.3, "base", 0.3
 SAMPLES = RECIPE.steps * RECIPE.batch_size
 
-MULTIPLES = (2, 3, 4, 5, 6)
+MULTIPLES = (2, 3, 4, 5, 6, 8, 12)
 THRESHOLDS = (0.97, 0.99, 0.995)
 
 
@@ -38,29 +38,23 @@ def _jobs(
     return [Job(noise, teacher, name, fraction, seed, samples) for seed in range(seeds) for name in ordered]
 
 
+_THREE = (methods.RANDOM, "score", DEFAULT)
+_PASSES = (
+    ("1", "4/median"), ("4/median", "1"), ("2/median", "4/median"), ("4/median", "2/median"),
+    ("8/median", "4/median"), ("4/median", "8/median"),
+)  # fmt: skip
+
 GROUPS: dict[str, Sequence[Job]] = {
     # Read on the choosing split alone: gamma's multiple and SemDeDup's threshold.
     "choice": _jobs([d2(c) for c in MULTIPLES] + [f"semdedup:{cosine:g}" for cosine in THRESHOLDS], 2),
     "main": _jobs(MAIN, 5),
+    "tenth": _jobs(_THREE, 3, fraction=0.1),
     "more": _jobs(MORE, 2),
-    "fractions": _jobs((methods.RANDOM, "score", DEFAULT), 3, 0.1) + _jobs((methods.RANDOM, "score", DEFAULT), 2, 0.5),
-    "passes": _jobs(
-        [f"d2:5:{forward}:{reverse}" for forward, reverse in (
-            ("1", "4/median"), ("4/median", "1"), ("2/median", "4/median"), ("4/median", "2/median"),
-            ("8/median", "4/median"), ("4/median", "8/median"),
-        )], 2,
-    ),
+    "half": _jobs(_THREE, 2, fraction=0.5),
+    "passes": _jobs([f"d2:5:{forward}:{reverse}" for forward, reverse in _PASSES], 2),
     "features": _jobs((f"{DEFAULT}+image", f"{DEFAULT}+text"), 2),
-    "compute": [
-        job
-        for samples in (SAMPLES // 2, SAMPLES * 2)
-        for job in _jobs((methods.RANDOM, "score", DEFAULT), 2, samples=samples)
-    ],
-    "teachers": [
-        job for name in ("weak", "strong") for job in _jobs((methods.RANDOM, "score", DEFAULT), 2, teacher=name)
-    ],
-    "noise": [
-        job for noise in (0.0, 0.15, 0.45) for job in _jobs((methods.RANDOM, "score", DEFAULT), 2, noise=noise)
-    ],
-}  # fmt: skip
+    "compute": [job for samples in (SAMPLES // 2, SAMPLES * 2) for job in _jobs(_THREE, 2, samples=samples)],
+    "teachers": [job for name in ("weak", "strong") for job in _jobs(_THREE, 2, teacher=name)],
+    "noise": [job for noise in (0.0, 0.15, 0.45) for job in _jobs(_THREE, 2, noise=noise)],
+}
 """Name of a group -> its students, in order."""

@@ -226,7 +226,8 @@ def _parse_set(content: dict[str, Any]) -> Iterator[Icon]:
             icon.get(key, content.get(key, default))
             for key, default in (("left", 0), ("top", 0), ("width", 16), ("height", 16))
         ]
-        head = f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" width="{PIXELS}" height="{PIXELS}"'
+        names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+        head = f'<svg {names} width="{PIXELS}" height="{PIXELS}"'
         yield Icon(prefix, name, f'{head} viewBox="{" ".join(map(str, box))}">{icon["body"]}</svg>')
 
 
@@ -236,7 +237,9 @@ def _render_part(drawings: Sequence[str]) -> list[bytes]:
     except ModuleNotFoundError:
         raise UserError("resvg-py is not installed: pip install resvg-py==0.5.0") from None
     # A system's fonts would make the images depend on the machine.
-    draw = functools.partial(svg_to_bytes, background="white", width=PIXELS, height=PIXELS, skip_system_fonts=True)
+    draw = functools.partial(
+        svg_to_bytes, background="white", width=PIXELS, height=PIXELS, skip_system_fonts=True
+    )
     blank = bytes(draw(svg_string=_BLANK))
     images = []
     for svg in drawings:

@@ -18,7 +18,8 @@ FIGURES = ("recall_1", "recall_10", "zero_shot")
 _HEADS = {"recall_1": "R@1", "recall_10": "R@10", "zero_shot": "zero-shot"}
 _NAMES = {
     methods.RANDOM: "random sampling", "score": "top by CLIP score", "score@s_clip_loss": "top by s-CLIPLoss",
-    methods.ALL: "all pairs", methods.RIGHT: "right captions only", methods.PAPER: "D2, paper's settings (k = 1, gamma 1)",
+    methods.ALL: "all pairs", methods.RIGHT: "right captions only",
+    methods.PAPER: "D2, paper's settings (k = 1, gamma 1)",
 }  # fmt: skip
 
 
@@ -29,7 +30,9 @@ def describe(method: str) -> str:
     head, _, features = method.partition("+")
     head, _, score = head.partition("@")
     name, *numbers = head.split(":")
-    gammas = [number.replace("/median", "") + "/median" if "median" in number else number for number in numbers[1:]]
+    gammas = [
+        number.replace("/median", "") + "/median" if "median" in number else number for number in numbers[1:]
+    ]
     if name == "d2":
         both = f"gamma {gammas[0]}" if len(gammas) == 1 else f"forward {gammas[0]}, reverse {gammas[1]}"
         text = f"D2, k = {numbers[0]}, {both}"
@@ -114,8 +117,8 @@ def format_difference(found: Difference | None) -> str:
     return f"**{text}**" if found.sign else text
 
 
-def write(results: Sequence[Result], page: Path) -> None:
-    """Write the tables between the markers of a page, and its figures beside it.
+def write(results: Sequence[Result], page: Path, images: Path) -> None:
+    """Write the tables between the markers of a page, and its figures to a folder.
 
     The page's own text stays; a page that does not exist gets the tables alone.
     """
@@ -129,7 +132,8 @@ def write(results: Sequence[Result], page: Path) -> None:
             text = before + start + make(table) + end + after
     store.write_bytes(str(page), text.encode())
     for name, rows in _figures(table).items():
-        store.write_bytes(str(page.with_name(f"icons-{name}.svg")), figures.dots(rows, ("R@10, %", "zero-shot, %")).encode())
+        drawing = figures.dots(rows, ("R@10, %", "zero-shot, %"))
+        store.write_bytes(str(images / f"icons-{name}.svg"), drawing.encode())
 
 
 def _rows(names: Iterable[str], **changes: float | str) -> list[tuple[str, Job]]:
@@ -177,7 +181,9 @@ def _vary(group: str, name: str, unit: str) -> Callable[[Table], str]:
         for value in values:
             rows = _rows((methods.RANDOM, "score", plan.DEFAULT), **{name: value})
             if any(table.seeds(each, "testing") for _, each in rows):
-                parts.append(f"{unit.format(value)}:\n\n{tabulate(table, rows, job('score', **{name: value}))}")
+                parts.append(
+                    f"{unit.format(value)}:\n\n{tabulate(table, rows, job('score', **{name: value}))}"
+                )
         return "\n".join(parts)
 
     return make
@@ -200,12 +206,17 @@ _SKELETON = "".join(f"<!-- {name} -->\n<!-- /{name} -->\n" for name in _SECTIONS
 def _figures(table: Table) -> dict[str, list[tuple[str, list[figures.Point]]]]:
     """Return the rows of each figure by name."""
     found = {}
-    sections = {"main": (*plan.MAIN, *plan.MORE), "passes": (plan.DEFAULT, *(j.method for j in plan.GROUPS["passes"]))}
+    sections = {
+        "main": (*plan.MAIN, *plan.MORE),
+        "passes": (plan.DEFAULT, *(j.method for j in plan.GROUPS["passes"])),
+    }
     for name, names in sections.items():
         rows = []
         for text, each in _rows(names):
             if table.seeds(each, "testing"):
-                values = [list(table.figure(each, "testing", key).values()) for key in ("recall_10", "zero_shot")]
+                values = [
+                    list(table.figure(each, "testing", key).values()) for key in ("recall_10", "zero_shot")
+                ]
                 rows.append((text, [mean(value) for value in values]))
         found[name] = rows
     return found

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.icons import data, filtering, methods, model
+from benchmarks.icons import data, filtering, model
 from benchmarks.icons.evaluation import Test
 from benchmarks.icons.sets import Split
 
@@ -120,9 +120,7 @@ class Trainer:
 
     def train(self, job: Job) -> list[Result]:
         """Train a student and return its line for each test."""
-        rows = filtering.choose(
-            self._folder, job.teacher, self.pool, job.method, job.fraction, job.seed
-        )
+        rows = filtering.choose(self._folder, job.teacher, self.pool, job.method, job.fraction, job.seed)
         start = time.process_time()
         recipe = dataclasses.replace(RECIPE, steps=job.samples // RECIPE.batch_size)
         trained = model.fit(
@@ -134,12 +132,21 @@ class Trainer:
         seconds = time.process_time() - start
         wrong = float(self.pool.wrong[rows].mean())
         return [
-            Result(**dataclasses.asdict(job), split=split, kept=len(rows), wrong=wrong, **found, cpu_seconds=seconds)
+            Result(
+                **dataclasses.asdict(job),
+                split=split,
+                kept=len(rows),
+                wrong=wrong,
+                **found,
+                cpu_seconds=seconds,
+            )
             for split, found in zip(TESTS, figures, strict=True)
         ]
 
 
-def train_all(folder: Path, table: Path, jobs: Iterable[Job], noise: float, seconds: float | None = None) -> bool:
+def train_all(
+    folder: Path, table: Path, jobs: Iterable[Job], noise: float, seconds: float | None = None
+) -> bool:
     """Train the students that the table lacks; return whether all are there.
 
     Args:

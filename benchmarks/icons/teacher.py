@@ -61,5 +61,9 @@ def train(folder: Path, out: Path, teacher: Teacher, seed: int = 0) -> None:
     store.write_bytes(str(out / "weights.safetensors"), save(weights))
 
 
-TEACHERS = {"base": Teacher(), "weak": Teacher(steps=300, pairs=0.25), "strong": Teacher(steps=2700, channels=24)}
+TEACHERS = {
+    "base": Teacher(),
+    "weak": Teacher(steps=300, pairs=0.25),
+    "strong": Teacher(steps=2700, channels=24),
+}
 """The teachers of the benchmark by name; `strong` takes five times as long as `base`."""

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.icons import data, evaluation, filtering, methods, plan, pool, sets, students
 from benchmarks.icons import __main__ as icons
+from benchmarks.icons import data, evaluation, filtering, methods, plan, pool, sets, students
 from benchmarks.icons.model import Recipe
 from benchmarks.icons.pool import Pair
 from benchmarks.icons.report import Table, describe, job, tabulate, write
@@ -133,7 +133,9 @@ def test_ranks_and_zero_shot_equal_their_definitions(n, n_captions, seed):
     rng = np.random.default_rng(seed)
     # Small integers, so that there are ties and products are exact.
     image = rng.integers(-2, 3, (n, 4)).astype(np.float32)
-    caption = np.concatenate([np.arange(min(n, n_captions)), rng.integers(0, min(n, n_captions), max(0, n - n_captions))])
+    caption = np.concatenate(
+        [np.arange(min(n, n_captions)), rng.integers(0, min(n, n_captions), max(0, n - n_captions))]
+    )
     text = rng.integers(-2, 3, (caption.max() + 1, 4)).astype(np.float32)
     cosine = image @ text.T
     by_image, by_text = evaluation.retrieval_ranks(image, text, caption)
@@ -176,7 +178,9 @@ def test_every_planned_method_is_a_valid_configuration(group, tmp_path):
             "graph": {"n_neighbors": 5, "features": "text"},
             "select": {"gamma_forward": "1", "gamma_reverse": "4/median"},
         }),
-        ("semdedup:0.9", {"dedup": {"near": 0.9}, "graph": {"features": "image"}, "select": {"method": "score"}}),
+        ("semdedup:0.9", {
+            "dedup": {"near": 0.9}, "graph": {"features": "image"}, "select": {"method": "score"},
+        }),
         ("forward:5:4/median", {"select": {"method": "forward", "gamma_forward": "4/median"}}),
     ],
 )  # fmt: skip
@@ -186,7 +190,9 @@ def test_names_of_methods_are_settings(method, changed):
         assert options.items() <= found[section].items()
 
 
-@pytest.mark.parametrize("method", ["", "best", "d2", "d2:5", "random:1", "score+both", "d2:5:1:1:1", "D2:5:1"])
+@pytest.mark.parametrize(
+    "method", ["", "best", "d2", "d2:5", "random:1", "score+both", "d2:5:1:1:1", "D2:5:1"]
+)
 def test_unknown_methods_are_one_line(method):
     with pytest.raises(UserError, match="^--methods " + re.escape(method) + ": "):
         methods.settings(method)
@@ -224,7 +230,9 @@ def test_students_resume_from_their_table(folder, tmp_path, monkeypatch):
 
 def test_the_page_has_the_tables_and_their_figures(tmp_path):
     results = [
-        students.Result(*vars(each).values(), split, 100, 0.1, 0.02, 0.1 + shift + each.seed / 100, 0.2 + shift, 9.0)
+        students.Result(
+            *vars(each).values(), split, 100, 0.1, 0.02, 0.1 + shift + each.seed / 100, 0.2 + shift, 9.0
+        )
         for group in plan.GROUPS.values()
         for each in group
         for split, shift in (("choosing", 0.0), ("testing", 0.1 if each.method == plan.DEFAULT else 0.05))
@@ -232,13 +240,16 @@ def test_the_page_has_the_tables_and_their_figures(tmp_path):
     text = tabulate(Table(results), [("ours", job(plan.DEFAULT)), ("none", job("d2:9:9"))], job("score"))
     assert "| ours | 10.0 % | 2.0 ± 0.0 | 22.0 ± 1.6 | 30.0 ± 0.0 | **+5.0 (+5.0 to +5.0)** |" in text
     assert "none" not in text
-    write(results, tmp_path / "icons.md")
-    page = (tmp_path / "icons.md").read_text()
-    assert describe(plan.DEFAULT) in page
-    for name in page.split("](")[1:]:
-        link = name.split(")")[0]
-        assert link.endswith(".md") or (tmp_path / link).exists()
-    write(results[:4], tmp_path / "icons.md")
+    page = tmp_path / "icons.md"
+    page.write_text("# Icons\n\n<!-- main -->\nold\n<!-- /main -->\nWhy.\n")
+    write(results, page, tmp_path)
+    written = page.read_text()
+    assert written.startswith("# Icons\n\n<!-- main -->\n| ") and written.endswith("<!-- /main -->\nWhy.\n")
+    assert f"| {describe(plan.DEFAULT)} | 10.0 % |" in written and "old" not in written
+    assert "random sampling" in (tmp_path / "icons-main.svg").read_text()
+    # A table that has only begun, and a page that does not exist.
+    write(results[:4], tmp_path / "new.md", tmp_path)
+    assert (tmp_path / "new.md").read_text().count("<!-- /") == 9
 
 
 def test_a_mistake_is_one_line(tmp_path, capsys):

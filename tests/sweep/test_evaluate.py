@@ -151,7 +151,10 @@ def test_the_command_prints_a_table_and_writes_a_page(config, tmp_path, capsys):
     for wrong, message in (
         (["--fractions", "0.1;0.3"], "--fractions: found 0.1;0.3; expected a number above 0 and up to 1"),
         (["--fractions", "30"], "--fractions: found 30; expected a number above 0"),
-        (["--methods", "d2,best"], "--methods d2,best: expected some of d2, score, s_clip_loss, semdedup, random"),
+        (
+            ["--methods", "d2,best"],
+            "--methods d2,best: expected some of d2, score, s_clip_loss, semdedup, random",
+        ),
         (["--n-neighbors", "0"], "--n-neighbors: found 0; expected a whole number from 1 to 1,024"),
         (["--gamma-reverse", "-1"], "--gamma-reverse: found -1; expected a finite number >= 0, `auto`, or"),
         (["--set", f"work_dir={tmp_path}/none"], "found no embeddings for these settings"),

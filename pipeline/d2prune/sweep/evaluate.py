@@ -28,9 +28,9 @@ from d2prune.parts.files import DECISIONS, PAIR_SCORES
 from d2prune.parts.neighbors import read_graph
 from d2prune.parts.reader import Parts
 from d2prune.rank.methods import random_scores
+from d2prune.report.metrics import NEAR_DUPLICATE
 from d2prune.runs.driver import run
 from d2prune.runs.plan import RunPlan, plan_run
-from d2prune.report.metrics import NEAR_DUPLICATE
 from d2prune.scores.column import add_offset, read_score, shift
 from d2prune.sweep.measure import METHODS, Evaluator, Outcome, Setting, SweepMethod, recommend
 

@@ -17,12 +17,13 @@ from d2prune.redaction import redact_markup
 from d2prune.report import plots
 from d2prune.store import artifacts
 from d2prune.sweep.evaluate import SweepResult
-from d2prune.sweep.measure import FEW_LOW_SCORES, Outcome, Setting
+from d2prune.sweep.measure import FEW_LOW_SCORES, Outcome, Setting, SweepMethod
 
 _CHART_HEIGHT = 330
 # In units of the chart: labels of points in one cell would overlap.
 _LABEL_CELL = 10
 _LINE_STYLES = 6
+_NAMED_BELOW: tuple[SweepMethod, ...] = ("s_clip_loss",)
 _FOLDER = Path(__file__).parent
 
 
@@ -90,7 +91,7 @@ def render(result: SweepResult) -> str:
         line_styles=_LINE_STYLES,
         work_dir=store.redact(result.config.work_dir),
         samples=f"{result.samples:,}",
-        series=[label for label, _ in series],
+        series=[(index, label) for index, (label, members) in enumerate(series) if len(members) > 1],
         coverage=_draw_tradeoff(series, result, "coverage", "coverage gap (distance, 0 to 2)", score),
         duplicates=_draw_tradeoff(series, result, "duplicates", "duplicates left (share of the kept)", score),
         reasons=explain_recommendations(result),
@@ -110,8 +111,8 @@ def explain_recommendations(result: SweepResult) -> list[str]:
         if outcome.setting in result.recommended:
             if outcome.low_scores <= FEW_LOW_SCORES:
                 reason = (
-                    f"of the settings with at most {FEW_LOW_SCORES:.0%} low scores it has the smallest coverage "
-                    f"gap, {outcome.coverage:.4f}"
+                    f"of the settings with at most {FEW_LOW_SCORES:.0%} low scores it has the smallest "
+                    f"coverage gap, {outcome.coverage:.4f}"
                 )
             else:
                 reason = f"no setting keeps fewer low scores, {outcome.low_scores:.1%}"
@@ -172,8 +173,8 @@ def _draw_tradeoff(
     x_range, y_range = ((v.min() - pad, v.max() + pad) for v, pad in zip((x, y), pads, strict=True))
     axes = plots.Axes(x_range, y_range, _CHART_HEIGHT)
     body = axes.frame(x_label, y_label)
-    # Points that are too close for separate labels share one: at the first point, with all numbers.
-    labels: dict[tuple[int, int], tuple[float, float, list[int]]] = {}
+    # Points that are too close for separate labels share one: at the first point, with all of them.
+    labels: dict[tuple[int, int], tuple[float, float, list[str]]] = {}
     for index, (_, members) in enumerate(series):
         points = [(axes.at_x(getattr(o, cost)), axes.at_y(o.mean_score)) for _, o in members]
         path = "L".join(f"{px:.1f} {py:.1f}" for px, py in points)
@@ -183,9 +184,16 @@ def _draw_tradeoff(
                 body += f'<circle class="recommended" cx="{px:.1f}" cy="{py:.1f}" r="7"/>'
             body += f'<circle class="dot" cx="{px:.1f}" cy="{py:.1f}" r="3"/>'
             cell = (round(px / _LABEL_CELL), round(py / _LABEL_CELL))
-            labels.setdefault(cell, (px, py, []))[2].append(number)
-    for px, py, numbers in labels.values():
-        text = ", ".join(map(str, numbers))
-        body += f'<text class="strong" x="{px + 5:.1f}" y="{py - 5:.1f}">{text}</text>'
+            method = outcome.setting.method
+            text = str(number) if method == "d2" else f"{number} {method}"
+            labels.setdefault(cell, (px, py, []))[2].append(text)
+    for px, py, texts in labels.values():
+        text = ", ".join(texts)
+        # Left of a point in the right half, so that a name does not leave the chart.
+        anchor, shift = ("end", -5) if px > plots.WIDTH / 2 else ("start", 5)
+        # Names of baselines alternate, since score and s_clip_loss often nearly coincide.
+        below = text.endswith(_NAMED_BELOW)
+        position = f'text-anchor="{anchor}" x="{px + shift:.1f}" y="{py + (15 if below else -5):.1f}"'
+        body += f'<text class="strong" {position}>{text}</text>'
     description = f"{len(outcomes)} settings; their values are in the table"
     return plots.svg(f"{y_label} against {x_label}", description, _CHART_HEIGHT, body)
