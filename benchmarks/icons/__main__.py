@@ -60,6 +60,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
                 help="of students in plan.py",
             )  # fmt: skip
         if name == "students":
+            command.add_argument("--methods", nargs="+", help="of the groups' students, only these methods")
             command.add_argument("--seconds", type=float, help="time limit after which no student is started")
         if name in ("students", "report"):
             command.add_argument("--table", type=Path, default=RESULTS / "icons.csv", help="(%(default)s)")
@@ -96,6 +97,7 @@ def _run(args: argparse.Namespace) -> int:
                 filtering.subset_file(args.out, job.teacher, job.method, job.fraction, job.seed)
     elif args.command == "students":
         jobs = [job for group in args.groups for job in plan.GROUPS[group]]
+        jobs = [job for job in jobs if args.methods is None or job.method in args.methods]
         if not students.train_all(args.out, args.table, jobs, args.noise, args.seconds):
             print("some students are missing: run the same command again")
     elif args.command == "report":

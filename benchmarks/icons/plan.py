@@ -21,7 +21,7 @@ def d2(multiple: float = DEFAULT_MULTIPLE, k: int = 5) -> str:
 
 
 DEFAULT = d2()
-SEMDEDUP = "semdedup:0.99"
+SEMDEDUP = "semdedup:0.995"
 MAIN = (methods.RANDOM, "score", DEFAULT, SEMDEDUP, methods.PAPER)
 MORE = (
     methods.RIGHT, methods.ALL, "score@s_clip_loss", "forward:5:4/median", d2(k=1), d2(k=15),
@@ -47,8 +47,9 @@ _PASSES = (
 GROUPS: dict[str, Sequence[Job]] = {
     # Read on the choosing split alone: gamma's multiple and SemDeDup's threshold.
     "choice": _jobs([d2(c) for c in MULTIPLES] + [f"semdedup:{cosine:g}" for cosine in THRESHOLDS], 2),
+    "main3": _jobs(MAIN, 3), "more1": _jobs(MORE[:-1], 1),
     "main": _jobs(MAIN, 5),
-    "tenth": _jobs(_THREE, 3, fraction=0.1),
+    "tenth": _jobs((*_THREE, d2(4), d2(8)), 3, fraction=0.1),
     "more": _jobs(MORE, 2),
     "half": _jobs(_THREE, 2, fraction=0.5),
     "passes": _jobs([f"d2:5:{forward}:{reverse}" for forward, reverse in _PASSES], 2),
