@@ -126,7 +126,7 @@ def outcome(fraction, low_scores, coverage):
 
 
 def test_recommendation_covers_best_among_those_with_few_low_scores():
-    given = [outcome(0.3, 0.01, 0.5), outcome(0.3, 0.05, 0.4), outcome(0.3, 0.2, 0.1), outcome(0.5, 0.3, 0.1)]
+    given = [outcome(0.3, 0.001, 0.5), outcome(0.3, 0.01, 0.4), outcome(0.3, 0.02, 0.1), outcome(0.5, 0.3, 0.1)]
     given.append(outcome(0.5, 0.2, 0.9))
     assert recommend(given) == {given[1].setting, given[4].setting}
 

@@ -95,6 +95,7 @@ def render(result: SweepResult) -> str:
         coverage=_draw_tradeoff(series, result, "coverage", "coverage gap (distance, 0 to 2)", score),
         duplicates=_draw_tradeoff(series, result, "duplicates", "duplicates left (share of the kept)", score),
         reasons=explain_recommendations(result),
+        few=f"{FEW_LOW_SCORES:.0%}",
         head=head,
         rows=rows,
         has_flagged=any(outcome.flagged is not None for outcome in result.outcomes),
