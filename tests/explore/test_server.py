@@ -328,5 +328,5 @@ def test_a_slow_client_is_cut_off(server, undisturbed, monkeypatch):
 
 def test_the_explorer_shows_no_credentials(server, undisturbed, monkeypatch):
     shown = {"url": "https://me:pw@host/x?sig=abc", "caption": "\x1b[1m"}
-    monkeypatch.setattr(server.explorer, "describe_run", lambda: shown)
+    monkeypatch.setattr(server.explorer, "describe_run", lambda parameters: shown)
     assert ask(server, "/api/run") == {"url": "https://host/x", "caption": "\x1b[1m"}
