@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from functools import lru_cache, partial
 from typing import Any
+from urllib.parse import urlencode
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +19,13 @@ from d2prune.explore.parameters import Parameters, parse_number, parse_page, par
 from d2prune.explore.query import Query, split_words
 from d2prune.explore.recent import Recent
 from d2prune.explore.sample_index import Mask, SampleIndex
-from d2prune.explore.workspace import Kept, OpenRun, Workspace, describe
+from d2prune.explore.workspace import Kept, OpenRun, Workspace
 from d2prune.inputs.sample_id import normal_uid
 from d2prune.parts.files import SAMPLES
 from d2prune.report.thumbnails import ImageSource, read_image, small_webp
+from d2prune.runs.description import describe_run
 from d2prune.runs.finished import FinishedRun, open_selection
+from d2prune.runs.selections import Selection
 from d2prune.store import schemas
 
 _MAX_CAPTION_LENGTH = 2_000
@@ -74,9 +77,21 @@ class Explorer:
                 rows.append({"name": selection.name, "error": str(error)})
         return {"runs": rows, "default": self.workspace.default.name}
 
-    def _describe_selection(self, selection: Any) -> dict[str, Any]:
+    def _describe_selection(self, selection: Selection) -> dict[str, Any]:
         run = open_selection(self.workspace.default.run.work_dir, selection.fingerprint)
-        return dict(to_json(describe(selection, run)))
+        return dict(to_json(describe_run(selection, run)))
+
+    def comparison_address(self, other: str | None) -> str:
+        """The page's address of a comparison of the first run with another selection; empty for None.
+
+        Raises:
+            UserError: `other` names no selection.
+        """
+        if other is None:
+            return ""
+        default = self.workspace.default
+        b = self.workspace.parse(other, default, "--compare")
+        return "#/compare?" + urlencode({"run": default.name, "a": default.name, "b": b.spec})
 
     def describe_run(self, parameters: Parameters) -> dict[str, Any]:
         """One run, for the page's header and controls."""

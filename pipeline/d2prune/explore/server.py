@@ -249,14 +249,19 @@ class _Handler(BaseHTTPRequestHandler):
         log.debug("explore: " + format, *arguments)
 
 
-def serve(explorer: Explorer, port: int) -> None:
+def serve(explorer: Explorer, port: int, address: str = "") -> None:
     """Serve until interrupted by Ctrl-C.
+
+    Args:
+        explorer: what to serve.
+        port: to listen on; 0: any.
+        address: what to print behind the page's URL, such as `#/compare?a=...`.
 
     Raises:
         UserError: the port is taken or invalid.
     """
     with Server(explorer, port) as server:
-        print_line(server.url)
+        print_line(server.url + address)
         print_line("Press Ctrl-C to stop. The page is available on this machine only.", flush=True)
         try:
             server.serve_forever()

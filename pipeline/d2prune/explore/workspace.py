@@ -8,9 +8,7 @@ import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
-from d2prune import store
 from d2prune.errors import UserError
 from d2prune.explore.recent import Recent
 from d2prune.explore.rejected import RejectedSamples
@@ -163,44 +161,3 @@ class Workspace:
             for fingerprint in self._texts.keys() - pools:
                 del self._texts[fingerprint]
             return opened
-
-
-def describe(selection: Selection, run: FinishedRun) -> dict[str, Any]:
-    """What a list of runs shows of one: its date, input, size and the parameters that tell runs apart."""
-    select = run.select.params
-    budget = next(
-        (
-            {"what": what, "value": select[what]}
-            for what in ("fraction", "size", "min_score")
-            if select.get(what)
-        ),
-        None,
-    )
-    urls = list(run.urls.values())
-    return {
-        "name": selection.name,
-        "ids": list(selection.run_ids),
-        "fingerprint": selection.fingerprint,
-        "finished": selection.finished,
-        "output": store.redact(selection.output),
-        "input": store.redact(_common_location(urls)),
-        "shards": len(run.embed.units),
-        "samples": len(run),
-        "kept": run.select.counters.get("kept"),
-        "budget": budget,
-        "groups": select.get("groups"),
-        "n_neighbors": run.graph.params.get("n_neighbors"),
-        "gammas": list(run.gamma_texts),
-        "method": run.method,
-        "score": run.score_name,
-        "dedup": run.dedup is not None,
-    }
-
-
-def _common_location(urls: list[str]) -> str:
-    """The folder that holds all files, or the one file."""
-    if len(urls) <= 1:
-        return "".join(urls)
-    first, last = min(urls), max(urls)
-    common = next((n for n, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
-    return first[:common].rpartition("/")[0] or first[:common]
