@@ -1,6 +1,5 @@
 """The explorer over HTTP: its answers, and the requests it refuses."""
 
-import http.client
 import io
 import itertools
 import json
@@ -19,6 +18,7 @@ from d2prune.cli.main import main
 from d2prune.explore.api import Explorer
 from d2prune.explore.server import Server, _Handler
 from tests.explore.conftest import HOSTILE, SAME
+from tests.explore.requests import ask, get
 
 
 @pytest.fixture(scope="module")
@@ -28,21 +28,6 @@ def server(finished):
         thread.start()
         yield running
         running.shutdown()
-
-
-def get(server, path, **headers):
-    connection = http.client.HTTPConnection(*server.server_address)
-    connection.request("GET", path, headers=headers)
-    answer = connection.getresponse()
-    body = answer.read()
-    connection.close()
-    return answer, body
-
-
-def ask(server, path):
-    answer, body = get(server, path)
-    assert answer.status == 200, body
-    return json.loads(body)
 
 
 def test_server_listens_on_loopback_and_checks_the_host_header(server):
@@ -166,14 +151,15 @@ def test_taken_or_invalid_port_is_a_usage_error(server, finished, capsys):
         assert f"d2prune: {line}" in capsys.readouterr().err
 
 
-def send(server, data, read=True):
+def send(server, data, read=True, half=True):
     """What the server answers to these bytes, after which the client sends no more; b"" if it hangs up."""
     with socket.create_connection(server.server_address, timeout=20) as connection:
         try:
             connection.sendall(data)
             if not read:
                 return b""
-            connection.shutdown(socket.SHUT_WR)
+            if half:
+                connection.shutdown(socket.SHUT_WR)
             return b"".join(iter(lambda: connection.recv(1 << 16), b""))
         except ConnectionError:
             return b""
@@ -324,6 +310,23 @@ def test_a_slow_client_is_cut_off(server, undisturbed, monkeypatch):
             connection.sendall(b"G")
             time.sleep(0.05)
     assert time.monotonic() < start + 5
+
+
+def test_connections_beyond_the_limit_are_refused(server, monkeypatch):
+    monkeypatch.setattr(server, "_free", threading.BoundedSemaphore(3))
+    idle = [socket.create_connection(server.server_address) for _ in range(3)]
+    try:
+        # The kernel accepts a connection before the server does.
+        answers = [send(server, request(server, "/api/run"), half=False) for _ in range(3)]
+        assert statuses(answers[-1]) == [503] and answers[-1].endswith(b"too many connections\n")
+    finally:
+        for connection in idle:
+            connection.close()
+    for _ in range(100):
+        if statuses(send(server, request(server, "/api/run"))) == [200]:
+            break
+        time.sleep(0.05)
+    assert ask(server, "/api/run")["samples"] == 127
 
 
 def test_the_explorer_shows_no_credentials(server, undisturbed, monkeypatch):

@@ -18,7 +18,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from d2prune.console import print_line
 from d2prune.errors import D2PruneError, UserError
@@ -196,8 +196,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(HTTPStatus.OK, _FILES[path].read_bytes(), _KINDS[_FILES[path].suffix])
         elif path in answers:
             self._send_json(answers[path](query))
-        elif match := re.fullmatch(r"/api/sample/([0-9a-fA-F-]{1,36})", path):
-            self._send_json(explorer.explain(match[1], query))
+        elif match := re.fullmatch(r"/api/sample/([^/]{1,100})", path):
+            self._send_json(explorer.explain(unquote(match[1]), query))
         elif match := re.fullmatch(r"/image/(small|large|full)/(\d{1,18})", path):
             image = explorer.image(int(match[2]), match[1], query)
             if image:

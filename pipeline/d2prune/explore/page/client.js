@@ -2,8 +2,9 @@
 
 export async function get(path, parameters = "") {
   const response = await fetch(`${path}?${parameters}`);
-  const value = await response.json();
-  if (!response.ok) throw new Error(value.error || response.statusText);
+  // Refusals of the server itself are no JSON.
+  const value = await response.json().catch(() => ({}));
+  if (!response.ok) throw new Error(value.error || response.statusText || `status ${response.status}`);
   return value;
 }
 
