@@ -17,7 +17,7 @@ class Recent(Generic[Value]):
         self._lock = threading.Lock()
 
     def get(self, key: Hashable, make: Callable[[], Value]) -> Value:
-        """The value of a key; `make` makes it where it is missing. Two threads may make it at once."""
+        """The value of a key; `make` makes it where it is missing. Two threads may make it concurrently."""
         with self._lock:
             if key in self._values:
                 self._values.move_to_end(key)

@@ -1,7 +1,7 @@
 """The samples of a pool that were rejected or filtered, as a list to search and page.
 
-Reads the rejects tables of the embed artifact: the reasons at once, one byte each, and the rest of a
-part when a page or a search needs it. Writes nothing; safe to share among threads.
+Reads the rejects tables of the embed artifact: all reasons first, and the rest of a part when a
+page or a search needs it. Writes nothing; safe to share among threads.
 """
 
 from collections.abc import Iterator, Sequence

@@ -82,7 +82,7 @@ class Server(ThreadingHTTPServer):
             raise UserError(f"--port {port}: {reason}; expected a free port, or 0 to pick one") from error
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Serve a connection in a thread of its own; refuse it if all threads are taken."""
+        """Serve a connection in its own thread; refuse it if all threads are taken."""
         if self._free.acquire(blocking=False):
             super().process_request(request, client_address)
             return
@@ -211,7 +211,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send_file(self, name: str, pieces: Iterator[bytes]) -> None:
         """Send a download in chunks; an error after the first chunk closes the connection."""
-        # Errors of the parameters, and of reading the first part, still get an answer of their own.
+        # Errors of the parameters, and of reading the first part, are still reported with a status.
         first = next(pieces, b"")
         self._send_head(_EXPORTS[name], "no-store", {"Transfer-Encoding": "chunked",
                         "Content-Disposition": f'attachment; filename="{name}"'})  # fmt: skip

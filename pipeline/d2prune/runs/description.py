@@ -1,4 +1,4 @@
-"""What tells the runs of a work_dir apart: date, input, budget, and the parameters of the ranking."""
+"""How the runs of a work_dir differ: date, input, budget, and the parameters of the ranking."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

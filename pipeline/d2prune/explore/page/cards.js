@@ -22,7 +22,7 @@ export function image(run, position, size, text) {
   return make("div", { class: size === "small" ? "frame" : "large" }, element);
 }
 
-// `parameters` describe the list that the cards belong to.
+// `parameters` describe the list that the sample is shown in.
 export function card(row, run, parameters) {
   const scores = make("dl", { class: "scores" });
   const values = [

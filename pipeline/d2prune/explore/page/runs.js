@@ -1,4 +1,4 @@
-// The runs of the work_dir: their names, what tells them apart, and the switcher in the header.
+// The runs of the work_dir: their names, how they differ, and the switcher in the header.
 
 import { get } from "./client.js";
 import { at, count, make, percent } from "./dom.js";

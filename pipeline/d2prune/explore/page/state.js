@@ -13,7 +13,7 @@ export function parse(hash = location.hash) {
   try {
     name = decodeURIComponent(name);
   } catch {
-    // Not an encoded address; shown as it is.
+    // Not an encoded address; shown unchanged.
   }
   return { view, id: name, parameters: new URLSearchParams(rest.join("?")) };
 }
