@@ -1,7 +1,5 @@
 """Search by words, first pages without sorting: both equal what a naive search and a full sort give."""
 
-import dataclasses
-
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -9,6 +7,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from d2prune.explore import sample_index
+from d2prune.explore.explain import Ranking
+from d2prune.explore.numbers import Numbers
 from d2prune.explore.query import Query, split_words
 from d2prune.explore.sample_index import SampleIndex
 from d2prune.explore.texts import Texts
@@ -57,7 +57,7 @@ ROWS = st.lists(
 )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     st.lists(ROWS, min_size=1, max_size=3),
     st.text('aAbB0 %_\\.é"', max_size=8),
@@ -83,7 +83,7 @@ def test_words_and_phrases_of_a_search(text, words):
     assert split_words(text) == words
 
 
-@pytest.mark.parametrize(("limit", "reads"), [(1 << 20, 2), (0, 4)])
+@pytest.mark.parametrize(("limit", "reads"), [(1 << 20, 2), (0, 5)])
 def test_texts_beyond_the_limit_are_read_by_every_search(limit, reads):
     parts = Parts([[("a" * 32, "k", "red car")]] * 2)
     texts = Texts(parts, limit)
@@ -96,19 +96,22 @@ def test_texts_beyond_the_limit_are_read_by_every_search(limit, reads):
 SORTS = ["selection", "score", "forward", "suppression", "position", "reason"]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_a_page_without_sorting_equals_the_sorted_list(finished, monkeypatch, data):
     """Blocks of 16 rows and many ties: few distinct scores, some samples not ranked."""
-    monkeypatch.setattr(sample_index, "_BLOCK", 16)
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
-    index = SampleIndex(finished)
-    n, few = len(index), data.draw(st.integers(1, 5))
-    index.difficulty_N = rng.integers(0, few, n).astype(np.float32)
-    index.forward_N = rng.integers(0, few, n).astype(np.float64)
-    index.ranking = dataclasses.replace(
-        index.ranking, fixed_N=rng.integers(-few, few, n), ranked_N=rng.random(n) < 0.8
+    n, few = len(finished), data.draw(st.integers(1, 5))
+    numbers = Numbers(
+        difficulty_N=rng.integers(0, few, n).astype(np.float32),
+        forward_N=rng.integers(0, few, n).astype(np.float64),
+        ranking=Ranking(rng.integers(-few, few, n), rng.random(n) < 0.8, rng.random(n) < 0.3),
+        reason_N=rng.integers(0, 2, n).astype(np.int8),
+        reasons=("below-budget", "kept"),
     )
+    monkeypatch.setattr(sample_index, "_BLOCK", 16)
+    monkeypatch.setattr(sample_index, "read_numbers", lambda run: numbers)
+    index = SampleIndex(finished)
     query = Query(sort=data.draw(st.sampled_from(SORTS)), descending=data.draw(st.booleans()))
     member_N = data.draw(st.sampled_from([None, rng.random(n) < 0.3, np.zeros(n, bool)]))
     start, limit = data.draw(st.integers(0, n + 3)), data.draw(st.integers(0, 20))

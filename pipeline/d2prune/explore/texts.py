@@ -1,8 +1,8 @@
 """Captions, uids and keys of a pool, for search and display.
 
-Reads the samples of the embed artifact, and holds them up to `TEXT_LIMIT` bytes; the other parts are
-read again by every search. Writes nothing; safe to share among threads and among the runs of one
-pool. N samples, M of them shown.
+Reads the samples of the embed artifact, and holds all of them if they take at most `TEXT_LIMIT`;
+otherwise a few parts, and the others are read again by every search. Writes nothing; safe to share
+among threads and among the runs of one pool. N samples, M of them shown.
 """
 
 import threading
@@ -19,7 +19,8 @@ from d2prune.inputs.sample_id import normal_uid
 from d2prune.parts.files import SAMPLES
 from d2prune.parts.reader import Parts
 
-TEXT_LIMIT = 256 << 20
+TEXT_LIMIT = 384 << 20
+_SHARE_OF_LARGE = 4
 _COLUMNS = ("uid", "key", "caption")
 _THREADS = 4
 # With more hits than this share, testing the next word in all rows is cheaper than copying the hits.
@@ -40,12 +41,16 @@ class Texts:
 
     def load(self) -> None:
         """Read what will be held, before the first search needs it."""
+        n_parts = self._parts.spans.n_parts
+        if not n_parts:
+            return
+        first = self._read(0)
+        if first.nbytes * len(self._parts.spans) > self._limit * len(first):
+            # Half a pool in memory would not make a search interactive: enough for the pages shown.
+            self._limit //= _SHARE_OF_LARGE
+            return
         with ThreadPoolExecutor(_THREADS) as threads:
-            list(threads.map(self._load_part, range(self._parts.spans.n_parts)))
-
-    def _load_part(self, part: int) -> None:
-        if self._held_bytes < self._limit:
-            self._read(part)
+            list(threads.map(self._read, range(n_parts)))
 
     def rows(self, positions_M: Positions) -> list[dict[str, Any]]:
         """uid, key and caption of samples, in the order given."""
