@@ -119,7 +119,7 @@ class Workspace:
         except ValueError:
             fraction = 0.0
         if not 0 < fraction <= 1:
-            raise UserError(f"{option}: found {spec[:80]!r}; expected RUN or RUN@FRACTION, as in @0.3")
+            raise UserError(f"{option}: found {spec!r}; expected RUN or RUN@FRACTION, as in @0.3")
         return Kept(opened, fraction)
 
     def member_mask(self, kept: Kept, pool: OpenRun) -> Mask:

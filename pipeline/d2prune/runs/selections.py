@@ -86,7 +86,7 @@ def choose_selection(selections: Sequence[Selection], name: str | None, option: 
     matching = [s for s in selections if any(id.startswith(name) for id in (s.fingerprint, *s.run_ids))]
     if len(matching) != 1:
         names = ", ".join(sorted(s.name for s in matching or selections))
-        raise UserError(f"{option} {name[:50]}: {len(matching)} selections match; expected one of {names}")
+        raise UserError(f"{option} {name}: {len(matching)} selections match; expected one of {names}")
     return matching[0]
 
 

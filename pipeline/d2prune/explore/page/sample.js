@@ -100,16 +100,19 @@ function scoreTable(explanation) {
   return make("table", { class: "score" }, body);
 }
 
-function facts(explanation, list) {
+function facts(explanation, run, list) {
   const { sample: s, rank, kept_from: keptFrom } = explanation;
+  const url = explanation.url === null ? "–" : make("code", { text: explanation.url });
   const link = (position, uid) => make("a", { href: sampleAddress(list, position, uid), text: uid });
   const rows = [
     ["uid", make("code", { text: s.uid })],
     ["Shard", make("code", { text: s.shard })],
     ["Key", make("code", { text: s.key })],
-    ["Tar", explanation.url === null ? "–" : make("code", { text: explanation.url })],
-    ["Image size", s.size ? `${s.width} × ${s.height} px` : "–"],
-    ["Bytes in tar", s.size ? `${count(s.size)} at offset ${count(s.offset)}` : "–"],
+    [run.has_images ? "Tar" : "Table", url],
+    ...(run.has_images ? [
+      ["Image size", s.size ? `${s.width} × ${s.height} px` : "–"],
+      ["Bytes in tar", s.size ? `${count(s.size)} at offset ${count(s.offset)}` : "–"],
+    ] : []),
     ["Rank", rank === null
       ? "none; dropped before the ranking"
       : `${count(rank)} of ${count(explanation.ranked)}`],
@@ -212,7 +215,7 @@ function samplePage(explanation, run, list, back) {
         make("p", { class: `outcome ${kept ? "kept" : "dropped"}`, text: explanation.outcome }),
         ranked ? scoreTable(explanation) : null,
         ranked && !explanation.reconciled ? mismatch() : null)),
-    make("h3", { text: "Details" }), facts(explanation, list));
+    make("h3", { text: "Details" }), facts(explanation, run, list));
   const size = explanation.neighbours.length;
   if (size) {
     const hint = "Support and suppression are what this sample received from, or sent to, each neighbour.";
