@@ -13,6 +13,7 @@ from d2prune.explore.workspace import Workspace
 from d2prune.output import subset
 from d2prune.reshard.reshard import reshard
 from d2prune.runs.finished import open_run
+from tests.explore.conftest import SAME
 from tests.explore.requests import ask, get
 
 
@@ -90,6 +91,31 @@ def test_lists_of_the_slider_open_and_can_be_walked(several_server):
     outside = next(p for p in range(127) if p not in positions)
     assert ask(several_server, "/api/around", at=outside, **query)["place"] is None
     assert get(several_server, f"/api/around?at={10**30}")[0].status == 400 and at in positions
+
+
+@pytest.mark.parametrize("held", [True, False])
+@pytest.mark.parametrize(
+    ("at", "position"),
+    [
+        ("125", 125),
+        ("126", 126),
+        ("", 125),
+        ("3", 125),
+        ("127", 125),
+        ("-1", 125),
+        ("x", 125),
+        ("9" * 5000, 125),
+    ],
+)
+def test_a_sample_opens_by_its_uid_and_position(several_server, monkeypatch, held, at, position):
+    monkeypatch.setattr("d2prune.explore.texts.Texts.all_held", held)
+    for name in (SAME, SAME.upper()):
+        found = ask(several_server, f"/api/sample/{name}", at=at)
+        assert found["position"] == position and found["sample"]["uid"] == SAME
+        if held:
+            assert found["same_uid"] == [125, 126]
+    answer, body = get(several_server, f"/api/sample/{'b' * 32}?at={at}")
+    assert answer.status == 400 and b"found no uid" in body
 
 
 @pytest.mark.parametrize("query", [{"q": "red"}, {"reason": "kept"}, {"b": "@0.5", "among": "only-b"}, {}])

@@ -224,13 +224,18 @@ class Explorer:
         """The position of a sample, and those of all samples with its uid if it is named by that."""
         if len(name) <= _MAX_POSITION_DIGITS and name.isdecimal():
             return self._parse_position(opened, name), []
-        uid = normal_uid(name) or name
-        found = opened.index.texts.find_uid(uid)
+        uid, texts = normal_uid(name) or name, opened.index.texts
+        # A bookmark's position may be that of a larger pool.
+        is_position = hint.isdecimal() and len(hint) <= _MAX_POSITION_DIGITS and int(hint) < len(opened.run)
+        position = int(hint) if is_position else None
+        if position is not None and not texts.all_held:
+            # A search takes seconds, and the list has named the position.
+            if texts.rows(np.array([position]))[0]["uid"] == uid:
+                return position, [position]
+        found = texts.find_uid(uid)
         if not found:
-            raise UserError(
-                f"sample: found no uid {name[:50]!r} in run {opened.name}; expected one of its pool"
-            )
-        return (int(hint) if hint.isdecimal() and int(hint[:18]) in found else found[0]), found
+            raise UserError(f"sample: found no uid {name!r} in run {opened.name}; expected one of its pool")
+        return (position if position is not None and position in found else found[0]), found
 
     def rejected(self, parameters: Parameters) -> dict[str, Any]:
         """One page of the samples that were rejected or filtered."""

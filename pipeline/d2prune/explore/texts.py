@@ -74,11 +74,11 @@ class Texts:
 
     def match_uids(self, uids: pa.Array) -> NDArray[np.bool_]:
         """Which samples have one of these uids, bool [N]."""
-        return self._concatenate(lambda part: _as_mask(pc.is_in(self._read(part)["uid"], value_set=uids)))
+        return self._concatenate(lambda part: _as_mask(pc.is_in(self._read_uids(part), value_set=uids)))
 
     def find_uid(self, uid: str) -> list[int]:
         """Canonical positions of the samples with a uid."""
-        mask_N = self._concatenate(lambda part: _as_mask(pc.equal(self._read(part)["uid"], uid)))
+        mask_N = self._concatenate(lambda part: _as_mask(pc.equal(self._read_uids(part), uid)))
         return np.flatnonzero(mask_N).tolist()
 
     def uids(self, mask_N: NDArray[np.bool_]) -> pa.Array:
@@ -86,13 +86,22 @@ class Texts:
 
         def read(part: int) -> pa.ChunkedArray:
             start, stop = self._parts.spans.bounds(part)
-            return self._read(part)["uid"].filter(pa.array(mask_N[start:stop]))
+            return self._read_uids(part).filter(pa.array(mask_N[start:stop]))
 
         with ThreadPoolExecutor(_THREADS) as threads:
             chunks = [
                 c for found in threads.map(read, range(self._parts.spans.n_parts)) for c in found.chunks
             ]
         return pc.unique(pa.chunked_array(chunks, pa.string()))
+
+    @property
+    def all_held(self) -> bool:
+        """Whether all texts are in memory, so that a search of the whole pool is interactive."""
+        return len(self._held) == self._parts.spans.n_parts
+
+    def _read_uids(self, part: int) -> pa.ChunkedArray:
+        held = self._held.get(part)
+        return (self._parts.peek(part, SAMPLES, ["uid"]) if held is None else held)["uid"]
 
     def _concatenate(self, work: Any) -> NDArray[np.bool_]:
         with ThreadPoolExecutor(_THREADS) as threads:
