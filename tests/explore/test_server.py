@@ -151,15 +151,14 @@ def test_taken_or_invalid_port_is_a_usage_error(server, finished, capsys):
         assert f"d2prune: {line}" in capsys.readouterr().err
 
 
-def send(server, data, read=True, half=True):
+def send(server, data, read=True):
     """What the server answers to these bytes, after which the client sends no more; b"" if it hangs up."""
     with socket.create_connection(server.server_address, timeout=20) as connection:
         try:
             connection.sendall(data)
             if not read:
                 return b""
-            if half:
-                connection.shutdown(socket.SHUT_WR)
+            connection.shutdown(socket.SHUT_WR)
             return b"".join(iter(lambda: connection.recv(1 << 16), b""))
         except ConnectionError:
             return b""
@@ -313,20 +312,21 @@ def test_a_slow_client_is_cut_off(server, undisturbed, monkeypatch):
 
 
 def test_connections_beyond_the_limit_are_refused(server, monkeypatch):
-    monkeypatch.setattr(server, "_free", threading.BoundedSemaphore(3))
-    idle = [socket.create_connection(server.server_address) for _ in range(3)]
-    try:
-        # The kernel accepts a connection before the server does.
-        answers = [send(server, request(server, "/api/run"), half=False) for _ in range(3)]
-        assert statuses(answers[-1]) == [503] and answers[-1].endswith(b"too many connections\n")
-    finally:
+    monkeypatch.setattr("d2prune.explore.server._MAX_CONNECTIONS", 3)
+    with Server(server.explorer) as small:
+        threading.Thread(target=small.serve_forever, daemon=True).start()
+        idle = [socket.create_connection(small.server_address) for _ in range(3)]
+        with socket.create_connection(small.server_address, timeout=20) as refused:
+            answer = b"".join(iter(lambda: refused.recv(1 << 16), b""))
+        assert statuses(answer) == [503] and answer.endswith(b"\r\n\r\ntoo many connections\n")
         for connection in idle:
             connection.close()
-    for _ in range(100):
-        if statuses(send(server, request(server, "/api/run"))) == [200]:
-            break
-        time.sleep(0.05)
-    assert ask(server, "/api/run")["samples"] == 127
+        for _ in range(100):
+            if statuses(send(small, request(small, "/api/run"))) == [200]:
+                break
+            time.sleep(0.05)
+        assert ask(small, "/api/run")["samples"] == 127
+        small.shutdown()
 
 
 def test_the_explorer_shows_no_credentials(server, undisturbed, monkeypatch):
