@@ -6,12 +6,15 @@ from d2prune.store.schemas import DUPLICATE, NEAR_DUPLICATE
 CUT_OFF = "cut-off"
 """Reason of a sample that the cut-off on a score removed before the graph was built."""
 
+BELOW_BUDGET = "below-budget"
+"""Reason of a sample that was ranked and not kept."""
+
 NOT_RANKED = (CUT_OFF, DUPLICATE, NEAR_DUPLICATE)
 """Reasons of samples that were dropped before the ranking and have no selection score."""
 
 REASON_MEANINGS = {
     **rejects.MEANINGS,
-    "below-budget": "the selection score is below the threshold",
+    BELOW_BUDGET: "the selection score is below the threshold",
     CUT_OFF: "removed by the cut-off on a score, before the graph was built",
     DUPLICATE: "the image has the same bytes as a better sample's",
     NEAR_DUPLICATE: "a better sample is at least as similar as dedup.near",
