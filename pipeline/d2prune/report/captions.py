@@ -1,8 +1,6 @@
 """Captions as text to show: shortened to one line, and the words that set one cluster apart."""
 
-import re
 import unicodedata
-from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,7 +10,6 @@ from numpy.typing import NDArray
 
 CAPTION_LIMIT = 160
 _ELLIPSIS = "\u2026"
-_WORD = re.compile(r"[^\W\d_]{3,}")
 _MIN_WORD_LENGTH, _MAX_WORD_LENGTH = 3, 24
 # Characters of a caption that are searched for words.
 _WORDS_WITHIN = 400
@@ -40,22 +37,20 @@ def distinctive_words(captions: Sequence[str], label_N: NDArray[np.int64], size:
         label_N: int64 [N], the cluster of each.
         size: words per cluster.
     """
-    by_cluster: dict[int, Counter[str]] = {int(label): Counter() for label in np.unique(label_N)}
-    overall: Counter[str] = Counter()
-    for caption, label in zip(captions, label_N.tolist(), strict=True):
-        words = {
-            word
-            for word in _WORD.findall(caption[:_WORDS_WITHIN].lower())
-            if word not in _STOP_WORDS and len(word) <= _MAX_WORD_LENGTH
-        }
-        by_cluster[label].update(words)
-        overall.update(words)
+    row_W, code_W, names = word_codes(pa.chunked_array([pa.array(captions, pa.string())]))
+    overall_V = np.bincount(code_W, minlength=len(names))
     found = {}
-    for label, counts in by_cluster.items():
+    for label in np.unique(label_N).tolist():
+        count_V = np.bincount(code_W[label_N[row_W] == label], minlength=len(names))
+        present = np.flatnonzero(count_V)
         # Squaring the count favours words that are frequent in the cluster; without it, a typing
         # error that occurs once and only there would score highest.
-        ranked = sorted(counts, key=lambda word: (-(counts[word] ** 2) / overall[word], word))
-        found[label] = ", ".join(ranked[:size])
+        weight = count_V[present] ** 2 / overall_V[present]
+        best = present[weight >= np.sort(weight)[-size:].min(initial=np.inf)]
+        ranked = sorted(
+            best.tolist(), key=lambda code: (-(count_V[code] ** 2) / overall_V[code], names[code])
+        )
+        found[int(label)] = ", ".join(names[code] for code in ranked[:size])
     return found
 
 

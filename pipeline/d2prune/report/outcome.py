@@ -1,6 +1,7 @@
 """Why a sample was kept, dropped or rejected, in plain English."""
 
 from d2prune.inputs import rejects
+from d2prune.report import formatting
 from d2prune.store.schemas import DUPLICATE, NEAR_DUPLICATE
 
 CUT_OFF = "cut-off"
@@ -48,6 +49,9 @@ def describe_outcome(
         return f"dropped: {reason} of {keeper or 'a better sample'}{similarity}"
     if method != "d2":
         return f"dropped: {method} ranked enough other samples higher"
-    if threshold is None or forward_score is None or forward_score < threshold:
-        return "dropped: forward score below threshold"
+    if threshold is None or forward_score is None:
+        return "dropped: forward score below the threshold"
+    if forward_score < threshold:
+        score, limit = formatting.distinct_numbers(forward_score, threshold)
+        return f"dropped: forward score {score} below the threshold {limit}"
     return "dropped: suppressed by neighbours picked earlier"

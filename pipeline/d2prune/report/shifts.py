@@ -60,7 +60,8 @@ class Property:
 
     Attributes:
         name: such as "Words in captions".
-        values: by falling size of the shift, ties to the more frequent; in their own order if `ordered`.
+        values: those with a shift, by its falling size, ties to the more frequent; if `ordered`, all
+            values in their own order.
         ordered: whether the values are ranges of a number.
         samples: samples counted.
         kept: of these, kept.
@@ -78,23 +79,26 @@ class Property:
         return max((abs(value.shift) for value in self.values), default=0.0)
 
 
-def certain_shift(kept: int, samples: int, share: float) -> float:
-    """How far a kept share differs from `share` beyond chance: the distance to its Wilson interval.
+def certain_shifts(
+    kept_V: NDArray[np.int64], samples_V: NDArray[np.int64], share: float
+) -> NDArray[np.float64]:
+    """How far kept shares differ from `share` beyond chance: the distance to their Wilson intervals.
 
     Args:
-        kept: samples kept.
-        samples: of so many, at least 1.
+        kept_V: int64 [V], samples kept.
+        samples_V: int64 [V], of so many, at least 1.
         share: kept share of all samples.
 
     Returns:
-        Below 0: fewer are kept than of all samples. 0: `share` is within the 99.9 % interval.
+        float64 [V]. Below 0: fewer are kept than of all samples. 0: `share` is within the 99.9 % interval.
     """
-    found = kept / samples
-    centre = (found + _Z**2 / (2 * samples)) / (1 + _Z**2 / samples)
-    half = _Z * np.sqrt(found * (1 - found) / samples + _Z**2 / (4 * samples**2)) / (1 + _Z**2 / samples)
+    found_V = kept_V / samples_V
+    scale_V = 1 + _Z**2 / samples_V
+    centre_V = (found_V + _Z**2 / (2 * samples_V)) / scale_V
+    half_V = _Z * np.sqrt(found_V * (1 - found_V) / samples_V + _Z**2 / (4 * samples_V**2)) / scale_V
     # The interval holds the share found; rounding may put its end beside it.
-    low, high = min(float(centre - half), found), max(float(centre + half), found)
-    return low - share if low > share else min(high - share, 0.0)
+    low_V, high_V = np.minimum(centre_V - half_V, found_V), np.maximum(centre_V + half_V, found_V)
+    return np.asarray(np.maximum(low_V - share, 0) + np.minimum(high_V - share, 0), np.float64)
 
 
 @dataclass
@@ -178,19 +182,18 @@ class Shifts:
             self._counts[name].kept.update(counts.kept)
 
     def properties(self) -> tuple[Property, ...]:
-        """Every property with at least two values and one shift, the largest shift first."""
+        """Every property with a shift, the largest shift first."""
         found = [self._property(counts) for counts in self._counts.values()]
-        return tuple(
-            sorted(
-                (item for item in found if len(item.values) > 1 and item.largest), key=lambda p: -p.largest
-            )
-        )
+        return tuple(sorted((item for item in found if item.largest), key=lambda item: -item.largest))
 
     def _property(self, counts: _Counts) -> Property:
-        share = self.kept / self.samples if self.samples else 0.0
+        names = list(counts.samples)
+        samples_V = np.array([counts.samples[name] for name in names], np.int64)
+        kept_V = np.array([counts.kept[name] for name in names], np.int64)
+        shift_V = certain_shifts(kept_V, samples_V, self.kept / max(self.samples, 1))
+        shown = np.arange(len(names)) if counts.ordered else np.flatnonzero(shift_V)
         values = [
-            Value(value, samples, counts.kept[value], certain_shift(counts.kept[value], samples, share))
-            for value, samples in counts.samples.items()
+            Value(names[v], int(samples_V[v]), int(kept_V[v]), float(shift_V[v])) for v in shown.tolist()
         ]
         if counts.ordered:
             order = {name: number for number, name in enumerate(_range_names())}

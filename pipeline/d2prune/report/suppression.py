@@ -105,16 +105,6 @@ def near_edges(neighbors: pa.Table, start: int, cosine: float = NEAR_DUPLICATE) 
     return NearEdges(start + row_E[near_E], to_E[near_E], sq_E[near_E])
 
 
-def repeated(edges: NearEdges, kept_N: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Kept samples that have a kept near-copy, once for each; int64.
-
-    Args:
-        edges: from and to are rows of `kept_N`.
-        kept_N: bool [N].
-    """
-    return edges.from_E[kept_N[edges.from_E] & kept_N[edges.to_E]]
-
-
 def summarise(cosine_M: NDArray[np.float64]) -> SuppressedSummary:
     """Count the cosines of the samples that only suppression dropped; those without one are left out."""
     known = cosine_M[np.isfinite(cosine_M)]
