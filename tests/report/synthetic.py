@@ -82,7 +82,8 @@ def naive_d2(points: np.ndarray, difficulty: np.ndarray, k: int, gamma: float) -
                 x[j] -= sent
                 if sent > message[j]:
                     by[j], message[j] = i, sent
-    return {"forward": forward, "t": t, "by": by, "message": message}
+    neighbors = [sorted(row) for row in near]
+    return {"forward": forward, "t": t, "by": by, "message": message, "near": neighbors, "sq": sq}
 
 
 def write_tar(path: Path, rows: list[tuple[str, Item]]) -> list[tuple[int, int]]:
@@ -131,7 +132,7 @@ def build_run(
     spans = [(start, min(start + per_shard, len(pool))) for start in starts]
     if empty_shard:
         spans.insert(1, (spans[0][1], spans[0][1]))
-    shard_urls, embed_units, select_units = [], [], []
+    shard_urls, embed_units, graph_units, select_units = [], [], [], []
     for number, (start, end) in enumerate(spans):
         name = f"{number:08d}.tar"
         path = folder / "in" / name
@@ -180,6 +181,18 @@ def build_run(
                 counters,
             )
         )
+        near = found["near"][start:end]
+        neighbors = pa.table(
+            {
+                "cut_off": [index < cut_off for index in range(start, end)],
+                "indices": near,
+                "sq_distances": [found["sq"][start + row, ids] for row, ids in enumerate(near)],
+            },
+            schema=schemas.NEIGHBORS,
+        )
+        graph_units.append(
+            artifacts.commit_unit(str(work / "graph"), f"u{number}", {"neighbors.parquet": neighbors}, {})
+        )
         by = found["by"][start:end]
         decisions = pa.table(
             {
@@ -210,7 +223,9 @@ def build_run(
         )
     embed = _manifest("embed", embed_units, {"model": "demo", "max_pixels": 1000}, {})
     facts = {"recall": 0.972, "recall_low": 0.961, "recall_high": 0.981, "nlist": 16, "nprobe": 6}
-    graph = _manifest("graph", [], {"n_neighbors": 5}, {**facts, "n_neighbors": 5, "edges": 4 * len(pool)})
+    graph = _manifest(
+        "graph", graph_units, {"n_neighbors": 5}, {**facts, "n_neighbors": 5, "edges": 4 * len(pool)}
+    )
     select = _manifest(
         "select", select_units, {"fraction": fraction, "gamma_forward": 1.0, "gamma_reverse": 1.0}, {}
     )
@@ -220,6 +235,8 @@ def build_run(
         graph=graph,
         select=select,
         shard_urls=shard_urls,
+        is_clamped=False,
+        input=["s3://me:secret@pool/{00000000..00000004}.tar"],
         written=WrittenOutput(
             "s3://filtered/run-1", 2, int(kept.sum()), "python -m open_clip_train.main --train-data ..."
         ),

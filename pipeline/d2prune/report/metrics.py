@@ -163,8 +163,7 @@ def cluster(points_ND: Floats, n_clusters: int, seed: int) -> tuple[NDArray[np.i
     Returns:
         int64 [N], the cluster of each point, and float32 [C, D] centroids. A cluster may be empty.
     """
-    first = np.random.default_rng(seed).choice(len(points_ND), n_clusters, replace=False)
-    centroids_CD = points_ND[np.sort(first)]
+    centroids_CD = points_ND[_spread_out(points_ND, n_clusters, seed)]
     label_N = nearest_centroids(points_ND, centroids_CD)
     for _ in range(_KMEANS_ITERATIONS):
         centroids_CD = np.stack(
@@ -177,6 +176,21 @@ def cluster(points_ND: Floats, n_clusters: int, seed: int) -> tuple[NDArray[np.i
         if np.array_equal(before_N, label_N):
             break
     return label_N, centroids_CD
+
+
+def _spread_out(points_ND: Floats, n_clusters: int, seed: int) -> NDArray[np.int64]:
+    """First centroids by k-means++: each drawn by its squared distance to those before it; int64 [C]."""
+    rng = np.random.default_rng(seed)
+    chosen = [int(rng.integers(len(points_ND)))]
+    sq_N = np.full(len(points_ND), np.inf)
+    while len(chosen) < n_clusters:
+        products_N = points_ND @ points_ND[chosen[-1]]
+        sq_N = np.minimum(sq_N, np.maximum(2 - 2 * products_N.astype(np.float64), 0))
+        sq_N[chosen] = 0
+        total = sq_N.sum()
+        weights = sq_N / total if total > 0 else None
+        chosen.append(int(rng.choice(len(points_ND), p=weights)))
+    return np.array(chosen, np.int64)
 
 
 def nearest_centroids(points_ND: Floats, centroids_CD: Floats) -> NDArray[np.int64]:
