@@ -39,8 +39,8 @@ def _load_template() -> jinja2.Template:
 
 
 def _breakable(text: str) -> Markup:
-    """Text that a browser breaks after `_`, `/`, `,` and `=` rather than anywhere in a word."""
-    return Markup(re.sub(r"([_/,=]+)", r"\1<wbr>", str(escape(text))))
+    """Text that a browser breaks after punctuation rather than anywhere in a word."""
+    return Markup(re.sub(r"([_/,=.]+)(?=\w)", r"\1<wbr>", str(escape(text))))
 
 
 def render(data: ReportData) -> str:
