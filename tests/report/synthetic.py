@@ -107,11 +107,15 @@ def build_run(
     fraction: float = 0.3,
     empty_shard: bool = True,
     cut_off: int = 0,
+    fields: dict[str, list[str]] | None = None,
+    detail: str = "",
 ) -> RunRecord:
     """Write the tars and artifacts of a run over `pool`; `empty_shard` adds a shard with rejects only.
 
     The first `cut_off` samples are marked as removed by the cut-off, with scores that would be kept.
+    `fields` are text columns that the run carries along, and `detail` is that of every reject.
     """
+    fields = fields or {}
     work = folder / "work"
     (folder / "in").mkdir(parents=True)
     image = np.array([item.image_emb for item in pool]).astype(np.float16)
@@ -153,8 +157,9 @@ def build_run(
                 "size": [size for _, size in ranges],
                 "checksum": [None] * rows,
                 "image_sha256": [None] * rows,
+                **{name: values[start:end] for name, values in fields.items()},
             },
-            schema=schemas.samples(),
+            schema=schemas.samples([(name, "text") for name in fields]),
         )
         embeddings = pa.table(
             {"image_emb": vector_column(image[start:end]), "text_emb": vector_column(text[start:end])},
@@ -166,7 +171,7 @@ def build_run(
                 "shard": [name] * len(reasons),
                 "key": [f"bad{i}" for i in range(len(reasons))],
                 "reason": reasons,
-                "detail": [""] * len(reasons),
+                "detail": [detail] * len(reasons),
             },
             schema=schemas.REJECTS,
         )
@@ -221,7 +226,8 @@ def build_run(
                 {"kept": int(kept[start:end].sum())},
             )
         )
-    embed = _manifest("embed", embed_units, {"model": "demo", "max_pixels": 1000}, {})
+    columns = [[name, "text"] for name in fields]
+    embed = _manifest("embed", embed_units, {"model": "demo", "max_pixels": 1000, "fields": columns}, {})
     facts = {"recall": 0.972, "recall_low": 0.961, "recall_high": 0.981, "nlist": 16, "nprobe": 6}
     graph = _manifest(
         "graph", graph_units, {"n_neighbors": 5}, {**facts, "n_neighbors": 5, "edges": 4 * len(pool)}

@@ -176,10 +176,16 @@ def hostile(tmp_path_factory):
     pool = items(60)
     for index, caption in enumerate(HOSTILE * 7):
         pool[index] = dataclasses.replace(pool[index], caption=caption)
-    run = build_run(tmp_path_factory.mktemp("hostile"), pool)
     evil = HOSTILE[0]
+    fields = {
+        "url": [f"https://me:secret@{evil}{index % 2}/x?token=secret" for index in range(60)],
+        evil: [evil + str(index % 3) for index in range(60)],
+    }
+    run = build_run(tmp_path_factory.mktemp("hostile"), pool, fields=fields, detail=evil)
     return dataclasses.replace(
         run,
+        input=[evil, "s3://key:secret@bucket/" + evil],
+        date=evil,
         score_name=evil,
         written=dataclasses.replace(run.written, url="s3://key:secret@bucket/" + evil, train_command=evil),
         timings={evil: 1.0},
