@@ -3,18 +3,8 @@
 from d2prune import store
 from d2prune.report import formatting
 from d2prune.report.record import RunRecord
+from d2prune.report.rejected import count_by_reason
 from d2prune.store.artifacts import Manifest
-
-
-def count_rejected(embed: Manifest) -> dict[str, int]:
-    """Rejected samples by reason, most frequent first."""
-    prefix = "rejected."
-    counts = {
-        name.removeprefix(prefix): count
-        for name, count in embed.counters.items()
-        if name.startswith(prefix) and count
-    }
-    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
 def _count_duplicates(select: Manifest) -> list[tuple[str, str]]:
@@ -45,9 +35,14 @@ def summary_rows(record: RunRecord, report_url: str | None) -> list[tuple[str, s
         ("samples read", f"{counters.get('read', 0):,}"),
         ("rejected", f"{counters.get('rejected', 0):,}"),
     ]
-    rows += [(f"  {reason}", f"{count:,}") for reason, count in count_rejected(record.embed).items()]
+    rows += [
+        (f"  {reason}", f"{count:,}") for reason, count in count_by_reason(counters, ["rejected"]).items()
+    ]
     if "filtered" in counters:
         rows.append(("filtered", f"{counters['filtered']:,}"))
+        rows += [
+            (f"  {reason}", f"{count:,}") for reason, count in count_by_reason(counters, ["filtered"]).items()
+        ]
     rows.append(("embedded", f"{embedded:,}"))
     if cut := counters.get("caption-cut", 0):
         rows.append(("  with a long caption", f"{cut:,} (models read its beginning)"))
