@@ -15,6 +15,7 @@ from d2prune import console
 from d2prune.cli import memory
 from d2prune.cli.parser import build_parser
 from d2prune.errors import D2PruneError
+from d2prune.extras import find_missing
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -48,6 +49,9 @@ def _run_command(argv: Sequence[str] | None) -> int:
         console.print_error(str(error))
         return error.exit_code
     except Exception as error:
+        if missing := find_missing(error):
+            console.print_error(str(missing))
+            return missing.exit_code
         if not memory.is_out_of_memory(error):
             raise
         console.print_error(memory.describe(error))

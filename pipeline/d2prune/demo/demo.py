@@ -19,6 +19,7 @@ from d2prune.bundled import POOL_DIR
 from d2prune.console import print_line
 from d2prune.demo import s3_server
 from d2prune.errors import UserError
+from d2prune.extras import MissingExtraError, is_installed
 from d2prune.inputs.tar.reader import TarReader, TarSample
 from d2prune.report.flagged import flag_share
 
@@ -40,6 +41,10 @@ def run_demo(folder: str) -> int:
     Raises:
         UserError: the bundled pool or rclone is not installed.
     """
+    for module in ("open_clip", "ray", "s3fs"):
+        if not is_installed(module):
+            raise MissingExtraError("demo", module, "demo")
+    s3_server.find_rclone()
     root = Path(folder).resolve()
     root.mkdir(parents=True, exist_ok=True)
     shards = sorted(POOL_DIR.glob("*.tar"))

@@ -9,6 +9,7 @@ from typing import Any
 from d2prune.embed.model.sources import ModelSource
 from d2prune.embed.model.tokenizer import CaptionTokenizer
 from d2prune.errors import InfrastructureError, UserError
+from d2prune.extras import require
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +67,7 @@ def load_tokenizer(open_clip: Any, source: ModelSource) -> CaptionTokenizer:
     """Load a model's tokenizer.
 
     Raises:
-        UserError: it needs a package that is missing.
+        UserError: it needs a package that is missing, as a MissingExtraError if an extra brings it.
         InfrastructureError: its vocabulary could not be downloaded.
     """
     if source.config is not None:
@@ -74,10 +75,10 @@ def load_tokenizer(open_clip: Any, source: ModelSource) -> CaptionTokenizer:
     try:
         tokenizer = open_clip.get_tokenizer(source.name)
     except ImportError as error:
-        raise UserError(
-            f"embed.model: the tokenizer of {source.name} needs a package that is not installed "
-            f"({format_error(error)}); SigLIP and others need d2prune[siglip]"
-        ) from error
+        need = f"embed.model: the tokenizer of {source.name}"
+        for module in ("transformers", "sentencepiece"):
+            require(module, need)
+        raise UserError(f"{need} needs a package that is not installed: {format_error(error)}") from error
     except OSError as error:
         # transformers raises OSError when the hub does not answer or lacks the files.
         raise InfrastructureError(

@@ -17,6 +17,7 @@ from typing import Any
 
 from d2prune.console import print_line
 from d2prune.errors import UserError
+from d2prune.extras import require
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +46,13 @@ class ModelSource:
 
 
 def import_open_clip() -> Any:
-    """Import open_clip, after the shim that CPU-only machines need. Takes seconds: not for module import."""
+    """Import open_clip, after the shim that CPU-only machines need. Takes seconds: not for module import.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    for module in ("torch", "open_clip"):
+        require(module, "a CLIP model (embed.model)")
     from d2prune import torchvision_shim
 
     torchvision_shim.install_if_needed()
