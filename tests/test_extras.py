@@ -24,13 +24,18 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 BASE_IMPORTS = {
     "PIL": "pillow",
+    "llvmlite": "numba",
     "yaml": "pyyaml",
     **{name: name for name in "numpy numba pyarrow fsspec pydantic rich tenacity bracex jinja2".split()},
     "threadpoolctl": "threadpoolctl",
     "shtab": "shtab",
 }
 # Loaded only by code that needs a model or a GPU.
-TOP_LEVEL_USERS = {"torchvision_shim.py": {"torch"}, "knn/device_search.py": {"torch"}}
+TOP_LEVEL_USERS = {
+    "torchvision_shim.py": {"torch"},
+    "knn/device_search.py": {"torch"},
+    "selector.py": {"sklearn"},
+}
 
 
 def names(requirements):
