@@ -56,6 +56,7 @@ check: install ## Check lint, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy tests/typing/user_script.py
 
 .PHONY: docs
 docs: install ## Build the docs site into site/; a dead link fails

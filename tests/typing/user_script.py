@@ -1,4 +1,4 @@
-"""A user's script with every public name; test_user_script.py runs mypy --strict on it, and runs it."""
+"""A user's script with every public name; `make check` runs mypy --strict on it, and a test runs it."""
 
 from typing import assert_type
 

@@ -35,8 +35,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run_command(argv: Sequence[str] | None) -> int:
+    parser = build_parser()
+    words = sys.argv[1:] if argv is None else list(argv)
+    if not words:
+        for line in parser.format_help().rstrip().splitlines():
+            console.print_line(line)
+        return 0
     try:
-        arguments = build_parser().parse_args(argv)
+        arguments = parser.parse_args(words)
     except SystemExit as end:  # an error of usage, --help or --version, already printed
         return int(end.code or 0)
     _configure_logging()

@@ -5,7 +5,10 @@ Importing it loads nothing heavy: commands import what they call when they run, 
 """
 
 import argparse
-from typing import NoReturn
+import difflib
+import re
+from collections.abc import Sequence
+from typing import Any, NoReturn
 
 from d2prune import console
 from d2prune.cli import getting_started, output, run, work_dir
@@ -19,13 +22,32 @@ _EPILOG = (
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line, without the usage."""
+    """A parser whose errors are one line, without the usage, and name what a typo may mean."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """Parse; of a command, refuse unknown arguments here, where its options are known."""
+        found, rest = super().parse_known_args(args, namespace)
+        if rest and " " in self.prog:
+            options = [option for action in self._actions for option in action.option_strings]
+            wrong = rest[0].partition("=")[0]
+            self.error(f"unrecognized arguments: {' '.join(rest)}{_suggest(wrong, options)}")
+        return found, rest
 
     def error(self, message: str) -> NoReturn:
         """Print the error and exit with 2."""
         text = message.removeprefix("argument ")
+        if match := re.match(r"(\w+): invalid choice: '(.*)' \(choose from (.*)\)$", text):
+            name, found, known = match.groups()
+            names = re.findall(r"[\w-]+", known)
+            expected = _suggest(found, names) or f"; expected one of {', '.join(names)}"
+            text = f"{name}: found {found!r}{expected}"
         shown = console.one_line(text)[:1000]
         self.exit(2, f"d2prune: {shown}{'' if text != message else f'; see {self.prog} --help'}\n")
+
+
+def _suggest(word: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 def build_parser() -> argparse.ArgumentParser:

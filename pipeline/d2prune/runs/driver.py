@@ -79,9 +79,10 @@ def run(
     if stop_after not in (None, *plan.artifacts):
         raise UserError(f"stop_after = {stop_after}: expected one of {', '.join(plan.artifacts)}")
     config = config.model_copy(update={"output": history.fill_run_id(config.output, plan.identity)})
-    stages = [stage for stage in STAGES if stage.name in plan.artifacts]
-    for stage in stages:
+    for stage in (stage for stage in STAGES if stage.name in plan.artifacts):
         stage.preflight(config, plan.pool, plan[stage.name])
+        if stage.name == stop_after:
+            break
     with lease.hold(config.work_dir) as held, contextlib.ExitStack() as stack:
         # This run holds the lease, so uploads in progress there are leftovers of killed runs.
         store.sweep_temporaries(config.work_dir)
