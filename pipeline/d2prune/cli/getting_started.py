@@ -1,6 +1,7 @@
-"""Commands to get started: `models` and `demo`."""
+"""Commands to get started: `init`, `models`, `completion` and `demo`."""
 
 import argparse
+import shlex
 from typing import Any
 
 from d2prune.cli.locations import location
@@ -9,6 +10,29 @@ from d2prune.console import print_line
 
 def add_commands(commands: Any) -> None:
     """Add the commands to the parser."""
+    init = commands.add_parser(
+        "init",
+        help="write a configuration for a folder",
+        description="Look at what a folder holds (tars, DataComp's metadata, clip-retrieval, tables of "
+        "embeddings) and write a commented configuration for it.",
+    )
+    init.add_argument(
+        "folder",
+        nargs="?",
+        type=location,
+        default=".",
+        metavar="FOLDER",
+        help="folder of the pool, at any URL that can be listed; default: the current folder",
+    )
+    init.add_argument(
+        "--file",
+        type=location,
+        default="run.yaml",
+        metavar="FILE",
+        help="file to write, which must not exist; default: %(default)s",
+    )
+    init.set_defaults(command=_init)
+
     models = commands.add_parser(
         "models",
         help="list the models that open_clip can load by name",
@@ -46,6 +70,18 @@ def add_commands(commands: Any) -> None:
         help="folder for the buckets and the report; default: %(default)s",
     )
     demo.set_defaults(command=_demo)
+
+
+def _init(arguments: argparse.Namespace) -> int:
+    from d2prune.scaffold import write_config
+
+    found, text = write_config(arguments.folder, arguments.file)
+    for line in text.rstrip().splitlines():
+        print_line(line)
+    print_line()
+    print_line(f"Found {found}; wrote {arguments.file}.")
+    print_line(f"Next:  {shlex.join(['d2prune', 'run', '--config', arguments.file])}")
+    return 0
 
 
 def _models(arguments: argparse.Namespace) -> int:
