@@ -25,6 +25,7 @@ EXTRAS = PROJECT["optional-dependencies"]
 BASE_IMPORTS = {
     "PIL": "pillow",
     "llvmlite": "numba",
+    "markupsafe": "jinja2",
     "yaml": "pyyaml",
     **{name: name for name in "numpy numba pyarrow fsspec pydantic rich tenacity bracex jinja2".split()},
     "threadpoolctl": "threadpoolctl",

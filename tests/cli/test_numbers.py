@@ -50,7 +50,7 @@ def test_every_option_that_takes_numbers_has_bounds():
         if option == "--methods":
             continue
         assert takes_numbers == (action.type not in (None, location)), (command, option)
-    assert len(NUMERIC) == 17
+    assert len(NUMERIC) == 21
 
 
 @pytest.mark.parametrize(("command", "option"), NUMERIC)

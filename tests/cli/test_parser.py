@@ -44,11 +44,11 @@ def test_no_command_prints_the_help(capsys):
         ("rnu", "COMMAND: found 'rnu'; did you mean run?"),
         ("Verify x", "COMMAND: found 'Verify'; did you mean verify?"),
         ("zzzz", f"COMMAND: found 'zzzz'; expected one of {', '.join(commands())}"),
-        ("run --confgi x", "unrecognized arguments: --confgi x; did you mean --config?"),
+        ("run --confgi x", "unrecognized arguments: --confgi; did you mean --config?"),
         ("verify out --fulll", "unrecognized arguments: --fulll; did you mean --full?"),
         ("explain w uid --rn=3", "unrecognized arguments: --rn=3; did you mean --run?"),
         ("verify out extra", "unrecognized arguments: extra"),
-        ("completion fish", "shell: found 'fish'; did you mean bash?"),
+        ("completion fish", "shell: found 'fish'; expected one of bash, zsh, tcsh"),
         ("verify", "the following arguments are required: OUTPUT"),
     ],
 )

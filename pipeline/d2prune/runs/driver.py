@@ -73,7 +73,7 @@ def run(
     """
     if executor is None and use_ray:
         require("ray", "a run on Ray", otherwise="pass --no-ray")
-        # Before Ray is loaded, for the reason given in jobs/filter.py.
+        # Before Ray is loaded, for the reason given in job.py.
         import_optional("torch")
     plan = plan_run(config)
     if stop_after not in (None, *plan.artifacts):
