@@ -25,7 +25,10 @@ def add_commands(commands: Any) -> None:
     )
     add_config(parser, "configuration of the run")
     parser.add_argument(
-        "--address", required=True, metavar="URL", help="job server of the cluster, such as http://head:8265"
+        "--address",
+        required=True,
+        metavar="ADDRESS",
+        help="job server of the cluster, such as http://head:8265",
     )
     parser.add_argument("--stop-after", metavar="STAGE", help="last stage to run; default: all stages")
     parser.add_argument(

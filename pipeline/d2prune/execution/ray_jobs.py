@@ -62,12 +62,13 @@ class RayJob:
         try:
             client = JobSubmissionClient(address)
             return cls(client, client.submit_job(entrypoint=entrypoint, runtime_env=environment))
-        except Exception as error:  # of Ray, requests and urllib3; none shares a base class
-            cause = _shorten(error)
+        except ConnectionError as error:
             raise UserError(
-                f"--address: found {address}; expected the job server of a Ray cluster, such as http://head:8265 "
-                f"({cause})"
+                f"--address: no answer from {address} ; expected the job server of a Ray cluster, which Ray opens "
+                "on port 8265 of the head"
             ) from error
+        except (RuntimeError, ValueError) as error:
+            raise UserError(f"--address {address} : {_shorten(error)}") from error
 
     def follow(self) -> int:
         """Print the log until the job ends; return its exit code. Ctrl-C stops the job.
