@@ -18,6 +18,7 @@ REQUIRED = {
     "run": ["--config", "x"],
     "plan": ["--config", "x"],
     "sweep": ["--config", "x"],
+    "submit": ["--config", "x", "--address", "x"],
     "reshard": ["--subset", "x", "--input", "x", "--output", "x"],
     "explain": ["x", "y"],
     "explore": ["x"],

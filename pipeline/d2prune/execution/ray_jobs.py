@@ -64,8 +64,8 @@ class RayJob:
             return cls(client, client.submit_job(entrypoint=entrypoint, runtime_env=environment))
         except ConnectionError as error:
             raise UserError(
-                f"--address: no answer from {address} ; expected the job server of a Ray cluster, which Ray opens "
-                "on port 8265 of the head"
+                f"--address: no answer from {address} ; expected the job server of a Ray cluster, on port "
+                "8265 of its head"
             ) from error
         except (RuntimeError, ValueError) as error:
             raise UserError(f"--address {address} : {_shorten(error)}") from error

@@ -96,7 +96,7 @@ def load_tokenizer(open_clip: Any, source: ModelSource) -> CaptionTokenizer:
 def _quiet_downloads() -> Iterator[None]:
     """Discard what the hub's client and open_clip log about a download; the error has the cause.
 
-    The client logs each of up to six attempts, twice: it has a handler of its own.
+    The client logs each of up to six attempts, twice: it has its own handler.
     """
     hub, root = logging.getLogger("huggingface_hub"), logging.getLogger()
     before = hub.level
