@@ -100,7 +100,7 @@ def test_stopped_job_resumes(server, folder, settings, tmp_path):
     receipts = wait_for_files(Path(settings["work_dir"]), "embed/units/*/receipt.json", job)
     assert "'stopped' was stopped" in stop(server, "stopped")
     output = job.communicate(timeout=60)[0]
-    assert "d2prune: interrupted" in output and "Traceback" not in output, output
+    assert "jobs/filter.py: interrupted" in output and "Traceback" not in output, output
     assert not Path(settings["output"], "manifest.json").exists()
     completed = {path: path.stat().st_mtime_ns for path in receipts}
 

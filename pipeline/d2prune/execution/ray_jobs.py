@@ -15,8 +15,6 @@ from d2prune.console import print_error, print_line
 from d2prune.errors import InfrastructureError, UserError
 from d2prune.extras import require
 
-log = logging.getLogger(__name__)
-
 INTERRUPTED = 130
 _STOP_S = 90.0
 _POLL_S = 1.0
@@ -58,6 +56,8 @@ class RayJob:
         require("ray", "submit")
         from ray.job_submission import JobSubmissionClient
 
+        # Its lines about the upload and the closed connection would mix with the log of the job.
+        logging.getLogger("ray").setLevel(logging.WARNING)
         environment = {"working_dir": str(folder), "py_modules": [str(package)], "excludes": _EXCLUDES}
         try:
             client = JobSubmissionClient(address)
