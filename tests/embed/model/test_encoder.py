@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from d2prune.embed.decode.resize import Preprocess
+from d2prune.embed.decode.resize import Pixels, Preprocess
 from d2prune.embed.model.encoder import ClipEncoder
 from d2prune.embed.model.sources import import_open_clip, resolve
 from d2prune.errors import D2PruneError, UserError
@@ -21,7 +21,7 @@ def encoder(tiny_model):
 
 
 def pixels_of(encoder, images):
-    return np.stack([np.asarray(encoder.preprocess(image)) for image in images])
+    return np.stack([encoder.preprocess(Pixels.of(image)) for image in images])
 
 
 def own_loop(tiny_model, images, captions, precision="fp32"):
