@@ -10,7 +10,7 @@ from PIL import Image
 
 from d2prune.embed.decode import kernel
 from d2prune.embed.decode.decoder import Decoder
-from d2prune.embed.decode.resize import Pixels, Preprocess
+from d2prune.embed.decode.resize import Pixels, Preprocess, resizes_columns_first
 from d2prune.embed.model import sources
 from tests.embed.images import encode_image, noise_image
 
@@ -35,7 +35,7 @@ def theirs():
     return pixels
 
 
-sides = st.one_of(st.integers(1, 12), st.integers(1, 150))
+sides = st.one_of(st.integers(1, 12), st.integers(1, 150), st.integers(100, 300))
 images = st.builds(noise_image, st.integers(0, 99), sides, sides)
 target_sides = st.one_of(st.sampled_from([1, 2, 24, 32]), st.integers(1, 70))
 preprocesses = st.builds(
@@ -65,7 +65,8 @@ def test_pixels_equal_open_clip(theirs, image, ours):
 def test_any_box_equals_pillows_resize_and_crop(image, resized, bilinear, data):
     lefts = [data.draw(st.integers(0, side - 1)) for side in resized]
     lengths = [data.draw(st.integers(1, side - left)) for side, left in zip(resized, lefts, strict=True)]
-    found = kernel.resize(Pixels.of(image).source, image.size, resized, (*lefts, *lengths), bilinear)
+    order = resizes_columns_first(image.size, resized)
+    found = kernel.resize(Pixels.of(image).source, image.size, resized, (*lefts, *lengths), bilinear, order)
     whole = image.resize(resized, Image.Resampling.BILINEAR if bilinear else Image.Resampling.BICUBIC)
     expected = whole.crop((*lefts, *(left + length for left, length in zip(lefts, lengths, strict=True))))
     assert found.reshape(lengths[1], -1).tobytes() == expected.tobytes()
@@ -85,7 +86,8 @@ def test_sums_beyond_a_byte_are_clipped():
     edges = np.kron([[0, 255, 0], [255, 0, 255]], np.ones((3, 5))).astype(np.uint8)
     image = Image.fromarray(edges).convert("RGB")
     for size in ((37, 41), (4, 3)):
-        found = kernel.resize(Pixels.of(image).source, image.size, size, (0, 0, *size), False)
+        order = resizes_columns_first(image.size, size)
+        found = kernel.resize(Pixels.of(image).source, image.size, size, (0, 0, *size), False, order)
         assert found.reshape(size[1], -1).tobytes() == image.resize(size, Image.Resampling.BICUBIC).tobytes()
 
 

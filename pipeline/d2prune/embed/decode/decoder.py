@@ -144,8 +144,11 @@ class Decoder:
             self.filters.check_image(*(original or image.size))
             width, height = image.size
             whole = 3 * width * height <= self.whole_bytes
-            pixels = _load_whole(image, image_bytes, into) if whole else _load(image, image_bytes)
-        if pixels is not None:
+            if whole:
+                _load_whole(image, image_bytes, into)
+            else:
+                pixels = _load(image, image_bytes)
+        if not whole:
             self._resize(pixels, into)
         uid, more = uid_of_record(record, image_bytes, caption_bytes)
         notes = (*notes, *more, *(note for field in fields for note in field.notes))

@@ -1,9 +1,9 @@
 """Machine code that resizes images with Pillow's own arithmetic: the same bytes, six times as fast.
 
 Pillow's `Resample.c` sums bytes times integer weights: a weight is a double, rounded to 22 bits
-after the binary point; a sum starts at one half, is shifted back and clipped to a byte. Rows are
-resized first and rounded to bytes, then columns. Integer sums do not depend on their order, so
-vector instructions give the same bytes, and only the crop needs to be computed.
+after the binary point; a sum starts at one half, is shifted back and clipped to a byte. Rows and
+columns are resized one after the other, with bytes in between. Integer sums do not depend on their
+order, so vector instructions give the same bytes, and only the crop needs to be computed.
 
 The code is built as LLVM IR with llvmlite, the backend of numba, and compiled for this CPU by the
 first call, in 40 ms. Kernels of numba would cost each decode process 165 MB and 0.6 s of CPU time,
@@ -12,33 +12,19 @@ and would need a cache that every process finds; docs/results/decoding.md has th
 Invariant: bytes equal Pillow's for every size, filter and crop (`tests/embed/decode/test_resize.py`).
 """
 
-import ctypes
-import functools
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from llvmlite import binding, ir  # type: ignore[import-untyped]
 
-_PRECISION_BITS = 22
-_I8, _I32, _I64, _F64 = ir.IntType(8), ir.IntType(32), ir.IntType(64), ir.DoubleType()
-_POINTER = _I8.as_pointer()
-# Rows that are resized together: they share the loads of weights, and their sums do not wait for one another.
-_ROWS = 4
-# Bytes of a row that are summed together.
-_COLUMNS = 32
-# Bytes of a pixel, RGBX, in the source.
-_PIXEL = 4
-
-Value = Any
+from d2prune.embed.decode.machine_code import COLUMNS, PIXEL, Code, compile_code
 
 
 def source_bytes(width: int, height: int) -> int:
-    """Return the size of a buffer for an image: its RGBX pixels, and what vector loads may touch behind them."""
+    """Return the size of a buffer for an image: RGBX pixels, and what vector loads may touch after them."""
     # A load takes two pixels, and weights of zero may reach as far as the widest filter: the whole row.
-    return _PIXEL * (width * height + 2 * width + 16)
+    return PIXEL * (width * height + 2 * width + 16)
 
 
 def resize(
@@ -47,6 +33,7 @@ def resize(
     resized: tuple[int, int],
     box: tuple[int, int, int, int],
     bilinear: bool,
+    vertical_first: bool = False,
 ) -> npt.NDArray[np.uint8]:
     """Resize an image and return a box of the result.
 
@@ -56,44 +43,37 @@ def resize(
         resized: width and height after the resize, positive.
         box: left, top, width and height of the part of the resized image to return, inside it.
         bilinear: use the bilinear filter instead of bicubic.
+        vertical_first: resize columns before rows, which rounds differently.
 
     Returns:
         uint8 [height of the box, 3 * its width], a view of longer rows.
     """
     left, top, width, height = box
-    code = _compile()
+    code = compile_code()
     across = _weigh(code, size[0], resized[0], left, width, bilinear)
     down = _weigh(code, size[1], resized[1], top, height, bilinear)
-    first, last = int(down.starts_N[0]), int(down.starts_N[-1] + down.counts_N[-1])
     # A store of the last pixel writes a fourth byte.
-    stride = -(-(3 * width + 1) // _COLUMNS) * _COLUMNS
-    half = np.empty((last - first, stride), np.uint8)
-    row = _PIXEL * size[0]
-    code.resize_rows(
-        source.ctypes.data + first * row,
-        row,
-        last - first,
-        across.starts_N.ctypes.data,
-        across.weights_NK.ctypes.data,
-        across.weights_NK.shape[1],
-        -(-int(across.counts_N.max()) // 2),
-        width,
-        half.ctypes.data,
-        stride,
-    )
+    stride = _round_up(3 * width + 1)
     result = np.empty((height, stride), np.uint8)
-    code.resize_columns(
-        half.ctypes.data,
-        stride,
-        first,
-        down.starts_N.ctypes.data,
-        down.counts_N.ctypes.data,
-        down.weights_NK.ctypes.data,
-        down.weights_NK.shape[1],
-        height,
-        result.ctypes.data,
-    )
+    if vertical_first:
+        first, last = across.inputs
+        # Vector loads may touch what follows the last row.
+        half_stride, slack = _round_up(PIXEL * (last - first)), 2 * PIXEL * across.weights_NK.shape[1]
+        half = np.empty(height * half_stride + slack, np.uint8)
+        start = source.ctypes.data + PIXEL * first
+        _resize_columns(code, start, PIXEL * size[0], 0, down, half, half_stride)
+        _resize_rows(code, half.ctypes.data, half_stride, height, first, across, result)
+    else:
+        first, last = down.inputs
+        half = np.empty((last - first) * stride, np.uint8)
+        start = source.ctypes.data + first * PIXEL * size[0]
+        _resize_rows(code, start, PIXEL * size[0], last - first, 0, across, half.reshape(-1, stride))
+        _resize_columns(code, half.ctypes.data, stride, first, down, result.reshape(-1), stride)
     return result[:, : 3 * width]
+
+
+def _round_up(columns: int) -> int:
+    return -(-columns // COLUMNS) * COLUMNS
 
 
 class _Weights(NamedTuple):
@@ -109,16 +89,13 @@ class _Weights(NamedTuple):
     counts_N: npt.NDArray[np.int64]
     weights_NK: npt.NDArray[np.int32]
 
-
-class _Code(NamedTuple):
-    """The compiled functions; see the functions that build them."""
-
-    weigh: Callable[..., None]
-    resize_rows: Callable[..., None]
-    resize_columns: Callable[..., None]
+    @property
+    def inputs(self) -> tuple[int, int]:
+        """The first input of any output, and the end of the last."""
+        return int(self.starts_N[0]), int(self.starts_N[-1] + self.counts_N[-1])
 
 
-def _weigh(code: _Code, inputs: int, outputs: int, first: int, count: int, bilinear: bool) -> _Weights:
+def _weigh(code: Code, inputs: int, outputs: int, first: int, count: int, bilinear: bool) -> _Weights:
     scale = inputs / outputs
     stretch = max(scale, 1.0)
     support = (1.0 if bilinear else 2.0) * stretch
@@ -143,230 +120,48 @@ def _weigh(code: _Code, inputs: int, outputs: int, first: int, count: int, bilin
     return _Weights(starts, counts, weights)
 
 
-@functools.cache
-def _compile() -> _Code:
-    """Build and compile the three functions; they stay valid as long as the process."""
-    binding.initialize_native_target()
-    binding.initialize_native_asmprinter()
-    module = ir.Module("resize")
-    module.triple = binding.get_process_triple()
-    for build in (_build_weigh, _build_resize_rows, _build_resize_columns):
-        build(module)
-    parsed = binding.parse_assembly(str(module))
-    parsed.verify()
-    target = binding.Target.from_triple(module.triple).create_target_machine(
-        cpu=binding.get_host_cpu_name(), features=binding.get_host_cpu_features().flatten(), opt=3, jit=True
-    )
-    engine = binding.create_mcjit_compiler(parsed, target)
-    engine.finalize_object()
-    _ENGINES.append(engine)
-    integer, number = ctypes.c_int64, ctypes.c_double
-    kinds = {
-        "weigh": [integer] * 3 + [number] * 3 + [integer] * 6,
-        "resize_rows": [integer] * 10,
-        "resize_columns": [integer] * 9,
-    }
-    return _Code(
-        *(ctypes.CFUNCTYPE(None, *kinds[name])(engine.get_function_address(name)) for name in _Code._fields)
+def _resize_rows(
+    code: Code,
+    source: int,
+    source_stride: int,
+    n_rows: int,
+    first: int,
+    weights: _Weights,
+    result: npt.NDArray[np.uint8],
+) -> None:
+    """Resize the rows that begin at address `source`, at pixel `first`, into [n_rows, stride]."""
+    code.resize_rows(
+        source - PIXEL * first,
+        source_stride,
+        n_rows,
+        weights.starts_N.ctypes.data,
+        weights.weights_NK.ctypes.data,
+        weights.weights_NK.shape[1],
+        -(-int(weights.counts_N.max()) // 2),
+        len(weights.starts_N),
+        result.ctypes.data,
+        result.shape[1],
     )
 
 
-# An engine that is collected frees its code.
-_ENGINES: list[Any] = []
-
-
-def _start_function(module: ir.Module, name: str, kinds: Sequence[ir.Type]) -> tuple[ir.IRBuilder, list[Value]]:
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), kinds), name)
-    return ir.IRBuilder(function.append_basic_block()), list(function.args)
-
-
-def _loop(
-    b: ir.IRBuilder,
-    start: Value,
-    stop: Value,
-    body: Callable[[Value, list[Value]], Sequence[Value]],
-    initial: Sequence[Value] = (),
-    step: int = 1,
-) -> list[Value]:
-    """Build `for i in range(start, stop, step): values = body(i, values)`; return the index and values after it."""
-    before = b.block
-    head, inside, after = (b.append_basic_block() for _ in range(3))
-    b.branch(head)
-    b.position_at_end(head)
-    phis = [b.phi(value.type) for value in (start, *initial)]
-    for phi, value in zip(phis, (start, *initial), strict=True):
-        phi.add_incoming(value, before)
-    b.cbranch(b.icmp_signed("<", phis[0], stop), inside, after)
-    b.position_at_end(inside)
-    values = body(phis[0], phis[1:])
-    for phi, value in zip(phis, (b.add(phis[0], _I64(step)), *values), strict=True):
-        phi.add_incoming(value, b.block)
-    b.branch(head)
-    b.position_at_end(after)
-    return phis
-
-
-def _at(b: ir.IRBuilder, base: Value, index: Value, kind: ir.Type, size: int = 1) -> Value:
-    """Return the address `base + size * index` as a pointer to `kind`."""
-    return b.bitcast(b.gep(base, [b.mul(index, _I64(size))]), kind.as_pointer())
-
-
-def _splat(kind: ir.Type, value: Any, count: int) -> Value:
-    return ir.Constant(ir.VectorType(kind, count), [value] * count)
-
-
-def _clip(b: ir.IRBuilder, sums: Value, count: int) -> Value:
-    """Shift sums back and clip them to bytes."""
-    shifted = b.ashr(sums, _splat(_I32, _PRECISION_BITS, count))
-    low, high = _splat(_I32, 0, count), _splat(_I32, 255, count)
-    shifted = b.select(b.icmp_signed(">", shifted, low), shifted, low)
-    shifted = b.select(b.icmp_signed("<", shifted, high), shifted, high)
-    return b.trunc(shifted, ir.VectorType(_I8, count))
-
-
-def _build_weigh(module: ir.Module) -> None:
-    """Weights of each output, as by `precompute_coeffs` and `normalize_coeffs_8bpc`: the same operations in order.
-
-    weigh(inputs, first, count, scale, support, 1 / stretch, bilinear, starts, counts, weights, taps, scratch)
-    """
-    kinds = [_I64] * 3 + [_F64] * 3 + [_I64] + [_POINTER] * 3 + [_I64, _POINTER]
-    b, arguments = _start_function(module, "weigh", kinds)
-    inputs, first, count, scale, support, shrink, bilinear, starts, counts, weights, taps, scratch = arguments
-    bilinear = b.trunc(bilinear, ir.IntType(1))
-
-    def number(value: float) -> Value:
-        return ir.Constant(_F64, value)
-
-    def filter_(x: Value) -> Value:
-        x = b.select(b.fcmp_ordered("<", x, number(0)), b.fsub(number(0), x), x)
-        near = b.fsub(b.fmul(number(1.5), x), number(2.5))
-        near = b.fadd(b.fmul(b.fmul(near, x), x), number(1))
-        far = b.fadd(b.fmul(b.fsub(x, number(5)), x), number(8))
-        far = b.fmul(b.fsub(b.fmul(far, x), number(4)), number(-0.5))
-        inside = b.fcmp_ordered("<", x, number(1))
-        outside = b.select(b.or_(bilinear, b.fcmp_ordered(">=", x, number(2))), number(0), far)
-        return b.select(inside, b.select(bilinear, b.fsub(number(1), x), near), outside)
-
-    def one_output(i: Value, _: list[Value]) -> Sequence[Value]:
-        center = b.fmul(b.fadd(b.sitofp(b.add(first, i), _F64), number(0.5)), scale)
-        low = b.fptosi(b.fadd(b.fsub(center, support), number(0.5)), _I64)
-        low = b.select(b.icmp_signed("<", low, _I64(0)), _I64(0), low)
-        high = b.fptosi(b.fadd(b.fadd(center, support), number(0.5)), _I64)
-        high = b.select(b.icmp_signed(">", high, inputs), inputs, high)
-        length = b.sub(high, low)
-
-        def weigh_input(t: Value, values: list[Value]) -> Sequence[Value]:
-            distance = b.fadd(b.fsub(b.sitofp(b.add(t, low), _F64), center), number(0.5))
-            weight = filter_(b.fmul(distance, shrink))
-            b.store(weight, _at(b, scratch, t, _F64, 8))
-            return [b.fadd(values[0], weight)]
-
-        _, total = _loop(b, _I64(0), length, weigh_input, [number(0)])
-        total = b.select(b.fcmp_unordered("!=", total, number(0)), total, number(1))
-        mine = b.gep(weights, [b.mul(b.mul(i, taps), _I64(4))])
-
-        def round_weight(t: Value, _: list[Value]) -> Sequence[Value]:
-            weight = b.fdiv(b.load(_at(b, scratch, t, _F64, 8)), total)
-            half = b.select(b.fcmp_ordered("<", weight, number(0)), number(-0.5), number(0.5))
-            scaled = b.fadd(half, b.fmul(weight, number(1 << _PRECISION_BITS)))
-            b.store(b.fptosi(scaled, _I32), _at(b, mine, t, _I32, 4))
-            return []
-
-        _loop(b, _I64(0), length, round_weight)
-        b.store(low, _at(b, starts, i, _I64, 8))
-        b.store(length, _at(b, counts, i, _I64, 8))
-        return []
-
-    _loop(b, _I64(0), count, one_output)
-    b.ret_void()
-
-
-def _build_resize_rows(module: ir.Module) -> None:
-    """Each output pixel of a row is a sum over two pixels at a time, RGBX RGBX, in eight lanes.
-
-    resize_rows(source, source stride, rows, starts, weights, taps, pairs, outputs, result, result stride)
-    """
-    kinds = [_POINTER, _I64, _I64, _POINTER, _POINTER, _I64, _I64, _I64, _POINTER, _I64]
-    b, arguments = _start_function(module, "resize_rows", kinds)
-    source, source_stride, n_rows, starts, weights, taps, pairs, outputs, result, result_stride = arguments
-    bytes_8, lanes = ir.VectorType(_I8, 8), ir.VectorType(_I32, 8)
-    undefined = ir.Constant(lanes, ir.Undefined)
-
-    def resize_rows(y: Value, together: int) -> Sequence[Value]:
-        rows = [b.add(y, _I64(r)) for r in range(together)]
-        lines = [b.gep(source, [b.mul(row, source_stride)]) for row in rows]
-        results = [b.gep(result, [b.mul(row, result_stride)]) for row in rows]
-
-        def one_output(x: Value, _: list[Value]) -> Sequence[Value]:
-            start = b.mul(b.load(_at(b, starts, x, _I64, 8)), _I64(_PIXEL))
-            pixels = [b.gep(line, [start]) for line in lines]
-            mine = b.gep(weights, [b.mul(b.mul(x, taps), _I64(4))])
-
-            def add_pair(pair: Value, sums: list[Value]) -> Sequence[Value]:
-                two = b.load(_at(b, mine, pair, ir.VectorType(_I32, 2), 8), align=4)
-                both = ir.Constant(lanes, [0] * 4 + [1] * 4)
-                weight = b.shuffle_vector(two, ir.Constant(two.type, ir.Undefined), both)
-                loaded = [b.load(_at(b, line, pair, bytes_8, 8), align=1) for line in pixels]
-                return [
-                    b.add(total, b.mul(b.zext(found, lanes), weight))
-                    for total, found in zip(sums, loaded, strict=True)
-                ]
-
-            half = ir.Constant(lanes, [1 << (_PRECISION_BITS - 1)] * 4 + [0] * 4)
-            _, *sums = _loop(b, _I64(0), pairs, add_pair, [half] * together)
-            four = ir.VectorType(_I32, 4)
-            for line, total in zip(results, sums, strict=True):
-                even = b.shuffle_vector(total, undefined, ir.Constant(four, [0, 1, 2, 3]))
-                odd = b.shuffle_vector(total, undefined, ir.Constant(four, [4, 5, 6, 7]))
-                # The fourth byte is overwritten by the next pixel.
-                pixel = b.bitcast(_clip(b, b.add(even, odd), 4), _I32)
-                b.store(pixel, _at(b, line, x, _I32, 3), align=1)
-            return []
-
-        _loop(b, _I64(0), outputs, one_output)
-        return []
-
-    # The last whole group ends at or before the number of rows.
-    whole = b.sub(n_rows, _I64(_ROWS - 1))
-    rest, *_ = _loop(b, _I64(0), whole, lambda y, _: resize_rows(y, _ROWS), step=_ROWS)
-    _loop(b, rest, n_rows, lambda y, _: resize_rows(y, 1))
-    b.ret_void()
-
-
-def _build_resize_columns(module: ir.Module) -> None:
-    """Each output row is a sum of input rows, as many bytes at a time as vector registers hold.
-
-    resize_columns(source, stride, first row of source, starts, counts, weights, taps, outputs, result)
-    """
-    kinds = [_POINTER, _I64, _I64, *[_POINTER] * 3, _I64, _I64, _POINTER]
-    b, arguments = _start_function(module, "resize_columns", kinds)
-    source, stride, first, starts, counts, weights, taps, outputs, result = arguments
-    found, lanes = ir.VectorType(_I8, _COLUMNS), ir.VectorType(_I32, _COLUMNS)
-    one, undefined = ir.VectorType(_I32, 1), ir.Constant(ir.VectorType(_I32, 1), ir.Undefined)
-
-    def one_output(y: Value, _: list[Value]) -> Sequence[Value]:
-        start = b.sub(b.load(_at(b, starts, y, _I64, 8)), first)
-        lines = b.gep(source, [b.mul(start, stride)])
-        mine = b.gep(weights, [b.mul(b.mul(y, taps), _I64(4))])
-        count = b.load(_at(b, counts, y, _I64, 8))
-        line = b.gep(result, [b.mul(y, stride)])
-
-        def some_columns(x: Value, _: list[Value]) -> Sequence[Value]:
-            def add_row(t: Value, sums: list[Value]) -> Sequence[Value]:
-                weight = b.insert_element(undefined, b.load(_at(b, mine, t, _I32, 4)), _I32(0))
-                weight = b.shuffle_vector(weight, undefined, ir.Constant(lanes, [0] * _COLUMNS))
-                row = b.gep(lines, [b.add(b.mul(t, stride), x)])
-                loaded = b.load(_at(b, row, _I64(0), found), align=1)
-                return [b.add(sums[0], b.mul(b.zext(loaded, lanes), weight))]
-
-            half = _splat(_I32, 1 << (_PRECISION_BITS - 1), _COLUMNS)
-            _, total = _loop(b, _I64(0), count, add_row, [half])
-            b.store(_clip(b, total, _COLUMNS), _at(b, line, x, found), align=1)
-            return []
-
-        _loop(b, _I64(0), stride, some_columns, step=_COLUMNS)
-        return []
-
-    assert one.count == 1
-    _loop(b, _I64(0), outputs, one_output)
-    b.ret_void()
+def _resize_columns(
+    code: Code,
+    source: int,
+    source_stride: int,
+    first: int,
+    weights: _Weights,
+    result: npt.NDArray[np.uint8],
+    stride: int,
+) -> None:
+    """Resize `stride` columns of the rows that begin at address `source`, at row `first`."""
+    code.resize_columns(
+        source - first * source_stride,
+        source_stride,
+        weights.starts_N.ctypes.data,
+        weights.counts_N.ctypes.data,
+        weights.weights_NK.ctypes.data,
+        weights.weights_NK.shape[1],
+        len(weights.starts_N),
+        result.ctypes.data,
+        stride,
+    )

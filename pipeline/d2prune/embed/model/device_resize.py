@@ -1,8 +1,8 @@
 """`embed.resize: device`: resize whole images on the model's device, within 2 of 255 of Pillow's pixels.
 
-Antialiased bicubic resizing is linear, first along rows, then along columns: each is one batched
-matrix product of the images, padded to a common size, with a matrix of weights per image. Results
-are rounded to bytes after each, as Pillow does. On a GPU the products run in half precision, which
+Resizing is linear along rows and along columns: each is one batched matrix product of the images,
+padded to a common size, with a matrix of weights per image. Results are rounded to bytes after each,
+in Pillow's order. On a GPU the products run in half precision, which
 holds bytes exactly and weights to 11 bits.
 
 Invariant: an image of the size that it is resized to stays as it is.
@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from d2prune.embed.decode.resize import Preprocess, Span
+from d2prune.embed.decode.resize import Preprocess, Span, resizes_columns_first
 
 WHOLE_BYTES = 1 << 20
-"""Images of more bytes are resized by the decode process: 512 x 512 pixels, DataComp's largest, take 0.8 MB."""
+"""Larger images are resized by the decode process. DataComp's largest, 512 x 512 pixels, take 0.8 MB."""
 
 # Images that are resized together, which bounds the memory of padded images to about 0.4 GB.
 _TOGETHER = 64
@@ -67,9 +67,7 @@ class DeviceResizer:
         """Copy images out of their slots [slots, bytes]."""
         sizes = np.array([(source.width, source.height) for source in sources], np.int64).reshape(-1, 2)
         ends = np.cumsum(3 * sizes.prod(axis=1)).tolist()
-        batch = self._torch.empty(
-            ends[-1], dtype=self._torch.uint8, pin_memory=self._device == "cuda"
-        )
+        batch = self._torch.empty(ends[-1], dtype=self._torch.uint8, pin_memory=self._device == "cuda")
         into = batch.numpy()
         for source, start, end in zip(sources, [0, *ends], ends, strict=False):
             into[start:end] = pixels[source.slot, source.start : source.start + end - start]
@@ -80,12 +78,22 @@ class DeviceResizer:
         torch = self._torch
         with torch.inference_mode():
             pixels = self._copy(batch.pixels)
-            starts = np.cumsum([0, *(3 * batch.sizes_N2.prod(axis=1))]).tolist()
-            resized = []
-            for at in range(0, len(batch.sizes_N2), _TOGETHER):
-                sizes = batch.sizes_N2[at : at + _TOGETHER]
-                resized.append(self._resize_group(pixels, starts[at : at + len(sizes)], sizes))
-            return torch.cat(resized)
+            starts_N = np.cumsum(3 * batch.sizes_N2.prod(axis=1)) - 3 * batch.sizes_N2.prod(axis=1)
+            ours = self._preprocess
+            shape = (len(starts_N), ours.height, ours.width, 3)
+            resized = torch.empty(shape, dtype=torch.uint8, device=self._device)
+            orders = [
+                resizes_columns_first(size, ours.resized_size(*size)) for size in batch.sizes_N2.tolist()
+            ]
+            for columns_first in (False, True):
+                rows = np.flatnonzero(np.array(orders) == columns_first)
+                for at in range(0, len(rows), _TOGETHER):
+                    group = rows[at : at + _TOGETHER]
+                    found = self._resize_group(
+                        pixels, starts_N[group].tolist(), batch.sizes_N2[group], columns_first
+                    )
+                    resized[torch.from_numpy(group).to(self._device)] = found
+            return resized
 
     def _copy(self, pixels: Any) -> Any:
         if self._copy_stream is None:
@@ -98,7 +106,9 @@ class DeviceResizer:
         copied.record_stream(stream)
         return copied
 
-    def _resize_group(self, pixels: Any, starts: Sequence[int], sizes_N2: npt.NDArray[np.int64]) -> Any:
+    def _resize_group(
+        self, pixels: Any, starts: Sequence[int], sizes_N2: npt.NDArray[np.int64], columns_first: bool
+    ) -> Any:
         torch, ours = self._torch, self._preprocess
         n, (wide, high) = len(sizes_N2), sizes_N2.max(axis=0).tolist()
         padded = torch.zeros((n, high, 3, wide), dtype=self._dtype, device=self._device)
@@ -107,10 +117,19 @@ class DeviceResizer:
             image[:height, :, :width] = stored.permute(0, 2, 1)
         resized = [ours.resized_size(*size) for size in sizes_N2.tolist()]
         spans = [ours.spans(*size) for size in resized]
-        across = self._weights(sizes_N2[:, 0], [size[0] for size in resized], [s[0] for s in spans], ours.width)
-        down = self._weights(sizes_N2[:, 1], [size[1] for size in resized], [s[1] for s in spans], ours.height)
-        rows = _round(torch.bmm(padded.view(n, high * 3, wide), across.transpose(1, 2)))
-        both = _round(torch.bmm(down, rows.view(n, high, 3 * ours.width)))
+        across = self._weights(
+            sizes_N2[:, 0], [size[0] for size in resized], [s[0] for s in spans], ours.width
+        )
+        down = self._weights(
+            sizes_N2[:, 1], [size[1] for size in resized], [s[1] for s in spans], ours.height
+        )
+        across = across.transpose(1, 2)
+        if columns_first:
+            once = _round(torch.bmm(down, padded.view(n, high, 3 * wide)))
+            both = _round(torch.bmm(once.view(n, 3 * ours.height, wide), across))
+        else:
+            once = _round(torch.bmm(padded.view(n, 3 * high, wide), across))
+            both = _round(torch.bmm(down, once.view(n, high, 3 * ours.width)))
         both = both.view(n, ours.height, 3, ours.width).to(torch.uint8).permute(0, 1, 3, 2)
         if ours.padding:
             both = torch.where(self._is_padding(spans), ours.padding, both)
@@ -119,7 +138,7 @@ class DeviceResizer:
     def _weights(
         self, sizes: npt.NDArray[np.int64], resized: Sequence[int], spans: Sequence[Span], outputs: int
     ) -> Any:
-        """Return the weights of the inputs of each output, [N, outputs, largest size]; zero in the padding."""
+        """Return the weight of each input in each output, [N, outputs, largest size]; zero in the padding."""
         torch = self._torch
 
         def column(values: Any, dtype: Any = torch.float64) -> Any:
@@ -157,7 +176,9 @@ class DeviceResizer:
         """Return [N, H, W, 1], true beyond the resized image."""
         inside = np.zeros((len(spans), self._preprocess.height, self._preprocess.width, 1), bool)
         for image, (across, down) in zip(inside, spans, strict=True):
-            image[down.target : down.target + down.length, across.target : across.target + across.length] = True
+            image[down.target : down.target + down.length, across.target : across.target + across.length] = (
+                True
+            )
         return self._torch.from_numpy(~inside).to(self._device)
 
 

@@ -162,7 +162,12 @@ class ClipEncoder:
     def _check_pixels(self) -> None:
         """Compare `preprocess` with open_clip's own on a few shapes: library versions may differ."""
         rng = np.random.default_rng(0)
-        for height, width in ((97, 333), (401, 250), (self.preprocess.height, self.preprocess.width)):
+        for height, width in (
+            (97, 333),
+            (401, 250),
+            (900, 300),
+            (self.preprocess.height, self.preprocess.width),
+        ):
             image = Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
             found = self._torch.from_numpy(self.preprocess(Pixels.of(image)))
             ours = self.normalise(found.to(self.device)[None])

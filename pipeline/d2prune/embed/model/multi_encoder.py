@@ -18,7 +18,6 @@ from d2prune.embed.model.device_resize import WHOLE_BYTES, DeviceResizer, Source
 from d2prune.embed.model.encoder import ClipEncoder, Embeddings, PendingBatch
 from d2prune.embed.model.sources import ModelSource
 
-
 Resize = Literal["exact", "device"]
 
 
