@@ -6,8 +6,8 @@ columns are resized one after the other, with bytes in between. Integer sums do 
 order, so vector instructions give the same bytes, and only the crop needs to be computed.
 
 The code is built as LLVM IR with llvmlite, the backend of numba, and compiled for this CPU by the
-first call, in 40 ms. Kernels of numba would cost each decode process 165 MB and 0.6 s of CPU time,
-and would need a cache that every process finds; docs/results/decoding.md has the figures.
+first call, in 40 ms. Kernels of numba would cost each decode process 32 MiB more and 0.6 s of CPU
+time, and would need a cache that every process finds; docs/results/decoding.md has the figures.
 
 Invariant: bytes equal Pillow's for every size, filter and crop (`tests/embed/decode/test_resize.py`).
 """
