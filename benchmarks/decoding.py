@@ -270,8 +270,10 @@ class FreeBatch:
 def path(args: argparse.Namespace, images: list[bytes]) -> None:
     """Print the rates of the pool, of the path to batches, and to written rows."""
     write_pool(args.folder / "path" / "pool", images, 1, args.samples)
-    print("\n| resize | from | images/s | of the pool's | CPU ms: decode process | this process |")
-    print("|---|---|---|---|---|---|")
+    print(
+        "\n| resize | from | images/s | share of the pool's, wall | by CPU time "
+        "| CPU ms: decode process | this process |\n|---|---|---|---|---|---|---|"
+    )
     for resize in ("exact", "device"):
         path_of(args, images, resize)
 
@@ -319,12 +321,14 @@ def path_of(args: argparse.Namespace, images: list[bytes], resize: Any) -> None:
         clock = Clock(pool)
         run()
         found[way].append(clock.read())
-    base = [spent[0] for spent in found["memory: the pool alone"]]
+    base = found["memory: the pool alone"]
     for way, rounds in found.items():
-        share = statistics.median(b / spent[0] for b, spent in zip(base, rounds, strict=True))
+        pairs = list(zip(base, rounds, strict=True))
+        share = statistics.median(alone[0] / spent[0] for alone, spent in pairs)
+        by_cpu = statistics.median(sum(alone[1:]) / sum(spent[1:]) for alone, spent in pairs)
         wall, ours, theirs = (statistics.median(spent[i] for spent in rounds) for i in range(3))
         print(
-            f"| {resize} | {way} | {args.samples / wall:,.0f} | {share:.0%} "
+            f"| {resize} | {way} | {args.samples / wall:,.0f} | {share:.0%} | {by_cpu:.0%} "
             f"| {1e3 * theirs / args.samples:.3f} | {1e3 * ours / args.samples:.3f} |"
         )
     if args.profile:

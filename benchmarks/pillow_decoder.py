@@ -1,6 +1,6 @@
 """What a decode process did before: Pillow decodes each image, resizes all of it, and crops.
 
-In a module of its own, since decode processes import it.
+In a separate module, since decode processes import it.
 """
 
 from typing import Any

@@ -6,7 +6,7 @@ orientation is not applied, transparency is dropped (not blended), 16-bit gray i
 converted by Pillow without a profile, and an animation is its first frame.
 
 This module runs in decode processes and imports neither torch nor pyarrow nor numba: a process
-starts in 0.3 s of CPU time and has 36 MiB of memory of its own instead of hundreds.
+starts in 0.3 s of CPU time and has 36 MiB of private memory instead of hundreds.
 """
 
 import contextlib

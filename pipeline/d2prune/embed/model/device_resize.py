@@ -5,7 +5,7 @@ padded to a common size, with a matrix of weights per image. Results are rounded
 in Pillow's order. On a GPU the products run in half precision, which
 holds bytes exactly and weights to 11 bits.
 
-Invariant: an image of the size that it is resized to stays as it is.
+Invariant: an image that already has the resized size is unchanged.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ _TOGETHER = 64
 
 
 class Source(NamedTuple):
-    """Where an image lies: its row in the lane, its first byte there, its size in pixels."""
+    """The location of an image: its row in the lane, its first byte there, its size in pixels."""
 
     slot: int
     start: int
