@@ -81,7 +81,7 @@ def test_pillow_decodes_all_where_its_libjpeg_differs(monkeypatch):
     edits=st.lists(st.tuples(st.floats(0, 1), st.binary(min_size=1, max_size=4)), max_size=3),
     tail=st.binary(max_size=20),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_damaged_files_have_pillows_pixels_or_reject(kind, cut, edits, tail):
     data = bytearray(stored(kind))
     for share, junk in edits:

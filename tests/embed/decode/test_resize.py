@@ -49,7 +49,7 @@ preprocesses = st.builds(
 
 
 @given(image=images, ours=preprocesses)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_pixels_equal_open_clip(theirs, image, ours):
     try:
         expected = theirs(image, ours)
@@ -61,7 +61,7 @@ def test_pixels_equal_open_clip(theirs, image, ours):
 
 
 @given(image=images, resized=st.tuples(sides, sides), bilinear=st.booleans(), data=st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_any_box_equals_pillows_resize_and_crop(image, resized, bilinear, data):
     lefts = [data.draw(st.integers(0, side - 1)) for side in resized]
     lengths = [data.draw(st.integers(1, side - left)) for side, left in zip(resized, lefts, strict=True)]
@@ -72,7 +72,7 @@ def test_any_box_equals_pillows_resize_and_crop(image, resized, bilinear, data):
     assert found.reshape(lengths[1], -1).tobytes() == expected.tobytes()
 
 
-@pytest.mark.parametrize("size", [(1, 9_000), (9_000, 1), (3_001, 2_003), (17, 4_096)])
+@pytest.mark.parametrize("size", [(1, 9_000), (9_000, 1), (1_501, 1_003), (17, 4_096)])
 def test_large_and_narrow_images(theirs, size):
     image = noise_image(0, *size)
     for mode in ("squash", "longest"):
@@ -110,7 +110,7 @@ MODES = {"JPEG": ["RGB", "L", "CMYK"], "PNG": ["RGB", "L", "LA", "RGBA", "P", "1
 
 
 @given(data=st.data(), image=images, name=st.sampled_from(sorted(SAVED)), ours=preprocesses)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_stored_images_of_every_format(data, image, name, ours):
     """Decoded and resized, they are what Pillow opens, converts and resizes; EXIF orientation is ignored."""
     kind, options = SAVED[name]

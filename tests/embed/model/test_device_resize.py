@@ -1,4 +1,4 @@
-"""Resizing on the device: within 2 of 255 of Pillow, for every shape and mode, in both precisions."""
+"""Resizing on the device: within 2 of 255 of Pillow, for every shape and mode."""
 
 import numpy as np
 import pytest
@@ -12,14 +12,12 @@ from d2prune.inputs.tar.reader import TarSample
 from tests.embed.images import encode_image, noise_image
 
 
-def resize_on_device(images, preprocess, half=False):
-    """Return the pixels of images by a resizer on the CPU; `half`: in the precision of a GPU."""
+def resize_on_device(images, preprocess):
+    """Return the pixels of images by a resizer on the CPU."""
     import torch
 
     torch.set_num_threads(1)
     resizer = DeviceResizer(preprocess, "cpu")
-    if half:
-        resizer._dtype = torch.float16
     slots = np.zeros((len(images), max(3 * image.width * image.height for image in images)), np.uint8)
     for slot, image in zip(slots, images, strict=True):
         slot[: 3 * image.width * image.height] = np.frombuffer(image.tobytes(), np.uint8)
@@ -42,14 +40,13 @@ sides = st.one_of(st.integers(1, 12), st.integers(1, 130))
         st.booleans(),
         st.sampled_from([0, 77]),
     ),
-    half=st.booleans(),
 )
-@settings(max_examples=40, deadline=None)
-def test_pixels_are_within_two_of_pillow(images, preprocess, half):
+@settings(max_examples=25, deadline=None)
+def test_pixels_are_within_two_of_pillow(images, preprocess):
     images = [image for image in images if min(preprocess.resized_size(*image.size))]
     if not images:
         return
-    found = resize_on_device(images, preprocess, half)
+    found = resize_on_device(images, preprocess)
     expected = np.stack([preprocess(Pixels.of(image)) for image in images])
     assert found.shape == expected.shape and found.dtype == np.uint8
     assert np.abs(found.astype(int) - expected).max() <= 2
@@ -64,8 +61,6 @@ def test_photo_sizes_are_nearly_exact_and_resized_ones_stay():
     expected = np.stack([preprocess(Pixels.of(image)) for image in images])
     assert np.abs(found - expected).max() <= 1 and (found != expected).mean() < 0.002
     np.testing.assert_array_equal(found[2], expected[2])
-    half = resize_on_device(images[:2], preprocess, half=True).astype(int)
-    assert np.abs(half - expected[:2]).max() <= 2 and (half != expected[:2]).mean() < 0.1
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
