@@ -5,6 +5,7 @@ import time
 from typing import Any
 
 from d2prune.cli import numbers
+from d2prune.cli.locations import location
 from d2prune.console import print_line
 
 
@@ -39,6 +40,7 @@ def add_commands(commands: Any) -> None:
     )
     explore.add_argument(
         "--input",
+        type=location,
         nargs="+",
         metavar="URL",
         help="current location of the input tars; default: where the run read them",
@@ -54,7 +56,9 @@ def add_commands(commands: Any) -> None:
 
 
 def _add_work_dir(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("work_dir", metavar="WORK_DIR", help="work_dir of a run that completed `select`")
+    parser.add_argument(
+        "work_dir", type=location, metavar="WORK_DIR", help="work_dir of a run that completed `select`"
+    )
 
 
 def _add_selection(parser: argparse.ArgumentParser) -> None:
@@ -95,7 +99,10 @@ def _add_runs(commands: Any) -> None:
         "deletes it.",
     )
     parser.add_argument(
-        "location", metavar="WORK_DIR|OUTPUT", help="a work_dir, or an output folder that holds latest.json"
+        "location",
+        type=location,
+        metavar="WORK_DIR|OUTPUT",
+        help="a work_dir, or an output folder that holds latest.json",
     )
     parser.add_argument(
         "--prune", action="store_true", help="list what can be deleted; the latest run is always kept"
