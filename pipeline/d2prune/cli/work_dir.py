@@ -27,12 +27,17 @@ def add_commands(commands: Any) -> None:
 
     explore = commands.add_parser(
         "explore",
-        help="browse a run in a web browser",
-        description="Browse a run in a web browser on this machine: search samples, see their neighbours and "
-        "what another fraction would change.",
+        help="browse and compare runs in a web browser",
+        description="Browse the runs of a work_dir in a web browser on this machine: search samples, see "
+        "their neighbours and what another fraction would change, compare two runs, export lists.",
     )
     _add_work_dir(explore)
     _add_selection(explore)
+    explore.add_argument(
+        "--compare",
+        metavar="RUN[@FRACTION]",
+        help="print the address of a comparison with another run, or with a fraction of one, as in @0.2",
+    )
     explore.add_argument(
         "--input",
         type=location,
@@ -59,8 +64,9 @@ def _add_work_dir(parser: argparse.ArgumentParser) -> None:
 def _add_selection(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--run",
-        metavar="FINGERPRINT",
-        help="fingerprint of the selection, or its beginning; default: the newest selection",
+        metavar="RUN",
+        help="id of the run, as `d2prune runs` prints it, or the fingerprint of its selection, or the "
+        "beginning of one; default: the newest selection",
     )
 
 
@@ -79,7 +85,8 @@ def _explore(arguments: argparse.Namespace) -> int:
 
     run = open_run(arguments.work_dir, arguments.run)
     urls = {shard.name: shard.url for shard in expand_input(arguments.input)} if arguments.input else None
-    serve(Explorer(run, urls), arguments.port)
+    explorer = Explorer(run, urls)
+    serve(explorer, arguments.port, explorer.comparison_address(arguments.compare))
     return 0
 
 
@@ -128,13 +135,35 @@ def _print_runs(work_dir: str) -> None:
 
     runs = history.read_runs(work_dir)
     latest = history.find_latest([entry for _, entry in runs])
-    print_line(f"{'run':<16}  {'date (UTC)':<16}  {'samples':>14}  {'kept':>14}  {'size':>9}          output")
+    counts = f"{'samples':>14}  {'kept':>14}  {'size':>9}"
+    parameters = f"{'budget':>7}  {'k':>3}  {'gamma':<19}"
+    print_line(f"{'run':<16}  {'date (UTC)':<16}  {counts}  {parameters}          output <- input")
     for finished, entry in runs:
         date = time.strftime("%Y-%m-%d %H:%M", time.gmtime(finished))
         size = f"{entry.size / 1e9:.2f} GB"
         mark = "latest" if entry in latest else ""
         counts = f"{entry.samples:>14,}  {entry.kept:>14,}  {size:>9}"
-        print_line(f"{entry.run_id}  {date}  {counts}  {mark:<6}  {entry.output}")
+        budget, k, gamma, source = _describe_parameters(work_dir, entry.artifacts.get("select", ""))
+        parameters = f"{budget:>7}  {k:>3}  {gamma:<19}"
+        print_line(f"{entry.run_id}  {date}  {counts}  {parameters}  {mark:<6}  {entry.output}{source}")
+
+
+def _describe_parameters(work_dir: str, selection: str) -> tuple[str, str, str, str]:
+    """Budget, k, gammas and input of a run; dashes if its artifacts are gone."""
+    from d2prune.errors import UserError
+    from d2prune.runs import description
+    from d2prune.runs.finished import open_selection
+
+    try:
+        run = open_selection(work_dir, selection)
+    except UserError:
+        return "-", "-", "-", ""
+    k = str(run.graph.params.get("n_neighbors") or "-")
+    # As configured: of `4.9 (4/median)`, the multiple.
+    gammas = [text.rpartition("(")[2].rstrip(")") for text in run.gamma_texts]
+    gamma = ", ".join(dict.fromkeys(gammas)) if run.method == "d2" else run.method
+    source = description.common_location(list(run.urls.values()))
+    return description.budget_text(run.select.params), k, gamma, f" <- {source}" if source else ""
 
 
 def _prune(work_dir: str, keep: int, yes: bool) -> None:

@@ -5,18 +5,8 @@ from collections.abc import Mapping
 from d2prune import store
 from d2prune.report import formatting
 from d2prune.report.record import RunRecord
+from d2prune.report.rejected import count_by_reason
 from d2prune.store.artifacts import Manifest
-
-
-def count_rejected(embed: Manifest) -> dict[str, int]:
-    """Rejected samples by reason, most frequent first."""
-    prefix = "rejected."
-    counts = {
-        name.removeprefix(prefix): count
-        for name, count in embed.counters.items()
-        if name.startswith(prefix) and count
-    }
-    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
 def _count_duplicates(select: Manifest) -> list[tuple[str, str]]:
@@ -36,13 +26,18 @@ def _embed_rows(embed: Manifest) -> list[tuple[str, str]]:
         ("samples read", f"{counters.get('read', 0):,}"),
         ("rejected", f"{counters.get('rejected', 0):,}"),
     ]
-    rows += [(f"  {reason}", f"{count:,}") for reason, count in count_rejected(embed).items()]
+    rows += _reason_rows(counters, "rejected")
     if "filtered" in counters:
         rows.append(("filtered", f"{counters['filtered']:,}"))
+        rows += _reason_rows(counters, "filtered")
     rows.append(("embedded", f"{counters.get('embedded', 0):,}"))
     if cut := counters.get("caption-cut", 0):
         rows.append(("  with a long caption", f"{cut:,} (models read its beginning)"))
     return rows
+
+
+def _reason_rows(counters: Mapping[str, int], kind: str) -> list[tuple[str, str]]:
+    return [(f"  {reason}", f"{count:,}") for reason, count in count_by_reason(counters, [kind]).items()]
 
 
 def _time_rows(seconds: Mapping[str, float]) -> list[tuple[str, str]]:
