@@ -27,7 +27,10 @@ BASE_IMPORTS = {
     "llvmlite": "numba",
     "markupsafe": "jinja2",
     "yaml": "pyyaml",
-    **{name: name for name in "numpy numba pyarrow fsspec pydantic rich tenacity bracex jinja2".split()},
+    **{
+        name: name
+        for name in "numpy numba pyarrow fsspec pydantic rich simplejpeg tenacity bracex jinja2".split()
+    },
     "threadpoolctl": "threadpoolctl",
     "shtab": "shtab",
 }
