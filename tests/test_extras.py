@@ -24,13 +24,11 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 BASE_IMPORTS = {
     "PIL": "pillow",
-    "llvmlite": "numba",
+    "llvmlite": "llvmlite",
+    "simplejpeg": "simplejpeg",
     "markupsafe": "jinja2",
     "yaml": "pyyaml",
-    **{
-        name: name
-        for name in "numpy numba pyarrow fsspec pydantic rich simplejpeg tenacity bracex jinja2".split()
-    },
+    **{name: name for name in "numpy numba pyarrow fsspec pydantic rich tenacity bracex jinja2".split()},
     "threadpoolctl": "threadpoolctl",
     "shtab": "shtab",
 }
