@@ -5,6 +5,7 @@ in one line; 3 another run is in progress; 130 interrupted.
 """
 
 import contextlib
+import gc
 import logging
 import signal
 import sys
@@ -16,9 +17,21 @@ from d2prune.cli import memory
 from d2prune.cli.parser import build_parser
 from d2prune.errors import D2PruneError
 
+_OBJECTS_BEFORE_COLLECTION = 50_000
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    # Importing what a run needs makes objects that stay. Collecting garbage after every 700 of them, and
+    # once more in all of them when the interpreter ends, is a quarter of the CPU time of a short command.
+    gc.set_threshold(_OBJECTS_BEFORE_COLLECTION, *gc.get_threshold()[1:])
+    try:
+        return _run_safely(argv)
+    finally:
+        gc.freeze()
+
+
+def _run_safely(argv: Sequence[str] | None) -> int:
     with console.safe_streams():
         try:
             return _run_command(argv)
