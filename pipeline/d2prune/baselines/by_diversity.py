@@ -139,6 +139,8 @@ def semdedup(
             length.
     """
     # Imported here: these load torch, which no other baseline needs.
+    import torch  # noqa: F401  # The products are large, and faster with it.
+
     from d2prune.compiled.threads import available_cores
     from d2prune.knn.quantiser import Quantiser, train
 

@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 
 def available_cores() -> int:
@@ -50,10 +51,18 @@ def _set_torch_threads(count: int) -> int | None:
 
     Work that multiplies with torch has imported it. The import takes a second, so others need not.
     """
-    if "torch" not in sys.modules:
+    torch = loaded_torch()
+    if torch is None:
         return None
-    import torch
-
-    before = torch.get_num_threads()
+    before = int(torch.get_num_threads())
     torch.set_num_threads(count)
     return before
+
+
+def loaded_torch() -> Any:
+    """Return torch if this process has imported it, else None.
+
+    Large products import it first. Small ones, such as those of a report, take less time with numpy
+    than the import does.
+    """
+    return sys.modules.get("torch")

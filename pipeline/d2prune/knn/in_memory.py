@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch  # noqa: F401  # The products are large, and faster with it.
 from numpy.typing import ArrayLike, NDArray
 
 from d2prune.arguments import as_number, as_rows, as_whole

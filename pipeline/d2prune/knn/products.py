@@ -23,10 +23,10 @@ from functools import lru_cache
 from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from d2prune.compiled.decorator import kernel
+from d2prune.compiled.threads import loaded_torch
 
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
@@ -107,6 +107,9 @@ def multiply(a: Rounded, b: Rounded) -> NDArray[np.uint16] | Float32:
     Returns:
         float32, or bits of bfloat16, [>= Q, >= M]; the rest belongs to the padding.
     """
+    torch = loaded_torch()
+    if torch is None:
+        return np.asarray(a.values @ b.values.T, np.float32)
     left, right = torch.from_numpy(a.values), torch.from_numpy(b.values)
     if a.values.dtype == np.uint16:
         left, right = left.view(torch.bfloat16), right.view(torch.bfloat16)
@@ -118,12 +121,18 @@ def multiply(a: Rounded, b: Rounded) -> NDArray[np.uint16] | Float32:
     return product
 
 
-@lru_cache(maxsize=1)
 def best_precision() -> Precision:
-    """Return bfloat16 if the CPU multiplies it natively within the bound, else float32.
+    """Return bfloat16 if torch is loaded and the CPU multiplies it natively within the bound, else float32.
 
     Changes the speed of a search only, never its result.
     """
+    return "float32" if loaded_torch() is None else _best_of_torch()
+
+
+@lru_cache(maxsize=1)
+def _best_of_torch() -> Precision:
+    import torch
+
     native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return "bfloat16" if native and _keeps_bound("bfloat16") else "float32"
 

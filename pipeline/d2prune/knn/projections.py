@@ -19,7 +19,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from d2prune.compiled.decorator import kernel
@@ -77,6 +76,8 @@ class Projection:
         Args:
             axes_DA: float32 [D, A], nearly orthonormal columns.
         """
+        import torch
+
         self.width = axes_DA.shape[1] + 1
         self._axes = torch.from_numpy(np.ascontiguousarray(axes_DA))
         axes = axes_DA.astype(np.float64)
@@ -117,6 +118,8 @@ class Projection:
             rows_ND: float32 [N, D], contiguous.
             threads: workers; changes speed only.
         """
+        import torch
+
         out = ProjectedRows.empty(len(rows_ND), self.width)
 
         def project_range(start: int, stop: int) -> None:

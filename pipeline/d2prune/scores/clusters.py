@@ -44,6 +44,8 @@ def prototypes(
         )
     threads = threads or available_cores()
     # Imported late: it loads torch, which takes a second.
+    import torch  # noqa: F401  # The products are large, and faster with it.
+
     from d2prune.knn.quantiser import Quantiser, train
 
     centroids = train(rows_ND, n_clusters, seed, _ITERATIONS, threads)

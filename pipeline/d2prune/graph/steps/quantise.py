@@ -10,6 +10,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import torch  # noqa: F401  # The products are large, and faster with it.
 from numpy.typing import NDArray
 
 from d2prune.errors import UserError

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import torch  # noqa: F401  # The products are large, and faster with it.
 from numpy.typing import NDArray
 
 from d2prune.graph.steps.job import Job
