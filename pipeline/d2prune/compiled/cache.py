@@ -23,7 +23,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache, cached_property
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
@@ -57,8 +57,9 @@ def folders() -> list[Path]:
 class KernelCache(caching._Cache):  # type: ignore[misc]
     """Cache of one function's compiled signatures; what `Dispatcher.compile` asks before it compiles."""
 
-    def __init__(self, dispatcher: Any) -> None:
-        """Read and write nothing yet."""
+    def __init__(self, dispatcher: Any, options: Mapping[str, Any]) -> None:
+        """Read and write nothing yet; `options` are those of the decorator. numba changes its copy of them."""
+        self.options = dict(options)
         self._dispatcher, self._function = dispatcher, dispatcher.py_func
 
     @property
@@ -126,7 +127,7 @@ def stamp(function: Any) -> str:
     waiting = [function]
     while waiting:
         current = waiting.pop(0)
-        options = getattr(current, "targetoptions", None)
+        options = getattr(getattr(current, "_cache", None), "options", None)
         current = getattr(current, "py_func", None) or getattr(current, "_defn", None) or current
         if id(current) in seen:
             continue

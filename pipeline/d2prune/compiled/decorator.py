@@ -36,7 +36,7 @@ def kernel(function: Any = None, /, **options: Any) -> Any:
         # With NUMBA_DISABLE_JIT the result is the function itself.
         if compiled is not function:
             # What `enable_caching` does with numba's own class.
-            compiled._cache = KernelCache(compiled)
+            compiled._cache = KernelCache(compiled, options)
         return compiled
 
     return compile_function if function is None else compile_function(function)
