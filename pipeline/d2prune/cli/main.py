@@ -22,7 +22,7 @@ _OBJECTS_BEFORE_COLLECTION = 50_000
 
 
 def run_program() -> int:
-    """Run the command line in a process of its own, which may load less than one it is called from."""
+    """Run the command line in its own process, which may load less than one that it is called from."""
     return main(prepare=hide_pandas_from_arrow)
 
 

@@ -1,14 +1,14 @@
 """Compiled kernels on disk: found by every process of a user, whichever copy of the source it runs.
 
-numba's own cache lies beside the source file, so each unpacked copy of the package (a job's upload, a
-worktree, an image) compiles everything again, for about a minute. It checks the file of the function
-alone, and two processes that compile at the same moment may overwrite each other's files. Here a file
-holds one compiled signature, and its name is a hash of all that decides its content: the code of the
-function and of the kernels it calls, the constants they use, the signature, the CPU, and the versions
-of Python, numba and numpy.
+numba's own cache is in the folder of the source file, so each unpacked copy of the package (a job's
+upload, a worktree, an image) compiles everything again, for about a minute. It checks the file of the
+function alone, and two processes that compile at the same moment may overwrite each other's files.
+Here a file holds one compiled signature, and its name is a hash of all that decides its content: the
+code of the function and of the kernels it calls, the constants they use, the signature, the CPU, and
+the versions of Python, numba and numpy.
 
-These files are pickles, so they lie in folders that nobody else can write to, and a file is read only
-if it belongs to the user, to root or to the owner of this program (docs/security.md).
+These files are pickles, so they are stored in folders that no other user can write to, and a file is
+read only if it belongs to the user, to root or to the owner of this program (docs/security.md).
 """
 
 from __future__ import annotations

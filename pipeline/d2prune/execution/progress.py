@@ -1,6 +1,6 @@
 """Progress of one stage: a live bar on a terminal, log lines elsewhere.
 
-Shows the share that is done, the rate, the time left if it can be told, and the memory in use on this
+Shows the share that is done, the rate, the time left if the past allows an estimate, and the memory in use on this
 machine. Lines come also while nothing finishes: every 4 s in the first minute of a stage, when workers
 start and kernels load, then every 10 s. Work that takes less than a second is not shown.
 """
@@ -170,7 +170,7 @@ class Live:
         return f"{per_second:,.{digits}f} {'samples' if self._samples else self._unit}/s"
 
     def _format_time_left(self, now: float, text: str) -> str:
-        """The time left in a text; empty if it cannot be told."""
+        """The time left in a text; empty without an estimate."""
         seconds = self._time_left.estimate(now, self._total)
         return "" if seconds is None else text.format(format_seconds(seconds))
 

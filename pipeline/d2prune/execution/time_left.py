@@ -18,7 +18,8 @@ _LARGEST_ERROR = 0.3
 """Two standard errors of the mean time between units, as a share of it, including that of the rest."""
 _LARGEST_GAP = 0.3
 """Share of the time that passes in the longest wait for a unit: a trace with one is not regular yet."""
-_MAX_MOMENTS = 512
+_RESOLUTION = 256
+"""Moments that are closer than this share of the time since the start are one."""
 
 
 class TimeLeft:
@@ -35,11 +36,11 @@ class TimeLeft:
         new = done - self._finished
         if new <= (self._done[-1] if self._done else 0):
             return
-        self._times.append(now)
-        self._done.append(new)
-        if len(self._times) > _MAX_MOMENTS:
-            # Every second moment, and the first and the last.
-            self._times[1:-1], self._done[1:-1] = self._times[2:-1:2], self._done[2:-1:2]
+        if len(self._times) > 1 and now - self._times[-2] < (now - self._start) / _RESOLUTION:
+            self._times[-1], self._done[-1] = now, new
+        else:
+            self._times.append(now)
+            self._done.append(new)
 
     def estimate(self, now: float, total: int) -> float | None:
         """Seconds left at time `now` until `total` units are done; None if the trace does not tell."""

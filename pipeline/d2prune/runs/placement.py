@@ -55,8 +55,7 @@ def place(
         ray_is_open: whether an earlier stage has started Ray.
         workers: workers that Ray can run at a time; default: what the configuration and this machine say.
     """
-    needs_gpu = config.ray.num_gpus > 0 and stage in _GPU_STAGES
-    if needs_gpu or (stage == "embed" and config.embed.decode == "remote"):
+    if config.ray.num_gpus > 0 and stage in _GPU_STAGES:
         return Placement(math.inf, 0.0)
     here_s = _embed_seconds(config, shards) if stage == "embed" else _stage_seconds(stage, config, manifests)
     start_s = WORKER_START_S + (0.0 if ray_is_open else RAY_START_S)
