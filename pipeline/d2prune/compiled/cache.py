@@ -58,7 +58,7 @@ class KernelCache(caching._Cache):  # type: ignore[misc]
     """Cache of one function's compiled signatures; what `Dispatcher.compile` asks before it compiles."""
 
     def __init__(self, dispatcher: Any, options: Mapping[str, Any]) -> None:
-        """Read and write nothing yet; `options` are those of the decorator. numba changes its copy of them."""
+        """Read and write nothing yet; `options` are those of the decorator: numba changes its copy."""
         self.options = dict(options)
         self._dispatcher, self._function = dispatcher, dispatcher.py_func
 

@@ -1,8 +1,8 @@
 """Progress of one stage: a live bar on a terminal, log lines elsewhere.
 
-Shows the share that is done, the rate, the time left if the past allows an estimate, and the memory in use on this
-machine. Lines come also while nothing finishes: every 4 s in the first minute of a stage, when workers
-start and kernels load, then every 10 s. Work that takes less than a second is not shown.
+Shows the share that is done, the rate, the time left if the past allows an estimate, and the memory in
+use on this machine. Lines come also while nothing finishes: every 4 s in the first minute of a stage,
+when workers start and kernels load, then every 10 s. Work that takes less than a second is not shown.
 """
 
 import logging
