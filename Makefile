@@ -22,7 +22,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 install: $(VENV)/.installed ## Create .venv with all development dependencies
 
 .PHONY: demo
-demo: install ## Filter the bundled pool, from S3 to S3, on a local Ray
+demo: install ## Filter the bundled pool, from S3 to S3
 	$(BIN)/d2prune demo
 
 # Compiled kernels are kept in ~/.cache/d2prune (compiled/cache.py), and compiled again when their code changes.
