@@ -138,12 +138,10 @@ def semdedup(
         ArgumentError: n_clusters is out of range, a row cannot be normalised, or the score has another
             length.
     """
-    # Imported here: these load torch, which no other baseline needs.
-    import torch  # noqa: F401  # The products are large, and faster with it.
-
-    from d2prune.compiled.threads import available_cores
+    from d2prune.compiled.threads import available_cores, load_torch
     from d2prune.knn.quantiser import Quantiser, train
 
+    load_torch()
     rows_ND = unit_rows(as_rows(embeddings))
     if not 1 <= n_clusters <= len(rows_ND):
         raise ArgumentError(

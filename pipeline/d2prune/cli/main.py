@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 from d2prune import console
 from d2prune.cli import memory
-from d2prune.cli.parser import build_parser
+from d2prune.cli.parser import PROGRAM, build_parser
 from d2prune.errors import D2PruneError
+from d2prune.extras import find_missing
 
 _OBJECTS_BEFORE_COLLECTION = 50_000
 
@@ -48,26 +49,30 @@ def hide_pandas_from_arrow() -> None:
             sys.meta_path.remove(finder)
 
 
-def main(argv: Sequence[str] | None = None, prepare: Callable[[], None] = lambda: None) -> int:
+def main(
+    argv: Sequence[str] | None = None, program: str = PROGRAM, prepare: Callable[[], None] = lambda: None
+) -> int:
     """Run the command line; returns the exit code.
 
     Args:
-        argv: the arguments; default: those of the process.
+        argv: the words after the program's name; default: those of this process.
+        program: name of a script that runs a single command, for its usage and messages.
         prepare: called before a command, and not for `--help` or `--version`.
     """
     # Importing what a run needs makes objects that stay. Collecting garbage after every 700 of them, and
     # once more in all of them when the interpreter ends, is a quarter of the CPU time of a short command.
     gc.set_threshold(_OBJECTS_BEFORE_COLLECTION, *gc.get_threshold()[1:])
     try:
-        return _run_safely(argv, prepare)
+        return _run_safely(argv, program, prepare)
     finally:
         gc.freeze()
 
 
-def _run_safely(argv: Sequence[str] | None, prepare: Callable[[], None]) -> int:
+def _run_safely(argv: Sequence[str] | None, program: str, prepare: Callable[[], None]) -> int:
+    console.set_program(program)
     with console.safe_streams():
         try:
-            return _run_command(argv, prepare)
+            return _run_command(argv, program, prepare)
         except console.OutputError as error:
             # The reader closed the pipe, as in `d2prune explain ... | head`, or the disk is full.
             # The stream goes to /dev/null, or the interpreter would fail again when it flushes at exit.
@@ -79,9 +84,15 @@ def _run_safely(argv: Sequence[str] | None, prepare: Callable[[], None]) -> int:
             return 1
 
 
-def _run_command(argv: Sequence[str] | None, prepare: Callable[[], None]) -> int:
+def _run_command(argv: Sequence[str] | None, program: str, prepare: Callable[[], None]) -> int:
+    parser = build_parser(program)
+    words = sys.argv[1:] if argv is None else list(argv)
+    if not words:
+        for line in parser.format_help().rstrip().splitlines():
+            console.print_line(line)
+        return 0
     try:
-        arguments = build_parser().parse_args(argv)
+        arguments = parser.parse_args(words)
     except SystemExit as end:  # an error of usage, --help or --version, already printed
         return int(end.code or 0)
     _configure_logging()
@@ -95,6 +106,9 @@ def _run_command(argv: Sequence[str] | None, prepare: Callable[[], None]) -> int
         console.print_error(str(error))
         return error.exit_code
     except Exception as error:
+        if missing := find_missing(error):
+            console.print_error(str(missing))
+            return missing.exit_code
         if not memory.is_out_of_memory(error):
             raise
         console.print_error(memory.describe(error))

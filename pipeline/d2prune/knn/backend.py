@@ -26,7 +26,7 @@ _LISTS, _MEMBERS, _QUERIES, _N_BEST, _ATTEMPTS = 4, 1_024, 32_768, 6, 2
 
 
 def choose_search(n_dims: int) -> ListSearch:
-    """Choose the list search of this process; measured once. Without torch it is that on the CPU.
+    """Choose the list search of this process; measured once.
 
     Args:
         n_dims: D of the rows.
@@ -36,9 +36,7 @@ def choose_search(n_dims: int) -> ListSearch:
 
 @lru_cache(maxsize=4)
 def _choose_with_torch(n_dims: int) -> ListSearch:
-    import torch
-
-    if not torch.cuda.is_available():
+    if not loaded_torch().cuda.is_available():
         return search_lists
     # Imported late, because workers without a GPU need not load it.
     from d2prune.knn.device_search import DeviceSearch

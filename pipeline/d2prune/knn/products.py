@@ -107,17 +107,22 @@ def multiply(a: Rounded, b: Rounded) -> NDArray[np.uint16] | Float32:
     Returns:
         float32, or bits of bfloat16, [>= Q, >= M]; the rest belongs to the padding.
     """
-    torch = loaded_torch()
-    if torch is None:
-        return np.asarray(a.values @ b.values.T, np.float32)
-    left, right = torch.from_numpy(a.values), torch.from_numpy(b.values)
     if a.values.dtype == np.uint16:
-        left, right = left.view(torch.bfloat16), right.view(torch.bfloat16)
+        torch = loaded_torch()
+        left, right = (torch.from_numpy(side.values).view(torch.bfloat16) for side in (a, b))
         # Callers widen the bits to float32 as they read them: a separate pass took a tenth of the
         # product's time.
         bits: NDArray[np.uint16] = torch.mm(left, right.T).view(torch.uint16).numpy()
         return bits
-    product: Float32 = torch.mm(left, right.T).numpy()
+    return multiply_floats(a.values.view(np.float32), b.values.view(np.float32).T)
+
+
+def multiply_floats(left_AB: Float32, right_BC: Float32) -> Float32:
+    """Return the matrix product, float32 [A, C], on the calling thread (`parallel_ranges`)."""
+    torch = loaded_torch()
+    if torch is None:
+        return left_AB @ right_BC
+    product: Float32 = torch.mm(torch.from_numpy(left_AB), torch.from_numpy(right_BC)).numpy()
     return product
 
 
@@ -131,8 +136,7 @@ def best_precision() -> Precision:
 
 @lru_cache(maxsize=1)
 def _best_of_torch() -> Precision:
-    import torch
-
+    torch = loaded_torch()
     native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return "bfloat16" if native and _keeps_bound("bfloat16") else "float32"
 

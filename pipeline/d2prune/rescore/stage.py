@@ -8,6 +8,7 @@ from functools import partial
 from d2prune.config.model import RunConfig
 from d2prune.errors import UserError
 from d2prune.execution import Resources
+from d2prune.extras import require
 from d2prune.inputs.pool import InputPool
 from d2prune.parts.reader import Parts
 from d2prune.rescore.params import RescoreParams
@@ -20,6 +21,7 @@ def _params(config: RunConfig, pool: InputPool) -> RescoreParams:
     from d2prune.rescore.target import CENTROIDS, TARGET, hash_matrix
     from d2prune.scores.pairs import check_parameters
 
+    require("torch", f"score: {', '.join(config.pair_scores)}")
     score = config.score
     check_parameters(score.temperature, score.reference_size, score.references)
     return RescoreParams(

@@ -12,9 +12,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import torch  # noqa: F401  # The products are large, and faster with it.
 from numpy.typing import NDArray
 
+from d2prune.compiled.threads import load_torch
 from d2prune.graph.steps.job import Job
 from d2prune.graph.steps.part_rows import (
     GROUP_MEMBER,
@@ -37,6 +37,8 @@ from d2prune.store.artifacts import Receipt
 Float32 = NDArray[np.float32]
 Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
+
+load_torch()
 
 VISITORS = "visitors.bin"
 CANDIDATES = "candidates.bin"
