@@ -16,7 +16,7 @@ from d2prune.cli.main import main
 from d2prune.compiled import threads
 from d2prune.errors import UserError
 from d2prune.extras import EXTRA_OF_MODULE, MODULE_OF_SCHEME
-from d2prune.knn import backend, products
+from d2prune.knn import products
 from tests.pools import write_pool
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -161,8 +161,10 @@ def test_graph_without_torch_has_the_same_bytes(monkeypatch, n_dims, target_reca
     rows = rng.normal(size=(3_000, n_dims)).astype(np.float32)
     options = {"nlist": 8, "nprobe": 3} if target_recall else {}
     with_torch = d2prune.knn_graph(rows, 4, **options)
-    for module in (threads, products, backend):
-        monkeypatch.setattr(module, "loaded_torch", lambda: None)
+    monkeypatch.setattr(products, "torch", None)
+    monkeypatch.setattr(threads, "_has_torch", lambda: False)
+    products.best_precision.cache_clear()
     without = d2prune.knn_graph(rows, 4, **options)
+    products.best_precision.cache_clear()
     for name in ("indptr", "indices", "sq_distances"):
         assert getattr(with_torch, name).tobytes() == getattr(without, name).tobytes()

@@ -1,7 +1,6 @@
 """Rows that are hard to search, and helpers shared by the tests of the kernels."""
 
 import numpy as np
-import torch  # noqa: F401, without it products are in float32
 
 from d2prune.knn import projections
 from d2prune.knn.block_search import NO_POSITION

@@ -79,9 +79,9 @@ def test_the_device_search_gives_the_same_graph(monkeypatch):
 
 def test_the_cpu_searches_if_there_is_no_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    backend._choose_with_torch.cache_clear()
+    choose_search.cache_clear()
     assert choose_search(16) is search_lists
-    backend._choose_with_torch.cache_clear()
+    choose_search.cache_clear()
 
 
 def test_nothing_is_projected_if_a_gpu_searches(monkeypatch):

@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 
-from d2prune.knn import backend, products
 from d2prune.report import metrics
 from tests.report.synthetic import unit
 
@@ -99,16 +98,3 @@ def test_cluster_shares_are_counts():
     label = np.array([0, 0, 2, 2, 2, 0])
     kept = np.array([True, True, False, True, False, False])
     assert metrics.cluster_shares(label, kept) == [(2, 3, pytest.approx(1 / 3)), (0, 3, pytest.approx(2 / 3))]
-
-
-def test_clusters_are_the_same_without_torch(monkeypatch):
-    rng = np.random.default_rng(3)
-    points = rng.normal(size=(2_000, 96)).astype(np.float32)
-    points /= np.linalg.norm(points, axis=1, keepdims=True)
-    pytest.importorskip("torch")
-    with_torch = metrics.cluster(points, 40, 0)
-    for module in (products, backend):
-        monkeypatch.setattr(module, "loaded_torch", lambda: None)
-    without = metrics.cluster(points, 40, 0)
-    for found, expected in zip(without, with_torch, strict=True):
-        assert np.array_equal(found, expected)

@@ -138,10 +138,10 @@ def semdedup(
         ArgumentError: n_clusters is out of range, a row cannot be normalised, or the score has another
             length.
     """
-    from d2prune.compiled.threads import available_cores, load_torch
+    # Imported here: these load torch, which no other baseline needs.
+    from d2prune.compiled.threads import available_cores
     from d2prune.knn.quantiser import Quantiser, train
 
-    load_torch()
     rows_ND = unit_rows(as_rows(embeddings))
     if not 1 <= n_clusters <= len(rows_ND):
         raise ArgumentError(

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from d2prune.extras import import_optional
+from d2prune.extras import is_installed
 
 
 def available_cores() -> int:
@@ -90,22 +90,9 @@ class _SingleBlasThread:
 _blas = _SingleBlasThread()
 
 
+@functools.cache
 def _has_torch() -> bool:
-    return loaded_torch() is not None
-
-
-def load_torch() -> None:
-    """Import torch, if it is installed: modules whose products are large call this."""
-    import_optional("torch")
-
-
-def loaded_torch() -> Any:
-    """Return torch if this process has imported it, else None.
-
-    Work with large products imports it (`load_torch`). Small ones, such as those of a report,
-    take less time with numpy than the import does.
-    """
-    return sys.modules.get("torch")
+    return is_installed("torch")
 
 
 @functools.cache

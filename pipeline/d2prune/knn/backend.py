@@ -11,7 +11,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from d2prune.compiled.threads import available_cores, loaded_torch, parallel_ranges
+from d2prune.compiled.threads import available_cores, parallel_ranges
+from d2prune.knn import products
 from d2prune.knn.block_search import TopK
 from d2prune.knn.lists import ListRows, Lists, ListSearch, Visits, search_lists, visits_of
 from d2prune.knn.projections import ProjectedRows, Projection
@@ -25,18 +26,14 @@ Int32 = NDArray[np.int32]
 _LISTS, _MEMBERS, _QUERIES, _N_BEST, _ATTEMPTS = 4, 1_024, 32_768, 6, 2
 
 
+@lru_cache(maxsize=4)
 def choose_search(n_dims: int) -> ListSearch:
     """Choose the list search of this process; measured once.
 
     Args:
         n_dims: D of the rows.
     """
-    return search_lists if loaded_torch() is None else _choose_with_torch(n_dims)
-
-
-@lru_cache(maxsize=4)
-def _choose_with_torch(n_dims: int) -> ListSearch:
-    if not loaded_torch().cuda.is_available():
+    if products.torch is None or not products.torch.cuda.is_available():
         return search_lists
     # Imported late, because workers without a GPU need not load it.
     from d2prune.knn.device_search import DeviceSearch

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from d2prune.arguments import as_number, as_rows, as_whole
-from d2prune.compiled.threads import available_cores, load_torch, parallel_ranges
+from d2prune.compiled.threads import available_cores, parallel_ranges
 from d2prune.errors import ArgumentError
 from d2prune.knn.backend import fit_projection, search_probes
 from d2prune.knn.block_search import NO_POSITION, TopK
@@ -32,8 +32,6 @@ from d2prune.knn.recall import RECALL_QUERIES, Recall, brute_force, measure, rec
 from d2prune.knn.symmetrise import symmetrise
 
 log = logging.getLogger(__name__)
-
-load_torch()
 
 Float32 = NDArray[np.float32]
 Int32 = NDArray[np.int32]

@@ -2,8 +2,7 @@
 
 N points, Q queries, D dimensions, C clusters, F fractions. Vectors are unit-norm and distances
 Euclidean: 0 for equal directions, 2 for opposite ones. The largest temporary is the matrix of query
-distances (80 MB for 2,000 queries and 10,000 points). Everything random takes a seed. Clusters
-are the same with and without torch, which takes longer to import than numpy takes for them.
+distances (80 MB for 2,000 queries and 10,000 points). Everything random takes a seed.
 """
 
 import numpy as np

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from d2prune.arguments import as_rows, as_whole
-from d2prune.compiled.threads import available_cores, load_torch
+from d2prune.compiled.threads import available_cores
 from d2prune.errors import ArgumentError
 from d2prune.knn.features import unit_rows
 
@@ -43,7 +43,7 @@ def prototypes(
             f"n_clusters is {n_clusters}, expected 1 to {len(rows_ND)}, the number of samples"
         )
     threads = threads or available_cores()
-    load_torch()
+    # Imported late: it loads torch, which takes a second.
     from d2prune.knn.quantiser import Quantiser, train
 
     centroids = train(rows_ND, n_clusters, seed, _ITERATIONS, threads)

@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
-from d2prune.compiled.threads import load_torch
 from d2prune.errors import UserError
 from d2prune.graph.steps.job import Job
 from d2prune.graph.steps.part_rows import features_of, groups_of, members_of_groups, read_part
@@ -31,8 +30,6 @@ Int64 = NDArray[np.int64]
 CENTROIDS, SIZES, PARTITIONS = "centroids.npy", "sizes.npy", "partitions.npy"
 # The two samples: one chooses nprobe, the other checks the recall reached.
 TUNING, CHECKED = "tuning", "checked"
-load_torch()
-
 NPROBE = "nprobe"
 # Rows of a part converted to float32 at a time.
 _BLOCK = 8_192

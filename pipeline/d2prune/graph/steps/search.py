@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from d2prune.compiled.threads import load_torch
 from d2prune.graph.steps.job import Job
 from d2prune.graph.steps.part_rows import (
     GROUP_MEMBER,
@@ -37,8 +36,6 @@ from d2prune.store.artifacts import Receipt
 Float32 = NDArray[np.float32]
 Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
-
-load_torch()
 
 VISITORS = "visitors.bin"
 CANDIDATES = "candidates.bin"
