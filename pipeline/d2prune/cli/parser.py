@@ -8,7 +8,7 @@ import argparse
 from typing import NoReturn
 
 from d2prune import console
-from d2prune.cli import getting_started, output, run, work_dir
+from d2prune.cli import getting_started, output, run, searching, work_dir
 from d2prune.version import __version__
 
 _EPILOG = (
@@ -37,6 +37,6 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"d2prune {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for family in (run, work_dir, output, getting_started):
+    for family in (run, work_dir, searching, output, getting_started):
         family.add_commands(commands)
     return parser

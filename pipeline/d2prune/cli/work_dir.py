@@ -17,11 +17,11 @@ def add_commands(commands: Any) -> None:
         description="Show why samples were kept or dropped: their scores, their neighbours, and the "
         "suppression they received and sent.",
     )
-    _add_work_dir(explain)
+    add_work_dir(explain)
     explain.add_argument(
         "names", nargs="+", metavar="UID", help="a uid or its beginning, a key, or SHARD/KEY"
     )
-    _add_selection(explain)
+    add_selection(explain)
     explain.set_defaults(command=_explain)
 
     explore = commands.add_parser(
@@ -30,8 +30,8 @@ def add_commands(commands: Any) -> None:
         description="Browse a run in a web browser on this machine: search samples, see their neighbours and "
         "what another fraction would change.",
     )
-    _add_work_dir(explore)
-    _add_selection(explore)
+    add_work_dir(explore)
+    add_selection(explore)
     explore.add_argument(
         "--input",
         nargs="+",
@@ -48,11 +48,13 @@ def add_commands(commands: Any) -> None:
     explore.set_defaults(command=_explore)
 
 
-def _add_work_dir(parser: argparse.ArgumentParser) -> None:
+def add_work_dir(parser: argparse.ArgumentParser) -> None:
+    """Add the work_dir of a finished run to a command."""
     parser.add_argument("work_dir", metavar="WORK_DIR", help="work_dir of a run that completed `select`")
 
 
-def _add_selection(parser: argparse.ArgumentParser) -> None:
+def add_selection(parser: argparse.ArgumentParser) -> None:
+    """Add the choice of a selection to a command."""
     parser.add_argument(
         "--run",
         metavar="FINGERPRINT",
