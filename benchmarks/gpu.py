@@ -20,12 +20,12 @@ import time
 
 import numpy as np
 import torch
+from d2prune.knn.device_search import DeviceSearch
 from numpy.typing import NDArray
 
 from benchmarks.embed import matmul_rate
 from d2prune.compiled.threads import available_cores
 from d2prune.knn import backend
-from d2prune.knn.device_search import DeviceSearch
 from d2prune.knn.in_memory import knn_graph_report, search_in_memory
 from d2prune.knn.lists import search_lists
 from d2prune.knn.merge import without_self

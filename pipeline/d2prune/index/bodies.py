@@ -57,20 +57,23 @@ class Body:
 
 
 def plan_partitions(sizes_L: Int64, n_bytes: int, most_bytes: int) -> list[int]:
-    """Divide lists into consecutive ranges of similar size.
+    """Divide lists into as few consecutive ranges as hold at most `most_bytes`, or one list, each.
 
     Args:
         sizes_L: int64 [L], rows of each list.
         n_bytes: of one row.
-        most_bytes: of a partition, exceeded by less than one list.
+        most_bytes: of a partition.
 
     Returns:
         [K+1], the first list of each partition, then L.
     """
-    ends = np.cumsum(sizes_L)
-    count = max(1, min(len(sizes_L), -(-int(ends[-1]) * n_bytes // most_bytes)))
-    cuts = np.searchsorted(ends, ends[-1] * np.arange(1, count) / count) + 1
-    return [0, *np.unique(cuts[cuts < len(sizes_L)]).tolist(), len(sizes_L)]
+    bounds, held = [0], 0
+    for number, size in enumerate((sizes_L * n_bytes).tolist()):
+        if held and held + size > most_bytes:
+            bounds.append(number)
+            held = 0
+        held += size
+    return [*bounds, len(sizes_L)]
 
 
 @kernel

@@ -35,10 +35,11 @@ def choose_search(n_dims: int) -> ListSearch:
     """
     if not torch.cuda.is_available():
         return search_lists
-    # Imported late, because workers without a GPU need not load it.
-    from d2prune.knn.device_search import DeviceSearch
+    # Imported late, because workers without a GPU need not load faiss.
+    from d2prune.knn.faiss_search import FaissSearch, open_gpu
 
-    return faster_search(DeviceSearch("cuda"), n_dims)
+    nearest = open_gpu()
+    return search_lists if nearest is None else faster_search(FaissSearch(nearest), n_dims)
 
 
 def searches_on_cpu(n_dims: int) -> bool:
@@ -140,9 +141,11 @@ def faster_search(candidate: ListSearch, n_dims: int, n_queries: int = _QUERIES)
         log.warning("graph: searching on the CPU: the GPU's products exceed their error bound")
         return search_lists
     seconds[0] /= available_cores()
+    is_faster = seconds[1] < seconds[0]
     log.info(
-        "graph: searching %d lists takes %.1f ms on all CPU cores, %.1f ms on the GPU",
+        "graph: searching on the %s: %d lists take %.1f ms on all CPU cores, %.1f ms on the GPU",
+        "GPU" if is_faster else "CPU",
         _LISTS,
         *(1000 * s for s in seconds),
     )
-    return candidate if seconds[1] < seconds[0] else search_lists
+    return candidate if is_faster else search_lists
