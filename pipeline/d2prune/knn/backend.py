@@ -24,6 +24,8 @@ Int32 = NDArray[np.int32]
 
 # The trial: a few lists as large as in a pool of some millions, all visited by every query.
 _LISTS, _MEMBERS, _QUERIES, _N_BEST, _ATTEMPTS = 4, 1_024, 32_768, 6, 2
+# Rows that all queries are compared with at a time. On a GPU, each block sends all queries again.
+_CPU_BLOCK, _GPU_BLOCK = 8_192, 2**20
 
 
 @lru_cache(maxsize=4)
@@ -45,6 +47,11 @@ def choose_search(n_dims: int) -> ListSearch:
 def searches_on_cpu(n_dims: int) -> bool:
     """Return whether the CPU searches, so that queries must be spread over threads."""
     return choose_search(n_dims) is search_lists
+
+
+def block_rows(n_dims: int) -> int:
+    """Return how many rows `search_rows` should get at a time; changes speed only."""
+    return _CPU_BLOCK if searches_on_cpu(n_dims) else _GPU_BLOCK
 
 
 def fit_projection(rows_ND: Float32, n_projected: int, n_pairs: int) -> Projection | None:
