@@ -1,6 +1,7 @@
 """An index is what brute force finds, whatever the partitions, the store, the lists' origin and failures."""
 
 import json
+import pickle
 import subprocess
 import sys
 from dataclasses import replace
@@ -190,6 +191,13 @@ def test_a_damaged_shard_is_rebuilt(tmp_path, partition_bytes):
     assert read(folder) == expected
 
 
+class Elsewhere(InProcess):
+    """Workers and units travel, as to another process."""
+
+    def map(self, make_worker, units, resources):
+        return super().map(*pickle.loads(pickle.dumps((make_worker, units, resources))))
+
+
 def test_a_work_dir_on_object_storage(tmp_path):
     run = make(tmp_path / "work")
     build_index(run, str(tmp_path / "local"))
@@ -201,7 +209,7 @@ def test_a_work_dir_on_object_storage(tmp_path):
         build_index(there)
     for partition_bytes in (2_500, 2**31):
         out = tmp_path / f"out-{partition_bytes}"
-        build_index(there, str(out), partition_bytes=partition_bytes)
+        build_index(there, str(out), Elsewhere(), partition_bytes=partition_bytes)
         assert read(out)[1:] == read(tmp_path / "local")[1:]
         index = faiss.read_index(str(out / "pool.faiss"))
         assert index.ntotal == len(run)

@@ -216,10 +216,11 @@ def open_gpu() -> Nearest | None:
             "faiss-cpu"
         )
         return None
-    resources: Any = faiss.StandardGpuResources()
+    search: Any = faiss.knn_gpu  # its annotations leave out float16, which it takes
+    resources = faiss.StandardGpuResources()
 
     def find(queries_TD: Float16, members_MD: Float16, count: int) -> tuple[Float32, Int64]:
-        found: tuple[Float32, Int64] = faiss.knn_gpu(
+        found: tuple[Float32, Int64] = search(
             resources, queries_TD, members_MD, count, metric=faiss.METRIC_L2, device=0
         )
         return found

@@ -32,7 +32,7 @@ Int64 = NDArray[np.int64]
 EXACT_BELOW = 20_000
 """Smaller pools are searched whole."""
 
-# Texts are farther from images than images from one another, and their nearest images lie in more
+# Texts are farther from images than images from one another, and their nearest images are in more
 # lists: at 735 lists, 64 of them hold 99 % of the ten nearest, where 32 hold 97 %.
 _NPROBE = 64
 # The lists visited hold at least this many times the rows wanted.
