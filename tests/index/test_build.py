@@ -179,13 +179,20 @@ def test_a_complete_index_is_not_built_again_and_a_new_selection_changes_the_tab
 
 
 @pytest.mark.parametrize("partition_bytes", [2**31, 2_500])
-def test_a_damaged_shard_is_rebuilt(tmp_path, partition_bytes):
+@pytest.mark.parametrize("damage", ["shorter", "other bytes", "no layout"])
+def test_a_damaged_shard_is_rebuilt(tmp_path, partition_bytes, damage):
     run = make(tmp_path / "work")
     folder = build_index(run, partition_bytes=partition_bytes)
     expected = read(folder)
-    for body in sorted((tmp_path / "work" / "index").glob("units/*/lists.ivfdata"))[:1]:
+    units = tmp_path / "work" / "index" / "units"
+    if damage == "no layout":
+        next(units.glob("layout-*/receipt.json")).unlink()
+    else:
+        body = sorted(units.glob("*/lists.ivfdata"))[0]
+        size = body.stat().st_size if damage == "other bytes" else 5
         body.unlink()
-        body.write_bytes(b"short")
+        # Not seen in a listing, only by who reads the shard to merge it: one shard is linked instead.
+        body.write_bytes(bytes(size) if partition_bytes == 2_500 else b"short")
     Path(folder, "pool.ivfdata").unlink()
     build_index(run, partition_bytes=partition_bytes)
     assert read(folder) == expected

@@ -7,7 +7,7 @@ import pytest
 
 from d2prune.cli.main import main
 from tests.explore.conftest import SAME
-from tests.pools import draw
+from tests.pools import draw, tree
 
 
 @pytest.fixture
@@ -29,6 +29,8 @@ def test_index_then_search_by_text_and_image(indexed, tiny_model, tmp_path, call
     lines = out.splitlines()
     assert code == 0 and len(lines) == 1 + 2 * 4 and lines[0].split()[0] == "similarity", err
     assert all(line.strip().startswith(("kept", "dropped")) for line in lines[2::2])
+    again = call("search", indexed.work_dir, "--top", 4, "--model", tiny_model, "a red flag")
+    assert again[:2] == (0, out)
     (tmp_path / "query.jpg").write_bytes(draw("bar", "blue", 2))
     image = ("--image", tmp_path / "query.jpg", "--model", tiny_model)
     code, out, _ = call("search", indexed.work_dir, *image)
@@ -56,9 +58,11 @@ def test_near_a_target_set(tables, tmp_path, call):
     rng = np.random.default_rng(0)
     np.save(tmp_path / "targets.npy", rng.normal(size=(6, 16)).astype(np.float32))
     subset = tmp_path / "subset.npy"
+    before = tree(Path(tables.work_dir))
     near = ("--near", tmp_path / "targets.npy", "--top", 40, "--output", subset)
     code, out, _ = call("search", tables.work_dir, *near)
     assert code == 0 and len(np.load(subset)) == 40 and len(out.splitlines()) == 1 + 2 * 10 + 1
+    assert tree(Path(tables.work_dir)) == before
 
 
 @pytest.mark.parametrize(
@@ -66,6 +70,9 @@ def test_near_a_target_set(tables, tmp_path, call):
     [
         ([], "search: found no query; expected one of TEXT, --image, --like and --near"),
         (["flag", "--like", "x"], "search: found TEXT, --like; expected one of"),
+        (["--like", "x", "flag"], "search: found TEXT, --like; expected one of"),
+        (["--top", "3", "flag", "pole"], "unrecognized arguments: flag pole"),
+        (["--top", "3", "flag", "--pole"], "unrecognized arguments: flag --pole"),
         (["  "], "TEXT: found nothing; expected what to find"),
         (["flag"], "imported from tables, so the run does not know it"),
         (["flag", "--pretrained", "openai"], "--pretrained openai: expected --model, too"),

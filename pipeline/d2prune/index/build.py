@@ -64,11 +64,11 @@ def build_index(
         threads = available_cores() if executor is None else 1
         job = open_job(run, threads)
 
-        def build() -> tuple[IndexJob, Manifest]:
-            return _build_shards(job, guarded, Resources(workers), partition_bytes, held.check)
+        def build() -> None:
+            built, manifest = _build_shards(job, guarded, Resources(workers), partition_bytes, held.check)
+            merge.write_merged(built, manifest, folder)
 
-        job, manifest = rebuild_damaged(build, held.check)
-        merge.write_merged(job, manifest, folder)
+        rebuild_damaged(build, held.check)
     return folder
 
 
@@ -81,7 +81,9 @@ def _build_shards(
 ) -> tuple[IndexJob, Manifest]:
     found = artifacts.read_manifest(job.folder, job.fingerprint)
     if found is not None and not find_damaged_units(job.folder, found):
-        return replace(job, bounds=tuple(found.facts["bounds"]), n_dims=found.facts["dimensions"]), found
+        facts = found.facts
+        if artifacts.read_receipt(job.folder, facts["layout"]) is not None:
+            return replace(job, n_dims=facts["dimensions"], layout_key=facts["layout"]), found
 
     def run_step(name: str, function: Callable[[IndexJob, int], Receipt], count: int) -> list[Receipt]:
         units = [steps.IndexUnit(job.key(name, index), index) for index in range(count)]
@@ -102,7 +104,7 @@ def _build_shards(
     guard()
     files = {CENTROIDS: npy_bytes(centroids_LD), SIZES: npy_bytes(sizes_L)}
     artifacts.commit_unit(job.folder, job.key("layout"), files)
-    job = replace(job, bounds=tuple(bounds))
+    job = replace(job, bounds=tuple(bounds), layout_key=job.key("layout"))
     if job.n_partitions > 1:
         run_step("scatter", steps.send_codes, job.n_parts)
     receipts = run_step("partition", steps.write_partition, job.n_partitions)
@@ -114,7 +116,7 @@ def _build_shards(
         inputs={"graph": job.run.graph.fingerprint},
         units=tuple(receipts),
         counters=artifacts.sum_counters(receipts),
-        facts={"bounds": bounds, "dimensions": n_dims, "layout": job.key("layout")},
+        facts={"dimensions": n_dims, "layout": job.layout_key},
     )
     guard()
     artifacts.commit_manifest(job.folder, manifest)

@@ -19,6 +19,7 @@ from d2prune.graph.steps.quantise import CENTROIDS, SIZES
 from d2prune.graph.steps.search import LISTS
 from d2prune.graph.steps.step import step_key
 from d2prune.index.views import row_bytes
+from d2prune.knn.features import features
 from d2prune.knn.quantiser import Quantiser
 from d2prune.parts.features import read_embeddings, unit_features
 from d2prune.parts.files import SAMPLES
@@ -26,12 +27,16 @@ from d2prune.runs.artifact_kinds import STAGE_NAME, fingerprint_of
 from d2prune.runs.finished import FinishedRun
 from d2prune.store import artifacts
 from d2prune.store.artifacts import Receipt
+from d2prune.store.columns import vectors
 from d2prune.store.completeness import find_complete_units
 from d2prune.store.npy import load_array
 
 Float32 = NDArray[np.float32]
 Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
+
+# Rows normalised and rounded at a time.
+_CODED = 1024
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,7 @@ class IndexJob:
         lists_of_graph: receipts of the graph's units of lists, one per part; empty if there are none.
         bounds: [K+1], the first list of each partition.
         n_dims: D of a row.
+        layout_key: of the unit with the centroids and the sizes of the lists.
     """
 
     run: FinishedRun
@@ -51,6 +57,7 @@ class IndexJob:
     lists_of_graph: tuple[Receipt, ...]
     bounds: tuple[int, ...] = ()
     n_dims: int = 0
+    layout_key: str = ""
 
     @property
     def folder(self) -> str:
@@ -87,21 +94,20 @@ class IndexJob:
         layout = self.bounds if step in ("scatter", "partition") else None
         return artifacts.unit_key(f"{step}-{index:08d}", self.fingerprint, bool(self.lists_of_graph), layout)
 
-    def receipt(self, step: str, index: int = 0) -> Receipt:
-        """The receipt of a complete unit.
+    def array(self, step: str, index: int, name: str) -> NDArray[Any]:
+        """An array that a unit committed.
 
         Raises:
-            DamagedFileError: it no longer exists.
+            DamagedFileError: the unit is damaged, or no longer exists.
         """
-        receipt = artifacts.read_receipt(self.folder, self.key(step, index))
+        return load_array(artifacts.read_file(self.folder, self._receipt(self.key(step, index)), name))
+
+    def _receipt(self, key: str) -> Receipt:
+        receipt = artifacts.read_receipt(self.folder, key)
         if receipt is None:
-            url = artifacts.unit_url(self.folder, self.key(step, index), artifacts.RECEIPT)
+            url = artifacts.unit_url(self.folder, key, artifacts.RECEIPT)
             raise artifacts.describe_damage(url, "not found, but the unit was complete", listed=True)
         return receipt
-
-    def array(self, step: str, index: int, name: str) -> NDArray[Any]:
-        """An array that a unit committed."""
-        return load_array(artifacts.read_file(self.folder, self.receipt(step, index), name))
 
     def find_centroids(self) -> Float32:
         """Centroids of the lists, float32 [L, D], before the layout is known."""
@@ -116,7 +122,9 @@ class IndexJob:
 
     def layout(self) -> tuple[Float32, Int64]:
         """Centroids and sizes of the lists, float32 [L, D] and int64 [L]."""
-        return self.array("layout", 0, CENTROIDS), self.array("layout", 0, SIZES)
+        receipt = self._receipt(self.layout_key)
+        centroids, sizes = (artifacts.read_file(self.folder, receipt, name) for name in (CENTROIDS, SIZES))
+        return load_array(centroids), load_array(sizes)
 
     def lists(self, part: int) -> Int32:
         """The list of each row of a part, int32 [N]."""
@@ -139,8 +147,33 @@ class IndexJob:
         return unit_features(run.features, raw_ND, start)
 
     def codes(self, part: int) -> NDArray[np.uint8]:
-        """The rows of a part in float16, as uint8 [N, 2 D]."""
-        return self.rows(part).astype("<f2").view(np.uint8)
+        """The rows of a part in float16, as uint8 [N, 2 D].
+
+        Works on a few rows at a time, which stay in the cache: for a whole part, three times the CPU time.
+
+        Raises:
+            UserError: as `rows`.
+        """
+        # numpy takes twice as long to round to float16.
+        import torch
+
+        run = self.run
+        receipt, table, kind = run.embed.units[part], run.embeddings_file, run.features
+        names = [f"{side}_emb" for side in kind.split("+")]
+        start, stop = run.parts.spans.bounds(part)
+        codes = torch.empty((stop - start, self.n_dims), dtype=torch.float16)
+        done = 0
+        for group in artifacts.read_row_groups(run.parts.folder(SAMPLES), receipt, table, names):
+            raw = dict(zip(names, (vectors(group[name]) for name in names), strict=True))
+            for low in range(0, len(group), _CODED):
+                image, text = (
+                    raw[name][low : low + _CODED] if name in raw else None
+                    for name in ("image_emb", "text_emb")
+                )
+                rows = torch.from_numpy(features(kind, image, text, start + done))
+                codes[done : done + len(rows)] = rows
+                done += len(rows)
+        return codes.numpy().view(np.uint8)
 
     @property
     def row_bytes(self) -> int:
