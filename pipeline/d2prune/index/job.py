@@ -18,7 +18,7 @@ from d2prune.errors import UserError
 from d2prune.graph.steps.quantise import CENTROIDS, SIZES
 from d2prune.graph.steps.search import LISTS
 from d2prune.graph.steps.step import step_key
-from d2prune.index.views import row_bytes
+from d2prune.index.views import import_faiss, row_bytes
 from d2prune.knn.features import features
 from d2prune.knn.quantiser import Quantiser
 from d2prune.parts.features import read_embeddings, unit_features
@@ -154,14 +154,14 @@ class IndexJob:
         Raises:
             UserError: as `rows`.
         """
-        # numpy takes twice as long to round to float16.
-        import torch
-
+        faiss = import_faiss()
         run = self.run
         receipt, table, kind = run.embed.units[part], run.embeddings_file, run.features
         names = [f"{side}_emb" for side in kind.split("+")]
         start, stop = run.parts.spans.bounds(part)
-        codes = torch.empty((stop - start, self.n_dims), dtype=torch.float16)
+        # numpy takes twice as long to round to float16.
+        to_half = faiss.ScalarQuantizer(self.n_dims, faiss.ScalarQuantizer.QT_fp16)
+        codes = np.empty((stop - start, 2 * self.n_dims), np.uint8)
         done = 0
         for group in artifacts.read_row_groups(run.parts.folder(SAMPLES), receipt, table, names):
             raw = dict(zip(names, (vectors(group[name]) for name in names), strict=True))
@@ -170,10 +170,10 @@ class IndexJob:
                     raw[name][low : low + _CODED] if name in raw else None
                     for name in ("image_emb", "text_emb")
                 )
-                rows = torch.from_numpy(features(kind, image, text, start + done))
-                codes[done : done + len(rows)] = rows
+                rows = features(kind, image, text, start + done)
+                codes[done : done + len(rows)] = to_half.compute_codes(rows)
                 done += len(rows)
-        return codes.numpy().view(np.uint8)
+        return codes
 
     @property
     def row_bytes(self) -> int:

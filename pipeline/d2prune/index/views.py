@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from d2prune.errors import UserError
+from d2prune.extras import require
 
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
@@ -25,14 +25,11 @@ def import_faiss() -> Any:
     """Import faiss.
 
     Raises:
-        UserError: it is not installed, or cannot be loaded.
+        MissingExtraError: it is not installed.
     """
-    try:
-        import faiss
-    except ImportError as error:
-        raise UserError(
-            f"faiss: cannot be loaded ({error}); expected one of the packages faiss-cpu and faiss-gpu-cu12"
-        ) from error
+    require("faiss", "the index of a pool")
+    import faiss
+
     return faiss
 
 

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from d2prune.compiled.decorator import kernel
 from d2prune.compiled.threads import available_cores, parallel_ranges
+from d2prune.extras import import_optional
 from d2prune.knn.block_search import Members, TopK, insert, search_block
 from d2prune.knn.distances import sq_distance
 from d2prune.knn.lists import ListRows, Visits, search_lists, visited_lists
@@ -208,11 +209,10 @@ def nearest_on_cpu(queries_TD: Float16, members_MD: Float16, count: int) -> tupl
 
 def open_gpu() -> Nearest | None:
     """Return the search of `faiss.knn_gpu` on this process's GPU; None if this faiss has none."""
-    import faiss
-
-    if not hasattr(faiss, "StandardGpuResources") or not faiss.get_num_gpus():
+    faiss = import_optional("faiss")
+    if faiss is None or not hasattr(faiss, "StandardGpuResources") or not faiss.get_num_gpus():
         log.info(
-            "graph: searching on the CPU: this faiss has no GPU search; install faiss-gpu-cu12 in place of "
+            "graph: searching on the CPU: found no faiss with GPU search; d2prune[gpu] brings one, in place of "
             "faiss-cpu"
         )
         return None
