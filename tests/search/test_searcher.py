@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from d2prune.embed.decode.resize import Pixels
 from d2prune.embed.model import sources
 from d2prune.embed.model.encoder import ClipEncoder
 from d2prune.errors import UserError
@@ -51,7 +52,8 @@ def test_an_image_finds_the_samples_that_its_embedding_is_nearest_to(searcher, e
     image = Image.open(io.BytesIO(draw("circle", "red", 3))).convert("RGB")
     stored = io.BytesIO()
     image.save(stored, "PNG")
-    query = encoder.encode(np.asarray(encoder.preprocess(image))[None], ["a"]).image_ND[0].astype(np.float32)
+    pixels = encoder.preprocess(Pixels.of(image))[None]
+    query = encoder.encode(pixels, ["a"]).image_ND[0].astype(np.float32)
     same(searcher.by_image(stored.getvalue(), 9), compare(searcher.run, query), 9)
 
 

@@ -77,20 +77,6 @@ def add_commands(commands: Any) -> None:
     search.add_argument("--pretrained", metavar="NAME", help="its weights")
     add_selection(search)
     search.set_defaults(command=_search)
-    _accept_text_anywhere(search)
-
-
-def _accept_text_anywhere(search: argparse.ArgumentParser) -> None:
-    """Let TEXT follow an option: argparse of Python 3.11 would call it unrecognized."""
-    parse = search.parse_known_args
-
-    def parse_all(args: Any = None, namespace: Any = None) -> tuple[argparse.Namespace, list[str]]:
-        found, rest = parse(args, namespace)
-        if found.text is None and len(rest) == 1 and not rest[0].startswith("-"):
-            found.text = rest.pop()
-        return found, rest
-
-    search.parse_known_args = parse_all  # type: ignore[method-assign, assignment]
 
 
 def _index(arguments: argparse.Namespace) -> int:

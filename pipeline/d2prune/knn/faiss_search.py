@@ -212,8 +212,8 @@ def open_gpu() -> Nearest | None:
     faiss = import_optional("faiss")
     if faiss is None or not hasattr(faiss, "StandardGpuResources") or not faiss.get_num_gpus():
         log.info(
-            "graph: searching on the CPU: found no faiss with GPU search; d2prune[gpu] brings one, in place of "
-            "faiss-cpu"
+            "graph: searching on the CPU: found no faiss with GPU search; d2prune[gpu] brings one, in place "
+            "of faiss-cpu"
         )
         return None
     search: Any = faiss.knn_gpu  # its annotations leave out float16, which it takes

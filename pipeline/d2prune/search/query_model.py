@@ -58,7 +58,7 @@ class QueryModel:
             decoder = Decoder(encoder.preprocess, _MAX_PIXELS)
             decoder.setup()
             try:
-                image = decoder.decode_image(data).image
+                image = decoder.decode_image(data)
             except SampleRejected as error:
                 reject = error.reject("")
                 raise UserError(
@@ -73,13 +73,8 @@ class QueryModel:
             # Imports torch, which takes seconds.
             from d2prune.embed.model.encoder import ClipEncoder
 
-            params = self._run.embed.params
-            resize = str(params.get("resize", "exact"))
-            self._encoder = ClipEncoder(
-                sources.resolve(model, pretrained),
-                str(params.get("precision", "auto")),
-                resize=resize,  # type: ignore[arg-type]
-            )
+            precision = str(self._run.embed.params.get("precision", "auto"))
+            self._encoder = ClipEncoder(sources.resolve(model, pretrained), precision)
         return self._encoder
 
 

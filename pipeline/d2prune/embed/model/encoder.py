@@ -295,8 +295,8 @@ class ClipEncoder:
         image = unit(self._model.encode_image(self.normalise(pixels)).float(), dim=-1)
         return image, unit(self._model.encode_text(tokens).float(), dim=-1)
 
-    def encode_query(self, text: str | None = None, image: Image.Image | None = None) -> Any:
-        """Return the unit embedding of one text or one RGB image, float32 [1, D]; the other is None."""
+    def encode_query(self, text: str | None = None, image: Pixels | None = None) -> Any:
+        """Return the unit embedding of one text or one image, float32 [1, D]; the other is None."""
         self._set_threads()
         unit = self._torch.nn.functional.normalize
         with self._torch.inference_mode():
