@@ -82,9 +82,11 @@ def add_commands(commands: Any) -> None:
 def _index(arguments: argparse.Namespace) -> int:
     from d2prune.console import print_line
     from d2prune.execution import OnRay
+    from d2prune.extras import require
     from d2prune.index.build import build_index
     from d2prune.runs.finished import open_run
 
+    require("faiss", "d2prune index")
     run = open_run(arguments.work_dir, arguments.run)
     executor = OnRay(None, arguments.workers) if arguments.workers > 1 else None
     try:
@@ -99,6 +101,7 @@ def _index(arguments: argparse.Namespace) -> int:
 def _search(arguments: argparse.Namespace) -> int:
     from d2prune import store
     from d2prune.console import print_line
+    from d2prune.extras import require
     from d2prune.output import subset
     from d2prune.runs.finished import open_run
     from d2prune.search.searcher import Searcher
@@ -110,6 +113,7 @@ def _search(arguments: argparse.Namespace) -> int:
         raise UserError(f"search: found {found}; expected one of TEXT, --image, --like and --near")
     if arguments.pretrained and not arguments.model:
         raise UserError(f"--pretrained {arguments.pretrained}: expected --model, too")
+    require("faiss", "d2prune search")
     run = open_run(arguments.work_dir, arguments.run)
     model = (arguments.model, arguments.pretrained) if arguments.model else None
     searcher = Searcher(run, arguments.index, model)
