@@ -4,6 +4,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from d2prune.cli import numbers
+from d2prune.cli.locations import location
 from d2prune.cli.work_dir import add_selection, add_work_dir
 from d2prune.errors import UserError
 
@@ -27,6 +28,7 @@ def add_commands(commands: Any) -> None:
     add_selection(index)
     index.add_argument(
         "--output",
+        type=location,
         metavar="FOLDER",
         help="local folder for the merged view; default: inside the work_dir, if that is local",
     )
@@ -47,7 +49,7 @@ def add_commands(commands: Any) -> None:
     )
     add_work_dir(search)
     search.add_argument("text", nargs="?", metavar="TEXT", help="what to find")
-    search.add_argument("--image", metavar="FILE", help="find samples that match an image")
+    search.add_argument("--image", type=location, metavar="FILE", help="find samples that match an image")
     search.add_argument(
         "--like",
         metavar="UID",
@@ -55,6 +57,7 @@ def add_commands(commands: Any) -> None:
     )
     search.add_argument(
         "--near",
+        type=location,
         metavar="FILE",
         help="find the samples nearest to any of the embeddings in an .npy or parquet file",
     )
@@ -66,15 +69,24 @@ def add_commands(commands: Any) -> None:
         help="number of samples to find; default: %(default)s",
     )
     search.add_argument(
-        "--output", metavar="FILE", help="subset file (.npy) to write, for `d2prune reshard` and DataComp"
+        "--output",
+        type=location,
+        metavar="FILE",
+        help="subset file (.npy) to write, for `d2prune reshard` and DataComp",
     )
     search.add_argument(
-        "--index", metavar="FOLDER", help="folder of the merged view; default: inside the work_dir"
+        "--index",
+        type=location,
+        metavar="FOLDER",
+        help="folder of the merged view; default: inside the work_dir",
     )
     search.add_argument(
-        "--model", metavar="NAME", help="model that encodes the query; default: the one that the run records"
+        "--model",
+        type=location,
+        metavar="MODEL",
+        help="model that encodes the query; default: the one that the run records",
     )
-    search.add_argument("--pretrained", metavar="NAME", help="its weights")
+    search.add_argument("--pretrained", type=location, metavar="NAME", help="its weights")
     add_selection(search)
     search.set_defaults(command=_search)
 
