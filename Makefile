@@ -22,10 +22,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 install: $(VENV)/.installed ## Create .venv with all development dependencies
 
 .PHONY: demo
-demo: install ## Filter the bundled pool, from S3 to S3, on a local Ray
+demo: install ## Filter the bundled pool, from S3 to S3
 	$(BIN)/d2prune demo
 
-# numba keeps compiled kernels in __pycache__, and compiles them again when their source changes.
+# Compiled kernels are kept in ~/.cache/d2prune (compiled/cache.py), and compiled again when their code changes.
 $(VENV)/.warm: $(VENV)/.installed $(shell grep -rl --include='*.py' compiled.decorator pipeline)
 	$(BIN)/python -m tests.warm
 	touch $@
@@ -59,6 +59,7 @@ check: install ## Check lint, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy tests/typing/user_script.py
 
 .PHONY: docs
 docs: install ## Build the docs site into site/; a dead link fails
@@ -67,6 +68,12 @@ docs: install ## Build the docs site into site/; a dead link fails
 	$(BIN)/python docs/make_cli.py
 	$(BIN)/python docs/make_figures.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+.PHONY: dist
+dist: install ## Build the wheel and the sdist, check them, and try the wheel in a bare environment
+	rm -rf build dist
+	$(BIN)/python -m build --quiet
+	$(BIN)/python tools/check_dist.py
 
 .PHONY: constraints
 constraints: install ## Pin the installed versions in constraints.txt

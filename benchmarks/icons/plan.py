@@ -47,7 +47,9 @@ _PASSES = (
 GROUPS: dict[str, Sequence[Job]] = {
     # Read on the choosing split alone: gamma's multiple and SemDeDup's threshold.
     "choice": _jobs([d2(c) for c in MULTIPLES] + [f"semdedup:{cosine:g}" for cosine in THRESHOLDS], 2),
-    "main3": _jobs(MAIN, 3), "more1": _jobs(MORE[:-1], 1), "tenth1": _jobs((DEFAULT,), 2, fraction=0.1),
+    "main3": _jobs(MAIN, 3),
+    "more1": _jobs(MORE[:-1], 1),
+    "tenth1": _jobs((DEFAULT,), 2, fraction=0.1),
     "main": _jobs(MAIN, 5),
     "tenth": _jobs((*_THREE, d2(4), d2(8)), 3, fraction=0.1),
     "more": _jobs(MORE, 2),

@@ -104,8 +104,8 @@ def cluster_without_d2prune(cpus: int, folder: Path) -> Iterator[str]:
         head.communicate(timeout=60)
 
 
-def clean_copy(target: Path, compiled: bool = False) -> Path:
-    """Copy the files that a fresh clone of the working tree would hold, if wanted with compiled kernels."""
+def clean_copy(target: Path) -> Path:
+    """Copy the files that a fresh clone of the working tree would hold."""
     names = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -117,10 +117,6 @@ def clean_copy(target: Path, compiled: bool = False) -> Path:
         if (ROOT / name).is_file():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, target / name)
-    for path in (ROOT / "pipeline").rglob("__pycache__/*.nb[ci]") if compiled else ():
-        # numba finds them by the path, time and size of their source.
-        (target / path.relative_to(ROOT)).parent.mkdir(exist_ok=True)
-        shutil.copy2(path, target / path.relative_to(ROOT))
     return target
 
 
@@ -133,6 +129,18 @@ def submit(server: str, folder: Path, *entrypoint: str, name: str | None = None)
         [*options, "--", *(entrypoint or words[words.index("--") + 1 :])],
         cwd=folder,
         env=environment() | {"RAY_ADDRESS": server},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def submit_package(server: str, folder: Path, here: Path, *options: str) -> subprocess.Popen[str]:
+    """Run `d2prune submit` of the package in a copy of the repository, in another folder."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "d2prune", "submit", "--address", server, *options],
+        cwd=here,
+        env=environment() | {"PYTHONPATH": str(folder / "pipeline")},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -9,9 +9,7 @@ def points(count, dimension=6, seed=0):
     return unit(np.random.default_rng(seed).normal(size=(count, dimension))).astype(np.float32)
 
 
-@pytest.mark.parametrize("block", [7, 16_000_000])
-def test_coverage_equals_brute_force(block, monkeypatch):
-    monkeypatch.setattr(metrics, "_BLOCK_ELEMENTS", block * 60)
+def test_coverage_equals_brute_force():
     pool = points(60)
     order = np.random.default_rng(1).permutation(60)
     queries = np.array([0, 3, 17, 59, 20, 21, 22, 23, 24])
@@ -25,6 +23,19 @@ def test_coverage_equals_brute_force(block, monkeypatch):
     np.testing.assert_allclose(found, naive, atol=1e-3)
     assert found[-1] == 0
     assert (np.diff(found) <= 0).all()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_share_of_near_copies_equals_brute_force(seed):
+    rng = np.random.default_rng(seed)
+    pairs = {tuple(rng.choice(30, 2, replace=False).tolist()) for _ in range(12)}
+    pairs |= {(b, a) for a, b in pairs}
+    order, sizes = rng.permutation(30), np.array([1, 4, 15, 30])
+    ends = np.array(sorted(pairs))
+    found = metrics.copies_share(ends[:, 0], ends[:, 1], order, sizes)
+    for size, share in zip(sizes, found, strict=True):
+        kept = set(order[:size].tolist())
+        assert share == pytest.approx(sum(any((a, b) in pairs for b in kept) for a in kept) / size)
 
 
 def test_nearest_other_equals_brute_force():
@@ -57,6 +68,19 @@ def test_pca_finds_the_long_axis_and_fixes_its_sign():
     assert shares[0] > shares[1] > 0.05
     assert sum(shares) <= 1
     assert metrics.pca_map(points(1))[0].shape == (1, 2)
+
+
+@pytest.mark.parametrize(("count", "dimension"), [(2, 3), (5, 40), (300, 2), (300, 64), (400, 1)])
+def test_pca_agrees_with_a_full_decomposition(count, dimension):
+    rng = np.random.default_rng(count)
+    cloud = (rng.normal(size=(count, dimension)) * 0.8 ** np.arange(dimension)).astype(np.float32)
+    mapped, shares = metrics.pca_map(cloud)
+    centred = cloud - cloud.mean(axis=0, dtype=np.float64)
+    left, values, _ = np.linalg.svd(centred, full_matrices=False)
+    exact = (left * values)[:, :2]
+    for axis in range(exact.shape[1]):
+        np.testing.assert_allclose(np.abs(mapped[:, axis]), np.abs(exact[:, axis]), atol=0.02 * values[0])
+        assert shares[axis] == pytest.approx(values[axis] ** 2 / (values**2).sum(), abs=0.01)
 
 
 def test_clusters_separate_distinct_groups_and_are_deterministic():

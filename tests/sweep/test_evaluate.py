@@ -110,7 +110,7 @@ def test_lines_join_the_path_of_gamma_at_one_fraction(result):
     one_gamma = [o for o in result.outcomes if o.setting.gamma_reverse == 0.1]
     for members in dict(_join_series(one_gamma)).values():
         assert [o.setting.fraction for _, o in members] == [0.1, 0.3, 0.6]
-    assert render(result).count('class="recommended"') == 1 + 2 * len(result.recommended)
+    assert render(result).count('class="here"') == 1 + 2 * len(result.recommended)
 
 
 def test_contents_are_connected_components():
@@ -126,8 +126,8 @@ def outcome(fraction, low_scores, coverage):
 
 
 def test_recommendation_covers_best_among_those_with_few_low_scores():
-    given = [outcome(0.3, 0.001, 0.5), outcome(0.3, 0.01, 0.4), outcome(0.3, 0.02, 0.1), outcome(0.5, 0.3, 0.1)]
-    given.append(outcome(0.5, 0.2, 0.9))
+    given = [outcome(0.3, 0.001, 0.5), outcome(0.3, 0.01, 0.4), outcome(0.3, 0.02, 0.1)]
+    given += [outcome(0.5, 0.3, 0.1), outcome(0.5, 0.2, 0.9)]
     assert recommend(given) == {given[1].setting, given[4].setting}
 
 

@@ -7,14 +7,13 @@ timings.
 
 import logging
 from collections.abc import Mapping
+from datetime import UTC, datetime
 
 from d2prune import store
 from d2prune.config.model import RunConfig
 from d2prune.d2.gamma import describe_gamma
 from d2prune.inputs.pool import InputPool
 from d2prune.output import training
-from d2prune.report.collect import collect
-from d2prune.report.page import render
 from d2prune.report.record import ReportParams, RunRecord, WrittenOutput
 from d2prune.stage.record import Built, Stage, StageRun
 from d2prune.store import artifacts
@@ -47,6 +46,7 @@ def run_record(
         written=written,
         score_name=config.score.difficulty,
         score_offset=manifests["rank"].facts["offset"],
+        is_clamped=manifests["rank"].params["offset"] != "auto",
         method=config.select.method,
         features=config.graph.features,
         embeddings_file=config.embeddings_file,
@@ -55,6 +55,9 @@ def run_record(
             **{stage: manifest.params for stage, manifest in manifests.items() if stage != "report"},
             "rank": _describe_rank(manifests["rank"]),
         },
+        dedup=manifests.get("dedup"),
+        input=(config.input,) if isinstance(config.input, str) else tuple(config.input),
+        date=datetime.now(UTC).strftime("%-d %B %Y, %H:%M UTC"),
     )
 
 
@@ -90,6 +93,10 @@ def write_report(record: RunRecord, params: ReportParams) -> str:
         BooksError: the artifacts belong to different runs.
         InfrastructureError: an artifact cannot be read, or the page cannot be written.
     """
+    # These load Jinja and Pillow, and a run that is up to date needs neither.
+    from d2prune.report.collect import collect
+    from d2prune.report.page import render
+
     page = render(collect(record, params)).encode("utf-8")
     if len(page) > MAX_PAGE_BYTES:
         log.warning(

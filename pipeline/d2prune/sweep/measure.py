@@ -92,8 +92,8 @@ class Outcome:
 def recommend(outcomes: Sequence[Outcome]) -> frozenset[Setting]:
     """Choose one setting per fraction: of those that keep few low scores, the one that covers the pool best.
 
-    Few are at most FEW_LOW_SCORES of the kept samples from the lowest fifth; if no setting keeps so few, it is the
-    one that keeps fewest.
+    Few are at most FEW_LOW_SCORES of the kept samples from the lowest fifth; if no setting keeps so few,
+    it is the one that keeps fewest.
     """
     chosen = set()
     for fraction in {outcome.setting.fraction for outcome in outcomes}:

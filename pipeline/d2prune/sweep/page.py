@@ -8,22 +8,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jinja2
-import numpy as np
 from markupsafe import Markup
 
 from d2prune import report, store
 from d2prune.d2.gamma import describe_gamma
 from d2prune.redaction import redact_markup
-from d2prune.report import plots
+from d2prune.report import tradeoff
 from d2prune.store import artifacts
 from d2prune.sweep.evaluate import SweepResult
-from d2prune.sweep.measure import FEW_LOW_SCORES, Outcome, Setting, SweepMethod
+from d2prune.sweep.measure import FEW_LOW_SCORES, Outcome, Setting
 
-_CHART_HEIGHT = 330
-# In units of the chart: labels of points in one cell would overlap.
-_LABEL_CELL = 10
-_LINE_STYLES = 6
-_NAMED_BELOW: tuple[SweepMethod, ...] = ("s_clip_loss",)
 _FOLDER = Path(__file__).parent
 
 
@@ -88,7 +82,7 @@ def render(result: SweepResult) -> str:
     score = f"mean {result.score_name} of the kept samples"
     return environment.get_template("page.html").render(
         styles=Markup(css),
-        line_styles=_LINE_STYLES,
+        line_styles=tradeoff.LINE_STYLES,
         work_dir=store.redact(result.config.work_dir),
         samples=f"{result.samples:,}",
         series=[(index, label) for index, (label, members) in enumerate(series) if len(members) > 1],
@@ -167,34 +161,24 @@ def _draw_tradeoff(
         x_label: of the cost, with its unit.
         y_label: of the mean score.
     """
-    outcomes = [outcome for _, members in series for _, outcome in members]
-    x = np.array([getattr(outcome, cost) for outcome in outcomes])
-    y = np.array([outcome.mean_score for outcome in outcomes])
-    pads = [max(float(np.ptp(values)) * 0.1, 1e-4) for values in (x, y)]
-    x_range, y_range = ((v.min() - pad, v.max() + pad) for v, pad in zip((x, y), pads, strict=True))
-    axes = plots.Axes(x_range, y_range, _CHART_HEIGHT)
-    body = axes.frame(x_label, y_label)
-    # Points that are too close for separate labels share one: at the first point, with all of them.
-    labels: dict[tuple[int, int], tuple[float, float, list[str]]] = {}
-    for index, (_, members) in enumerate(series):
-        points = [(axes.at_x(getattr(o, cost)), axes.at_y(o.mean_score)) for _, o in members]
-        path = "L".join(f"{px:.1f} {py:.1f}" for px, py in points)
-        body += f'<path class="line line-{index % _LINE_STYLES}" d="M{path}"/>'
-        for (px, py), (number, outcome) in zip(points, members, strict=True):
-            if outcome.setting in result.recommended:
-                body += f'<circle class="recommended" cx="{px:.1f}" cy="{py:.1f}" r="7"/>'
-            body += f'<circle class="dot" cx="{px:.1f}" cy="{py:.1f}" r="3"/>'
-            cell = (round(px / _LABEL_CELL), round(py / _LABEL_CELL))
-            method = outcome.setting.method
-            text = str(number) if method == "d2" else f"{number} {method}"
-            labels.setdefault(cell, (px, py, []))[2].append(text)
-    for px, py, texts in labels.values():
-        text = ", ".join(texts)
-        # Left of a point in the right half, so that a name does not leave the chart.
-        anchor, shift = ("end", -5) if px > plots.WIDTH / 2 else ("start", 5)
-        # Names of baselines alternate, since score and s_clip_loss often nearly coincide.
-        below = text.endswith(_NAMED_BELOW)
-        position = f'text-anchor="{anchor}" x="{px + shift:.1f}" y="{py + (15 if below else -5):.1f}"'
-        body += f'<text class="strong" {position}>{text}</text>'
-    description = f"{len(outcomes)} settings; their values are in the table"
-    return plots.svg(f"{y_label} against {x_label}", description, _CHART_HEIGHT, body)
+    lines = [
+        tradeoff.Line(
+            [getattr(outcome, cost) for _, outcome in members],
+            [outcome.mean_score for _, outcome in members],
+            [_name_point(number, outcome) for number, outcome in members],
+        )
+        for _, members in series
+    ]
+    recommended = [o for o in result.outcomes if o.setting in result.recommended]
+    return tradeoff.draw(
+        lines,
+        x_label,
+        y_label,
+        f"{len(result.outcomes)} settings; their values are in the table",
+        recommended=[(getattr(outcome, cost), outcome.mean_score) for outcome in recommended],
+    )
+
+
+def _name_point(number: int, outcome: Outcome) -> str:
+    method = outcome.setting.method
+    return str(number) if method == "d2" else f"{number} {method}"
