@@ -9,7 +9,7 @@
 `pool` renders npm's `@iconify/json` to tars (pool.py): names are captions, variants are natural
 near-copies, 30 % of the captions are exchanged. `teacher` trains a CLIP on other sets (teacher.py).
 `filter` runs `d2prune` on the tars (filtering.py). `students` trains a CLIP from scratch on each
-subset, for equally many samples seen, and tests it on sets that nobody trained on (students.py). It
+subset, for equally many samples seen, and tests it on unseen sets (students.py). It
 appends to a table and resumes from it. `report` writes docs/results/icons.md from that table.
 `small` does all of it on a few thousand icons, and compares the signs.
 """

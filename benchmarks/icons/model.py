@@ -43,7 +43,7 @@ class Recipe:
 class Student(nn.Module):
     """A CLIP for images of 24 x 24: four convolutions, and a sum of token vectors for texts.
 
-    Names of icons are a few words whose order says little. In 150 steps on right captions, one
+    Names of icons are a few words whose order matters little. In 150 steps on right captions, one
     transformer block in place of the sum reached a tenth of its recall, in twice the time.
 
     Args:

@@ -24,7 +24,7 @@ DEFAULT = d2()
 SEMDEDUP = "semdedup:0.995"
 MAIN = (methods.RANDOM, "score", DEFAULT, SEMDEDUP, methods.PAPER)
 MORE = (
-    methods.RIGHT, methods.ALL, "score@s_clip_loss", "forward:5:4/median", d2(k=1), d2(k=15),
+    methods.RIGHT, methods.ALL, "score@s_clip_loss", "forward:5:5/median", d2(k=1), d2(k=15),
     f"{DEFAULT}@s_clip_loss", "facility_location:5",
 )  # fmt: skip
 
@@ -40,16 +40,13 @@ def _jobs(
 
 _THREE = (methods.RANDOM, "score", DEFAULT)
 _PASSES = (
-    ("1", "4/median"), ("4/median", "1"), ("2/median", "4/median"), ("4/median", "2/median"),
-    ("8/median", "4/median"), ("4/median", "8/median"),
+    ("1", "5/median"), ("5/median", "1"), ("2/median", "5/median"), ("5/median", "2/median"),
+    ("10/median", "5/median"), ("5/median", "10/median"),
 )  # fmt: skip
 
 GROUPS: dict[str, Sequence[Job]] = {
     # Read on the choosing split alone: gamma's multiple and SemDeDup's threshold.
     "choice": _jobs([d2(c) for c in MULTIPLES] + [f"semdedup:{cosine:g}" for cosine in THRESHOLDS], 2),
-    "main3": _jobs(MAIN, 3),
-    "more1": _jobs(MORE[:-1], 1),
-    "tenth1": _jobs((DEFAULT,), 2, fraction=0.1),
     "main": _jobs(MAIN, 5),
     "tenth": _jobs((*_THREE, d2(4), d2(8)), 3, fraction=0.1),
     "more": _jobs(MORE, 2),

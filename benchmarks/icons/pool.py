@@ -174,7 +174,7 @@ def build(out: Path, workers: int = 1, share: float = WRONG, limit: int | None =
     """Build all tars below a folder and return what `pool.json` records.
 
     Args:
-        out: the folder; one that holds the tars of the same version is left as it is.
+        out: the folder; one that holds the tars of the same version is left unchanged.
         workers: processes that render.
         share: of the pool's pairs that get a wrong caption.
         limit: use this many random pairs of the pool and the teacher, and a third for each test.

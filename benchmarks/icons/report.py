@@ -85,17 +85,18 @@ def tabulate(
 ) -> str:
     """Return a table: figures of each job in percent, and its difference to another job.
 
-    Rows without a result are left out.
+    Rows without a result are left out; a table without any is a sentence.
     """
-    compared = f" against {describe(against.method)}" if against else ""
+    rows = [(text, of) for text, of in rows if table.seeds(of, split)]
+    if not rows:
+        return "Not run.\n"
     head = ["", "wrong captions kept", *_HEADS.values(), "seeds"]
     if against:
-        head[-1:-1] = [f"{_HEADS[name]}{compared}" for name in ("recall_10", "zero_shot")]
-    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+        head[-1:-1] = [f"difference in {_HEADS[name]}" for name in ("recall_10", "zero_shot")]
+    lines = [f"Differences are to {describe(against.method)}.", ""] if against else []
+    lines += ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for text, of in rows:
         found = table.seeds(of, split)
-        if not found:
-            continue
         cells = [text, f"{100 * mean([result.wrong for result in found.values()])[0]:.1f} %"]
         for name in FIGURES:
             middle, deviation = mean(list(table.figure(of, split, name).values()))
@@ -157,7 +158,10 @@ def _fractions(table: Table) -> str:
     parts = []
     for fraction in (0.1, 0.3, 0.5):
         against = job(methods.RANDOM, fraction)
-        body = tabulate(table, _rows((methods.RANDOM, "score", plan.DEFAULT), fraction=fraction), against)
+        names = [
+            each.method for each in (*plan.GROUPS["tenth"], *plan.GROUPS["half"]) if each.fraction == fraction
+        ]
+        body = tabulate(table, _rows(names or plan.MAIN[:3], fraction=fraction), against)
         parts.append(f"{fraction:.0%} kept:\n\n{body}")
     return "\n".join(parts)
 

@@ -52,7 +52,7 @@ def train(folder: Path, out: Path, teacher: Teacher, seed: int = 0) -> None:
         lambda: open_clip.model.CLIP(**config), torch.from_numpy(icons.images), texts, rows, recipe, seed
     )
     weights = {name: tensor.contiguous() for name, tensor in found.state_dict().items()}
-    # A token that never occurred in training says nothing: 0.
+    # A token that never occurred in training has no meaning: 0.
     trained = weights["token_embedding.weight"]
     weights["token_embedding.weight"] = torch.zeros(_VOCABULARY, trained.shape[1])
     weights["token_embedding.weight"][torch.from_numpy(used)] = trained

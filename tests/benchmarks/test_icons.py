@@ -120,7 +120,7 @@ def test_planting_exchanges_captions_of_a_share(n, share, other):
     planted = pool.plant(pairs, share)
     wrong = {i for i, pair in enumerate(planted) if pair.is_wrong}
     swapped = round(share * n)
-    # A single pair has nobody to exchange with.
+    # A single pair has no partner.
     assert len(wrong) == (swapped if swapped != 1 else 0)
     assert sorted(pair.caption for pair in planted) == sorted(pair.own for pair in pairs)
     assert planted == pool.plant(pairs, share)
@@ -239,12 +239,15 @@ def test_the_page_has_the_tables_and_their_figures(tmp_path):
     ]  # fmt: skip
     text = tabulate(Table(results), [("ours", job(plan.DEFAULT)), ("none", job("d2:9:9"))], job("score"))
     assert "| ours | 10.0 % | 2.0 ± 0.0 | 22.0 ± 1.6 | 30.0 ± 0.0 | **+5.0 (+5.0 to +5.0)** |" in text
-    assert "none" not in text
+    assert "none" not in text and text.startswith("Differences are to top by CLIP score.\n\n| ")
+    assert tabulate(Table(results), [("none", job("d2:9:9"))], None) == "Not run.\n"
     page = tmp_path / "icons.md"
     page.write_text("# Icons\n\n<!-- main -->\nold\n<!-- /main -->\nWhy.\n")
     write(results, page, tmp_path)
     written = page.read_text()
-    assert written.startswith("# Icons\n\n<!-- main -->\n| ") and written.endswith("<!-- /main -->\nWhy.\n")
+    assert written.startswith("# Icons\n\n<!-- main -->\nDifferences are to ") and written.endswith(
+        "<!-- /main -->\nWhy.\n"
+    )
     assert f"| {describe(plan.DEFAULT)} | 10.0 % |" in written and "old" not in written
     assert "random sampling" in (tmp_path / "icons-main.svg").read_text()
     # A table that has only begun, and a page that does not exist.
