@@ -40,8 +40,8 @@ def _jobs(
 
 _THREE = (methods.RANDOM, "score", DEFAULT)
 _PASSES = (
-    ("1", "5/median"), ("5/median", "1"), ("2/median", "5/median"), ("5/median", "2/median"),
-    ("10/median", "5/median"), ("5/median", "10/median"),
+    ("5/median", "20/median"), ("5/median", "12/median"), ("3/median", "20/median"),
+    ("1", "5/median"), ("5/median", "1"), ("5/median", "2/median"), ("2/median", "5/median"),
 )  # fmt: skip
 
 GROUPS: dict[str, Sequence[Job]] = {
