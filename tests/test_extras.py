@@ -24,7 +24,8 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 BASE_IMPORTS = {
     "PIL": "pillow",
-    "llvmlite": "numba",
+    "llvmlite": "llvmlite",
+    "simplejpeg": "simplejpeg",
     "markupsafe": "jinja2",
     "yaml": "pyyaml",
     **{name: name for name in "numpy numba pyarrow fsspec pydantic rich tenacity bracex jinja2".split()},

@@ -68,6 +68,7 @@ export function tableRow(label, ...cells) {
 // The buttons below a list. `turn` gets the first row of the page to show.
 export function showPages(nav, start, shown, total, size, turn) {
   const [previous, text, next] = nav.children;
+  nav.hidden = false;
   text.textContent = total ? `${count(start + 1)} to ${count(start + shown)} of ${count(total)}` : "\u00a0";
   previous.disabled = start === 0;
   next.disabled = start + size >= total;

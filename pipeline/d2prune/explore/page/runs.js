@@ -69,7 +69,9 @@ export async function showSwitcher(run) {
     select.replaceChildren(...runs.map((one) => make("option", { value: one.name, text: runText(one) })));
     select.value = run.run;
     const own = runs.find((one) => one.name === run.run);
-    at("input").textContent = own && own.input ? `Input: ${own.input}` : "";
+    // One line, or the page would move when it arrives.
+    at("input").textContent = own?.input ? `Input: ${own.input}` : "\u00a0";
+    at("input").title = own?.input || "";
   } catch (error) {
     select.title = String(error.message || error);
   }
