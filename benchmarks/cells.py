@@ -1,7 +1,8 @@
 """Resumable benchmarks: a grid of cells, each computed once and stored in a file in `OUT/cells`.
 
-Used by `benchmarks.coreset`, which may be killed at any time; the same command resumes it. Invariants: the file of a cell is written last and atomically; a
-folder holds the cells of a single `settings.json`.
+Used by `benchmarks.coreset`, which may be killed at any time; the same command resumes it.
+Invariants: the file of a cell is written last and atomically; a folder holds the cells of a single
+`settings.json`.
 """
 
 from __future__ import annotations
