@@ -1,14 +1,15 @@
 """The methods of the coreset benchmark: from scores, features and a graph to the kept samples.
 
-Named `METHOD` or `METHOD:SCORE`. All settings were fixed here before any run, none by a test set:
-D2 has the values that the paper uses on CIFAR-10 (k = 5, gamma_r = 0.1), CCS its strata, and the
-cut-offs beta are those published for CIFAR-10. As in the paper ("supervised"), methods take an
-equal share of each class where they can.
+Named `METHOD` or `METHOD:SCORE`; D2 also `d2:SCORE:FORWARD:REVERSE` with its two gammas, such as
+`d2:aum:1:4/median`. No setting comes from a test set: `d2:SCORE` has the values that the paper uses
+on CIFAR-10 (k = 5, gamma_f = 1, gamma_r = 0.1), CCS its strata, the cut-offs beta are those published
+for CIFAR-10, and the library's default gamma was chosen on the split `choose`. As in the paper
+("supervised"), methods take an equal share of each class where they can.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -17,14 +18,21 @@ from numpy.typing import NDArray
 from d2prune import scores
 from d2prune.baselines import by_diversity, by_score
 from d2prune.baselines.order import first
-from d2prune.d2.coreset import d2_prune
-from d2prune.errors import UserError
+from d2prune.d2 import budget
+from d2prune.d2.api import select
+from d2prune.d2.gamma import DEFAULT_MULTIPLE, PAPER_FORWARD, check_gamma
+from d2prune.errors import ArgumentError, UserError
 from d2prune.knn.csr import Graph
 from d2prune.knn.in_memory import knn_graph
 
 Int64 = NDArray[np.int64]
 
-N_NEIGHBORS, GAMMA_FORWARD, GAMMA_REVERSE = 5, 1.0, 0.1
+N_NEIGHBORS = 5
+PUBLISHED = ("1", "0.1")
+# What `d2_prune` does by default with a difficulty of the kind `training`.
+DEFAULT = (f"{PAPER_FORWARD:g}", f"{DEFAULT_MULTIPLE:g}/median")
+# Any pass at this gamma sends no message, except between identical samples.
+OFF = "1e6"
 # Share of likely mislabelled samples (lowest AUM) that is dropped first, by share pruned: as CCS on
 # CIFAR-10 (arXiv 2210.15809, appendix B). D2 has the same values except at 90 %, where its released
 # command gives 0.4; it publishes none for other rates.
@@ -44,6 +52,7 @@ class Evidence:
 
     def __init__(self, log: scores.TrainingLog, features: NDArray[np.float32], labels: Int64) -> None:
         self._log, self.features, self.labels = log, features, labels
+        self._graphs: dict[float, tuple[Int64, Graph]] = {}
 
     @cached_property
     def scores(self) -> dict[str, NDArray[np.float32]]:
@@ -62,7 +71,14 @@ class Evidence:
     @cached_property
     def graph(self) -> Graph:
         """The exact kNN graph of the features."""
-        return knn_graph(self.features, N_NEIGHBORS)
+        return self.graph_without(0.0)[1]
+
+    def graph_without(self, beta: float) -> tuple[Int64, Graph]:
+        """Return the samples left without the share `beta` of lowest AUM, and their exact kNN graph."""
+        if beta not in self._graphs:
+            left = np.flatnonzero(~budget.drop_mask(-self.scores["aum"], beta))
+            self._graphs[beta] = left, knn_graph(self.features[left], N_NEIGHBORS)
+        return self._graphs[beta]
 
 
 def _shift_score(evidence: Evidence, name: str) -> NDArray[np.float64]:
@@ -71,21 +87,12 @@ def _shift_score(evidence: Evidence, name: str) -> NDArray[np.float64]:
     return score - score.min()
 
 
-def _d2(evidence: Evidence, score: str, m: int, pruned: float, seed: int) -> Int64:
-    n = len(evidence.labels)
-    # Half a sample more, because floor(n * (m / n)) can be m - 1 in floating point.
-    fraction = min(1.0, (m + 0.5) / n)
-    return d2_prune(
-        evidence.features,
-        _shift_score(evidence, score),
-        fraction=fraction,
-        n_neighbors=N_NEIGHBORS,
-        gamma_forward=GAMMA_FORWARD,
-        gamma_reverse=GAMMA_REVERSE,
-        groups=evidence.labels,
-        drop_score=-evidence.scores["aum"],
-        drop_fraction=BETA_D2.get(pruned, 0.0),
-    ).indices
+def _d2(evidence: Evidence, score: str, m: int, pruned: float, gammas: tuple[str, str] = PUBLISHED) -> Int64:
+    """Do what `d2_prune` does, on a graph that is built once for all settings."""
+    left, graph = evidence.graph_without(BETA_D2.get(pruned, 0.0))
+    difficulty = _shift_score(evidence, score)[left]
+    result = select(graph, difficulty, *gammas, difficulty_kind="training")
+    return left[budget.top(result.selection_score, m, evidence.labels[left])]
 
 
 def _ccs(evidence: Evidence, score: str, m: int, pruned: float, seed: int) -> Int64:
@@ -97,7 +104,7 @@ def _top(evidence: Evidence, score: str, m: int, pruned: float, seed: int) -> In
 
 
 def _forward(evidence: Evidence, score: str, m: int, pruned: float, seed: int) -> Int64:
-    order = by_score.forward(evidence.graph, _shift_score(evidence, score), GAMMA_FORWARD)
+    order = by_score.forward(evidence.graph, _shift_score(evidence, score), PAPER_FORWARD)
     return first(order, m, evidence.labels)
 
 
@@ -127,7 +134,7 @@ def _semdedup(evidence: Evidence, score: str, m: int, pruned: float, seed: int) 
 
 
 WITH_SCORE: dict[str, Callable[[Evidence, str, int, float, int], Int64]] = {
-    "d2": _d2,
+    "d2": lambda evidence, score, m, pruned, seed: _d2(evidence, score, m, pruned),
     "ccs": _ccs,
     "top": _top,
     "forward": _forward,
@@ -141,10 +148,12 @@ WITHOUT_SCORE: dict[str, Callable[[Evidence, str, int, float, int], Int64]] = {
     "semdedup": _semdedup,
 }
 SCORES = ("el2n", "forgetting", "aum", "entropy", "margin", "vog", "prototypes")
+BY_DEFAULT = ":".join(("d2:aum", *DEFAULT))
 PAPER = (
     "random",
     "d2:forgetting",
     "d2:aum",
+    BY_DEFAULT,
     "ccs:aum",
     "moderate",
     "top:forgetting",
@@ -152,10 +161,24 @@ PAPER = (
     "top:aum",
     "k_center",
 )
-REST = ("forward:forgetting", "herding", "facility_location", "semdedup", "d2:el2n", "top:prototypes")
+REST = (
+    "forward:forgetting",
+    "herding",
+    "facility_location",
+    "semdedup",
+    "d2:el2n",
+    ":".join(("d2:forgetting", *DEFAULT)),
+    ":".join(("d2:el2n", *DEFAULT)),
+    "top:entropy",
+    "top:prototypes",
+)
+# Gammas of the grid, forward and reverse.
+GRID_FORWARD = ("0.3/median", "1", "1/median", "2/median", "4/median", "8/median", OFF)
+GRID_REVERSE = ("0.1", "1/median", "2/median", "3/median", "4/median", "6/median", "10/median")
+GRID = tuple(f"d2:aum:{forward}:{reverse}" for forward in GRID_FORWARD for reverse in GRID_REVERSE)
 
 
-def check(methods: list[str]) -> None:
+def check(methods: Sequence[str]) -> None:
     """Check the names of methods.
 
     Raises:
@@ -163,16 +186,29 @@ def check(methods: list[str]) -> None:
     """
     for text in methods:
         name, _, score = text.partition(":")
-        if not (name in WITHOUT_SCORE and not score) and not (name in WITH_SCORE and score in SCORES):
+        if name in WITHOUT_SCORE and not score:
+            continue
+        score, *gammas = score.split(":")
+        if not (name in WITH_SCORE and score in SCORES and (not gammas or _are_gammas(name, gammas))):
             raise UserError(
                 f"--methods {text}: expected {', '.join(WITHOUT_SCORE)}, or one of {', '.join(WITH_SCORE)} "
-                f"with a score, as in d2:aum; scores are {', '.join(SCORES)}"
+                f"with a score, as in d2:aum, or d2 with a score and two gammas, as in {BY_DEFAULT}; scores "
+                f"are {', '.join(SCORES)}"
             )
+
+
+def _are_gammas(name: str, gammas: list[str]) -> bool:
+    try:
+        return name == "d2" and len([check_gamma("--methods", gamma) for gamma in gammas]) == 2
+    except ArgumentError:
+        return False
 
 
 def choose(evidence: Evidence, method: str, pruned: float, seed: int) -> Int64:
     """Return the samples that a method keeps when the share `pruned` is dropped, ascending."""
-    name, _, score = method.partition(":")
+    name, *rest = method.split(":")
     m = round(len(evidence.labels) * (1 - pruned))
+    if len(rest) == 3:
+        return np.sort(_d2(evidence, rest[0], m, pruned, (rest[1], rest[2])))
     choose_samples = WITH_SCORE.get(name) or WITHOUT_SCORE[name]
-    return np.sort(choose_samples(evidence, score, m, pruned, seed))
+    return np.sort(choose_samples(evidence, rest[0] if rest else "", m, pruned, seed))
