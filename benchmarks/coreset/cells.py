@@ -24,6 +24,7 @@ from benchmarks.cells import Cell, keep
 from benchmarks.coreset import data as coreset_data
 from benchmarks.coreset import methods as coreset_methods
 from benchmarks.coreset.recipe import Recipe
+from benchmarks.coreset.subgraphs import Subgraphs
 from benchmarks.coreset.training import make_trainer
 from d2prune import store
 from d2prune.scores import TrainingLog
@@ -67,6 +68,7 @@ class Worker:
             sink = io.BytesIO()
             np.save(sink, vectors)
             store.write_bytes(str(self._scores / "vectors.npy"), sink.getvalue())
+        self._subgraphs: Subgraphs | None = None
         self._evidence: dict[int, coreset_methods.Evidence] = {}
 
     def __call__(self, cell: Cell) -> str:
@@ -107,10 +109,13 @@ class Worker:
             features = self._trainer.data.embeddings
             if features is None:
                 features = np.load(self._scores / f"features-{seed}.npy")
+                self._subgraphs = None
+            elif self._subgraphs is None:
+                self._subgraphs = Subgraphs(features, coreset_methods.N_NEIGHBORS)
             # Cells come seed by seed, and each seed holds several graphs.
             self._evidence = {
                 seed: coreset_methods.Evidence(
-                    TrainingLog.load(str(path)), features, self._trainer.data.train_labels
+                    TrainingLog.load(str(path)), features, self._trainer.data.train_labels, self._subgraphs
                 )
             }
         return self._evidence[seed]

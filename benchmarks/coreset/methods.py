@@ -15,6 +15,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.coreset.subgraphs import Subgraphs
 from d2prune import scores
 from d2prune.baselines import by_diversity, by_score
 from d2prune.baselines.order import first
@@ -23,7 +24,6 @@ from d2prune.d2.api import select
 from d2prune.d2.gamma import DEFAULT_MULTIPLE, PAPER_FORWARD, check_gamma
 from d2prune.errors import ArgumentError, UserError
 from d2prune.knn.csr import Graph
-from d2prune.knn.in_memory import knn_graph
 
 Int64 = NDArray[np.int64]
 
@@ -48,10 +48,18 @@ class Evidence:
         log: training log of the model trained on all samples.
         features: float32 [N, D], for distances.
         labels: int64 [N].
+        subgraphs: of the features; None: built here.
     """
 
-    def __init__(self, log: scores.TrainingLog, features: NDArray[np.float32], labels: Int64) -> None:
+    def __init__(
+        self,
+        log: scores.TrainingLog,
+        features: NDArray[np.float32],
+        labels: Int64,
+        subgraphs: Subgraphs | None = None,
+    ) -> None:
         self._log, self.features, self.labels = log, features, labels
+        self._subgraphs = subgraphs or Subgraphs(features, N_NEIGHBORS)
         self._graphs: dict[float, tuple[Int64, Graph]] = {}
 
     @cached_property
@@ -77,7 +85,7 @@ class Evidence:
         """Return the samples left without the share `beta` of lowest AUM, and their exact kNN graph."""
         if beta not in self._graphs:
             left = np.flatnonzero(~budget.drop_mask(-self.scores["aum"], beta))
-            self._graphs[beta] = left, knn_graph(self.features[left], N_NEIGHBORS)
+            self._graphs[beta] = left, self._subgraphs.graph(left)
         return self._graphs[beta]
 
 
