@@ -35,5 +35,5 @@ RECIPES = {
     "newsgroups": Recipe("mlp", 1000, 64, 0.5, 10, "cpu"),
     "cifar10": Recipe("small", 400, 128, 0.2, 8, "cpu"),
     "resnet18": Recipe("resnet18", 4000, 256, 0.2, 20, "cuda"),
-    "cifar10_features": Recipe("mlp", 1000, 128, 0.1, 10, "cpu"),
+    "cifar10_features": Recipe("mlp", 1000, 64, 0.5, 10, "cpu"),
 }
