@@ -5,7 +5,7 @@ r"""Which coreset trains the better classifier: methods x pruning rates x seeds 
     python -m benchmarks.coreset --dataset sentences --data reviews.tsv --out out/grid --split choose --grid
     python -m benchmarks.coreset --dataset cifar10 --data train.parquet,test.parquet --out out/resnet18 \
         --recipe resnet18 --limit 50000 --size 32 --seeds 1 --rates 0.7 0.9 \
-        --methods random top:el2n ccs:aum d2:aum d2:aum:1:4/median      # 9 minutes of an H100
+        --methods random top:el2n ccs:aum d2:aum d2:aum:0.3/median:1/median     # 9 minutes of an H100
 
 For each seed, a model is trained on all samples: its log gives the difficulty scores, and its
 features (or given embeddings) the graph. Then every cell (method, pruning rate, seed) chooses a
@@ -77,7 +77,11 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         help="METHOD, METHOD:SCORE, or d2:SCORE:FORWARD:REVERSE with two gammas",
     )  # fmt: skip
     parser.add_argument(
-        "--grid", action="store_true", help="random and D2 on AUM with a grid of gammas, as methods"
+        "--grid",
+        nargs="?",
+        const="cut",
+        choices=("cut", "uncut"),
+        help="random and D2 on AUM with a grid of gammas as methods, with or without a cut-off",
     )
     parser.add_argument("--rates", type=float, nargs="*", default=list(RATES), help="shares pruned")
     parser.add_argument("--seeds", type=int, default=3, help="number of seeds (%(default)s)")
@@ -98,7 +102,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         parser.add_argument(option, type=kind, help="replaces this setting of the training recipe")
     args = parser.parse_args(arguments)
     if args.grid:
-        args.methods = ["random", *coreset_methods.GRID]
+        grid = coreset_methods.GRID if args.grid == "cut" else coreset_methods.UNCUT
+        args.methods = ["random", *grid]
     return args
 
 

@@ -1,10 +1,11 @@
 """The methods of the coreset benchmark: from scores, features and a graph to the kept samples.
 
 Named `METHOD` or `METHOD:SCORE`; D2 also `d2:SCORE:FORWARD:REVERSE` with its two gammas, such as
-`d2:aum:1:4/median`. No setting comes from a test set: `d2:SCORE` has the values that the paper uses
-on CIFAR-10 (k = 5, gamma_f = 1, gamma_r = 0.1), CCS its strata, the cut-offs beta are those published
-for CIFAR-10, and the library's default gamma was chosen on the split `choose`. As in the paper
-("supervised"), methods take an equal share of each class where they can.
+`d2:aum:1:4/median`, and `d2_uncut` is D2 without a cut-off. No setting comes from a test set:
+`d2:SCORE` has the values that the paper uses on CIFAR-10 (k = 5, gamma_f = 1, gamma_r = 0.1), CCS its
+strata, the cut-offs beta are those published for CIFAR-10, and the library's default gamma was chosen
+on the split `choose`. As in the paper ("supervised"), methods take an equal share of each class where
+they can.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from d2prune.baselines import by_diversity, by_score
 from d2prune.baselines.order import first
 from d2prune.d2 import budget
 from d2prune.d2.api import select
-from d2prune.d2.gamma import DEFAULT_MULTIPLE, PAPER_FORWARD, check_gamma
+from d2prune.d2.gamma import TRAINING_MULTIPLES, check_gamma
 from d2prune.errors import ArgumentError, UserError
 from d2prune.knn.csr import Graph
 
@@ -30,7 +31,9 @@ Int64 = NDArray[np.int64]
 N_NEIGHBORS = 5
 PUBLISHED = ("1", "0.1")
 # What `d2_prune` does by default with a difficulty of the kind `training`.
-DEFAULT = (f"{PAPER_FORWARD:g}", f"{DEFAULT_MULTIPLE:g}/median")
+DEFAULT = tuple(f"{multiple:g}/median" for multiple in TRAINING_MULTIPLES)
+# The gamma that the forward score alone has.
+GAMMA_FORWARD = 1.0
 # Any pass at this gamma sends no message, except between identical samples.
 OFF = "1e6"
 # Share of likely mislabelled samples (lowest AUM) that is dropped first, by share pruned: as CCS on
@@ -95,9 +98,9 @@ def _shift_score(evidence: Evidence, name: str) -> NDArray[np.float64]:
     return score - score.min()
 
 
-def _d2(evidence: Evidence, score: str, m: int, pruned: float, gammas: tuple[str, str] = PUBLISHED) -> Int64:
+def _d2(evidence: Evidence, score: str, m: int, beta: float, gammas: tuple[str, str] = PUBLISHED) -> Int64:
     """Do what `d2_prune` does, on a graph that is built once for all settings."""
-    left, graph = evidence.graph_without(BETA_D2.get(pruned, 0.0))
+    left, graph = evidence.graph_without(beta)
     difficulty = _shift_score(evidence, score)[left]
     result = select(graph, difficulty, *gammas, difficulty_kind="training")
     return left[budget.top(result.selection_score, m, evidence.labels[left])]
@@ -112,7 +115,7 @@ def _top(evidence: Evidence, score: str, m: int, pruned: float, seed: int) -> In
 
 
 def _forward(evidence: Evidence, score: str, m: int, pruned: float, seed: int) -> Int64:
-    order = by_score.forward(evidence.graph, _shift_score(evidence, score), PAPER_FORWARD)
+    order = by_score.forward(evidence.graph, _shift_score(evidence, score), GAMMA_FORWARD)
     return first(order, m, evidence.labels)
 
 
@@ -142,7 +145,8 @@ def _semdedup(evidence: Evidence, score: str, m: int, pruned: float, seed: int) 
 
 
 WITH_SCORE: dict[str, Callable[[Evidence, str, int, float, int], Int64]] = {
-    "d2": lambda evidence, score, m, pruned, seed: _d2(evidence, score, m, pruned),
+    "d2": lambda evidence, score, m, pruned, seed: _d2(evidence, score, m, BETA_D2.get(pruned, 0.0)),
+    "d2_uncut": lambda evidence, score, m, pruned, seed: _d2(evidence, score, m, 0.0),
     "ccs": _ccs,
     "top": _top,
     "forward": _forward,
@@ -177,6 +181,10 @@ REST = (
     "d2:el2n",
     ":".join(("d2:forgetting", *DEFAULT)),
     ":".join(("d2:el2n", *DEFAULT)),
+    ":".join(("d2_uncut:aum", *DEFAULT)),
+    "d2_uncut:aum",
+    "d2:aum:1:4/median",
+    "d2:aum:8/median:0.1",
     "top:entropy",
     "top:prototypes",
 )
@@ -184,6 +192,11 @@ REST = (
 GRID_FORWARD = ("0.3/median", "1", "1/median", "2/median", "4/median", "8/median", OFF)
 GRID_REVERSE = ("0.1", "1/median", "2/median", "3/median", "4/median", "6/median", "10/median")
 GRID = tuple(f"d2:aum:{forward}:{reverse}" for forward in GRID_FORWARD for reverse in GRID_REVERSE)
+# Without the cut-off, as for a user who gives no `drop_score`. None is published up to half pruned, so
+# these differ from the grid at higher rates only.
+UNCUT_FORWARD = ("0.3/median", "1", "2/median", "4/median", "8/median")
+UNCUT_REVERSE = ("0.1", "1/median", "4/median")
+UNCUT = tuple(f"d2_uncut:aum:{forward}:{reverse}" for forward in UNCUT_FORWARD for reverse in UNCUT_REVERSE)
 
 
 def check(methods: Sequence[str]) -> None:
@@ -207,7 +220,7 @@ def check(methods: Sequence[str]) -> None:
 
 def _are_gammas(name: str, gammas: list[str]) -> bool:
     try:
-        return name == "d2" and len([check_gamma("--methods", gamma) for gamma in gammas]) == 2
+        return name in ("d2", "d2_uncut") and len([check_gamma("--methods", gamma) for gamma in gammas]) == 2
     except ArgumentError:
         return False
 
@@ -217,6 +230,7 @@ def choose(evidence: Evidence, method: str, pruned: float, seed: int) -> Int64:
     name, *rest = method.split(":")
     m = round(len(evidence.labels) * (1 - pruned))
     if len(rest) == 3:
-        return np.sort(_d2(evidence, rest[0], m, pruned, (rest[1], rest[2])))
+        beta = 0.0 if name == "d2_uncut" else BETA_D2.get(pruned, 0.0)
+        return np.sort(_d2(evidence, rest[0], m, beta, (rest[1], rest[2])))
     choose_samples = WITH_SCORE.get(name) or WITHOUT_SCORE[name]
     return np.sort(choose_samples(evidence, rest[0] if rest else "", m, pruned, seed))

@@ -209,7 +209,7 @@ def test_tables_of_given_results():
 
 
 def test_gammas_are_ranked_by_the_choosing_split_alone():
-    best = coreset_methods.GRID[20]
+    best = coreset_methods.UNCUT[3].replace("d2_uncut", "d2")
 
     def make_grid(gain):
         return {("random", 0.5): (70, 71)} | {
