@@ -82,7 +82,7 @@ def test_a_multiple_gives_the_scores_of_its_number():
     assert auto.tolist() == selection_scores(graph, scores, 8.0, 8.0).tolist()
     assert selection_scores(graph, scores).tolist() == selection_scores(graph, scores, 0.6, 2.0).tolist()
     parts = select(graph, scores, "2/median", "auto", partitions=[0, 1, 0, 1])
-    assert parts.selection_score.tolist() == selection_scores(graph, scores, 4.0, 8.0).tolist()
+    assert parts.selection_score.tolist() == selection_scores(graph, scores, 4.0, 2.0).tolist()
 
 
 def test_descriptions_name_the_number_and_its_multiple():
