@@ -56,6 +56,7 @@ check: install ## Check lint, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy tests/typing/user_script.py
 
 .PHONY: docs
 docs: install ## Build the docs site into site/; a dead link fails
@@ -64,6 +65,12 @@ docs: install ## Build the docs site into site/; a dead link fails
 	$(BIN)/python docs/make_cli.py
 	$(BIN)/python docs/make_figures.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+.PHONY: dist
+dist: install ## Build the wheel and the sdist, check them, and try the wheel in a bare environment
+	rm -rf build dist
+	$(BIN)/python -m build --quiet
+	$(BIN)/python tools/check_dist.py
 
 .PHONY: constraints
 constraints: install ## Pin the installed versions in constraints.txt

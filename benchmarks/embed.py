@@ -1,4 +1,4 @@
-r"""Embedding: throughput compared with the bare model, decoding, effect of `fast`, and memory.
+r"""Embedding: throughput compared with the bare model, decoding beside other loaders, and memory.
 
     python -m benchmarks.embed --folder /tmp/bench --photos /usr/share/backgrounds/mate/nature
     python -m benchmarks.embed --folder /tmp/bench --photos ... --device cuda --parts model \
@@ -13,8 +13,6 @@ real architecture and random weights. The parts (`--parts`):
   `--device cuda` also the share of time that the GPU is busy, and of its bf16 matrix-product rate.
 - `decode`: images per second of one core, for a decode process, for open_clip's preprocessing in a
   loop, and for webdataset's pipeline.
-- `fast`: cosine between `fast` and `exact` embeddings of the same photos, and the change of
-  clip_score.
 - `memory`: memory of the worker and of its decode processes over 50 shards.
 - `large-shard`: the same over one shard of `--gigabytes` (a sparse file), first of samples with a
   large member that is skipped, then of images of 20 MB each.
@@ -41,7 +39,7 @@ from d2prune.embed import params as params_of_tars
 from d2prune.embed import worker as stage
 from d2prune.embed.decode.decoder import Decoder
 from d2prune.embed.decode.pool import DecodePool
-from d2prune.embed.decode.resize import Method, Preprocess
+from d2prune.embed.decode.resize import Pixels, Preprocess
 from d2prune.embed.model import sources
 from d2prune.embed.model.encoder import ClipEncoder
 from d2prune.execution import InProcess, Resources
@@ -113,7 +111,7 @@ def end_to_end(args: argparse.Namespace, name: str, images: list[bytes]) -> None
     (warm,) = params_of_tars.plan(expand_input(str(args.folder / "warm")), params)
     encoder = ClipEncoder(sources.resolve(name, weights), args.precision, args.device)
     model, n = encoder._model, args.batch_size
-    decoded = [np.asarray(encoder.preprocess(Image.open(io.BytesIO(image)))) for image in (images * n)[:n]]
+    decoded = [encoder.preprocess(Pixels.of(Image.open(io.BytesIO(image)))) for image in (images * n)[:n]]
     with torch.inference_mode():
         pixels = encoder.normalise(torch.from_numpy(np.stack(decoded)).to(encoder.device))
     tokens = encoder.tokenize([caption(i) for i in range(n)]).to(encoder.device)
@@ -210,8 +208,8 @@ def decode_rates(args: argparse.Namespace, images: list[bytes]) -> None:
         found = webdataset.WebDataset(str(pool / "00000.tar"), shardshuffle=False, empty_check=False)
         return time_cpu(lambda: list(found.decode("pilrgb").to_tuple("jpg", "txt").map_tuple(transform, len)))
 
-    def time_decode_process(method: Method) -> float:
-        preprocess = Preprocess(224, 224, method=method)
+    def time_decode_process() -> float:
+        preprocess = Preprocess(224, 224)
         processes = DecodePool(Decoder(preprocess, 10**8), 1, preprocess.n_bytes, len(images))
         samples = [
             TarSample(str(i), 0, 0, {"jpg": image, "txt": b"a"}, {}, ()) for i, image in enumerate(images)
@@ -230,8 +228,7 @@ def decode_rates(args: argparse.Namespace, images: list[bytes]) -> None:
         return seconds
 
     timers = {
-        "decode process, `exact` (including its parent's share)": partial(time_decode_process, "exact"),
-        "decode process, `fast`": partial(time_decode_process, "fast"),
+        "decode process (including its parent's share)": time_decode_process,
         "open_clip preprocessing in a loop": time_open_clip,
         "webdataset pipeline": time_webdataset,
     }
@@ -242,41 +239,6 @@ def decode_rates(args: argparse.Namespace, images: list[bytes]) -> None:
             rates[name].append(len(images) / timer())
     for name, found in rates.items():
         print(f"| {name} | {statistics.median(found):,.0f} | {min(found):,.0f} to {max(found):,.0f} |")
-
-
-def fast_and_exact(args: argparse.Namespace, images: list[bytes]) -> None:
-    """Print how `fast` changes embeddings and scores; for the demo model by photo size."""
-    print(
-        f"\n{args.images} photos\n\n| model | multiple | cosine with `exact`, median | 1st percentile "
-        "| change of clip_score, median | 99th percentile |"
-    )
-    print("|---|---|---|---|---|---|")
-    models = [(name, str(save_model(args.folder / "models", name))) for name in args.models]
-    of_sizes: list[tuple[str, str | None, float | None]] = [
-        ("demo", None, multiple) for multiple in (1.3, 2.5, 5)
-    ]
-    for name, weights, multiple in [*((*source, None) for source in models), *of_sizes]:
-        encoder = ClipEncoder(sources.resolve(name, weights), "fp32", args.device)
-        if multiple is not None:
-            shorter = round(multiple * encoder.preprocess.height)
-            images = crop_photos(args.photos, args.images, shorter=shorter)
-        found = []
-        for method in ("exact", "fast"):
-            decoder = Decoder(
-                Preprocess(encoder.preprocess.height, encoder.preprocess.width, method=method), 10**8
-            )
-            pixels = np.stack(
-                [np.asarray(decoder.preprocess(decoder.decode_image(image).image)) for image in images]
-            )
-            found.append(encoder.encode(pixels, [caption(i) for i in range(len(images))]))
-        one, two = (each.image_ND.astype(np.float64) for each in found)
-        cosine = (one * two).sum(1) / np.linalg.norm(one, axis=1) / np.linalg.norm(two, axis=1)
-        change = np.abs(found[0].clip_score_N - found[1].clip_score_N)
-        row = f"{name}, random weights | as cropped" if multiple is None else f"{name} | {multiple}"
-        print(
-            f"| {row} | {np.median(cosine):.6f} | {np.percentile(cosine, 1):.6f} | "
-            f"{np.median(change):.5f} | {np.percentile(change, 99):.5f} |"
-        )
 
 
 def resident_mib(*pids: int) -> int:
@@ -347,7 +309,7 @@ def main() -> None:
     parser.add_argument(
         "--photos", type=Path, default=Path("/usr/share/backgrounds/mate/nature"), help="folder of JPEGs"
     )
-    parser.add_argument("--parts", nargs="+", default=["model", "decode", "fast", "memory", "large-shard"])
+    parser.add_argument("--parts", nargs="+", default=["model", "decode", "memory", "large-shard"])
     parser.add_argument(
         "--gigabytes", type=float, default=20, help="shard size in the part `large-shard`; needs no disk"
     )
@@ -378,7 +340,7 @@ def main() -> None:
         print("|---|---|---|---|---|")
         for name in args.models:
             end_to_end(args, name, images)
-    others = {"decode": decode_rates, "fast": fast_and_exact, "memory": memory, "large-shard": large_shard}
+    others = {"decode": decode_rates, "memory": memory, "large-shard": large_shard}
     for part, work in others.items():
         if part in args.parts:
             work(args, images)

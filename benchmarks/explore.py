@@ -96,14 +96,19 @@ def make_run(folder: Path, n: int, per_part: int = 10_000) -> None:
 
 
 def time_calls(label: str, work: Callable[[], Any], times: int = 1) -> None:
-    """Print the duration of the first call and the median of the others."""
-    seconds = []
+    """Print wall and CPU time (of this process) of the first call, and the medians of the others."""
+    spent = []
     for _ in range(times):
-        start = time.perf_counter()
+        start = time.perf_counter(), time.process_time()
         work()
-        seconds.append(time.perf_counter() - start)
-    repeated = f", repeated {1e3 * float(np.median(seconds[1:])):,.0f} ms" if times > 1 else ""
-    print(f"{label:<46} {1e3 * seconds[0]:>8,.0f} ms{repeated}", flush=True)
+        spent.append((time.perf_counter() - start[0], time.process_time() - start[1]))
+
+    def describe(calls: list[tuple[float, float]]) -> str:
+        wall, cpu = 1e3 * np.median(np.array(calls), axis=0)
+        return f"{wall:>8,.0f} ms ({cpu:,.0f} ms CPU)"
+
+    repeated = f", repeated {describe(spent[1:])}" if times > 1 else ""
+    print(f"{label:<46} {describe(spent[:1])}{repeated}", flush=True)
 
 
 def main() -> None:
@@ -112,9 +117,15 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rows", type=int, default=1_000_000, help="samples of the run (%(default)s)")
-    rows = parser.parse_args().rows
-    with tempfile.TemporaryDirectory() as folder:
-        time_calls(f"make a run of {rows:,} samples", lambda: make_run(Path(folder), rows))
+    parser.add_argument(
+        "--folder", help="keep the run here, and read it if it exists; memory is then the server's"
+    )
+    arguments = parser.parse_args()
+    rows = arguments.rows
+    with contextlib.ExitStack() as stack:
+        folder = arguments.folder or stack.enter_context(tempfile.TemporaryDirectory())
+        if not (Path(folder) / "select").exists():
+            time_calls(f"make a run of {rows:,} samples", lambda: make_run(Path(folder), rows))
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         with Server(Explorer(open_run(folder))) as server:
             threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -124,17 +135,22 @@ def main() -> None:
 
             time_calls("start to the first numbers on the page", get("api/run"))
             time_calls("first page, by selection score", get("api/samples"), 5)
-            time_calls("search a caption (two words)", get("api/samples?q=green+tree"), 3)
-            time_calls("search a uid prefix", get("api/samples?q=ab12"), 3)
-            time_calls("sort by score", get("api/samples?sort=score"), 5)
-            time_calls(
-                "kept, score 0.2 to 0.3, page 100",
-                get("api/samples?reason=kept&low=.2&high=.3&start=4800"),
-                5,
-            )
-            time_calls("slider to 40 %", get("api/preview?fraction=0.4"), 5)
-            time_calls("slider to 5 %", get("api/preview?fraction=0.05"), 5)
-            time_calls("one sample with its neighbours", get(f"api/sample/{rows // 2}"), 5)
+            name = server.explorer.workspace.default.name
+            server.explorer.index.load()
+            for label, path, times in (
+                ("search two words in any order", "api/samples?q=tree+green", 3),
+                ("search three words", "api/samples?q=night+photo+dog", 1),
+                ("search a uid prefix", "api/samples?q=ab12", 3),
+                ("sort by score", "api/samples?sort=score", 5),
+                ("kept, score 0.2 to 0.3, page 100", "api/samples?reason=kept&low=.2&high=.3&start=4800", 5),
+                ("slider to 40 %", "api/preview?fraction=0.4", 5),
+                ("slider to 5 %", "api/preview?fraction=0.05", 5),
+                ("list of what 40 % adds", "api/samples?b=@0.4&among=only-b", 5),
+                ("compare with 40 %", f"api/compare?a={name}&b={name}@0.4", 5),
+                ("one sample with its neighbours", f"api/sample/{rows // 2}", 5),
+                ("its place in the list", f"api/around?at={rows // 2}", 5),
+            ):
+                time_calls(label, get(path), times)
             server.shutdown()
             uid = server.explorer.index.rows(np.array([rows // 3]))[0]["uid"]
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

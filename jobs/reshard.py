@@ -8,12 +8,9 @@ Takes the options of `d2prune reshard` and ends with its exit codes. With `--wor
 workers run on the cluster the job is submitted to.
 """
 
-import os
 import sys
 
-from d2prune.cli.main import main
+from d2prune.job import run_job
 
 if __name__ == "__main__":
-    # See jobs/filter.py.
-    os.environ.setdefault("RAY_ADDRESS", "auto")
-    sys.exit(main(["reshard", *sys.argv[1:]]))
+    sys.exit(run_job("reshard", sys.argv[1:], "jobs/reshard.py"))

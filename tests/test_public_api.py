@@ -18,7 +18,7 @@ NOT_LOADED = {
     # What plans, lists and prunes runs, and every worker but those that embed and search.
     "d2prune.runs.driver": {"torch", "ray", "open_clip", "torchvision", "transformers"},
     # Decode processes: one per core.
-    "d2prune.embed.decode.decoder": HEAVY | {"numpy"},
+    "d2prune.embed.decode.decoder": HEAVY,
 }
 
 

@@ -8,9 +8,9 @@ COPY --chown=ray:users constraints.txt ./
 # Install PyTorch's CPU build first: the PyPI build pulls in gigabytes of CUDA.
 RUN pip install --no-cache-dir --no-deps --index-url https://download.pytorch.org/whl/cpu -c constraints.txt \
     torch torchvision
-COPY --chown=ray:users pyproject.toml README.md LICENSE ./
+COPY --chown=ray:users pyproject.toml setup.py README.md LICENSE ./
 COPY --chown=ray:users pipeline pipeline
-RUN pip install --no-cache-dir -c constraints.txt .
+RUN pip install --no-cache-dir -c constraints.txt '.[all]'
 COPY --chown=ray:users jobs jobs
 ENV RAY_USAGE_STATS_ENABLED=0
 USER ray

@@ -7,8 +7,8 @@ ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility RAY_US
 WORKDIR /home/ray/d2prune
 COPY --chown=ray:users constraints.txt ./
 RUN pip install --no-cache-dir -c constraints.txt torch torchvision
-COPY --chown=ray:users pyproject.toml README.md LICENSE ./
+COPY --chown=ray:users pyproject.toml setup.py README.md LICENSE ./
 COPY --chown=ray:users pipeline pipeline
-RUN pip install --no-cache-dir -c constraints.txt .
+RUN pip install --no-cache-dir -c constraints.txt '.[all]'
 COPY --chown=ray:users jobs jobs
 USER ray

@@ -16,16 +16,20 @@ if TYPE_CHECKING:
     from d2prune.d2.coreset import Coreset, d2_prune
     from d2prune.d2.near_duplicates import deduplicate
     from d2prune.knn.csr import Graph
+    from d2prune.knn.features import combine_embeddings
     from d2prune.knn.in_memory import knn_graph
     from d2prune.runs.driver import run
+    from d2prune.selector import D2Pruner
 
 redact_logs()
 
 # No submodule of the package may have one of these names: importing it would replace the name.
 _PUBLIC = {
     "Coreset": "d2prune.d2.coreset",
+    "D2Pruner": "d2prune.selector",
     "Graph": "d2prune.knn.csr",
     "RunConfig": "d2prune.config.model",
+    "combine_embeddings": "d2prune.knn.features",
     "d2_prune": "d2prune.d2.coreset",
     "deduplicate": "d2prune.d2.near_duplicates",
     "knn_graph": "d2prune.knn.in_memory",
@@ -35,9 +39,11 @@ _PUBLIC = {
 
 __all__ = [
     "Coreset",
+    "D2Pruner",
     "Graph",
     "RunConfig",
     "__version__",
+    "combine_embeddings",
     "d2_prune",
     "deduplicate",
     "knn_graph",

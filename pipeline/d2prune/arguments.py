@@ -222,12 +222,18 @@ def _convert(values: Any) -> NDArray[Any]:
     if type(values).__module__.split(".")[0] == "pyarrow":
         if hasattr(values, "to_numpy"):
             return np.asarray(values.to_numpy(zero_copy_only=False))
-        return np.asarray(values.to_pandas().to_numpy())
+        columns = [column.to_numpy(zero_copy_only=False) for column in _list_columns(values)]
+        return np.column_stack(columns)
     if hasattr(values, "to_numpy"):
         return np.asarray(values.to_numpy())
     if isinstance(values, list | tuple) and any(hasattr(item, "detach") for item in values):
         return np.asarray([_convert(item) for item in values])
     return np.asarray(values)
+
+
+def _list_columns(table: Any) -> list[Any]:
+    """Return the columns of a table or record batch of pyarrow."""
+    return list(table.columns)
 
 
 def _convert_tensor(tensor: Any) -> NDArray[Any]:

@@ -99,9 +99,18 @@ def print_line(text: str = "", flush: bool = False) -> None:
     _print(sys.stdout, one_line(text), flush)
 
 
+_program = "d2prune"
+
+
+def set_program(name: str) -> None:
+    """Set the name that errors begin with; `d2prune` unless a script runs a command."""
+    global _program
+    _program = name
+
+
 def print_error(text: str) -> None:
     """Print one line, with the program's name, on standard error."""
-    _print(sys.stderr, f"d2prune: {one_line(text)}", flush=True)
+    _print(sys.stderr, f"{_program}: {one_line(text)}", flush=True)
 
 
 def _print(stream: TextIO | None, line: str, flush: bool) -> None:

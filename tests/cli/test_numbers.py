@@ -5,6 +5,7 @@ import argparse
 import pytest
 
 from d2prune.cli import numbers
+from d2prune.cli.locations import location
 from d2prune.cli.main import main
 from d2prune.cli.parser import build_parser
 
@@ -17,6 +18,7 @@ REQUIRED = {
     "run": ["--config", "x"],
     "plan": ["--config", "x"],
     "sweep": ["--config", "x"],
+    "submit": ["--config", "x", "--address", "x"],
     "reshard": ["--subset", "x", "--input", "x", "--output", "x"],
     "explain": ["x", "y"],
     "explore": ["x"],
@@ -36,7 +38,7 @@ def list_options():
 
 
 OPTIONS = list(list_options())
-NUMERIC = [(command, option) for command, option, action in OPTIONS if action.type is not None]
+NUMERIC = [(command, option) for command, option, action in OPTIONS if action.type not in (None, location)]
 
 
 def test_every_option_that_takes_numbers_has_bounds():
@@ -48,8 +50,8 @@ def test_every_option_that_takes_numbers_has_bounds():
         )
         if option == "--methods":
             continue
-        assert takes_numbers == (action.type is not None), (command, option)
-    assert len(NUMERIC) == 17
+        assert takes_numbers == (action.type not in (None, location)), (command, option)
+    assert len(NUMERIC) == 21
 
 
 @pytest.mark.parametrize(("command", "option"), NUMERIC)
@@ -97,7 +99,7 @@ def test_the_message_has_the_range(read, text, message):
 
 
 def test_usage_errors_are_one_line(capsys):
-    for arguments in ([], ["rnu"], ["run"], ["run", "--config"], ["run", "--config", "x", "--wrokers", "1"]):
+    for arguments in (["rnu"], ["run"], ["run", "--config"], ["run", "--config", "x", "--wrokers", "1"]):
         assert main(arguments) == 2
         shown = capsys.readouterr().err
         assert shown.startswith("d2prune: ") and shown.count("\n") == 1

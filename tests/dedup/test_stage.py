@@ -226,8 +226,8 @@ def test_explanations_name_the_keeper(configure, graph, capsys):
         assert kept.duplicates == tuple((i, uids[i], rows[i]["reason"]) for i in members)
         print_explanations(finished, [uids[keeper]])
         assert f"dropped   for it: {uids[members[0]]} (" in capsys.readouterr().out
-    assert Explorer(finished).explain(position)["keeper"] == keeper
-    assert Explorer(finished).describe_run()["reasons"]["near-duplicate"] > 5
+    assert Explorer(finished).explain(str(position), {})["keeper"] == keeper
+    assert Explorer(finished).describe_run({})["reasons"]["near-duplicate"] > 5
 
 
 def test_report_and_summary_count_duplicates(configure, graph):

@@ -41,6 +41,7 @@ NOT_RUN = {
     r"git clone ": "the address is the reader's to fill in",
     r"(pip|npm) install |.*apt-get download ": "downloads gigabytes",
     r"make (check|docs|test|quick)$": "steps of CI",
+    r"d2prune submit ": "needs a cluster: tests/jobs submits to one",
     r"ray ": "needs a cluster: tests/jobs submits README's command to one",
     r".* ray\.num_gpus=": "needs GPUs",
     r"ssh ": "needs a second machine",
@@ -133,6 +134,8 @@ class Reader:
             # A plan with published rates needs the name of the model only.
             keep_model = words[0] == "plan" and "--calibrate" not in words
             self._write_config(words[words.index("--config") + 1], keep_model)
+        if "--model" in words:
+            words[words.index("--model") + 1] = str(self.model)
         if words[0] in ("run", "sweep") and "--no-ray" not in words:
             words = [*words, "--no-ray"]
         if "--workers" in words:

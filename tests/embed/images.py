@@ -13,6 +13,13 @@ def make_image(seed, width=40, height=30, mode="RGB"):
     return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC).convert(mode)
 
 
+def noise_image(seed, width=40, height=30, mode="RGB"):
+    """Return a smooth image with noise, whose pixels all differ from their neighbours."""
+    noise = np.random.default_rng(seed).normal(0, 30, (height, width, 3))
+    pixels = np.asarray(make_image(seed, width, height)) + noise
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).convert(mode)
+
+
 def encode_image(image, format="PNG", **options):
     sink = io.BytesIO()
     image.save(sink, format, **options)

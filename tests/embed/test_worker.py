@@ -12,6 +12,7 @@ from d2prune.embed import params as embed_params
 from d2prune.embed import worker as stage
 from d2prune.embed.decode.decoder import Decoder
 from d2prune.embed.decode.pool import DecodePool
+from d2prune.embed.decode.resize import Pixels
 from d2prune.embed.model import sources
 from d2prune.embed.model.encoder import ClipEncoder
 from d2prune.errors import InfrastructureError, UserError
@@ -85,7 +86,7 @@ def test_embeddings_equal_batches_of_good_samples(setting, tiny_model):
     from PIL import Image
 
     images = [Image.open(io.BytesIO(good("", i)[0][1])) for i in range(10)]
-    pixels = np.stack([np.asarray(encoder.preprocess(image)) for image in images])
+    pixels = np.stack([encoder.preprocess(Pixels.of(image)) for image in images])
     captions = [f"picture {i}" for i in range(10)]
     found = [encoder.encode(pixels[at : at + 4], captions[at : at + 4]) for at in (0, 4, 8)]
     for name, attribute in (("image_emb", "image_ND"), ("text_emb", "text_ND")):

@@ -1,12 +1,16 @@
 """One finished run with hostile captions, shared by the tests of this folder; they must not write to it."""
 
 import json
+import shutil
 import tarfile
+import threading
 
 import pytest
 
 from d2prune.config.model import RunConfig
 from d2prune.execution import InProcess
+from d2prune.explore.api import Explorer
+from d2prune.explore.server import Server
 from d2prune.runs.driver import run
 from d2prune.runs.finished import open_run
 from tests.pools import add, draw, write_pool
@@ -61,3 +65,37 @@ def finished_result(finished_config):
 @pytest.fixture(scope="session")
 def finished(finished_config, finished_result):
     return open_run(finished_config.work_dir)
+
+
+@pytest.fixture(scope="session")
+def several(finished_config, finished_result, tmp_path_factory):
+    """A copy of the run's work_dir with two more selections: another gamma, and a part of the pool.
+
+    The two stopped after `select`, so they have no id of a run. Returns the work_dir and the names
+    `first`, `gamma` and `part` with the fingerprints of their selections.
+    """
+    work = tmp_path_factory.mktemp("several") / "work"
+    shutil.copytree(finished_config.work_dir, work)
+    # A run checks its output before it starts, also one that stops before it writes.
+    elsewhere = {"work_dir": str(work), "output": str(work.with_name("output"))}
+    first = finished_config.model_copy(update=elsewhere)
+    select = first.select.model_copy(update={"fraction": 0.4, "gamma_reverse": 3.0})
+    parts = [f"{first.input}/{shard:08d}.tar" for shard in (1, 3)]
+    configs = {
+        "gamma": first.model_copy(update={"select": select}),
+        "part": first.model_copy(update={"input": parts}),
+    }
+    found = {"first": finished_result.manifests["select"].fingerprint}
+    for name, config in configs.items():
+        result = run(config, InProcess(), stop_after="select")
+        found[name] = result.manifests["select"].fingerprint
+    return str(work), found
+
+
+@pytest.fixture(scope="session")
+def several_server(several):
+    work, found = several
+    with Server(Explorer(open_run(work, found["first"]))) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield running
+        running.shutdown()

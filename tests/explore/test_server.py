@@ -1,6 +1,5 @@
 """The explorer over HTTP: its answers, and the requests it refuses."""
 
-import http.client
 import io
 import itertools
 import json
@@ -19,6 +18,7 @@ from d2prune.cli.main import main
 from d2prune.explore.api import Explorer
 from d2prune.explore.server import Server, _Handler
 from tests.explore.conftest import HOSTILE, SAME
+from tests.explore.requests import ask, get
 
 
 @pytest.fixture(scope="module")
@@ -28,21 +28,6 @@ def server(finished):
         thread.start()
         yield running
         running.shutdown()
-
-
-def get(server, path, **headers):
-    connection = http.client.HTTPConnection(*server.server_address)
-    connection.request("GET", path, headers=headers)
-    answer = connection.getresponse()
-    body = answer.read()
-    connection.close()
-    return answer, body
-
-
-def ask(server, path):
-    answer, body = get(server, path)
-    assert answer.status == 200, body
-    return json.loads(body)
 
 
 def test_server_listens_on_loopback_and_checks_the_host_header(server):
@@ -326,7 +311,25 @@ def test_a_slow_client_is_cut_off(server, undisturbed, monkeypatch):
     assert time.monotonic() < start + 5
 
 
+def test_connections_beyond_the_limit_are_refused(server, monkeypatch):
+    monkeypatch.setattr("d2prune.explore.server._MAX_CONNECTIONS", 3)
+    with Server(server.explorer) as small:
+        threading.Thread(target=small.serve_forever, daemon=True).start()
+        idle = [socket.create_connection(small.server_address) for _ in range(3)]
+        with socket.create_connection(small.server_address, timeout=20) as refused:
+            answer = b"".join(iter(lambda: refused.recv(1 << 16), b""))
+        assert statuses(answer) == [503] and answer.endswith(b"\r\n\r\ntoo many connections\n")
+        for connection in idle:
+            connection.close()
+        for _ in range(100):
+            if statuses(send(small, request(small, "/api/run"))) == [200]:
+                break
+            time.sleep(0.05)
+        assert ask(small, "/api/run")["samples"] == 127
+        small.shutdown()
+
+
 def test_the_explorer_shows_no_credentials(server, undisturbed, monkeypatch):
     shown = {"url": "https://me:pw@host/x?sig=abc", "caption": "\x1b[1m"}
-    monkeypatch.setattr(server.explorer, "describe_run", lambda: shown)
+    monkeypatch.setattr(server.explorer, "describe_run", lambda parameters: shown)
     assert ask(server, "/api/run") == {"url": "https://host/x", "caption": "\x1b[1m"}

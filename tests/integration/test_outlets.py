@@ -216,6 +216,7 @@ USES = {
     "explain name": (["explain", "{work}", "{url}"], {}),
     "explain run": (["explain", "{work}", "x", "--run", "{url}"], {}),
     "explore": (["explore", "{url}"], {}),
+    "explore compare": (["explore", "{work}", "--compare", "{url}"], {}),
     "explore input": (["explore", "{work}", "--input", "{url}"], {}),
     "runs": (["runs", "{url}"], {}),
     "reshard": (["reshard", "--subset", "{url}", "--input", "{url}", "--output", "{url}"], {}),

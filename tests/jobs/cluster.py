@@ -139,6 +139,18 @@ def submit(server: str, folder: Path, *entrypoint: str, name: str | None = None)
     )
 
 
+def submit_package(server: str, folder: Path, here: Path, *options: str) -> subprocess.Popen[str]:
+    """Run `d2prune submit` of the package in a copy of the repository, in another folder."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "d2prune", "submit", "--address", server, *options],
+        cwd=here,
+        env=environment() | {"PYTHONPATH": str(folder / "pipeline")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
 def stop(server: str, name: str) -> str:
     """Run `ray job stop`; returns its output."""
     command = ["ray", "job", "stop", "--address", server, name]

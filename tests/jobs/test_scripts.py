@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from d2prune.cli import main
+from d2prune import job
 from tests.docs.commands import ROOT
 
 SCRIPTS = sorted((ROOT / "jobs").glob("*.py"))
@@ -14,13 +14,26 @@ SCRIPTS = sorted((ROOT / "jobs").glob("*.py"))
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
 def test_options_are_passed_on(path, monkeypatch):
     calls = []
-    monkeypatch.setattr(main, "main", lambda argv: calls.append(list(argv)) or 7)
+    monkeypatch.setattr(job, "main", lambda argv, program: calls.append((list(argv), program)) or 7)
     monkeypatch.setattr(sys, "argv", [str(path), "--option", "value"])
     monkeypatch.setenv("RAY_ADDRESS", "ray://chosen")
     with pytest.raises(SystemExit) as ended:
         runpy.run_path(str(path), run_name="__main__")
     assert ended.value.code == 7
-    assert calls == [[{"filter.py": "run", "reshard.py": "reshard"}[path.name], "--option", "value"]]
+    command = {"filter.py": "run", "reshard.py": "reshard"}[path.name]
+    assert calls == [([command, "--option", "value"], f"jobs/{path.name}")]
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("words", [["--optoin", "x"], ["--workers", "0"], ["--config", "/no/file"]])
+def test_errors_name_the_script(path, words, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [str(path), *words])
+    monkeypatch.setenv("RAY_ADDRESS", "ray://chosen")
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(path), run_name="__main__")
+    shown = capsys.readouterr().err
+    assert ended.value.code == 2 and shown.startswith(f"jobs/{path.name}: ") and shown.count("\n") == 1
+    assert "d2prune " not in shown
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)

@@ -9,7 +9,14 @@ import yaml
 from d2prune.config.model import RunConfig
 from d2prune.execution import InProcess
 from d2prune.runs import driver
-from tests.jobs.cluster import clean_copy, cluster_without_d2prune, stop, submit, wait_for_files
+from tests.jobs.cluster import (
+    clean_copy,
+    cluster_without_d2prune,
+    stop,
+    submit,
+    submit_package,
+    wait_for_files,
+)
 from tests.pools import tree, write_pool
 
 pytestmark = pytest.mark.ray
@@ -71,6 +78,16 @@ def test_job_that_uploads_no_package_fails(server, folder, tmp_path):
     assert "d2prune is not installed on this cluster" in job.communicate(timeout=240)[0]
 
 
+def test_package_carries_the_exit_code_of_a_job(server, folder, settings, tmp_path):
+    settings["work_dir"], settings["output"] = "/proc/w", "/proc/o"
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(settings))
+    job = submit_package(server, folder, tmp_path, "--config", "run.yaml", "--stop-after", "embed")
+    output = job.communicate(timeout=240)[0]
+    assert job.returncode in (1, 2), output
+    assert re.search(r"^submitted raysubmit_", output, re.MULTILINE) and "Traceback" not in output, output
+    assert re.search(r"^d2prune: .*/proc/", output, re.MULTILINE), output
+
+
 def test_stopped_job_resumes(server, folder, settings, tmp_path):
     settings["input"] = str(write_pool(tmp_path / "pool", shards=8, samples=20))
     undisturbed = {**settings, "work_dir": str(tmp_path / "calm"), "output": str(tmp_path / "expected")}
@@ -82,12 +99,14 @@ def test_stopped_job_resumes(server, folder, settings, tmp_path):
     receipts = wait_for_files(Path(settings["work_dir"]), "embed/units/*/receipt.json", job)
     assert "'stopped' was stopped" in stop(server, "stopped")
     output = job.communicate(timeout=60)[0]
-    assert "d2prune: interrupted" in output and "Traceback" not in output, output
+    assert "jobs/filter.py: interrupted" in output and "Traceback" not in output, output
     assert not Path(settings["output"], "manifest.json").exists()
     completed = {path: path.stat().st_mtime_ns for path in receipts}
 
     # The stages after embed would only start more workers: they resume in this process.
-    job = submit(server, folder, *command, "--stop-after", "embed")
+    # Submitted by the package alone, as an installed one submits.
+    place = ("--config", str(folder / "stopped.yaml"))
+    job = submit_package(server, folder, tmp_path, *place, "--stop-after", "embed")
     output = job.communicate(timeout=300)[0]
     assert job.returncode == 0, output
     # On a fast machine the stop may arrive after embedding is complete.

@@ -82,7 +82,8 @@ def naive_d2(points: np.ndarray, difficulty: np.ndarray, k: int, gamma: float) -
                 x[j] -= sent
                 if sent > message[j]:
                     by[j], message[j] = i, sent
-    return {"forward": forward, "t": t, "by": by, "message": message}
+    neighbors = [sorted(row) for row in near]
+    return {"forward": forward, "t": t, "by": by, "message": message, "near": neighbors, "sq": sq}
 
 
 def write_tar(path: Path, rows: list[tuple[str, Item]]) -> list[tuple[int, int]]:
@@ -106,11 +107,15 @@ def build_run(
     fraction: float = 0.3,
     empty_shard: bool = True,
     cut_off: int = 0,
+    fields: dict[str, list[str]] | None = None,
+    detail: str = "",
 ) -> RunRecord:
     """Write the tars and artifacts of a run over `pool`; `empty_shard` adds a shard with rejects only.
 
     The first `cut_off` samples are marked as removed by the cut-off, with scores that would be kept.
+    `fields` are text columns that the run carries along, and `detail` is that of every reject.
     """
+    fields = fields or {}
     work = folder / "work"
     (folder / "in").mkdir(parents=True)
     image = np.array([item.image_emb for item in pool]).astype(np.float16)
@@ -131,7 +136,7 @@ def build_run(
     spans = [(start, min(start + per_shard, len(pool))) for start in starts]
     if empty_shard:
         spans.insert(1, (spans[0][1], spans[0][1]))
-    shard_urls, embed_units, select_units = [], [], []
+    shard_urls, embed_units, graph_units, select_units = [], [], [], []
     for number, (start, end) in enumerate(spans):
         name = f"{number:08d}.tar"
         path = folder / "in" / name
@@ -152,8 +157,9 @@ def build_run(
                 "size": [size for _, size in ranges],
                 "checksum": [None] * rows,
                 "image_sha256": [None] * rows,
+                **{name: values[start:end] for name, values in fields.items()},
             },
-            schema=schemas.samples(),
+            schema=schemas.samples([(name, "text") for name in fields]),
         )
         embeddings = pa.table(
             {"image_emb": vector_column(image[start:end]), "text_emb": vector_column(text[start:end])},
@@ -165,7 +171,7 @@ def build_run(
                 "shard": [name] * len(reasons),
                 "key": [f"bad{i}" for i in range(len(reasons))],
                 "reason": reasons,
-                "detail": [""] * len(reasons),
+                "detail": [detail] * len(reasons),
             },
             schema=schemas.REJECTS,
         )
@@ -179,6 +185,18 @@ def build_run(
                 {"samples.parquet": samples, "embeddings.parquet": embeddings, "rejects.parquet": rejects},
                 counters,
             )
+        )
+        near = found["near"][start:end]
+        neighbors = pa.table(
+            {
+                "cut_off": [index < cut_off for index in range(start, end)],
+                "indices": near,
+                "sq_distances": [found["sq"][start + row, ids] for row, ids in enumerate(near)],
+            },
+            schema=schemas.NEIGHBORS,
+        )
+        graph_units.append(
+            artifacts.commit_unit(str(work / "graph"), f"u{number}", {"neighbors.parquet": neighbors}, {})
         )
         by = found["by"][start:end]
         decisions = pa.table(
@@ -208,9 +226,12 @@ def build_run(
                 {"kept": int(kept[start:end].sum())},
             )
         )
-    embed = _manifest("embed", embed_units, {"model": "demo", "max_pixels": 1000}, {})
+    columns = [[name, "text"] for name in fields]
+    embed = _manifest("embed", embed_units, {"model": "demo", "max_pixels": 1000, "fields": columns}, {})
     facts = {"recall": 0.972, "recall_low": 0.961, "recall_high": 0.981, "nlist": 16, "nprobe": 6}
-    graph = _manifest("graph", [], {"n_neighbors": 5}, {**facts, "n_neighbors": 5, "edges": 4 * len(pool)})
+    graph = _manifest(
+        "graph", graph_units, {"n_neighbors": 5}, {**facts, "n_neighbors": 5, "edges": 4 * len(pool)}
+    )
     select = _manifest(
         "select", select_units, {"fraction": fraction, "gamma_forward": 1.0, "gamma_reverse": 1.0}, {}
     )
@@ -220,6 +241,8 @@ def build_run(
         graph=graph,
         select=select,
         shard_urls=shard_urls,
+        is_clamped=False,
+        input=["s3://me:secret@pool/{00000000..00000004}.tar"],
         written=WrittenOutput(
             "s3://filtered/run-1", 2, int(kept.sum()), "python -m open_clip_train.main --train-data ..."
         ),

@@ -30,15 +30,10 @@ def test_dense_and_sparse_fall_back_to_the_extremes_of_the_kept_rows():
     assert not len(gallery_choice.dense_and_sparse(np.arange(9.0), np.zeros(9, bool))[0])
 
 
-def test_closest_pairs_are_ordered_by_distance_not_by_score():
-    sq_distance = np.array([0.5, 0.01, 0.2])
-    score = np.array([9.0, 0.3, 2.0])
-    assert gallery_choice.closest_pairs(np.exp(-sq_distance) * score, score).tolist() == [1, 2, 0]
-
-
-def test_pairs_prefer_kept_suppressors_then_similarity_each_suppressor_once():
-    suppressor = np.array([5, 5, 6, 7])
-    similarity = np.array([0.9, 0.99, 0.8, 1.0])
-    kept = np.array([True, True, True, False])
-    assert gallery_choice.pick_pairs(suppressor, similarity, kept, 4).tolist() == [1, 2, 3, 0]
-    assert gallery_choice.pick_pairs(suppressor, similarity, kept, 1).tolist() == [1]
+def test_best_candidates_come_first_each_suppressor_once():
+    candidate = np.array([True, True, True, False, True])
+    score = np.array([0.9, 0.8, 0.7, 1.0, 0.8])
+    suppressor = np.array([5, 5, 6, 7, 8])
+    assert gallery_choice.best_per_suppressor(candidate, score, suppressor, 9).tolist() == [0, 4, 2, 1]
+    assert gallery_choice.best_per_suppressor(candidate, score, suppressor, 1).tolist() == [0]
+    assert not len(gallery_choice.best_per_suppressor(~candidate[:0], score[:0], suppressor[:0], 3))

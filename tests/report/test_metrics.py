@@ -9,9 +9,7 @@ def points(count, dimension=6, seed=0):
     return unit(np.random.default_rng(seed).normal(size=(count, dimension))).astype(np.float32)
 
 
-@pytest.mark.parametrize("block", [7, 16_000_000])
-def test_coverage_equals_brute_force(block, monkeypatch):
-    monkeypatch.setattr(metrics, "_BLOCK_ELEMENTS", block * 60)
+def test_coverage_equals_brute_force():
     pool = points(60)
     order = np.random.default_rng(1).permutation(60)
     queries = np.array([0, 3, 17, 59, 20, 21, 22, 23, 24])
@@ -25,6 +23,19 @@ def test_coverage_equals_brute_force(block, monkeypatch):
     np.testing.assert_allclose(found, naive, atol=1e-3)
     assert found[-1] == 0
     assert (np.diff(found) <= 0).all()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_share_of_near_copies_equals_brute_force(seed):
+    rng = np.random.default_rng(seed)
+    pairs = {tuple(rng.choice(30, 2, replace=False).tolist()) for _ in range(12)}
+    pairs |= {(b, a) for a, b in pairs}
+    order, sizes = rng.permutation(30), np.array([1, 4, 15, 30])
+    ends = np.array(sorted(pairs))
+    found = metrics.copies_share(ends[:, 0], ends[:, 1], order, sizes)
+    for size, share in zip(sizes, found, strict=True):
+        kept = set(order[:size].tolist())
+        assert share == pytest.approx(sum(any((a, b) in pairs for b in kept) for a in kept) / size)
 
 
 def test_nearest_other_equals_brute_force():

@@ -4,8 +4,9 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from d2prune.report import plots
+from d2prune.report import plots, tradeoff
 from d2prune.report.page_data import FlowStep, Histogram
+from d2prune.report.suppression import summarise
 
 
 def texts(markup):
@@ -47,11 +48,11 @@ def test_bar_heights_are_proportional_to_counts():
 def test_labels_are_escaped():
     label = '"><script>alert(1)</script>&'
     data = Histogram(np.array([0.0, 1.0]), np.array([1]), np.array([0]))
-    curve = ("a" + label, np.array([0.5, 1.0]), np.array([0.1, 0.2]))
+    line = tradeoff.Line([0.5, 1.0], [0.1, 0.2], ["a" + label, ""])
     for markup in (
         plots.histogram(data, label, label, 0.5),
         plots.flow([FlowStep(label, 3), FlowStep(label, 2, 1, label)]),
-        plots.lines([curve], label, label, label, 0.3),
+        tradeoff.draw([line], label, label, label, (0.3, 0.1)),
         plots.scatter(
             np.random.default_rng(0).normal(size=(9, 2)).astype(np.float32),
             np.ones(9, bool),
@@ -70,7 +71,8 @@ def test_charts_without_data_do_not_fail():
     )
     plots.flow([FlowStep("Read", 0), FlowStep("Kept", 0)])
     plots.scatter(np.zeros((3, 2), np.float32), np.zeros(3, bool), "kept", ("a", "b"))
-    plots.lines([("a", np.array([1.0]), np.array([0.0]))], "n", "x", "y", 1.0)
+    tradeoff.draw([tradeoff.Line([0.0], [0.0], ["1"])], "x", "y", "d", is_share=True)
+    assert "0 of 0 samples" in plots.cosine_histogram(summarise(np.zeros(0)))
 
 
 def test_every_point_is_drawn_inside_the_chart():
@@ -82,3 +84,15 @@ def test_every_point_is_drawn_inside_the_chart():
     }
     assert {name: len(dots) for name, dots in drawn.items()} == {"dots other": 25, "dots dropped": 25}
     assert all(52 <= float(x) <= 400 and 0 <= float(y) <= 330 for dots in drawn.values() for x, y in dots)
+
+
+def test_labels_of_the_trade_off_do_not_cover_each_other():
+    line = tradeoff.Line([0.1, 0.101, 0.102, 0.5, 0.9], [0.4, 0.405, 0.41, 0.3, 0.1], list("abcde"))
+    root = ElementTree.fromstring(str(tradeoff.draw([line], "x", "y", "d", (0.1, 0.4))))
+    labels = [node for node in root.iter("text") if node.get("class") == "strong"]
+    assert sorted("".join(node.text for node in labels if "you" not in node.text)) != []
+    boxes = [(float(n.get("x")), float(n.get("y")), 7 * len(n.text)) for n in labels]
+    for index, (x, y, width) in enumerate(boxes):
+        assert 0 <= x <= x + width <= plots.WIDTH
+        for other_x, other_y, other_width in boxes[:index]:
+            assert abs(y - other_y) >= 13 or x + width <= other_x or other_x + other_width <= x

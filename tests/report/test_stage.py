@@ -110,14 +110,16 @@ def test_coverage_curve_equals_brute_force(run):
 
 def test_galleries_show_the_samples_that_their_titles_promise(run):
     data = collect(run, ReportParams(gallery=10))
-    dense, sparse, duplicates, lowest_scores, border = data.galleries
+    lowest_scores, border, dense, sparse = data.galleries
     rows = {row["uid"]: row for row in read_decisions(run)}
     assert len(dense.cards) == len(sparse.cards) == 5
     assert all(card.kept for card in (*dense.cards, *sparse.cards))
-    assert len(duplicates.cards) == 10
-    for one, other in zip(duplicates.cards[::2], duplicates.cards[1::2], strict=True):
-        assert not one.kept
+    unlike = data.unlike.cards
+    assert len(unlike) == 2 * min(5, data.suppressed.unlike) > 0
+    for one, other in zip(unlike[::2], unlike[1::2], strict=True):
         assert rows[one.uid]["suppressed_by"] == other.uid
+        assert rows[one.uid]["forward_score"] >= data.threshold
+        assert float(dict(one.scores)["cosine"]) < 0.9
     lowest = sorted((row["difficulty"], uid) for uid, row in rows.items() if not row["kept"])[:5]
     assert [card.uid for card in lowest_scores.cards] == [uid for _, uid in lowest]
     assert [card.kept for card in border.cards] == [True] * 5 + [False] * 5
@@ -130,13 +132,11 @@ def test_notes_distinguish_low_scores_from_suppression(run):
     data = collect(run, ReportParams(gallery=60))
     rows = {row["uid"]: row for row in read_decisions(run)}
     notes = set()
-    for card in data.galleries[3].cards:
-        low = rows[card.uid]["forward_score"] < data.threshold
-        assert card.note == (
-            "dropped: forward score below threshold"
-            if low
-            else "dropped: suppressed by neighbours picked earlier"
-        )
+    for card in data.galleries[0].cards:
+        score = rows[card.uid]["forward_score"]
+        low = f"dropped: forward score {score:.3f} below the threshold {data.threshold:.3f}"
+        suppressed = "dropped: suppressed by neighbours picked earlier"
+        assert card.note == (low.replace("-", "\u2212") if score < data.threshold else suppressed)
         notes.add(card.note)
     assert notes
 
@@ -176,10 +176,16 @@ def hostile(tmp_path_factory):
     pool = items(60)
     for index, caption in enumerate(HOSTILE * 7):
         pool[index] = dataclasses.replace(pool[index], caption=caption)
-    run = build_run(tmp_path_factory.mktemp("hostile"), pool)
     evil = HOSTILE[0]
+    fields = {
+        "url": [f"https://me:secret@{evil}{index % 2}/x?token=secret" for index in range(60)],
+        evil: [evil + str(index % 3) for index in range(60)],
+    }
+    run = build_run(tmp_path_factory.mktemp("hostile"), pool, fields=fields, detail=evil)
     return dataclasses.replace(
         run,
+        input=[evil, "s3://key:secret@bucket/" + evil],
+        date=evil,
         score_name=evil,
         written=dataclasses.replace(run.written, url="s3://key:secret@bucket/" + evil, train_command=evil),
         timings={evil: 1.0},
@@ -248,10 +254,10 @@ def test_samples_removed_by_the_cut_off_are_counted_but_not_ranked(tmp_path):
     assert data.selection.edges[-1] < 99
     assert data.selection.dropped.sum() == 50
     removed = {f"{index:032x}" for index in range(20)}
-    dense, sparse, duplicates, _, border = data.galleries
+    _, border, dense, sparse = data.galleries
     shown = {card.uid for gallery in (dense, sparse, border) for card in gallery.cards}
     assert not shown & removed
-    assert not {card.uid for card in duplicates.cards[::2]} & removed
+    assert not {card.uid for card in data.unlike.cards[::2]} & removed
     # The first curve at the run's own fraction is the kept set, so no sample that was cut off precedes it.
     kept = [row["difficulty"] for row in read_decisions(run) if row["kept"]]
     assert data.curves[0].mean_score[5] == pytest.approx(np.mean(kept), rel=1e-5)
@@ -282,9 +288,9 @@ def test_large_pools_are_sampled(run):
 
 
 def test_thumbnails_stay_within_their_budget(tmp_path, monkeypatch):
-    from d2prune.report import galleries
+    from d2prune.report import cards
 
-    monkeypatch.setattr(galleries, "_THUMBNAIL_BUDGET", 20_000)
+    monkeypatch.setattr(cards, "_THUMBNAIL_BUDGET", 20_000)
     run = build_run(tmp_path, items(100))
     page = read(write_report(run, ReportParams(gallery=100)))
     uris = re.findall(r"data:image/webp;base64,[^\"]+", page)

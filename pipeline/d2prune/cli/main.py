@@ -13,15 +13,22 @@ from collections.abc import Iterator, Sequence
 
 from d2prune import console
 from d2prune.cli import memory
-from d2prune.cli.parser import build_parser
+from d2prune.cli.parser import PROGRAM, build_parser
 from d2prune.errors import D2PruneError
+from d2prune.extras import find_missing
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
+def main(argv: Sequence[str] | None = None, program: str = PROGRAM) -> int:
+    """Run the command line; returns the exit code.
+
+    Args:
+        argv: the words after the program's name; default: those of this process.
+        program: name of a script that runs a single command, for its usage and messages.
+    """
+    console.set_program(program)
     with console.safe_streams():
         try:
-            return _run_command(argv)
+            return _run_command(argv, program)
         except console.OutputError as error:
             # The reader closed the pipe, as in `d2prune explain ... | head`, or the disk is full.
             # The stream goes to /dev/null, or the interpreter would fail again when it flushes at exit.
@@ -33,9 +40,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 1
 
 
-def _run_command(argv: Sequence[str] | None) -> int:
+def _run_command(argv: Sequence[str] | None, program: str) -> int:
+    parser = build_parser(program)
+    words = sys.argv[1:] if argv is None else list(argv)
+    if not words:
+        for line in parser.format_help().rstrip().splitlines():
+            console.print_line(line)
+        return 0
     try:
-        arguments = build_parser().parse_args(argv)
+        arguments = parser.parse_args(words)
     except SystemExit as end:  # an error of usage, --help or --version, already printed
         return int(end.code or 0)
     _configure_logging()
@@ -48,6 +61,9 @@ def _run_command(argv: Sequence[str] | None) -> int:
         console.print_error(str(error))
         return error.exit_code
     except Exception as error:
+        if missing := find_missing(error):
+            console.print_error(str(missing))
+            return missing.exit_code
         if not memory.is_out_of_memory(error):
             raise
         console.print_error(memory.describe(error))

@@ -4,6 +4,7 @@ import argparse
 from typing import Any
 
 from d2prune.cli import numbers
+from d2prune.cli.locations import location
 
 
 def add_commands(commands: Any) -> None:
@@ -14,7 +15,7 @@ def add_commands(commands: Any) -> None:
         description="Re-read an output folder and print every fault. Exits with 1 if there is one.",
     )
     verify.add_argument(
-        "output", metavar="OUTPUT", help="folder written by `d2prune run` or `d2prune reshard`"
+        "output", type=location, metavar="OUTPUT", help="folder written by `d2prune run` or `d2prune reshard`"
     )
     verify.add_argument(
         "--full",
@@ -29,15 +30,16 @@ def add_commands(commands: Any) -> None:
         description="Copy the samples listed in a subset file (.npy, written by d2prune or DataComp) into "
         "new tars. With --work-dir, the same command resumes an interrupted copy.",
     )
-    reshard.add_argument("--subset", required=True, metavar="FILE", help="subset file, .npy")
+    reshard.add_argument("--subset", type=location, required=True, metavar="FILE", help="subset file, .npy")
     reshard.add_argument(
         "--input",
+        type=location,
         required=True,
         nargs="+",
         metavar="URL",
         help="input tars: folders, globs or names with braces",
     )
-    reshard.add_argument("--output", required=True, metavar="URL", help="an empty folder")
+    reshard.add_argument("--output", type=location, required=True, metavar="URL", help="an empty folder")
     reshard.add_argument(
         "--samples-per-shard",
         type=numbers.whole(1, numbers.MAX_COUNT),
@@ -59,6 +61,7 @@ def add_commands(commands: Any) -> None:
     )
     reshard.add_argument(
         "--work-dir",
+        type=location,
         metavar="URL",
         help="folder that keeps tar indexes and progress; default: a temporary folder",
     )

@@ -4,6 +4,8 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from d2prune.cli import numbers
+from d2prune.cli.configuring import add_config, load_config, restate
+from d2prune.cli.locations import location
 from d2prune.console import print_line
 from d2prune.errors import UserError
 
@@ -20,24 +22,13 @@ def add_commands(commands: Any) -> None:
     _add_sweep(commands)
 
 
-def _add_config(parser: argparse.ArgumentParser, help_text: str) -> None:
-    parser.add_argument("--config", required=True, metavar="FILE", help=help_text)
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="override a key, such as select.fraction=0.3; may be repeated",
-    )
-
-
 def _add_run(commands: Any) -> None:
     parser = commands.add_parser(
         "run",
         help="filter a pool",
         description="Filter a pool. The same command resumes an interrupted run.",
     )
-    _add_config(parser, "configuration file; docs/configuration.md describes all keys")
+    add_config(parser, "configuration file; docs/configuration.md describes all keys")
     parser.add_argument(
         "--workers",
         type=numbers.whole(1, numbers.MAX_WORKERS),
@@ -56,26 +47,30 @@ def _add_run(commands: Any) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from d2prune.config.model import RunConfig
     from d2prune.runs.driver import run
+    from d2prune.runs.stages import needs_budget
 
-    overrides = list(arguments.set)
     if arguments.workers is not None:
-        overrides.append(f"ray.workers={arguments.workers}")
-    config = RunConfig.load(arguments.config, overrides)
+        arguments.set.append(f"ray.workers={arguments.workers}")
+    config = load_config(arguments, needs_budget(arguments.stop_after))
     result = run(config, stop_after=arguments.stop_after, use_ray=not arguments.no_ray)
-    _print_summary(config, result)
+    _print_summary(arguments, config, result)
     return 0
 
 
-def _print_summary(config: "RunConfig", result: "RunResult") -> None:
-    """Print the summary table, unless the run stopped before `select`."""
+def _print_summary(arguments: argparse.Namespace, config: "RunConfig", result: "RunResult") -> None:
+    """Print the summary table; of a run that stopped before `select`, with the next step."""
     from d2prune.report.stage import run_record
-    from d2prune.report.summary import summary_rows
+    from d2prune.report.summary import partial_rows, summary_rows
 
-    if "select" not in result.manifests:
-        return
-    rows = summary_rows(run_record(config, result.pool, result.manifests, result.seconds), result.report)
+    if "select" in result.manifests:
+        rows = summary_rows(run_record(config, result.pool, result.manifests, result.seconds), result.report)
+    else:
+        rows = partial_rows(result.manifests, result.seconds, config.work_dir)
+        again = restate(arguments, "run") + (" --no-ray" if arguments.no_ray else "")
+        if arguments.fraction is None and not arguments.config:
+            again += " --fraction 0.3"
+        rows.append(("continue with", again))
     width = max(len(label) for label, _ in rows)
     for label, value in rows:
         print_line(f"{label:<{width}}  {value}")
@@ -88,7 +83,7 @@ def _add_plan(commands: Any) -> None:
         description="Estimate device hours, bytes, memory, time and cost of a run before it starts. Reads "
         "the configuration and lists the input; only --calibrate reads samples.",
     )
-    _add_config(parser, "configuration file of the run")
+    add_config(parser, "configuration file of the run")
     parser.add_argument(
         "--samples",
         type=numbers.number(1, numbers.MAX_COUNT),
@@ -130,13 +125,12 @@ def _add_plan(commands: Any) -> None:
 
 
 def _plan(arguments: argparse.Namespace) -> int:
-    from d2prune.config.model import RunConfig
     from d2prune.estimate.calibrate import calibrate
     from d2prune.estimate.costs import Fleet
     from d2prune.estimate.table import print_plan
     from d2prune.estimate.workload import default_rates, describe_selection, make_workload
 
-    config = RunConfig.load(arguments.config, arguments.set)
+    config = load_config(arguments)
     fleet = Fleet(arguments.gpus, arguments.cpus, arguments.gpu_price, arguments.cpu_price)
     samples = None if arguments.samples is None else round(arguments.samples)
     if arguments.calibrate is not None:
@@ -156,7 +150,7 @@ def _add_sweep(commands: Any) -> None:
         "table and an HTML page. A graph for another k is built from the stored embeddings and kept; nothing "
         "is embedded again.",
     )
-    _add_config(parser, "configuration file of a run whose pool is embedded")
+    add_config(parser, "configuration file of a run whose pool is embedded")
     for option, read, key, example in (
         ("--fractions", numbers.number(0, 1, above=True), "select.fraction", "0.1,0.3"),
         ("--n-neighbors", numbers.whole(1, 1024), "graph.n_neighbors", "1,5,10"),
@@ -177,6 +171,7 @@ def _add_sweep(commands: Any) -> None:
     )
     parser.add_argument(
         "--flagged",
+        type=location,
         metavar="FILE",
         help="file of uids, one per line, such as known mismatches; the table shows the share that is "
         "dropped",
@@ -186,7 +181,6 @@ def _add_sweep(commands: Any) -> None:
 
 
 def _sweep(arguments: argparse.Namespace) -> int:
-    from d2prune.config.model import RunConfig
     from d2prune.sweep.evaluate import SweepGrid, run_sweep
     from d2prune.sweep.page import outcome_table, write_page
 
@@ -198,7 +192,7 @@ def _sweep(arguments: argparse.Namespace) -> int:
         _parse_methods(arguments.methods),
     )
     flagged = _read_uids("--flagged", arguments.flagged) if arguments.flagged is not None else []
-    config = RunConfig.load(arguments.config, arguments.set)
+    config = load_config(arguments, needs_budget=not arguments.fractions)
     found = run_sweep(config, grid, flagged, use_ray=not arguments.no_ray)
     head, rows = outcome_table(found)
     widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]

@@ -5,6 +5,7 @@ import time
 from typing import Any
 
 from d2prune.cli import numbers
+from d2prune.cli.locations import location
 from d2prune.console import print_line
 
 
@@ -26,14 +27,20 @@ def add_commands(commands: Any) -> None:
 
     explore = commands.add_parser(
         "explore",
-        help="browse a run in a web browser",
-        description="Browse a run in a web browser on this machine: search samples, see their neighbours and "
-        "what another fraction would change.",
+        help="browse and compare runs in a web browser",
+        description="Browse the runs of a work_dir in a web browser on this machine: search samples, see "
+        "their neighbours and what another fraction would change, compare two runs, export lists.",
     )
     _add_work_dir(explore)
     _add_selection(explore)
     explore.add_argument(
+        "--compare",
+        metavar="RUN[@FRACTION]",
+        help="print the address of a comparison with another run, or with a fraction of one, as in @0.2",
+    )
+    explore.add_argument(
         "--input",
+        type=location,
         nargs="+",
         metavar="URL",
         help="current location of the input tars; default: where the run read them",
@@ -49,14 +56,17 @@ def add_commands(commands: Any) -> None:
 
 
 def _add_work_dir(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("work_dir", metavar="WORK_DIR", help="work_dir of a run that completed `select`")
+    parser.add_argument(
+        "work_dir", type=location, metavar="WORK_DIR", help="work_dir of a run that completed `select`"
+    )
 
 
 def _add_selection(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--run",
-        metavar="FINGERPRINT",
-        help="fingerprint of the selection, or its beginning; default: the newest selection",
+        metavar="RUN",
+        help="id of the run, as `d2prune runs` prints it, or the fingerprint of its selection, or the "
+        "beginning of one; default: the newest selection",
     )
 
 
@@ -75,7 +85,8 @@ def _explore(arguments: argparse.Namespace) -> int:
 
     run = open_run(arguments.work_dir, arguments.run)
     urls = {shard.name: shard.url for shard in expand_input(arguments.input)} if arguments.input else None
-    serve(Explorer(run, urls), arguments.port)
+    explorer = Explorer(run, urls)
+    serve(explorer, arguments.port, explorer.comparison_address(arguments.compare))
     return 0
 
 
@@ -88,7 +99,10 @@ def _add_runs(commands: Any) -> None:
         "deletes it.",
     )
     parser.add_argument(
-        "location", metavar="WORK_DIR|OUTPUT", help="a work_dir, or an output folder that holds latest.json"
+        "location",
+        type=location,
+        metavar="WORK_DIR|OUTPUT",
+        help="a work_dir, or an output folder that holds latest.json",
     )
     parser.add_argument(
         "--prune", action="store_true", help="list what can be deleted; the latest run is always kept"
@@ -121,13 +135,35 @@ def _print_runs(work_dir: str) -> None:
 
     runs = history.read_runs(work_dir)
     latest = history.find_latest([entry for _, entry in runs])
-    print_line(f"{'run':<16}  {'date (UTC)':<16}  {'samples':>14}  {'kept':>14}  {'size':>9}          output")
+    counts = f"{'samples':>14}  {'kept':>14}  {'size':>9}"
+    parameters = f"{'budget':>7}  {'k':>3}  {'gamma':<19}"
+    print_line(f"{'run':<16}  {'date (UTC)':<16}  {counts}  {parameters}          output <- input")
     for finished, entry in runs:
         date = time.strftime("%Y-%m-%d %H:%M", time.gmtime(finished))
         size = f"{entry.size / 1e9:.2f} GB"
         mark = "latest" if entry in latest else ""
         counts = f"{entry.samples:>14,}  {entry.kept:>14,}  {size:>9}"
-        print_line(f"{entry.run_id}  {date}  {counts}  {mark:<6}  {entry.output}")
+        budget, k, gamma, source = _describe_parameters(work_dir, entry.artifacts.get("select", ""))
+        parameters = f"{budget:>7}  {k:>3}  {gamma:<19}"
+        print_line(f"{entry.run_id}  {date}  {counts}  {parameters}  {mark:<6}  {entry.output}{source}")
+
+
+def _describe_parameters(work_dir: str, selection: str) -> tuple[str, str, str, str]:
+    """Budget, k, gammas and input of a run; dashes if its artifacts are gone."""
+    from d2prune.errors import UserError
+    from d2prune.runs import description
+    from d2prune.runs.finished import open_selection
+
+    try:
+        run = open_selection(work_dir, selection)
+    except UserError:
+        return "-", "-", "-", ""
+    k = str(run.graph.params.get("n_neighbors") or "-")
+    # As configured: of `4.9 (4/median)`, the multiple.
+    gammas = [text.rpartition("(")[2].rstrip(")") for text in run.gamma_texts]
+    gamma = ", ".join(dict.fromkeys(gammas)) if run.method == "d2" else run.method
+    source = description.common_location(list(run.urls.values()))
+    return description.budget_text(run.select.params), k, gamma, f" <- {source}" if source else ""
 
 
 def _prune(work_dir: str, keep: int, yes: bool) -> None:

@@ -34,10 +34,10 @@ class EmbedConfig(Section):
         description="numeric precision of the model. `auto`: fp32 on a CPU; on a GPU bf16, or fp16 if it "
         "lacks bf16",
     )
-    resize: Literal["exact", "fast"] = Field(
+    resize: Literal["exact", "device"] = Field(
         default="exact",
-        description="`exact`: the same pixels as open_clip; `fast`: nearly the same pixels in two thirds of "
-        "the time",
+        description="where images are resized. `exact`: by decode processes, to the same pixels as "
+        "open_clip; `device`: on the GPU, to within 2 of 255, for machines with few cores per GPU",
     )
     decode: Literal["local", "remote"] = Field(
         default="local",

@@ -22,14 +22,15 @@ MAX_BYTES = 4 * 2**20
 
 @dataclass(frozen=True, eq=False)
 class Override:
-    """One `--set KEY=VALUE`."""
+    """One `--set KEY=VALUE`, or a flag of the command line that sets a key."""
 
     text: str
     path: tuple[str, ...]
     value: Any
+    option: str = "--set"
 
     def __str__(self) -> str:
-        return f"--set {escape(self.text, 200)}"
+        return f"{self.option} {escape(store.redact(self.text), 200)}"
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,11 @@ class Settings:
         found: dict[str, list[str]] = {}
         for fault in faults:
             setting = [override for override in causes if override.path == fault.path[: len(override.path)]]
-            blamed = [override for override, left in causes.items() if fault not in left] or setting[-1:]
+            blamed = [
+                override
+                for override, left in causes.items()
+                if fault not in left and not any(_is_missing(other, override) for other in left)
+            ] or setting[-1:]
             origin = " ".join(map(str, blamed)) or self.source
             line = None if blamed else self._find_line(fault.path)
             found.setdefault(origin, []).append(fault.text if line is None else f"line {line}: {fault.text}")
@@ -94,16 +99,24 @@ class Settings:
         return None
 
 
-def read(source: str, overrides: Sequence[str]) -> Settings:
+def _is_missing(fault: Fault, override: Override) -> bool:
+    """Whether a fault is that a key is missing which an override sets."""
+    return fault.missing and fault.path == override.path[: len(fault.path)]
+
+
+def read(source: str | None, overrides: Sequence[str | Override]) -> Settings:
     """Read the values of a YAML file and parse the overrides.
 
     Args:
-        source: path or URL of the file.
-        overrides: `KEY=VALUE`; the value is YAML.
+        source: path or URL of the file; None: there is none.
+        overrides: `KEY=VALUE`, whose value is YAML; or parsed.
 
     Raises:
         UserError: one line with the file or the override, and what was expected.
     """
+    parsed = tuple(item if isinstance(item, Override) else parse_override(item) for item in overrides)
+    if source is None:
+        return Settings("command line", {}, overrides=parsed)
     try:
         document = read_document(_decode(_read_bytes(source), source))
     except YamlError as error:
@@ -113,7 +126,7 @@ def read(source: str, overrides: Sequence[str]) -> Settings:
     if not isinstance(document.value, dict):
         found = {type(None): "an empty file", list: "a list"}.get(type(document.value), "a single value")
         raise UserError(f"{source}: expected keys such as input, work_dir and output; found {found}")
-    return Settings(source, document.value, document.lines, tuple(map(parse_override, overrides)))
+    return Settings(source, document.value, document.lines, parsed)
 
 
 def _read_bytes(source: str) -> bytes:

@@ -35,6 +35,7 @@ class Fault:
 
     path: Path
     text: str
+    missing: bool = False
 
 
 def list_faults(error: pydantic.ValidationError, model: type[BaseModel], values: Any) -> list[Fault]:
@@ -78,7 +79,7 @@ def _describe(detail: Any, path: Path, model: type[BaseModel]) -> Fault:
         return Fault(path, f"unknown key {name}; {hint}")
     if detail["type"] == "missing":
         example = f"; expected, for example, {name}: {_EXAMPLES[name]}" if name in _EXAMPLES else ""
-        return Fault(path, f"{name} is missing{example}")
+        return Fault(path, f"{name} is missing{example}", missing=True)
     cause = detail.get("ctx", {}).get("error")
     if isinstance(cause, OptionError):
         return Fault(tuple(cause.key.split(".")), escape(str(cause), 400))

@@ -4,6 +4,7 @@ Stages do not receive this model. Each takes its own frozen params, which hold o
 result, so `ray` never enters a fingerprint.
 """
 
+import dataclasses
 import difflib
 import re
 from collections.abc import Sequence
@@ -61,14 +62,29 @@ class RunConfig(Section):
     ray: RayConfig = RayConfig()
 
     @classmethod
-    def load(cls, path: str | Path, overrides: Sequence[str] = ()) -> "RunConfig":
+    def load(
+        cls,
+        path: str | Path | None,
+        overrides: Sequence[str | file.Override] = (),
+        *,
+        needs_budget: bool = True,
+    ) -> "RunConfig":
         """Read a YAML file and apply overrides such as `select.fraction=0.3`.
+
+        Args:
+            path: path or URL of the file; None: the overrides are the whole configuration.
+            overrides: `KEY=VALUE`, in the order in which they apply.
+            needs_budget: False: without a budget in `select`, the whole pool is the budget. For runs
+                that stop before `select`.
 
         Raises:
             UserError: one line with the file, the key, its value and what was expected.
         """
-        store.check_readable("config", str(path))
-        return cls._validate(file.read(str(path), overrides))
+        if path is not None:
+            path = str(path)
+            store.check_readable("config", path)
+        settings = file.read(path, overrides)
+        return cls._validate(settings if needs_budget else _add_budget(settings))
 
     @classmethod
     def parse(cls, values: dict[str, Any], source: str) -> "RunConfig":
@@ -227,3 +243,17 @@ class RunConfig(Section):
                 "found remote, which applies to workers with a GPU; expected ray.num_gpus above 0, or local",
             )
         return self
+
+
+def _add_budget(settings: file.Settings) -> file.Settings:
+    """Return the settings with the whole pool as the budget if they have none."""
+    select = settings.merge().get("select")
+    given = select if isinstance(select, dict) else {}
+    if (select is not None and not isinstance(select, dict)) or given.keys() & {
+        "fraction",
+        "size",
+        "min_score",
+    }:
+        return settings
+    whole = file.Override("", ("select", "fraction"), 1.0, "without a budget:")
+    return dataclasses.replace(settings, overrides=(*settings.overrides, whole))

@@ -5,6 +5,7 @@ weights: `hf-hub:...`, a folder (a path that starts with `/`, `./` or `../`), or
 become columns and file names, so they consist of letters, digits and `_`.
 """
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 
@@ -17,9 +18,13 @@ _RESERVED = frozenset({"score"})
 def split_model(text: str) -> tuple[str, str | None]:
     """Split `ARCHITECTURE/TAG` into the values of `embed.model` and `embed.pretrained`."""
     if text.startswith((*_FOLDER_PREFIXES, "hf-hub:")):
-        return text, None
+        return _expand(text), None
     model, _, pretrained = text.partition("/")
-    return model, pretrained or None
+    return model, _expand(pretrained) or None
+
+
+def _expand(path: str) -> str:
+    return os.path.expanduser(path) if path.startswith("~") else path
 
 
 def name_models(models: Sequence[object]) -> dict[str, str]:

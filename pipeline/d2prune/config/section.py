@@ -64,7 +64,9 @@ def _check_path(text: str) -> str:
     """Refuse an empty name, and expand `~`; environment variables are not expanded."""
     if not text.strip():
         raise ValueError("found an empty name; expected a path or a URL")
-    return os.path.expanduser(text) if text.startswith("~") else text
+    prefix = "local-dir:" if text.startswith("local-dir:") else ""
+    path = text.removeprefix(prefix)
+    return prefix + os.path.expanduser(path) if path.startswith("~") else text
 
 
 def _read_empty_mapping(value: Any) -> Any:

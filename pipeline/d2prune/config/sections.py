@@ -39,7 +39,7 @@ class ScoreConfig(Section):
     offset: Annotated[Number, Field(gt=-(2**22), lt=2**22)] | Literal["auto"] = Field(
         default="auto",
         description="number added to the score before it is clamped at 0 (`select.method: score` does not "
-        "clamp). `auto`: minus the lowest score in the pool",
+        "clamp). `auto`: minus the lowest score in the pool; of equal scores, what makes them 1",
     )
 
     reference_size: Whole = Field(

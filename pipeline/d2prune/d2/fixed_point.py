@@ -47,6 +47,15 @@ _C8, _C9, _C10, _C11, _C12, _C13 = (
 )
 
 
+def resolve_auto_offset(lowest: float, highest: float) -> float:
+    """Return what `offset: auto` adds to the scores of a pool, given its lowest and highest.
+
+    The lowest becomes 0. If all are equal they become 1: at 0 no sample would send a message, and
+    positions alone would decide.
+    """
+    return (1.0 if lowest == highest else 0.0) - lowest
+
+
 @kernel(inline="always")
 def exp_neg(x: float) -> float:
     """Return exp(-x) as float64, for x >= 0: within 1 ulp (docs/algorithm.md), and 0.0 for x > 45.

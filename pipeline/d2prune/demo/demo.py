@@ -6,11 +6,13 @@ end, also after an error or Ctrl-C.
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import yaml
 
@@ -19,6 +21,7 @@ from d2prune.bundled import POOL_DIR
 from d2prune.console import print_line
 from d2prune.demo import s3_server
 from d2prune.errors import UserError
+from d2prune.extras import MissingExtraError, is_installed
 from d2prune.inputs.tar.reader import TarReader, TarSample
 from d2prune.report.flagged import flag_share
 
@@ -40,6 +43,10 @@ def run_demo(folder: str) -> int:
     Raises:
         UserError: the bundled pool or rclone is not installed.
     """
+    for module in ("open_clip", "ray", "s3fs"):
+        if not is_installed(module):
+            raise MissingExtraError("demo", module, "demo")
+    s3_server.find_rclone()
     root = Path(folder).resolve()
     root.mkdir(parents=True, exist_ok=True)
     shards = sorted(POOL_DIR.glob("*.tar"))
@@ -51,7 +58,7 @@ def run_demo(folder: str) -> int:
     with s3_server.serve(root / "s3", log=root / "s3.log") as server, s3_server.environment(server):
         _upload_pool(server, shards)
         print_line(f"Started an S3 server at {server.endpoint}; uploaded {len(shards)} shards to s3://pool/")
-        print_line(f"$ d2prune run --config {config}", flush=True)
+        print_line(f"$ {shlex.join(['d2prune', 'run', '--config', str(config)])}", flush=True)
         code = _run([sys.executable, "-m", "d2prune", "run", "--config", str(config)])
     if code == 0:
         _print_mismatches(root / "s3" / "filtered" / "demo")
@@ -96,6 +103,12 @@ def _print_mismatches(output: Path) -> None:
     )
 
 
+def _find_dropped(output: Path) -> str:
+    """Return the uid of a sample that was not kept."""
+    table = pq.read_table(sorted(map(str, output.glob("decisions-*.parquet"))), columns=["uid", "kept"])
+    return str(table.filter(pc.invert(table["kept"]))["uid"][0].as_py())
+
+
 def _read_mismatches() -> set[str]:
     """Uids of the samples in the bundled pool whose caption was swapped with another's."""
     uids = set()
@@ -110,8 +123,15 @@ def _read_mismatches() -> set[str]:
 
 
 def _print_next_steps(buckets: Path) -> None:
+    """Print the report and commands on the buckets as folders: the URLs in the summary need the server."""
+    scratch, output = buckets / "scratch" / "demo", buckets / "filtered" / "demo"
     print_line()
-    print_line(f"The S3 server has stopped. Its buckets are folders in {buckets}.")
-    for page in sorted((buckets / "scratch" / "demo" / "report").rglob("report.html")):
-        print_line(f"Report:          {page}")
-    print_line(f"Browse the run:  d2prune explore {buckets / 'scratch' / 'demo'} --input {buckets / 'pool'}")
+    print_line(f"The S3 server has stopped, and s3:// with it. Its buckets are folders in {buckets}.")
+    for page in sorted((scratch / "report").rglob("report.html")):
+        print_line(f"Report:            {page}")
+    commands = {
+        "Browse the run:": ["explore", str(scratch), "--input", str(buckets / "pool")],
+        "Explain a sample:": ["explain", str(scratch), _find_dropped(output)],
+    }
+    for label, arguments in commands.items():
+        print_line(f"{label:<17}  {shlex.join(['d2prune', *arguments])}")

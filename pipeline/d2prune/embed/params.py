@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from d2prune.embed.decode.fields import FieldKind
-from d2prune.embed.decode.resize import Method
 from d2prune.embed.filters import Filters
 from d2prune.inputs.shards import TarShard
 from d2prune.inputs.tar.reader import DEFAULT_MAX_MEMBER_BYTES
@@ -23,7 +22,8 @@ class EmbedParams:
             receipt).
         batch_size: samples per forward pass. It is hashed because matrix products of different
             shapes may round differently. `auto`: see `batch_size.py`.
-        resize: see `resize.py`.
+        resize: where images are resized. `exact`: by decode processes, to Pillow's pixels; `device`:
+            on the model's device, see `device_resize.py`.
         max_pixels: see `Decoder`.
         max_member_bytes: larger images, captions and JSON members are not loaded.
         fields: JSON values to carry along as columns, (name, kind).
@@ -37,7 +37,7 @@ class EmbedParams:
     pretrained: str | None
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     batch_size: int | Literal["auto"] = 64
-    resize: Method = "exact"
+    resize: Literal["exact", "device"] = "exact"
     max_pixels: int = 100_000_000
     max_member_bytes: int = DEFAULT_MAX_MEMBER_BYTES
     fields: tuple[tuple[str, FieldKind], ...] = ()

@@ -103,7 +103,15 @@ class EmbedWorker:
         max_batch = batch_size.max_batch_size(params.batch_size, self._models.device)
         self._batch_sizer = BatchSizer(params.batch_size, max_batch)
         preprocess, *smaller = self._models.preprocesses
-        plain = Decoder(preprocess, params.max_pixels, params.fields, params.filters, tuple(smaller), listed)
+        plain = Decoder(
+            preprocess,
+            params.max_pixels,
+            params.fields,
+            params.filters,
+            tuple(smaller),
+            listed,
+            self._models.whole_bytes,
+        )
         decoder: SampleDecoder = plain
         if self._models.device != "cpu":
             # At a GPU's pace, tokenizing alone would saturate this process. On a CPU it is negligible
@@ -162,7 +170,7 @@ class EmbedWorker:
             waited = feed.waited
             samples = [ready.sample for ready in batch]
             slots = [ready.slot for ready in batch]
-            pixels = self._models.gather(lane.pixels, slots)
+            pixels = self._models.gather(lane.pixels, slots, samples)
             feed.release(slots)
             in_flight.append((samples, self._models.launch(pixels, samples)))
             if len(in_flight) == _BATCHES_IN_FLIGHT:

@@ -19,6 +19,7 @@ from d2prune.execution.ray_group import RayGroup
 from d2prune.execution.ray_helpers import RayHelpers, count_fitting_workers
 from d2prune.execution.ray_pool import ActorPool
 from d2prune.execution.ray_worker import export_metrics
+from d2prune.extras import require
 
 
 class OnRay:
@@ -39,6 +40,7 @@ class OnRay:
         local = address is None and "RAY_ADDRESS" not in os.environ
         if local:
             _prepare_local_environment()
+        require("ray", "several workers", otherwise="use one worker (run --no-ray)")
         try:
             import ray
         except ImportError as error:

@@ -1,220 +1,323 @@
-"""The explorer's data API: requests in, JSON values and images out; no HTTP."""
+"""The explorer's data API: requests in, JSON values, images and files out; no HTTP."""
 
 import contextlib
 import dataclasses
-import math
 import threading
-from collections.abc import Mapping
-from functools import cached_property, lru_cache
+from collections.abc import Iterator, Mapping
+from functools import lru_cache, partial
 from typing import Any
+from urllib.parse import urlencode
 
 import numpy as np
 from numpy.typing import NDArray
 
 from d2prune import store
 from d2prune.errors import D2PruneError, UserError
+from d2prune.explore import comparison, export
 from d2prune.explore.explain import explain
-from d2prune.explore.sample_index import Query, SampleIndex
+from d2prune.explore.parameters import Parameters, parse_number, parse_page, parse_query, to_json
+from d2prune.explore.query import Query, split_words
+from d2prune.explore.recent import Recent
+from d2prune.explore.sample_index import Mask, SampleIndex
+from d2prune.explore.workspace import Kept, OpenRun, Workspace
+from d2prune.inputs.sample_id import normal_uid
 from d2prune.parts.files import SAMPLES
 from d2prune.report.thumbnails import ImageSource, read_image, small_webp
-from d2prune.runs.finished import FinishedRun
+from d2prune.runs.description import describe_run
+from d2prune.runs.finished import FinishedRun, open_selection
+from d2prune.runs.selections import Selection
+from d2prune.store import schemas
 
-MAX_ROWS = 200
 _MAX_CAPTION_LENGTH = 2_000
-_IMAGE_SIDES = {"small": 160, "large": 640}
+_IMAGE_SIDES = {"small": 240, "large": 800, "full": 2_400}
 _MAX_PIXELS = 100_000_000
-# JavaScript numbers are exact up to here.
-_MAX_SAFE_INTEGER = 2**53
+_PREVIEW_ROWS = 12
+_MAX_POSITION_DIGITS = 18
 
 
 class Explorer:
-    """Answers requests about one run; starts to read the run in the background."""
+    """Answers requests about the runs of one work_dir; starts to read the first in the background."""
 
     def __init__(self, run: FinishedRun, urls: Mapping[str, str] | None = None) -> None:
         """Start reading.
 
         Args:
-            run: the run.
-            urls: shard name -> current URL of its tar; default: the URLs that the run recorded.
+            run: the run that is shown first.
+            urls: shard name -> current URL of its tar; default: the URLs that each run recorded.
         """
-        self.run = run
-        self._urls = run.urls if urls is None else urls
-        self._lock = threading.Lock()
-        self._cached_image = lru_cache(maxsize=2_000)(self._make_image)
+        self._urls = urls
+        self.workspace = Workspace(run)
+        # By pool, which several runs share; a key that held the run would keep its samples in memory.
+        self._images = Recent[bytes](2_000)
+        self._coverage_samples = Recent[comparison.CoverageSample | None](2)
+        self._describe = lru_cache(maxsize=500)(self._describe_selection)
         threading.Thread(target=self._preload, daemon=True).start()
 
     def _preload(self) -> None:
         # An error here occurs again, and is reported, when a request needs the same data.
         # RuntimeError: the interpreter is shutting down.
         with contextlib.suppress(D2PruneError, RuntimeError):
-            self.index.load_texts()
+            self.index.load()
             # Last, since clusters take longest and only their own filter waits for them.
             self.index.clusters  # noqa: B018
 
     @property
     def index(self) -> SampleIndex:
-        """The pool's columns; the first caller reads them, the others wait."""
-        with self._lock:
-            return self._index
+        """The samples of the run that is shown first."""
+        return self.workspace.default.index
 
-    @cached_property
-    def _index(self) -> SampleIndex:
-        return SampleIndex(self.run)
+    def runs(self) -> dict[str, Any]:
+        """The finished selections of the work_dir, newest first."""
+        rows = []
+        for selection in self.workspace.selections():
+            try:
+                rows.append(self._describe(selection))
+            except D2PruneError as error:
+                # Pruned since, or damaged: the others can still be shown.
+                rows.append({"name": selection.name, "error": str(error)})
+        return {"runs": rows, "default": self.workspace.default.name}
 
-    def describe_run(self) -> dict[str, Any]:
-        """The run, for the page's header and controls."""
-        run, index = self.run, self.index
-        ranking, difficulty_N = index.ranking, index.difficulty_N
+    def _describe_selection(self, selection: Selection) -> dict[str, Any]:
+        run = open_selection(self.workspace.default.run.work_dir, selection.fingerprint)
+        return dict(to_json(describe_run(selection, run)))
+
+    def comparison_address(self, other: str | None) -> str:
+        """The page's address of a comparison of the first run with another selection; empty for None.
+
+        Raises:
+            UserError: `other` names no selection.
+        """
+        if other is None:
+            return ""
+        default = self.workspace.default
+        b = self.workspace.parse(other, default, "--compare")
+        return "#/compare?" + urlencode({"run": default.name, "a": default.name, "b": b.spec})
+
+    def describe_run(self, parameters: Parameters) -> dict[str, Any]:
+        """One run, for the page's header and controls."""
+        opened = self._open(parameters)
+        run, index = opened.run, opened.index
+        ranking = index.ranking
         kept = int(ranking.kept_N.sum())
         return {
             "work_dir": store.redact(run.work_dir),
-            "run": run.select.fingerprint,
+            "run": opened.name,
             "samples": len(index),
             "kept": kept,
             "rejected": run.embed.counters.get("rejected", 0),
+            "filtered": run.embed.counters.get("filtered", 0),
             "fraction": kept / len(index) if len(index) else 0.0,
             "max_fraction": float(ranking.ranked_N.mean()) if len(index) else 0.0,
             "score": run.score_name,
-            "mean_score": _mean(difficulty_N[ranking.kept_N]) - run.offset,
+            "mean_score": index.mean_score(ranking.kept_N),
             "threshold": ranking.threshold,
             "reasons": index.counts(),
+            "has_images": run.has_images,
         }
 
-    def search(self, parameters: Mapping[str, str]) -> dict[str, Any]:
+    def search(self, parameters: Parameters) -> dict[str, Any]:
         """One page of search results.
 
         Raises:
             UserError: a parameter has an unexpected value.
         """
-        cluster = None
-        if parameters.get("cluster"):
-            cluster = _parse_count(parameters, "cluster", 0, 1 << 15)
-        query = Query(
-            text=parameters.get("q", "")[:500],
-            reason=parameters.get("reason", ""),
-            cluster=cluster,
-            low=_parse_number(parameters, "low"),
-            high=_parse_number(parameters, "high"),
-            sort=parameters.get("sort", "selection"),  # type: ignore[arg-type]
-            descending=parameters.get("order", "down") != "up",
-        )
-        start = _parse_count(parameters, "start", 0, 1 << 60)
-        limit = _parse_count(parameters, "limit", 48, MAX_ROWS)
-        found = self.index.find(query)
-        return {"total": len(found), "rows": self._rows(found[start : start + limit])}
+        opened, query = self._open(parameters), parse_query(parameters)
+        total, positions = opened.index.page(query, *parse_page(parameters), self._members(opened, query))
+        return {"total": total, "rows": _rows(opened.index, positions)}
 
-    def clusters(self) -> dict[str, Any]:
+    def around(self, parameters: Parameters) -> dict[str, Any]:
+        """Where a sample is in a list of search results, and the ones before and after it.
+
+        Raises:
+            UserError: a parameter has an unexpected value.
+        """
+        opened, query = self._open(parameters), parse_query(parameters)
+        position = self._parse_position(opened, parameters.get("at", ""))
+        found = opened.index.find(query, self._members(opened, query))
+        place = np.flatnonzero(found == position)
+        if not len(place):
+            return {"total": len(found), "place": None, "previous": None, "next": None}
+        at = int(place[0])
+
+        def link(row: int) -> dict[str, Any] | None:
+            if not 0 <= row < len(found):
+                return None
+            (texts,) = opened.index.texts.rows(found[row : row + 1])
+            return {"position": int(found[row]), "uid": texts["uid"]}
+
+        return {"total": len(found), "place": at, "previous": link(at - 1), "next": link(at + 1)}
+
+    def clusters(self, parameters: Parameters) -> dict[str, Any]:
         """The report's clusters, for the filter; waits until they are computed."""
+        index = self._open(parameters).index
         names = ("number", "name", "samples", "kept")
-        rows = [dict(zip(names, row, strict=True)) for row in self.index.cluster_counts()]
-        return {"clusters": rows, "complete": self.index.clusters.complete}
+        rows = [dict(zip(names, row, strict=True)) for row in index.cluster_counts()]
+        return {"clusters": rows, "complete": index.clusters.complete}
 
-    def preview(self, parameters: Mapping[str, str]) -> dict[str, Any]:
+    def preview(self, parameters: Parameters) -> dict[str, Any]:
         """The selection at another fraction.
 
         Raises:
             UserError: the fraction is not in (0, 1].
         """
-        fraction = _parse_number(parameters, "fraction")
-        limit = _parse_count(parameters, "limit", 12, MAX_ROWS)
+        index = self._open(parameters).index
+        fraction = parse_number(parameters, "fraction")
+        _, limit = parse_page(parameters, _PREVIEW_ROWS)
         if fraction is None:
             raise UserError("fraction: found nothing; expected a number")
-        preview = self.index.preview(fraction)
+        preview = index.preview(fraction, limit)
         return {
             "size": preview.size,
             "limited": preview.limited,
-            "threshold": _to_json(preview.threshold),
+            "threshold": to_json(preview.threshold),
             "mean_score": preview.mean_score,
-            "added": {"total": len(preview.added), "rows": self._rows(preview.added[:limit])},
-            "removed": {"total": len(preview.removed), "rows": self._rows(preview.removed[:limit])},
+            "added": {"total": preview.n_added, "rows": _rows(index, preview.added)},
+            "removed": {"total": preview.n_removed, "rows": _rows(index, preview.removed)},
         }
 
-    def explain(self, position: int) -> dict[str, Any]:
-        """One sample, explained.
+    def compare(self, parameters: Parameters) -> dict[str, Any]:
+        """Two selections side by side.
 
         Raises:
-            UserError: there is no such position.
+            UserError: `a` or `b` names no selection.
         """
-        self._check_position(position)
-        explanation = explain(self.run, position, self.index.ranking)
+        a, b = self._sides(parameters)
+        return dict(to_json(comparison.compare(self.workspace, a, b)))
+
+    def coverage(self, parameters: Parameters) -> dict[str, Any]:
+        """The coverage gaps of two selections, each measured on a random sample of its own pool."""
+        gaps = []
+        for side in self._sides(parameters):
+            run = side.opened.run
+            key = run.embed.fingerprint, run.features, run.embeddings_file
+            sample = self._coverage_samples.get(key, partial(comparison.read_coverage_sample, run))
+            gaps.append(None if sample is None else sample.gap(side.mask_N))
+        return dict(to_json({"a": gaps[0], "b": gaps[1]}))
+
+    def explain(self, name: str, parameters: Parameters) -> dict[str, Any]:
+        """One sample, explained.
+
+        Args:
+            name: its uid, or its canonical position.
+            parameters: `at`, the position of the sample that is meant if several share the uid.
+
+        Raises:
+            UserError: there is no such sample.
+        """
+        opened = self._open(parameters)
+        position, same_uid = self._locate(opened, name, parameters.get("at", ""))
+        explanation = explain(opened.run, position, opened.index.ranking)
         suppressed_by = explanation.suppressed_by
         return {
-            **_to_json(dataclasses.asdict(explanation)),
-            "score_name": self.run.score_name,
-            "offset": self.run.offset,
-            "gammas": self.run.gamma_texts,
-            "fields": list(self.run.fields),
+            **to_json(dataclasses.asdict(explanation)),
+            "score_name": opened.run.score_name,
+            "offset": opened.run.offset,
+            "gammas": opened.run.gamma_texts,
+            "fields": list(opened.run.fields),
             "suppressed_by": suppressed_by.position if suppressed_by else None,
             "suppressed": [neighbour.position for neighbour in explanation.suppressed],
-            "cluster": self.index.cluster_of(position),
+            "cluster": opened.index.cluster_of(position),
+            "same_uid": same_uid,
         }
 
-    def image(self, position: int, size: str) -> bytes:
+    def _locate(self, opened: OpenRun, name: str, hint: str) -> tuple[int, list[int]]:
+        """The position of a sample, and those of all samples with its uid if it is named by that."""
+        if len(name) <= _MAX_POSITION_DIGITS and name.isdecimal():
+            return self._parse_position(opened, name), []
+        uid, texts = normal_uid(name) or name, opened.index.texts
+        # A bookmark's position may be that of a larger pool.
+        is_position = hint.isdecimal() and len(hint) <= _MAX_POSITION_DIGITS and int(hint) < len(opened.run)
+        position = int(hint) if is_position else None
+        if position is not None and not texts.all_held:
+            # A search takes seconds, and the list has named the position.
+            if texts.rows(np.array([position]))[0]["uid"] == uid:
+                return position, [position]
+        found = texts.find_uid(uid)
+        if not found:
+            raise UserError(f"sample: found no uid {name!r} in run {opened.name}; expected one of its pool")
+        return (position if position is not None and position in found else found[0]), found
+
+    def rejected(self, parameters: Parameters) -> dict[str, Any]:
+        """One page of the samples that were rejected or filtered."""
+        samples = self._open(parameters).rejected
+        start, limit = parse_page(parameters)
+        found = samples.find(split_words(parameters.get("q", "")), parameters.get("reason", ""))
+        rows = [to_json(row) for row in samples.rows(found[start : start + limit])]
+        return {"total": len(found), "rows": rows, "reasons": samples.counts()}
+
+    def export(self, kind: str, parameters: Parameters) -> Iterator[bytes]:
+        """A list as a file, in pieces.
+
+        Args:
+            kind: `samples.parquet`, `subset.npy` or `rejected.parquet`.
+            parameters: those of the list.
+
+        Raises:
+            UserError: a parameter has an unexpected value.
+        """
+        opened = self._open(parameters)
+        if kind == "rejected.parquet":
+            words, reason = split_words(parameters.get("q", "")), parameters.get("reason", "")
+            tables = opened.rejected.tables(opened.rejected.find(words, reason))
+            return export.to_parquet(tables, schemas.REJECTS)
+        query = parse_query(parameters)
+        positions = opened.index.find(query, self._members(opened, query)).astype(np.int64)
+        if kind == "subset.npy":
+            return iter([export.subset_file(opened.run, positions)])
+        return export.to_parquet(export.sample_tables(opened.run, positions), schemas.DECISIONS)
+
+    def image(self, position: int, size: str, parameters: Parameters) -> bytes:
         """The sample's image as WebP; empty if there is none.
 
         Raises:
             UserError: there is no such position or size.
         """
-        self._check_position(position)
+        opened = self._open(parameters)
+        self._parse_position(opened, str(position))
         if size not in _IMAGE_SIDES:
             raise UserError(f"size: found {size!r}; expected one of {', '.join(_IMAGE_SIDES)}")
-        return self._cached_image(position, _IMAGE_SIDES[size])
+        make = partial(self._make_image, opened.run, position, size)
+        # Few are opened in full size, and each takes a megabyte.
+        return (
+            make()
+            if size == "full"
+            else self._images.get((opened.run.embed.fingerprint, position, size), make)
+        )
 
-    def _make_image(self, position: int, side: int) -> bytes:
-        row = self.run.parts.take(np.array([position]), SAMPLES, ["shard", "offset", "size"]).to_pylist()[0]
-        url = self._urls.get(row["shard"])
+    def _make_image(self, run: FinishedRun, position: int, size: str) -> bytes:
+        row = run.parts.take(np.array([position]), SAMPLES, ["shard", "offset", "size"]).to_pylist()[0]
+        url = (run.urls if self._urls is None else self._urls).get(row["shard"])
         if url is None or row["offset"] is None:
             return b""
         # Always re-encoded, so the browser never receives the bytes of the pool.
-        return small_webp(read_image(ImageSource(url, row["offset"], row["size"] or 0)), _MAX_PIXELS, side)
+        source = ImageSource(url, row["offset"], row["size"] or 0)
+        return small_webp(read_image(source), _MAX_PIXELS, _IMAGE_SIDES[size])
 
-    def _rows(self, positions: NDArray[np.int64]) -> list[dict[str, Any]]:
-        return [
-            _to_json({**row, "caption": (row["caption"] or "")[:_MAX_CAPTION_LENGTH]})
-            for row in self.index.rows(positions)
-        ]
+    def _open(self, parameters: Parameters) -> OpenRun:
+        return self.workspace.open(parameters.get("run", ""))
 
-    def _check_position(self, position: int) -> None:
-        if not 0 <= position < len(self.run):
-            raise UserError(f"sample: found {position}; expected a position from 0 to {len(self.run) - 1}")
+    def _sides(self, parameters: Parameters) -> tuple[Kept, Kept]:
+        default = self._open(parameters)
+        a, b = (self.workspace.parse(parameters.get(name, ""), default, name) for name in ("a", "b"))
+        return a, b
 
+    def _members(self, opened: OpenRun, query: Query) -> Mask | None:
+        """Which samples are in the set of a comparison; None: the list is not of one."""
+        if not query.among:
+            return None
+        a, b = (self.workspace.parse(getattr(query, name), opened, name) for name in ("a", "b"))
+        return comparison.members(self.workspace, a, b, query.among, opened)
 
-def _mean(values: NDArray[np.float32]) -> float:
-    return float(values.mean(dtype=np.float64)) if len(values) else 0.0
-
-
-def _parse_number(parameters: Mapping[str, str], name: str) -> float | None:
-    """A finite number; None if the parameter is missing or empty."""
-    text = parameters.get(name, "").strip()
-    if not text:
-        return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise UserError(f"{name}: found {text[:50]!r}; expected a number")
-    return value
+    def _parse_position(self, opened: OpenRun, text: str) -> int:
+        """A canonical position of the run's pool."""
+        n = len(opened.run)
+        if not text.isdecimal() or len(text) > _MAX_POSITION_DIGITS or int(text) >= n:
+            raise UserError(f"sample: found {text[:30]}; expected a position from 0 to {n - 1}")
+        return int(text)
 
 
-def _parse_count(parameters: Mapping[str, str], name: str, default: int, most: int) -> int:
-    """A whole number, at most `most`."""
-    text = parameters.get(name, str(default))
-    if not text.isdecimal():
-        raise UserError(f"{name}: found {text[:50]!r}; expected a whole number")
-    digits = text.lstrip("0") or "0"
-    # Python refuses to convert thousands of digits.
-    return min(int(digits), most) if len(digits) <= len(str(most)) else most
-
-
-def _to_json(value: Any) -> Any:
-    """Convert what JSON or JavaScript lacks: nan to null, large integers and other types to text."""
-    if isinstance(value, dict):
-        return {name: _to_json(inner) for name, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_to_json(inner) for inner in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) > _MAX_SAFE_INTEGER:
-        return str(value)
-    return value if value is None or isinstance(value, (str, int)) else str(value)
+def _rows(index: SampleIndex, positions: NDArray[np.int64]) -> list[dict[str, Any]]:
+    return [
+        to_json({**row, "caption": (row["caption"] or "")[:_MAX_CAPTION_LENGTH]})
+        for row in index.rows(positions)
+    ]

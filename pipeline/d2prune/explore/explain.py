@@ -7,6 +7,7 @@ integers.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -138,10 +139,16 @@ class Ranking:
     def rank(self, position: int) -> int:
         """Rank of a sample; 1 is picked first."""
         own = self.fixed_N[position]
-        before = (self.fixed_N > own) | ((self.fixed_N == own) & (np.arange(len(self.fixed_N)) < position))
-        return int((before & self.ranked_N).sum()) + 1
+        higher = np.count_nonzero((self.fixed_N > own) & self.ranked_N)
+        ties = np.count_nonzero((self.fixed_N[:position] == own) & self.ranked_N[:position])
+        return int(higher + ties) + 1
 
-    @property
+    @cached_property
+    def ranked(self) -> int:
+        """Number of samples that were ranked."""
+        return int(np.count_nonzero(self.ranked_N))
+
+    @cached_property
     def threshold(self) -> float | None:
         """The lowest selection score that was kept; None if nothing was kept."""
         return float(self.fixed_N[self.kept_N].min()) / SCALE if self.kept_N.any() else None
@@ -194,7 +201,7 @@ def explain(run: FinishedRun, position: int, ranking: Ranking) -> Explanation:
         fixed=fixed,
         reconciled=run.method != "d2" or fixed == sample["selection_fixed"],
         rank=rank,
-        ranked=int(ranking.ranked_N.sum()),
+        ranked=ranking.ranked,
         kept_from=rank / len(run) if rank is not None and not has_groups else None,
         threshold=ranking.threshold,
         outcome=describe_outcome(

@@ -1,66 +1,36 @@
-"""The pool as columns in memory, for interactive search, sorting and previews of other fractions.
+"""The samples of one run in memory, for interactive search, sorting and previews of other fractions.
 
-Reads the decisions of a `FinishedRun`: about 40 bytes per sample for numbers, and also captions and
-names if they take less than `TEXT_LIMIT` (otherwise every search reads them again). Writes nothing;
-safe to share among threads. N samples.
+Reads a `FinishedRun`. Holds its numbers, a few orders of 4 bytes a sample, and what `Texts` holds.
+Writes nothing; safe to share among threads. N samples.
 """
 
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from d2prune.d2.budget import quotas, ranking, size_of_fraction
+from d2prune.d2.budget import quotas, size_of_fraction
 from d2prune.d2.fixed_point import SCALE
 from d2prune.errors import UserError
-from d2prune.explore.explain import Ranking
-from d2prune.inputs.sample_id import normal_uid
+from d2prune.explore.numbers import read_numbers
+from d2prune.explore.query import SORTS, Query, Sort
+from d2prune.explore.texts import Texts
 from d2prune.parts.files import DECISIONS, SAMPLES
 from d2prune.runs.finished import FinishedRun
 
 if TYPE_CHECKING:
     from d2prune.explore.clusters import Clusters
 
-TEXT_LIMIT = 1 << 30
-_NUMBERS = ("difficulty", "forward_score", "selection_fixed", "kept", "reason")
-_TEXTS = ("uid", "key", "caption")
-# Captions and hexadecimal uids in memory take about this many times their bytes as zstd.
-_COMPRESSION_RATIO = 2
-_THREADS = 4
+# Without a full order, the first rows up to this number are found by partial sorting.
+_HEAD = 1_000
+_BLOCK = 1 << 20
 
 Positions = NDArray[np.int64]
-Sort = Literal["position", "selection", "score", "forward", "suppression", "cluster", "reason"]
-
-
-@dataclass(frozen=True)
-class Query:
-    """A search.
-
-    Attributes:
-        text: the beginning of a uid, a key, or part of a caption, in upper or lower case; empty: all.
-        reason: a reason of the decisions, such as `below-budget`; empty: all.
-        cluster: number of a cluster; None: all.
-        low: lowest score, without its offset; None: no limit.
-        high: highest score; None: no limit.
-        sort: by canonical position, selection score, score, forward score or suppression received;
-            by cluster or reason, and within one by selection score.
-        descending: highest first.
-    """
-
-    text: str = ""
-    reason: str = ""
-    cluster: int | None = None
-    low: float | None = None
-    high: float | None = None
-    sort: Sort = "selection"
-    descending: bool = True
+Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -72,46 +42,58 @@ class FractionPreview:
         limited: whether the fraction exceeds the samples that are ranked.
         threshold: lowest selection score kept; nan if nothing is kept.
         mean_score: of the kept samples, without the offset.
-        added: positions kept at this fraction but not by the run, closest to the threshold first.
-        removed: positions kept by the run but not at this fraction, in the same order.
+        n_added: samples kept at this fraction but not by the run.
+        n_removed: samples kept by the run but not at this fraction.
+        added: canonical positions of the first of `n_added`, closest to the threshold first.
+        removed: likewise of `n_removed`.
     """
 
     size: int
     limited: bool
     threshold: float
     mean_score: float
+    n_added: int
+    n_removed: int
     added: Positions
     removed: Positions
 
 
 class SampleIndex:
-    """The columns of one run; see the module's docstring."""
+    """The samples of one run; see the module's docstring."""
 
-    def __init__(self, run: FinishedRun, text_limit: int = TEXT_LIMIT) -> None:
-        """Read the numbers of all decisions. Texts are read on first use, or by `load_texts`."""
+    def __init__(self, run: FinishedRun, texts: Texts | None = None) -> None:
+        """Read the numbers of all decisions. Texts are read on first use, or by `load_texts`.
+
+        Args:
+            run: the run.
+            texts: of the run's pool, if they are shared with other runs.
+        """
         self.run = run
-        table = pa.concat_tables(run.parts.peek_all(DECISIONS, _NUMBERS))
-        reason = table["reason"].combine_chunks().dictionary_encode()
-        self.reasons: tuple[str, ...] = tuple(reason.dictionary.to_pylist())
-        self._reason_N = reason.indices.to_numpy().astype(np.int8)
-        self.difficulty_N = table["difficulty"].to_numpy()
-        self.forward_N = table["forward_score"].to_numpy()
-        self.ranking = Ranking.of_table(table)
-        stored = sum(file.size for unit in run.embed.units for file in unit.files if file.name == SAMPLES)
-        self._keep_texts = stored * _COMPRESSION_RATIO <= text_limit
-        self._texts: dict[int, pa.Table] = {}
-        self._lock = threading.Lock()
+        self.texts = Texts(run.parts) if texts is None else texts
+        numbers = read_numbers(run)
+        self.difficulty_N, self.forward_N = numbers.difficulty_N, numbers.forward_N
+        self.ranking, self.reasons, self._reason_N = numbers.ranking, numbers.reasons, numbers.reason_N
+        self._order_lock = threading.Lock()
         self._clusters_lock = threading.Lock()
         self._clusters: Clusters | None = None
-        self._matches = lru_cache(maxsize=8)(self._match_text)
-        self._orders = lru_cache(maxsize=None)(self._sort)
+        self._match = lru_cache(maxsize=8)(self.texts.match)
+        self._sorted = lru_cache(maxsize=2)(self._sort)
+        self._found = lru_cache(maxsize=2)(self._find)
+        self._at_fraction = lru_cache(maxsize=8)(self._keep)
 
     def __len__(self) -> int:
         return len(self.difficulty_N)
 
-    def counts(self) -> dict[str, int]:
-        """Samples by reason."""
-        return {name: int((self._reason_N == code).sum()) for code, name in enumerate(self.reasons)}
+    def counts(self, mask_N: Mask | None = None) -> dict[str, int]:
+        """Samples by reason: of all of them, or of those of a mask, and then only reasons that occur."""
+        reason_N = self._reason_N if mask_N is None else self._reason_N[mask_N]
+        totals = np.bincount(reason_N, minlength=len(self.reasons)).tolist()
+        return {name: n for name, n in zip(self.reasons, totals, strict=True) if n}
+
+    def mean_score(self, mask_N: Mask) -> float | None:
+        """Mean score of the samples of a mask, without the offset; None if there are none."""
+        scores = self.difficulty_N[mask_N]
+        return float(scores.mean(dtype=np.float64)) - self.run.offset if len(scores) else None
 
     @property
     def clusters(self) -> "Clusters":
@@ -140,24 +122,97 @@ class SampleIndex:
         ]
         return sorted(rows, key=lambda row: (row[3] / row[2], row[0]))
 
-    def load_texts(self) -> None:
-        """Read captions and names, and sort by selection score, before the first search needs them."""
-        self._orders("selection")
-        if self._keep_texts:
-            with ThreadPoolExecutor(_THREADS) as pool:
-                list(pool.map(self._read_text, range(len(self.run.embed.units))))
+    def load(self) -> None:
+        """Sort by selection score and read texts, before the first search needs them."""
+        self._order("selection")
+        self.texts.load()
 
-    def find(self, query: Query) -> Positions:
-        """All positions that match, sorted; ties in canonical order, reversed if ascending."""
-        order_N = self._orders(query.sort)
-        if not query.descending:
-            order_N = order_N[::-1]
-        mask_N: NDArray[np.bool_] | None = None
+    def find(self, query: Query, member_N: Mask | None = None) -> NDArray[np.int32]:
+        """All positions that match, sorted; ties in canonical order, reversed if ascending.
+
+        Args:
+            query: the search; its comparison is not read.
+            member_N: which samples are in the comparison's set; None: all.
+        """
+        if member_N is None and not query.among:
+            return self._found(query)
+        return self._find(query, member_N)
+
+    def page(
+        self, query: Query, start: int, limit: int, member_N: Mask | None = None
+    ) -> tuple[int, Positions]:
+        """The number of samples that match, and the positions of a page of them, as `find`.
+
+        Sorts the whole pool only if a page far from the first one is asked for.
+        """
+        stop = start + limit
+        if stop > _HEAD or self._has_order(query.sort) or query.sort in ("position", "cluster", "reason"):
+            found = self.find(query, member_N)
+            return len(found), found[start:stop].astype(np.int64)
+        mask_N = self._filter(query, member_N)
+        total = len(self) if mask_N is None else int(np.count_nonzero(mask_N))
+        return total, self._head(query.sort, query.descending, mask_N, stop)[start:]
+
+    def rows(self, positions: Positions) -> list[dict[str, Any]]:
+        """What a list shows of the samples at canonical positions, in the order given."""
+        fixed_N, ranked_N, kept_N = self.ranking.fixed_N, self.ranking.ranked_N, self.ranking.kept_N
+        return [
+            {
+                "position": position,
+                **texts,
+                "score": float(self.difficulty_N[position]) - self.run.offset,
+                "clamped": bool(self.difficulty_N[position] == 0),
+                "forward": float(self.forward_N[position]),
+                "selection": fixed_N[position] / SCALE if ranked_N[position] else None,
+                "kept": bool(kept_N[position]),
+                "reason": self.reasons[self._reason_N[position]],
+            }
+            for position, texts in zip(positions.tolist(), self.texts.rows(positions), strict=True)
+        ]
+
+    def kept_at(self, fraction: float) -> Mask:
+        """Which samples another fraction keeps, bool [N]; groups get their shares as in the run.
+
+        Raises:
+            UserError: not in (0, 1].
+        """
+        wanted = size_of_fraction(len(self), fraction)
+        return self._at_fraction(min(wanted, self.ranking.ranked))
+
+    def preview(self, fraction: float, limit: int) -> FractionPreview:
+        """The selection at another fraction, from the stored ranking.
+
+        Args:
+            fraction: of the pool.
+            limit: number of added and of removed samples to list.
+
+        Raises:
+            UserError: the fraction is not in (0, 1].
+        """
+        before_N, kept_N = self.ranking.kept_N, self.kept_at(fraction)
+        size, fixed_N = int(kept_N.sum()), self.ranking.fixed_N
+        added_N, removed_N = kept_N & ~before_N, before_N & ~kept_N
+        return FractionPreview(
+            size=size,
+            limited=size_of_fraction(len(self), fraction) > size,
+            threshold=float(fixed_N[kept_N].min()) / SCALE if size else float("nan"),
+            mean_score=self.mean_score(kept_N) or 0.0,
+            n_added=int(np.count_nonzero(added_N)),
+            n_removed=int(np.count_nonzero(removed_N)),
+            # Added samples were below the run's threshold, so its closest are the highest; removed
+            # ones were above it, so its closest are the lowest.
+            added=self._head("selection", True, added_N, limit),
+            removed=self._head("selection", False, removed_N, limit),
+        )
+
+    def _filter(self, query: Query, member_N: Mask | None) -> Mask | None:
+        """Which samples match; None: all."""
+        mask_N: Mask | None = member_N
         for found_N in self._filter_masks(query):
             mask_N = found_N if mask_N is None else mask_N & found_N
-        return order_N if mask_N is None else order_N[mask_N[order_N]]
+        return mask_N
 
-    def _filter_masks(self, query: Query) -> Iterator[NDArray[np.bool_]]:
+    def _filter_masks(self, query: Query) -> Iterator[Mask]:
         if query.reason:
             code = self.reasons.index(query.reason) if query.reason in self.reasons else -1
             yield self._reason_N == code
@@ -173,78 +228,37 @@ class SampleIndex:
             yield score_N >= low
         if high is not None:
             yield score_N <= high
-        if query.text.strip():
-            yield self._matches(query.text.strip())
+        if query.words:
+            yield self._match(query.words)
 
-    def rows(self, positions: Positions) -> list[dict[str, Any]]:
-        """What a list shows of the samples at canonical positions, in the order given."""
-        texts: dict[int, dict[str, Any]] = {}
-        for part, index_M, row_M in self.run.parts.spans.by_part(positions):
-            found = self._read_text(part).take(row_M).to_pylist()
-            texts.update(zip(index_M.tolist(), found, strict=True))
-        return [
-            {
-                "position": position,
-                **texts[index],
-                "score": float(self.difficulty_N[position]) - self.run.offset,
-                "clamped": bool(self.difficulty_N[position] == 0),
-                "forward": float(self.forward_N[position]),
-                "selection": self.ranking.fixed_N[position] / SCALE
-                if self.ranking.ranked_N[position]
-                else None,
-                "kept": bool(self.ranking.kept_N[position]),
-                "reason": self.reasons[self._reason_N[position]],
-            }
-            for index, position in enumerate(positions.tolist())
-        ]
+    def _find(self, query: Query, member_N: Mask | None = None) -> NDArray[np.int32]:
+        order_N = self._order(query.sort)
+        if not query.descending:
+            order_N = order_N[::-1]
+        mask_N = self._filter(query, member_N)
+        return order_N if mask_N is None else order_N[mask_N[order_N]]
 
-    def preview(self, fraction: float) -> FractionPreview:
-        """The selection at another fraction, from the stored ranking; groups get their shares as in the run.
-
-        Raises:
-            UserError: not in (0, 1].
-        """
-        before_N, ranked = self.ranking.kept_N, int(self.ranking.ranked_N.sum())
-        wanted = size_of_fraction(len(self), fraction)
-        size = min(wanted, ranked)
-        kept_N = self._keep(size)
-        fixed_N = self.ranking.fixed_N
-        added, removed = np.flatnonzero(kept_N & ~before_N), np.flatnonzero(before_N & ~kept_N)
-        mean = float(self.difficulty_N[kept_N].mean(dtype=np.float64)) - self.run.offset if size else 0.0
-        return FractionPreview(
-            size=size,
-            limited=wanted > ranked,
-            threshold=float(fixed_N[kept_N].min()) / SCALE if size else float("nan"),
-            mean_score=mean,
-            # Added samples were below the run's threshold, so its closest are the highest; removed
-            # ones were above it, so its closest are the lowest.
-            added=added[np.argsort(~fixed_N[added], kind="stable")],
-            removed=removed[np.argsort(fixed_N[removed], kind="stable")],
-        )
-
-    def _keep(self, size: int) -> NDArray[np.bool_]:
+    def _keep(self, size: int) -> Mask:
         """Which samples a budget of `size` keeps, bool [N]."""
+        if self.run.select.params.get("groups") is None:
+            kept_N = np.zeros(len(self), bool)
+            kept_N[self._order("selection")[:size]] = True
+            return kept_N
         group_N, rank_N, sizes = self._group_ranks
-        if group_N is None:
-            return rank_N < size
         share = np.asarray(quotas(sizes, size), np.int64)
-        kept_N: NDArray[np.bool_] = self.ranking.ranked_N & (rank_N < share[group_N])
-        return kept_N
+        return np.asarray(self.ranking.ranked_N & (rank_N < share[group_N]))
 
     @cached_property
-    def _group_ranks(self) -> tuple[NDArray[np.int32] | None, NDArray[np.int32], list[int]]:
-        """Group of each sample (None: no groups), its rank in the group from 0, and ranked samples per group.
+    def _group_ranks(self) -> tuple[NDArray[np.int32], NDArray[np.int32], list[int]]:
+        """Group of each sample, its rank in the group from 0, and ranked samples per group.
 
         Samples that are not ranked come after all that are.
         """
-        order_N = self._orders("selection")
+        order_N = self._order("selection")
         rank_N = np.empty(len(self), np.int32)
-        groups = self.run.select.params.get("groups")
-        if groups is None:
-            rank_N[order_N] = np.arange(len(self), dtype=np.int32)
-            return None, rank_N, []
+        groups = str(self.run.select.params["groups"])
         table = DECISIONS if groups == "shard" else SAMPLES
-        labels = self.run.parts.column(table, str(groups)).combine_chunks().dictionary_encode()
+        labels = self.run.parts.column(table, groups).combine_chunks().dictionary_encode()
         code_N = labels.indices.fill_null(-1).to_numpy().astype(np.int32)
         # As in the select stage: groups in the order of their labels, which decides who gets a remainder
         # when remainders are equal.
@@ -256,49 +270,66 @@ class SampleIndex:
         rank_N[by_group] = np.arange(len(self)) - np.repeat(np.cumsum(ends) - ends, ends)
         return code_N, rank_N, np.bincount(code_N[ranked_N], minlength=len(names)).tolist()
 
-    def _sort(self, sort: Sort) -> Positions:
-        """Positions in descending order of a column."""
+    def _has_order(self, sort: Sort) -> bool:
+        return sort == "selection" and "_selection_order" in self.__dict__
+
+    def _order(self, sort: Sort) -> NDArray[np.int32]:
+        """Positions in descending order of a column; the first caller sorts, the others wait."""
+        if sort == "cluster":
+            # Waits for the embeddings to be read, and nothing else must wait with it.
+            self.clusters  # noqa: B018
+        with self._order_lock:
+            return self._selection_order if sort == "selection" else self._sorted(sort)
+
+    @cached_property
+    def _selection_order(self) -> NDArray[np.int32]:
+        return np.argsort(self._keys("selection"), kind="stable").astype(np.int32)
+
+    def _sort(self, sort: Sort) -> NDArray[np.int32]:
         if sort == "position":
-            return np.arange(len(self))[::-1]
-        fixed_N = self.ranking.fixed_N
-        if sort == "selection":
-            order_N = ranking(fixed_N)
-            ranked_N = self.ranking.ranked_N[order_N]
-            return np.concatenate([order_N[ranked_N], order_N[~ranked_N]])
+            return np.arange(len(self), dtype=np.int32)[::-1]
         if sort in ("cluster", "reason"):
-            order_N = self._orders("selection")
+            order_N = self._selection_order
             # Unsigned, so that samples without a cluster (-1) come last.
             label_N = self.clusters.label_N.astype(np.uint16) if sort == "cluster" else self._reason_N
             return order_N[np.argsort(label_N[order_N], kind="stable")]
+        return np.argsort(self._keys(sort), kind="stable").astype(np.int32)
+
+    def _keys(self, sort: Sort, rows: slice = slice(None)) -> NDArray[Any]:
+        """What to sort some samples by, the lowest first: the column's negative."""
+        fixed_N = self.ranking.fixed_N
         keys: dict[str, Callable[[], NDArray[Any]]] = {
-            "score": lambda: self.difficulty_N,
-            "forward": lambda: self.forward_N,
-            "suppression": lambda: self.forward_N - fixed_N / SCALE,
+            # ~x reverses the order and cannot overflow.
+            "selection": lambda: np.where(
+                self.ranking.ranked_N[rows], ~fixed_N[rows], np.iinfo(np.int64).max
+            ),
+            "score": lambda: -self.difficulty_N[rows],
+            "forward": lambda: -self.forward_N[rows],
+            "suppression": lambda: fixed_N[rows] / SCALE - self.forward_N[rows],
         }
         if sort not in keys:
-            raise UserError(f"sort: found {sort!r}; expected one of {', '.join(get_args(Sort))}")
-        return np.argsort(-keys[sort](), kind="stable")
+            raise UserError(f"sort: found {sort!r}; expected one of {', '.join(SORTS)}")
+        return keys[sort]()
 
-    def _match_text(self, text: str) -> NDArray[np.bool_]:
-        """Which samples match a text, bool [N]."""
-        uid = normal_uid(text) or text.lower()
-
-        def match_part(part: int) -> NDArray[np.bool_]:
-            table = self._read_text(part)
-            hit = pc.match_substring(table["caption"], text, ignore_case=True)
-            for other in (pc.starts_with(table["uid"], uid), pc.equal(table["key"], text)):
-                hit = pc.or_(pc.fill_null(hit, False), other)
-            return np.asarray(hit.to_numpy()).astype(bool)
-
-        with ThreadPoolExecutor(_THREADS) as pool:
-            masks = list(pool.map(match_part, range(len(self.run.embed.units))))
-        return np.concatenate(masks) if masks else np.zeros(0, bool)
-
-    def _read_text(self, part: int) -> pa.Table:
-        found = self._texts.get(part)
-        if found is None:
-            found = self.run.parts.peek(part, SAMPLES, _TEXTS)
-            if self._keep_texts:
-                with self._lock:
-                    self._texts[part] = found
-        return found
+    def _head(self, sort: Sort, descending: bool, mask_N: Mask | None, stop: int) -> Positions:
+        """The first samples of a mask (None: of all) in an order, without sorting all of them."""
+        best_M, best_key_M = np.zeros(0, np.int64), self._keys(sort, slice(0, 0))
+        # In blocks, as temporary arrays of a large pool would take more memory than the pool.
+        starts = range(0, len(self), _BLOCK)
+        for start in starts if descending else reversed(starts):
+            rows = slice(start, start + _BLOCK)
+            key_M = self._keys(sort, rows)
+            row_M = np.arange(len(key_M)) if mask_N is None else np.flatnonzero(mask_N[rows])
+            if not descending:
+                # Ties, too, are in reverse.
+                row_M = row_M[::-1]
+                key_M = ~key_M if sort == "selection" else -key_M
+            key_M = np.concatenate([best_key_M, key_M[row_M]])
+            position_M = np.concatenate([best_M, row_M + start])
+            if stop < len(key_M):
+                # All that are as low as the last one wanted, so that ties are cut in their order.
+                first = np.flatnonzero(key_M <= np.partition(key_M, stop)[stop])
+                position_M, key_M = position_M[first], key_M[first]
+            first = np.argsort(key_M, kind="stable")[:stop]
+            best_M, best_key_M = position_M[first], key_M[first]
+        return best_M

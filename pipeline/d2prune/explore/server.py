@@ -7,17 +7,18 @@ a time limit; a client that hangs up is no error. Invariant: nothing is written.
 """
 
 import contextlib
+import itertools
 import logging
 import re
 import socket
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from d2prune.console import print_line
 from d2prune.errors import D2PruneError, UserError
@@ -28,13 +29,21 @@ log = logging.getLogger(__name__)
 
 HOST = "127.0.0.1"
 _FOLDER = Path(__file__).parent / "page"
-_FILES = {
-    "/": ("index.html", "text/html; charset=utf-8"),
-    "/app.js": ("app.js", "text/javascript; charset=utf-8"),
-    "/view.js": ("view.js", "text/javascript; charset=utf-8"),
-    "/app.css": ("app.css", "text/css; charset=utf-8"),
-    "/icon.svg": ("icon.svg", "image/svg+xml"),
+_KINDS = {
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".svg": "image/svg+xml",
 }
+_FILES = {f"/{path.name}": path for path in _FOLDER.iterdir() if path.suffix in _KINDS}
+_FILES["/"] = _FILES["/index.html"]
+_EXPORTS = {
+    "samples.parquet": "application/vnd.apache.parquet",
+    "rejected.parquet": "application/vnd.apache.parquet",
+    "subset.npy": "application/octet-stream",
+}
+# A browser opens six connections at most, and each keeps a thread until it has been idle for a minute.
+_MAX_CONNECTIONS = 64
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -45,6 +54,11 @@ _HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
 }
 
+
+_BUSY = (
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain\r\nContent-Length: 21\r\n"
+    b"Connection: close\r\n\r\ntoo many connections\n"
+)
 
 # What http.server calls its own fault, or the client's HTML page, in one line for the client.
 _REFUSALS = {
@@ -60,11 +74,29 @@ class Server(ThreadingHTTPServer):
 
     def __init__(self, explorer: Explorer, port: int = 0) -> None:
         self.explorer = explorer
+        self._free = threading.BoundedSemaphore(_MAX_CONNECTIONS)
         try:
             super().__init__((HOST, port), _Handler)
         except (OSError, OverflowError) as error:
             reason = getattr(error, "strerror", None) or error
             raise UserError(f"--port {port}: {reason}; expected a free port, or 0 to pick one") from error
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Serve a connection in its own thread; refuse it if all threads are taken."""
+        if self._free.acquire(blocking=False):
+            super().process_request(request, client_address)
+            return
+        with contextlib.suppress(OSError):
+            request.setblocking(False)
+            request.sendall(_BUSY)
+        self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Serve one connection."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._free.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Log an error that no handler caught, unless the client closed the connection."""
@@ -149,54 +181,87 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, path: str, query: Mapping[str, str]) -> None:
         explorer = self.server.explorer
+        answers = {
+            "/api/runs": lambda _: explorer.runs(),
+            "/api/run": explorer.describe_run,
+            "/api/samples": explorer.search,
+            "/api/around": explorer.around,
+            "/api/clusters": explorer.clusters,
+            "/api/preview": explorer.preview,
+            "/api/compare": explorer.compare,
+            "/api/coverage": explorer.coverage,
+            "/api/rejected": explorer.rejected,
+        }
         if path in _FILES:
-            name, kind = _FILES[path]
-            self._send(HTTPStatus.OK, (_FOLDER / name).read_bytes(), kind)
-        elif path == "/api/run":
-            self._send_json(explorer.describe_run())
-        elif path == "/api/samples":
-            self._send_json(explorer.search(query))
-        elif path == "/api/clusters":
-            self._send_json(explorer.clusters())
-        elif path == "/api/preview":
-            self._send_json(explorer.preview(query))
-        elif match := re.fullmatch(r"/api/sample/(\d{1,18})", path):
-            self._send_json(explorer.explain(int(match[1])))
-        elif match := re.fullmatch(r"/image/(small|large)/(\d{1,18})", path):
-            image = explorer.image(int(match[2]), match[1])
+            self._send(HTTPStatus.OK, _FILES[path].read_bytes(), _KINDS[_FILES[path].suffix])
+        elif path in answers:
+            self._send_json(answers[path](query))
+        elif match := re.fullmatch(r"/api/sample/([^/]{1,100})", path):
+            self._send_json(explorer.explain(unquote(match[1]), query))
+        elif match := re.fullmatch(r"/image/(small|large|full)/(\d{1,18})", path):
+            image = explorer.image(int(match[2]), match[1], query)
             if image:
                 self._send(HTTPStatus.OK, image, "image/webp", "private, max-age=3600")
             else:
                 self._send(HTTPStatus.NOT_FOUND, b"", "text/plain")
+        elif path.startswith("/export/") and (name := path.removeprefix("/export/")) in _EXPORTS:
+            self._send_file(name, explorer.export(name, query))
         else:
             self._send(HTTPStatus.NOT_FOUND, b"not found\n", "text/plain")
+
+    def _send_file(self, name: str, pieces: Iterator[bytes]) -> None:
+        """Send a download in chunks; an error after the first chunk closes the connection."""
+        # Errors of the parameters, and of reading the first part, are still reported with a status.
+        first = next(pieces, b"")
+        self._send_head(_EXPORTS[name], "no-store", {"Transfer-Encoding": "chunked",
+                        "Content-Disposition": f'attachment; filename="{name}"'})  # fmt: skip
+        try:
+            for piece in itertools.chain([first], pieces):
+                if piece:
+                    self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+            self.wfile.write(b"0\r\n\r\n")
+        except (ConnectionError, TimeoutError):
+            raise
+        except Exception as error:
+            # The client sees that the last chunk is missing, and discards the file.
+            log.error("explore: %s: %s", name, error, exc_info=not isinstance(error, D2PruneError))
+            self.close_connection = True
 
     def _send_json(self, value: Any, status: HTTPStatus = HTTPStatus.OK) -> None:
         self._send(status, encode_json(value, allow_nan=False), "application/json")
 
     def _send(self, status: HTTPStatus, body: bytes, kind: str, cache: str = "no-store") -> None:
+        self._send_head(kind, cache, {"Content-Length": str(len(body))}, status)
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def _send_head(
+        self, kind: str, cache: str, more: Mapping[str, str], status: HTTPStatus = HTTPStatus.OK
+    ) -> None:
         self.send_response(status)
-        for name, value in {**_HEADERS, "Content-Type": kind, "Cache-Control": cache}.items():
+        for name, value in {**_HEADERS, "Content-Type": kind, "Cache-Control": cache, **more}.items():
             self.send_header(name, value)
-        self.send_header("Content-Length", str(len(body)))
         if self.close_connection:
             self.send_header("Connection", "close")
         self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
 
     def log_message(self, format: str, *arguments: Any) -> None:
         log.debug("explore: " + format, *arguments)
 
 
-def serve(explorer: Explorer, port: int) -> None:
+def serve(explorer: Explorer, port: int, address: str = "") -> None:
     """Serve until interrupted by Ctrl-C.
+
+    Args:
+        explorer: what to serve.
+        port: to listen on; 0: any.
+        address: what to print behind the page's URL, such as `#/compare?a=...`.
 
     Raises:
         UserError: the port is taken or invalid.
     """
     with Server(explorer, port) as server:
-        print_line(server.url)
+        print_line(server.url + address)
         print_line("Press Ctrl-C to stop. The page is available on this machine only.", flush=True)
         try:
             server.serve_forever()

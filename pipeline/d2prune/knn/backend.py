@@ -9,10 +9,10 @@ import time
 from functools import lru_cache
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from d2prune.compiled.threads import available_cores, parallel_ranges
+from d2prune.knn import products
 from d2prune.knn.block_search import TopK
 from d2prune.knn.lists import ListRows, Lists, ListSearch, Visits, search_lists, visits_of
 from d2prune.knn.projections import ProjectedRows, Projection
@@ -33,7 +33,7 @@ def choose_search(n_dims: int) -> ListSearch:
     Args:
         n_dims: D of the rows.
     """
-    if not torch.cuda.is_available():
+    if products.torch is None or not products.torch.cuda.is_available():
         return search_lists
     # Imported late, because workers without a GPU need not load it.
     from d2prune.knn.device_search import DeviceSearch

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
+from d2prune.arguments import as_rows
 from d2prune.compiled.decorator import kernel
 from d2prune.compiled.threads import parallel_ranges
 from d2prune.errors import ArgumentError
@@ -73,6 +74,27 @@ def features(
             raise ArgumentError(f"features {kind!r}: found no {name} embeddings; expected float [N, D]")
         given.append((f"{name} embedding", rows_ND))
     return _normalise_sides(given, first_row, threads=1)
+
+
+def combine_embeddings(image_emb: ArrayLike, text_emb: ArrayLike) -> Float32:
+    """Combine image and text embeddings of pairs into the rows that a run measures distances on.
+
+    Each side is normalised, both are concatenated, and the result is normalised: the squared distance
+    of two pairs is the mean of the squared distances of their images and of their captions. That is
+    `graph.features: image+text`, DataComp's choice in the paper's section 4.
+
+    Args:
+        image_emb: numbers [N, D], in an array, tensor, frame or list (`d2prune.arguments`).
+        text_emb: numbers [N, D2], likewise.
+
+    Returns:
+        float32 [N, D + D2], unit norm, for `d2_prune` and `knn_graph`.
+
+    Raises:
+        ArgumentError: not matrices of numbers, or of different lengths.
+        DegenerateEmbeddingError: a row is zero, NaN or infinite.
+    """
+    return features("image+text", as_rows(image_emb, "image_emb"), as_rows(text_emb, "text_emb"))
 
 
 def unit_rows(

@@ -23,14 +23,17 @@ from functools import lru_cache
 from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from d2prune.compiled.decorator import kernel
+from d2prune.extras import import_optional
 
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
 Precision = Literal["bfloat16", "float32"]
+
+# Multiplies if it is installed; numpy's BLAS otherwise.
+torch = import_optional("torch")
 
 # oneDNN compiles a kernel for every new shape (0.6 ms, as long as the product itself) and keeps it
 # (0.6 MB), so blocks are padded to a few shapes. Lists are small and multiplied often, so the steps
@@ -107,14 +110,20 @@ def multiply(a: Rounded, b: Rounded) -> NDArray[np.uint16] | Float32:
     Returns:
         float32, or bits of bfloat16, [>= Q, >= M]; the rest belongs to the padding.
     """
-    left, right = torch.from_numpy(a.values), torch.from_numpy(b.values)
     if a.values.dtype == np.uint16:
-        left, right = left.view(torch.bfloat16), right.view(torch.bfloat16)
+        left, right = (torch.from_numpy(side.values).view(torch.bfloat16) for side in (a, b))
         # Callers widen the bits to float32 as they read them: a separate pass took a tenth of the
         # product's time.
         bits: NDArray[np.uint16] = torch.mm(left, right.T).view(torch.uint16).numpy()
         return bits
-    product: Float32 = torch.mm(left, right.T).numpy()
+    return multiply_floats(a.values.view(np.float32), b.values.view(np.float32).T)
+
+
+def multiply_floats(left_AB: Float32, right_BC: Float32) -> Float32:
+    """Return the matrix product, float32 [A, C], on the calling thread (`parallel_ranges`)."""
+    if torch is None:
+        return left_AB @ right_BC
+    product: Float32 = torch.mm(torch.from_numpy(left_AB), torch.from_numpy(right_BC)).numpy()
     return product
 
 
@@ -124,6 +133,8 @@ def best_precision() -> Precision:
 
     Changes the speed of a search only, never its result.
     """
+    if torch is None:
+        return "float32"
     native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return "bfloat16" if native and _keeps_bound("bfloat16") else "float32"
 

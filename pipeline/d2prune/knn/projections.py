@@ -19,11 +19,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from d2prune.compiled.decorator import kernel
 from d2prune.compiled.threads import parallel_ranges
+from d2prune.knn.products import multiply_floats
 
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
@@ -78,7 +78,7 @@ class Projection:
             axes_DA: float32 [D, A], nearly orthonormal columns.
         """
         self.width = axes_DA.shape[1] + 1
-        self._axes = torch.from_numpy(np.ascontiguousarray(axes_DA))
+        self._axes = np.ascontiguousarray(axes_DA)
         axes = axes_DA.astype(np.float64)
         # Some orthonormal basis is within this distance of the axes, in the spectral norm.
         deviation = float(np.linalg.norm(axes.T @ axes - np.eye(axes.shape[1])))
@@ -120,12 +120,12 @@ class Projection:
         out = ProjectedRows.empty(len(rows_ND), self.width)
 
         def project_range(start: int, stop: int) -> None:
-            rows = torch.from_numpy(rows_ND[start:stop])
-            projected = torch.zeros((stop - start, self.width - 1))
+            rows = rows_ND[start:stop]
+            projected = np.zeros((stop - start, self.width - 1), np.float32)
             for low in range(0, rows.shape[1], _SUMMED):
-                projected += torch.mm(rows[:, low : low + _SUMMED], self._axes[low : low + _SUMMED])
+                projected += multiply_floats(rows[:, low : low + _SUMMED], self._axes[low : low + _SUMMED])
             values = out.values[start:stop]
-            values[:, :-1] = projected.numpy()
+            values[:, :-1] = projected
             _add_residual(rows_ND[start:stop], values, self._relative, out.errors[start:stop])
 
         parallel_ranges(project_range, len(rows_ND), threads, _CHUNK)

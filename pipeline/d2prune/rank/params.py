@@ -13,7 +13,7 @@ class RankParams:
 
     Attributes:
         difficulty: name of the score, or an expression over scores.
-        offset: added to the score; `auto`: minus the lowest score of the pool.
+        offset: added to the score; `auto`: minus the lowest score of the pool, or what makes equal scores 1.
         gamma_forward: decay of the forward messages, from `check_gamma`: a number or `C/median`.
         gamma_reverse: decay of the reverse messages, likewise.
     """

@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 
 from d2prune import store
+from d2prune.d2.fixed_point import resolve_auto_offset
 from d2prune.d2.gamma import is_relative, resolve_gamma
 from d2prune.execution import Executor, Resources
 from d2prune.parts.reader import Parts
@@ -48,12 +49,13 @@ def resolve(parts: Parts, params: RankParams, executor: Executor, resources: Res
 
 
 def _find_offset(parts: Parts, params: RankParams) -> float:
-    """Return what is added to the score: `params.offset`; for `auto`, minus the lowest score."""
+    """Return what is added to the score: `params.offset`, or what `auto` resolves to."""
     if params.offset != "auto":
         return params.offset
     numbers = range(parts.spans.n_parts)
     scores = (read_score(parts, [part], params.difficulty, SCORE_OPTION) for part in numbers)
-    return -float(min(score_M.min() for score_M in scores if len(score_M)))
+    bounds = [(float(score_M.min()), float(score_M.max())) for score_M in scores if len(score_M)]
+    return resolve_auto_offset(min(low for low, _ in bounds), max(high for _, high in bounds))
 
 
 def rank(

@@ -14,13 +14,15 @@ import numpy as np
 from d2prune import store
 from d2prune.parts import files
 from d2prune.parts.reader import Parts
-from d2prune.report import coverage, formatting, metrics
+from d2prune.report import coverage, describe, formatting, metrics
 from d2prune.report.galleries import build_galleries
 from d2prune.report.outcome import CUT_OFF, NOT_RANKED, REASON_MEANINGS
 from d2prune.report.page_data import FlowStep, Metric, ReasonCount, ReportData
 from d2prune.report.random_sample import RandomSample, read_random_sample
 from d2prune.report.record import ReportParams, RunRecord
-from d2prune.report.summary import count_rejected
+from d2prune.report.rejected import count_by_reason, read_examples
+from d2prune.report.suppression import SuppressedSummary
+from d2prune.report.survey import read_survey
 from d2prune.report.tally import COLUMNS, Tally, bin_edges
 from d2prune.store import artifacts
 from d2prune.store.schemas import DUPLICATE, NEAR_DUPLICATE
@@ -36,40 +38,53 @@ def collect(record: RunRecord, params: ReportParams) -> ReportData:
         BooksError: the artifacts belong to different runs.
         InfrastructureError: an artifact cannot be read.
     """
-    pool = Parts(record.work_dir, {"embed": record.embed.units, "select": record.select.units})
+    stages = {"embed": record.embed, "graph": record.graph, "dedup": record.dedup, "select": record.select}
+    units = {name: found.units for name, found in stages.items() if found is not None}
+    pool = Parts(record.work_dir, units)
     pool.check_aligned(files.DECISIONS)
     sample = read_random_sample(pool, record, params)
     tally = _count_decisions(pool, record, sample, params)
+    survey = read_survey(pool, record, params)
 
     n_clusters = metrics.cluster_count(len(sample), params.clusters)
     clustering = metrics.cluster(sample.points_ND, n_clusters, params.seed)
-    galleries, clusters = build_galleries(pool, record, sample, tally, clustering, params)
+    galleries = build_galleries(pool, record, sample, survey, tally, clustering, params)
     map_points, map_variance = metrics.pca_map(sample.points_ND)
     on_map = np.sort(np.random.default_rng(params.seed).permutation(len(sample))[: params.map_points])
     fraction = tally.kept / tally.samples if tally.samples else 0.0
     queries = coverage.draw_queries(sample, params.queries, params.seed)
-    curves = coverage.curves(sample, record.score_name, queries, params.seed)
+    curves = coverage.curves(sample, survey, record.score_name, queries, params.seed)
+    suppressed = describe.suppressed(survey)
     written = record.written
     return ReportData(
         title=f"d2prune kept {tally.kept:,} of {tally.samples:,} samples",
+        made=describe.made(record),
         lead=_lead(record, tally),
-        headline=_headline(record, tally),
+        warning=describe.warning(suppressed, survey),
+        headline=_headline(record, tally, suppressed),
         flow=_flow(record, tally),
-        reasons=_reasons(record, tally),
+        reasons=_reasons(pool, record, tally, params),
         score_label=record.score_name,
         method=record.method,
         difficulty=tally.histogram("difficulty"),
+        clamped=(sum(tally.clamped.values()), tally.clamped[True]),
+        clamp_limit=formatting.number(-record.score_offset),
         selection=tally.histogram("selection_score"),
         threshold=tally.threshold if 0 < tally.kept < tally.samples else None,
         map_points=map_points[on_map],
         map_kept=sample.kept_N[on_map],
         map_variance=map_variance,
-        clusters=clusters,
-        galleries=galleries,
+        clusters=galleries.clusters,
+        shifted=describe.shifted(survey),
+        suppressed=suppressed,
+        unlike=galleries.unlike,
+        duplicates=describe.duplicates(survey, galleries.groups, record.dedup is not None),
+        galleries=galleries.others,
         metrics=(
             _mean_score(record, tally),
             *coverage.compare_with_random(sample, queries, params.seed),
         ),
+        here=coverage.measure_kept(sample, survey, queries),
         curves=curves,
         fraction_rows=coverage.fraction_rows(curves, tally.samples, fraction),
         fraction=fraction,
@@ -88,8 +103,15 @@ def collect(record: RunRecord, params: ReportParams) -> ReportData:
 
 def _count_decisions(pool: Parts, record: RunRecord, sample: RandomSample, params: ReportParams) -> Tally:
     """Tally every decision; the random sample gives the histograms their edges."""
+    score_N = sample.score_N
+    if record.is_clamped:
+        score_N = score_N[score_N > -record.score_offset]
     tally = Tally(
-        bin_edges(sample.score_N), bin_edges(sample.selection_N), max(params.gallery, 1), record.score_offset
+        bin_edges(score_N),
+        bin_edges(sample.selection_N),
+        max(params.gallery, 1),
+        record.score_offset,
+        record.is_clamped,
     )
     for start, table in pool.read_all(files.DECISIONS, COLUMNS):
         tally.add(start, table)
@@ -114,7 +136,9 @@ def _describe_cut_captions(record: RunRecord) -> str:
     return f" {cut:,} captions were too long; models read their beginning." if cut else ""
 
 
-def _headline(record: RunRecord, tally: Tally) -> tuple[tuple[str, str, str], ...]:
+def _headline(
+    record: RunRecord, tally: Tally, suppressed: SuppressedSummary | None
+) -> tuple[tuple[str, str, str], ...]:
     counters = record.embed.counters
     share = formatting.percent(tally.kept / (tally.samples or 1))
     pool_mean, kept_mean = (formatting.number(mean) for mean in tally.mean_score())
@@ -131,6 +155,10 @@ def _headline(record: RunRecord, tally: Tally) -> tuple[tuple[str, str, str], ..
         (f"Mean {record.score_name}", kept_mean, f"kept samples; pool: {pool_mean}"),
         ("Graph recall", recall, f"95% interval {low} to {high}"),
     ]
+    if suppressed:
+        share = formatting.percent(suppressed.share, 0)
+        note = f"of {suppressed.samples:,} samples dropped by suppression alone"
+        cards.append(("Suppressed, no near-duplicate", share, note))
     if record.written and record.has_images:
         cards.append(("Shards written", f"{record.written.shards:,}", f"{record.written.samples:,} samples"))
     elif record.written:
@@ -167,14 +195,16 @@ def _flow(record: RunRecord, tally: Tally) -> tuple[FlowStep, ...]:
     return tuple(steps)
 
 
-def _reasons(record: RunRecord, tally: Tally) -> tuple[ReasonCount, ...]:
-    counts = [("embed", reason, count) for reason, count in count_rejected(record.embed).items()]
+def _reasons(pool: Parts, record: RunRecord, tally: Tally, params: ReportParams) -> tuple[ReasonCount, ...]:
+    examples = read_examples(pool, params.examples)
+    counts = [("embed", reason, count) for reason, count in count_by_reason(record.embed.counters).items()]
     for reason, count in sorted(tally.reasons.items()):
         if reason != "kept":
             is_duplicate = reason in (DUPLICATE, NEAR_DUPLICATE)
             counts.append(("dedup" if is_duplicate else "select", reason, count))
     return tuple(
-        ReasonCount(stage, reason, count, REASON_MEANINGS.get(reason, "")) for stage, reason, count in counts
+        ReasonCount(stage, reason, count, REASON_MEANINGS.get(reason, ""), examples.get(reason, ()))
+        for stage, reason, count in counts
     )
 
 

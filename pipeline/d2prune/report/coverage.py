@@ -1,4 +1,8 @@
-"""Coverage and diversity of the kept samples, measured on the random sample of the pool."""
+"""Coverage and diversity of the kept samples, and what other fractions and orders would give.
+
+Measured on the random sample of the pool; shares of near-copies on the survey, since the copies of a
+sample are rarely in a random sample with it.
+"""
 
 from dataclasses import dataclass
 
@@ -6,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d2prune.report import formatting, metrics
-from d2prune.report.page_data import Curve, FractionRow, Metric
+from d2prune.report.page_data import Curve, FractionRow, Here, Metric
 from d2prune.report.random_sample import RandomSample
+from d2prune.report.survey import Survey
 
 _FRACTIONS = np.arange(1, 21) / 20
 _MEASURES = (
@@ -78,27 +83,57 @@ def _measure(
     )
 
 
-def curves(sample: RandomSample, score_name: str, queries: Queries, seed: int) -> tuple[Curve, ...]:
-    """Mean score and coverage at 5%, 10%, ... of the pool: in the run's order, by score, and at random."""
+def curves(
+    sample: RandomSample, survey: Survey, score_name: str, queries: Queries, seed: int
+) -> tuple[Curve, ...]:
+    """Score, coverage and near-copies at 5%, 10%, ...: in the run's order, by score, and at random."""
     if len(sample) < 2:
         return ()
     sizes = np.maximum(np.rint(_FRACTIONS * len(sample)).astype(np.int64), 1)
     sizes, first = np.unique(sizes, return_index=True)
-    score = np.nan_to_num(sample.score_N)
-    orders = {
-        "this run's ranking": np.argsort(~sample.rank_N, kind="stable"),
-        f"highest {score_name} first": np.argsort(-score, kind="stable"),
-        "random": np.random.default_rng([seed, 2]).permutation(len(sample)),
-    }
+    score_N = np.nan_to_num(sample.score_N)
+    labels = ("this run's ranking", f"highest {score_name} first", "random")
+    orders = _orders(sample.rank_N, score_N, [seed, 2])
+    survey_orders = _orders(survey.rank_S, np.nan_to_num(survey.score_S), [seed, 3])
     return tuple(
         Curve(
             label,
             _FRACTIONS[first],
-            np.cumsum(score[order])[sizes - 1] / sizes,
-            metrics.coverage_gaps(queries.distances_QN, queries.rows_Q, order.astype(np.int64), sizes),
+            np.cumsum(score_N[order])[sizes - 1] / sizes,
+            metrics.coverage_gaps(queries.distances_QN, queries.rows_Q, order, sizes),
+            _copies(survey, survey_order, np.rint(_FRACTIONS[first] * len(survey)).astype(np.int64)),
         )
-        for label, order in orders.items()
+        for label, order, survey_order in zip(labels, orders, survey_orders, strict=True)
     )
+
+
+def _orders(
+    rank_N: NDArray[np.int64], score_N: NDArray[np.float64], seed: list[int]
+) -> tuple[NDArray[np.int64], ...]:
+    """The run's order, that of the score, and a random one, each int64 [N]."""
+    return (
+        np.argsort(~rank_N, kind="stable"),
+        np.argsort(-score_N, kind="stable"),
+        np.random.default_rng(seed).permutation(len(rank_N)),
+    )
+
+
+def _copies(survey: Survey, order_S: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Share of the first samples of an order that have a near-copy among them; nan without a graph."""
+    if not survey.has_graph:
+        return np.full(len(sizes), np.nan)
+    return metrics.copies_share(survey.near.from_E, survey.near.to_E, order_S, np.maximum(sizes, 1))
+
+
+def measure_kept(sample: RandomSample, survey: Survey, queries: Queries) -> Here | None:
+    """What the run itself keeps, in the measures of the curves; None if nothing."""
+    if not sample.kept_N.any() or not survey.kept_S.any():
+        return None
+    order, survey_order = (np.argsort(~kept, kind="stable") for kept in (sample.kept_N, survey.kept_S))
+    sizes, survey_sizes = (np.array([int(kept.sum())]) for kept in (sample.kept_N, survey.kept_S))
+    (gap,) = metrics.coverage_gaps(queries.distances_QN, queries.rows_Q, order, sizes)
+    (copies,) = _copies(survey, survey_order, survey_sizes)
+    return Here(float(np.nanmean(sample.score_N[sample.kept_N])), float(gap), float(copies))
 
 
 def fraction_rows(curves: tuple[Curve, ...], samples: int, fraction: float) -> tuple[FractionRow, ...]:
@@ -121,6 +156,7 @@ def fraction_rows(curves: tuple[Curve, ...], samples: int, fraction: float) -> t
             round(float(own.fraction[row]) * samples),
             formatting.number(float(own.mean_score[row])),
             formatting.number(float(own.coverage[row])),
+            formatting.percent(float(own.copies[row])),
             row == nearest,
         )
         for row in rows

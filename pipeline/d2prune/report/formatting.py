@@ -20,13 +20,26 @@ def number(value: float | None, digits: int = 3) -> str:
     return f"{value:.{digits}f}".replace("-", _MINUS)
 
 
-def score(difficulty: float | None, offset: float) -> str:
+def distinct_numbers(one: float, other: float) -> tuple[str, str]:
+    """Two different values with as many digits as tell them apart, at least 3."""
+    for digits in range(3, 16):
+        texts = number(one, digits), number(other, digits)
+        if texts[0] != texts[1]:
+            break
+    return texts
+
+
+def score(difficulty: float | None, offset: float, is_clamped: bool = True) -> str:
     """A score, from the difficulty stored for it.
 
-    Difficulty is max(score + offset, 0), so a difficulty of 0 gives only an upper bound of the score.
+    Args:
+        difficulty: max(score + offset, 0).
+        offset: what was added to the score.
+        is_clamped: whether scores may have been below -offset. Then a difficulty of 0 gives only an
+            upper bound of the score; with `score.offset: auto` it gives the lowest score itself.
     """
     value = number(None if difficulty is None else difficulty - offset)
-    return f"\u2264 {value}" if difficulty == 0 else value
+    return f"\u2264 {value}" if difficulty == 0 and is_clamped else value
 
 
 def percent(value: float | None, digits: int = 1) -> str:

@@ -1,7 +1,7 @@
 """Which samples the galleries show: pure functions of arrays.
 
 Every choice is seeded, or an order whose ties are broken by position, so the same run shows the same
-samples. N rows of the random sample, M candidate pairs.
+samples. N rows of the random sample or the survey.
 """
 
 from collections import Counter
@@ -53,41 +53,23 @@ def dense_and_sparse(
     return (dense if len(dense) else order[-tenth:]), (sparse if len(sparse) else order[:tenth])
 
 
-def closest_pairs(
-    suppression_M: NDArray[np.float64], suppressor_score_M: NDArray[np.float64]
+def best_per_suppressor(
+    candidate_N: NDArray[np.bool_], score_N: NDArray[np.float64], suppressor_N: NDArray[np.int64], size: int
 ) -> NDArray[np.int64]:
-    """Order pairs by distance without their embeddings, closest first.
-
-    A suppression is exp(-gamma_r d^2) * max(t, 0), so divided by its sender's score t it falls with
-    the distance d.
+    """Choose at most `size` candidates by falling score; each suppressor once if that suffices.
 
     Args:
-        suppression_M: float64, the strongest suppression that a sample received.
-        suppressor_score_M: float64, the selection score of the neighbour that sent it.
-    """
-    share_M = suppression_M / np.where(suppressor_score_M > 0, suppressor_score_M, np.inf)
-    return np.asarray(np.lexsort((-suppression_M, -np.round(share_M, 9))), dtype=np.int64)
-
-
-def pick_pairs(
-    suppressor_M: NDArray[np.int64],
-    similarity_M: NDArray[np.float64],
-    suppressor_kept_M: NDArray[np.bool_],
-    size: int,
-) -> NDArray[np.int64]:
-    """Choose pairs: kept suppressors first, then the most similar; each suppressor once if that suffices.
-
-    Args:
-        suppressor_M: int64, canonical position of the suppressor.
-        similarity_M: float64, cosine of the pair.
-        suppressor_kept_M: bool, whether the suppressor was kept.
+        candidate_N: bool [N].
+        score_N: float64 [N].
+        suppressor_N: int64 [N], canonical position of the neighbour that suppressed each most.
         size: how many to choose.
 
     Returns:
-        int64, at most `size` indices into the pairs.
+        int64, rows.
     """
-    order = np.lexsort((-similarity_M, ~suppressor_kept_M))
-    _, first = np.unique(suppressor_M[order], return_index=True)
+    rows = np.flatnonzero(candidate_N)
+    rows = rows[np.lexsort((rows, -score_N[rows]))]
+    _, first = np.unique(suppressor_N[rows], return_index=True)
     once = np.sort(first)
-    again = np.setdiff1d(np.arange(len(order)), once)
-    return np.asarray(order[np.concatenate([once, again]).astype(np.int64)][:size], dtype=np.int64)
+    again = np.setdiff1d(np.arange(len(rows)), once)
+    return np.asarray(rows[np.concatenate([once, again]).astype(np.int64)][:size], dtype=np.int64)

@@ -2,16 +2,16 @@
 
 N points, Q queries, D dimensions, C clusters, F fractions. Vectors are unit-norm and distances
 Euclidean: 0 for equal directions, 2 for opposite ones. The largest temporary is the matrix of query
-distances (80 MB for 2,000 queries and 10,000 points). Everything random takes a seed. The quantiser
-is imported when it is used, because it loads torch, which takes a second.
+distances (80 MB for 2,000 queries and 10,000 points). Everything random takes a seed.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
+from d2prune.compiled.decorator import kernel
+
 NEAR_DUPLICATE = 0.95
 """Cosine similarity from which two samples count as near-duplicates."""
-_BLOCK_ELEMENTS = 16_000_000
 _SAMPLES_PER_CLUSTER = 25
 _KMEANS_ITERATIONS = 25
 
@@ -43,20 +43,29 @@ def coverage_gaps(
     """
     if not len(sizes_F) or not len(queries_Q):
         return np.zeros(len(sizes_F))
-    total_F = np.zeros(len(sizes_F))
-    starts_F = np.concatenate([[0], sizes_F[:-1]])
+    # Which of the sizes first includes each point; F if none does.
+    since_N = np.full(len(order_N), len(sizes_F), np.int64)
     last = int(sizes_F[-1])
-    rank_N = np.empty(len(order_N), np.int64)
-    rank_N[order_N] = np.arange(len(order_N))
-    step = max(1, _BLOCK_ELEMENTS // max(last, 1))
-    for first in range(0, len(queries_Q), step):
-        ordered_QN = distances_QN[first : first + step, order_N[:last]]
-        rank_Q = rank_N[queries_Q[first : first + step]]
+    since_N[order_N[:last]] = np.searchsorted(sizes_F, np.arange(last), side="right")
+    nearest_QF = _nearest_since(distances_QN, queries_Q, since_N, len(sizes_F))
+    return np.asarray(np.minimum.accumulate(nearest_QF, axis=1).mean(axis=0, dtype=np.float64))
+
+
+@kernel
+def _nearest_since(
+    distances_QN: Floats, queries_Q: NDArray[np.int64], since_N: NDArray[np.int64], n_sizes: int
+) -> Floats:
+    """Each query's distance to the nearest point that a size adds, in one pass; numpy needs a sorted copy."""
+    nearest_QF = np.full((distances_QN.shape[0], n_sizes + 1), np.inf, np.float32)
+    for q in range(distances_QN.shape[0]):
+        row_F, row_N = nearest_QF[q], distances_QN[q]
+        for n in range(row_N.shape[0]):
+            since = since_N[n]
+            if row_N[n] < row_F[since]:
+                row_F[since] = row_N[n]
         # In float32 the distance of a vector to itself is about 1e-4, not 0.
-        ordered_QN[np.flatnonzero(rank_Q < last), rank_Q[rank_Q < last]] = 0
-        nearest_QF = np.minimum.accumulate(np.minimum.reduceat(ordered_QN, starts_F, axis=1), axis=1)
-        total_F += nearest_QF.sum(axis=0)
-    return total_F / len(queries_Q)
+        row_F[since_N[queries_Q[q]]] = 0
+    return nearest_QF[:, :n_sizes]
 
 
 def nearest_other(distances_QN: Floats, queries_Q: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -87,10 +96,9 @@ def effective_directions(points_ND: Floats) -> float:
     """
     if not len(points_ND):
         return float("nan")
-    wide_ND = points_ND.astype(np.float64)
     # With the same array on both sides, BLAS computes only half of the products.
-    values = np.linalg.eigvalsh(wide_ND.T @ wide_ND / len(points_ND))
-    values = values[values > 1e-12]
+    values = np.linalg.eigvalsh(points_ND.T @ points_ND / len(points_ND)).astype(np.float64)
+    values = values[values > 1e-7]
     values /= values.sum()
     return float(np.exp(-(values * np.log(values)).sum()))
 
@@ -114,13 +122,38 @@ def pca_map(points_ND: Floats) -> tuple[Floats, tuple[float, float]]:
     return (centred @ axes).astype(np.float32), (float(shares[0]), float(shares[1]))
 
 
+def copies_share(
+    from_E: NDArray[np.int64], to_E: NDArray[np.int64], order_S: NDArray[np.int64], sizes_F: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Share of the first m samples of an order that have a near-copy among them, for several m.
+
+    Args:
+        from_E: int64, ends of the edges between near-copies, in both directions.
+        to_E: likewise.
+        order_S: a permutation of the samples, the first to be kept first.
+        sizes_F: ascending m >= 1.
+
+    Returns:
+        float64 [F].
+    """
+    rank_S = np.empty(len(order_S), np.int64)
+    rank_S[order_S] = np.arange(len(order_S))
+    # The number of kept samples from which a sample and its first near-copy are both among them.
+    since_S = np.full(len(order_S), len(order_S), np.int64)
+    np.minimum.at(since_S, from_E, np.maximum(rank_S[from_E], rank_S[to_E]))
+    return np.asarray(np.searchsorted(np.sort(since_S), sizes_F) / sizes_F, np.float64)
+
+
 def cluster_count(samples: int, most: int) -> int:
     """Number of clusters: about one per 25 samples, at most `most`."""
     return int(np.clip(samples // _SAMPLES_PER_CLUSTER, 1, max(most, 1)))
 
 
 def cluster(points_ND: Floats, n_clusters: int, seed: int) -> tuple[NDArray[np.int64], Floats]:
-    """Cluster with the graph's k-means.
+    """Cluster with Lloyd's k-means.
+
+    The graph's k-means computes distances that every machine rounds alike, for which it loads torch.
+    Names of clusters need neither, and matrix products of numpy are ten times as fast.
 
     Args:
         points_ND: float32 [N, D], contiguous.
@@ -130,17 +163,40 @@ def cluster(points_ND: Floats, n_clusters: int, seed: int) -> tuple[NDArray[np.i
     Returns:
         int64 [N], the cluster of each point, and float32 [C, D] centroids. A cluster may be empty.
     """
-    from d2prune.knn.quantiser import train
+    centroids_CD = points_ND[_spread_out(points_ND, n_clusters, seed)]
+    label_N = nearest_centroids(points_ND, centroids_CD)
+    for _ in range(_KMEANS_ITERATIONS):
+        centroids_CD = np.stack(
+            [
+                points_ND[label_N == label].mean(axis=0) if (label_N == label).any() else centroids_CD[label]
+                for label in range(n_clusters)
+            ]
+        )
+        before_N, label_N = label_N, nearest_centroids(points_ND, centroids_CD)
+        if np.array_equal(before_N, label_N):
+            break
+    return label_N, centroids_CD
 
-    centroids_CD = train(points_ND, n_clusters, seed, _KMEANS_ITERATIONS)
-    return nearest_centroids(points_ND, centroids_CD), centroids_CD
+
+def _spread_out(points_ND: Floats, n_clusters: int, seed: int) -> NDArray[np.int64]:
+    """First centroids by k-means++: each drawn by its squared distance to those before it; int64 [C]."""
+    rng = np.random.default_rng(seed)
+    chosen = [int(rng.integers(len(points_ND)))]
+    sq_N = np.full(len(points_ND), np.inf)
+    while len(chosen) < n_clusters:
+        products_N = points_ND @ points_ND[chosen[-1]]
+        sq_N = np.minimum(sq_N, np.maximum(2 - 2 * products_N.astype(np.float64), 0))
+        sq_N[chosen] = 0
+        total = sq_N.sum()
+        weights = sq_N / total if total > 0 else None
+        chosen.append(int(rng.choice(len(points_ND), p=weights)))
+    return np.array(chosen, np.int64)
 
 
 def nearest_centroids(points_ND: Floats, centroids_CD: Floats) -> NDArray[np.int64]:
     """The centroid nearest to each point, int64 [N]; ties go to the lower one."""
-    from d2prune.knn.quantiser import Quantiser
-
-    return Quantiser(centroids_CD).nearest(points_ND, 1).positions[:, 0]
+    sq_norm_C = np.einsum("cd,cd->c", centroids_CD, centroids_CD)
+    return np.asarray((sq_norm_C - 2 * (points_ND @ centroids_CD.T)).argmin(axis=1), np.int64)
 
 
 def cluster_shares(label_N: NDArray[np.int64], kept_N: NDArray[np.bool_]) -> list[tuple[int, int, float]]:

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from d2prune.report.shifts import Property, Value
+from d2prune.report.suppression import SuppressedSummary
+
 
 @dataclass(frozen=True)
 class ReasonCount:
@@ -19,6 +22,7 @@ class ReasonCount:
     reason: str
     count: int
     meaning: str
+    examples: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -55,12 +59,23 @@ class Curve:
         fraction: float64 [F], in (0, 1].
         mean_score: float64 [F], mean score of the kept samples.
         coverage: float64 [F], mean distance to the nearest kept sample.
+        copies: float64 [F], share of the kept samples that have a kept near-copy; nan without a graph.
     """
 
     label: str
     fraction: NDArray[np.float64]
     mean_score: NDArray[np.float64]
     coverage: NDArray[np.float64]
+    copies: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Here:
+    """What the run itself keeps, in the measures of `Curve`."""
+
+    mean_score: float
+    coverage: float
+    copies: float
 
 
 @dataclass(frozen=True)
@@ -71,6 +86,7 @@ class FractionRow:
     samples: int
     score: str
     coverage: str
+    copies: str
     is_current: bool
 
 
@@ -122,6 +138,54 @@ class Gallery:
 
 
 @dataclass(frozen=True)
+class DuplicateGroup:
+    """A group of duplicates: its keeper, then some of its other samples; `size` counts all of them."""
+
+    size: int
+    cards: tuple[SampleCard, ...]
+
+
+@dataclass(frozen=True)
+class DuplicateSummary:
+    """The groups of duplicates.
+
+    Attributes:
+        groups: number of groups.
+        samples: samples in them, keepers included.
+        kept: kept samples in them.
+        repeated: groups of which more than one sample was kept.
+        by_dedup: whether the `dedup` stage found them; otherwise they are near-copies in the graph.
+        largest: the largest groups.
+    """
+
+    groups: int
+    samples: int
+    kept: int
+    repeated: int
+    by_dedup: bool
+    largest: tuple[DuplicateGroup, ...]
+
+
+@dataclass(frozen=True)
+class Shifted:
+    """What the selection kept less, or more, often than the pool.
+
+    Attributes:
+        fraction: kept share of the samples counted.
+        samples: samples counted.
+        parts: shards counted, of how many.
+        lost: name of the property and value of the largest losses.
+        tables: every property with the values to show, the one with the largest shift first.
+    """
+
+    fraction: float
+    samples: int
+    parts: tuple[int, int]
+    lost: tuple[tuple[str, Value], ...]
+    tables: tuple[Property, ...]
+
+
+@dataclass(frozen=True)
 class Cluster:
     """A k-means cluster of the random sample.
 
@@ -146,6 +210,8 @@ class ReportData:
 
     Attributes:
         title: the heading.
+        made: input and date of the run, in words.
+        warning: what a reader should know first; empty if there is nothing.
         lead: the paragraph below it.
         headline: (label, value, note) of each number at the top.
         flow: samples per stage.
@@ -153,14 +219,22 @@ class ReportData:
         score_label: name of the score that difficulty was computed from.
         method: what ranked the pool: `d2`, or another `select.method`.
         difficulty: histogram of that score.
+        clamped: samples that the histogram leaves out since their score is below the lowest one that
+            counts, and how many of these were kept.
         selection: histogram of the selection score.
+        clamp_limit: that lowest score.
         threshold: lowest selection score kept; None if nothing was kept or nothing dropped.
         map_points: float32 [M, 2], PCA of the random sample's features.
         map_kept: bool [M].
         map_variance: share of the variance along each of the two axes.
         clusters: lowest kept share first.
+        shifted: what the selection kept less or more of; None if nothing stands out.
+        suppressed: the samples that only suppression dropped; None if there are none.
+        unlike: those of them that differ most from their suppressor.
+        duplicates: groups of duplicates; None if there are none.
         galleries: in the order shown.
         metrics: rows of the table of measures.
+        here: what the run itself keeps; None if nothing.
         curves: one per order of the samples, the run's ranking first.
         fraction_rows: the first curve as a table.
         fraction: share of the pool that was kept.
@@ -177,21 +251,30 @@ class ReportData:
     """
 
     title: str
+    made: tuple[str, ...]
     lead: str
+    warning: str
     headline: tuple[tuple[str, str, str], ...]
     flow: tuple[FlowStep, ...]
     reasons: tuple[ReasonCount, ...]
     score_label: str
     method: str
     difficulty: Histogram
+    clamped: tuple[int, int]
+    clamp_limit: str
     selection: Histogram
     threshold: float | None
     map_points: NDArray[np.float32]
     map_kept: NDArray[np.bool_]
     map_variance: tuple[float, float]
     clusters: tuple[Cluster, ...]
+    shifted: Shifted | None
+    suppressed: SuppressedSummary | None
+    unlike: Gallery
+    duplicates: DuplicateSummary | None
     galleries: tuple[Gallery, ...]
     metrics: tuple[Metric, ...]
+    here: Here | None
     curves: tuple[Curve, ...]
     fraction_rows: tuple[FractionRow, ...]
     fraction: float

@@ -14,6 +14,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from d2prune.report.page_data import FlowStep, Histogram
+from d2prune.report.suppression import REPRESENTED, SuppressedSummary
 
 WIDTH = 400
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 20, 28, 46
@@ -119,6 +120,26 @@ def histogram(data: Histogram, name: str, x_label: str, threshold: float | None 
     return svg(name, f"Histogram of {total} by {x_label}", height, body)
 
 
+def cosine_histogram(data: SuppressedSummary) -> Markup:
+    """Bars of cosines: hatched below `suppression.REPRESENTED`, plain from there on."""
+    height = 250
+    top = int(data.counts.max(initial=0))
+    axes = Axes((float(data.edges[0]), 1.0), (0, max(top * 1.05, 1)), height)
+    paths = {"dropped": "", "close": ""}
+    for left, right, count in zip(data.edges, data.edges[1:], data.counts, strict=False):
+        if count:
+            x, x_end = axes.at_x(left) + 0.4, axes.at_x(right) - 0.4
+            style = "dropped" if (left + right) / 2 < REPRESENTED else "close"
+            y, y_end = axes.at_y(count), axes.at_y(0)
+            paths[style] += f"M{x:.1f} {y_end:.1f}V{y:.1f}H{x_end:.1f}V{y_end:.1f}z"
+    body = axes.frame("cosine to the main suppressor", "samples dropped by suppression alone")
+    body += "".join(f'<path class="fill {style}" d="{path}"/>' for style, path in paths.items() if path)
+    x = axes.at_x(REPRESENTED)
+    body += f'<line class="mark" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP - 4}" y2="{height - _BOTTOM}"/>'
+    description = f"{data.unlike:,} of {data.samples:,} samples are below {REPRESENTED}"
+    return svg("Cosine of each suppressed sample to its main suppressor", description, height, body)
+
+
 def flow(steps: Sequence[FlowStep]) -> Markup:
     """One bar per stage: its width is the samples that reached it, hatched the samples lost before it."""
     row, full = 66, WIDTH - 4
@@ -176,42 +197,6 @@ def scatter(
         height,
         body,
     )
-
-
-def lines(
-    series: Sequence[tuple[str, NDArray[np.float64], NDArray[np.float64]]],
-    name: str,
-    x_label: str,
-    y_label: str,
-    mark: float,
-) -> Markup:
-    """One line per series, with its own colour and dash pattern; a dashed vertical line marks this run.
-
-    Args:
-        series: (label, x, y); series i is drawn in class `line-i`.
-        name: of the chart.
-        x_label: x is a fraction and shown as a percentage.
-        y_label: with its unit.
-        mark: this run's x.
-    """
-    height = 270
-    ys = np.concatenate([y for _, _, y in series])
-    low, high = float(ys.min()), float(ys.max())
-    pad = max((high - low) * 0.06, 1e-6)
-    axes = Axes((0, 1), (max(0, low - pad) if low >= 0 else low - pad, high + pad), height)
-    body = axes.frame(x_label, y_label, lambda value: f"{value:.0%}")
-    x_mark = axes.at_x(mark)
-    anchor, shift = ("end", -6) if mark > 0.5 else ("start", 6)
-    body += (
-        f'<line class="mark" x1="{x_mark:.1f}" x2="{x_mark:.1f}" y1="{_TOP - 4}" y2="{height - _BOTTOM}"/>'
-    )
-    body += (
-        f'<text class="strong" x="{x_mark + shift:.1f}" y="{_TOP + 6}" text-anchor="{anchor}">this run</text>'
-    )
-    for index, (_, x, y) in reversed(list(enumerate(series))):
-        path = "L".join(f"{axes.at_x(a):.1f} {axes.at_y(b):.1f}" for a, b in zip(x, y, strict=True))
-        body += f'<path class="line line-{index}" d="M{path}"/>'
-    return svg(name, f"Lines: {', '.join(label for label, _, _ in series)}", height, body)
 
 
 def share_bar(share: float, reference: float) -> Markup:

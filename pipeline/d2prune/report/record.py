@@ -40,12 +40,16 @@ class RunRecord:
         has_images: whether the input is tars; tables hold no images.
         written: the output; None if the run stopped before `write`.
         score_name: the score that `difficulty` was computed from.
+        is_clamped: whether the offset was given, so that scores below -offset count as -offset.
         score_offset: was added to the score to give `difficulty`; the page shows the score without it.
         method: what ranked the pool: `d2`, or another `select.method`.
         features: the embeddings that distances are measured on.
         embeddings_file: the file of each embed part that holds them.
         timings: stage -> seconds spent in this run; stages that were skipped are absent.
         parameters: stage -> name -> value.
+        dedup: the dedup artifact; None if the run drops no duplicates.
+        input: the input as it was configured.
+        date: when the page was made; empty: not shown.
     """
 
     work_dir: str
@@ -57,11 +61,15 @@ class RunRecord:
     written: WrittenOutput | None = None
     score_name: str = "clip_score"
     score_offset: float = 0.0
+    is_clamped: bool = True
     method: str = "d2"
     features: FeatureKind = "image+text"
     embeddings_file: str = files.EMBEDDINGS
     timings: Mapping[str, float] = field(default_factory=dict)
     parameters: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    dedup: Manifest | None = None
+    input: Sequence[str] = ()
+    date: str = ""
 
 
 @dataclass(frozen=True)
@@ -72,6 +80,9 @@ class ReportParams:
         gallery: thumbnails of kept samples, and as many of dropped ones; 0: no galleries.
         sample_rows: size of the random sample that the map, clusters and measures are computed on.
         sample_groups: most row groups of embeddings that are read for it.
+        survey_rows: most samples whose captions, decisions and edges are counted; of a larger pool,
+            whole shards are drawn at random.
+        examples: rejected samples listed for each reason.
         queries: samples whose distance to the nearest kept sample is measured.
         map_points: most points on the map.
         clusters: most clusters.
@@ -82,6 +93,8 @@ class ReportParams:
     gallery: int = 24
     sample_rows: int = 10_000
     sample_groups: int = 64
+    survey_rows: int = 1_000_000
+    examples: int = 3
     queries: int = 2_000
     map_points: int = 5_000
     clusters: int = 12

@@ -7,6 +7,7 @@ timings.
 
 import logging
 from collections.abc import Mapping
+from datetime import UTC, datetime
 
 from d2prune import store
 from d2prune.config.model import RunConfig
@@ -47,6 +48,7 @@ def run_record(
         written=written,
         score_name=config.score.difficulty,
         score_offset=manifests["rank"].facts["offset"],
+        is_clamped=manifests["rank"].params["offset"] != "auto",
         method=config.select.method,
         features=config.graph.features,
         embeddings_file=config.embeddings_file,
@@ -55,6 +57,9 @@ def run_record(
             **{stage: manifest.params for stage, manifest in manifests.items() if stage != "report"},
             "rank": _describe_rank(manifests["rank"]),
         },
+        dedup=manifests.get("dedup"),
+        input=(config.input,) if isinstance(config.input, str) else tuple(config.input),
+        date=datetime.now(UTC).strftime("%-d %B %Y, %H:%M UTC"),
     )
 
 

@@ -45,15 +45,19 @@ class Tally:
         selection_edges: float64 [B + 1].
         size: how many candidates of each kind to keep.
         offset: subtracted from the stored difficulty, to count in units of the score.
+        is_clamped: whether a difficulty of 0 stands for any score of at most -offset. Such samples are
+            counted in `clamped` and not in the histogram of the score.
     """
 
     difficulty_edges: NDArray[np.float64]
     selection_edges: NDArray[np.float64]
     size: int
     offset: float = 0.0
+    is_clamped: bool = False
 
     def __post_init__(self) -> None:
         self.samples = self.kept = 0
+        self.clamped = {True: 0, False: 0}
         self.reasons: Counter[str] = Counter()
         self.score_sum = {True: 0.0, False: 0.0}
         self.threshold = np.inf
@@ -72,13 +76,19 @@ class Tally:
         kept_N = float_column(decisions, "kept").astype(bool)
         score_N = float_column(decisions, "difficulty") - self.offset
         selection_N = ranked_column(decisions, "selection_score")
+        if self.is_clamped:
+            clamped_N = float_column(decisions, "difficulty") == 0
+            for kept in (True, False):
+                self.clamped[kept] += int((clamped_N & (kept_N == kept)).sum())
         self.samples += len(kept_N)
         self.kept += int(kept_N.sum())
         for reason in pc.value_counts(decisions["reason"]).to_pylist():
             self.reasons[reason["values"]] += reason["counts"]
         for kept in (True, False):
             self.score_sum[kept] += float(np.nansum(score_N[kept_N == kept]))
-        for name, values_N in (("difficulty", score_N), ("selection_score", selection_N)):
+        # One bar of clamped scores would dwarf all others, and none of them has the score it shows.
+        shown_N = np.where(clamped_N, np.nan, score_N) if self.is_clamped else score_N
+        for name, values_N in (("difficulty", shown_N), ("selection_score", selection_N)):
             for kept in (True, False):
                 self._bins[name][kept] += bin_counts(values_N[kept_N == kept], self._edges[name])
         if kept_N.any():

@@ -5,6 +5,7 @@ from functools import partial
 from d2prune.config.model import RunConfig
 from d2prune.errors import UserError
 from d2prune.execution import Resources
+from d2prune.extras import require
 from d2prune.inputs.pool import InputPool
 from d2prune.parts.reader import Parts
 from d2prune.rescore.job import RescoreJob
@@ -18,6 +19,7 @@ from d2prune.store import artifacts
 
 
 def _params(config: RunConfig, pool: InputPool) -> RescoreParams:
+    require("torch", f"score: {', '.join(config.pair_scores)}")
     score = config.score
     check_parameters(score.temperature, score.reference_size, score.references)
     return RescoreParams(

@@ -15,6 +15,7 @@ from d2prune import store
 from d2prune.config.model import RunConfig
 from d2prune.errors import UserError
 from d2prune.execution import Executor, Guarded, InProcess, OnRay
+from d2prune.extras import import_optional, require
 from d2prune.inputs.find import SourceShard
 from d2prune.inputs.pool import InputPool
 from d2prune.runs import history
@@ -71,15 +72,17 @@ def run(
             resumes.
     """
     if executor is None and use_ray:
-        # Before Ray is loaded, for the reason given in jobs/filter.py.
-        import torch  # noqa: F401
+        require("ray", "a run on Ray", otherwise="pass --no-ray")
+        # Before Ray is loaded, for the reason given in job.py.
+        import_optional("torch")
     plan = plan_run(config)
     if stop_after not in (None, *plan.artifacts):
         raise UserError(f"stop_after = {stop_after}: expected one of {', '.join(plan.artifacts)}")
     config = config.model_copy(update={"output": history.fill_run_id(config.output, plan.identity)})
-    stages = [stage for stage in STAGES if stage.name in plan.artifacts]
-    for stage in stages:
+    for stage in (stage for stage in STAGES if stage.name in plan.artifacts):
         stage.preflight(config, plan.pool, plan[stage.name])
+        if stage.name == stop_after:
+            break
     with lease.hold(config.work_dir) as held, contextlib.ExitStack() as stack:
         # This run holds the lease, so uploads in progress there are leftovers of killed runs.
         store.sweep_temporaries(config.work_dir)

@@ -19,6 +19,7 @@ from d2prune.embed import shard_urls
 from d2prune.errors import UserError
 from d2prune.parts import files
 from d2prune.parts.reader import Parts
+from d2prune.runs.selections import choose_selection, list_selections
 from d2prune.store import artifacts, schemas
 from d2prune.store.artifacts import Manifest
 
@@ -96,6 +97,11 @@ class FinishedRun:
         """The file of each embed part that holds them."""
         return str(self.graph.params.get("embeddings", files.EMBEDDINGS))
 
+    @property
+    def has_images(self) -> bool:
+        """Whether the input is tars; tables of embeddings hold no images."""
+        return "columns" not in self.embed.params
+
     @cached_property
     def urls(self) -> Mapping[str, str]:
         """Shard name -> URL of the tar, for the shards whose URL the run recorded."""
@@ -144,38 +150,28 @@ def open_run(work_dir: str, run: str | None = None) -> FinishedRun:
 
     Args:
         work_dir: URL of the folder with the artifacts.
-        run: the beginning of the selection's fingerprint; None: the newest selection.
+        run: the id of a run as `d2prune runs` prints it, a selection's fingerprint, or the beginning of
+            either; None: the newest selection.
 
     Raises:
         UserError: no selection matches, more than one does, or an artifact it was made from is gone.
     """
     store.check_folder("work_dir", work_dir)
-    select = _manifest(work_dir, "select", _choose_selection(work_dir, run))
+    return open_selection(work_dir, choose_selection(list_selections(work_dir), run).fingerprint)
+
+
+def open_selection(work_dir: str, fingerprint: str) -> FinishedRun:
+    """Open the selection with a fingerprint.
+
+    Raises:
+        UserError: an artifact it was made from is gone.
+    """
+    select = _manifest(work_dir, "select", fingerprint)
     rank = _manifest(work_dir, "rank", select.inputs["rank"])
     graph = _manifest(work_dir, "graph", rank.inputs["graph"])
     embed = _manifest(work_dir, "embed", graph.inputs["embed"])
     dedup = _manifest(work_dir, "dedup", rank.inputs["dedup"]) if "dedup" in rank.inputs else None
     return FinishedRun(work_dir, embed, graph, rank, select, dedup)
-
-
-def _choose_selection(work_dir: str, run: str | None) -> str:
-    """Fingerprint of the selection that starts with `run`, or of the newest."""
-    manifests = store.list_files(store.join(work_dir, "select"), f"*/{artifacts.MANIFEST}")
-    urls = {file.url.rstrip("/").split("/")[-2]: file.url for file in manifests}
-    if not urls:
-        raise UserError(
-            f"{store.redact(work_dir)}: found no finished selection (select/*/{artifacts.MANIFEST}); "
-            "expected the work_dir of a run that reached `select`"
-        )
-    if run is None:
-        if len(urls) == 1:
-            return next(iter(urls))
-        return max(urls, key=lambda name: (store.modified(urls[name]), name))
-    matching = sorted(name for name in urls if name.startswith(run))
-    if len(matching) != 1:
-        names = ", ".join(matching or sorted(urls))
-        raise UserError(f"--run {run}: {len(matching)} selections match; expected one of {names}")
-    return matching[0]
 
 
 def _manifest(work_dir: str, stage: str, fingerprint: str) -> Manifest:

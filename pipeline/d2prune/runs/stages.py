@@ -11,3 +11,9 @@ from d2prune.stage.record import Stage
 from d2prune.write.stage import STAGE as WRITE
 
 STAGES: tuple[Stage, ...] = (EMBED, RESCORE, GRAPH, DEDUP, RANK, SELECT, WRITE, REPORT)
+
+
+def needs_budget(stop_after: str | None) -> bool:
+    """Whether a run up to a stage selects samples, and so needs a budget."""
+    before = STAGES[: STAGES.index(SELECT)]
+    return stop_after not in [stage.name for stage in before]

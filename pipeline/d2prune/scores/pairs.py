@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from d2prune.arguments import as_rows
 from d2prune.compiled.threads import available_cores, parallel_ranges
 from d2prune.errors import ArgumentError
+from d2prune.extras import require
 from d2prune.knn.features import unit_rows
 
 Float32 = NDArray[np.float32]
@@ -92,6 +93,7 @@ def s_clip_loss(
     if image_ND.shape != text_ND.shape:
         raise ArgumentError(f"text_emb: found shape {text_ND.shape}; expected {image_ND.shape}, as image_emb")
     check_parameters(temperature, reference_size, n_references)
+    require("torch", "s_clip_loss")
     drawn = draw_references(len(image_ND), reference_size, n_references, seed)
     references = (Reference(rows_M, image_ND[rows_M], text_ND[rows_M]) for rows_M in drawn)
     return average_s_clip_loss(

@@ -1,7 +1,7 @@
 """Difficulty from training logs: a model's outputs for each sample after each epoch.
 
-Arrays in, float32 [N] out. Logs are [N, E, C]: N samples, E epochs, C classes; `TrainingLog` collects
-them. Every score is higher for harder samples, which are more wanted, so it can be passed to
+A `TrainingLog` or arrays in, float32 [N] out. Arrays are [N, E, C]: N samples, E epochs, C classes.
+Every score is higher for harder samples, which are more wanted, so it can be passed to
 `d2_prune(difficulty=...)`. A hard sample may be mislabelled: see `aum` for dropping those.
 
 Invariant: a score is computed in float64 in a fixed order and rounded once, so it depends on the
@@ -10,7 +10,7 @@ sample's own log alone, bit for bit.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from d2prune.arguments import as_array
 from d2prune.errors import ArgumentError
 from d2prune.scores import training_kernels
+from d2prune.scores.training_log import TrainingLog
 
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
@@ -25,21 +26,7 @@ Int64 = NDArray[np.int64]
 _SUM_TOLERANCE = 1e-2  # bfloat16 and float16 probabilities
 
 
-def softmax(logits: ArrayLike) -> Float32:
-    """Convert logits to probabilities, over the last axis.
-
-    Args:
-        logits: finite numbers [..., C].
-
-    Returns:
-        float32 of the same shape; computed in float64.
-    """
-    z = as_array(logits, "logits").astype(np.float64)
-    exp = np.exp(z - z.max(axis=-1, keepdims=True))
-    return _to_float32(exp / exp.sum(axis=-1, keepdims=True))
-
-
-def el2n(probabilities: ArrayLike, labels: ArrayLike) -> Float32:
+def el2n(probabilities: ArrayLike | TrainingLog, labels: ArrayLike | None = None) -> Float32:
     """Compute the error L2 norm: the mean over epochs of ||p - onehot(label)||.
 
     Higher = harder = more wanted, as in the paper.
@@ -49,8 +36,8 @@ def el2n(probabilities: ArrayLike, labels: ArrayLike) -> Float32:
     along E.
 
     Args:
-        probabilities: floats [N, E, C]; rows sum to 1.
-        labels: integers [N], 0 <= label < C.
+        probabilities: a TrainingLog, or floats [N, E, C]; rows sum to 1.
+        labels: integers [N], 0 <= label < C; those of the log if it is one.
 
     Returns:
         float32 [N], 0 to sqrt(2).
@@ -58,11 +45,20 @@ def el2n(probabilities: ArrayLike, labels: ArrayLike) -> Float32:
     Raises:
         ArgumentError: an array has the wrong shape or dtype, or a row does not hold probabilities.
     """
-    p_NEC = _check_probabilities(probabilities)
-    return _to_float32(training_kernels.el2n(p_NEC, _check_labels(labels, p_NEC), np.ones(p_NEC.shape[:2])))
+    if _is_running(probabilities):
+        return probabilities.score("el2n")
+    values, labels = _open_log(probabilities, labels)
+    p_NEC = _check_probabilities(values)
+    total_N = np.zeros(len(p_NEC))
+    training_kernels.el2n(p_NEC, _check_labels(labels, p_NEC), np.ones(p_NEC.shape[:2]), total_N)
+    return _to_float32(total_N / p_NEC.shape[1])
 
 
-def grand(probabilities: ArrayLike, labels: ArrayLike, features: ArrayLike) -> Float32:
+def grand(
+    probabilities: ArrayLike | TrainingLog,
+    labels: ArrayLike | None = None,
+    features: ArrayLike | None = None,
+) -> Float32:
     """Compute the gradient norm of the last layer.
 
     The mean over epochs of ||p - onehot(label)|| * ||h||. Higher = harder = more wanted, as in the
@@ -74,8 +70,8 @@ def grand(probabilities: ArrayLike, labels: ArrayLike, features: ArrayLike) -> F
     product of their norms.
 
     Args:
-        probabilities: floats [N, E, C]; rows sum to 1.
-        labels: integers [N], 0 <= label < C.
+        probabilities: a TrainingLog, or floats [N, E, C]; rows sum to 1.
+        labels: integers [N], 0 <= label < C; those of the log if it is one.
         features: floats [N, E, D], the input of the last layer at each epoch.
 
     Returns:
@@ -84,16 +80,21 @@ def grand(probabilities: ArrayLike, labels: ArrayLike, features: ArrayLike) -> F
     Raises:
         ArgumentError: as for `el2n`, or features has another N or E.
     """
-    p_NEC = _check_probabilities(probabilities)
+    if _is_running(probabilities):
+        return probabilities.score("grand")
+    values, labels = _open_log(probabilities, labels)
+    p_NEC = _check_probabilities(values)
+    if features is None:
+        raise ArgumentError("features: found None; expected floats [N, E, D]")
     h_NED = _check_log(features, "features")
     if h_NED.shape[:2] != p_NEC.shape[:2]:
         raise ArgumentError(f"features are {h_NED.shape}, expected [N, E, D] with [N, E] = {p_NEC.shape[:2]}")
-    return _to_float32(
-        training_kernels.el2n(p_NEC, _check_labels(labels, p_NEC), training_kernels.norms(h_NED))
-    )
+    total_N = np.zeros(len(p_NEC))
+    training_kernels.el2n(p_NEC, _check_labels(labels, p_NEC), training_kernels.norms(h_NED), total_N)
+    return _to_float32(total_N / p_NEC.shape[1])
 
 
-def forgetting(probabilities: ArrayLike, labels: ArrayLike) -> Float32:
+def forgetting(probabilities: ArrayLike | TrainingLog, labels: ArrayLike | None = None) -> Float32:
     """Count forgetting events: the sample was correct after one epoch and wrong after the next.
 
     Higher = harder = more wanted, as in the paper.
@@ -103,9 +104,9 @@ def forgetting(probabilities: ArrayLike, labels: ArrayLike) -> Float32:
     event; the authors count it as infinity, this function as E, which is more than any count.
 
     Args:
-        probabilities: floats [N, E, C], probabilities or logits. The predicted class is the highest,
-            ties to the lower number.
-        labels: integers [N], 0 <= label < C.
+        probabilities: a TrainingLog, or floats [N, E, C], probabilities or logits. The predicted class
+            is the highest, ties to the lower number.
+        labels: integers [N], 0 <= label < C; those of the log if it is one.
 
     Returns:
         float32 [N], whole numbers from 0 to E.
@@ -113,26 +114,29 @@ def forgetting(probabilities: ArrayLike, labels: ArrayLike) -> Float32:
     Raises:
         ArgumentError: an array has the wrong shape or dtype.
     """
-    z_NEC = _check_log(probabilities, "probabilities")
+    if _is_running(probabilities):
+        return probabilities.score("forgetting")
+    values, labels = _open_log(probabilities, labels, as_logits=True)
+    z_NEC = _check_log(values, "probabilities")
     right_NE = z_NEC.argmax(axis=2) == _check_labels(labels, z_NEC)[:, None]
     events_N = (right_NE[:, :-1] & ~right_NE[:, 1:]).sum(axis=1)
     return _to_float32(np.where(right_NE.any(axis=1), events_N, z_NEC.shape[1]))
 
 
-def aum(logits: ArrayLike, labels: ArrayLike) -> Float32:
+def aum(logits: ArrayLike | TrainingLog, labels: ArrayLike | None = None) -> Float32:
     """Compute minus the area under the margin (AUM).
 
     AUM is the mean over epochs of (label's logit - highest other logit). Higher = harder = more
     wanted: the opposite sign of the paper, whose AUM is high for easy samples and very negative for
     mislabelled ones. To drop likely mislabelled samples, as D2 does by its cut-off beta, restore the
-    sign: `d2_prune(..., drop_score=-aum(logits, labels), drop_fraction=0.1)`.
+    sign: `d2_prune(..., drop_score=-aum(log), drop_fraction=0.1)`.
 
     Source: Pleiss et al., "Identifying Mislabeled Data using the Area Under the Margin Ranking",
     NeurIPS 2020, arXiv 2001.10528.
 
     Args:
-        logits: floats [N, E, C], C >= 2.
-        labels: integers [N], 0 <= label < C.
+        logits: a TrainingLog, or floats [N, E, C], C >= 2.
+        labels: integers [N], 0 <= label < C; those of the log if it is one.
 
     Returns:
         float32 [N]; negative if the label's logit is the highest, on average over epochs.
@@ -140,11 +144,16 @@ def aum(logits: ArrayLike, labels: ArrayLike) -> Float32:
     Raises:
         ArgumentError: an array has the wrong shape or dtype, or there are fewer than 2 classes.
     """
-    z_NEC = _check_classes(_check_log(logits, "logits"), "aum")
-    return _to_float32(training_kernels.aum(z_NEC, _check_labels(labels, z_NEC)))
+    if _is_running(logits):
+        return logits.score("aum")
+    values, labels = _open_log(logits, labels, as_logits=True)
+    z_NEC = _check_classes(_check_log(values, "logits"), "aum")
+    total_N = np.zeros(len(z_NEC))
+    training_kernels.aum(z_NEC, _check_labels(labels, z_NEC), total_N)
+    return _to_float32(total_N / z_NEC.shape[1])
 
 
-def entropy(probabilities: ArrayLike) -> Float32:
+def entropy(probabilities: ArrayLike | TrainingLog) -> Float32:
     """Compute the mean over epochs of the entropy of p, in nats.
 
     Higher = more uncertain = harder = more wanted, as in the paper. Labels are not used.
@@ -153,7 +162,7 @@ def entropy(probabilities: ArrayLike) -> Float32:
     epoch alone: pass only that one.
 
     Args:
-        probabilities: floats [N, E, C]; rows sum to 1.
+        probabilities: a TrainingLog, or floats [N, E, C]; rows sum to 1.
 
     Returns:
         float32 [N], 0 to ln C.
@@ -161,10 +170,15 @@ def entropy(probabilities: ArrayLike) -> Float32:
     Raises:
         ArgumentError: the array has the wrong shape or dtype, or a row does not hold probabilities.
     """
-    return _to_float32(training_kernels.entropy(_check_probabilities(probabilities)))
+    if _is_running(probabilities):
+        return probabilities.score("entropy")
+    p_NEC = _check_probabilities(_open_log(probabilities)[0])
+    total_N = np.zeros(len(p_NEC))
+    training_kernels.entropy(p_NEC, total_N)
+    return _to_float32(total_N / p_NEC.shape[1])
 
 
-def margin(probabilities: ArrayLike) -> Float32:
+def margin(probabilities: ArrayLike | TrainingLog) -> Float32:
     """Compute 1 minus the mean over epochs of (highest - second highest probability).
 
     Higher = more uncertain = harder = more wanted: 1 minus the margin, which is small for uncertain
@@ -173,7 +187,7 @@ def margin(probabilities: ArrayLike) -> Float32:
     Source: margin sampling, Scheffer et al., 2001; Coleman et al., ICLR 2020, arXiv 1906.11829.
 
     Args:
-        probabilities: floats [N, E, C], C >= 2; rows sum to 1.
+        probabilities: a TrainingLog, or floats [N, E, C], C >= 2; rows sum to 1.
 
     Returns:
         float32 [N], 0 to 1.
@@ -182,10 +196,15 @@ def margin(probabilities: ArrayLike) -> Float32:
         ArgumentError: the array has the wrong shape or dtype, a row does not hold probabilities, or there
             are fewer than 2 classes.
     """
-    return _to_float32(training_kernels.margin(_check_classes(_check_probabilities(probabilities), "margin")))
+    if _is_running(probabilities):
+        return probabilities.score("margin")
+    p_NEC = _check_classes(_check_probabilities(_open_log(probabilities)[0]), "margin")
+    total_N = np.zeros(len(p_NEC))
+    training_kernels.margin(p_NEC, total_N)
+    return _to_float32(1.0 - total_N / p_NEC.shape[1])
 
 
-def variance_of_gradients(probabilities: ArrayLike) -> Float32:
+def variance_of_gradients(probabilities: ArrayLike | TrainingLog) -> Float32:
     """Compute how much the gradient at the logits varies over epochs.
 
     The mean over classes of the gradient's standard deviation over epochs. Higher = harder = more
@@ -196,7 +215,7 @@ def variance_of_gradients(probabilities: ArrayLike) -> Float32:
     2008.11600, who differentiate with respect to the pixels and average over those.
 
     Args:
-        probabilities: floats [N, E, C]; rows sum to 1.
+        probabilities: a TrainingLog, or floats [N, E, C]; rows sum to 1.
 
     Returns:
         float32 [N], >= 0.
@@ -204,7 +223,25 @@ def variance_of_gradients(probabilities: ArrayLike) -> Float32:
     Raises:
         ArgumentError: the array has the wrong shape or dtype, or a row does not hold probabilities.
     """
-    return _to_float32(training_kernels.deviation(_check_probabilities(probabilities)))
+    if _is_running(probabilities):
+        return probabilities.score("variance_of_gradients")
+    return _to_float32(training_kernels.deviation(_check_probabilities(_open_log(probabilities)[0])))
+
+
+def _is_running(values: ArrayLike | TrainingLog) -> TypeGuard[TrainingLog]:
+    """Whether this is a log that keeps running sums in place of logits."""
+    return isinstance(values, TrainingLog) and bool(values.scores)
+
+
+def _open_log(
+    values: ArrayLike | TrainingLog, labels: ArrayLike | None = None, as_logits: bool = False
+) -> tuple[ArrayLike, ArrayLike | None]:
+    """Return the values and labels of a log; arrays unchanged."""
+    if not isinstance(values, TrainingLog):
+        return values, labels
+    if labels is not None:
+        raise ArgumentError("labels: found labels beside a TrainingLog, which has its own; expected None")
+    return values.logits if as_logits else values.probabilities, values.labels
 
 
 def _to_float32(values: NDArray[Any]) -> Float32:
@@ -244,7 +281,7 @@ def _check_probabilities(values: ArrayLike) -> NDArray[Any]:
     return p_NEC
 
 
-def _check_labels(values: ArrayLike, log_NEC: NDArray[Any]) -> Int64:
+def _check_labels(values: ArrayLike | None, log_NEC: NDArray[Any]) -> Int64:
     """Return labels as int64 [N] after checking them."""
     labels_N = as_array(values, "labels")
     n, _, c = log_NEC.shape

@@ -1,7 +1,8 @@
 """Compiled loops of training.py: logs [N, E, C] in, float64 out, every sum from left to right.
 
 Compiled without `fastmath`, which keeps the order of the sums, so a sample's score depends on its own
-log alone, bit for bit. Suffixes: N samples, E epochs, C classes, D dimensions.
+log alone, bit for bit. The sums over epochs are added to `total_N`: a log that is read epoch by epoch
+gives the same bits. Suffixes: N samples, E epochs, C classes, D dimensions.
 """
 
 from __future__ import annotations
@@ -32,62 +33,55 @@ def norms(h_NED: NDArray[Any]) -> Float64:
 
 
 @kernel
-def el2n(p_NEC: NDArray[Any], labels_N: Int64, weight_NE: Float64) -> Float64:
-    """Compute the mean over epochs of weight * ||p - onehot(label)||, float64 [N]."""
+def el2n(p_NEC: NDArray[Any], labels_N: Int64, weight_NE: Float64, total_N: Float64) -> None:
+    """Add up over epochs weight * ||p - onehot(label)||."""
     n, n_epochs, n_classes = p_NEC.shape
-    out = np.empty(n)
     for i in range(n):
-        total = 0.0
+        total = total_N[i]
         for e in range(n_epochs):
             square = 0.0
             for c in range(n_classes):
                 error = np.float64(p_NEC[i, e, c]) - (1.0 if c == labels_N[i] else 0.0)
                 square += error * error
             total += math.sqrt(square) * weight_NE[i, e]
-        out[i] = total / n_epochs
-    return out
+        total_N[i] = total
 
 
 @kernel
-def aum(z_NEC: NDArray[Any], labels_N: Int64) -> Float64:
-    """Compute the mean over epochs of (highest other logit - label's logit), float64 [N]."""
+def aum(z_NEC: NDArray[Any], labels_N: Int64, total_N: Float64) -> None:
+    """Add up over epochs (highest other logit - label's logit)."""
     n, n_epochs, n_classes = z_NEC.shape
-    out = np.empty(n)
     for i in range(n):
-        total = 0.0
+        total = total_N[i]
         for e in range(n_epochs):
             other = -np.inf
             for c in range(n_classes):
                 if c != labels_N[i]:
                     other = max(other, np.float64(z_NEC[i, e, c]))
             total += other - np.float64(z_NEC[i, e, labels_N[i]])
-        out[i] = total / n_epochs
-    return out
+        total_N[i] = total
 
 
 @kernel
-def entropy(p_NEC: NDArray[Any]) -> Float64:
-    """Compute the mean over epochs of the entropy in nats, float64 [N]."""
+def entropy(p_NEC: NDArray[Any], total_N: Float64) -> None:
+    """Add up over epochs the entropy in nats."""
     n, n_epochs, n_classes = p_NEC.shape
-    out = np.empty(n)
     for i in range(n):
-        total = 0.0
+        total = total_N[i]
         for e in range(n_epochs):
             for c in range(n_classes):
                 p = np.float64(p_NEC[i, e, c])
                 if p > 0.0:
                     total -= p * math.log(p)
-        out[i] = total / n_epochs
-    return out
+        total_N[i] = total
 
 
 @kernel
-def margin(p_NEC: NDArray[Any]) -> Float64:
-    """Compute 1 minus the mean over epochs of (highest - second highest), float64 [N]."""
+def margin(p_NEC: NDArray[Any], total_N: Float64) -> None:
+    """Add up over epochs (highest - second highest)."""
     n, n_epochs, n_classes = p_NEC.shape
-    out = np.empty(n)
     for i in range(n):
-        total = 0.0
+        total = total_N[i]
         for e in range(n_epochs):
             first, second = -1.0, -1.0
             for c in range(n_classes):
@@ -97,8 +91,7 @@ def margin(p_NEC: NDArray[Any]) -> Float64:
                 elif p > second:
                     second = p
             total += first - second
-        out[i] = 1.0 - total / n_epochs
-    return out
+        total_N[i] = total
 
 
 @kernel

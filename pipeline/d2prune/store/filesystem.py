@@ -8,6 +8,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from d2prune.errors import UserError
+from d2prune.extras import MODULE_OF_SCHEME, require
 from d2prune.redaction import redact
 from d2prune.store import retries
 from d2prune.store.faults import one_line, translated
@@ -91,6 +92,8 @@ def find_kind(url: str) -> Any:
         raise UserError(
             f"{redact(url)}: {protocol}:// is a file inside another file, which is not supported; {_EXPECTED}"
         )
+    if protocol in MODULE_OF_SCHEME:
+        require(MODULE_OF_SCHEME[protocol], redact(url))
     try:
         return fsspec.get_filesystem_class(protocol)
     except ImportError as error:

@@ -38,7 +38,7 @@ def embeddings(dimension: int) -> pa.Schema:
 
     They are a separate file because they are nearly all of the bytes and only the graph stage reads
     them all. A vector is one value of fixed size and not a list: parquet stores lists value by
-    value, which takes fifteen times as long.
+    value, which takes five times as long to read (docs/results/explorer.md).
 
     Args:
         dimension: width D of the model's joint embedding.

@@ -9,21 +9,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jinja2
-import numpy as np
 from markupsafe import Markup
 
 from d2prune import report, store
 from d2prune.d2.gamma import describe_gamma
 from d2prune.redaction import redact_markup
-from d2prune.report import plots
+from d2prune.report import tradeoff
 from d2prune.store import artifacts
 from d2prune.sweep.evaluate import SweepResult
 from d2prune.sweep.measure import Outcome, Setting
 
-_CHART_HEIGHT = 330
-# In units of the chart: labels of points in one cell would overlap.
-_LABEL_CELL = 10
-_LINE_STYLES = 6
 _FOLDER = Path(__file__).parent
 
 
@@ -91,7 +86,7 @@ def render(result: SweepResult) -> str:
     score = f"mean {result.score_name} of the kept samples"
     return environment.get_template("page.html").render(
         styles=Markup(css),
-        line_styles=_LINE_STYLES,
+        line_styles=tradeoff.LINE_STYLES,
         work_dir=store.redact(result.config.work_dir),
         samples=f"{result.samples:,}",
         series=[label for label, _ in series],
@@ -125,25 +120,13 @@ def _draw_tradeoff(
         x_label: of the cost, with its unit.
         y_label: of the mean score.
     """
-    outcomes = [outcome for _, members in series for _, outcome in members]
-    x = np.array([getattr(outcome, cost) for outcome in outcomes])
-    y = np.array([outcome.mean_score for outcome in outcomes])
-    pads = [max(float(np.ptp(values)) * 0.1, 1e-4) for values in (x, y)]
-    x_range, y_range = ((v.min() - pad, v.max() + pad) for v, pad in zip((x, y), pads, strict=True))
-    axes = plots.Axes(x_range, y_range, _CHART_HEIGHT)
-    body = axes.frame(x_label, y_label)
-    # Points that are too close for separate labels share one: at the first point, with all numbers.
-    labels: dict[tuple[int, int], tuple[float, float, list[int]]] = {}
-    for index, (_, members) in enumerate(series):
-        points = [(axes.at_x(getattr(o, cost)), axes.at_y(o.mean_score)) for _, o in members]
-        path = "L".join(f"{px:.1f} {py:.1f}" for px, py in points)
-        body += f'<path class="line line-{index % _LINE_STYLES}" d="M{path}"/>'
-        for (px, py), (number, _) in zip(points, members, strict=True):
-            body += f'<circle class="dot" cx="{px:.1f}" cy="{py:.1f}" r="3"/>'
-            cell = (round(px / _LABEL_CELL), round(py / _LABEL_CELL))
-            labels.setdefault(cell, (px, py, []))[2].append(number)
-    for px, py, numbers in labels.values():
-        text = ", ".join(map(str, numbers))
-        body += f'<text class="strong" x="{px + 5:.1f}" y="{py - 5:.1f}">{text}</text>'
-    description = f"{len(outcomes)} settings; their values are in the table"
-    return plots.svg(f"{y_label} against {x_label}", description, _CHART_HEIGHT, body)
+    lines = [
+        tradeoff.Line(
+            [getattr(outcome, cost) for _, outcome in members],
+            [outcome.mean_score for _, outcome in members],
+            [str(number) for number, _ in members],
+        )
+        for _, members in series
+    ]
+    count = sum(len(members) for _, members in series)
+    return tradeoff.draw(lines, x_label, y_label, f"{count} settings; their values are in the table")

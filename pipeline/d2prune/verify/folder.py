@@ -17,6 +17,7 @@ import numpy as np
 from d2prune import store
 from d2prune.errors import UserError
 from d2prune.execution import Executor, InProcess, Resources
+from d2prune.extras import require
 from d2prune.output import layout
 from d2prune.output.executable import KEEP_OPTION
 from d2prune.output.manifest import CHANGED, OutputManifest, encode_manifest, parse_manifest
@@ -87,6 +88,8 @@ def verify(
             raise UserError(f"output {store.redact(output)}: not found") from None
         return [f"{layout.MANIFEST}: missing; the run that writes this folder is not complete"]
     manifest = parse_manifest(data, store.redact(url))
+    if depth.loader and not manifest.is_tables:
+        require("open_clip_train", "verify: reading tars with open_clip's data loader")
     faults = [] if data == encode_manifest(manifest) else [f"{layout.MANIFEST}: {CHANGED}"]
     if absent := {"pool", "selected", "shards", "written"} - manifest.counts.keys():
         return [*faults, f"{layout.MANIFEST}: counts: found no {', '.join(sorted(absent))}"]

@@ -1,4 +1,4 @@
-"""`exact` equals open_clip's preprocessing bit for bit, for every shape and mode; `fast` is close."""
+"""Pixels equal open_clip's preprocessing bit for bit: for every shape, mode, crop and format."""
 
 import io
 
@@ -8,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from d2prune.embed.decode import kernel
 from d2prune.embed.decode.decoder import Decoder
-from d2prune.embed.decode.resize import Preprocess
+from d2prune.embed.decode.resize import Pixels, Preprocess, resizes_columns_first
 from d2prune.embed.model import sources
-from tests.embed.images import encode_image, make_image
+from tests.embed.images import encode_image, noise_image
 
 
 @pytest.fixture(scope="module")
@@ -34,62 +35,102 @@ def theirs():
     return pixels
 
 
-sides = st.integers(6, 150)
-
-
-@given(
-    image=st.builds(make_image, st.integers(0, 99), sides, sides),
-    ours=st.builds(
-        Preprocess,
-        st.sampled_from([24, 32, 41]),
-        st.sampled_from([24, 32, 41]),
-        st.sampled_from(["shortest", "longest", "squash"]),
-        st.booleans(),
-        st.sampled_from([0, 77]),
-    ),
+sides = st.one_of(st.integers(1, 12), st.integers(1, 150), st.integers(100, 300))
+images = st.builds(noise_image, st.integers(0, 99), sides, sides)
+target_sides = st.one_of(st.sampled_from([1, 2, 24, 32]), st.integers(1, 70))
+preprocesses = st.builds(
+    Preprocess,
+    target_sides,
+    target_sides,
+    st.sampled_from(["shortest", "longest", "squash"]),
+    st.booleans(),
+    st.sampled_from([0, 77]),
 )
+
+
+@given(image=images, ours=preprocesses)
 @settings(max_examples=100, deadline=None)
-def test_exact_pixels_equal_open_clip(theirs, image, ours):
-    np.testing.assert_array_equal(np.asarray(ours(image)), theirs(image, ours))
+def test_pixels_equal_open_clip(theirs, image, ours):
+    try:
+        expected = theirs(image, ours)
+    except ValueError as error:
+        with pytest.raises(ValueError, match=str(error)):
+            ours(Pixels.of(image))
+    else:
+        np.testing.assert_array_equal(ours(Pixels.of(image)), expected)
 
 
-def photo_like(width, height):
-    """Return a smooth image with some texture, which resizes like a photo."""
-    rng = np.random.default_rng(width)
-    coarse = Image.fromarray(rng.integers(0, 256, (9, 12, 3), dtype=np.uint8))
-    noise = rng.normal(0, 4, (height, width, 3))
-    smooth = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC))
-    return Image.fromarray(np.clip(smooth + noise, 0, 255).astype(np.uint8))
+@given(image=images, resized=st.tuples(sides, sides), bilinear=st.booleans(), data=st.data())
+@settings(max_examples=100, deadline=None)
+def test_any_box_equals_pillows_resize_and_crop(image, resized, bilinear, data):
+    lefts = [data.draw(st.integers(0, side - 1)) for side in resized]
+    lengths = [data.draw(st.integers(1, side - left)) for side, left in zip(resized, lefts, strict=True)]
+    order = resizes_columns_first(image.size, resized)
+    found = kernel.resize(Pixels.of(image).source, image.size, resized, (*lefts, *lengths), bilinear, order)
+    whole = image.resize(resized, Image.Resampling.BILINEAR if bilinear else Image.Resampling.BICUBIC)
+    expected = whole.crop((*lefts, *(left + length for left, length in zip(lefts, lengths, strict=True))))
+    assert found.reshape(lengths[1], -1).tobytes() == expected.tobytes()
 
 
-@pytest.mark.parametrize("size", [(40, 40), (50, 300), (150, 90), (700, 1100), (1200, 1200)])
-def test_fast_is_close_to_exact_and_decodes_less(size):
-    data = encode_image(photo_like(*size), "JPEG", quality=92)
-    images = {}
-    for method in ("exact", "fast"):
-        decoder = Decoder(Preprocess(64, 64, method=method), max_pixels=10**7)
-        decoded = decoder.decode_image(data)
-        assert (decoded.width, decoded.height) == size
-        images[method] = np.asarray(decoder.preprocess(decoded.image)).astype(int)
-        if method == "fast":
-            # At least twice the resized size, so that the resize has something to average.
-            smaller = decoded.image.width < size[0]
-            assert smaller == (min(size) >= 4 * 64) and min(decoded.image.size) >= min(2 * 64, *size)
-    assert np.abs(images["fast"] - images["exact"]).mean() < 2
+@pytest.mark.parametrize("size", [(1, 9_000), (9_000, 1), (1_501, 1_003), (17, 4_096)])
+def test_large_and_narrow_images(theirs, size):
+    image = noise_image(0, *size)
+    for mode in ("squash", "longest"):
+        ours = Preprocess(224, 224, mode)
+        if min(ours.resized_size(*size)):
+            np.testing.assert_array_equal(ours(Pixels.of(image)), theirs(image, ours))
 
 
-def test_fast_decodes_other_formats_at_full_size():
-    decoder = Decoder(Preprocess(16, 16, method="fast"), max_pixels=10**7)
-    for kind in ("PNG", "WEBP", "GIF"):
-        assert decoder.decode_image(encode_image(photo_like(200, 300), kind)).image.size == (200, 300)
+def test_sums_beyond_a_byte_are_clipped():
+    """Black beside white: bicubic weights overshoot on both sides."""
+    edges = np.kron([[0, 255, 0], [255, 0, 255]], np.ones((3, 5))).astype(np.uint8)
+    image = Image.fromarray(edges).convert("RGB")
+    for size in ((37, 41), (4, 3)):
+        order = resizes_columns_first(image.size, size)
+        found = kernel.resize(Pixels.of(image).source, image.size, size, (0, 0, *size), False, order)
+        assert found.reshape(size[1], -1).tobytes() == image.resize(size, Image.Resampling.BICUBIC).tobytes()
 
 
-@pytest.mark.parametrize("mode", ["CMYK", "L"])
-def test_fast_reads_every_kind_of_jpeg(mode):
-    decoder = Decoder(Preprocess(16, 16, method="fast"), max_pixels=10**7)
-    data = encode_image(photo_like(300, 200).convert(mode), "JPEG", progressive=mode == "L")
-    with Image.open(io.BytesIO(data)) as image:
-        whole = np.asarray(Preprocess(16, 16)(image.convert("RGB"))).astype(int)
-    found = decoder.decode_image(data).image
-    assert found.mode == "RGB" and found.size == (75, 50)
-    assert np.abs(np.asarray(decoder.preprocess(found)) - whole).mean() < 3
+SAVED = {
+    "jpeg-444": ("JPEG", {"subsampling": 0}),
+    "jpeg-422": ("JPEG", {"subsampling": 1}),
+    "jpeg-420": ("JPEG", {"subsampling": 2}),
+    "jpeg-progressive": ("JPEG", {"progressive": True, "subsampling": 2}),
+    "jpeg-restarts": ("JPEG", {"restart_marker_blocks": 1, "optimize": True}),
+    "jpeg-rgb": ("JPEG", {"keep_rgb": True}),
+    "jpeg-profile": ("JPEG", {"icc_profile": b"x" * 70_000, "comment": b"c"}),
+    "png": ("PNG", {}),
+    "webp": ("WEBP", {}),
+    "webp-lossless": ("WEBP", {"lossless": True}),
+    "gif": ("GIF", {}),
+    "bmp": ("BMP", {}),
+    "tiff": ("TIFF", {"compression": "tiff_lzw"}),
+}
+MODES = {"JPEG": ["RGB", "L", "CMYK"], "PNG": ["RGB", "L", "LA", "RGBA", "P", "1", "I;16"]}
+
+
+@given(data=st.data(), image=images, name=st.sampled_from(sorted(SAVED)), ours=preprocesses)
+@settings(max_examples=100, deadline=None)
+def test_stored_images_of_every_format(data, image, name, ours):
+    """Decoded and resized, they are what Pillow opens, converts and resizes; EXIF orientation is ignored."""
+    kind, options = SAVED[name]
+    mode = data.draw(st.sampled_from(MODES.get(kind, ["RGB"])))
+    if mode == "I;16":
+        image = Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 3)
+    else:
+        image = image.convert(mode)
+    if kind == "JPEG":
+        exif = Image.Exif()
+        exif[0x0112] = data.draw(st.integers(1, 8))
+        options = {**options, "exif": exif, "quality": data.draw(st.integers(1, 100))}
+        if mode != "RGB":
+            options.pop("keep_rgb", None)
+    stored = encode_image(image, kind, **options)
+    found = Decoder(ours, 10**9).decode_image(stored)
+    with Image.open(io.BytesIO(stored)) as opened:
+        expected = opened.convert("RGB")
+    assert (found.width, found.height) == expected.size
+    colors = found.source[: 4 * found.width * found.height].reshape(-1, 4)[:, :3]
+    assert colors.tobytes() == expected.tobytes()
+    if min(ours.resized_size(*expected.size)):
+        np.testing.assert_array_equal(ours(found), ours(Pixels.of(expected)))

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from d2prune.embed.decode.resize import Preprocess
+from d2prune.embed.decode import resize
+from d2prune.embed.decode.resize import Pixels, Preprocess
 from d2prune.embed.model.encoder import ClipEncoder
 from d2prune.embed.model.sources import import_open_clip, resolve
 from d2prune.errors import D2PruneError, UserError
@@ -21,7 +22,7 @@ def encoder(tiny_model):
 
 
 def pixels_of(encoder, images):
-    return np.stack([np.asarray(encoder.preprocess(image)) for image in images])
+    return np.stack([encoder.preprocess(Pixels.of(image)) for image in images])
 
 
 def own_loop(tiny_model, images, captions, precision="fp32"):
@@ -186,8 +187,6 @@ def test_missing_tokenizer_package_is_a_user_error(siglip, monkeypatch):
 
 
 def test_pixels_that_differ_from_open_clip_are_refused(tiny_model, monkeypatch):
-    monkeypatch.setattr(
-        Preprocess, "_crop_or_pad", lambda self, image: image.crop((0, 0, self.width, self.height))
-    )
+    monkeypatch.setattr(resize, "_center", lambda resized, target: resize.Span(target, 0, 0))
     with pytest.raises(D2PruneError, match="differ from those of open_clip"):
         ClipEncoder(resolve(str(tiny_model), None), device="cpu")

@@ -52,7 +52,7 @@ def all_models(tiny_model, others):
     return {"tiny": str(tiny_model), "same": others[0], "large": others[1]}
 
 
-@pytest.mark.parametrize("resize", ["exact", "fast"])
+@pytest.mark.parametrize("resize", ["exact", "device"])
 def test_each_model_gives_the_bits_of_a_run_alone(all_models, tmp_path, resize):
     images = [encode_image(make_image(i, 150 + 10 * i, 120), "JPEG") for i in range(9)]
     members = [

@@ -17,7 +17,6 @@ from d2prune.errors import UserError
         ("ViT-B-32", "", "pretrained is missing"),
         ("ViT-B-32", "opanai", "did you mean openai"),
         ("ViT-B-32", "/nowhere/weights.pt", "file does not exist"),
-        ("ViT-L-14", "openai", "trained with QuickGELU.*use embed.model=ViT-L-14-quickgelu"),
         ("ViT-L-14-quickgelu", "datacomp_xl_s13b_b90k", "has no such weights"),
         ("hf-hub:a/b", "openai", "has its own weights"),
         ("demo", "openai", "has its own weights"),
@@ -34,6 +33,14 @@ def test_model_named_by_architecture_and_tag():
     assert sources.resolve("ViT-B/32", tag) == sources.ModelSource("ViT-B-32", tag)
     assert sources.identity("ViT-B/32", tag) == ("ViT-B-32", tag)
     assert sources.resolve("ViT-B-32-quickgelu", "openai").pretrained == "openai"
+
+
+@pytest.mark.parametrize("model", ["ViT-L-14", "ViT-B-32", "ViT-B/32", "RN50"])
+def test_weights_get_the_activation_they_were_trained_with(model):
+    """`ViT-B-32/openai` is complete: only one architecture of that shape fits these weights."""
+    found = sources.resolve(model, "openai")
+    assert found.name == f"{model.replace('/', '-')}-quickgelu"
+    assert sources.identity(model, "openai") == sources.identity(found.name, "openai")
 
 
 def test_folder_is_identified_by_content_not_path(tiny_model, tmp_path):

@@ -1,25 +1,52 @@
 """Resize and crop an RGB image to the uint8 pixels that a model takes, before normalisation.
 
-`exact` gives the pixels of open_clip's evaluation preprocessing (torchvision's resize and crop of
-Pillow images), computed with Pillow alone. Decode processes then need neither torch nor torchvision
-and take 25 MB each instead of 365, and a pixel value is sent as one byte instead of four.
-`ClipEncoder` compares the two whenever it loads a model.
-
-`fast` differs in three ways: a JPEG is decoded at the smallest scale of its DCT (1/2, 1/4, 1/8) that
-leaves at least twice the resized size (with less to average, embeddings move three times as far);
-only the region that is kept is resized; and images are reduced with the Hamming filter, as wide as
-bilinear and nearly as sharp as bicubic. docs/results/embedding.md states how far embeddings move.
+Pixels are those of open_clip's evaluation preprocessing (torchvision's resize and crop of Pillow
+images), bit for bit, computed by `kernel.py`. Decode processes then need neither torch nor
+torchvision, and a pixel value is sent as one byte instead of four. `ClipEncoder` compares the two
+whenever it loads a model.
 """
 
+import functools
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
-from PIL import Image, ImageOps
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from d2prune.embed.decode import kernel
 
 ResizeMode = Literal["shortest", "longest", "squash"]
-Method = Literal["exact", "fast"]
 
-_DRAFT_SCALE = 2
+
+class Pixels(NamedTuple):
+    """A decoded image.
+
+    Attributes:
+        source: uint8 [`kernel.source_bytes`], which begins with RGBX pixels.
+        width: in pixels.
+        height: in pixels.
+    """
+
+    source: npt.NDArray[np.uint8]
+    width: int
+    height: int
+
+    @classmethod
+    def of(cls, image: Image.Image) -> "Pixels":
+        """Copy the pixels of an RGB image."""
+        stored = np.frombuffer(image.tobytes("raw", "RGBX"), np.uint8)
+        source = np.empty(kernel.source_bytes(*image.size), np.uint8)
+        source[: len(stored)] = stored
+        return cls(source, *image.size)
+
+
+class Span(NamedTuple):
+    """Along one side: how many pixels of the resized image are kept, the first of them, and where it goes."""
+
+    length: int
+    first: int
+    target: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +60,6 @@ class Preprocess:
             side and pad; `squash`: resize both sides, ignoring the aspect ratio (SigLIP).
         bilinear: use the bilinear filter instead of bicubic.
         fill: value of the padding of `longest`.
-        method: see the module docstring.
     """
 
     height: int
@@ -41,34 +67,42 @@ class Preprocess:
     mode: ResizeMode = "shortest"
     bilinear: bool = False
     fill: int = 0
-    method: Method = "exact"
 
     @property
     def n_bytes(self) -> int:
         """Size of the result in bytes."""
         return 3 * self.height * self.width
 
-    def __call__(self, image: Image.Image) -> Image.Image:
+    def __call__(self, pixels: Pixels) -> npt.NDArray[np.uint8]:
         """Resize and crop.
 
         Args:
-            image: RGB, at least one pixel each way; with `fast`, after `draft`.
+            pixels: at least one pixel each way.
 
         Returns:
-            RGB of exactly (width, height): its `tobytes()` are the pixels [H, W, 3].
-        """
-        if self.method == "fast":
-            image = self._resize_fast(image)
-        else:
-            size = self.resized_size(*image.size)
-            image = image if size == image.size else image.resize(size, self._select_filter())
-        return self._crop_or_pad(image) if image.size != (self.width, self.height) else image
+            uint8 [H, W, 3].
 
-    def draft(self, image: Image.Image) -> None:
-        """With `fast`, make a JPEG that is opened but not loaded decode at a reduced scale."""
-        if self.method == "fast":
-            width, height = self.resized_size(*image.size)
-            image.draft("RGB", (_DRAFT_SCALE * width, _DRAFT_SCALE * height))
+        Raises:
+            ValueError: the resized image would be empty.
+        """
+        into = np.empty((self.height, 3 * self.width), np.uint8)
+        self.write(pixels, into)
+        return into.reshape(self.height, self.width, 3)
+
+    def write(self, pixels: Pixels, into: npt.NDArray[np.uint8]) -> None:
+        """Resize and crop into uint8 [H, 3 * W]; see `__call__`."""
+        size = (pixels.width, pixels.height)
+        resized = self.resized_size(*size)
+        if min(resized) < 1:
+            raise ValueError("height and width must be > 0")
+        across, down = self.spans(*resized)
+        if (across.length, down.length) != (self.width, self.height):
+            into[:] = self.padding
+        box = (across.first, down.first, across.length, down.length)
+        order = resizes_columns_first(size, resized)
+        found = kernel.resize(pixels.source, size, resized, box, self.uses_bilinear, order)
+        rows = into[down.target : down.target + down.length]
+        rows[:, 3 * across.target : 3 * (across.target + across.length)] = found
 
     def resized_size(self, width: int, height: int) -> tuple[int, int]:
         """Return (width, height) after the resize and before the crop, rounded as by open_clip."""
@@ -83,27 +117,53 @@ class Preprocess:
         ratio = max(ratios) if self.mode == "longest" else min(ratios)
         return round(width / ratio), round(height / ratio)
 
-    def _select_filter(self) -> Image.Resampling:
-        # open_clip ignores the configured interpolation for `shortest` with a target that is not square.
-        bilinear = self.bilinear and not (self.mode == "shortest" and self.height != self.width)
-        return Image.Resampling.BILINEAR if bilinear else Image.Resampling.BICUBIC
+    @property
+    def uses_bilinear(self) -> bool:
+        """Whether open_clip resizes with the bilinear filter."""
+        # It ignores the configured interpolation for `shortest` with a target that is not square.
+        return self.bilinear and not (self.mode == "shortest" and self.height != self.width)
 
-    def _resize_fast(self, image: Image.Image) -> Image.Image:
-        width, height = self.resized_size(*image.size)
-        shrinks = image.width >= width and image.height >= height
-        filter_ = Image.Resampling.HAMMING if shrinks else self._select_filter()
-        if self.mode != "shortest" or width < self.width or height < self.height:
-            return image.resize((width, height), filter_)
-        across, down = image.width / width, image.height / height
-        left, top = round((width - self.width) / 2), round((height - self.height) / 2)
-        box = (left * across, top * down, (left + self.width) * across, (top + self.height) * down)
-        return image.resize((self.width, self.height), filter_, box)
+    @property
+    def padding(self) -> int:
+        """Value of the padding where the resized image is smaller than the result."""
+        return self.fill if self.mode == "longest" else 0
 
-    def _crop_or_pad(self, image: Image.Image) -> Image.Image:
-        short_x, short_y = max(self.width - image.width, 0), max(self.height - image.height, 0)
-        if short_x or short_y:
-            border = (short_x // 2, short_y // 2, (short_x + 1) // 2, (short_y + 1) // 2)
-            fill = self.fill if self.mode == "longest" else 0
-            image = ImageOps.expand(image, border, (fill, fill, fill))
-        left, top = round((image.width - self.width) / 2), round((image.height - self.height) / 2)
-        return image.crop((left, top, left + self.width, top + self.height))
+    def spans(self, width: int, height: int) -> tuple[Span, Span]:
+        """Return which part of a resized image is kept, across and down: its centre."""
+        return _center(width, self.width), _center(height, self.height)
+
+
+def resizes_columns_first(size: tuple[int, int], resized: tuple[int, int]) -> bool:
+    """Return whether this version of Pillow resizes columns before rows.
+
+    Args:
+        size: width and height of the image.
+        resized: after the resize.
+    """
+    (width, height), (to_width, to_height) = size, resized
+    rule = _pillow_rule()
+    if rule == "never" or to_height >= height:
+        return False
+    if rule == "very tall":
+        return height > 100 * width
+    return height - to_height > 2 * (width - to_width)
+
+
+@functools.cache
+def _pillow_rule() -> Literal["never", "very tall", "much shorter"]:
+    """Find out by which rule this Pillow orders its passes: 12.3 was the first with one, 13.0 has another."""
+    rule: Literal["never", "very tall", "much shorter"] = "never"
+    for size, resized in (((1, 120), (2, 7)), ((9, 40), (6, 7))):
+        noise = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+        image = Image.fromarray(noise)
+        found = image.resize(resized, Image.Resampling.BICUBIC).tobytes()
+        pixels, box = Pixels.of(image), (0, 0, *resized)
+        if kernel.resize(pixels.source, size, resized, box, False, vertical_first=True).tobytes() == found:
+            rule = "very tall" if rule == "never" else "much shorter"
+    return rule
+
+
+def _center(resized: int, target: int) -> Span:
+    if resized < target:
+        return Span(resized, 0, (target - resized) // 2)
+    return Span(target, round((resized - target) / 2), 0)

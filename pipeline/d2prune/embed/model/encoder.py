@@ -10,7 +10,6 @@ On a GPU, `launch` returns while the batch is still being computed: copies from 
 with the kernels of the previous batch, and results are copied back as soon as they are ready.
 """
 
-import dataclasses
 import logging
 import threading
 import time
@@ -22,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from d2prune.embed.decode.resize import Method, Preprocess
+from d2prune.embed.decode.resize import Pixels, Preprocess
 from d2prune.embed.model.loading import format_error, load_model, load_tokenizer
 from d2prune.embed.model.sources import ModelSource, import_open_clip
 from d2prune.errors import D2PruneError, InfrastructureError, UserError
@@ -52,11 +51,12 @@ class ClipEncoder:
 
     Attributes:
         dimension: D of the joint embedding.
-        preprocess: RGB image -> the uint8 pixels [H, W, 3] that the model takes.
+        preprocess: image -> the uint8 pixels [H, W, 3] that the model takes.
         transform: open_clip's own preprocessing, RGB image -> float32 [3, H, W] tensor.
         precision: fp32, bf16 or fp16, with `auto` resolved.
         device: `cpu` or `cuda`.
         max_rows: samples that fit into the device's memory at a time; None until a batch did not fit.
+        copy_stream: of a GPU, for copies to it; None on a CPU.
     """
 
     def __init__(
@@ -65,7 +65,6 @@ class ClipEncoder:
         precision: str = "auto",
         device: str = "auto",
         threads: int = 1,
-        resize: Method = "exact",
         compiled_rows: int = 0,
     ) -> None:
         """Load the model.
@@ -75,7 +74,6 @@ class ClipEncoder:
             precision: one of `PRECISIONS`; auto is fp32 on a CPU, bf16 on a GPU that supports it, else fp16.
             device: `cpu` or `cuda`; `auto` is a GPU if there is one.
             threads: torch threads on a CPU; a count other than 1 may change the last bits.
-            resize: see `resize.py`.
             compiled_rows: compile the model for batches of this many rows, and pad smaller batches to
                 it; 0: do not compile.
 
@@ -105,7 +103,6 @@ class ClipEncoder:
             cfg["resize_mode"],
             cfg["interpolation"] == "bilinear",
             cfg["fill_color"],
-            resize,
         )
         # Tensors, since a GPU divides by a Python number by multiplying with its reciprocal, which rounds
         # differently.
@@ -114,7 +111,7 @@ class ClipEncoder:
             for values in ([255.0], cfg["mean"], cfg["std"])
         )
         on_gpu = self.device == "cuda"
-        self._copy_stream: Any = torch.cuda.Stream() if on_gpu else None  # type: ignore[no-untyped-call]
+        self.copy_stream: Any = torch.cuda.Stream() if on_gpu else None  # type: ignore[no-untyped-call]
         with torch.inference_mode():
             self.dimension = int(self._model.encode_text(self.tokenize(["a"]).to(self.device)).shape[-1])
         self._check_pixels()
@@ -164,13 +161,16 @@ class ClipEncoder:
 
     def _check_pixels(self) -> None:
         """Compare `preprocess` with open_clip's own on a few shapes: library versions may differ."""
-        exact = dataclasses.replace(self.preprocess, method="exact")
         rng = np.random.default_rng(0)
-        for height, width in ((97, 333), (401, 250), (self.preprocess.height, self.preprocess.width)):
+        for height, width in (
+            (97, 333),
+            (401, 250),
+            (900, 300),
+            (self.preprocess.height, self.preprocess.width),
+        ):
             image = Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
-            ours = self.normalise(
-                self._torch.from_numpy(np.asarray(exact(image)).copy()).to(self.device)[None]
-            )
+            found = self._torch.from_numpy(self.preprocess(Pixels.of(image)))
+            ours = self.normalise(found.to(self.device)[None])
             theirs = self.transform(image).to(self.device, self._input_dtype)
             if not self._torch.equal(ours[0], theirs):
                 raise D2PruneError(
@@ -226,7 +226,8 @@ class ClipEncoder:
         pieces of that size from the start.
 
         Args:
-            pixels: uint8 [N, H, W, 3] on the CPU, see `gather`; must not change before `wait`.
+            pixels: uint8 [N, H, W, 3] on the CPU, see `gather`, or on the device; must not change
+                before `wait`.
             tokens: int64 [N, context] on the CPU.
 
         Raises:
@@ -269,14 +270,14 @@ class ClipEncoder:
         start = time.perf_counter()
         pixels, tokens = self._pad_rows(pixels), self._pad_rows(tokens)
         with torch.inference_mode():
-            if self._copy_stream is None:
+            if self.copy_stream is None:
                 image, text = self._embed(pixels, tokens)
                 return _Piece(image[:n], text[:n], time.perf_counter() - start)
-            with torch.cuda.stream(self._copy_stream):
+            with torch.cuda.stream(self.copy_stream):
                 pixels = pixels.to(self.device, non_blocking=True)
                 tokens = tokens.pin_memory().to(self.device, non_blocking=True)
             stream = torch.cuda.current_stream()
-            stream.wait_stream(self._copy_stream)
+            stream.wait_stream(self.copy_stream)
             for tensor in (pixels, tokens):
                 tensor.record_stream(stream)
             begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))

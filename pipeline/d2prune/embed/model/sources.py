@@ -6,6 +6,7 @@ always be named, since open_clip itself would continue with random ones.
 """
 
 import difflib
+import fnmatch
 import functools
 import hashlib
 import logging
@@ -17,6 +18,7 @@ from typing import Any
 
 from d2prune.console import print_line
 from d2prune.errors import UserError
+from d2prune.extras import require
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +47,13 @@ class ModelSource:
 
 
 def import_open_clip() -> Any:
-    """Import open_clip, after the shim that CPU-only machines need. Takes seconds: not for module import."""
+    """Import open_clip, after the shim that CPU-only machines need. Takes seconds: not for module import.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    for module in ("torch", "open_clip"):
+        require(module, "a CLIP model (embed.model)")
     from d2prune import torchvision_shim
 
     torchvision_shim.install_if_needed()
@@ -54,10 +62,23 @@ def import_open_clip() -> Any:
     return open_clip
 
 
-def print_models() -> None:
-    """Print every `model  pretrained` pair that open_clip can load by name."""
-    for name, tag in import_open_clip().list_pretrained():
-        print_line(f"{name}  {tag}")
+def print_models(pattern: str | None = None) -> None:
+    """Print every `MODEL/TAG` that open_clip can load by name and that matches.
+
+    Args:
+        pattern: part of a name, or a pattern of `fnmatch`, in upper or lower case; None: all.
+
+    Raises:
+        UserError: none matches.
+    """
+    known = [f"{name}/{tag}" for name, tag in import_open_clip().list_pretrained()]
+    wanted = (pattern or "").lower()
+    wanted = wanted if any(mark in wanted for mark in "*?[") else f"*{wanted}*"
+    found = [name for name in known if fnmatch.fnmatchcase(name.lower(), wanted)]
+    if not found:
+        raise UserError(f"models {pattern}: found no such model{_suggest(str(pattern), known)}")
+    for name in found:
+        print_line(name)
 
 
 def resolve(model: str, pretrained: str | None) -> ModelSource:
@@ -167,19 +188,13 @@ def _resolve_name(model: str, pretrained: str | None) -> ModelSource:
         )
     known_weights = open_clip.get_pretrained_cfg(name, pretrained)
     if known_weights:
-        # open_clip only warns and then computes slightly wrong embeddings.
+        # With the other activation, open_clip only warns and then computes slightly wrong embeddings.
         with_gelu = bool(known_weights.get("quick_gelu", False))
         twin = f"{name}-quickgelu" if with_gelu else name.removesuffix("-quickgelu")
-        if (
-            with_gelu != bool(open_clip.get_model_config(name).get("quick_gelu", False))
-            and twin in known
-            and twin != name
-        ):
-            raise UserError(
-                f"embed.model = {model}: the weights {pretrained} were trained "
-                f"{'with' if with_gelu else 'without'} QuickGELU, an activation this architecture "
-                f"{'lacks' if with_gelu else 'has'}; use embed.model={twin}"
-            )
+        differs = with_gelu != bool(open_clip.get_model_config(name).get("quick_gelu", False))
+        if differs and twin in known and twin != name:
+            _log_twin(model, pretrained, twin)
+            name = twin
         return ModelSource(name, pretrained)
     if os.path.isfile(pretrained):
         return ModelSource(name, os.path.abspath(pretrained))
@@ -189,6 +204,11 @@ def _resolve_name(model: str, pretrained: str | None) -> ModelSource:
         f"embed.pretrained = {pretrained}: {model} has no such weights{_suggest(pretrained, tags)}; "
         f"known: {', '.join(tags) or 'none, give a checkpoint file'}; list all with {LIST_MODELS}"
     )
+
+
+@functools.cache
+def _log_twin(model: str, pretrained: str, twin: str) -> None:
+    log.info("embed.model = %s: using %s, which has the activation that %s needs", model, twin, pretrained)
 
 
 def _suggest(name: str, known: Iterable[str]) -> str:

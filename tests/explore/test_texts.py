@@ -1,0 +1,121 @@
+"""Search by words, first pages without sorting: both equal what a naive search and a full sort give."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from d2prune.explore import sample_index
+from d2prune.explore.explain import Ranking
+from d2prune.explore.numbers import Numbers
+from d2prune.explore.query import Query, split_words
+from d2prune.explore.sample_index import SampleIndex
+from d2prune.explore.texts import Texts
+from d2prune.parts.spans import Spans
+
+
+class Parts:
+    """What `Texts` reads, from rows in memory."""
+
+    def __init__(self, parts):
+        self.tables = [
+            pa.table(
+                {
+                    "uid": pa.array([row[0] for row in rows], pa.string()),
+                    "key": pa.array([row[1] for row in rows], pa.string()),
+                    "caption": pa.array([row[2] for row in rows], pa.string()),
+                }
+            )
+            for rows in parts
+        ]
+        self.spans = Spans.of_rows([len(rows) for rows in parts])
+        self.reads = 0
+
+    def peek(self, part, table, columns):
+        self.reads += 1
+        return self.tables[part]
+
+
+def matches(row, words):
+    uid, key, caption = row
+    return all(
+        word.lower() in (caption or "").lower()
+        or uid.startswith(word.lower().replace("-", ""))
+        or key in (word, f"./{word}")
+        for word in words
+    )
+
+
+ROWS = st.lists(
+    st.tuples(
+        st.text("ab01", min_size=32, max_size=32),
+        st.sampled_from(["a", "ab", "./b", "0"]),
+        st.none() | st.text('aAbB0 "%_\\.é', max_size=12),
+    ),
+    max_size=12,
+)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(ROWS, min_size=1, max_size=3),
+    st.text('aAbB0 %_\\.é"', max_size=8),
+    st.sampled_from([0, 1 << 20]),
+)
+def test_every_word_of_a_search_must_match(parts, text, limit):
+    found = Texts(Parts(parts), limit).match(split_words(text))
+    assert found.tolist() == [matches(row, split_words(text)) for rows in parts for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", ()),
+        ("  red\tcar ", ("red", "car")),
+        ('"red car" red red', ("red car", "red")),
+        ('say "hi', ("say", '"hi')),
+        ('""', ('""',)),
+        ('"  " x', ("x",)),
+    ],
+)
+def test_words_and_phrases_of_a_search(text, words):
+    assert split_words(text) == words
+
+
+@pytest.mark.parametrize(("limit", "reads"), [(1 << 20, 2), (0, 5)])
+def test_texts_beyond_the_limit_are_read_by_every_search(limit, reads):
+    parts = Parts([[("a" * 32, "k", "red car")]] * 2)
+    texts = Texts(parts, limit)
+    texts.load()
+    for words in (("car", "red"), ("red",)):
+        assert texts.match(words).all()
+    assert parts.reads == reads
+
+
+SORTS = ["selection", "score", "forward", "suppression", "position", "reason"]
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_a_page_without_sorting_equals_the_sorted_list(finished, monkeypatch, data):
+    """Blocks of 16 rows and many ties: few distinct scores, some samples not ranked."""
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    n, few = len(finished), data.draw(st.integers(1, 5))
+    numbers = Numbers(
+        difficulty_N=rng.integers(0, few, n).astype(np.float32),
+        forward_N=rng.integers(0, few, n).astype(np.float64),
+        ranking=Ranking(rng.integers(-few, few, n), rng.random(n) < 0.8, rng.random(n) < 0.3),
+        reason_N=rng.integers(0, 2, n).astype(np.int8),
+        reasons=("below-budget", "kept"),
+    )
+    monkeypatch.setattr(sample_index, "_BLOCK", 16)
+    monkeypatch.setattr(sample_index, "read_numbers", lambda run: numbers)
+    index = SampleIndex(finished)
+    query = Query(sort=data.draw(st.sampled_from(SORTS)), descending=data.draw(st.booleans()))
+    member_N = data.draw(st.sampled_from([None, rng.random(n) < 0.3, np.zeros(n, bool)]))
+    start, limit = data.draw(st.integers(0, n + 3)), data.draw(st.integers(0, 20))
+    total, positions = index.page(query, start, limit, member_N)
+    everything = index.find(query, member_N)
+    assert total == len(everything)
+    assert positions.tolist() == everything[start : start + limit].tolist()
