@@ -19,6 +19,7 @@ from d2prune import store
 
 # Student's t at 97.5 %, by degrees of freedom.
 _T = (np.nan, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+_PLOTTED = -4.0
 RANDOM, PUBLISHED = "random", "d2:aum"
 
 Accuracies = Mapping[tuple[str, float], Mapping[int, float]]
@@ -114,13 +115,14 @@ def difference_table(points: Accuracies, other: str) -> str:
 def figure(points: Accuracies) -> str:
     """Return the plot: difference to random sampling against the share pruned, with intervals.
 
-    Without `top:SCORE`, which falls by tens of points.
+    Without methods that fall below `_PLOTTED`, which would flatten all others; the table has them.
     """
     lines = {}
-    for method in [name for name in list_methods(points) if not name.startswith(("top:", "forward:"))]:
+    for method in list_methods(points):
         found = {rate: difference(points, method, RANDOM, rate) for rate in list_rates(points)}
-        if method != RANDOM and any(found.values()):
-            lines[describe(method).replace("**", "")] = {r: e for r, e in found.items() if e is not None}
+        known = {rate: one for rate, one in found.items() if one is not None}
+        if method != RANDOM and known and min(one.mean for one in known.values()) > _PLOTTED:
+            lines[describe(method).replace("**", "")] = known
     return svg(lines, "points against random sampling", 1.0, 0.0, "random sampling")
 
 
