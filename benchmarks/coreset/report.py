@@ -139,7 +139,7 @@ def write(out: Path, points: Accuracies) -> str:
 
 def describe(method: str) -> str:
     """Return a method's name for tables."""
-    return f"**{method}** (the default)" if method == coreset_methods.BY_DEFAULT else method
+    return f"**{method}** (the default gammas)" if method == coreset_methods.BY_DEFAULT else method
 
 
 def join_rates(rates: Sequence[float]) -> str:

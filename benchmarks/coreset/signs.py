@@ -81,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"no data set given; expected {', '.join('--' + name for name in DATA)}")
     rows = coreset_table.read(args.table)
     wrong = sum(check(DATA[name], data, args.out, rows) for name, data in given.items())
-    print(f"\n{wrong} signs disagree")
+    print(f"\nsigns that disagree: {wrong}")
     return 1 if wrong else 0
 
 

@@ -267,7 +267,7 @@ def test_command_for_a_gpu_runs_with_a_small_network(tmp_path, capsys):
     arguments += ["--model", "small", "--device", "cpu", "--steps", "2", "--batch-size", "4", "--epochs", "2"]
     arguments += ["--methods", coreset_methods.BY_DEFAULT, "--out", str(tmp_path / "out")]
     assert coreset.main(arguments) == 0
-    assert "(the default)" in capsys.readouterr().out
+    assert "(the default gammas)" in capsys.readouterr().out
 
 
 def test_newsgroup_posts_come_from_the_archive(tmp_path, monkeypatch):
@@ -294,3 +294,16 @@ def test_projected_features_keep_most_of_the_variance():
     centred = rows - rows.mean(0)
     assert ((centred @ axes) ** 2).sum() > 0.999 * (centred**2).sum()
     assert np.allclose(axes.T @ axes, np.eye(3), atol=1e-5) and np.allclose(mean, rows.mean(0), atol=0.01)
+
+
+def test_small_version_reports_a_sign_that_disagrees(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(signs, "DATA", {"sentences": "tiny"})
+    table = tmp_path / "table.csv"
+    rows = make_rows("tiny/test/0", {("random", 0.9): (10, 11, 12), ("top:aum", 0.9): (93, 94, 95.1)})
+    coreset_table.add(table, "tiny/test/0", [{**row, "kept": 1} for row in rows])
+    arguments = ["--table", str(table), "--out", str(tmp_path / "out")]
+    assert signs.main([*arguments, "--sentences", "unused"]) == 1
+    out = capsys.readouterr().out
+    assert "| top:aum | 90% | +83.0 ± 0.1 |" in out and "| NO |" in out and "signs that disagree: 1" in out
+    with pytest.raises(SystemExit):
+        signs.main(arguments)

@@ -101,13 +101,11 @@ def resolve_gammas(
     """
     if not isinstance(kind, str) or kind not in ("sample", "training"):
         raise ArgumentError(f"difficulty_kind: found {describe_value(kind)}; expected 'sample' or 'training'")
-    gammas = check_gamma("gamma_forward", gamma_forward), check_gamma("gamma_reverse", gamma_reverse)
+    gammas = [check_gamma("gamma_forward", gamma_forward), check_gamma("gamma_reverse", gamma_reverse)]
     if kind == "training":
-        given = (gamma_forward, gamma_reverse)
-        gammas = tuple(
-            f"{multiple:g}{_PER_MEDIAN}" if isinstance(one, str) and one == AUTO else checked
-            for one, checked, multiple in zip(given, gammas, TRAINING_MULTIPLES, strict=True)
-        )
+        for side, given in enumerate((gamma_forward, gamma_reverse)):
+            if isinstance(given, str) and given == AUTO:
+                gammas[side] = f"{TRAINING_MULTIPLES[side]:g}{_PER_MEDIAN}"
     median = median_sq_distance(sq_distances_E) if any(map(is_relative, gammas)) else None
     return resolve_gamma(gammas[0], median), resolve_gamma(gammas[1], median)
 
