@@ -19,7 +19,7 @@ _COLOURS = (
     "#e377c2",
     "#17becf",
 )
-_WIDTH, _HEIGHT, _LEFT, _TOP, _RIGHT, _BOTTOM = 760, 440, 60, 20, 200, 50
+_WIDTH, _HEIGHT, _LEFT, _TOP, _RIGHT, _BOTTOM = 860, 440, 60, 20, 330, 50
 
 Points = Mapping[str, Mapping[float, tuple[float, float, int]]]
 
@@ -41,14 +41,17 @@ def svg(
     lines = {method: values for method, values in points.items() if values.keys() - {0.0}}
     if level is None:
         level = next((values[0.0][0] for values in points.values() if 0.0 in values), None)
-    means = [mean for values in lines.values() for mean, _, _ in values.values()]
+    bars = [bar for values in lines.values() for bar in values.values()]
+    means = [mean + side * half for mean, half, _ in bars for side in (-1, 1)]
     if not means:
         return '<svg xmlns="http://www.w3.org/2000/svg"/>\n'
     means += [] if level is None else [level]
     low, high = np.floor(min(means) / step) * step, np.ceil(max(means) / step) * step + step / 5
 
-    def x(rate: float) -> float:
-        return _LEFT + (_WIDTH - _LEFT - _RIGHT) * rate
+    first = min(rate for values in lines.values() for rate in values) - 0.05
+
+    def x(rate: float, shift: float = 0.0) -> float:
+        return _LEFT + (_WIDTH - _LEFT - _RIGHT) * (rate - first) / (1 - first) + shift
 
     def y(value: float) -> float:
         return _HEIGHT - _BOTTOM - (_HEIGHT - _BOTTOM - _TOP) * (value - low) / (high - low)
@@ -75,10 +78,14 @@ def svg(
         body.append(f'<text x="{_WIDTH - _RIGHT + 50}" y="{_TOP + 11}">{html.escape(level_name)}</text>')
     for i, (method, values) in enumerate(lines.items()):
         colour, dash = _COLOURS[i % len(_COLOURS)], "" if i < len(_COLOURS) else ' stroke-dasharray="6 3"'
-        path = "L".join(f"{x(rate):.1f} {y(mean):.1f}" for rate, (mean, _, _) in sorted(values.items()))
+        # Side by side, so that bars do not hide each other.
+        shift = 3.0 * (i - len(lines) / 2)
+        path = "L".join(
+            f"{x(rate, shift):.1f} {y(mean):.1f}" for rate, (mean, _, _) in sorted(values.items())
+        )
         body.append(f'<path d="M{path}" fill="none" stroke="{colour}" stroke-width="1.8"{dash}/>')
         for rate, (mean, deviation, _) in values.items():
-            bar = f"M{x(rate):.1f} {y(mean - deviation):.1f}V{y(mean + deviation):.1f}"
+            bar = f"M{x(rate, shift):.1f} {y(mean - deviation):.1f}V{y(mean + deviation):.1f}"
             body.append(f'<path d="{bar}" stroke="{colour}" stroke-width="1"/>')
         top = _TOP + 24 + 17 * i
         body.append(f'<path d="M{_WIDTH - _RIGHT + 20} {top}h24" stroke="{colour}" stroke-width="2"{dash}/>')
