@@ -59,7 +59,7 @@ class Worker:
         self._scores = Path(out) / "scores"
         self._out = Path(out)
         source = coreset_data.Source(settings.data, settings.limit, settings.size, Path(cache))
-        # A trainer takes only the models that it made, which no type says.
+        # A trainer takes only the models that it made, which types cannot state.
         self._trainer: Any = make_trainer(
             coreset_data.load(settings.dataset, settings.split, source), settings.recipe
         )

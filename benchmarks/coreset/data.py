@@ -55,7 +55,7 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Source:
-    """What the command line says about a data set.
+    """What the command line gives for a data set.
 
     Attributes:
         data: files, as each data set expects them.
@@ -77,7 +77,7 @@ def load(name: str, split: str, source: Source) -> Dataset:
         name: of the data set, one of DATASETS.
         split: `test`, or `choose`: a fifth of the training samples takes the place of the test set,
             which is dropped.
-        source: where it lies.
+        source: its files and options.
 
     Raises:
         UserError: a file is missing or has another format.

@@ -51,7 +51,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 def add(path: Path, experiment: str, cells: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Add finished cells of an experiment to a table and return the experiment's rows.
 
-    A cell that the table already has stays as it is.
+    A cell that the table already has stays unchanged.
     """
     rows = {_key(row): row for row in read(path)}
     before = len(rows)

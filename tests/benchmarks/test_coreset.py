@@ -48,9 +48,7 @@ def test_interrupted_run_resumes_and_other_settings_are_refused(tmp_path, capsys
     rows = coreset_table.read(out / "cells.csv")
     assert len(rows) == 2 + 2 * 2 * len(METHODS)
     assert {row["pruned"]: row["kept"] for row in rows} == {0.0: 240, 0.5: 120, 0.9: 24}
-    assert (
-        "| random |" in (out / "results.md").read_text() and "k_center" in (out / "results.svg").read_text()
-    )
+    assert "| random |" in (out / "results.md").read_text() and "ccs:aum" in (out / "results.svg").read_text()
 
     # Only the cell that neither the folder nor the table has is computed again, to the same accuracy.
     before = read_files(out / "cells")
@@ -148,7 +146,7 @@ def test_every_method_keeps_the_requested_number_of_samples(evidence):
         *coreset_methods.GRID[::9],
         *(f"top:{name}" for name in coreset_methods.SCORES),
     ):
-        for pruned in (0.3, 0.7, 0.9, 0.99):
+        for pruned in (0.3, 0.9):
             kept = coreset_methods.choose(evidence, method, pruned, 1)
             assert len(set(kept.tolist())) == round(240 * (1 - pruned)), (method, pruned)
 
