@@ -7,8 +7,8 @@ Of each data set given, it takes a part (3,000 samples), three seeds, two rates 
 compares the difference to random sampling with that of the table. Checked are the differences of the
 table of a point and more; a sign disagrees if the small difference has the other one and its 95 %
 interval excludes 0. CIFAR-10 is left out: at 90 % of 3,000 pruned, 300 images are left, and D2 gains
-6 points there that it does not gain on 50,000. Exits with 1 if any disagrees. About four minutes on two cores, most of it for
-the features.
+6 points there that it does not gain on 50,000. Exits with 1 if any disagrees. About two minutes on two
+cores, most of it for the features.
 """
 
 from __future__ import annotations
