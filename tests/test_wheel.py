@@ -10,7 +10,7 @@ import pytest
 
 from tests.jobs.cluster import clean_copy
 
-LIMIT_BYTES = 13_000_000
+LIMIT_BYTES = 13_500_000
 
 
 @pytest.fixture(scope="module")
