@@ -238,7 +238,7 @@ def reader(tmp_path_factory, tiny_model):
             store.write_bytes(f"s3://datacomp/small/metadata/{path.name}", path.read_bytes())
         os.chdir(folder)
         try:
-            yield Reader(folder, clean_copy(folder / "project", compiled=True), tiny_model)
+            yield Reader(folder, clean_copy(folder / "project"), tiny_model)
         finally:
             os.chdir(before)
 

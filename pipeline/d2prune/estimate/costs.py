@@ -87,6 +87,10 @@ _RESCORE_SHARE = 0.6
 """Share of `graph_flops`, the rate of bfloat16 products, that the float32 products of rescore reach."""
 _DEDUP_S, _DEDUP_BYTES = 7e-6, 550.0
 """CPU seconds and bytes of memory per sample, measured by benchmarks/dedup.py."""
+RAY_START_S, WORKER_START_S = 8.0, 3.0
+"""Seconds that a local Ray and a worker take to start, measured on 2 cores (docs/results/start.md)."""
+CPU_RATES = {"demo": 130.0}
+"""Samples/s of one core, with the models for which a pool may be so small that Ray does not pay."""
 PUBLISHED_RATES = {"ViT-B-32": 2_500, "ViT-L-14": 312}
 """Samples/s of one A100, published by clip-retrieval."""
 
