@@ -111,14 +111,9 @@ def context_files(names: Sequence[str], ignore: str) -> list[str]:
 
 
 def _from(stage: Stage, text: str) -> None:
-    """Give the root what the base image has: its Python and its Ray."""
-    found = re.fullmatch(r"rayproject/ray:([\d.]+)-py3(\d+)-cpu", text)
-    if not found:
-        sys.exit(f"FROM {text}: expected rayproject/ray:VERSION-pyVERSION-cpu")
+    """Set what the base image sets. `make_base` has installed what it holds."""
     stage.environment |= {"HOME": _HOME, "PATH": f"{_PYTHON}/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
     stage.environment |= {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
-    _run(stage, f"python3.{found[2]} -m venv {_PYTHON}")
-    _run(stage, f"pip install --quiet 'ray[default]=={found[1]}' setuptools wheel")
 
 
 def _env(stage: Stage, text: str) -> None:
@@ -126,15 +121,15 @@ def _env(stage: Stage, text: str) -> None:
 
 
 def _workdir(stage: Stage, text: str) -> None:
+    # As the strictest engines do: a folder that does not exist belongs to root.
     stage.folder = text
-    folder = stage.root / text.strip("/")
-    folder.mkdir(parents=True, exist_ok=True)
-    # BuildKit gives a new WORKDIR to root; the images' later COPY --chown fill it.
-    os.chown(folder, _UID, _GID)
+    (stage.root / text.strip("/")).mkdir(parents=True, exist_ok=True)
 
 
 def _copy(stage: Stage, text: str) -> None:
-    *sources, target = [word for word in text.split() if not word.startswith("--")]
+    words = text.split()
+    *sources, target = [word for word in words if not word.startswith("--")]
+    owner = (_UID, _GID) if "--chown=ray:users" in words else (0, 0)
     names = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, check=True, text=True)
     files = context_files(names.stdout.splitlines(), (ROOT / ".dockerignore").read_text())
     for source in sources:
@@ -144,9 +139,11 @@ def _copy(stage: Stage, text: str) -> None:
         for name in found:
             inside = name.removeprefix(source).strip("/") or Path(name).name
             path = stage.root / stage.folder.strip("/") / target / inside
+            new = [folder for folder in path.parents if not folder.exists()]
             path.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(ROOT / name, path)
-    subprocess.run(["chown", "-R", f"{_UID}:{_GID}", stage.root / stage.folder.strip("/")], check=True)
+            for made in [*new, path]:
+                os.chown(made, *owner)
 
 
 def _user(stage: Stage, text: str) -> None:
@@ -183,8 +180,11 @@ _EXECUTE = {
 }
 
 
-def make_bare_root(root: Path) -> None:
-    """A minimal Debian with Python, certificates, the user `ray`, and this machine's pip configuration."""
+def make_base(root: Path, image: str, mounts: Sequence[Path]) -> None:
+    """A minimal Debian with what the base image promises, and this machine's pip configuration."""
+    found = re.fullmatch(r"rayproject/ray:([\d.]+)-py3(\d+)-cpu", image)
+    if not found:
+        sys.exit(f"FROM {image}: expected rayproject/ray:VERSION-pyVERSION-cpu")
     packages = "python3,python3-venv,ca-certificates"
     command = ["debootstrap", "--variant=minbase", f"--include={packages}", "bookworm", str(root)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
@@ -195,12 +195,16 @@ def make_bare_root(root: Path) -> None:
     for name in ("etc/resolv.conf", "etc/hosts", "etc/pip.conf", "etc/ssl/certs/ca-certificates.crt"):
         if Path("/", name).exists():
             shutil.copyfile(Path("/", name), root / name)
+    stage = Stage(root, mounts)
+    _from(stage, image)
+    _run(stage, f"python3.{found[2]} -m venv {_PYTHON}")
+    _run(stage, f"pip install --quiet 'ray[default]=={found[1]}' setuptools wheel")
 
 
-def try_image(path: Path, bare: Path, folder: Path, mounts: Sequence[Path]) -> None:
-    """Execute a Dockerfile in a copy of a bare root; exits at the first instruction that fails."""
+def try_image(path: Path, base: Path, folder: Path, mounts: Sequence[Path]) -> None:
+    """Execute a Dockerfile in a copy of its base; exits at the first instruction that fails."""
     root = folder / path.stem
-    subprocess.run(["cp", "--archive", bare, root], check=True)
+    subprocess.run(["cp", "--archive", base, root], check=True)
     stage = Stage(root, mounts)
     for one in [*parse(path.read_text()), *(Instruction("RUN", check) for check in _CHECKS)]:
         start = time.monotonic()
@@ -222,13 +226,18 @@ def main() -> None:
     tried = json.loads(TRIED.read_text()) if TRIED.exists() else {}
     with tempfile.TemporaryDirectory(dir=arguments.folder, prefix="images-") as folder:
         os.chmod(folder, 0o755)
-        bare = Path(folder, "bare")
-        make_bare_root(bare)
+        bases: dict[str, Path] = {}
         for path in paths:
-            if not arguments.names or path.stem in arguments.names:
-                try_image(path, bare, Path(folder), arguments.mount)
-                tried[path.name] = fingerprint(parse(path.read_text()))
-                TRIED.write_text(json.dumps(tried, indent=2, sort_keys=True) + "\n")
+            if arguments.names and path.stem not in arguments.names:
+                continue
+            instructions = parse(path.read_text())
+            image = instructions[0].text
+            if image not in bases:
+                bases[image] = Path(folder, f"base-{len(bases)}")
+                make_base(bases[image], image, arguments.mount)
+            try_image(path, bases[image], Path(folder), arguments.mount)
+            tried[path.name] = fingerprint(instructions)
+            TRIED.write_text(json.dumps(tried, indent=2, sort_keys=True) + "\n")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 FROM rayproject/ray:2.60.0-py311-cpu
 
 # Like the base image, run as `ray` (uid 1000), not as root.
+# Made by the user: some engines give a WORKDIR that does not exist to root.
+RUN mkdir /home/ray/d2prune
 WORKDIR /home/ray/d2prune
 COPY --chown=ray:users constraints.txt ./
 # Install PyTorch's CPU build first: the PyPI build pulls in gigabytes of CUDA.

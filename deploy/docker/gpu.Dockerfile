@@ -4,6 +4,8 @@
 FROM rayproject/ray:2.60.0-py311-cpu
 
 ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility RAY_USAGE_STATS_ENABLED=0
+# Made by the user: some engines give a WORKDIR that does not exist to root.
+RUN mkdir /home/ray/d2prune
 WORKDIR /home/ray/d2prune
 COPY --chown=ray:users constraints.txt ./
 RUN pip install --no-cache-dir -c constraints.txt torch torchvision
