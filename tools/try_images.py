@@ -151,7 +151,7 @@ def _user(stage: Stage, text: str) -> None:
 
 
 def _run(stage: Stage, text: str) -> None:
-    """Run a command in the root, in namespaces of its own.
+    """Run a command in the root, in its own namespaces.
 
     The mounts are gone when it ends.
     """

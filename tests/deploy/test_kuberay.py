@@ -7,10 +7,12 @@ repository; without them, rendered manifests are checked against Kubernetes only
 
 import functools
 import http.server
+import itertools
 import json
 import os
 import re
 import runpy
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -25,7 +27,7 @@ import pytest
 import yaml
 
 from d2prune.config.model import RunConfig
-from d2prune.execution import metrics
+from tests.docs.commands import commands
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
@@ -357,3 +359,19 @@ def test_versions_and_images_are_those_of_the_build():
     names = [settings()["image"], settings()["gpu_image"]]
     assert [name.rpartition("-")[2] for name in names] == ["cpu", "gpu"]
     assert len({name.rpartition("-")[0] for name in names}) == 1 and ":" in names[0]
+
+
+@pytest.mark.parametrize(
+    "text", [step.text for step in commands() if step.text.startswith("kubectl ")], ids=lambda text: text[:40]
+)
+def test_options_and_files_of_documented_commands_exist(text):
+    if not shutil.which("kubectl"):
+        pytest.skip("found no kubectl")
+    words = shlex.split(re.sub(r'"\$\((.*)\)"', r"\1", text))
+    verbs = itertools.takewhile(lambda word: not word.startswith("-"), words[1:3])
+    command = ["kubectl", *(("create", "secret", words[3]) if words[2] == "secret" else verbs), "--help"]
+    known = subprocess.run(command, capture_output=True, text=True).stdout
+    known += "--namespace --selector --output"  # of every command, or of the inner one
+    for word in words:
+        assert not re.match(r"--\w", word) or word in known, word
+        assert not word.startswith("deploy/") or (ROOT / word).exists(), word
