@@ -232,11 +232,15 @@ def test_each_setting_has_one_place_and_reaches_the_manifests(tmp_path):
             changed[key] = f"other.example/image{number}:1"
     lines = [f"{key}={value}\n" for key, value in changed.items()]
     (copy / "settings" / "settings.env").write_text("".join(lines))
+    one_place = copy / "settings" / "kustomization.yaml"
+    one_place.write_text(one_place.read_text().replace("\nnamespace: d2prune\n", "\nnamespace: elsewhere\n"))
     manifests: list[dict[str, Any]] = []
     for name in OVERLAYS:
         overlay = copy / "overlays" / name
         switch_on(overlay / "kustomization.yaml")
         manifests += [one for one in build(overlay) if one["metadata"]["name"] != "d2prune-settings"]
+    assert {one["metadata"]["namespace"] for one in manifests} == {"elsewhere"}
+    assert "RayJob" not in {one["kind"] for one in build(copy / "overlays" / "raycronjob")}
     values = [str(value) for value in _leaves(manifests)]
     for key, value in changed.items():
         assert value in values, key
