@@ -1,4 +1,4 @@
-# Head and CPU workers. Built by deploy/docker/build.sh
+# Head and CPU workers. Built by deploy/docker/build.sh.
 # Ray and Python in the tag match constraints.txt and CI: all nodes of a cluster must use the same versions.
 FROM rayproject/ray:2.60.0-py311-cpu
 

@@ -1,4 +1,4 @@
-# GPU workers. Built by deploy/docker/build.sh
+# GPU workers. Built by deploy/docker/build.sh.
 # The CPU tag is deliberate: PyTorch's wheel includes its own CUDA, and Ray's CUDA tags would add a second copy
 # (gigabytes that every spot node pulls). Only the driver comes from the host; the variables below request it.
 FROM rayproject/ray:2.60.0-py311-cpu
