@@ -46,7 +46,8 @@ def server(tmp_path_factory):
 
 
 def test_job_runs_the_submitted_code_on_a_cluster_without_d2prune(server, folder, settings, imports):
-    (folder / "run.yaml").write_text(yaml.safe_dump(settings | {"ray": {"workers": 1}}))
+    # One worker would not be worth its start: the driver would embed itself.
+    (folder / "run.yaml").write_text(yaml.safe_dump(settings | {"ray": {"workers": 2}}))
     # One job at a time: of two jobs that arrive together with the same folder, Ray may start the
     # second before the folder is completely unpacked.
     job = submit(server, folder)

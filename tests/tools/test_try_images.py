@@ -72,7 +72,7 @@ def test_both_images_are_built_and_tried_before_one_is_pushed(build):
     done, calls = build("r.example:5000/d2prune:1", "--push")
     assert done.returncode == 0 and done.stdout.split()[-1] == "r.example:5000/d2prune:1-gpu"
     kinds = [call.split()[0] for call in calls]
-    assert kinds == ["build", "run", "run", "run"] * 2 + ["push"] * 2
+    assert kinds == ["build", "run", "run", "run", "run"] * 2 + ["push"] * 2
     for name in ("cpu", "gpu"):
         (call,) = (call for call in calls if f"{name}.Dockerfile" in call)
         words = call.split()
