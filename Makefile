@@ -53,6 +53,8 @@ bench-smoke: install ## Run the coreset benchmark on tiny data, in under a minut
 .PHONY: evidence
 evidence: install ## Train models on small parts of the research data, and compare signs with docs/results
 	$(BIN)/python -m benchmarks.icons small --out .evidence/icons
+	$(if $(SENTENCES),$(BIN)/python -m benchmarks.coreset.signs --table docs/results/labelled.csv \
+		--out .evidence/labelled --sentences $(SENTENCES))
 
 .PHONY: check
 check: install ## Check lint, format and types

@@ -135,6 +135,9 @@ class Reader:
             raise AssertionError(f"{step}: unknown program, and NOT_RUN gives no reason to skip it")
 
     def _run_d2prune(self, step: Step, words: list[str]) -> None:
+        if words[0] == "init":
+            # It replaces no file; the configuration of the page before is one.
+            (self.folder / "run.yaml").unlink(missing_ok=True)
         if "--config" in words:
             # A plan with published rates needs the name of the model only.
             keep_model = words[0] == "plan" and "--calibrate" not in words

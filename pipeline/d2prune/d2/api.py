@@ -73,10 +73,9 @@ def selection_scores(
             process; the result is the same, bit for bit.
         threads: threads of the whole-graph algorithm; default: the CPUs available to this process,
             at most one per 50,000 nodes. The result is the same for any number.
-        difficulty_kind: what the difficulty judges; decides what `auto` is. `training`: a noisy
-            trace of training that neighbours share, such as AUM; the paper's 1 in the forward pass,
-            `4/median` in the reverse pass. `sample`: each sample by itself, such as a CLIP score;
-            `5/median` in both.
+        difficulty_kind: what the difficulty judges; decides the gammas that are `auto`. `training`: a
+            noisy trace of training that neighbours share, such as AUM; 0.3/median forward, 1/median
+            reverse. `sample`: each sample by itself, such as a CLIP score; both 5/median.
 
     Returns:
         int64 [N], in fixed point: units of 2**-40 of the difficulty.

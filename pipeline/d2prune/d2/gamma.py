@@ -19,9 +19,8 @@ from d2prune.errors import ArgumentError
 AUTO = "auto"
 DEFAULT_MULTIPLE = 5.0
 """Multiple of `auto` for scores of single samples."""
-TRAINING_MULTIPLE = 4.0
-"""Multiple of `auto` for the reverse pass on traces of training."""
-PAPER_FORWARD = 1.0
+TRAINING_MULTIPLES = (0.3, 1.0)
+"""Forward and reverse, for labelled data: the best of benchmarks/coreset's split `choose`."""
 _PER_MEDIAN = "/median"
 _NUMBER = re.compile(r"\+?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
 EXPECTED = "a finite number >= 0, `auto`, or a multiple such as `4/median`"
@@ -29,9 +28,9 @@ EXPECTED = "a finite number >= 0, `auto`, or a multiple such as `4/median`"
 DifficultyKind = Literal["sample", "training"]
 """What a difficulty score judges.
 
-`sample`: each sample by itself, such as a CLIP score; the forward pass reaches as far as the reverse pass.
-`training`: a noisy trace of training that neighbours share, such as AUM or forgetting; the forward
-pass averages over a wide neighbourhood.
+`sample`: each sample by itself, such as a CLIP score; only near-copies exchange messages.
+`training`: a noisy trace of training that neighbours share, such as AUM or forgetting; both passes
+reach over a wide neighbourhood, since by itself the hardest sample is often a mislabelled one.
 """
 
 
@@ -93,8 +92,8 @@ def resolve_gammas(
 
     Args:
         gamma_forward: as for `check_gamma`. `auto` depends on the kind of the difficulty: the default
-            multiple for `sample`, the paper's 1 for `training`.
-        gamma_reverse: as for `check_gamma`. `auto` is TRAINING_MULTIPLE for `training`.
+            multiple for `sample`, the first of TRAINING_MULTIPLES for `training`.
+        gamma_reverse: likewise; the second.
         sq_distances_E: squared distances of the graph's edges.
         kind: of the difficulty.
 
@@ -103,10 +102,11 @@ def resolve_gammas(
     """
     if not isinstance(kind, str) or kind not in ("sample", "training"):
         raise ArgumentError(f"difficulty_kind: found {describe_value(kind)}; expected 'sample' or 'training'")
+    gammas = [check_gamma("gamma_forward", gamma_forward), check_gamma("gamma_reverse", gamma_reverse)]
     if kind == "training":
-        gamma_forward = PAPER_FORWARD if _is_auto(gamma_forward) else gamma_forward
-        gamma_reverse = f"{TRAINING_MULTIPLE:g}{_PER_MEDIAN}" if _is_auto(gamma_reverse) else gamma_reverse
-    gammas = check_gamma("gamma_forward", gamma_forward), check_gamma("gamma_reverse", gamma_reverse)
+        for side, given in enumerate((gamma_forward, gamma_reverse)):
+            if _is_auto(given):
+                gammas[side] = f"{TRAINING_MULTIPLES[side]:g}{_PER_MEDIAN}"
     median = median_sq_distance(sq_distances_E) if any(map(is_relative, gammas)) else None
     return resolve_gamma(gammas[0], median), resolve_gamma(gammas[1], median)
 
