@@ -77,6 +77,10 @@ dist: install ## Build the wheel and the sdist, check them, and try the wheel in
 	$(BIN)/python -m build --quiet
 	$(BIN)/python tools/check_dist.py
 
+.PHONY: images
+images: install ## Execute the Dockerfiles without a container engine; as root, on Debian
+	$(BIN)/python -m tools.try_images
+
 .PHONY: constraints
 constraints: install ## Pin the installed versions in constraints.txt
 	$(BIN)/python -m pip list --format freeze --exclude-editable --disable-pip-version-check \

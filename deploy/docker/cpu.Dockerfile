@@ -1,8 +1,10 @@
-# Head and CPU workers. From the project's folder: docker build -f deploy/docker/cpu.Dockerfile -t d2prune:cpu .
+# Head and CPU workers. Built by deploy/docker/build.sh.
 # Ray and Python in the tag match constraints.txt and CI: all nodes of a cluster must use the same versions.
 FROM rayproject/ray:2.60.0-py311-cpu
 
 # Like the base image, run as `ray` (uid 1000), not as root.
+# Made by the user: some engines give a WORKDIR that does not exist to root.
+RUN mkdir /home/ray/d2prune
 WORKDIR /home/ray/d2prune
 COPY --chown=ray:users constraints.txt ./
 # Install PyTorch's CPU build first: the PyPI build pulls in gigabytes of CUDA.

@@ -1,9 +1,11 @@
-# GPU workers. From the project's folder: docker build -f deploy/docker/gpu.Dockerfile -t d2prune:gpu .
+# GPU workers. Built by deploy/docker/build.sh.
 # The CPU tag is deliberate: PyTorch's wheel includes its own CUDA, and Ray's CUDA tags would add a second copy
 # (gigabytes that every spot node pulls). Only the driver comes from the host; the variables below request it.
 FROM rayproject/ray:2.60.0-py311-cpu
 
 ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility RAY_USAGE_STATS_ENABLED=0
+# Made by the user: some engines give a WORKDIR that does not exist to root.
+RUN mkdir /home/ray/d2prune
 WORKDIR /home/ray/d2prune
 COPY --chown=ray:users constraints.txt ./
 RUN pip install --no-cache-dir -c constraints.txt torch torchvision
@@ -11,7 +13,7 @@ COPY --chown=ray:users pyproject.toml setup.py README.md LICENSE ./
 COPY --chown=ray:users pipeline pipeline
 RUN pip install --no-cache-dir -c constraints.txt '.[all]'
 # The faiss with GPU search in place of the one without: both install the module `faiss`.
-RUN pip uninstall -y faiss-cpu && pip install --no-cache-dir faiss-gpu-cu12==1.14.1.post1
+RUN pip uninstall -y faiss-cpu && pip install --no-cache-dir -c constraints.txt faiss-gpu-cu12==1.14.1.post1
 COPY --chown=ray:users jobs jobs
 USER ray
 # Compiles the kernels that a run needs, for the CPU of this machine; others compile them once more.

@@ -143,8 +143,10 @@ def test_an_error_while_a_worker_is_built_ends_the_run(executor):
 
 
 def test_a_worker_killed_on_ray_costs_only_its_unit(ray_executor, tmp_path):
+    lost = metrics.total(metrics.WORKERS_LOST)
     assert dict(ray_executor.map(MakeSquares(str(tmp_path), "die once"), UNITS, TWO)) == EXPECTED
     assert count_calls(tmp_path, "u3") == 2
+    assert metrics.total(metrics.WORKERS_LOST) - lost == 1
 
 
 def test_a_unit_that_kills_every_worker_on_ray_ends_the_run(ray_executor, tmp_path):

@@ -61,6 +61,8 @@ def environment() -> dict[str, str]:
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_AUTH_MODE": "disabled",
+        # A stopped job has 3 s by default, which a loaded machine exceeds.
+        "RAY_JOB_STOP_WAIT_TIME_S": "60",
         "PATH": path,
     }
     return {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"} | changes
@@ -120,11 +122,11 @@ def clean_copy(target: Path) -> Path:
     return target
 
 
-def submit(server: str, folder: Path, *entrypoint: str, name: str | None = None) -> subprocess.Popen[str]:
-    """Run README's `ray job submit` in a folder, if given with another entrypoint or a submission id."""
+def submit(server: str, folder: Path, *entrypoint: str) -> subprocess.Popen[str]:
+    """Run README's `ray job submit` in a folder, if given with another entrypoint."""
     (line,) = {step.text for step in commands() if step.text.startswith("ray job submit ")}
     words = shlex.split(line)
-    options = words[: words.index("--")] + ([] if name is None else ["--submission-id", name])
+    options = words[: words.index("--")]
     return subprocess.Popen(
         [*options, "--", *(entrypoint or words[words.index("--") + 1 :])],
         cwd=folder,
@@ -147,17 +149,8 @@ def submit_package(server: str, folder: Path, here: Path, *options: str) -> subp
     )
 
 
-def stop(server: str, name: str) -> str:
-    """Run `ray job stop`; returns its output."""
-    command = ["ray", "job", "stop", "--address", server, name]
-    done = subprocess.run(
-        command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    return done.stdout
-
-
 def wait_for_files(
-    folder: Path, pattern: str, process: subprocess.Popen[str], limit_s: float = 200.0
+    folder: Path, pattern: str, process: subprocess.Popen[str], limit_s: float = 400.0
 ) -> list[Path]:
     """Wait until a file matches; fails if the process ends first."""
     deadline = time.monotonic() + limit_s

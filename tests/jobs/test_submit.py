@@ -1,6 +1,7 @@
 """Jobs submitted to a real Ray cluster from a clean copy of this repository, as in README."""
 
 import re
+import signal
 from pathlib import Path
 
 import pytest
@@ -9,14 +10,7 @@ import yaml
 from d2prune.config.model import RunConfig
 from d2prune.execution import InProcess
 from d2prune.runs import driver
-from tests.jobs.cluster import (
-    clean_copy,
-    cluster_without_d2prune,
-    stop,
-    submit,
-    submit_package,
-    wait_for_files,
-)
+from tests.jobs.cluster import clean_copy, cluster_without_d2prune, submit, submit_package, wait_for_files
 from tests.pools import tree, write_pool
 
 pytestmark = pytest.mark.ray
@@ -52,7 +46,8 @@ def server(tmp_path_factory):
 
 
 def test_job_runs_the_submitted_code_on_a_cluster_without_d2prune(server, folder, settings, imports):
-    (folder / "run.yaml").write_text(yaml.safe_dump(settings | {"ray": {"workers": 1}}))
+    # One worker would not be worth its start: the driver would embed itself.
+    (folder / "run.yaml").write_text(yaml.safe_dump(settings | {"ray": {"workers": 2}}))
     # One job at a time: of two jobs that arrive together with the same folder, Ray may start the
     # second before the folder is completely unpacked.
     job = submit(server, folder)
@@ -88,29 +83,29 @@ def test_package_carries_the_exit_code_of_a_job(server, folder, settings, tmp_pa
     assert re.search(r"^d2prune: .*/proc/", output, re.MULTILINE), output
 
 
-def test_stopped_job_resumes(server, folder, settings, tmp_path):
+def test_ctrl_c_stops_the_job_and_the_same_command_resumes(server, folder, settings, tmp_path):
     settings["input"] = str(write_pool(tmp_path / "pool", shards=8, samples=20))
     undisturbed = {**settings, "work_dir": str(tmp_path / "calm"), "output": str(tmp_path / "expected")}
     driver.run(RunConfig.parse(undisturbed, "test"), InProcess())
-    (folder / "stopped.yaml").write_text(yaml.safe_dump(settings))
-    command = ("python", "jobs/filter.py", "--config", "stopped.yaml")
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(settings))
+    # The stages after embed would only start more workers: they resume in this process.
+    words = ("--config", "run.yaml", "--stop-after", "embed")
 
-    job = submit(server, folder, *command, name="stopped")
+    job = submit_package(server, folder, tmp_path, *words)
     receipts = wait_for_files(Path(settings["work_dir"]), "embed/units/*/receipt.json", job)
-    assert "'stopped' was stopped" in stop(server, "stopped")
-    output = job.communicate(timeout=60)[0]
-    assert "jobs/filter.py: interrupted" in output and "Traceback" not in output, output
+    job.send_signal(signal.SIGINT)
+    output = job.communicate(timeout=150)[0]
+    assert job.returncode == 130 and "Traceback" not in output, output
+    # The log is followed to the end of the job.
+    assert output.index("d2prune: stopping the job raysubmit_") < output.index("d2prune: interrupted"), output
     assert not Path(settings["output"], "manifest.json").exists()
     completed = {path: path.stat().st_mtime_ns for path in receipts}
 
-    # The stages after embed would only start more workers: they resume in this process.
-    # Submitted by the package alone, as an installed one submits.
-    place = ("--config", str(folder / "stopped.yaml"))
-    job = submit_package(server, folder, tmp_path, *place, "--stop-after", "embed")
+    job = submit_package(server, folder, tmp_path, *words)
     output = job.communicate(timeout=300)[0]
     assert job.returncode == 0, output
     # On a fast machine the stop may arrive after embedding is complete.
-    assert re.search(r"embed: (\d+ of 8 units already complete|already complete)", output)
+    assert re.search(r"embed: (\d+ of 8 units already complete|already complete)", output), output
     # The second run starts without waiting for the lease to expire: the stopped run released it.
     assert "waiting" not in output[: output.index("embed:")]
     assert {path: path.stat().st_mtime_ns for path in receipts} == completed

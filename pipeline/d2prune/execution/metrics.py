@@ -15,7 +15,9 @@ SAMPLES_REJECTED = "d2prune_samples_rejected_total"
 SAMPLES_DECODED_REMOTELY = "d2prune_samples_decoded_remotely_total"
 EMBED_BUSY_SECONDS = "d2prune_embed_busy_seconds_total"
 EMBED_WAIT_SECONDS = "d2prune_embed_wait_seconds_total"
+UNITS_PLANNED = "d2prune_units_planned_total"
 UNITS_DONE = "d2prune_units_done_total"
+WORKERS_LOST = "d2prune_workers_lost_total"
 
 DESCRIPTIONS = {
     SAMPLES_READ: "Samples read from the input.",
@@ -24,7 +26,9 @@ DESCRIPTIONS = {
     SAMPLES_DECODED_REMOTELY: "Samples that another machine decoded for their worker.",
     EMBED_BUSY_SECONDS: "Time that the model's device was computing.",
     EMBED_WAIT_SECONDS: "Time that the model waited for decoded samples.",
+    UNITS_PLANNED: "Units of work that were not complete when their stage began, by stage.",
     UNITS_DONE: "Units of work finished, by stage.",
+    WORKERS_LOST: "Workers that ended or left the cluster during a unit.",
 }
 
 _Key = tuple[str, tuple[tuple[str, str], ...]]

@@ -10,6 +10,7 @@ from typing import Any
 
 from d2prune import console
 from d2prune.errors import D2PruneError
+from d2prune.execution import metrics
 from d2prune.execution.contract import Inboxes, Resources
 from d2prune.execution.ray_worker import describe_error, fetch
 
@@ -133,6 +134,7 @@ class RayGroup:
                 raise
             except self._ray.exceptions.RayError as error:
                 log.warning("member %d is lost (%s)", index, describe_error(error))
+                metrics.add(metrics.WORKERS_LOST)
                 continue
             if state == "error":
                 raise value

@@ -111,6 +111,7 @@ class ActorPool:
             # A bug in a worker: its own traceback is the best message.
             raise
         except self._ray.exceptions.RayError as error:
+            metrics.add(metrics.WORKERS_LOST)
             return None, WorkerLostError(f"worker lost: {describe_error(error)}"), True
         metrics.merge(counts)
         return (value, None, False) if done else (None, value, False)

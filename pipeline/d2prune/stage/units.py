@@ -61,6 +61,7 @@ def run_units(work: Work, executor: Executor) -> list[Receipt]:
     n_complete = len(work.units) - len(pending)
     if n_complete:
         log.info("%s: %d of %d units already complete", work.label, n_complete, len(work.units))
+    metrics.add(metrics.UNITS_PLANNED, len(pending), stage=work.label)
     results = executor.map(work.worker, pending, work.resources)
     shown = progress.track(results, work.label, len(work.units), n_complete, _count_samples, work.describe)
     for receipt in shown:
