@@ -123,7 +123,7 @@ form.addEventListener("submit", (event) => {
   // nothing either: the cluster of the address stays until clusters are loaded.
   const fields = ["mode", "q", "low", "high", ...CHOICES].filter((name) => !form.elements[name].disabled);
   const values = Object.fromEntries(fields.map((name) => [name, form.elements[name].value]));
-  const isDefault = { sort: "selection", order: "down" };
+  const isDefault = { mode: "words", sort: "selection", order: "down" };
   for (const [name, value] of Object.entries(isDefault)) if (values[name] === value) values[name] = null;
   // A description takes the place of the sample to be like; words filter its list.
   if (values.mode && values.q.trim()) values.like = null;

@@ -15,7 +15,7 @@ export function isByMeaning(parameters) {
 // Show the mode of the address; a list by meaning has its own order.
 export function showMode(run, parameters) {
   const byMeaning = parameters.get("mode") === "meaning";
-  form.elements.mode.value = byMeaning ? "meaning" : "";
+  form.elements.mode.value = byMeaning ? "meaning" : "words";
   at("q-name").textContent = byMeaning ? "Describe the images to find"
     : "Search captions for all words, or uids and keys";
   const ordered = isByMeaning(parameters);
