@@ -326,6 +326,7 @@ def test_axe_finds_no_serious_violation(page, url, dark):
     long = list(HOSTILE).index("long") + 120
     more = {
         "#/?sort=cluster": READY,
+        "#/?mode=meaning": "!document.getElementById('mode-hint').hidden",
         "#/?b=@0.5&among=only-b&fraction=0.5": "document.querySelector('#preview-rows .card')",
         f"#/sample/{long}": "document.querySelector('#sample h2')",
     }

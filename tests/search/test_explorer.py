@@ -216,7 +216,7 @@ def test_the_search_box_searches_by_meaning(server, expected, tables):
         for letter in FLAG["q"]:
             page.key(letter, ord(letter.upper()), letter)
         page.key("Enter", 13, "\r")
-        page.until(f"{STATUS} === 'The 127 samples most similar, most similar first'")
+        page.until(f"{STATUS} === 'The 127 most similar samples, most similar first'")
         assert page.run("document.querySelector('#cards .scores dt').textContent") == "similarity"
         assert page.run("document.getElementById('sort').value") == "similarity"
         assert page.run("document.getElementById('sort').disabled")
@@ -225,7 +225,7 @@ def test_the_search_box_searches_by_meaning(server, expected, tables):
         address = page.run("location.href")
         page.open("about:blank")
         page.open(address)
-        page.until(f"{STATUS}.startsWith('The 127 samples most similar')")
+        page.until(f"{STATUS}.startsWith('The 127 most similar samples')")
         assert page.run("document.querySelector('[name=mode]:checked').value") == "meaning"
         assert page.run("document.getElementById('q').value") == FLAG["q"]
         assert page.run(LISTED) == shown
@@ -233,9 +233,7 @@ def test_the_search_box_searches_by_meaning(server, expected, tables):
         page.until("document.getElementById('place')?.textContent === '1 of 127'")
         page.run("document.getElementById('alike-link').focus()")
         page.key("Enter", 13, "\r")
-        page.until(
-            f"location.hash.includes('like={shown[0]}') && {STATUS}.startsWith('The 126 samples most')"
-        )
+        page.until(f"location.hash.includes('like={shown[0]}') && {STATUS}.startsWith('The 126 most')")
         assert page.run("document.getElementById('alike').textContent").startswith("Samples most like ")
         assert page.run("document.querySelector('[name=mode]:checked').value") == "words"
         link = "document.getElementById('export-subset.npy')"
@@ -243,7 +241,7 @@ def test_the_search_box_searches_by_meaning(server, expected, tables):
         assert size == 128 + 16 * 126
         page.run("document.getElementById('reason').value = 'kept'")
         page.run("document.getElementById('query').requestSubmit()")
-        page.until(f"/^\\d+ of the 126 samples most similar match the filters$/.test({STATUS})")
+        page.until(f"/^Filters leave \\d+ of the 126 most similar samples$/.test({STATUS})")
         page.run("document.querySelector('#alike a:last-child').click()")
         page.until("!location.hash.includes('like=') && document.getElementById('alike').hidden")
         assert page.run("!document.getElementById('sort').disabled") and not page.errors

@@ -69,8 +69,8 @@ export function showAlike(found, parameters) {
 
 export function countText(found) {
   if (found.nearest === undefined) return samples(found.total);
-  if (found.total === found.nearest) return `The ${samples(found.total)} most similar, most similar first`;
-  return `${count(found.total)} of the ${samples(found.nearest)} most similar match the filters`;
+  if (found.total === found.nearest) return `The ${count(found.total)} most similar samples, most similar first`;
+  return `Filters leave ${count(found.total)} of the ${count(found.nearest)} most similar samples`;
 }
 
 for (const choice of form.elements.mode) choice.addEventListener("change", () => form.requestSubmit());
