@@ -72,7 +72,7 @@ class Rates:
     """
 
     embed_s: float
-    decode_s: float = 1 / 272
+    decode_s: float = 1 / 650
     graph_row_s: float = 5.3e-5
     graph_flops: float = 1.2e11
     graph_gpu_flops: float = 2e14
