@@ -1,6 +1,7 @@
 """Search by meaning in the explorer: over HTTP, and in a browser."""
 
 import io
+import shutil
 import threading
 import time
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from d2prune import extras
+from d2prune.cli.main import main
 from d2prune.explore import meaning
 from d2prune.explore.api import Explorer
 from d2prune.explore.meaning import Meaning
@@ -19,6 +21,7 @@ from d2prune.explore.query import Query
 from d2prune.explore.server import Server
 from d2prune.explore.texts import Texts
 from d2prune.explore.workspace import OpenRun
+from d2prune.index.build import build_index
 from d2prune.search.query_model import QueryModel
 from d2prune.search.searcher import Searcher
 from tests.browser import chromium, needs_chromium
@@ -195,6 +198,16 @@ def test_a_missing_extra_is_named(indexed, model_name, monkeypatch, module, fiel
         assert f"pip install 'd2prune[{extra}]'" in ask(running, "/api/meaning")[field]
         answer, body = get(running, "/api/samples?mode=meaning&q=flag")
         assert answer.status == 400 and f"d2prune[{extra}]".encode() in body
+
+
+def test_the_command_names_the_index_and_the_model(indexed, tiny_model, tmp_path, monkeypatch, capsys):
+    started = []
+    monkeypatch.setattr("d2prune.explore.server.serve", lambda explorer, *_: started.append(explorer))
+    folder = shutil.copytree(build_index(indexed), tmp_path / "view")
+    assert main(["explore", indexed.work_dir, "--index", str(folder), "--model", str(tiny_model)]) == 0
+    assert started[0].search(FLAG)["nearest"] == 127
+    assert main(["explore", indexed.work_dir, "--pretrained", "openai"]) == 2
+    assert capsys.readouterr().err.endswith("--pretrained openai: expected --model, too\n")
 
 
 STATUS = "document.getElementById('status').textContent"

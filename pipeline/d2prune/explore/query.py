@@ -27,7 +27,7 @@ class Query:
         a: a selection, see `selections.Selections.parse`; empty: the run's own.
         b: the selection that `a` is compared with.
         among: which samples of the comparison; empty: all.
-        text: samples that match it by meaning, most similar first, whatever `sort` says; empty: none.
+        text: samples that match it by meaning, most similar first, regardless of `sort`; empty: none.
         like: likewise those most similar to the sample at this canonical position; None: none.
         sort: by canonical position, selection score, score, forward score or suppression received;
             by cluster or reason, and within one by selection score.

@@ -50,7 +50,8 @@ function describeMode({ index, text, loaded }) {
 
 function describeSearch({ index, text, loaded }, failed) {
   if (text) return ALIKE;
-  return index || loaded || failed ? "" : "Loading the model, which takes seconds. Everything else works meanwhile.";
+  if (index || loaded || failed) return "";
+  return "Loading the model, which takes seconds. Everything else works meanwhile.";
 }
 
 // The answer has arrived, so the model is loaded.
@@ -62,15 +63,17 @@ export function showAlike(found, parameters) {
   at("alike").hidden = !found.like;
   if (!found.like) return;
   const { position, uid } = found.like;
+  const everything = address("", changed(parameters, { like: null, start: null }));
   at("alike").replaceChildren(make("strong", { text: "Samples most like " }),
     make("a", { href: sampleAddress(parameters, position, uid) }, make("bdi", { text: uid })), ". ",
-    make("a", { href: address("", changed(parameters, { like: null, start: null })), text: "Show all samples" }));
+    make("a", { href: everything, text: "Show all samples" }));
 }
 
 export function countText(found) {
   if (found.nearest === undefined) return samples(found.total);
-  if (found.total === found.nearest) return `The ${count(found.total)} most similar samples, most similar first`;
-  return `Filters leave ${count(found.total)} of the ${count(found.nearest)} most similar samples`;
+  const nearest = `${count(found.nearest)} most similar samples`;
+  if (found.total === found.nearest) return `The ${nearest}, most similar first`;
+  return `Filters leave ${count(found.total)} of the ${nearest}`;
 }
 
 for (const choice of form.elements.mode) choice.addEventListener("change", () => form.requestSubmit());

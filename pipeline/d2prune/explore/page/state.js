@@ -5,7 +5,9 @@
 //   #/compare?a=…&b=…            two selections: RUN, RUN@FRACTION or @FRACTION
 //   #/rejected?run=…             samples that were not embedded
 
-const LIST = ["run", "mode", "q", "like", "reason", "cluster", "low", "high", "a", "b", "among", "sort", "order"];
+const LIST = [
+  "run", "mode", "q", "like", "reason", "cluster", "low", "high", "a", "b", "among", "sort", "order",
+];
 
 export function parse(hash = location.hash) {
   const [path, ...rest] = hash.replace(/^#\/?/, "").split("?");
