@@ -1,8 +1,8 @@
 """Resumable benchmarks: a grid of cells, each computed once and stored in a file in `OUT/cells`.
 
-Shared by `benchmarks.coreset` and `benchmarks.image_text`. Either program may be killed at any
-time; the same command resumes it. Invariants: the file of a cell is written last and atomically; a
-folder holds the cells of a single `settings.json`.
+Used by `benchmarks.coreset`, which may be killed at any time; the same command resumes it.
+Invariants: the file of a cell is written last and atomically; a folder holds the cells of a single
+`settings.json`.
 """
 
 from __future__ import annotations

@@ -17,7 +17,10 @@ from d2prune.arguments import as_number, describe_value
 from d2prune.errors import ArgumentError
 
 AUTO = "auto"
-DEFAULT_MULTIPLE = 4.0
+DEFAULT_MULTIPLE = 5.0
+"""Multiple of `auto` for scores of single samples."""
+TRAINING_MULTIPLE = 4.0
+"""Multiple of `auto` for the reverse pass on traces of training."""
 PAPER_FORWARD = 1.0
 _PER_MEDIAN = "/median"
 _NUMBER = re.compile(r"\+?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
@@ -79,7 +82,7 @@ def resolve_gamma(gamma: float | str, median: float | None) -> float:
 
 
 def describe_gamma(gamma: float | str, value: float) -> str:
-    """Return a gamma from `check_gamma` as text, with the number it stands for: `4.91 (4/median)`."""
+    """Return a gamma from `check_gamma` as text, with the number it stands for: `6.14 (5/median)`."""
     return f"{value:.4g} ({gamma})" if isinstance(gamma, str) else f"{gamma:g}"
 
 
@@ -91,7 +94,7 @@ def resolve_gammas(
     Args:
         gamma_forward: as for `check_gamma`. `auto` depends on the kind of the difficulty: the default
             multiple for `sample`, the paper's 1 for `training`.
-        gamma_reverse: as for `check_gamma`.
+        gamma_reverse: as for `check_gamma`. `auto` is TRAINING_MULTIPLE for `training`.
         sq_distances_E: squared distances of the graph's edges.
         kind: of the difficulty.
 
@@ -100,11 +103,16 @@ def resolve_gammas(
     """
     if not isinstance(kind, str) or kind not in ("sample", "training"):
         raise ArgumentError(f"difficulty_kind: found {describe_value(kind)}; expected 'sample' or 'training'")
-    if isinstance(gamma_forward, str) and gamma_forward == AUTO and kind == "training":
-        gamma_forward = PAPER_FORWARD
+    if kind == "training":
+        gamma_forward = PAPER_FORWARD if _is_auto(gamma_forward) else gamma_forward
+        gamma_reverse = f"{TRAINING_MULTIPLE:g}{_PER_MEDIAN}" if _is_auto(gamma_reverse) else gamma_reverse
     gammas = check_gamma("gamma_forward", gamma_forward), check_gamma("gamma_reverse", gamma_reverse)
     median = median_sq_distance(sq_distances_E) if any(map(is_relative, gammas)) else None
     return resolve_gamma(gammas[0], median), resolve_gamma(gammas[1], median)
+
+
+def _is_auto(gamma: Any) -> bool:
+    return isinstance(gamma, str) and gamma == AUTO
 
 
 def median_sq_distance(sq_distances_E: NDArray[np.float32]) -> float | None:
