@@ -29,6 +29,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from d2prune import store
 from d2prune.compiled.threads import available_cores
@@ -203,6 +204,7 @@ def search_here(work_dir: str, count: int) -> None:
         times["search"].append(time.perf_counter() - start)
         searcher.describe(hits)
         times["with descriptions"].append(time.perf_counter() - start)
+    measure_page(searcher.run, rng.choice(len(searcher.run), count, replace=False), times)
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     memory = {name: int(status[name].split()[0]) // 1000 for name in ("VmHWM", "RssAnon", "RssFile")}
     milliseconds = {
@@ -210,6 +212,19 @@ def search_here(work_dir: str, count: int) -> None:
         for name, values in times.items()
     }
     print(json.dumps({"open_ms": round(1000 * opened), **milliseconds, **memory}))
+
+
+def measure_page(run: FinishedRun, positions: NDArray[np.int64], times: dict[str, list[float]]) -> None:
+    """Time pages of the explorer with the samples most like one."""
+    from d2prune.explore.api import Explorer
+
+    explorer = Explorer(run)
+    explorer.index.load()
+    times["page of the explorer"] = []
+    for position in positions.tolist():
+        start = time.perf_counter()
+        explorer.search({"like": str(position)})
+        times["page of the explorer"].append(time.perf_counter() - start)
 
 
 def main() -> None:

@@ -149,7 +149,7 @@ def test_an_empty_list_exports_empty_files(several_server):
 
 
 def test_damage_in_the_middle_of_an_export_breaks_the_download(several_server, monkeypatch):
-    def broken(run, positions):
+    def broken(run, positions, similarities):
         yield from ()
         raise UserError("damaged")
 

@@ -161,7 +161,9 @@ def test_moving_the_slider_changes_the_address_and_its_list_opens(page, url):
     for _ in range(5):
         page.key("PageUp", 33)
     page.until("/fraction=0.[3-9]/.test(location.hash)")
-    page.until("document.querySelectorAll('#preview-rows .card').length > 0")
+    # The link is that of the last position, not of one at which the slider rested between two keys.
+    last = "'fraction=' + Math.round(document.getElementById('fraction').value * 10) / 1000"
+    page.until(f"document.querySelector('#preview-rows p a')?.hash.endsWith({last})")
     added = page.run("document.getElementById('preview-added').textContent")
     page.run("document.querySelector('#preview-rows p a').click()")
     page.until(f"location.hash.includes('among=only-b') && {STATUS} === '{added} samples'")
@@ -326,6 +328,7 @@ def test_axe_finds_no_serious_violation(page, url, dark):
     long = list(HOSTILE).index("long") + 120
     more = {
         "#/?sort=cluster": READY,
+        "#/?mode=meaning": "!document.getElementById('mode-hint').hidden",
         "#/?b=@0.5&among=only-b&fraction=0.5": "document.querySelector('#preview-rows .card')",
         f"#/sample/{long}": "document.querySelector('#sample h2')",
     }

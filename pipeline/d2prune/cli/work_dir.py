@@ -7,6 +7,7 @@ from typing import Any
 from d2prune.cli import numbers
 from d2prune.cli.locations import location
 from d2prune.console import print_line
+from d2prune.errors import UserError
 
 
 def add_commands(commands: Any) -> None:
@@ -46,6 +47,20 @@ def add_commands(commands: Any) -> None:
         help="current location of the input tars; default: where the run read them",
     )
     explore.add_argument(
+        "--index",
+        type=location,
+        metavar="FOLDER",
+        help="folder of the merged view that `d2prune index` wrote, for searches by meaning; default: inside "
+        "the work_dir",
+    )
+    explore.add_argument(
+        "--model",
+        type=location,
+        metavar="MODEL",
+        help="model that encodes what is searched for by meaning; default: the one that the run records",
+    )
+    explore.add_argument("--pretrained", type=location, metavar="NAME", help="its weights")
+    explore.add_argument(
         "--port",
         type=numbers.whole(0, 65_535),
         default=0,
@@ -81,13 +96,17 @@ def _explain(arguments: argparse.Namespace) -> int:
 
 def _explore(arguments: argparse.Namespace) -> int:
     from d2prune.explore.api import Explorer
+    from d2prune.explore.meaning import Meaning
     from d2prune.explore.server import serve
     from d2prune.inputs.shards import expand_input
     from d2prune.runs.finished import open_run
 
+    if arguments.pretrained and not arguments.model:
+        raise UserError(f"--pretrained {arguments.pretrained}: expected --model, too")
     run = open_run(arguments.work_dir, arguments.run)
     urls = {shard.name: shard.url for shard in expand_input(arguments.input)} if arguments.input else None
-    explorer = Explorer(run, urls)
+    model = (arguments.model, arguments.pretrained) if arguments.model else None
+    explorer = Explorer(run, urls, Meaning(arguments.index, model))
     serve(explorer, arguments.port, explorer.comparison_address(arguments.compare))
     return 0
 
@@ -152,7 +171,6 @@ def _print_runs(work_dir: str) -> None:
 
 def _describe_parameters(work_dir: str, selection: str) -> tuple[str, str, str, str]:
     """Budget, k, gammas and input of a run; dashes if its artifacts are gone."""
-    from d2prune.errors import UserError
     from d2prune.runs import description
     from d2prune.runs.finished import open_selection
 

@@ -15,6 +15,7 @@ from d2prune import store
 from d2prune.errors import D2PruneError, UserError
 from d2prune.explore import comparison, export
 from d2prune.explore.explain import explain
+from d2prune.explore.meaning import Meaning
 from d2prune.explore.parameters import Parameters, parse_number, parse_page, parse_query, to_json
 from d2prune.explore.query import Query, split_words
 from d2prune.explore.recent import Recent
@@ -38,14 +39,18 @@ _MAX_POSITION_DIGITS = 18
 class Explorer:
     """Answers requests about the runs of one work_dir; starts to read the first in the background."""
 
-    def __init__(self, run: FinishedRun, urls: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, run: FinishedRun, urls: Mapping[str, str] | None = None, meaning: Meaning | None = None
+    ) -> None:
         """Start reading.
 
         Args:
             run: the run that is shown first.
             urls: shard name -> current URL of its tar; default: the URLs that each run recorded.
+            meaning: searches by meaning; default: with the index inside the work_dir, and the model that
+                each run recorded.
         """
-        self._urls = urls
+        self._urls, self._meaning = urls, meaning or Meaning()
         self.workspace = Workspace(run)
         # By pool, which several runs share; a key that held the run would keep its samples in memory.
         self._images = Recent[bytes](2_000)
@@ -122,8 +127,28 @@ class Explorer:
             UserError: a parameter has an unexpected value.
         """
         opened, query = self._open(parameters), parse_query(parameters)
-        total, positions = opened.index.page(query, *parse_page(parameters), self._members(opened, query))
+        start, limit = parse_page(parameters)
+        if query.by_meaning:
+            return self._search_by_meaning(opened, query, start, limit)
+        total, positions = opened.index.page(query, start, limit, self._members(opened, query))
         return {"total": total, "rows": _rows(opened.index, positions)}
+
+    def _search_by_meaning(self, opened: OpenRun, query: Query, start: int, limit: int) -> dict[str, Any]:
+        hits = self._meaning.find(opened, query, self._members(opened, query))
+        shown = hits[start : start + limit]
+        rows = _rows(opened.index, shown.positions)
+        for row, similarity in zip(rows, shown.similarities.tolist(), strict=True):
+            row["similarity"] = to_json(similarity)
+        nearest = len(self._meaning.nearest(opened, query))
+        found = {"total": len(hits), "nearest": nearest, "rows": rows}
+        if query.like is not None:
+            (texts,) = opened.index.texts.rows(np.array([query.like]))
+            found["like"] = {"position": query.like, "uid": texts["uid"]}
+        return found
+
+    def meaning(self, parameters: Parameters) -> dict[str, Any]:
+        """What searches by meaning lack, see `Meaning.describe`."""
+        return self._meaning.describe(self._open(parameters).run)
 
     def around(self, parameters: Parameters) -> dict[str, Any]:
         """Where a sample is in a list of search results, and the ones before and after it.
@@ -133,7 +158,7 @@ class Explorer:
         """
         opened, query = self._open(parameters), parse_query(parameters)
         position = self._parse_position(opened, parameters.get("at", ""))
-        found = opened.index.find(query, self._members(opened, query))
+        found, _ = self._find(opened, query)
         place = np.flatnonzero(found == position)
         if not len(place):
             return {"total": len(found), "place": None, "previous": None, "next": None}
@@ -261,10 +286,10 @@ class Explorer:
             tables = opened.rejected.tables(opened.rejected.find(words, reason))
             return export.to_parquet(tables, schemas.REJECTS)
         query = parse_query(parameters)
-        positions = opened.index.find(query, self._members(opened, query)).astype(np.int64)
+        positions, similarities = self._find(opened, query)
         if kind == "subset.npy":
             return iter([export.subset_file(opened.run, positions)])
-        return export.to_parquet(export.sample_tables(opened.run, positions), schemas.DECISIONS)
+        return export.to_parquet(export.sample_tables(opened.run, positions, similarities), schemas.DECISIONS)
 
     def image(self, position: int, size: str, parameters: Parameters) -> bytes:
         """The sample's image as WebP; empty if there is none.
@@ -300,6 +325,14 @@ class Explorer:
         default = self._open(parameters)
         a, b = (self.workspace.parse(parameters.get(name, ""), default, name) for name in ("a", "b"))
         return a, b
+
+    def _find(self, opened: OpenRun, query: Query) -> tuple[NDArray[np.int64], NDArray[np.float32] | None]:
+        """All positions of a list in its order, and their similarities if that is by meaning."""
+        members = self._members(opened, query)
+        if not query.by_meaning:
+            return opened.index.find(query, members).astype(np.int64), None
+        hits = self._meaning.find(opened, query, members)
+        return hits.positions, hits.similarities
 
     def _members(self, opened: OpenRun, query: Query) -> Mask | None:
         """Which samples are in the set of a comparison; None: the list is not of one."""

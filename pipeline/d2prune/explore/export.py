@@ -29,15 +29,26 @@ def subset_file(run: FinishedRun, positions: NDArray[np.int64]) -> bytes:
     return subset.to_bytes(np.concatenate([np.zeros(0, subset.DTYPE), *parts]))
 
 
-def sample_tables(run: FinishedRun, positions: NDArray[np.int64]) -> Iterator[pa.Table]:
-    """Decisions, captions and fields of samples, one table for each part."""
+def sample_tables(
+    run: FinishedRun, positions: NDArray[np.int64], similarities: NDArray[np.float32] | None = None
+) -> Iterator[pa.Table]:
+    """Decisions, captions and fields of samples, one table for each part.
+
+    Args:
+        run: the run.
+        positions: canonical [M].
+        similarities: of a search by meaning [M], for a column of this name; None: no such column.
+    """
     columns = [*_SAMPLE_COLUMNS, *run.fields]
-    for part, _, row_M in run.parts.spans.by_part(np.sort(positions)):
+    order_M = np.argsort(positions)
+    for part, index_M, row_M in run.parts.spans.by_part(positions[order_M]):
         table = run.parts.peek(part, DECISIONS, schemas.DECISIONS.names).take(row_M)
         samples = run.parts.peek(part, SAMPLES, columns).take(row_M)
         for name in samples.column_names:
             if name not in table.column_names:
                 table = table.append_column(name, samples[name])
+        if similarities is not None:
+            table = table.append_column("similarity", pa.array(similarities[order_M[index_M]]))
         yield table
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from d2prune.errors import UserError
-from d2prune.explore.query import AMONG, SORTS, Query, split_words
+from d2prune.explore.query import AMONG, MODES, SORTS, Query, split_words
 
 MAX_TEXT = 500
 MAX_ROWS = 200
@@ -23,11 +23,15 @@ def parse_query(parameters: Parameters) -> Query:
     """
     cluster = parse_count(parameters, "cluster", 0, _MAX_CLUSTERS) if parameters.get("cluster") else None
     sort, among = parameters.get("sort") or "selection", parameters.get("among", "")
-    for name, value, known in (("sort", sort, SORTS), ("among", among, AMONG)):
+    mode, text = parameters.get("mode", ""), parameters.get("q", "")[:MAX_TEXT]
+    for name, value, known in (("sort", sort, SORTS), ("among", among, AMONG), ("mode", mode, MODES)):
         if value not in known:
             raise UserError(f"{name}: found {value[:50]!r}; expected one of {', '.join(filter(None, known))}")
+    like = parse_count(parameters, "like", 0, _MAX_SAFE_INTEGER) if parameters.get("like") else None
+    if like is not None and mode and text.strip():
+        raise UserError("like: found a description in q, too; expected one of the two")
     return Query(
-        words=split_words(parameters.get("q", "")[:MAX_TEXT]),
+        words=() if mode else split_words(text),
         reason=parameters.get("reason", ""),
         cluster=cluster,
         low=parse_number(parameters, "low"),
@@ -35,6 +39,8 @@ def parse_query(parameters: Parameters) -> Query:
         a=parameters.get("a", ""),
         b=parameters.get("b", ""),
         among=among,  # type: ignore[arg-type]
+        text=text.strip() if mode else "",
+        like=like,
         sort=sort,  # type: ignore[arg-type]
         descending=parameters.get("order", "down") != "up",
     )

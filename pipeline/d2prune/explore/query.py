@@ -8,6 +8,8 @@ Sort = Literal["position", "selection", "score", "forward", "suppression", "clus
 SORTS: tuple[str, ...] = get_args(Sort)
 Among = Literal["", "only-a", "only-b", "both", "neither"]
 AMONG: tuple[str, ...] = get_args(Among)
+MODES = ("", "meaning")
+"""What a search's text is: words to match, or a description."""
 
 _WORD = re.compile(r'"([^"]+)"|(\S+)')
 
@@ -25,6 +27,8 @@ class Query:
         a: a selection, see `selections.Selections.parse`; empty: the run's own.
         b: the selection that `a` is compared with.
         among: which samples of the comparison; empty: all.
+        text: samples that match it by meaning, most similar first, regardless of `sort`; empty: none.
+        like: likewise those most similar to the sample at this canonical position; None: none.
         sort: by canonical position, selection score, score, forward score or suppression received;
             by cluster or reason, and within one by selection score.
         descending: highest first.
@@ -38,8 +42,15 @@ class Query:
     a: str = ""
     b: str = ""
     among: Among = ""
+    text: str = ""
+    like: int | None = None
     sort: Sort = "selection"
     descending: bool = True
+
+    @property
+    def by_meaning(self) -> bool:
+        """Whether the list is of the samples nearest to a text or to a sample."""
+        return bool(self.text) or self.like is not None
 
 
 def split_words(text: str) -> tuple[str, ...]:

@@ -149,7 +149,7 @@ class SampleIndex:
         if stop > _HEAD or self._has_order(query.sort) or query.sort in ("position", "cluster", "reason"):
             found = self.find(query, member_N)
             return len(found), found[start:stop].astype(np.int64)
-        mask_N = self._filter(query, member_N)
+        mask_N = self.filter(query, member_N)
         total = len(self) if mask_N is None else int(np.count_nonzero(mask_N))
         return total, self._head(query.sort, query.descending, mask_N, stop)[start:]
 
@@ -205,8 +205,8 @@ class SampleIndex:
             removed=self._head("selection", False, removed_N, limit),
         )
 
-    def _filter(self, query: Query, member_N: Mask | None) -> Mask | None:
-        """Which samples match; None: all."""
+    def filter(self, query: Query, member_N: Mask | None) -> Mask | None:
+        """Which samples match, in no order; None: all. Arguments are those of `find`."""
         mask_N: Mask | None = member_N
         for found_N in self._filter_masks(query):
             mask_N = found_N if mask_N is None else mask_N & found_N
@@ -235,7 +235,7 @@ class SampleIndex:
         order_N = self._order(query.sort)
         if not query.descending:
             order_N = order_N[::-1]
-        mask_N = self._filter(query, member_N)
+        mask_N = self.filter(query, member_N)
         return order_N if mask_N is None else order_N[mask_N[order_N]]
 
     def _keep(self, size: int) -> Mask:

@@ -186,6 +186,7 @@ class _Handler(BaseHTTPRequestHandler):
             "/api/run": explorer.describe_run,
             "/api/samples": explorer.search,
             "/api/around": explorer.around,
+            "/api/meaning": explorer.meaning,
             "/api/clusters": explorer.clusters,
             "/api/preview": explorer.preview,
             "/api/compare": explorer.compare,

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from d2prune.embed.decode.decoder import Decoder
 from d2prune.embed.model import sources
 from d2prune.errors import UserError
+from d2prune.extras import require
 from d2prune.inputs.rejects import SampleRejected
 from d2prune.runs.finished import FinishedRun
 from d2prune.store import schemas
@@ -36,6 +37,20 @@ class QueryModel:
         self._run, self._named = run, named
         self._encoder: Any = None
         self._lock = threading.Lock()
+
+    @property
+    def loaded(self) -> bool:
+        """Whether the model is in memory."""
+        return self._encoder is not None
+
+    def check(self) -> None:
+        """Check that the model can be found, without loading it.
+
+        Raises:
+            UserError: as `find_model`, or what loads it is not installed.
+        """
+        if not self.loaded:
+            self._find()
 
     def encode_text(self, text: str) -> Float32:
         """Return the unit embedding of a text, float32 [1, D].
@@ -69,13 +84,19 @@ class QueryModel:
 
     def _load(self) -> Any:
         if self._encoder is None:
-            model, pretrained = find_model(self._run, self._named)
+            model, pretrained = self._find()
             # Imports torch, which takes seconds.
             from d2prune.embed.model.encoder import ClipEncoder
 
             precision = str(self._run.embed.params.get("precision", "auto"))
             self._encoder = ClipEncoder(sources.resolve(model, pretrained), precision)
         return self._encoder
+
+    def _find(self) -> Name:
+        found = find_model(self._run, self._named)
+        for module in ("torch", "open_clip"):
+            require(module, "a search by text or image")
+        return found
 
 
 def find_model(run: FinishedRun, named: Name | None) -> Name:

@@ -60,7 +60,7 @@ class Hits:
     def __len__(self) -> int:
         return len(self.positions)
 
-    def __getitem__(self, rows: slice) -> Hits:
+    def __getitem__(self, rows: slice | NDArray[np.bool_]) -> Hits:
         return Hits(self.positions[rows], self.similarities[rows])
 
 
@@ -109,7 +109,7 @@ class Searcher:
         Raises:
             UserError: there is no index of this run's graph.
         """
-        self.run, self._model = run, QueryModel(run, model)
+        self.run, self.model = run, QueryModel(run, model)
         self._faiss = import_faiss()
         self._index = _open(self._faiss, run, _find_folder(run, folder))
 
@@ -119,7 +119,7 @@ class Searcher:
         Raises:
             UserError: as `QueryModel.encode_text`.
         """
-        return self.near(self._model.encode_text(text), top)
+        return self.near(self.model.encode_text(text), top)
 
     def by_image(self, data: bytes, top: int) -> Hits:
         """Find the samples that match an image, given the content of its file.
@@ -127,14 +127,13 @@ class Searcher:
         Raises:
             UserError: as `QueryModel.encode_image`.
         """
-        return self.near(self._model.encode_image(data), top)
+        return self.near(self.model.encode_image(data), top)
 
     def like(self, position: int, top: int) -> Hits:
         """Find the samples most similar to one of the pool, without itself; needs no model."""
         image, text = self.run.parts.take_vectors(np.array([position]), self.run.embeddings_file)
         hits = self._search(self._make_rows(image, text), top + 1)
-        others = hits.positions != position
-        return Hits(hits.positions[others], hits.similarities[others])[:top]
+        return hits[hits.positions != position][:top]
 
     def near(self, queries_MD: NDArray[Any], top: int) -> Hits:
         """Find the samples nearest to any of some embeddings.

@@ -30,6 +30,7 @@ export function card(row, run, parameters) {
     ["forward", number(row.forward)],
     ["selection", number(row.selection)],
   ];
+  if (row.similarity !== undefined) values.unshift(["similarity", number(row.similarity)]);
   for (const [name, value] of values) {
     scores.append(make("dt", { text: name, title: name }), make("dd", { text: value }));
   }

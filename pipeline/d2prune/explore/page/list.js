@@ -2,12 +2,15 @@
 
 import { card } from "./cards.js";
 import { exportUrl, get, newest } from "./client.js";
-import { at, count, fail, make, percent, samples, showPages, statusText } from "./dom.js";
+import { at, count, fail, make, percent, showPages, statusText } from "./dom.js";
+import { countText, showAlike, showMode, showNeeds } from "./meaning.js";
 import { listClusters, specText } from "./runs.js";
 import { showSlider } from "./slider.js";
 import { address, changed, listOf, parse } from "./state.js";
 
 const PAGE_SIZE = 48;
+// A status that changes at every page would flicker.
+const SLOW_MS = 250;
 const CHOICES = ["reason", "cluster", "sort", "order"];
 const form = at("query");
 const begin = newest();
@@ -17,28 +20,41 @@ export async function showList(run, parameters) {
   if (run !== shownRun) showControls(run);
   showSlider(run, parameters);
   fillForm(parameters);
+  showMode(run, parameters);
   showSubset(parameters);
   const list = listOf(parameters);
   for (const file of ["samples.parquet", "subset.npy"]) at(`export-${file}`).href = exportUrl(file, list);
   const start = Math.max(0, Number.parseInt(parameters.get("start") || "0", 10) || 0);
   const isNewest = begin();
   at("cards").setAttribute("aria-busy", "true");
+  const slow = setTimeout(() => isNewest() && showStatus("Searching…"), SLOW_MS);
   try {
     const found = await get("/api/samples", changed(list, { start, limit: PAGE_SIZE }));
+    clearTimeout(slow);
     if (!isNewest()) return;
     at("cards").replaceChildren(...found.rows.map((row) => card(row, run, parameters)));
-    at("status").className = "hint";
-    at("status").textContent = found.total ? samples(found.total)
-      : "No samples match. Use fewer words or relax the filters.";
+    showAlike(found, parameters);
+    showStatus(found.total ? countText(found) : "No samples match. Use fewer words or relax the filters.");
     at("export").hidden = !found.total;
     showPages(at("pages"), start, found.rows.length, found.total, PAGE_SIZE, (first) => {
       location.hash = address("", changed(parameters, { start: first || null }));
       at("samples-h").scrollIntoView();
     });
   } catch (error) {
-    if (isNewest()) fail(at("status"), error);
+    clearTimeout(slow);
+    if (!isNewest()) return;
+    fail(at("status"), error);
+    showNeeds(run, parameters, true);
+    // What is left of the list before has nothing to do with this address.
+    at("cards").replaceChildren();
+    at("export").hidden = at("pages").hidden = true;
   }
   at("cards").removeAttribute("aria-busy");
+}
+
+function showStatus(text) {
+  at("status").className = "hint";
+  at("status").textContent = text;
 }
 
 function fillForm(parameters) {
@@ -105,10 +121,12 @@ form.addEventListener("submit", (event) => {
   const { parameters } = parse();
   // What the form does not hold: the run, the set of a comparison, the slider. A disabled control holds
   // nothing either: the cluster of the address stays until clusters are loaded.
-  const fields = ["q", "low", "high", ...CHOICES].filter((name) => !form.elements[name].disabled);
+  const fields = ["mode", "q", "low", "high", ...CHOICES].filter((name) => !form.elements[name].disabled);
   const values = Object.fromEntries(fields.map((name) => [name, form.elements[name].value]));
-  const isDefault = { sort: "selection", order: "down" };
+  const isDefault = { mode: "words", sort: "selection", order: "down" };
   for (const [name, value] of Object.entries(isDefault)) if (values[name] === value) values[name] = null;
+  // A description takes the place of the sample to be like; words filter its list.
+  if (values.mode && values.q.trim()) values.like = null;
   const hash = address("", changed(parameters, { ...values, start: null }));
   if (location.hash === hash) showList(shownRun, parse().parameters);
   else location.hash = hash;

@@ -81,6 +81,6 @@ at("run").addEventListener("change", () => {
   const { view, parameters } = parse();
   const run = at("run").value;
   // Clusters and scores of one run mean nothing in another; words and the order do.
-  const kept = Object.fromEntries(["q", "sort", "order"].map((name) => [name, parameters.get(name)]));
+  const kept = Object.fromEntries(["mode", "q", "sort", "order"].map((name) => [name, parameters.get(name)]));
   location.hash = view === "rejected" ? address("rejected", { run }) : address("", { run, ...kept });
 });

@@ -205,6 +205,8 @@ function samplePage(explanation, run, list, back) {
   const ranked = explanation.rank !== null;
   const page = make("div", {},
     make("nav", { class: "walk", "aria-label": "Samples of the list" }, back,
+      make("a", { id: "alike-link", href: address("", { run: run.run, like: explanation.position }),
+        text: "More like this" }),
       make("a", { id: "previous", text: "← Previous" }), make("span", { id: "place", text: "\u00a0" }),
       make("a", { id: "next", text: "Next →" })),
     make("h2", { tabindex: "-1", text: `Sample ${explanation.sample.uid}` }),

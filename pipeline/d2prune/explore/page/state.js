@@ -1,10 +1,13 @@
 // The state of the page is its address, so Back, Forward and bookmarks work:
 //   #/?run=…&q=…&sort=…          a list of samples
+//   #/?mode=meaning&q=…          the samples that a text describes best (like=POSITION: most like a sample)
 //   #/sample/UID?run=…&at=…&q=…  one sample (at: its position), and the list it was opened from
 //   #/compare?a=…&b=…            two selections: RUN, RUN@FRACTION or @FRACTION
 //   #/rejected?run=…             samples that were not embedded
 
-const LIST = ["run", "q", "reason", "cluster", "low", "high", "a", "b", "among", "sort", "order"];
+const LIST = [
+  "run", "mode", "q", "like", "reason", "cluster", "low", "high", "a", "b", "among", "sort", "order",
+];
 
 export function parse(hash = location.hash) {
   const [path, ...rest] = hash.replace(/^#\/?/, "").split("?");
