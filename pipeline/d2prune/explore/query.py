@@ -9,6 +9,9 @@ SORTS: tuple[str, ...] = get_args(Sort)
 Among = Literal["", "only-a", "only-b", "both", "neither"]
 AMONG: tuple[str, ...] = get_args(Among)
 
+Outline = tuple[tuple[int, int], ...]
+"""Corners of a closed line on the map, in its coordinates."""
+
 _WORD = re.compile(r'"([^"]+)"|(\S+)')
 
 
@@ -25,6 +28,7 @@ class Query:
         a: a selection, see `selections.Selections.parse`; empty: the run's own.
         b: the selection that `a` is compared with.
         among: which samples of the comparison; empty: all.
+        outline: only samples that are on the map and inside it; None: all.
         sort: by canonical position, selection score, score, forward score or suppression received;
             by cluster or reason, and within one by selection score.
         descending: highest first.
@@ -38,6 +42,7 @@ class Query:
     a: str = ""
     b: str = ""
     among: Among = ""
+    outline: Outline | None = None
     sort: Sort = "selection"
     descending: bool = True
 

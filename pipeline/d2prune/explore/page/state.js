@@ -2,9 +2,10 @@
 //   #/?run=…&q=…&sort=…          a list of samples
 //   #/sample/UID?run=…&at=…&q=…  one sample (at: its position), and the list it was opened from
 //   #/compare?a=…&b=…            two selections: RUN, RUN@FRACTION or @FRACTION
+//   #/map?run=…&colour=…         the map (outline: the samples inside it, in a list too)
 //   #/rejected?run=…             samples that were not embedded
 
-const LIST = ["run", "q", "reason", "cluster", "low", "high", "a", "b", "among", "sort", "order"];
+const LIST = ["run", "q", "reason", "cluster", "low", "high", "a", "b", "among", "outline", "sort", "order"];
 
 export function parse(hash = location.hash) {
   const [path, ...rest] = hash.replace(/^#\/?/, "").split("?");
