@@ -87,7 +87,7 @@ def test_an_outline_contains_what_exact_arithmetic_says(outline, places):
      "1,2,3,4,5,6,", " 1,2,3,4,5,6", "1e3,2,3,4,5,6", "<script>", "1," * 2_000 + "1", "٣,2,3,4,5,6"],
 )  # fmt: skip
 def test_what_is_no_outline_is_refused_in_one_line(text):
-    with pytest.raises(UserError, match="^outline: found .{0,80}; expected X,Y") as raised:
+    with pytest.raises(UserError, match=r"^outline: found .{0,80}; expected X,Y") as raised:
         parse_outline({"outline": text})
     assert "\n" not in str(raised.value)
 

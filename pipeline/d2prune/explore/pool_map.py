@@ -113,23 +113,21 @@ class PoolMap:
 
         run = self._run
         if any(file_is_missing(run, unit) for unit in range(len(run.embed.units))):
-            raise UserError(
-                f"map: found no embeddings of run {run.select.fingerprint[:8]}; expected the files of its embed artifact"
-            )
+            raise UserError("map: found no embeddings; expected those that the graph was built from")
 
         def read(rows: NDArray[np.int64]) -> NDArray[np.float32]:
             return features(run.features, *run.parts.take_vectors(rows, run.embeddings_file))
 
         n = len(positions_S)
+        if not n:
+            return np.zeros((0, 1), np.float32)
         chosen = np.sort(np.random.default_rng(_SEED).permutation(n)[:_READ_ROWS])
-        axes_DC = (
-            kernel.principal_axes(read(positions_S[chosen]), _SEED) if n else np.zeros((0, 0), np.float32)
-        )
+        axes_DC = kernel.principal_axes(read(positions_S[chosen]), _SEED)
         blocks = []
         for start in range(0, n, _READ_ROWS):
             blocks.append(kernel.shorten(read(positions_S[start : start + _READ_ROWS]), axes_DC))
             self._report("reading embeddings", min(start + _READ_ROWS, n) / n)
-        return np.concatenate(blocks) if blocks else np.zeros((0, 1), np.float32)
+        return np.concatenate(blocks)
 
     def _report(self, step: str, done: float) -> None:
         self._step, self._done = step, done

@@ -149,34 +149,4 @@ def to_grid(placed_N2: NDArray[np.float64]) -> NDArray[np.uint16]:
     low, high = placed_N2.min(axis=0), placed_N2.max(axis=0)
     span = float((high - low).max()) or 1.0
     scaled = (placed_N2 - (low + high) / 2) / span * SIDE + SIDE / 2
-    return np.clip(np.rint(scaled), 0, SIDE).astype(np.uint16)
-
-
-def neighbours_kept(
-    points_ND: Float32, placed_N2: NDArray[Any], k: int = K, queries: int = 500, seed: int = 0
-) -> float:
-    """Share of the k nearest neighbours of a point that are among its k nearest on the map, on average.
-
-    Args:
-        points_ND: float32 [N, D], unit rows.
-        placed_N2: numbers [N, 2].
-        k: at most N - 1.
-        queries: points that are measured, drawn at random.
-        seed: of the draw.
-    """
-    rows = np.random.default_rng(seed).permutation(len(points_ND))[:queries]
-    hits = 0
-    for row in rows:
-        true, shown = (
-            np.argpartition(distance_N, k)[:k]
-            for distance_N in (_distances(points_ND, row), _distances(placed_N2.astype(np.float64), row))
-        )
-        hits += len(np.intersect1d(true, shown))
-    return hits / max(k * len(rows), 1)
-
-
-def _distances(points_ND: NDArray[Any], row: int) -> NDArray[Any]:
-    """Squared distances of a point to all others; infinite to itself."""
-    distance_N = ((points_ND - points_ND[row]) ** 2).sum(axis=1)
-    distance_N[row] = np.inf
-    return np.asarray(distance_N)
+    return np.asarray(np.clip(np.rint(scaled), 0, SIDE), np.uint16)
