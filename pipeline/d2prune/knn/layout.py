@@ -24,7 +24,8 @@ _COMPONENTS, _FIT_ROWS, _BLOCK = 128, 10_000, 8_192
 _RECALL = 0.9
 _EARLY, _LATE, _EXAGGERATION = 250, 500, 12
 _REPORT_EVERY = 25
-# Below, the exact sum over a tree is faster than the interpolation on a grid.
+# Below, a tree is faster than interpolation on a grid, and waiting for other threads takes longer than
+# what they do.
 _GRID_FROM = 10_000
 
 
@@ -114,13 +115,13 @@ def _optimise(
     from openTSNE.affinity import Uniform
     from openTSNE.nearest_neighbors import PrecomputedNeighbors
 
-    n, k = indices_NK.shape
+    k, on_grid = indices_NK.shape[1], len(indices_NK) >= _GRID_FROM
     affinities = Uniform(knn_index=PrecomputedNeighbors(indices_NK, np.sqrt(sq_distances_NK)), k_neighbors=k)
     placed: Any = TSNEEmbedding(
         start_N2,
         affinities,
-        negative_gradient_method="fft" if n >= _GRID_FROM else "bh",
-        n_jobs=threads,
+        negative_gradient_method="fft" if on_grid else "bh",
+        n_jobs=threads if on_grid else 1,
         random_state=seed,
     )
     total = _EARLY + _LATE

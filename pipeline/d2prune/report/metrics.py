@@ -1,4 +1,4 @@
-"""Measures of a sample of the pool, as pure functions of arrays: coverage, diversity, clusters, a 2-D map.
+"""Measures of a sample of the pool, as pure functions of arrays: coverage, diversity, clusters.
 
 N points, Q queries, D dimensions, C clusters, F fractions. Vectors are unit-norm and distances
 Euclidean: 0 for equal directions, 2 for opposite ones. The largest temporary is the matrix of query
@@ -101,25 +101,6 @@ def effective_directions(points_ND: Floats) -> float:
     values = values[values > 1e-7]
     values /= values.sum()
     return float(np.exp(-(values * np.log(values)).sum()))
-
-
-def pca_map(points_ND: Floats) -> tuple[Floats, tuple[float, float]]:
-    """The first two principal components.
-
-    Returns:
-        float32 [N, 2], and the share of the variance along each component. Signs are fixed: the
-        largest loading is positive.
-    """
-    if len(points_ND) < 2:
-        return np.zeros((len(points_ND), 2), np.float32), (0.0, 0.0)
-    centred = points_ND.astype(np.float64) - points_ND.mean(axis=0, dtype=np.float64)
-    values, vectors = np.linalg.eigh(centred.T @ centred)
-    axes = vectors[:, ::-1][:, :2]
-    if axes.shape[1] < 2:
-        axes = np.pad(axes, ((0, 0), (0, 1)))
-    axes = axes * np.where(axes[np.abs(axes).argmax(axis=0), [0, 1]] < 0, -1.0, 1.0)
-    shares = np.append(np.maximum(values[::-1], 0), 0.0) / max(float(values.sum()), 1e-12)
-    return (centred @ axes).astype(np.float32), (float(shares[0]), float(shares[1]))
 
 
 def copies_share(
