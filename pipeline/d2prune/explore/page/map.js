@@ -123,9 +123,9 @@ function repaint() {
 function geometry() {
   const { clientWidth: width, clientHeight: height } = canvas;
   const scale = (0.94 * Math.min(width, height) * view.zoom) / SIDE;
-  const size = Math.min(18, Math.max(2.2, 160 / Math.sqrt(shown.points.size)) * Math.sqrt(view.zoom));
+  const size = Math.min(18, Math.max(2.6, 230 / Math.sqrt(shown.points.size)) * Math.sqrt(view.zoom));
   return {
-    scale, size: Math.max(2.2, size), width, height, centre: view.centre,
+    scale, size, width, height, centre: view.centre,
     toX: (x) => width / 2 + (x - view.centre[0]) * scale,
     toY: (y) => height / 2 - (y - view.centre[1]) * scale,
     fromPixel: (x, y) => [view.centre[0] + (x - width / 2) / scale, view.centre[1] - (y - height / 2) / scale],
