@@ -22,10 +22,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 install: $(VENV)/.installed ## Create .venv with all development dependencies
 
 .PHONY: demo
-demo: install ## Filter the bundled pool, from S3 to S3, on a local Ray
+demo: install ## Filter the bundled pool, from S3 to S3
 	$(BIN)/d2prune demo
 
-# numba keeps compiled kernels in __pycache__, and compiles them again when their source changes.
+# Compiled kernels are kept in ~/.cache/d2prune (compiled/cache.py), and compiled again when their code changes.
 $(VENV)/.warm: $(VENV)/.installed $(shell grep -rl --include='*.py' compiled.decorator pipeline)
 	$(BIN)/python -m tests.warm
 	touch $@

@@ -26,10 +26,10 @@ from pathlib import Path
 import yaml
 
 from d2prune.config.model import RunConfig
-from d2prune.estimate.calibrate import calibrate
 from d2prune.estimate.costs import Fleet, make_plan
 from d2prune.estimate.workload import make_workload
 from d2prune.runs import driver
+from d2prune.runs.calibrate import calibrate
 
 CLOCK = "PLAN_CHECK_CLOCK"
 ROOT = Path(__file__).resolve().parents[1]

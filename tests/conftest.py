@@ -45,6 +45,10 @@ _FIRST = (
 )
 
 
+# A test that is the first to call a kernel would log that it compiles.
+logging.getLogger("d2prune.compiled.cache").disabled = True
+
+
 def pytest_configure(config):
     config.addinivalue_line("markers", "fuzz: random inputs; `make fuzz` runs these for a chosen time")
 

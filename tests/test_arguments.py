@@ -243,6 +243,7 @@ NUMBERS = {
     "tensor": torch.ones(2),
 }
 ACCEPTED = {
+    ("fraction", "None"),
     ("target_recall", "None"),
     ("offset", "-1"),
     ("n_neighbors", "10**400"),

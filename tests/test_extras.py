@@ -24,7 +24,8 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 BASE_IMPORTS = {
     "PIL": "pillow",
-    "llvmlite": "numba",
+    "llvmlite": "llvmlite",
+    "simplejpeg": "simplejpeg",
     "markupsafe": "jinja2",
     "yaml": "pyyaml",
     **{name: name for name in "numpy numba pyarrow fsspec pydantic rich tenacity bracex jinja2".split()},
@@ -34,7 +35,6 @@ BASE_IMPORTS = {
 # Loaded only by code that needs a model or a GPU.
 TOP_LEVEL_USERS = {
     "torchvision_shim.py": {"torch"},
-    "knn/device_search.py": {"torch"},
     "selector.py": {"sklearn"},
 }
 
@@ -120,6 +120,8 @@ def write_config(folder, **changes):
         ("open_clip", ["run", "--no-ray"], {"embed": {"model": "ViT-B-32", "pretrained": "openai"}}),
         ("fasttext", ["run", "--no-ray"], {"filter": {"language": "en"}}),
         ("torch", ["run", "--no-ray"], {"score": {"difficulty": "s_clip_loss"}}),
+        ("faiss", ["index", "work"], {}),
+        ("faiss", ["search", "work", "a flag"], {}),
         ("gcsfs", ["run", "--no-ray"], {"output": "gs://bucket/out"}),
         ("ray", ["reshard", "--subset", "s.npy", "--input", "i", "--output", "o", "--workers", "2"], {}),
     ],

@@ -16,7 +16,7 @@ NOT_LOADED = {
     "d2prune": HEAVY,
     "d2prune.cli.main": HEAVY,
     # What plans, lists and prunes runs, and every worker but those that embed and search.
-    "d2prune.runs.driver": {"torch", "ray", "open_clip", "torchvision", "transformers"},
+    "d2prune.runs.driver": {"torch", "ray", "open_clip", "torchvision", "transformers", "numba", "jinja2"},
     # Decode processes: one per core.
     "d2prune.embed.decode.decoder": HEAVY,
 }

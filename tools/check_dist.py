@@ -4,6 +4,7 @@ The wheel is installed without extras into a new virtual environment, and tried 
 the library would: a coreset of arrays, the command's version, and a command that lacks an extra.
 """
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -33,7 +34,9 @@ _COMMANDS = (
 
 
 def _run(*command: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(list(map(str, command)), capture_output=True, text=True)
+    # A PYTHONPATH with the sources would make pip find the package installed.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    return subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment)
 
 
 def _expect(done: subprocess.CompletedProcess[str], code: int, text: str) -> None:

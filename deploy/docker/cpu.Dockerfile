@@ -14,3 +14,7 @@ RUN pip install --no-cache-dir -c constraints.txt '.[all]'
 COPY --chown=ray:users jobs jobs
 ENV RAY_USAGE_STATS_ENABLED=0
 USER ray
+# Compiles the kernels that a run needs, for the CPU of this machine; others compile them once more.
+RUN printf 'input: %s\nwork_dir: /tmp/first/work\noutput: /tmp/first/out\nembed: {model: demo}\nselect: {fraction: 0.3}\n' \
+    "$(python -c 'from d2prune.bundled import POOL_DIR; print(POOL_DIR)')" > /tmp/first.yaml \
+    && d2prune run --no-ray --config /tmp/first.yaml && rm -r /tmp/first /tmp/first.yaml

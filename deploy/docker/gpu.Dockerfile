@@ -10,5 +10,11 @@ RUN pip install --no-cache-dir -c constraints.txt torch torchvision
 COPY --chown=ray:users pyproject.toml setup.py README.md LICENSE ./
 COPY --chown=ray:users pipeline pipeline
 RUN pip install --no-cache-dir -c constraints.txt '.[all]'
+# The faiss with GPU search in place of the one without: both install the module `faiss`.
+RUN pip uninstall -y faiss-cpu && pip install --no-cache-dir faiss-gpu-cu12==1.14.1.post1
 COPY --chown=ray:users jobs jobs
 USER ray
+# Compiles the kernels that a run needs, for the CPU of this machine; others compile them once more.
+RUN printf 'input: %s\nwork_dir: /tmp/first/work\noutput: /tmp/first/out\nembed: {model: demo}\nselect: {fraction: 0.3}\n' \
+    "$(python -c 'from d2prune.bundled import POOL_DIR; print(POOL_DIR)')" > /tmp/first.yaml \
+    && d2prune run --no-ray --config /tmp/first.yaml && rm -r /tmp/first /tmp/first.yaml

@@ -2,7 +2,7 @@
 
 import sys
 
-from d2prune.cli.main import main
+from d2prune.cli.main import run_program
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_program())

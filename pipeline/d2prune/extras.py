@@ -29,6 +29,7 @@ EXTRA_OF_MODULE = {
     "aiohttp": "http",
     "sklearn": "sklearn",
     "openTSNE": "map",
+    "faiss": "search",
 }
 """Module -> the extra in pyproject.toml that brings it."""
 

@@ -24,6 +24,8 @@ REQUIRED = {
     "explore": ["x"],
     "runs": ["x"],
     "verify": ["x"],
+    "index": ["x"],
+    "search": ["x", "y"],
 }
 
 
@@ -51,7 +53,7 @@ def test_every_option_that_takes_numbers_has_bounds():
         if option == "--methods":
             continue
         assert takes_numbers == (action.type not in (None, location)), (command, option)
-    assert len(NUMERIC) == 21
+    assert len(NUMERIC) == 23
 
 
 @pytest.mark.parametrize(("command", "option"), NUMERIC)

@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -21,6 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -39,6 +41,7 @@ from tests.tables import make_rows, write_datacomp
 
 NOT_RUN = {
     r"git clone ": "the address is the reader's to fill in",
+    r"pip uninstall ": "changes this environment",
     r"(pip|npm) install |.*apt-get download ": "downloads gigabytes",
     r"make (check|docs|test|quick)$": "steps of CI",
     r"d2prune submit ": "needs a cluster: tests/jobs submits to one",
@@ -138,6 +141,9 @@ class Reader:
             words[words.index("--model") + 1] = str(self.model)
         if words[0] in ("run", "sweep") and "--no-ray" not in words:
             words = [*words, "--no-ray"]
+        if words[0] == "search" and not {"--like", "--near"} & set(words):
+            # The run records only the hash of a model in local files.
+            words = [*words, "--model", str(self.model)]
         if "--workers" in words:
             words[words.index("--workers") + 1] = "1"
         if "--port" in words:
@@ -226,6 +232,8 @@ def reader(tmp_path_factory, tiny_model):
     (folder / "data" / "images").mkdir()
     with tarfile.open(pool / "00000000.tar") as tar:
         tar.extractall(folder / "data" / "images", filter="data")
+    shutil.copy(next((folder / "data" / "images").glob("*.jpg")), folder / "query.jpg")
+    np.save(folder / "targets.npy", np.random.default_rng(0).normal(size=(5, 24)))
     before = Path.cwd()
     with s3_server.serve(folder / "s3") as server, s3_server.environment(server):
         for bucket in ("pool", "scratch", "filtered", "datacomp"):
@@ -238,7 +246,7 @@ def reader(tmp_path_factory, tiny_model):
             store.write_bytes(f"s3://datacomp/small/metadata/{path.name}", path.read_bytes())
         os.chdir(folder)
         try:
-            yield Reader(folder, clean_copy(folder / "project", compiled=True), tiny_model)
+            yield Reader(folder, clean_copy(folder / "project"), tiny_model)
         finally:
             os.chdir(before)
 

@@ -60,3 +60,13 @@ def test_graph_time_grows_like_its_kernels():
     assert 3.5 < exact[1] / exact[0] < 4
     # CPU seconds measured on two idle cores: docs/results/plan.md.
     assert seconds(99_999) == pytest.approx(7.3, rel=0.1)
+
+
+def test_an_exact_graph_uses_a_gpu_if_that_is_faster():
+    large = dataclasses.replace(WORK, samples=20_000_000, dimension=768, exact=True)
+    on_gpu, on_cpu = by_stage(large)["graph"], by_stage(large, fleet=Fleet(0, 64))["graph"]
+    assert on_gpu.limit == "one GPU" and on_gpu.gpu_hours == pytest.approx(2 * 768 * 4e14 / 2e14 / 3600)
+    assert on_cpu.gpu_hours == 0 and on_cpu.wall_s > 100 * on_gpu.wall_s
+    assert by_stage(dataclasses.replace(large, exact=False))["graph"].gpu_hours == 0
+    slow = dataclasses.replace(RATES, graph_gpu_flops=1e9)
+    assert by_stage(large, rates=slow)["graph"].limit == "one worker"

@@ -3,6 +3,7 @@
 import io
 import logging
 import sys
+import time
 
 import pytest
 
@@ -20,6 +21,8 @@ class Clock:
 def clock(monkeypatch):
     clock = Clock()
     monkeypatch.setattr(progress, "time", clock)
+    # The clock moves by itself in no test but one.
+    monkeypatch.setattr(progress, "_TICK_S", 1000.0)
     monkeypatch.setattr(progress, "format_memory", lambda: "memory 1.0 of 4 GB")
     return clock
 
@@ -30,22 +33,55 @@ def slow_items(clock, count, seconds):
         yield item
 
 
-def test_without_a_terminal_a_line_is_logged_every_ten_seconds(clock, caplog):
+def test_without_a_terminal_a_line_is_logged_every_four_seconds(clock, caplog):
     caplog.set_level(logging.INFO, "d2prune")
-    items = list(progress.track(slow_items(clock, 10, 4.0), "embed", 20, 10, lambda item: 1000))
+    items = list(progress.track(slow_items(clock, 10, 2.0), "embed", 20, 10, lambda item: 1000))
     assert items == list(range(10))
     assert caplog.messages == [
-        "embed: 13 of 20 units, 250 samples/s, about 28 s left, memory 1.0 of 4 GB",
-        "embed: 16 of 20 units, 250 samples/s, about 16 s left, memory 1.0 of 4 GB",
-        "embed: 19 of 20 units, 250 samples/s, about 4 s left, memory 1.0 of 4 GB",
+        "embed: 12 of 20 units, 500 samples/s, memory 1.0 of 4 GB",
+        "embed: 14 of 20 units, 500 samples/s, about 12 s left, memory 1.0 of 4 GB",
+        "embed: 16 of 20 units, 500 samples/s, about 8 s left, memory 1.0 of 4 GB",
+        "embed: 18 of 20 units, 500 samples/s, memory 1.0 of 4 GB",
+        "embed: 20 of 20 units, 500 samples/s, about 0 s left, memory 1.0 of 4 GB",
     ]
 
 
-@pytest.mark.parametrize(("seconds", "left"), [(11.0, "22 s"), (60.0, "2 min 00 s"), (3000.0, "1 h 40 min")])
-def test_the_time_left_is_shown_in_seconds_minutes_or_hours(clock, caplog, seconds, left):
+def test_after_a_minute_a_line_is_logged_every_ten_seconds(clock, caplog):
     caplog.set_level(logging.INFO, "d2prune")
-    list(progress.track(slow_items(clock, 1, seconds), "graph", 3, 0))
-    assert f"about {left} left" in caplog.messages[0]
+    list(progress.track(slow_items(clock, 100, 1.0), "embed", 100, 0))
+    # 15 lines every 4 s, then every 10 s from the last of them.
+    assert len(caplog.messages) == 14 + 4
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "0 s"), (22, "22 s"), (120.4, "2 min 00 s"), (6000, "1 h 40 min")]
+)
+def test_times_are_shown_in_seconds_minutes_or_hours(seconds, text):
+    assert progress.format_seconds(seconds) == text
+
+
+def test_lines_come_also_while_nothing_finishes(clock, caplog, monkeypatch):
+    caplog.set_level(logging.INFO, "d2prune")
+    monkeypatch.setattr(progress, "_TICK_S", 0.001)
+    with progress.Live("report", 0, "") as outer:
+        clock.now += 5
+        wait_for(lambda: len(caplog.messages) == 1)
+        # The stage around it is silent while its units are shown.
+        with progress.Live("report: pages", 3, "pages"):
+            clock.now += 5
+            wait_for(lambda: len(caplog.messages) == 2)
+            assert outer._last_log < clock.now
+    assert caplog.messages == [
+        "report: 5 s so far, memory 1.0 of 4 GB",
+        "report: pages: 0 of 3 pages, memory 1.0 of 4 GB",
+    ]
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + 10
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert condition()
 
 
 def test_rounds_show_their_note_and_a_total_that_was_unknown_at_the_start(clock, caplog):
@@ -55,7 +91,7 @@ def test_rounds_show_their_note_and_a_total_that_was_unknown_at_the_start(clock,
         clock.now += 20
         live.update(600, note="round 3, 12 messages", total=1000)
     assert caplog.messages == [
-        "rank: 600 of 1,000 nodes, 30 nodes/s, about 13 s left, round 3, 12 messages, memory 1.0 of 4 GB"
+        "rank: 600 of 1,000 nodes, 30 nodes/s, round 3, 12 messages, memory 1.0 of 4 GB"
     ]
 
 

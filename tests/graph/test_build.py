@@ -132,7 +132,8 @@ def test_in_memory_and_sharded_commit_the_same_units(tmp_path):
     result = {name for name in whole if name.startswith("units/neighbors-")}
     assert len(result) == 2 * len(parts)
     assert {name: sharded[name] for name in result} == {name: whole[name] for name in result}
-    manifest = {"params": asdict(PARAMS), "inputs": {"embed": job.embed_fingerprint}}
+    inputs = {"embed": job.embed_fingerprint}
+    manifest = {"params": asdict(PARAMS), "inputs": inputs, "units": [None] * len(parts)}
     others = {name.split("/")[1] for name in whole.keys() | sharded.keys() if name not in result}
     assert others == set(other_unit_keys(manifest))
 

@@ -104,8 +104,8 @@ def cluster_without_d2prune(cpus: int, folder: Path) -> Iterator[str]:
         head.communicate(timeout=60)
 
 
-def clean_copy(target: Path, compiled: bool = False) -> Path:
-    """Copy the files that a fresh clone of the working tree would hold, if wanted with compiled kernels."""
+def clean_copy(target: Path) -> Path:
+    """Copy the files that a fresh clone of the working tree would hold."""
     names = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -117,10 +117,6 @@ def clean_copy(target: Path, compiled: bool = False) -> Path:
         if (ROOT / name).is_file():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, target / name)
-    for path in (ROOT / "pipeline").rglob("__pycache__/*.nb[ci]") if compiled else ():
-        # numba finds them by the path, time and size of their source.
-        (target / path.relative_to(ROOT)).parent.mkdir(exist_ok=True)
-        shutil.copy2(path, target / path.relative_to(ROOT))
     return target
 
 

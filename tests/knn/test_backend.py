@@ -10,7 +10,7 @@ import torch
 from d2prune.compiled.threads import available_cores
 from d2prune.knn import backend
 from d2prune.knn.backend import choose_search, faster_search, fit_projection
-from d2prune.knn.device_search import DeviceSearch
+from d2prune.knn.faiss_search import FaissSearch, nearest_on_cpu
 from d2prune.knn.in_memory import knn_graph_report
 from d2prune.knn.lists import search_lists
 
@@ -59,11 +59,11 @@ def test_a_slow_wrong_or_failing_search_is_not_chosen(timed, search, seconds):
     assert faster_search(timed(search, seconds, seconds), 32, N) is backend.search_lists
 
 
-def test_the_device_search_gives_the_same_graph(monkeypatch):
-    # Without a GPU, the same code runs on torch's CPU device.
+def test_the_search_by_faiss_gives_the_same_graph(monkeypatch):
+    # What finds the candidates on a GPU is `faiss.knn_gpu`, and here `faiss.knn`.
     rows = np.random.default_rng(0).normal(size=(1500, 24)).astype(np.float32)
     expected = knn_graph_report(rows, 4, nlist=30, nprobe=4, threads=2)
-    search = DeviceSearch("cuda" if torch.cuda.is_available() else "cpu", torch.float32)
+    search = FaissSearch(nearest_on_cpu)
     calls = []
 
     def choose(n_dims):
@@ -87,5 +87,5 @@ def test_the_cpu_searches_if_there_is_no_gpu(monkeypatch):
 def test_nothing_is_projected_if_a_gpu_searches(monkeypatch):
     rows = (np.random.default_rng(0).normal(size=(600, 40)) @ np.ones((40, 300))).astype(np.float32)
     assert fit_projection(rows, 600, 10**9) is not None
-    monkeypatch.setattr(backend, "choose_search", lambda n_dims: DeviceSearch("cpu"))
+    monkeypatch.setattr(backend, "choose_search", lambda n_dims: FaissSearch(nearest_on_cpu))
     assert fit_projection(rows, 600, 10**9) is None

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from d2prune.errors import UserError
-from d2prune.knn import in_memory
+from d2prune.knn import backend, in_memory
+from d2prune.knn.faiss_search import FaissSearch, nearest_on_cpu
 from d2prune.knn.in_memory import knn_graph, knn_graph_report
 from tests.oracles_knn import edges_of, knn_edges, unit_rows
 
@@ -112,3 +113,26 @@ def test_one_row_has_no_neighbours(options):
 def test_invalid_arguments_are_refused(rows, options, message):
     with pytest.raises(UserError, match=message):
         knn_graph(rows, **options)
+
+
+def test_a_target_recall_of_one_is_exact(monkeypatch):
+    monkeypatch.setattr(in_memory, "EXACT_BELOW", 100)
+    rows = np.random.default_rng(0).normal(size=(300, 8)).astype(np.float32)
+    exact, target = knn_graph_report(rows, 4), knn_graph_report(rows, 4, target_recall=1.0)
+    assert target.nlist == 0 and target.recall == exact.recall
+    assert target.graph.indices.tobytes() == exact.graph.indices.tobytes()
+    assert knn_graph_report(rows, 4, target_recall=0.999).nlist > 0
+
+
+def test_an_exact_graph_by_faiss_has_the_same_bits_whatever_the_blocks(monkeypatch):
+    rng = np.random.default_rng(1)
+    rows = rng.normal(size=(900, 12)).astype(np.float32)
+    rows[rng.integers(0, 900, 200)] = rows[0]
+    expected = knn_graph_report(rows, 5, target_recall=1.0).graph
+    search = FaissSearch(nearest_on_cpu)
+    monkeypatch.setattr(backend, "choose_search", lambda n_dims: search)
+    for block in (2**20, 250):
+        monkeypatch.setattr(backend, "_GPU_BLOCK", block)
+        found = knn_graph_report(rows, 5, target_recall=1.0).graph
+        for name in ("indptr", "indices", "sq_distances"):
+            assert getattr(found, name).tobytes() == getattr(expected, name).tobytes()

@@ -61,6 +61,31 @@ def test_chart_text_stays_inside_its_chart(page, report):
     assert outside == []
 
 
+def test_keyboard_reaches_every_link_and_region_in_order(page, report):
+    page.open(report)
+    wanted = page.run("[...document.querySelectorAll('a[href], [tabindex=\"0\"]')].length")
+    seen = []
+    for _ in range(wanted):
+        page.key("Tab", 9)
+        seen.append(page.run("[...document.querySelectorAll('*')].indexOf(document.activeElement)"))
+    assert seen == sorted(set(seen))
+    page.run("document.querySelector('nav a[href=\"#lost\"]').focus()")
+    page.key("Enter", 13, "\r")
+    page.until(
+        "location.hash === '#lost' && document.querySelector('#lost').getBoundingClientRect().top < 400"
+    )
+
+
+def test_thumbnails_and_uids_are_whole(page, report):
+    page.open(report, 360)
+    assert page.run(
+        "[...document.querySelectorAll('.frame img, .strip img')].every(i => i.clientHeight >= 112)"
+    )
+    assert page.run("[...document.querySelectorAll('.uid')].every(u => u.scrollWidth <= u.clientWidth)")
+    names = "[...document.querySelectorAll('dt')].filter(t => t.textContent === 'clip_score')"
+    assert page.run(names + ".every(t => t.clientHeight <= 24)")
+
+
 def test_page_prints(page, report):
     page.open(report)
     assert len(page.call("Page.printToPDF")["data"]) > 50_000

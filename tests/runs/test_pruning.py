@@ -14,8 +14,11 @@ from d2prune import store
 from d2prune.cli.main import main
 from d2prune.errors import BusyError, UserError
 from d2prune.execution import InProcess
+from d2prune.index.build import build_index
 from d2prune.runs import history, pruning, sharing
+from d2prune.runs.artifact_kinds import fingerprint_of
 from d2prune.runs.driver import run
+from d2prune.runs.finished import open_run
 from d2prune.store import artifacts, lease
 from d2prune.verify.folder import verify
 from tests.pools import tree
@@ -129,3 +132,27 @@ def test_pruning_is_refused_during_a_run_and_below_one_run_to_keep(place):
         pruning.prune(work, 1)
     with pytest.raises(UserError, match="--keep 0: expected at least 1"):
         pruning.plan_pruning(work, 0)
+
+
+def test_the_index_of_a_graph_is_deleted_with_it(finish, place):
+    finish(2, 3)
+    work = f"{place}/work"
+    entries = [entry for _, entry in history.read_runs(work)]
+    for number, entry in enumerate(entries):
+        # The first with its merged view elsewhere, and without one.
+        output = str(place / "merged") if number else None
+        build_index(open_run(work, entry.artifacts["select"]), output)
+    (place / "work" / "index" / "notes.txt").write_text("mine")
+    left = pruning.prune(work, 1)
+    assert len(left.entries) == 1 and left.remarks == ()
+    manifests = [path.parent.name for path in (place / "work" / "index").glob("*/manifest.json")]
+    assert manifests == [fingerprint_of(entries[0].artifacts["graph"])]
+    files = tree(place / "work" / "index")
+    assert len([name for name in files if name.endswith("lists.ivfdata")]) == 1
+    assert "notes.txt" in files
+    before = tree(place / "work")
+    build_index(open_run(work))
+    again = tree(place / "work")
+    assert {name for name in before | again if before.get(name) != again.get(name)} <= {
+        name for name in before | again if name.startswith(".lease/")
+    }

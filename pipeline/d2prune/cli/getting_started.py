@@ -59,8 +59,8 @@ def add_commands(commands: Any) -> None:
     demo = commands.add_parser(
         "demo",
         help="filter the bundled pool",
-        description="Filter the bundled pool of clip art, from S3 to S3: starts an S3 server and a local Ray "
-        "on loopback and stops them at the end.",
+        description="Filter the bundled pool of clip art, from S3 to S3: starts an S3 server on "
+        "loopback and stops it at the end.",
     )
     demo.add_argument(
         "--folder",

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from d2prune import console
-from d2prune.cli import getting_started, output, run, submitting, work_dir
+from d2prune.cli import getting_started, output, run, searching, submitting, work_dir
 from d2prune.version import __version__
 
 PROGRAM = "d2prune"
@@ -28,11 +28,19 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
         """Parse; of a command, refuse unknown arguments here, where its options are known."""
         found, rest = super().parse_known_args(args, namespace)
+        self._assign_late_word(found, rest)
         if rest and self.get_default("command"):
             options = [option for action in self._actions for option in action.option_strings]
             wrong = rest[0].partition("=")[0]
             self.error(f"unrecognized arguments: {' '.join(rest)}{_suggest(wrong, options)}")
         return found, rest
+
+    def _assign_late_word(self, found: Any, rest: list[str]) -> None:
+        """Let an optional positional follow an option; argparse of Python 3.11 leaves it unrecognized."""
+        optional = [one for one in self._actions if not one.option_strings and one.nargs == "?"]
+        if len(rest) == len(optional) == 1 and not rest[0].startswith("-"):
+            if getattr(found, optional[0].dest) is None:
+                setattr(found, optional[0].dest, rest.pop())
 
     def error(self, message: str) -> NoReturn:
         """Print the error and exit with 2."""
@@ -65,7 +73,7 @@ def build_parser(program: str = PROGRAM) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"d2prune {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for family in (run, submitting, work_dir, output, getting_started):
+    for family in (run, submitting, work_dir, searching, output, getting_started):
         family.add_commands(commands)
     if program != PROGRAM:
         for command in commands.choices.values():

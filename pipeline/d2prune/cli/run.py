@@ -125,10 +125,10 @@ def _add_plan(commands: Any) -> None:
 
 
 def _plan(arguments: argparse.Namespace) -> int:
-    from d2prune.estimate.calibrate import calibrate
     from d2prune.estimate.costs import Fleet
     from d2prune.estimate.table import print_plan
     from d2prune.estimate.workload import default_rates, describe_selection, make_workload
+    from d2prune.runs.calibrate import calibrate
 
     config = load_config(arguments)
     fleet = Fleet(arguments.gpus, arguments.cpus, arguments.gpu_price, arguments.cpu_price)

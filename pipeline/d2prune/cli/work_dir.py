@@ -18,11 +18,11 @@ def add_commands(commands: Any) -> None:
         description="Show why samples were kept or dropped: their scores, their neighbours, and the "
         "suppression they received and sent.",
     )
-    _add_work_dir(explain)
+    add_work_dir(explain)
     explain.add_argument(
         "names", nargs="+", metavar="UID", help="a uid or its beginning, a key, or SHARD/KEY"
     )
-    _add_selection(explain)
+    add_selection(explain)
     explain.set_defaults(command=_explain)
 
     explore = commands.add_parser(
@@ -31,8 +31,8 @@ def add_commands(commands: Any) -> None:
         description="Browse the runs of a work_dir in a web browser on this machine: search samples, see "
         "their neighbours and what another fraction would change, compare two runs, export lists.",
     )
-    _add_work_dir(explore)
-    _add_selection(explore)
+    add_work_dir(explore)
+    add_selection(explore)
     explore.add_argument(
         "--compare",
         metavar="RUN[@FRACTION]",
@@ -55,13 +55,15 @@ def add_commands(commands: Any) -> None:
     explore.set_defaults(command=_explore)
 
 
-def _add_work_dir(parser: argparse.ArgumentParser) -> None:
+def add_work_dir(parser: argparse.ArgumentParser) -> None:
+    """Add the work_dir of a finished run to a command."""
     parser.add_argument(
         "work_dir", type=location, metavar="WORK_DIR", help="work_dir of a run that completed `select`"
     )
 
 
-def _add_selection(parser: argparse.ArgumentParser) -> None:
+def add_selection(parser: argparse.ArgumentParser) -> None:
+    """Add the choice of a selection to a command."""
     parser.add_argument(
         "--run",
         metavar="RUN",

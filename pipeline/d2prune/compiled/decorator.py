@@ -6,6 +6,8 @@ from typing import Any, ParamSpec, TypeVar, overload
 import numba
 import numba.extending
 
+from d2prune.compiled.cache import KernelCache
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -28,7 +30,15 @@ def kernel(function: Any = None, /, **options: Any) -> Any:
     Returns:
         The compiled function, with the signature of the original.
     """
-    compile_function = numba.njit(cache=True, nogil=True, **options)
+
+    def compile_function(function: Any) -> Any:
+        compiled = numba.njit(nogil=True, **options)(function)
+        # With NUMBA_DISABLE_JIT the result is the function itself.
+        if compiled is not function:
+            # What `enable_caching` does with numba's own class.
+            compiled._cache = KernelCache(compiled, options)
+        return compiled
+
     return compile_function if function is None else compile_function(function)
 
 

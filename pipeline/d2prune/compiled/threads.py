@@ -90,7 +90,6 @@ class _SingleBlasThread:
 _blas = _SingleBlasThread()
 
 
-@functools.cache
 def _has_torch() -> bool:
     return is_installed("torch")
 

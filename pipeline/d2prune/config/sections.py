@@ -79,7 +79,9 @@ class GraphConfig(Section):
         "that use none, such as `score` and `random`",
     )
     target_recall: Annotated[Number, Field(gt=0, le=1)] | None = Field(
-        default=0.95, description="recall@k to reach; null: exact search"
+        default=0.95,
+        description="recall@k to reach; 1 or null: exact search, every row with every other, on a GPU if "
+        "there is one that is faster",
     )
     nlist: Annotated[Whole, Field(ge=1, le=MAX_LISTS)] | None = Field(
         default=None, description="number of IVF lists; null: chosen from the size of the pool"

@@ -1,7 +1,9 @@
-"""The dedup stage: graph and difficulty in; duplicates, and the graph without them, out."""
+"""The dedup stage: graph and difficulty in; duplicates, and the graph without them, out.
+
+What builds it is imported when it is called: it loads numba.
+"""
 
 from d2prune.config.model import RunConfig
-from d2prune.dedup.driver import plan_dedup, run_dedup
 from d2prune.dedup.params import DedupParams
 from d2prune.inputs.pool import InputPool
 from d2prune.stage.record import Built, Stage, StageRun
@@ -14,6 +16,8 @@ def _params(config: RunConfig, pool: InputPool) -> DedupParams:
 
 
 def _build(run: StageRun) -> Built:
+    from d2prune.dedup.driver import plan_dedup, run_dedup
+
     planned, resources = run.planned["dedup"], run.one_core_each()
     parts = run.parts("embed", "rescore", "graph")
     job = plan_dedup(parts, planned.folder, planned.fingerprint, planned.params, resources.workers)

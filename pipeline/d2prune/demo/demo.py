@@ -1,7 +1,7 @@
-"""`d2prune demo`: filter the bundled pool from S3 to S3, with an S3 server and Ray on this machine.
+"""`d2prune demo`: filter the bundled pool from S3 to S3, with an S3 server on this machine.
 
-Everything is written below one folder. The server and Ray listen on loopback and are stopped at the
-end, also after an error or Ctrl-C.
+Everything is written below one folder. The server, and Ray if the run starts it, listen on loopback and
+are stopped at the end, also after an error or Ctrl-C.
 """
 
 import json

@@ -7,12 +7,11 @@ Memory holds one row group of each table, and about 100 bytes per uid.
 import contextlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
-from d2prune.embed.decode.decoder import DecodedSample
-from d2prune.embed.model.encoder import Embeddings
 from d2prune.execution import metrics
 from d2prune.inputs import rejects
 from d2prune.inputs.rejects import Reject
@@ -21,6 +20,10 @@ from d2prune.store import artifacts, schemas, table_writer
 from d2prune.store.artifacts import FileRecord, Receipt
 from d2prune.store.columns import vector_column
 from d2prune.store.table_writer import TableWriter
+
+if TYPE_CHECKING:
+    from d2prune.embed.decode.decoder import DecodedSample
+    from d2prune.embed.model.encoder import Embeddings
 
 EMBEDDINGS = schemas.embeddings_file()
 
@@ -95,7 +98,7 @@ class PartWriter:
         self._rejects.write(reject_table(self._shard, self._buffered_rejects))
         self._buffered_rejects = []
 
-    def add_batch(self, batch: Sequence[DecodedSample], embedded: Sequence[Embeddings]) -> None:
+    def add_batch(self, batch: "Sequence[DecodedSample]", embedded: "Sequence[Embeddings]") -> None:
         """Count and write a batch of samples.
 
         Args:

@@ -6,7 +6,7 @@ from functools import partial
 from typing import cast
 
 from d2prune.config.model import RunConfig
-from d2prune.embed import shard_urls, worker
+from d2prune.embed import shard_urls
 from d2prune.embed.params import plan
 from d2prune.embed.part import EMBEDDED, FILTERED, READ, REJECTED
 from d2prune.embed.progress_note import start_note
@@ -38,6 +38,8 @@ def _plan_import(run: StageRun) -> Work:
 
 
 def _plan_embedding(run: StageRun) -> Work:
+    from d2prune.embed import worker
+
     planned, config, resources = run.planned["embed"], run.config.embed, _worker_resources(run)
     first, *others = resolve_models(run.config)
     make_worker = partial(
@@ -57,6 +59,8 @@ def _plan_embedding(run: StageRun) -> Work:
 
 def _worker_resources(run: StageRun) -> Resources:
     """Return the resources of a worker: a GPU and its share of the cores for decoding, or one core."""
+    from d2prune.embed import worker
+
     num_gpus = run.config.ray.num_gpus
     cores = run.executor.worker_cores(max(1.0, run.executor.cpus_per_gpu() * num_gpus))
     return dataclasses.replace(
@@ -65,6 +69,8 @@ def _worker_resources(run: StageRun) -> Resources:
 
 
 def _check(run: StageRun, built: Built) -> None:
+    from d2prune.embed import worker
+
     counters = built.counters
     books = {name: counters.get(name, 0) for name in (EMBEDDED, REJECTED, FILTERED)}
     artifacts.balance("embed", counters[READ], books)

@@ -59,6 +59,8 @@ class Rates:
         decode_s: core seconds per sample, when a GPU embeds.
         graph_row_s: seconds per row, independent of its neighbours.
         graph_flops: floating-point operations per second of a core, in products of embeddings.
+        graph_gpu_flops: of a GPU, where it compares every row with every other. A fifth of an H100's
+            published float16 rate: an assumption.
         graph_shards: CPU time of the sharded graph relative to the graph in one worker's memory.
         rank_s: seconds per sample.
         select_s: seconds per sample.
@@ -70,9 +72,10 @@ class Rates:
     """
 
     embed_s: float
-    decode_s: float = 1 / 272
+    decode_s: float = 1 / 650
     graph_row_s: float = 5.3e-5
     graph_flops: float = 1.2e11
+    graph_gpu_flops: float = 2e14
     graph_shards: float = 2.5
     rank_s: float = 2.5e-6
     select_s: float = 1e-6
@@ -87,6 +90,10 @@ _RESCORE_SHARE = 0.6
 """Share of `graph_flops`, the rate of bfloat16 products, that the float32 products of rescore reach."""
 _DEDUP_S, _DEDUP_BYTES = 7e-6, 550.0
 """CPU seconds and bytes of memory per sample, measured by benchmarks/dedup.py."""
+RAY_START_S, WORKER_START_S = 8.0, 3.0
+"""Seconds that a local Ray and a worker take to start, measured on 2 cores (docs/results/start.md)."""
+CPU_RATES = {"demo": 130.0}
+"""Samples/s of one core, with the models for which a pool may be so small that Ray does not pay."""
 PUBLISHED_RATES = {"ViT-B-32": 2_500, "ViT-L-14": 312}
 """Samples/s of one A100, published by clip-retrieval."""
 
@@ -162,6 +169,11 @@ def graph_seconds(work: Workload, rates: Rates) -> float:
     """Core seconds of the graph; none without edges."""
     if not work.n_neighbors:
         return 0.0
+    seconds = work.samples * rates.graph_row_s + _count_graph_flop(work) / rates.graph_flops
+    return seconds * (1.0 if fits_one_worker(work) else rates.graph_shards)
+
+
+def _count_graph_flop(work: Workload) -> float:
     from d2prune.knn.quantiser import FLAT_LISTS, UPPER_PROBES
 
     products_per_row: float = work.samples
@@ -169,9 +181,7 @@ def graph_seconds(work: Workload, rates: Rates) -> float:
         nlist, nprobe = choose_lists(work)
         centroids = nlist if nlist <= FLAT_LISTS else (1 + UPPER_PROBES) * math.sqrt(nlist)
         products_per_row = nprobe * work.samples / nlist + centroids
-    flop = 2.0 * work.samples * products_per_row * work.dimension * work.sides
-    seconds = work.samples * rates.graph_row_s + flop / rates.graph_flops
-    return seconds * (1.0 if fits_one_worker(work) else rates.graph_shards)
+    return 2.0 * work.samples * products_per_row * work.dimension * work.sides
 
 
 def fits_one_worker(work: Workload) -> bool:
@@ -236,9 +246,16 @@ def _estimate_graph(work: Workload, rates: Rates, fleet: Fleet) -> StagePlan:
     seconds = graph_seconds(work, rates)
     hours = seconds / 3600
     if fits_one_worker(work):
-        wall, limit = _find_limit("graph", rates, {"one worker": seconds})
         memory = 4e8 + work.samples * row * 4.0
-        return StagePlan("graph", 1, 0.0, hours, read, 0.0, written, memory, 1, wall, limit)
+        gpu_seconds, limits = 0.0, {"one worker": seconds}
+        on_gpu = _count_graph_flop(work) / rates.graph_gpu_flops
+        if work.exact and fleet.gpus and on_gpu < seconds:
+            # Candidates get their distances, and rows are rounded, on the CPU.
+            gpu_seconds, hours = on_gpu, work.samples * rates.graph_row_s / 3600
+            limits = {"one GPU": on_gpu, "one worker": hours * 3600}
+        wall, limit = _find_limit("graph", rates, limits)
+        gpu_hours = gpu_seconds / 3600
+        return StagePlan("graph", 1, gpu_hours, hours, read, 0.0, written, memory, 1, wall, limit)
     partitions = choose_partitions(work.samples * row)
     # Partitions that a row visits. Measured: 2.3 of 4, 3.2 of 8 and 5.2 of 16, with nprobe 17, 19
     # and 25.

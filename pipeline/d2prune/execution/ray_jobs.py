@@ -56,11 +56,13 @@ class RayJob:
         require("ray", "submit")
         from ray.job_submission import JobSubmissionClient
 
-        # Its lines about the upload and the closed connection would mix with the log of the job.
-        logging.getLogger("ray").setLevel(logging.WARNING)
         environment = {"working_dir": str(folder), "py_modules": [str(package)], "excludes": _EXCLUDES}
         try:
             client = JobSubmissionClient(address)
+            # Lines about the upload and the closed connection would mix with the log of the job. The
+            # client sets the levels of Ray's loggers when it is made.
+            for logger in ("ray", "ray.dashboard", "ray._private"):
+                logging.getLogger(logger).setLevel(logging.WARNING)
             return cls(client, client.submit_job(entrypoint=entrypoint, runtime_env=environment))
         except ConnectionError as error:
             raise UserError(

@@ -96,8 +96,9 @@ def delete_intermediate_units(job: Job) -> None:
 def other_unit_keys(manifest: Mapping[str, Any]) -> Iterator[str]:
     """Yield the keys of the units that are kept beside those a manifest lists, such as the centroids."""
     for step in STEPS:
-        if step.keep and step.count_units is once:
-            yield step_key(step.name, 0, manifest["params"], manifest["inputs"]["embed"])
+        if step.keep and step.name != "neighbors":
+            for index in range(1 if step.count_units is once else len(manifest["units"])):
+                yield step_key(step.name, index, manifest["params"], manifest["inputs"]["embed"])
 
 
 def _choose_steps(job: Job) -> tuple[Step, ...]:

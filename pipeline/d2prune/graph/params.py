@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from d2prune.knn.features import FeatureKind
+from d2prune.knn.feature_kind import FeatureKind
 from d2prune.store import schemas
 
 # A unit of step `copies` sorts one bucket at 24 bytes a row: about 1 GB at this size.

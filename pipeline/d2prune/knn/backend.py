@@ -24,6 +24,8 @@ Int32 = NDArray[np.int32]
 
 # The trial: a few lists as large as in a pool of some millions, all visited by every query.
 _LISTS, _MEMBERS, _QUERIES, _N_BEST, _ATTEMPTS = 4, 1_024, 32_768, 6, 2
+# Rows that all queries are compared with at a time. On a GPU, each block sends all queries again.
+_CPU_BLOCK, _GPU_BLOCK = 8_192, 2**20
 
 
 @lru_cache(maxsize=4)
@@ -35,15 +37,21 @@ def choose_search(n_dims: int) -> ListSearch:
     """
     if products.torch is None or not products.torch.cuda.is_available():
         return search_lists
-    # Imported late, because workers without a GPU need not load it.
-    from d2prune.knn.device_search import DeviceSearch
+    # Imported late, because workers without a GPU need not load faiss.
+    from d2prune.knn.faiss_search import FaissSearch, open_gpu
 
-    return faster_search(DeviceSearch("cuda"), n_dims)
+    nearest = open_gpu()
+    return search_lists if nearest is None else faster_search(FaissSearch(nearest), n_dims)
 
 
 def searches_on_cpu(n_dims: int) -> bool:
     """Return whether the CPU searches, so that queries must be spread over threads."""
     return choose_search(n_dims) is search_lists
+
+
+def block_rows(n_dims: int) -> int:
+    """Return how many rows `search_rows` should get at a time; changes speed only."""
+    return _CPU_BLOCK if searches_on_cpu(n_dims) else _GPU_BLOCK
 
 
 def fit_projection(rows_ND: Float32, n_projected: int, n_pairs: int) -> Projection | None:
@@ -140,9 +148,11 @@ def faster_search(candidate: ListSearch, n_dims: int, n_queries: int = _QUERIES)
         log.warning("graph: searching on the CPU: the GPU's products exceed their error bound")
         return search_lists
     seconds[0] /= available_cores()
+    is_faster = seconds[1] < seconds[0]
     log.info(
-        "graph: searching %d lists takes %.1f ms on all CPU cores, %.1f ms on the GPU",
+        "graph: searching on the %s: %d lists take %.1f ms on all CPU cores, %.1f ms on the GPU",
+        "GPU" if is_faster else "CPU",
         _LISTS,
         *(1000 * s for s in seconds),
     )
-    return candidate if seconds[1] < seconds[0] else search_lists
+    return candidate if is_faster else search_lists

@@ -8,7 +8,7 @@ infinite) is refused by its number.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,9 +18,9 @@ from d2prune.compiled.decorator import kernel
 from d2prune.compiled.threads import parallel_ranges
 from d2prune.errors import ArgumentError
 from d2prune.knn.distances import sq_distance_float64
+from d2prune.knn.feature_kind import FeatureKind
 
 Float32 = NDArray[np.float32]
-FeatureKind = Literal["image", "text", "image+text"]
 
 # Rows normalised at a time: 64 x 1,536 x 4 bytes stay in the second-level cache.
 _ROWS = 64

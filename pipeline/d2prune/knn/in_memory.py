@@ -2,7 +2,8 @@
 
 Reads embeddings [N, D]; returns a `Graph` and a report on how it was built. Invariant: the graph is
 a function of the embeddings and the parameters, never of threads, tiles or machine. Without a
-target recall, or below EXACT_BELOW rows, it is the exact kNN graph, ties to the lower position.
+target recall, with a target of 1, or below EXACT_BELOW rows, it is the exact kNN graph, ties to the
+lower position.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from d2prune.arguments import as_number, as_rows, as_whole
 from d2prune.compiled.threads import available_cores, parallel_ranges
 from d2prune.errors import ArgumentError
-from d2prune.knn.backend import fit_projection, search_probes
+from d2prune.knn.backend import block_rows, fit_projection, search_probes
 from d2prune.knn.block_search import NO_POSITION, TopK
 from d2prune.knn.csr import Graph
 from d2prune.knn.duplicates import DuplicateGroups, collapse, expand
@@ -38,7 +39,6 @@ Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
 
 EXACT_BELOW = 20_000
-_BLOCK = 8_192
 # nprobe as assumed before it is known, to decide whether projections pay.
 _TYPICAL_NPROBE = 16
 
@@ -79,7 +79,7 @@ def knn_graph(
         embeddings: numbers [N, D]: a numpy array, a torch tensor, or what else `d2prune.arguments`
             takes; rows are normalised first.
         n_neighbors: k >= 1; in a pool of k rows or fewer, each row gets all the others.
-        target_recall: in (0, 1]; searches as many inverted lists as reach this recall@k. None:
+        target_recall: in (0, 1]; searches as many inverted lists as reach this recall@k. 1 or None:
             exact, unless `nprobe` is given.
         seed: of the k-means sample and the recall samples.
         nlist: number of lists; None chooses from N.
@@ -159,8 +159,11 @@ def knn_graph_report(
 
 
 def wants_lists(n_rows: int, target_recall: float | None, nprobe: int | None) -> bool:
-    """Return whether a pool is searched in lists; otherwise every row is compared with every other."""
-    return nprobe is not None or (target_recall is not None and n_rows >= EXACT_BELOW)
+    """Return whether a pool is searched in lists; otherwise every row is compared with every other.
+
+    No sample proves a recall of 1, so such a target is exact.
+    """
+    return nprobe is not None or (target_recall not in (None, 1) and n_rows >= EXACT_BELOW)
 
 
 def _check_arguments(
@@ -185,8 +188,9 @@ def _check_arguments(
 
 
 def _split_blocks(rows_RD: Float32, positions_R: Int64) -> Iterator[tuple[Float32, Int64]]:
-    for start in range(0, len(rows_RD), _BLOCK):
-        yield rows_RD[start : start + _BLOCK], positions_R[start : start + _BLOCK]
+    block = block_rows(rows_RD.shape[1])
+    for start in range(0, len(rows_RD), block):
+        yield rows_RD[start : start + block], positions_R[start : start + block]
 
 
 def _expand_to_rows(top: TopK, groups: DuplicateGroups, own_N: Int64) -> TopK:

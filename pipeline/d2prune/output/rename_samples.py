@@ -37,9 +37,12 @@ class Strings:
         array = array.cast(pa.string())
         if not len(array):
             return cls(np.zeros(0, np.uint8), np.zeros(1, np.int32))
-        _, bounds, data = array.buffers()
+        _, bounds, text = array.buffers()
         ends = np.frombuffer(bounds, np.int32)[array.offset : array.offset + len(array) + 1]
-        return cls(np.frombuffer(data or b"", np.uint8), ends)
+        data = np.frombuffer(text or b"", np.uint8)
+        # Some of Arrow's buffers are writable, and for those the kernels would be compiled once more.
+        data.flags.writeable = ends.flags.writeable = False
+        return cls(data, ends)
 
     def slice(self, first: int, last: int) -> "Strings":
         """Strings [first, last)."""

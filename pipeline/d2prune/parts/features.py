@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from d2prune.knn.features import FeatureKind, features
+from d2prune.knn.feature_kind import FeatureKind
+from d2prune.knn.features import features
 from d2prune.store import artifacts
 from d2prune.store.artifacts import Receipt
 from d2prune.store.columns import vectors

@@ -6,7 +6,7 @@ Suffixes: N samples, D feature dimensions.
 import numpy as np
 import numpy.typing as npt
 
-from d2prune.knn.features import FeatureKind
+from d2prune.knn.feature_kind import FeatureKind
 from d2prune.parts.features import read_embeddings, unit_features
 from d2prune.parts.files import EMBEDDINGS
 from d2prune.parts.reader import Parts

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from d2prune.knn.features import FeatureKind
+from d2prune.knn.feature_kind import FeatureKind
 from d2prune.parts.files import EMBEDDINGS
 
 

@@ -9,7 +9,6 @@ from d2prune.d2.gamma import check_gamma
 from d2prune.errors import UserError
 from d2prune.inputs.pool import InputPool
 from d2prune.rank.params import Baseline, BaselineParams, RankParams
-from d2prune.rank.ranking import rank, resolve
 from d2prune.stage.record import Built, Stage, StageRun
 from d2prune.store import artifacts
 
@@ -35,6 +34,8 @@ def _params(config: RunConfig, pool: InputPool) -> RankParams:
 
 
 def _build(run: StageRun) -> Built:
+    from d2prune.rank.ranking import rank, resolve
+
     planned = run.planned["rank"]
     parts = run.parts("embed", "rescore", "graph", "dedup")
     resources = run.one_core_each()

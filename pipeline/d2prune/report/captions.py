@@ -55,7 +55,7 @@ def distinctive_words(captions: Sequence[str], label_N: NDArray[np.int64], size:
 
 
 def word_codes(captions: pa.ChunkedArray) -> tuple[NDArray[np.int64], NDArray[np.int64], list[str]]:
-    """Find the distinct words of each caption: 3 to 24 letters, lower case, no stop words.
+    """Find the distinct words of each caption: 3 to 24 alphabetic characters, lower case, no stop words.
 
     Args:
         captions: text [N]; nulls have no words.

@@ -55,12 +55,12 @@ def read_cards(
 
 
 def pick(cards: Cards, positions: NDArray[np.int64]) -> tuple[SampleCard, ...]:
-    """The cards of samples, in the given order."""
+    """Return samples in the given order."""
     return tuple(cards[position] for position in positions.tolist())
 
 
 def annotate(card: SampleCard, note: str, cosine: float | None = None) -> SampleCard:
-    """The card with another note, and the cosine of a pair as a further score."""
+    """Return a sample with another note, and the cosine of a pair as a further score."""
     scores = card.scores if cosine is None else (*card.scores, ("cosine", formatting.number(cosine)))
     return replace(card, note=note, scores=scores)
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from d2prune.knn.features import FeatureKind
+from d2prune.knn.feature_kind import FeatureKind
 from d2prune.parts import files
 from d2prune.store.artifacts import Manifest
 

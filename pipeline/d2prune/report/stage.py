@@ -14,8 +14,6 @@ from d2prune.config.model import RunConfig
 from d2prune.d2.gamma import describe_gamma
 from d2prune.inputs.pool import InputPool
 from d2prune.output import training
-from d2prune.report.collect import collect
-from d2prune.report.page import render
 from d2prune.report.record import ReportParams, RunRecord, WrittenOutput
 from d2prune.stage.record import Built, Stage, StageRun
 from d2prune.store import artifacts
@@ -95,6 +93,10 @@ def write_report(record: RunRecord, params: ReportParams) -> str:
         BooksError: the artifacts belong to different runs.
         InfrastructureError: an artifact cannot be read, or the page cannot be written.
     """
+    # These load Jinja and Pillow, and a run that is up to date needs neither.
+    from d2prune.report.collect import collect
+    from d2prune.report.page import render
+
     page = render(collect(record, params)).encode("utf-8")
     if len(page) > MAX_PAGE_BYTES:
         log.warning(

@@ -26,18 +26,18 @@ def _embed_rows(embed: Manifest) -> list[tuple[str, str]]:
         ("samples read", f"{counters.get('read', 0):,}"),
         ("rejected", f"{counters.get('rejected', 0):,}"),
     ]
-    rows += [
-        (f"  {reason}", f"{count:,}") for reason, count in count_by_reason(counters, ["rejected"]).items()
-    ]
+    rows += _reason_rows(counters, "rejected")
     if "filtered" in counters:
         rows.append(("filtered", f"{counters['filtered']:,}"))
-        rows += [
-            (f"  {reason}", f"{count:,}") for reason, count in count_by_reason(counters, ["filtered"]).items()
-        ]
+        rows += _reason_rows(counters, "filtered")
     rows.append(("embedded", f"{counters.get('embedded', 0):,}"))
     if cut := counters.get("caption-cut", 0):
         rows.append(("  with a long caption", f"{cut:,} (models read its beginning)"))
     return rows
+
+
+def _reason_rows(counters: Mapping[str, int], kind: str) -> list[tuple[str, str]]:
+    return [(f"  {reason}", f"{count:,}") for reason, count in count_by_reason(counters, [kind]).items()]
 
 
 def _time_rows(seconds: Mapping[str, float]) -> list[tuple[str, str]]:

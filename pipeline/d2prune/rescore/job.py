@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from d2prune import store
 from d2prune.errors import InfrastructureError
-from d2prune.knn.features import FeatureKind, unit_rows
+from d2prune.knn.feature_kind import FeatureKind
+from d2prune.knn.features import unit_rows
 from d2prune.parts.features import read_embeddings
 from d2prune.parts.reader import Parts
 from d2prune.rescore.params import RescoreParams

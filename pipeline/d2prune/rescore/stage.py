@@ -1,4 +1,7 @@
-"""The rescore stage: embeddings of the pool in, scores that compare each pair with the pool out."""
+"""The rescore stage: embeddings of the pool in, scores that compare each pair with the pool out.
+
+What reads matrices is imported when it is called: it loads numba.
+"""
 
 from functools import partial
 
@@ -8,17 +11,16 @@ from d2prune.execution import Resources
 from d2prune.extras import require
 from d2prune.inputs.pool import InputPool
 from d2prune.parts.reader import Parts
-from d2prune.rescore.job import RescoreJob
 from d2prune.rescore.params import RescoreParams
-from d2prune.rescore.target import CENTROIDS, TARGET, hash_matrix
-from d2prune.rescore.worker import PartUnit, RowsWorker, ScoreWorker
-from d2prune.scores.pairs import check_parameters
 from d2prune.stage.record import Built, Stage, StageRun
 from d2prune.stage.units import Work, delete_units
 from d2prune.store import artifacts
 
 
 def _params(config: RunConfig, pool: InputPool) -> RescoreParams:
+    from d2prune.rescore.target import CENTROIDS, TARGET, hash_matrix
+    from d2prune.scores.pairs import check_parameters
+
     require("torch", f"score: {', '.join(config.pair_scores)}")
     score = config.score
     check_parameters(score.temperature, score.reference_size, score.references)
@@ -35,6 +37,9 @@ def _params(config: RunConfig, pool: InputPool) -> RescoreParams:
 
 
 def _build(run: StageRun) -> Built:
+    from d2prune.rescore.job import RescoreJob
+    from d2prune.rescore.worker import PartUnit, RowsWorker, ScoreWorker
+
     planned, embed, num_gpus = run.planned["rescore"], run.manifests["embed"], run.config.ray.num_gpus
     parts = run.parts("embed")
     _check_sides(parts, planned.params)

@@ -32,7 +32,7 @@ def read_target(url: str, expected_hash: str) -> NDArray[np.float32]:
     Raises:
         UserError: as `read_centroids`, or a row cannot be normalised.
     """
-    return unit_rows(_read_rows(url, expected_hash, TARGET), name=f"{TARGET}: embedding")
+    return unit_rows(read_rows(url, TARGET, expected_hash), name=f"{TARGET}: embedding")
 
 
 def read_centroids(url: str, expected_hash: str) -> NDArray[np.float32]:
@@ -41,15 +41,20 @@ def read_centroids(url: str, expected_hash: str) -> NDArray[np.float32]:
     Raises:
         UserError: the file is no matrix of finite floats, or changed since the run was planned.
     """
-    rows_MD = _read_rows(url, expected_hash, CENTROIDS).astype(np.float32)
+    rows_MD = read_rows(url, CENTROIDS, expected_hash).astype(np.float32)
     if not np.isfinite(rows_MD).all():
         raise UserError(f"{CENTROIDS}: {store.redact(url)}: found NaN or infinite; expected finite floats")
     return rows_MD
 
 
-def _read_rows(url: str, expected_hash: str, option: str) -> NDArray[np.generic]:
+def read_rows(url: str, option: str, expected_hash: str | None = None) -> NDArray[np.generic]:
+    """Read a matrix of floats, [M, D], both at least 1; values are not checked.
+
+    Raises:
+        UserError: the file is no such matrix, or has another hash.
+    """
     data = _read(url, option)
-    if hashlib.sha256(data).hexdigest() != expected_hash:
+    if expected_hash is not None and hashlib.sha256(data).hexdigest() != expected_hash:
         raise UserError(f"{option}: {store.redact(url)} changed during the run; run again")
     try:
         rows_MD = _parse(data, is_parquet=url.endswith(".parquet"))

@@ -25,7 +25,7 @@ from d2prune.store.artifacts import Manifest
 
 if TYPE_CHECKING:
     # Imports torch, which takes seconds that `d2prune explain` would wait for.
-    from d2prune.knn.features import FeatureKind
+    from d2prune.knn.feature_kind import FeatureKind
 
 
 @dataclass(frozen=True)

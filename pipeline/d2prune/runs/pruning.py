@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from d2prune import store
 from d2prune.errors import BusyError, UserError
 from d2prune.runs import sharing
+from d2prune.runs.artifact_kinds import INDEX, ArtifactKind
 from d2prune.runs.entries import RunEntry, entry_url
 from d2prune.runs.history import find_latest, read_latest, read_runs
 from d2prune.runs.owned_files import (
@@ -31,7 +32,6 @@ from d2prune.runs.owned_files import (
     parse_unit_files,
 )
 from d2prune.runs.stages import STAGES
-from d2prune.stage.record import Stage
 from d2prune.store import artifacts, lease
 
 _FINGERPRINT = re.compile(r"[0-9a-f]{32}")
@@ -72,13 +72,12 @@ def plan_pruning(work_dir: str, keep: int) -> Pruning:
     dropped = [entry for entry in entries if entry not in kept]
     folders = [*_find_outputs(work_dir, dropped, kept), *_find_reports(work_dir, dropped, kept)]
     manifests: list[OwnedFolder] = []
-    for stage in STAGES:
-        if dropped and stage.has_manifest:
-            needed = {entry.artifacts.get(stage.name) for entry in kept}
-            unneeded = {e.artifacts[stage.name] for e in dropped if stage.name in e.artifacts} - needed
-            units, records = _find_artifacts(work_dir, stage, unneeded)
-            folders += units
-            manifests += records
+    kinds = [ArtifactKind.of_stage(stage) for stage in STAGES if stage.has_manifest]
+    for kind in (*kinds, INDEX) if dropped else ():
+        unneeded = kind.find_identities(dropped) - kind.find_identities(kept)
+        units, records = _find_artifacts(work_dir, kind, unneeded)
+        folders += units
+        manifests += records
     found = [folder for folder in folders if isinstance(folder, OwnedFolder)]
     remarks = [folder for folder in folders if isinstance(folder, str)]
     remarks += [line for folder in (*found, *manifests) for line in folder.describe_foreign()]
@@ -186,10 +185,10 @@ def _find_reports(work_dir: str, dropped: Sequence[RunEntry], kept: Sequence[Run
 
 
 def _find_artifacts(
-    work_dir: str, stage: Stage, unneeded: Collection[str]
+    work_dir: str, kind: ArtifactKind, unneeded: Collection[str]
 ) -> tuple[list[OwnedFolder | str], list[OwnedFolder]]:
-    """The units that only the unneeded artifacts of a stage use, and the folders of these artifacts."""
-    folder = store.join(work_dir, stage.name)
+    """The units that only the unneeded artifacts of a kind use, and the folders of these artifacts."""
+    folder = store.join(work_dir, kind.name)
     pruned: dict[str, list[str] | None] = {}
     kept: set[str] = set()
     half_pruned = set()
@@ -197,7 +196,7 @@ def _find_artifacts(
         for file in store.list_files(folder, f"*/{name}"):
             fingerprint = file.url.split("/")[-2]
             if _FINGERPRINT.fullmatch(fingerprint):
-                units = _read_units(file.url, stage)
+                units = _read_units(file.url, kind)
                 if name == PRUNED:
                     half_pruned.add(fingerprint)
                 if name == PRUNED or fingerprint in unneeded:
@@ -205,7 +204,7 @@ def _find_artifacts(
                 else:
                     kept |= units.keys()
                     half_pruned.discard(fingerprint)
-    own = {artifacts.MANIFEST, *stage.other_files}
+    own = {artifacts.MANIFEST, *kind.other_files}
     records = []
     for fingerprint in sorted(half_pruned | set(unneeded)):
         url = store.join(folder, fingerprint)
@@ -215,17 +214,17 @@ def _find_artifacts(
     return _find_units(folder, {key: pruned[key] for key in pruned.keys() - kept}), records
 
 
-def _read_units(url: str, stage: Stage) -> dict[str, list[str] | None]:
+def _read_units(url: str, kind: ArtifactKind) -> dict[str, list[str] | None]:
     """Unit key -> names of its files, of the units of an artifact; None where only the receipt lists them."""
     try:
         manifest = artifacts.read_json(url)
-        units: dict[str, list[str] | None] = {key: None for key in stage.other_unit_keys(manifest)}
+        units: dict[str, list[str] | None] = {key: None for key in kind.other_unit_keys(manifest)}
         units |= {unit["key"]: parse_unit_files(unit) for unit in manifest["units"]}
         if not all(map(is_plain_name, units)):
             raise ValueError("expected keys of units")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(
-            f"{store.redact(url)}: not a manifest of stage {stage.name}, so the units that it needs are "
+            f"{store.redact(url)}: not a manifest of stage {kind.name}, so the units that it needs are "
             f"unknown ({type(error).__name__}: {error}); nothing was deleted. Move it elsewhere; the "
             "next run that needs it rebuilds it"
         ) from error

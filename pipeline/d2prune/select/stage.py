@@ -7,8 +7,6 @@ import numpy as np
 from d2prune.config.model import RunConfig
 from d2prune.inputs.pool import InputPool
 from d2prune.select.params import SelectParams
-from d2prune.select.thresholds import find_thresholds
-from d2prune.select.worker import SelectWorker, plan_select
 from d2prune.stage.record import Built, Stage, StageRun
 from d2prune.stage.units import Work
 from d2prune.store import artifacts
@@ -26,6 +24,10 @@ def _params(config: RunConfig, pool: InputPool) -> SelectParams:
 
 
 def _build(run: StageRun) -> Built:
+    # Loads numba, which a run that is up to date does not need.
+    from d2prune.select.thresholds import find_thresholds
+    from d2prune.select.worker import SelectWorker, plan_select
+
     planned, rank = run.planned["select"], run.manifests["rank"]
     parts = run.parts("embed", "rank", "dedup")
     thresholds = find_thresholds(parts, planned.params, rank.counters["ranked"])

@@ -13,7 +13,7 @@ from typing import Any
 
 from d2prune import store
 from d2prune.config.model import RunConfig
-from d2prune.execution import Executor, Resources
+from d2prune.execution import Executor, Guarded, InProcess, Resources
 from d2prune.inputs.pool import InputPool
 from d2prune.parts.reader import Parts
 from d2prune.stage.planned import Planned
@@ -57,6 +57,8 @@ class StageRun:
         open_executor: opens the executor, at the first unit: a run that is up to date opens none.
         manifests: stage -> its artifact, for the stages reached so far.
         seconds: stage -> seconds spent building it; stages that were already complete are left out.
+        may_move: whether a stage may run in this process although Ray is configured.
+        here: whether the current stage does.
     """
 
     config: RunConfig
@@ -66,11 +68,26 @@ class StageRun:
     open_executor: Callable[[], Executor]
     manifests: dict[str, Manifest] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    may_move: bool = False
+    here: bool = False
 
-    @cached_property
+    @property
     def executor(self) -> Executor:
         """The executor that runs units, opened on first use."""
+        return self._this_process if self.here else self._opened
+
+    @property
+    def is_open(self) -> bool:
+        """Whether an earlier stage has opened the executor."""
+        return "_opened" in vars(self)
+
+    @cached_property
+    def _opened(self) -> Executor:
         return self.open_executor()
+
+    @cached_property
+    def _this_process(self) -> Executor:
+        return Guarded(InProcess(), self.guard)
 
     def parts(self, *stages: str) -> Parts:
         """The pool, with the units of those of the stages that this run has."""
@@ -83,7 +100,7 @@ class StageRun:
 
     def one_core_each(self) -> Resources:
         """Resources for units that need one core each."""
-        workers = self.config.ray.workers
+        workers = 1 if self.here else self.config.ray.workers
         return Resources(workers=workers or self.executor.cpus(), grows=workers is None)
 
     def whole_machine(self) -> Resources:

@@ -204,7 +204,12 @@ def read_json(url: str) -> dict[str, Any]:
     return value
 
 
-def _seal(record: Manifest | Receipt, **options: Any) -> bytes:
+def write_json(url: str, value: Mapping[str, Any]) -> None:
+    """Write a JSON object that `read_json` verifies."""
+    store.write_bytes(url, _seal(value, sort_keys=True, indent=1))
+
+
+def _seal(record: Manifest | Receipt | Mapping[str, Any], **options: Any) -> bytes:
     """Encode a record with its checksum, so that a damaged one is not taken for another.
 
     The checksum is that of what is stored, which holds no credentials.

@@ -3,7 +3,7 @@
 import hashlib
 
 
-def checksum(data: bytes) -> str:
+def checksum(data: bytes | memoryview) -> str:
     """SHA-256 in hex, as `sha256sum` prints it.
 
     Processors have instructions for it: 0.41 s per 0.7 GB, where BLAKE2b takes 0.9 s.

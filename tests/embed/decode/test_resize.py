@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from d2prune.embed.decode import kernel
+from d2prune.embed.decode import kernel, resize
 from d2prune.embed.decode.decoder import Decoder
 from d2prune.embed.decode.resize import Pixels, Preprocess, resizes_columns_first
 from d2prune.embed.model import sources
@@ -79,6 +79,32 @@ def test_large_and_narrow_images(theirs, size):
         ours = Preprocess(224, 224, mode)
         if min(ours.resized_size(*size)):
             np.testing.assert_array_equal(ours(Pixels.of(image)), theirs(image, ours))
+
+
+def test_large_images_are_copied_in_bands(monkeypatch):
+    image = noise_image(0, 21, 50)
+    whole = Pixels.of(image).source[: 4 * 21 * 50].tobytes()
+    for n_bytes in (1, 4 * 21 * 7, 4 * 21 * 49):
+        monkeypatch.setattr(resize, "_BAND_BYTES", n_bytes)
+        assert Pixels.of(image).source[: 4 * 21 * 50].tobytes() == whole
+
+
+@pytest.mark.parametrize(
+    ("rule", "size", "resized", "expected"),
+    [
+        ("never", (9, 2_000), (5, 5), False),
+        ("very tall", (9, 901), (5, 5), True),
+        ("very tall", (9, 900), (5, 5), False),
+        ("very tall", (9, 901), (5, 901), False),
+        ("much shorter", (20, 51), (10, 30), True),
+        ("much shorter", (20, 50), (10, 30), False),
+        ("much shorter", (20, 50), (30, 49), True),
+        ("much shorter", (20, 50), (90, 51), False),
+    ],
+)
+def test_order_of_passes_by_version_of_pillow(monkeypatch, rule, size, resized, expected):
+    monkeypatch.setattr(resize, "_pillow_rule", lambda: rule)
+    assert resize.resizes_columns_first(size, resized) is expected
 
 
 def test_sums_beyond_a_byte_are_clipped():

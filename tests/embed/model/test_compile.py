@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from d2prune.embed.decode.resize import Pixels
 from d2prune.embed.model.encoder import ClipEncoder
 from d2prune.embed.model.sources import import_open_clip, resolve
 from d2prune.errors import UserError
@@ -39,7 +40,7 @@ def test_compiled_model_differs_in_the_last_bits_only(source):
     from torch._dynamo.utils import counters
 
     plain, compiled = ClipEncoder(source, device="cpu"), ClipEncoder(source, device="cpu", compiled_rows=4)
-    pixels = np.stack([np.asarray(plain.preprocess(make_image(i))) for i in range(4)])
+    pixels = np.stack([plain.preprocess(Pixels.of(make_image(i))) for i in range(4)])
     captions = [f"picture {i}" for i in range(4)]
     expected, found = (encoder.encode(pixels, captions) for encoder in (plain, compiled))
     np.testing.assert_allclose(found.clip_score_N, expected.clip_score_N, rtol=0, atol=1e-6)

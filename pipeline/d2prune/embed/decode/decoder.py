@@ -242,6 +242,7 @@ def _load(image: Image.Image, data: bytes) -> Pixels:
     pixels = np.empty(source_bytes(width, height), np.uint8)
     if jpeg.decode(image, data, "RGBX", pixels):
         return Pixels(pixels, width, height)
+    del pixels
     return Pixels.of(image.convert("RGB"))
 
 

@@ -16,6 +16,8 @@ from PIL import Image
 
 from d2prune.embed.decode import kernel
 
+_BAND_BYTES = 1 << 20
+
 ResizeMode = Literal["shortest", "longest", "squash"]
 
 
@@ -34,11 +36,16 @@ class Pixels(NamedTuple):
 
     @classmethod
     def of(cls, image: Image.Image) -> "Pixels":
-        """Copy the pixels of an RGB image."""
-        stored = np.frombuffer(image.tobytes("raw", "RGBX"), np.uint8)
-        source = np.empty(kernel.source_bytes(*image.size), np.uint8)
-        source[: len(stored)] = stored
-        return cls(source, *image.size)
+        """Copy the pixels of an RGB image, in bands of rows, so that a large one exists twice at most."""
+        width, height = image.size
+        source = np.empty(kernel.source_bytes(width, height), np.uint8)
+        rows = max(1, _BAND_BYTES // (4 * width))
+        for top in range(0, height, rows):
+            bottom = min(top + rows, height)
+            band = image if bottom - top == height else image.crop((0, top, width, bottom))
+            stored = np.frombuffer(band.tobytes("raw", "RGBX"), np.uint8)
+            source[4 * width * top : 4 * width * bottom] = stored
+        return cls(source, width, height)
 
 
 class Span(NamedTuple):

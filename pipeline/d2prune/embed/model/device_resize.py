@@ -61,16 +61,26 @@ class DeviceResizer:
 
         self._torch, self._preprocess, self._device = torch, preprocess, device
         self._copy_stream = copy_stream
+        self._reused = torch.empty(0, dtype=torch.uint8)
 
     def gather(self, pixels: npt.NDArray[np.uint8], sources: Sequence[Source]) -> WholeBatch:
-        """Copy images out of their slots [slots, bytes]."""
+        """Copy images out of their slots [slots, bytes]; on a CPU valid until the next call."""
         sizes = np.array([(source.width, source.height) for source in sources], np.int64).reshape(-1, 2)
         ends = np.cumsum(3 * sizes.prod(axis=1)).tolist()
-        batch = self._torch.empty(ends[-1], dtype=self._torch.uint8, pin_memory=self._device == "cuda")
+        batch = self._allocate(ends[-1])
         into = batch.numpy()
         for source, start, end in zip(sources, [0, *ends], ends, strict=False):
             into[start:end] = pixels[source.slot, source.start : source.start + end - start]
         return WholeBatch(batch, sizes)
+
+    def _allocate(self, size: int) -> Any:
+        if self._device == "cuda":
+            # torch keeps pinned memory for reuse once the copy from it is complete.
+            return self._torch.empty(size, dtype=self._torch.uint8, pin_memory=True)
+        # New memory would cost more in page faults than the copy into it.
+        if len(self._reused) < size:
+            self._reused = self._torch.empty(size, dtype=self._torch.uint8)
+        return self._reused[:size]
 
     def resize(self, batch: WholeBatch) -> Any:
         """Return the pixels of the model, uint8 [N, H, W, 3] on the device."""

@@ -295,6 +295,18 @@ class ClipEncoder:
         image = unit(self._model.encode_image(self.normalise(pixels)).float(), dim=-1)
         return image, unit(self._model.encode_text(tokens).float(), dim=-1)
 
+    def encode_query(self, text: str | None = None, image: Pixels | None = None) -> Any:
+        """Return the unit embedding of one text or one image, float32 [1, D]; the other is None."""
+        self._set_threads()
+        unit = self._torch.nn.functional.normalize
+        with self._torch.inference_mode():
+            if image is None:
+                found = self._model.encode_text(self.tokenize([text or ""]).to(self.device))
+            else:
+                pixels = self._torch.from_numpy(np.asarray(self.preprocess(image)).copy())
+                found = self._model.encode_image(self.normalise(pixels.to(self.device)[None]))
+            return unit(found.float(), dim=-1).cpu().numpy()
+
 
 @dataclass(eq=False)
 class _Piece:

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from d2prune.embed.decode.fields import FieldKind
 from d2prune.embed.filters import Filters
-from d2prune.embed.tables.unit_norm import cosines, unit_halves
 from d2prune.errors import UserError
 from d2prune.inputs import rejects
 from d2prune.inputs.rejects import Reject, SampleRejected, clean_line
@@ -106,6 +105,9 @@ def convert_batch(
     Raises:
         UserError: a column has the wrong type.
     """
+    # Loads numba, which a run over tars does not need here.
+    from d2prune.embed.tables.unit_norm import unit_halves
+
     values, count = _TypedColumns(batch.values, url), len(batch.values)
     rejected = _RejectedRows(count)
     caption, width, height = (
@@ -219,6 +221,8 @@ def _read_scores(
     image_ND, text_ND = sides
     if image_ND is None or text_ND is None or image_ND.shape != text_ND.shape:
         return pa.nulls(len(values.batch), pa.float32())
+    from d2prune.embed.tables.unit_norm import cosines
+
     return pa.array(cosines(image_ND, text_ND))
 
 

@@ -157,12 +157,13 @@ class Job:
     ) -> Receipt:
         """Commit a unit; arrays become .npy files."""
         contents = {
-            name: _npy_bytes(file) if isinstance(file, np.ndarray) else file for name, file in files.items()
+            name: npy_bytes(file) if isinstance(file, np.ndarray) else file for name, file in files.items()
         }
         return artifacts.commit_unit(self.folder, self.key(step, index), contents, counters, facts)
 
 
-def _npy_bytes(array: NDArray[Any]) -> bytes:
+def npy_bytes(array: NDArray[Any]) -> bytes:
+    """Return an array as the content of an .npy file."""
     sink = io.BytesIO()
     np.save(sink, array, allow_pickle=False)
     return sink.getvalue()

@@ -1,4 +1,4 @@
-"""Steps `assign` and `search`: send rows to the partitions whose lists they visit, and search those lists.
+"""Steps `assign`, `lists`, `search`: send rows to the partitions whose lists they visit, and search those.
 
 Each partition p receives rows at two destinations: 2 p for rows whose home list is in p, 2 p + 1
 for rows that only visit. Rows travel as they are stored (float16) and are normalised on arrival; a
@@ -20,6 +20,7 @@ from d2prune.graph.steps.part_rows import (
     MEMBERS_OF_GROUPS,
     features_of,
     groups_of,
+    local_groups,
     members_of_groups,
     read_part,
 )
@@ -39,6 +40,8 @@ Int64 = NDArray[np.int64]
 
 VISITORS = "visitors.bin"
 CANDIDATES = "candidates.bin"
+HOMES = "homes.npy"
+LISTS = "lists.npy"
 VISITS = "visits"
 # Rows of a part converted to float32 at a time.
 _BLOCK = 16_384
@@ -65,14 +68,14 @@ def send_rows(job: Job, part: int) -> Receipt:
     partition_L = job.array("layout", 0, PARTITIONS)
     nprobe = job.receipt("layout").facts[NPROBE]
     dtype = visitor_type(nprobe, rows.raw.shape[1], rows.raw.dtype)
-    home_Q = np.empty(len(rows.raw), np.int64)
+    home_Q, list_Q = np.empty(len(rows.raw), np.int64), np.empty(len(rows.raw), np.int32)
     visits_P = np.zeros(job.partitions, np.int64)
     sent = []
     for start in range(0, len(rows.raw), _BLOCK):
         block = slice(start, start + _BLOCK)
         probes_QP = find_probes(lists, features_of(job, rows.raw[block]), nprobe, job.layout.threads)
         partition_QP = np.where(probes_QP >= 0, partition_L[probes_QP], -1)
-        home_Q[block] = partition_QP[:, 0]
+        home_Q[block], list_Q[block] = partition_QP[:, 0], probes_QP[:, 0]
         n_rows = len(probes_QP)
         pairs = np.unique((partition_QP * np.int64(n_rows) + np.arange(n_rows)[:, None])[probes_QP >= 0])
         to_V, query_V = np.divmod(pairs, n_rows)
@@ -92,6 +95,7 @@ def send_rows(job: Job, part: int) -> Receipt:
     files = {
         VISITORS: exchange.pack_batches(sent, 2 * job.partitions),
         MEMBERS_OF_GROUPS: exchange.pack(groups, home_G, job.partitions),
+        HOMES: list_Q,
     }
     facts = {
         "width": rows.raw.shape[1],
@@ -100,6 +104,20 @@ def send_rows(job: Job, part: int) -> Receipt:
         VISITS: visits_P.tolist(),
     }
     return job.commit("assign", part, files, facts=facts)
+
+
+def write_lists(job: Job, part: int) -> Receipt:
+    """Write the home list of each row of a part, int32 [N], -1 for rows that are cut off.
+
+    The pool's index (`d2prune index`) is built from it.
+    """
+    groups = local_groups(job, part)
+    start, stop = job.spans.bounds(part)
+    list_N = np.full(stop - start, -1, np.int32)
+    if len(groups.kept_N):
+        # Groups are numbered in the order of their first rows, as distinct rows are.
+        list_N[groups.kept_N] = job.array("assign", part, HOMES)[groups.group_N]
+    return job.commit("lists", part, {LISTS: list_N})
 
 
 def search_partition(job: Job, index: int) -> Receipt:

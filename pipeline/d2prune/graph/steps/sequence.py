@@ -21,7 +21,7 @@ from d2prune.graph.steps.quantise import (
     measured_recall,
     train_quantiser,
 )
-from d2prune.graph.steps.search import VISITS, search_partition, send_rows
+from d2prune.graph.steps.search import VISITS, search_partition, send_rows, write_lists
 from d2prune.graph.steps.step import Step, once, per_part
 from d2prune.graph.steps.whole import build_whole
 from d2prune.knn.recall import Recall
@@ -112,6 +112,8 @@ SHARDED: tuple[Step, ...] = (
     Step("layout", choose_layout, once, layout=("partitions",), whole_machine=True, after=read_nprobe),
     # Send each part's rows to the partitions of the lists they visit.
     Step("assign", send_rows, per_part, layout=("partitions",), uses_gpu=True, after=choose_slices),
+    # Write the list of each row of a part, for the index that users keep.
+    Step("lists", write_lists, per_part, keep=True),
     # Search the lists of each partition for their visitors; send the candidates to the parts.
     Step("search", search_partition, per_slice, layout=("partitions", "slices"), uses_gpu=True),
     # Merge the candidates of each part's rows; send the edges to the parts of both ends.

@@ -59,11 +59,7 @@ def _lower(byte: int) -> int:
 
 @kernel
 def scan_headers(data: NDArray[np.uint8], position: int, max_member_bytes: int, out: Rows) -> int:
-    """Fill `out` [M, 5] as `scan_members` does and return the number of rows; for compiled callers.
-
-    numba's cache checks the caller's file only: after a change here, touch `inputs/tar/index.py` and
-    `output/rename_kernels.py`.
-    """
+    """Fill `out` [M, 5] as `scan_members` does and return the number of rows; for compiled callers."""
     end, count, first = len(data), 0, 0
     while count < out.shape[0] and position + 512 <= end:
         at = position
