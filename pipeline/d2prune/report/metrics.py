@@ -13,7 +13,6 @@ from d2prune.compiled.decorator import kernel
 NEAR_DUPLICATE = 0.95
 """Cosine similarity from which two samples count as near-duplicates."""
 _SAMPLES_PER_CLUSTER = 25
-# Dimensions that the search for two principal components keeps, and its steps.
 _KMEANS_ITERATIONS = 25
 
 Floats = NDArray[np.float32]

@@ -154,7 +154,8 @@ function draw() {
   const [right, bottom] = g.fromPixel(g.width, g.height);
   let total = 0;
   for (let i = 0; i < size; i += 1) {
-    const [x, y] = [places[2 * i], places[2 * i + 1]];
+    const x = places[2 * i];
+    const y = places[2 * i + 1];
     total += x >= left && x <= right && y >= bottom && y <= top;
   }
   // Corners on the points' own grid, and one beyond the last point of it.

@@ -7,15 +7,16 @@ const MAX_CORNERS = 100;
 // (`pool_map.contains`): both must agree on every point.
 export function inside(outline, places) {
   const found = new Uint8Array(places.length / 2);
-  for (let corner = 0; corner < outline.length; corner += 2) {
-    const [ax, ay] = [outline[corner], outline[corner + 1]];
-    const next = (corner + 2) % outline.length;
-    const [bx, by] = [outline[next], outline[next + 1]];
-    if (ay === by) continue;
-    for (let i = 0; i < found.length; i += 1) {
-      const [x, y] = [places[2 * i], places[2 * i + 1]];
-      if ((ay > y) === (by > y)) continue;
-      const side = (bx - ax) * (y - ay) - (x - ax) * (by - ay);
+  const corners = Int32Array.from([...outline, outline[0], outline[1]]);
+  for (let i = 0; i < found.length; i += 1) {
+    const x = places[2 * i];
+    const y = places[2 * i + 1];
+    for (let corner = 0; corner < outline.length; corner += 2) {
+      const ay = corners[corner + 1];
+      const by = corners[corner + 3];
+      if (ay > y === by > y) continue;
+      const ax = corners[corner];
+      const side = (corners[corner + 2] - ax) * (y - ay) - (x - ax) * (by - ay);
       if (by > ay ? side > 0 : side < 0) found[i] ^= 1;
     }
   }
