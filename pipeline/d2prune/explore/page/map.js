@@ -201,7 +201,7 @@ function pick(outline) {
   repaint();
 }
 
-// Index of the point at a place of the canvas; -1: none.
+// Index of the point at a pixel of the canvas; -1: none.
 function find(x, y) {
   const g = geometry();
   const [px, py] = g.fromPixel(x, y);
