@@ -32,8 +32,8 @@ from d2prune.cli.main import main
 from d2prune.cli.parser import build_parser
 from d2prune.config.model import RunConfig
 from d2prune.demo import s3_server
-from d2prune.estimate import calibrate
 from d2prune.explore.server import Server
+from d2prune.runs import calibrate
 from tests.docs.commands import PAGES, ROOT, Step, commands, steps
 from tests.jobs.cluster import clean_copy, free_ports
 from tests.s3 import moto_server
