@@ -1,16 +1,17 @@
 """Resumable benchmarks: a grid of cells, each computed once and stored in a file in `OUT/cells`.
 
-Shared by `benchmarks.coreset` and `benchmarks.image_text`. Either program may be killed at any
-time; the same command resumes it. Invariants: the file of a cell is written last and atomically; a
-folder holds the cells of a single `settings.json`.
+Used by `benchmarks.coreset`, which may be killed at any time; the same command resumes it.
+Invariants: the file of a cell is written last and atomically; a folder holds the cells of a single
+`settings.json`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ class Cell:
     @property
     def key(self) -> str:
         """Name of the cell's file, without the extension."""
-        return f"{self.method.replace(':', '-').replace(' ', '-')}-{self.pruned:g}-{self.seed}"
+        return f"{re.sub('[: /]', '-', self.method)}-{self.pruned:g}-{self.seed}"
 
 
 def claim(out: Path, settings: Any) -> None:
@@ -63,7 +64,7 @@ def read_all(out: Path) -> list[dict[str, Any]]:
 
 def compute(
     make_worker: Callable[[], Callable[[Cell], str]], out: Path, stages: Sequence[Sequence[Cell]],
-    executor: Executor, workers: int = 1, seconds: float | None = None,
+    executor: Executor, workers: int = 1, seconds: float | None = None, done: Container[str] = (),
 ) -> bool:  # fmt: skip
     """Compute the cells that have no file yet, one stage after the other.
 
@@ -75,13 +76,18 @@ def compute(
         executor: runs the workers.
         workers: number of parallel workers.
         seconds: time limit after which no new cells are started.
+        done: keys of cells that need no file, because another folder had them.
 
     Returns:
         Whether all cells are finished.
     """
     deadline = None if seconds is None else time.monotonic() + seconds
     for cells in stages:
-        todo = [cell for cell in cells if not (out / "cells" / f"{cell.key}.json").exists()]
+        todo = [
+            cell
+            for cell in cells
+            if cell.key not in done and not (out / "cells" / f"{cell.key}.json").exists()
+        ]
         # The time limit is checked between batches.
         batch = 8 * workers if seconds is not None else max(1, len(todo))
         for start in range(0, len(todo), batch):

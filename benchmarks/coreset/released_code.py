@@ -3,7 +3,6 @@
     python -m benchmarks.coreset.released_code --size 20000                  # synthetic clusters
     python -m benchmarks.coreset.released_code --work-dir WORK               # the artifacts of a run
     python -m benchmarks.coreset.released_code --coreset out/sentences       # benchmarks.coreset, seed 0
-    python -m benchmarks.coreset.released_code --image-text out/image_text   # benchmarks.image_text
 
 The DataComp script released with the paper sorts the pool by forward score once. It goes down that
 list and lowers the scores of each pick's neighbours, but compares the head of the list only with
@@ -100,15 +99,6 @@ def read_coreset(out: Path) -> tuple[NDArray[np.float32], dict[str, NDArray[np.f
     return rows, {name: (score - score.min()).astype(np.float64) for name, score in by_name.items()}
 
 
-def read_image_text(out: Path) -> tuple[NDArray[np.float32], dict[str, NDArray[np.float64]]]:
-    """Return the image+text embeddings and the score of a folder of benchmarks.image_text."""
-    with np.load(out / "scores" / "evidence.npz") as arrays:
-        score = arrays["score"].astype(np.float64)
-        return np.concatenate([arrays["image"], arrays["text"]], axis=1), {
-            "image-text score": score - score.min()
-        }
-
-
 def compare(
     embeddings: NDArray[np.float32], difficulties: dict[str, NDArray[np.float64]]
 ) -> Iterator[tuple[str, int, str, str, str]]:
@@ -132,14 +122,11 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=20_000, help="number of synthetic samples (%(default)s)")
     parser.add_argument("--work-dir", help="work_dir of a run")
     parser.add_argument("--coreset", type=Path, help="--out folder of benchmarks.coreset")
-    parser.add_argument("--image-text", type=Path, help="--out folder of benchmarks.image_text")
     args = parser.parse_args()
     if args.work_dir:
         embeddings, difficulties = read_run(args.work_dir)
     elif args.coreset:
         embeddings, difficulties = read_coreset(args.coreset)
-    elif args.image_text:
-        embeddings, difficulties = read_image_text(args.image_text)
     else:
         embeddings, difficulties = make_synthetic(args.size)
     print(f"{len(embeddings):,} samples, {FRACTION:.0%} kept, gamma {GAMMA}\n")

@@ -1,143 +1,160 @@
-"""Table and plot of the coreset benchmark, from the files of its cells; see `benchmarks.coreset`.
+"""Tables of the coreset benchmark, from rows of its table; see `benchmarks.coreset`.
 
-Reads `cells/` in the output folder; writes `results.parquet`, `results.md` and `results.svg`.
+Every interval is a 95 % interval over seeds (Student's t). Differences are paired by seed: the same
+scores, initialisation and test set, another coreset.
 """
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from benchmarks.cells import read_all
+from benchmarks.coreset import methods as coreset_methods
+from benchmarks.coreset.cells import FULL
+from benchmarks.coreset.plot import svg
 from d2prune import store
 
-RESULTS = pa.schema(
-    [
-        ("method", pa.string()),
-        ("pruned", pa.float64()),
-        ("seed", pa.int64()),
-        ("kept", pa.int64()),
-        ("accuracy", pa.float64()),
-        ("seconds", pa.float64()),
-    ]
+# Student's t at 97.5 %, by degrees of freedom.
+_T = (np.nan, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+RANDOM, PUBLISHED = "random", "d2:aum"
+_PLOTTED = (
+    PUBLISHED,
+    coreset_methods.BY_DEFAULT,
+    coreset_methods.BY_DEFAULT.replace("d2", "d2_uncut", 1),
+    "d2:aum:1:4/median",
+    "ccs:aum",
+    "facility_location",
+    "semdedup",
 )
-"""One row per finished cell."""
 
-_COLOURS = (
-    "#333333",
-    "#999999",
-    "#d62728",
-    "#ff7f0e",
-    "#1f77b4",
-    "#2ca02c",
-    "#9467bd",
-    "#8c564b",
-    "#e377c2",
-    "#17becf",
-)
-_WIDTH, _HEIGHT, _LEFT, _TOP, _RIGHT, _BOTTOM = 760, 440, 60, 20, 200, 50
-
-Points = Mapping[str, Mapping[float, tuple[float, float, int]]]
+Accuracies = Mapping[tuple[str, float], Mapping[int, float]]
+"""(method, share pruned) -> seed -> accuracy in %."""
 
 
-def write(out: Path, methods: Sequence[str]) -> None:
-    """Write `results.parquet` of all cells, and `results.md` and `results.svg` of these methods."""
-    table = pa.Table.from_pylist(read_all(out), schema=RESULTS)
-    pq.write_table(table, out / "results.parquet")
-    points = summarise(table, methods)
-    store.write_bytes(str(out / "results.md"), markdown(points).encode())
-    store.write_bytes(str(out / "results.svg"), svg(points).encode())
+class Estimate(NamedTuple):
+    """A mean, half the width of its 95 % interval, and the number of seeds."""
+
+    mean: float
+    half: float
+    n_seeds: int
+
+    @property
+    def sign(self) -> int:
+        """1 or -1 if the interval excludes 0, else 0."""
+        return int(np.sign(self.mean)) if abs(self.mean) > self.half else 0
+
+    def __str__(self) -> str:
+        return f"{self.mean:.1f} ± {self.half:.1f}" if self.n_seeds > 1 else f"{self.mean:.1f}"
 
 
-def summarise(table: pa.Table, methods: Sequence[str]) -> Points:
-    """Return method -> share pruned -> (mean accuracy in %, sample deviation, number of seeds)."""
-    method_C, pruned_C = table["method"].to_numpy(zero_copy_only=False), table["pruned"].to_numpy()
-    accuracy_C = 100 * table["accuracy"].to_numpy()
-    points: dict[str, dict[float, tuple[float, float, int]]] = {}
+def estimate(values: Sequence[float]) -> Estimate:
+    """Return the mean of the values of all seeds, with its interval; one value has none."""
+    n = len(values)
+    if n < 2:
+        return Estimate(float(values[0]), np.inf, n)
+    quantile = _T[n - 1] if n <= len(_T) else 1.96
+    return Estimate(float(np.mean(values)), quantile * float(np.std(values, ddof=1)) / np.sqrt(n), n)
+
+
+def group(rows: Sequence[Mapping[str, Any]]) -> dict[str, Accuracies]:
+    """Return the accuracies of each experiment."""
+    found: dict[str, dict[tuple[str, float], dict[int, float]]] = {}
+    for row in rows:
+        cells = found.setdefault(row["experiment"], {}).setdefault((row["method"], row["pruned"]), {})
+        cells[row["seed"]] = 100 * row["accuracy"]
+    return dict(found)
+
+
+def difference(points: Accuracies, method: str, other: str, pruned: float) -> Estimate | None:
+    """Return the difference of two methods, paired by seed; None without two common seeds."""
+    a, b = points.get((method, pruned), {}), points.get((other, pruned), {})
+    common = sorted(a.keys() & b.keys())
+    return estimate([a[seed] - b[seed] for seed in common]) if len(common) > 1 else None
+
+
+def list_methods(points: Accuracies) -> list[str]:
+    """Return the methods of an experiment: the paper's first, the grid last."""
+    known = [*coreset_methods.PAPER, *coreset_methods.REST]
+    found = {method for method, _ in points} - {FULL}
+    return [name for name in known if name in found] + sorted(found - set(known))
+
+
+def list_rates(points: Accuracies) -> list[float]:
+    """Return the shares pruned of an experiment, ascending."""
+    return sorted({pruned for _, pruned in points} - {0.0})
+
+
+def accuracy_table(points: Accuracies) -> str:
+    """Return the accuracies, a row per method and a column per share pruned; best means in bold."""
+    rates, methods = list_rates(points), list_methods(points)
+    estimates = {key: estimate(list(seeds.values())) for key, seeds in points.items()}
+    best = {rate: max(e.mean for (_, pruned), e in estimates.items() if pruned == rate) for rate in rates}
+    full = estimates.get((FULL, 0.0))
+    lines = [_header(f"accuracy, % (all samples: {full})" if full else "accuracy, %", rates)]
     for method in methods:
-        for pruned in sorted(set(pruned_C[method_C == method].tolist())):
-            values = accuracy_C[(method_C == method) & (pruned_C == pruned)]
-            deviation = float(values.std(ddof=1)) if len(values) > 1 else 0.0
-            points.setdefault(method, {})[pruned] = (float(values.mean()), deviation, len(values))
-    return points
-
-
-def markdown(points: Points) -> str:
-    """Return the table: a row per method, a column per share pruned, best values in bold."""
-    rates = sorted({rate for values in points.values() for rate in values if rate})
-    best = {
-        rate: max((values[rate][0] for values in points.values() if rate in values), default=np.inf)
-        for rate in rates
-    }
-    lines = ["| accuracy, % | " + " | ".join(f"{rate:.0%} pruned" for rate in rates) + " | seeds |"]
-    lines.append("|---" * (len(rates) + 2) + "|")
-    for method, values in points.items():
-        seeds = sorted({count for _, _, count in values.values()})
-        counts = "-".join(str(count) for count in dict.fromkeys((seeds[0], seeds[-1])))
-        if 0.0 in values:
-            mean, deviation, _ = values[0.0]
-            lines.append(f"| {method}: {mean:.1f} ± {deviation:.1f} |" + " |" * len(rates) + f" {counts} |")
-            continue
-        cells = []
-        for rate in rates:
-            mean, deviation, count = values.get(rate, (np.nan, 0.0, 0))
-            text = f"{mean:.1f} ± {deviation:.1f}" if count > 1 else f"{mean:.1f}"
-            cells.append("" if not count else f"**{text}**" if mean == best[rate] else text)
-        lines.append(f"| {method} | " + " | ".join(cells) + f" | {counts} |")
+        row = [estimates.get((method, rate)) for rate in rates]
+        texts = [
+            "" if one is None else f"**{one}**" if one.mean == best[rate] else str(one)
+            for rate, one in zip(rates, row, strict=True)
+        ]
+        lines.append(f"| {describe(method)} | " + " | ".join(texts) + " |")
     return "\n".join(lines) + "\n"
 
 
-def svg(points: Points) -> str:
-    """Return the plot: accuracy against the share pruned, with bars of one deviation."""
-    lines = {method: values for method, values in points.items() if values.keys() - {0.0}}
-    level = next((values[0.0][0] for values in points.values() if 0.0 in values), None)
-    means = [mean for values in lines.values() for mean, _, _ in values.values()] + ([level] if level else [])
-    if not means:
-        return '<svg xmlns="http://www.w3.org/2000/svg"/>\n'
-    low, high = np.floor(min(means) / 5) * 5, np.ceil(max(means) / 5) * 5 + 1
+def difference_table(points: Accuracies, other: str) -> str:
+    """Return paired differences against a method; those whose interval excludes 0 in bold."""
+    rates = list_rates(points)
+    lines = [_header(f"points against `{other}`", rates)]
+    for method in list_methods(points):
+        row = [difference(points, method, other, rate) for rate in rates]
+        if method != other and any(row):
+            texts = [
+                "" if one is None else f"**{one.mean:+.1f} ± {one.half:.1f}**" if one.sign
+                else f"{one.mean:+.1f} ± {one.half:.1f}"
+                for one in row
+            ]  # fmt: skip
+            lines.append(f"| {describe(method)} | " + " | ".join(texts) + " |")
+    return "\n".join(lines) + "\n"
 
-    def x(rate: float) -> float:
-        return _LEFT + (_WIDTH - _LEFT - _RIGHT) * rate
 
-    def y(value: float) -> float:
-        return _HEIGHT - _BOTTOM - (_HEIGHT - _BOTTOM - _TOP) * (value - low) / (high - low)
+def figure(points: Accuracies) -> str:
+    """Return the plot: difference to random sampling against the share pruned, with intervals.
 
-    body = [f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="white"/>']
-    for value in np.arange(low, high, 5):
-        body.append(f'<path d="M{_LEFT} {y(value):.1f}H{_WIDTH - _RIGHT}" stroke="#ddd"/>')
-        body.append(f'<text x="{_LEFT - 8}" y="{y(value) + 4:.1f}" text-anchor="end">{value:.0f}</text>')
-    body += [
-        f'<text x="{x(rate):.1f}" y="{_HEIGHT - _BOTTOM + 18}" text-anchor="middle">{rate:.0%}</text>'
-        for rate in sorted({rate for values in lines.values() for rate in values})
-    ]
-    middle = (_LEFT + _WIDTH - _RIGHT) / 2
-    body.append(f'<text x="{middle}" y="{_HEIGHT - 12}" text-anchor="middle">pruned</text>')
-    turned = f'transform="translate(16 {_HEIGHT / 2}) rotate(-90)"'
-    body.append(f'<text {turned} text-anchor="middle">test accuracy, %</text>')
-    if level is not None:
-        body.append(
-            f'<path d="M{_LEFT} {y(level):.1f}H{_WIDTH - _RIGHT}" stroke="black" stroke-dasharray="4 4"/>'
-        )
-        body.append(
-            f'<path d="M{_WIDTH - _RIGHT + 20} {_TOP + 7}h24" stroke="black" stroke-dasharray="4 4"/>'
-        )
-        body.append(f'<text x="{_WIDTH - _RIGHT + 50}" y="{_TOP + 11}">all samples</text>')
-    for i, (method, values) in enumerate(lines.items()):
-        colour, dash = _COLOURS[i % len(_COLOURS)], "" if i < len(_COLOURS) else ' stroke-dasharray="6 3"'
-        path = "L".join(f"{x(rate):.1f} {y(mean):.1f}" for rate, (mean, _, _) in sorted(values.items()))
-        body.append(f'<path d="M{path}" fill="none" stroke="{colour}" stroke-width="1.8"{dash}/>')
-        for rate, (mean, deviation, _) in values.items():
-            bar = f"M{x(rate):.1f} {y(mean - deviation):.1f}V{y(mean + deviation):.1f}"
-            body.append(f'<path d="{bar}" stroke="{colour}" stroke-width="1"/>')
-        top = _TOP + 24 + 17 * i
-        body.append(f'<path d="M{_WIDTH - _RIGHT + 20} {top}h24" stroke="{colour}" stroke-width="2"{dash}/>')
-        body.append(f'<text x="{_WIDTH - _RIGHT + 50}" y="{top + 4}">{html.escape(method)}</text>')
-    head = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" font-family="sans-serif"'
-    )
-    return "\n".join([f'{head} font-size="12">', *body, "</svg>"]) + "\n"
+    Of a few methods; the tables have all.
+    """
+    lines = {}
+    for method in _PLOTTED:
+        found = {rate: difference(points, method, RANDOM, rate) for rate in list_rates(points)}
+        known = {rate: one for rate, one in found.items() if one is not None}
+        if known:
+            lines[method] = known
+    return svg(lines, "points against random sampling", 1.0, 0.0, "random sampling")
+
+
+def write(out: Path, points: Accuracies) -> str:
+    """Write `results.md` and `results.svg` of an experiment and return the former."""
+    parts = [accuracy_table(points), difference_table(points, RANDOM)]
+    if PUBLISHED in list_methods(points):
+        parts.append(difference_table(points, PUBLISHED))
+    text = "\n".join(parts)
+    store.write_bytes(str(out / "results.md"), text.encode())
+    store.write_bytes(str(out / "results.svg"), figure(points).encode())
+    return text
+
+
+def describe(method: str) -> str:
+    """Return a method's name for tables."""
+    return f"**{method}** (the default gammas)" if method == coreset_methods.BY_DEFAULT else method
+
+
+def join_rates(rates: Sequence[float]) -> str:
+    """Return shares pruned as text, such as `50, 70 %`."""
+    return ", ".join(f"{100 * rate:g}" for rate in rates) + " %"
+
+
+def _header(first: str, rates: Sequence[float]) -> str:
+    columns = " | ".join(f"{rate:.0%} pruned" for rate in rates)
+    return f"| {first} | {columns} |\n" + "|---" * (len(rates) + 1) + "|"

@@ -1,14 +1,13 @@
-"""Training in the coreset benchmark: the same number of steps for coresets of every size.
+"""Training on images in the coreset benchmark: the same number of steps for coresets of every size.
 
 SGD with momentum and a one-cycle learning rate. The whole data set is kept on the device, where
-images are flipped and shifted. Three models: an MLP for vectors, a network of three convolutions
-for CPUs, and ResNet-18 (in the form for CIFAR, without the first stride) for GPUs. Images are in
-channels_last, and in bfloat16 on GPUs and on CPUs that support it.
+images are flipped and shifted. Two models: a network of three convolutions for CPUs, and ResNet-18
+(in the form for CIFAR, without the first stride) for GPUs. Images are in channels_last, and in
+bfloat16 on GPUs and on CPUs that support it. Heads on vectors: `heads.py`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,30 +17,11 @@ from torch import nn
 from torch.nn import functional
 
 from benchmarks.coreset.data import Dataset
+from benchmarks.coreset.heads import HeadTrainer
+from benchmarks.coreset.recipe import Recipe
 from d2prune.scores import TrainingLog
 
 _EVALUATION_BATCH = 1000
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How every model of a benchmark is trained.
-
-    Attributes:
-        model: mlp, small or resnet18.
-        steps: optimiser steps, the same for every coreset.
-        batch_size: samples per step; a batch may contain a sample twice if the coreset is smaller.
-        lr: peak of the one-cycle learning rate.
-        epochs: evaluations of all samples, evenly spaced, in the log of the model trained on all.
-        device: cpu or cuda.
-    """
-
-    model: str
-    steps: int
-    batch_size: int
-    lr: float
-    epochs: int
-    device: str
 
 
 class SmallNet(nn.Module):
@@ -56,20 +36,6 @@ class SmallNet(nn.Module):
             layers += [nn.BatchNorm2d(channels), nn.ReLU()]
         self.body = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.fc = nn.Linear(4 * width, n_classes)
-
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return (logits, features)."""
-        h = self.body(x)
-        return self.fc(h), h
-
-
-class Mlp(nn.Module):
-    """One hidden layer, for vectors."""
-
-    def __init__(self, width: int, n_classes: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(nn.Linear(width, 128), nn.ReLU(), nn.Dropout(0.2))
-        self.fc = nn.Linear(128, n_classes)
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return (logits, features)."""
@@ -98,12 +64,16 @@ class ResNet18(nn.Module):
         return self.fc(h), h
 
 
+def make_trainer(data: Dataset, recipe: Recipe) -> Trainer | HeadTrainer:
+    """Return the trainer of a recipe: of heads for vectors, of networks for images."""
+    return HeadTrainer(data, recipe) if recipe.model == "mlp" else Trainer(data, recipe)
+
+
 class Trainer:
     """Trains models on coresets of a data set, and evaluates them."""
 
     def __init__(self, data: Dataset, recipe: Recipe) -> None:
         self.data, self.recipe = data, recipe
-        self._images = data.train.ndim == 4
         self._train, self._test = self._load_inputs(data.train), self._load_inputs(data.test)
         self._labels = torch.from_numpy(data.train_labels).to(recipe.device)
 
@@ -154,24 +124,20 @@ class Trainer:
         return float((predicted == self.data.test_labels).mean())
 
     def _make_model(self) -> nn.Module:
-        name, n_classes = self.recipe.model, self.data.n_classes
-        if name == "mlp":
-            return Mlp(self.data.train.shape[1], n_classes).to(self.recipe.device)
-        net: nn.Module = SmallNet(n_classes) if name == "small" else ResNet18(n_classes)
+        n_classes = self.data.n_classes
+        net: nn.Module = SmallNet(n_classes) if self.recipe.model == "small" else ResNet18(n_classes)
         layout = {"device": self.recipe.device, "memory_format": torch.channels_last}
         on_device: nn.Module = net.to(**layout)  # type: ignore[call-overload]
         return on_device
 
     def _autocast(self) -> Any:
         device = self.recipe.device
-        fast = self._images and (device != "cpu" or torch.cpu._is_avx512_bf16_supported())
+        fast = device != "cpu" or torch.cpu._is_avx512_bf16_supported()
         return torch.autocast(device, torch.bfloat16, enabled=fast)
 
     def _load_inputs(self, inputs: NDArray[Any]) -> torch.Tensor:
-        """Move inputs to the device; images as normalised channels_last tensors."""
+        """Move images to the device as normalised channels_last tensors."""
         tensor = torch.from_numpy(inputs)
-        if not self._images:
-            return tensor.to(self.recipe.device)
         # By the mean and deviation of the training set.
         mean, deviation = self.data.train.mean((0, 1, 2)), self.data.train.std((0, 1, 2))
         pixels = (tensor.float() - torch.from_numpy(mean).float()) / torch.from_numpy(deviation).float()
@@ -179,8 +145,6 @@ class Trainer:
 
     def _augment(self, x: torch.Tensor) -> torch.Tensor:
         """Flip each image at random and shift it by up to an eighth of its size, on the device."""
-        if not self._images:
-            return x
         n, _, size, _ = x.shape
         reach = size // 8
         padded = functional.pad(x, (reach, reach, reach, reach))

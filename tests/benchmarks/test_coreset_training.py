@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.coreset.data import Dataset
-from benchmarks.coreset.training import Recipe, Trainer
+from benchmarks.coreset import heads
+from benchmarks.coreset.data import Dataset, Source, tiny
+from benchmarks.coreset.heads import HeadTrainer, one_cycle
+from benchmarks.coreset.recipe import RECIPES, Recipe
+from benchmarks.coreset.training import Trainer
 from d2prune.scores import TrainingLog
 
 RECIPE = Recipe("small", 3, 4, 0.1, 3, "cpu")
@@ -58,3 +61,34 @@ def test_augmentation_flips_and_shifts_each_image_separately(bright_and_dark):
         }
         found += [name for name, candidate in candidates.items() if torch.equal(candidate, after)]
     assert len(found) == 6 and len(set(found)) > 3
+
+
+def test_head_learns_is_deterministic_and_logs_all_samples():
+    data = tiny(Source(None, None, 16, None))
+    trainer = HeadTrainer(data, RECIPES["tiny"])
+    log = TrainingLog(240, 4)
+    head = trainer.fit(np.arange(240), 0, log)
+    assert log.logits.shape == (240, 4, 4) and trainer.features(head).shape == (240, 128)
+    assert trainer.evaluate(head) > 0.9
+    again = trainer.fit(np.arange(240), 0)
+    assert all(np.array_equal(a, b) for a, b in zip(head.weights, again.weights, strict=True))
+    assert not np.array_equal(head.weights[0], trainer.fit(np.arange(240), 1).weights[0])
+
+
+def test_gradients_of_a_head_are_those_of_torch(monkeypatch):
+    monkeypatch.setattr(heads, "DROPOUT", 0.0)
+    rng = np.random.default_rng(0)
+    head = heads.Head(heads._initialise(5, 3, rng))
+    x, labels = rng.normal(size=(7, 5)).astype(np.float32), rng.integers(0, 3, 7)
+    got = heads._gradients(head, x, labels, rng)
+    w1, b1, w2, b2 = weights = [torch.from_numpy(weight).requires_grad_() for weight in head.weights]
+    logits = torch.relu(torch.from_numpy(x) @ w1 + b1) @ w2 + b2
+    torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels)).backward()
+    for gradient, weight in zip(got, weights, strict=True):
+        assert np.allclose(gradient, weight.grad, atol=1e-6)
+
+
+def test_learning_rate_rises_for_a_fifth_and_falls_to_zero():
+    rates = one_cycle(0.5, 100)
+    assert rates.argmax() == 20 and rates[0] == pytest.approx(0.02) and rates.max() == pytest.approx(0.5)
+    assert rates[-1] < 1e-3 and np.all(np.diff(rates[:20]) > 0) and np.all(np.diff(rates[20:]) < 0)

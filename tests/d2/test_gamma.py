@@ -23,7 +23,7 @@ from tests.oracles import graph_from_edges
 @pytest.mark.parametrize(
     ("given_gamma", "checked"),
     [
-        ("auto", "4/median"),
+        ("auto", "5/median"),
         ("4/median", "4/median"),
         (" 2.50/median", "2.5/median"),
         ("0/median", "0/median"),
@@ -67,8 +67,9 @@ def test_a_pool_without_lengths_has_gamma_zero():
     nothing, copies, one = np.zeros(0, np.float32), np.zeros(6, np.float32), np.array([0.25] * 2, np.float32)
     assert resolve_gammas("auto", "auto", nothing, "sample") == (0.0, 0.0)
     assert resolve_gammas("auto", 2, copies, "sample") == (0.0, 2.0)
-    assert resolve_gammas("auto", "1/median", one, "sample") == (16.0, 4.0)
-    assert resolve_gammas("auto", "auto", one, "training") == (1.0, 16.0)
+    assert resolve_gammas("auto", "1/median", one, "sample") == (20.0, 4.0)
+    assert resolve_gammas("auto", "auto", one, "training") == (1.2, 4.0)
+    assert resolve_gammas("4/median", 2, one, "training") == (16.0, 2.0)
     with pytest.raises(UserError, match="difficulty_kind: found 'aum'; expected 'sample' or 'training'"):
         resolve_gammas("auto", "auto", one, "aum")
 
@@ -78,10 +79,10 @@ def test_a_multiple_gives_the_scores_of_its_number():
     scores = [0.5, 1.0, 0.75, 0.25]
     assert median_sq_distance(graph.sq_distances) == 0.5
     auto = selection_scores(graph, scores, difficulty_kind="sample")
-    assert auto.tolist() == selection_scores(graph, scores, 8.0, 8.0).tolist()
-    assert selection_scores(graph, scores).tolist() == selection_scores(graph, scores, 1.0, 8.0).tolist()
+    assert auto.tolist() == selection_scores(graph, scores, 10.0, 10.0).tolist()
+    assert selection_scores(graph, scores).tolist() == selection_scores(graph, scores, 0.6, 2.0).tolist()
     parts = select(graph, scores, "2/median", "auto", partitions=[0, 1, 0, 1])
-    assert parts.selection_score.tolist() == selection_scores(graph, scores, 4.0, 8.0).tolist()
+    assert parts.selection_score.tolist() == selection_scores(graph, scores, 4.0, 2.0).tolist()
 
 
 def test_descriptions_name_the_number_and_its_multiple():

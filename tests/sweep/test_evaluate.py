@@ -16,7 +16,7 @@ from d2prune.runs.finished import open_run
 from d2prune.sweep import measure
 from d2prune.sweep.evaluate import SweepGrid, run_sweep
 from d2prune.sweep.measure import Outcome, Setting, recommend
-from d2prune.sweep.page import outcome_table, render
+from d2prune.sweep.page import _join_series, outcome_table, render
 from tests.browser import chromium, needs_axe, needs_chromium, serious_violations
 
 
@@ -85,6 +85,34 @@ def test_measures_equal_their_definitions(config):
     assert size - score.duplicate_pairs <= score.contents <= size
 
 
+def test_semdedup_takes_near_duplicates_last(config):
+    (found,) = run_sweep(config, SweepGrid((0.3,), methods=("semdedup",)), use_ray=False).outcomes
+    run_ = open_run(config.work_dir)
+    scores = run_.parts.column(DECISIONS, "difficulty").to_numpy()
+    graph, _ = read_graph(f"{config.work_dir}/graph", run_.graph.units)
+    kept, size = [], int(0.3 * len(scores))
+    for node in np.argsort(-scores, kind="stable"):
+        row = slice(graph.indptr[node], graph.indptr[node + 1])
+        if not set(graph.indices[row][graph.sq_distances[row] <= 0.1]) & set(kept):
+            kept.append(node)
+    assert found.duplicate_pairs == 0 and len(kept) >= size == found.kept
+    expected = scores[kept[:size]].mean(dtype=float) - run_.offset
+    assert found.mean_score == pytest.approx(expected, abs=1e-6)
+
+
+def test_lines_join_the_path_of_gamma_at_one_fraction(result):
+    series = dict(_join_series(result.outcomes))
+    assert len(series) == 6 and all(len(members) == 2 for members in series.values())
+    for label, members in series.items():
+        (fraction,) = {o.setting.fraction for _, o in members}
+        assert label.endswith(f"fraction {fraction:g}")
+        assert [o.gammas[1] for _, o in members] == [0.1, 0.5]
+    one_gamma = [o for o in result.outcomes if o.setting.gamma_reverse == 0.1]
+    for members in dict(_join_series(one_gamma)).values():
+        assert [o.setting.fraction for _, o in members] == [0.1, 0.3, 0.6]
+    assert render(result).count('class="here"') == 1 + 2 * len(result.recommended)
+
+
 def test_contents_are_connected_components():
     edges = np.array([(0, 1), (1, 2), (5, 4), (4, 8), (8, 7)])
     both = np.concatenate([edges, edges[:, ::-1]])
@@ -98,8 +126,8 @@ def outcome(fraction, low_scores, coverage):
 
 
 def test_recommendation_covers_best_among_those_with_few_low_scores():
-    given = [outcome(0.3, 0.01, 0.5), outcome(0.3, 0.05, 0.4), outcome(0.3, 0.2, 0.1), outcome(0.5, 0.3, 0.1)]
-    given.append(outcome(0.5, 0.2, 0.9))
+    given = [outcome(0.3, 0.001, 0.5), outcome(0.3, 0.01, 0.4), outcome(0.3, 0.02, 0.1)]
+    given += [outcome(0.5, 0.3, 0.1), outcome(0.5, 0.2, 0.9)]
     assert recommend(given) == {given[1].setting, given[4].setting}
 
 
@@ -110,16 +138,23 @@ def test_the_command_prints_a_table_and_writes_a_page(config, tmp_path, capsys):
     (tmp_path / "bad.txt").write_text("a" * 32 + "\n")
     command = ["sweep", "--config", str(tmp_path / "run.yaml"), "--fractions", "0.2,1", "--no-ray"]
     assert main([*command, "--flagged", str(tmp_path / "bad.txt")]) == 0
-    *lines, page = capsys.readouterr().out.splitlines()
+    *lines, first, second, page = capsys.readouterr().out.splitlines()
+    assert first.startswith("Recommended at fraction 0.2: row ") and " low scores" in first
+    assert second.startswith("Recommended at fraction 1: row ")
     assert lines[0].split()[:5] == ["method", "k", "gamma_f", "gamma_r", "fraction"]
-    assert [line.split()[0] for line in lines[1:]] == ["score"] * 2 + ["random"] * 2 + ["d2"] * 2
-    assert "(4/median)" in lines[6] and lines[6].split()[5] == "1" and "127" in lines[6].split()
-    assert "  0.0%            100.0%" in lines[6] and sum(" recommended " in line for line in lines) == 2
+    assert [line.split()[0] for line in lines[1:]] == [
+        name for name in ("score", "semdedup", "random", "d2") for _ in range(2)
+    ]
+    assert "(5/median)" in lines[8] and lines[8].split()[5] == "1" and "127" in lines[8].split()
+    assert "  0.0%            100.0%" in lines[8] and sum(" recommended " in line for line in lines) == 2
     assert open(page).read().startswith("<!doctype html>")
     for wrong, message in (
         (["--fractions", "0.1;0.3"], "--fractions: found 0.1;0.3; expected a number above 0 and up to 1"),
         (["--fractions", "30"], "--fractions: found 30; expected a number above 0"),
-        (["--methods", "d2,best"], "--methods d2,best: expected some of d2, score, random"),
+        (
+            ["--methods", "d2,best"],
+            "--methods d2,best: expected some of d2, score, s_clip_loss, semdedup, random",
+        ),
         (["--n-neighbors", "0"], "--n-neighbors: found 0; expected a whole number from 1 to 1,024"),
         (["--gamma-reverse", "-1"], "--gamma-reverse: found -1; expected a finite number >= 0, `auto`, or"),
         (["--set", f"work_dir={tmp_path}/none"], "found no embeddings for these settings"),
@@ -127,6 +162,19 @@ def test_the_command_prints_a_table_and_writes_a_page(config, tmp_path, capsys):
     ):
         assert main([*command, *wrong]) == 2
         assert message in capsys.readouterr().err
+
+
+def test_s_clip_loss_is_compared_once_a_run_has_computed_it(config, tmp_path):
+    grid = SweepGrid((0.3,), methods=("s_clip_loss",))
+    assert run_sweep(config, grid, use_ray=False).outcomes == ()
+    score = config.score.model_copy(update={"difficulty": "s_clip_loss"})
+    other = config.model_copy(update={"score": score, "output": str(tmp_path / "other")})
+    made = run(other, InProcess(), "select")
+    (found,) = run_sweep(config, grid, use_ray=False).outcomes
+    assert found.setting.method == "s_clip_loss"
+    # By the other run's own difficulty, the same selection is that of `score`.
+    (same,) = run_sweep(other, SweepGrid((0.3,), methods=("score",)), use_ray=False).outcomes
+    assert (found.kept, found.duplicate_pairs) == (same.kept, same.duplicate_pairs) and made.manifests
 
 
 def test_the_page_shows_every_row(result):

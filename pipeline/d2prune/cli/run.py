@@ -167,7 +167,8 @@ def _add_sweep(commands: Any) -> None:
     parser.add_argument(
         "--methods",
         metavar="LIST",
-        help="methods to compare, of d2, score (top by difficulty) and random; default: all",
+        help="methods to compare, of d2, score (top by difficulty), s_clip_loss (top by that score, if a run "
+        "has computed it), semdedup (near-duplicates last, then by difficulty) and random; default: all",
     )
     parser.add_argument(
         "--flagged",
@@ -182,7 +183,7 @@ def _add_sweep(commands: Any) -> None:
 
 def _sweep(arguments: argparse.Namespace) -> int:
     from d2prune.sweep.evaluate import SweepGrid, run_sweep
-    from d2prune.sweep.page import outcome_table, write_page
+    from d2prune.sweep.page import explain_recommendations, outcome_table, write_page
 
     grid = SweepGrid(
         arguments.fractions,
@@ -198,6 +199,8 @@ def _sweep(arguments: argparse.Namespace) -> int:
     widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
     for row in [head, *rows]:
         print_line("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    for reason in explain_recommendations(found):
+        print_line(reason)
     print_line(write_page(found))
     return 0
 

@@ -68,14 +68,14 @@ def selection_scores(
         gamma_forward: decay of the forward messages, exp(-gamma * d^2): a number >= 0, a multiple of
             the graph's scale such as `4/median` (4 over the median squared distance of its edges), or
             `auto`, which depends on `difficulty_kind`.
-        gamma_reverse: decay of the reverse messages, likewise; `auto` is `4/median`.
+        gamma_reverse: decay of the reverse messages, likewise.
         partitions: integers [N], the partition of each node. Runs the partitioned algorithm in this
             process; the result is the same, bit for bit.
         threads: threads of the whole-graph algorithm; default: the CPUs available to this process,
             at most one per 50,000 nodes. The result is the same for any number.
-        difficulty_kind: what the difficulty judges; decides `gamma_forward` where it is `auto`.
-            `training`: a noisy trace of training that neighbours share, such as AUM; gamma 1, the
-            paper's. `sample`: each sample by itself, such as a CLIP score; 4/median.
+        difficulty_kind: what the difficulty judges; decides the gammas that are `auto`. `training`: a
+            noisy trace of training that neighbours share, such as AUM; 0.3/median forward, 1/median
+            reverse. `sample`: each sample by itself, such as a CLIP score; both 5/median.
 
     Returns:
         int64 [N], in fixed point: units of 2**-40 of the difficulty.

@@ -17,8 +17,10 @@ from d2prune.arguments import as_number, describe_value
 from d2prune.errors import ArgumentError
 
 AUTO = "auto"
-DEFAULT_MULTIPLE = 4.0
-PAPER_FORWARD = 1.0
+DEFAULT_MULTIPLE = 5.0
+"""Multiple of `auto` for scores of single samples."""
+TRAINING_MULTIPLES = (0.3, 1.0)
+"""Forward and reverse, for labelled data: the best of benchmarks/coreset's split `choose`."""
 _PER_MEDIAN = "/median"
 _NUMBER = re.compile(r"\+?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
 EXPECTED = "a finite number >= 0, `auto`, or a multiple such as `4/median`"
@@ -26,9 +28,9 @@ EXPECTED = "a finite number >= 0, `auto`, or a multiple such as `4/median`"
 DifficultyKind = Literal["sample", "training"]
 """What a difficulty score judges.
 
-`sample`: each sample by itself, such as a CLIP score; the forward pass reaches as far as the reverse pass.
-`training`: a noisy trace of training that neighbours share, such as AUM or forgetting; the forward
-pass averages over a wide neighbourhood.
+`sample`: each sample by itself, such as a CLIP score; only near-copies exchange messages.
+`training`: a noisy trace of training that neighbours share, such as AUM or forgetting; both passes
+reach over a wide neighbourhood, since by itself the hardest sample is often a mislabelled one.
 """
 
 
@@ -79,7 +81,7 @@ def resolve_gamma(gamma: float | str, median: float | None) -> float:
 
 
 def describe_gamma(gamma: float | str, value: float) -> str:
-    """Return a gamma from `check_gamma` as text, with the number it stands for: `4.91 (4/median)`."""
+    """Return a gamma from `check_gamma` as text, with the number it stands for: `6.14 (5/median)`."""
     return f"{value:.4g} ({gamma})" if isinstance(gamma, str) else f"{gamma:g}"
 
 
@@ -90,8 +92,8 @@ def resolve_gammas(
 
     Args:
         gamma_forward: as for `check_gamma`. `auto` depends on the kind of the difficulty: the default
-            multiple for `sample`, the paper's 1 for `training`.
-        gamma_reverse: as for `check_gamma`.
+            multiple for `sample`, the first of TRAINING_MULTIPLES for `training`.
+        gamma_reverse: likewise; the second.
         sq_distances_E: squared distances of the graph's edges.
         kind: of the difficulty.
 
@@ -100,11 +102,17 @@ def resolve_gammas(
     """
     if not isinstance(kind, str) or kind not in ("sample", "training"):
         raise ArgumentError(f"difficulty_kind: found {describe_value(kind)}; expected 'sample' or 'training'")
-    if isinstance(gamma_forward, str) and gamma_forward == AUTO and kind == "training":
-        gamma_forward = PAPER_FORWARD
-    gammas = check_gamma("gamma_forward", gamma_forward), check_gamma("gamma_reverse", gamma_reverse)
+    gammas = [check_gamma("gamma_forward", gamma_forward), check_gamma("gamma_reverse", gamma_reverse)]
+    if kind == "training":
+        for side, given in enumerate((gamma_forward, gamma_reverse)):
+            if _is_auto(given):
+                gammas[side] = f"{TRAINING_MULTIPLES[side]:g}{_PER_MEDIAN}"
     median = median_sq_distance(sq_distances_E) if any(map(is_relative, gammas)) else None
     return resolve_gamma(gammas[0], median), resolve_gamma(gammas[1], median)
+
+
+def _is_auto(gamma: Any) -> bool:
+    return isinstance(gamma, str) and gamma == AUTO
 
 
 def median_sq_distance(sq_distances_E: NDArray[np.float32]) -> float | None:

@@ -1,6 +1,7 @@
 """The trade-off figure of the report and of a sweep: mean score of the kept samples against a cost.
 
-One line per ranking; its points are fractions or settings. A ring marks what the run itself keeps.
+One line per ranking; its points are fractions or settings. A ring marks what the run itself keeps, or
+what is recommended.
 """
 
 from collections.abc import Sequence
@@ -42,6 +43,7 @@ def draw(
     description: str,
     here: tuple[float, float] | None = None,
     is_share: bool = False,
+    recommended: Sequence[tuple[float, float]] = (),
 ) -> Markup:
     """Draw the mean score against a cost.
 
@@ -52,6 +54,7 @@ def draw(
         description: what the figure shows, for assistive technology.
         here: cost and score of the run itself, marked by a ring.
         is_share: whether the cost is a share, shown as a percentage.
+        recommended: cost and score of points that get a ring too; they are points of the lines.
     """
     marked = [here] if here else []
     x = np.array([*(cost for line in lines for cost in line.cost), *(cost for cost, _ in marked)])
@@ -71,6 +74,9 @@ def draw(
         px, py = axes.at_x(here[0]), axes.at_y(here[1])
         body += f'<circle class="here" cx="{px:.1f}" cy="{py:.1f}" r="7"/>'
         label(px, py, "you are here")
+    for cost, score in recommended:
+        px, py = axes.at_x(cost), axes.at_y(score)
+        body += f'<circle class="here" cx="{px:.1f}" cy="{py:.1f}" r="7"/>'
     for index, line in reversed(list(enumerate(lines))):
         points = [(axes.at_x(a), axes.at_y(b)) for a, b in zip(line.cost, line.score, strict=True)]
         path = "L".join(f"{px:.1f} {py:.1f}" for px, py in points)

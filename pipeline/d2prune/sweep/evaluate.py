@@ -21,12 +21,14 @@ from d2prune.d2.api import compute_scores
 from d2prune.d2.budget import size_of_fraction, top
 from d2prune.d2.fixed_point import to_signed_fixed
 from d2prune.d2.gamma import check_gamma, median_sq_distance, resolve_gamma
+from d2prune.d2.near_duplicates import deduplicate
 from d2prune.errors import UserError
 from d2prune.knn.csr import Graph
-from d2prune.parts.files import DECISIONS
+from d2prune.parts.files import DECISIONS, PAIR_SCORES
 from d2prune.parts.neighbors import read_graph
 from d2prune.parts.reader import Parts
 from d2prune.rank.methods import random_scores
+from d2prune.report.metrics import NEAR_DUPLICATE
 from d2prune.runs.driver import run
 from d2prune.runs.plan import RunPlan, plan_run
 from d2prune.scores.column import add_offset, read_score, shift
@@ -107,7 +109,8 @@ def run_sweep(
     score_N = read_score(parts, numbers, config.score.difficulty, "score.difficulty")
     kept_by_run_N = _read_run_selection(config.work_dir, plan)
     evaluator = Evaluator(config, parts, score_N, graphs[max(graphs)].graph, flagged, kept_by_run_N)
-    outcomes = tuple(_evaluate_all(config, grid, graphs, score_N, evaluator))
+    s_clip_loss_N = _read_s_clip_loss(config) if "s_clip_loss" in grid.methods else None
+    outcomes = tuple(_evaluate_all(config, grid, graphs, score_N, s_clip_loss_N, evaluator))
     return SweepResult(
         config,
         len(parts),
@@ -185,18 +188,16 @@ def _evaluate_all(
     grid: SweepGrid,
     graphs: Mapping[int, _CutGraph],
     score_N: NDArray[np.float32],
+    s_clip_loss_N: NDArray[np.float32] | None,
     evaluator: Evaluator,
 ) -> Iterator[Outcome]:
     """Rank the pool once per graph and pair of gammas, and measure every fraction of each ranking."""
-    offset = -float(score_N.min()) if config.score.offset == "auto" else config.score.offset
-    difficulty_N = shift(score_N, offset)
+    difficulty_N = shift(score_N, _find_offset(config, score_N))
     medians = {k: median_sq_distance(graph.graph.sq_distances) for k, graph in graphs.items()}
-    for method in grid.methods:
-        if method != "d2":
-            random_N = random_scores(config.select.seed, np.arange(len(score_N)))
-            rank_N = to_signed_fixed(add_offset(score_N, offset)) if method == "score" else random_N
-            settings = [Setting(method, 0, 0.0, 0.0, fraction) for fraction in grid.fractions]
-            yield from _keep_fractions(settings, rank_N, graphs[max(graphs)].cut_off_N, evaluator)
+    widest = graphs[max(graphs)]
+    for method, rank_N in _rank_baselines(config, grid, widest.graph, score_N, s_clip_loss_N):
+        settings = [Setting(method, 0, 0.0, 0.0, fraction) for fraction in grid.fractions]
+        yield from _keep_fractions(settings, rank_N, widest.cut_off_N, evaluator)
     if "d2" not in grid.methods:
         return
     for k, forward, reverse in itertools.product(grid.n_neighbors, grid.gamma_forward, grid.gamma_reverse):
@@ -207,6 +208,48 @@ def _evaluate_all(
         seconds = time.perf_counter() - started
         settings = [Setting("d2", k, forward, reverse, fraction) for fraction in grid.fractions]
         yield from _keep_fractions(settings, selection_N, graphs[k].cut_off_N, evaluator, gammas, seconds)
+
+
+def _rank_baselines(
+    config: RunConfig,
+    grid: SweepGrid,
+    widest: Graph,
+    score_N: NDArray[np.float32],
+    s_clip_loss_N: NDArray[np.float32] | None,
+) -> Iterator[tuple[SweepMethod, NDArray[np.int64]]]:
+    """Yield each baseline of the grid with its ranking of the pool, int64 [N], higher = kept earlier."""
+    # With the offset and rounding of a run's own `select.method: score`.
+    by_score_N = to_signed_fixed(add_offset(score_N, _find_offset(config, score_N)))
+    for method in grid.methods:
+        if method == "random":
+            yield method, random_scores(config.select.seed, np.arange(len(score_N)))
+        elif method == "score":
+            yield method, by_score_N
+        elif method == "s_clip_loss" and s_clip_loss_N is not None:
+            yield method, to_signed_fixed(s_clip_loss_N)
+        elif method == "semdedup":
+            is_duplicate_N = deduplicate(widest, score_N, NEAR_DUPLICATE) >= 0
+            reach = int(np.ptp(by_score_N)) + 1
+            yield method, by_score_N - is_duplicate_N * reach
+
+
+def _find_offset(config: RunConfig, score_N: NDArray[np.float32]) -> float:
+    return -float(score_N.min()) if config.score.offset == "auto" else config.score.offset
+
+
+def _read_s_clip_loss(config: RunConfig) -> NDArray[np.float32] | None:
+    """Read s-CLIPLoss if a run in this work_dir has computed it, and it is not the difficulty itself."""
+    name = "s_clip_loss"
+    if config.score.difficulty == name:
+        return None
+    changed = config.model_copy(update={"score": config.score.model_copy(update={"difficulty": name})})
+    for planned in (plan_run(config), plan_run(changed)):
+        embed, rescore = planned.find("embed"), planned.find("rescore")
+        if embed is not None and rescore is not None:
+            parts = Parts(config.work_dir, {"embed": embed.units, "rescore": rescore.units})
+            if name in parts.names(PAIR_SCORES):
+                return read_score(parts, range(parts.spans.n_parts), name, "score.difficulty")
+    return None
 
 
 def _keep_fractions(

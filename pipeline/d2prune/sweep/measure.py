@@ -22,11 +22,16 @@ from d2prune.report import metrics
 _SAMPLE_SIZE, _QUERIES = 10_000, 2_000
 # Squared distance of unit vectors with the cosine from which two samples count as near-duplicates.
 _NEAR_DUPLICATE_SQ = 2 - 2 * metrics.NEAR_DUPLICATE
-# The lowest fifth of the scores, and the share of it that a recommended setting may keep.
-_LOW_SHARE, _FEW_LOW_SCORES = 0.2, 0.05
+# Low scores are the lowest fifth of the pool's.
+_LOW_SHARE = 0.2
+FEW_LOW_SCORES = 0.01
+"""Largest share of low scores among the kept samples of a recommended setting. On the icon pool, settings
+that keep more train worse models (docs/results/icons.md)."""
 
-SweepMethod = Literal["d2", "score", "random"]
-METHODS: tuple[SweepMethod, ...] = ("d2", "score", "random")
+SweepMethod = Literal["d2", "score", "s_clip_loss", "semdedup", "random"]
+METHODS: tuple[SweepMethod, ...] = ("d2", "score", "s_clip_loss", "semdedup", "random")
+"""`score`: top by difficulty. `s_clip_loss`: top by that score, if some run in the work_dir has computed it.
+`semdedup`: near-duplicates last, the others by difficulty."""
 
 
 @dataclass(frozen=True)
@@ -87,13 +92,13 @@ class Outcome:
 def recommend(outcomes: Sequence[Outcome]) -> frozenset[Setting]:
     """Choose one setting per fraction: of those that keep few low scores, the one that covers the pool best.
 
-    Few are at most 5 % of the kept samples from the lowest fifth; if no setting keeps so few, it is the
-    one that keeps fewest.
+    Few are at most FEW_LOW_SCORES of the kept samples from the lowest fifth; if no setting keeps so few,
+    it is the one that keeps fewest.
     """
     chosen = set()
     for fraction in {outcome.setting.fraction for outcome in outcomes}:
         rivals = [outcome for outcome in outcomes if outcome.setting.fraction == fraction]
-        few = [outcome for outcome in rivals if outcome.low_scores <= _FEW_LOW_SCORES]
+        few = [outcome for outcome in rivals if outcome.low_scores <= FEW_LOW_SCORES]
         if few:
             best = min(few, key=lambda outcome: (outcome.coverage, outcome.duplicates))
         else:

@@ -1,10 +1,9 @@
 """A sweep as a table for the terminal, and as one HTML page with two charts and the same table.
 
 The page is self-contained and in the report's style. Every point is labelled with the number of its
-row; lines join the points of one k and pair of gammas, in the order of the grid's fractions.
+row; recommended settings have a ring.
 """
 
-import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from d2prune.redaction import redact_markup
 from d2prune.report import tradeoff
 from d2prune.store import artifacts
 from d2prune.sweep.evaluate import SweepResult
-from d2prune.sweep.measure import Outcome, Setting
+from d2prune.sweep.measure import FEW_LOW_SCORES, Outcome, Setting
 
 _FOLDER = Path(__file__).parent
 
@@ -73,10 +72,7 @@ def write_page(result: SweepResult) -> str:
 def render(result: SweepResult) -> str:
     """The page as HTML."""
     head, rows = outcome_table(result)
-    series = [
-        (label, list(members))
-        for label, members in itertools.groupby(enumerate(result.outcomes, 1), _series_label)
-    ]
+    series = _join_series(result.outcomes)
     report_css = Path(report.__file__).parent / "page.css"
     css = "".join(path.read_text(encoding="utf-8") for path in (report_css, _FOLDER / "page.css"))
     loader = jinja2.FileSystemLoader(_FOLDER)
@@ -89,9 +85,11 @@ def render(result: SweepResult) -> str:
         line_styles=tradeoff.LINE_STYLES,
         work_dir=store.redact(result.config.work_dir),
         samples=f"{result.samples:,}",
-        series=[label for label, _ in series],
-        coverage=_draw_tradeoff(series, "coverage", "coverage gap (distance, 0 to 2)", score),
-        duplicates=_draw_tradeoff(series, "duplicates", "duplicates left (share of the kept samples)", score),
+        series=[(index, label) for index, (label, members) in enumerate(series) if len(members) > 1],
+        coverage=_draw_tradeoff(series, result, "coverage", "coverage gap (distance, 0 to 2)", score),
+        duplicates=_draw_tradeoff(series, result, "duplicates", "duplicates left (share of the kept)", score),
+        reasons=explain_recommendations(result),
+        few=f"{FEW_LOW_SCORES:.0%}",
         head=head,
         rows=rows,
         has_flagged=any(outcome.flagged is not None for outcome in result.outcomes),
@@ -100,22 +98,65 @@ def render(result: SweepResult) -> str:
     )
 
 
-def _series_label(numbered: tuple[int, Outcome]) -> str:
-    setting, gammas = numbered[1].setting, numbered[1].gammas
+def explain_recommendations(result: SweepResult) -> list[str]:
+    """Say in a sentence per fraction which setting is recommended, and why."""
+    sentences = []
+    numbered = enumerate(result.outcomes, 1)
+    for number, outcome in sorted(numbered, key=lambda item: item[1].setting.fraction):
+        if outcome.setting in result.recommended:
+            if outcome.low_scores <= FEW_LOW_SCORES:
+                reason = (
+                    f"of the settings with at most {FEW_LOW_SCORES:.0%} low scores it has the smallest "
+                    f"coverage gap, {outcome.coverage:.4f}"
+                )
+            else:
+                reason = f"no setting keeps fewer low scores, {outcome.low_scores:.1%}"
+            sentences.append(
+                f"Recommended at fraction {outcome.setting.fraction:g}: row {number}, "
+                f"{_describe_setting(outcome)}: {reason}."
+            )
+    return sentences
+
+
+def _join_series(outcomes: Sequence[Outcome]) -> list[tuple[str, list[tuple[int, Outcome]]]]:
+    """Group the numbered outcomes to lines, each with its label.
+
+    Where gamma_reverse has several values, a line is its path at one fraction; else a line joins the
+    fractions of one setting.
+    """
+    has_path = len({o.setting.gamma_reverse for o in outcomes if o.setting.method == "d2"}) > 1
+    series: dict[str, list[tuple[int, Outcome]]] = {}
+    for number, outcome in enumerate(outcomes, 1):
+        label = _describe_setting(outcome, with_reverse=not has_path)
+        if has_path:
+            label += f", fraction {outcome.setting.fraction:g}"
+        series.setdefault(label, []).append((number, outcome))
+    if has_path:
+        for members in series.values():
+            members.sort(key=lambda numbered: numbered[1].gammas[1])
+    return list(series.items())
+
+
+def _describe_setting(outcome: Outcome, with_reverse: bool = True) -> str:
+    setting, gammas = outcome.setting, outcome.gammas
     if setting.method != "d2":
         return setting.method
-    forward = describe_gamma(setting.gamma_forward, gammas[0])
-    reverse = describe_gamma(setting.gamma_reverse, gammas[1])
-    return f"d2, k = {setting.n_neighbors}, gamma_f = {forward}, gamma_r = {reverse}"
+    text = f"d2, k = {setting.n_neighbors}, gamma_f = {describe_gamma(setting.gamma_forward, gammas[0])}"
+    return text + (f", gamma_r = {describe_gamma(setting.gamma_reverse, gammas[1])}" if with_reverse else "")
 
 
 def _draw_tradeoff(
-    series: list[tuple[str, list[tuple[int, Outcome]]]], cost: str, x_label: str, y_label: str
+    series: list[tuple[str, list[tuple[int, Outcome]]]],
+    result: SweepResult,
+    cost: str,
+    x_label: str,
+    y_label: str,
 ) -> Markup:
-    """Draw the mean score against a cost, one line per series.
+    """Draw the mean score against a cost, one line per series, a ring around recommended settings.
 
     Args:
         series: label, and the numbered outcomes.
+        result: whose settings are recommended.
         cost: the field of `Outcome` on the x axis.
         x_label: of the cost, with its unit.
         y_label: of the mean score.
@@ -124,9 +165,20 @@ def _draw_tradeoff(
         tradeoff.Line(
             [getattr(outcome, cost) for _, outcome in members],
             [outcome.mean_score for _, outcome in members],
-            [str(number) for number, _ in members],
+            [_name_point(number, outcome) for number, outcome in members],
         )
         for _, members in series
     ]
-    count = sum(len(members) for _, members in series)
-    return tradeoff.draw(lines, x_label, y_label, f"{count} settings; their values are in the table")
+    recommended = [o for o in result.outcomes if o.setting in result.recommended]
+    return tradeoff.draw(
+        lines,
+        x_label,
+        y_label,
+        f"{len(result.outcomes)} settings; their values are in the table",
+        recommended=[(getattr(outcome, cost), outcome.mean_score) for outcome in recommended],
+    )
+
+
+def _name_point(number: int, outcome: Outcome) -> str:
+    method = outcome.setting.method
+    return str(number) if method == "d2" else f"{number} {method}"

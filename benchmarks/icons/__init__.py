@@ -1,0 +1,1 @@
+"""Research: which subset of a pool of icons and their names trains the better CLIP."""

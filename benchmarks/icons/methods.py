@@ -1,0 +1,79 @@
+"""The methods of the benchmark, as settings of `d2prune run`.
+
+A method is named `NAME[:PARAMETER...][@SCORE][+FEATURES]`:
+
+    random  score  semdedup:COSINE  facility_location:K
+    forward:K:GAMMA   d2:K:GAMMA   d2:K:GAMMA_FORWARD:GAMMA_REVERSE
+
+SCORE is `s_clip_loss` in place of the CLIP score, FEATURES `image` or `text` in place of both.
+Gammas are written as in the configuration, so `d2:5:4/median` is D2 with c = 4. `all` and `right` are
+references that no filter can be: all pairs, and a random part of those whose caption is their own.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from d2prune.errors import UserError
+
+ALL, RIGHT, RANDOM = "all", "right", "random"
+REFERENCES = (ALL, RIGHT)
+PAPER = "d2:1:1"
+"""The paper's settings for DataComp: one neighbour, gamma 1."""
+
+_NAME = re.compile(
+    r"(?P<head>[a-z0-9_]+(?::[^:@+]+)*)(?:@(?P<score>[a-z_]+))?(?:\+(?P<features>image|text))?"
+)
+_EXPECTED = "see the docstring of benchmarks.icons.methods"
+
+
+def settings(method: str, seed: int = 0) -> dict[str, dict[str, Any]]:
+    """Return what a method changes in the configuration: section -> option -> value.
+
+    Args:
+        method: its name.
+        seed: of random sampling.
+
+    Raises:
+        UserError: no method has this name.
+    """
+    match = _NAME.fullmatch(method)
+    if match is None:
+        raise UserError(f"--methods {method}: {_EXPECTED}")
+    name, *numbers = match["head"].split(":")
+    found = _by_name(name, numbers, seed)
+    if found is None:
+        raise UserError(f"--methods {method}: {_EXPECTED}")
+    if match["score"]:
+        found["score"] = {"difficulty": match["score"]}
+    if match["features"]:
+        found["graph"]["features"] = match["features"]
+    return found
+
+
+def _by_name(name: str, numbers: list[str], seed: int) -> dict[str, dict[str, Any]] | None:
+    select: dict[str, Any]
+    graph: dict[str, Any] = {"n_neighbors": 5}
+    found = {"graph": graph}
+    if name == RANDOM and not numbers:
+        select = {"method": "random", "seed": seed}
+    elif name == "score" and not numbers:
+        select = {"method": "score"}
+    elif name == "semdedup" and len(numbers) == 1:
+        # SemDeDup compares images with all others of a cluster: many neighbours come near to that.
+        graph |= {"n_neighbors": 15, "features": "image"}
+        select = {"method": "score"}
+        found["dedup"] = {"near": float(numbers[0])}
+    elif name == "facility_location" and len(numbers) == 1:
+        graph["n_neighbors"] = int(numbers[0])
+        select = {"method": name}
+    elif name == "forward" and len(numbers) == 2:
+        graph["n_neighbors"] = int(numbers[0])
+        select = {"method": name, "gamma_forward": numbers[1]}
+    elif name == "d2" and len(numbers) in (2, 3):
+        graph["n_neighbors"] = int(numbers[0])
+        select = {"method": name, "gamma_forward": numbers[1], "gamma_reverse": numbers[-1]}
+    else:
+        return None
+    return found | {"select": select}

@@ -1,0 +1,60 @@
+"""Which students are trained, in groups that answer one question each, most important first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from benchmarks.icons import methods
+from benchmarks.icons.students import RECIPE, Job
+from d2prune.d2.gamma import DEFAULT_MULTIPLE
+
+NOISE, TEACHER, FRACTION = 0.3, "base", 0.3
+SAMPLES = RECIPE.steps * RECIPE.batch_size
+
+MULTIPLES = (2, 3, 4, 5, 6, 8, 12)
+THRESHOLDS = (0.97, 0.99, 0.995)
+
+
+def d2(multiple: float = DEFAULT_MULTIPLE, k: int = 5) -> str:
+    """Return the name of D2 with one multiple for both passes."""
+    return f"d2:{k}:{multiple:g}/median"
+
+
+DEFAULT = d2()
+SEMDEDUP = "semdedup:0.995"
+MAIN = (methods.RANDOM, "score", DEFAULT, SEMDEDUP, methods.PAPER)
+MORE = (
+    methods.RIGHT, methods.ALL, "score@s_clip_loss", "forward:5:5/median", d2(k=1), d2(k=15),
+    f"{DEFAULT}@s_clip_loss", "facility_location:5",
+)  # fmt: skip
+
+
+def _jobs(
+    names: Iterable[str], seeds: int, fraction: float = FRACTION, samples: int = SAMPLES,
+    noise: float = NOISE, teacher: str = TEACHER,
+) -> list[Job]:  # fmt: skip
+    """Return jobs seed by seed, so that an interrupted run has results of every method."""
+    ordered = list(names)
+    return [Job(noise, teacher, name, fraction, seed, samples) for seed in range(seeds) for name in ordered]
+
+
+_THREE = (methods.RANDOM, "score", DEFAULT)
+_PASSES = (
+    ("5/median", "20/median"), ("5/median", "12/median"), ("3/median", "20/median"),
+    ("1", "5/median"), ("5/median", "1"), ("5/median", "2/median"), ("2/median", "5/median"),
+)  # fmt: skip
+
+GROUPS: dict[str, Sequence[Job]] = {
+    # Read on the choosing split alone: gamma's multiple and SemDeDup's threshold.
+    "choice": _jobs([d2(c) for c in MULTIPLES] + [f"semdedup:{cosine:g}" for cosine in THRESHOLDS], 2),
+    "main": _jobs(MAIN, 5),
+    "tenth": _jobs((*_THREE, d2(4), d2(8)), 3, fraction=0.1),
+    "more": _jobs(MORE, 2),
+    "half": _jobs(_THREE, 2, fraction=0.5),
+    "passes": _jobs([f"d2:5:{forward}:{reverse}" for forward, reverse in _PASSES], 2),
+    "features": _jobs((f"{DEFAULT}+image", f"{DEFAULT}+text"), 2),
+    "compute": [job for samples in (SAMPLES // 2, SAMPLES * 2) for job in _jobs(_THREE, 2, samples=samples)],
+    "teachers": [job for name in ("weak", "strong") for job in _jobs(_THREE, 2, teacher=name)],
+    "noise": [job for noise in (0.0, 0.15, 0.45) for job in _jobs(_THREE, 2, noise=noise)],
+}
+"""Name of a group -> its students, in order."""

@@ -1,1 +1,0 @@
-"""Research: which subset of a noisy pool trains the better CLIP."""
