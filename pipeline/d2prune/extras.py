@@ -28,6 +28,7 @@ EXTRA_OF_MODULE = {
     "gcsfs": "gcs",
     "aiohttp": "http",
     "sklearn": "sklearn",
+    "openTSNE": "map",
     "faiss": "search",
 }
 """Module -> the extra in pyproject.toml that brings it."""

@@ -59,30 +59,6 @@ def test_effective_directions_of_equal_and_orthogonal_vectors():
     assert np.isnan(metrics.effective_directions(points(0)))
 
 
-def test_pca_finds_the_long_axis_and_fixes_its_sign():
-    rng = np.random.default_rng(0)
-    cloud = rng.normal(size=(200, 5)).astype(np.float32) * np.array([0.1, 3, 0.1, 1, 0.1], dtype=np.float32)
-    mapped, shares = metrics.pca_map(cloud)
-    assert abs(np.corrcoef(mapped[:, 0], cloud[:, 1])[0, 1]) > 0.99
-    assert np.corrcoef(mapped[:, 0], cloud[:, 1])[0, 1] > 0
-    assert shares[0] > shares[1] > 0.05
-    assert sum(shares) <= 1
-    assert metrics.pca_map(points(1))[0].shape == (1, 2)
-
-
-@pytest.mark.parametrize(("count", "dimension"), [(2, 3), (5, 40), (300, 2), (300, 64), (400, 1)])
-def test_pca_agrees_with_a_full_decomposition(count, dimension):
-    rng = np.random.default_rng(count)
-    cloud = (rng.normal(size=(count, dimension)) * 0.8 ** np.arange(dimension)).astype(np.float32)
-    mapped, shares = metrics.pca_map(cloud)
-    centred = cloud - cloud.mean(axis=0, dtype=np.float64)
-    left, values, _ = np.linalg.svd(centred, full_matrices=False)
-    exact = (left * values)[:, :2]
-    for axis in range(exact.shape[1]):
-        np.testing.assert_allclose(np.abs(mapped[:, axis]), np.abs(exact[:, axis]), atol=0.02 * values[0])
-        assert shares[axis] == pytest.approx(values[axis] ** 2 / (values**2).sum(), abs=0.01)
-
-
 def test_clusters_separate_distinct_groups_and_are_deterministic():
     centres = np.eye(4, 6)
     truth = np.arange(80) % 4

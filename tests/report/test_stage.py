@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from d2prune.parts.map_file import MapLayout, write_layout
 from d2prune.report.collect import collect
 from d2prune.report.record import ReportParams
 from d2prune.report.stage import write_report
@@ -280,11 +281,27 @@ def test_gallery_size_0_gives_no_galleries(run):
 
 
 def test_large_pools_are_sampled(run):
-    data = collect(run, ReportParams(sample_rows=50, queries=20, map_points=30))
-    assert (data.sampled, len(data.map_points)) == (50, 30)
+    data = collect(run, ReportParams(sample_rows=50, queries=20))
+    assert data.sampled == 50
     assert data.difficulty.kept.sum() == 39
     page = read(write_report(run, ReportParams(sample_rows=50)))
     assert "random sample of 50 of the 130" in page
+
+
+def test_the_map_is_drawn_if_the_explorer_has_stored_one(tmp_path):
+    run = build_run(tmp_path, items(60))
+    assert "Map of the pool" not in read(write_report(run, ReportParams(gallery=0)))
+    rows = np.arange(0, 60, 2)
+    xy = np.random.default_rng(0).integers(0, 65_536, (30, 2)).astype(np.uint16)
+    assert write_layout(run.work_dir, run.graph.fingerprint, MapLayout(rows, xy))
+    data = collect(run, ReportParams(map_points=20))
+    assert len(data.map_points) == 20
+    kept = np.array([row["kept"] for row in read_decisions(run)])[rows]
+    everything = collect(run, ReportParams())
+    np.testing.assert_array_equal(everything.map_kept, kept)
+    np.testing.assert_array_equal(everything.map_points, xy)
+    page = read(write_report(run, ReportParams(gallery=0)))
+    assert "Map of the pool" in page and "30 samples, placed so that" in page
 
 
 def test_thumbnails_stay_within_their_budget(tmp_path, monkeypatch):

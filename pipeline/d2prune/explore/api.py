@@ -17,6 +17,7 @@ from d2prune.explore import comparison, export
 from d2prune.explore.explain import explain
 from d2prune.explore.meaning import Meaning
 from d2prune.explore.parameters import Parameters, parse_number, parse_page, parse_query, to_json
+from d2prune.explore.pool_map import PoolMap, pack_points
 from d2prune.explore.query import Query, split_words
 from d2prune.explore.recent import Recent
 from d2prune.explore.sample_index import Mask, SampleIndex
@@ -55,6 +56,8 @@ class Explorer:
         # By pool, which several runs share; a key that held the run would keep its samples in memory.
         self._images = Recent[bytes](2_000)
         self._coverage_samples = Recent[comparison.CoverageSample | None](2)
+        self._maps: dict[str, PoolMap] = {}
+        self._maps_lock = threading.Lock()
         self._describe = lru_cache(maxsize=500)(self._describe_selection)
         threading.Thread(target=self._preload, daemon=True).start()
 
@@ -200,6 +203,18 @@ class Explorer:
             "removed": {"total": preview.n_removed, "rows": _rows(index, preview.removed)},
         }
 
+    def map(self, parameters: Parameters) -> dict[str, Any]:
+        """How far the map is; the first request starts to compute it."""
+        opened = self._open(parameters)
+        found = self._map(opened)
+        found.start()
+        return {**found.progress(), "reasons": list(opened.index.reasons)}
+
+    def map_points(self, parameters: Parameters) -> bytes:
+        """The points of the map, see `pool_map.pack_points`; waits until they are computed."""
+        opened = self._open(parameters)
+        return pack_points(self._map(opened).layout(), opened.index)
+
     def compare(self, parameters: Parameters) -> dict[str, Any]:
         """Two selections side by side.
 
@@ -335,11 +350,17 @@ class Explorer:
         return hits.positions, hits.similarities
 
     def _members(self, opened: OpenRun, query: Query) -> Mask | None:
-        """Which samples are in the set of a comparison; None: the list is not of one."""
+        """Which samples are in the set of a comparison and inside the outline; None: the list has neither."""
+        inside_N = None if query.outline is None else self._map(opened).inside(query.outline)
         if not query.among:
-            return None
+            return inside_N
         a, b = (self.workspace.parse(getattr(query, name), opened, name) for name in ("a", "b"))
-        return comparison.members(self.workspace, a, b, query.among, opened)
+        member_N = comparison.members(self.workspace, a, b, query.among, opened)
+        return member_N if inside_N is None else member_N & inside_N
+
+    def _map(self, opened: OpenRun) -> PoolMap:
+        with self._maps_lock:
+            return self._maps.setdefault(opened.run.graph.fingerprint, PoolMap(opened.run))
 
     def _parse_position(self, opened: OpenRun, text: str) -> int:
         """A canonical position of the run's pool."""

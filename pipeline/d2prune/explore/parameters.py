@@ -1,17 +1,21 @@
 """Parameters of a request: text in, checked values out."""
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from d2prune.errors import UserError
-from d2prune.explore.query import AMONG, MODES, SORTS, Query, split_words
+from d2prune.explore.query import AMONG, MODES, SORTS, Outline, Query, split_words
 
 MAX_TEXT = 500
 MAX_ROWS = 200
+MAX_COORDINATE = 65_535
 # JavaScript numbers are exact up to here.
 _MAX_SAFE_INTEGER = 2**53
 _MAX_CLUSTERS = 1 << 15
+_MAX_CORNERS = 200
+_COORDINATE = re.compile(r"[0-9]{1,5}")
 Parameters = Mapping[str, str]
 
 
@@ -41,9 +45,30 @@ def parse_query(parameters: Parameters) -> Query:
         among=among,  # type: ignore[arg-type]
         text=text.strip() if mode else "",
         like=like,
+        outline=parse_outline(parameters),
         sort=sort,  # type: ignore[arg-type]
         descending=parameters.get("order", "down") != "up",
     )
+
+
+def parse_outline(parameters: Parameters) -> Outline | None:
+    """The parameter `outline`, `X,Y,X,Y,...`; None if it is missing or empty.
+
+    Raises:
+        UserError: not 3 to 200 corners with coordinates from 0 to 65535.
+    """
+    text = parameters.get("outline", "")
+    if not text:
+        return None
+    texts = text.split(",", 2 * _MAX_CORNERS)
+    numbers = [int(number) for number in texts if _COORDINATE.fullmatch(number)]
+    is_even = len(numbers) == len(texts) and len(numbers) % 2 == 0
+    if not is_even or not 3 <= len(numbers) // 2 <= _MAX_CORNERS or max(numbers) > MAX_COORDINATE:
+        raise UserError(
+            f"outline: found {text[:50]!r}; expected X,Y,X,Y,... of 3 to {_MAX_CORNERS} corners, each "
+            f"number from 0 to {MAX_COORDINATE}"
+        )
+    return tuple(zip(numbers[::2], numbers[1::2], strict=True))
 
 
 def parse_page(parameters: Parameters, default: int = 48) -> tuple[int, int]:

@@ -11,6 +11,9 @@ AMONG: tuple[str, ...] = get_args(Among)
 MODES = ("", "meaning")
 """What a search's text is: words to match, or a description."""
 
+Outline = tuple[tuple[int, int], ...]
+"""Corners of a closed line on the map, in its coordinates."""
+
 _WORD = re.compile(r'"([^"]+)"|(\S+)')
 
 
@@ -29,6 +32,7 @@ class Query:
         among: which samples of the comparison; empty: all.
         text: samples that match it by meaning, most similar first, regardless of `sort`; empty: none.
         like: likewise those most similar to the sample at this canonical position; None: none.
+        outline: only samples that are on the map and inside it; None: all.
         sort: by canonical position, selection score, score, forward score or suppression received;
             by cluster or reason, and within one by selection score.
         descending: highest first.
@@ -44,6 +48,7 @@ class Query:
     among: Among = ""
     text: str = ""
     like: int | None = None
+    outline: Outline | None = None
     sort: Sort = "selection"
     descending: bool = True
 

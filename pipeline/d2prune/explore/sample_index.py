@@ -84,6 +84,10 @@ class SampleIndex:
     def __len__(self) -> int:
         return len(self.difficulty_N)
 
+    def reason_codes(self, positions: Positions) -> NDArray[np.int8]:
+        """The reasons of samples, indices into `reasons`."""
+        return self._reason_N[positions]
+
     def counts(self, mask_N: Mask | None = None) -> dict[str, int]:
         """Samples by reason: of all of them, or of those of a mask, and then only reasons that occur."""
         reason_N = self._reason_N if mask_N is None else self._reason_N[mask_N]
@@ -131,10 +135,10 @@ class SampleIndex:
         """All positions that match, sorted; ties in canonical order, reversed if ascending.
 
         Args:
-            query: the search; its comparison is not read.
-            member_N: which samples are in the comparison's set; None: all.
+            query: the search; its comparison and its outline are not read.
+            member_N: which samples are in the comparison's set and inside the outline; None: all.
         """
-        if member_N is None and not query.among:
+        if member_N is None and not query.among and query.outline is None:
             return self._found(query)
         return self._find(query, member_N)
 

@@ -3,7 +3,7 @@
 Listens on 127.0.0.1, and answers only GET requests whose Host header names that address, which stops
 DNS rebinding from other web pages. A Content-Security-Policy forbids the page to load anything from
 elsewhere. Whatever a client sends, it gets an answer of one line or its connection is closed, within
-a time limit; a client that hangs up is no error. Invariant: nothing is written.
+a time limit; a client that hangs up is no error. Invariant: nothing is written but the layout of the map.
 """
 
 import contextlib
@@ -192,11 +192,14 @@ class _Handler(BaseHTTPRequestHandler):
             "/api/compare": explorer.compare,
             "/api/coverage": explorer.coverage,
             "/api/rejected": explorer.rejected,
+            "/api/map": explorer.map,
         }
         if path in _FILES:
             self._send(HTTPStatus.OK, _FILES[path].read_bytes(), _KINDS[_FILES[path].suffix])
         elif path in answers:
             self._send_json(answers[path](query))
+        elif path == "/api/map/points":
+            self._send(HTTPStatus.OK, explorer.map_points(query), "application/octet-stream")
         elif match := re.fullmatch(r"/api/sample/([^/]{1,100})", path):
             self._send_json(explorer.explain(unquote(match[1]), query))
         elif match := re.fullmatch(r"/image/(small|large|full)/(\d{1,18})", path):

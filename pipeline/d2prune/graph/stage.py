@@ -10,6 +10,7 @@ from d2prune.config.model import RunConfig
 from d2prune.execution import Resources
 from d2prune.graph.params import GraphParams, Layout
 from d2prune.inputs.pool import InputPool
+from d2prune.parts import map_file
 from d2prune.stage.record import Built, Stage, StageRun
 from d2prune.store import artifacts
 
@@ -59,5 +60,6 @@ STAGE = Stage(
     params=_params,
     build=_build,
     check=_check,
+    other_files=(map_file.FILE,),
     other_unit_keys=_other_unit_keys,
 )

@@ -10,9 +10,11 @@ import shlex
 from importlib import metadata
 
 import numpy as np
+from numpy.typing import NDArray
 
 from d2prune import store
 from d2prune.parts import files
+from d2prune.parts.map_file import read_layout
 from d2prune.parts.reader import Parts
 from d2prune.report import coverage, describe, formatting, metrics
 from d2prune.report.galleries import build_galleries
@@ -49,8 +51,7 @@ def collect(record: RunRecord, params: ReportParams) -> ReportData:
     n_clusters = metrics.cluster_count(len(sample), params.clusters)
     clustering = metrics.cluster(sample.points_ND, n_clusters, params.seed)
     galleries = build_galleries(pool, record, sample, survey, tally, clustering, params)
-    map_points, map_variance = metrics.pca_map(sample.points_ND)
-    on_map = np.sort(np.random.default_rng(params.seed).permutation(len(sample))[: params.map_points])
+    map_points, map_kept = _read_map(pool, record, params)
     fraction = tally.kept / tally.samples if tally.samples else 0.0
     queries = coverage.draw_queries(sample, params.queries, params.seed)
     curves = coverage.curves(sample, survey, record.score_name, queries, params.seed)
@@ -71,9 +72,8 @@ def collect(record: RunRecord, params: ReportParams) -> ReportData:
         clamp_limit=formatting.number(-record.score_offset),
         selection=tally.histogram("selection_score"),
         threshold=tally.threshold if 0 < tally.kept < tally.samples else None,
-        map_points=map_points[on_map],
-        map_kept=sample.kept_N[on_map],
-        map_variance=map_variance,
+        map_points=map_points,
+        map_kept=map_kept,
         clusters=galleries.clusters,
         shifted=describe.shifted(survey),
         suppressed=suppressed,
@@ -99,6 +99,22 @@ def collect(record: RunRecord, params: ReportParams) -> ReportData:
         reshard_command=written.reshard_command if written else "",
         has_images=record.has_images,
     )
+
+
+def _read_map(
+    pool: Parts, record: RunRecord, params: ReportParams
+) -> tuple[NDArray[np.uint16], NDArray[np.bool_]]:
+    """Coordinates and outcome of samples on the map; none if the explorer has not computed one.
+
+    The report does not: 1,500 samples take longer than the rest of the page.
+    """
+    found = read_layout(record.work_dir, record.graph.fingerprint, len(pool))
+    if found is None:
+        return np.zeros((0, 2), np.uint16), np.zeros(0, bool)
+    rng = np.random.default_rng(params.seed)
+    chosen = np.sort(rng.permutation(len(found.positions_S))[: params.map_points])
+    kept = pool.take(found.positions_S[chosen], files.DECISIONS, ["kept"])["kept"].to_numpy()
+    return found.xy_S2[chosen], np.asarray(kept, bool)
 
 
 def _count_decisions(pool: Parts, record: RunRecord, sample: RandomSample, params: ReportParams) -> Tally:

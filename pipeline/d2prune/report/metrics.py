@@ -1,4 +1,4 @@
-"""Measures of a sample of the pool, as pure functions of arrays: coverage, diversity, clusters, a 2-D map.
+"""Measures of a sample of the pool, as pure functions of arrays: coverage, diversity, clusters.
 
 N points, Q queries, D dimensions, C clusters, F fractions. Vectors are unit-norm and distances
 Euclidean: 0 for equal directions, 2 for opposite ones. The largest temporary is the matrix of query
@@ -13,8 +13,6 @@ from d2prune.compiled.decorator import kernel
 NEAR_DUPLICATE = 0.95
 """Cosine similarity from which two samples count as near-duplicates."""
 _SAMPLES_PER_CLUSTER = 25
-# Dimensions that the search for two principal components keeps, and its steps.
-_SUBSPACE, _SUBSPACE_ITERATIONS = 10, 8
 _KMEANS_ITERATIONS = 25
 
 Floats = NDArray[np.float32]
@@ -103,31 +101,6 @@ def effective_directions(points_ND: Floats) -> float:
     values = values[values > 1e-7]
     values /= values.sum()
     return float(np.exp(-(values * np.log(values)).sum()))
-
-
-def pca_map(points_ND: Floats) -> tuple[Floats, tuple[float, float]]:
-    """The first two principal components, by subspace iteration: all of them would take ten times as long.
-
-    Returns:
-        float32 [N, 2], and the share of the variance along each component. Signs are fixed: the
-        largest loading is positive.
-    """
-    if len(points_ND) < 2:
-        return np.zeros((len(points_ND), 2), np.float32), (0.0, 0.0)
-    centred_ND = points_ND - points_ND.mean(axis=0, dtype=np.float64).astype(np.float32)
-    total = float(np.einsum("nd,nd->", centred_ND, centred_ND, dtype=np.float64))
-    start = np.random.default_rng(0).normal(size=(points_ND.shape[1], _SUBSPACE)).astype(np.float32)
-    axes, _ = np.linalg.qr(start)
-    for _ in range(_SUBSPACE_ITERATIONS):
-        axes, _ = np.linalg.qr(centred_ND.T @ (centred_ND @ axes))
-    scores = (centred_ND @ axes).astype(np.float64)
-    values, vectors = np.linalg.eigh(scores.T @ scores)
-    axes = (axes @ vectors[:, ::-1])[:, :2]
-    if axes.shape[1] < 2:
-        axes = np.pad(axes, ((0, 0), (0, 1)))
-    axes = axes * np.where(axes[np.abs(axes).argmax(axis=0), [0, 1]] < 0, -1.0, 1.0)
-    shares = np.append(np.maximum(values[::-1], 0), 0.0) / max(total, 1e-12)
-    return (centred_ND @ axes).astype(np.float32), (float(shares[0]), float(shares[1]))
 
 
 def copies_share(

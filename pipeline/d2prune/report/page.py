@@ -61,10 +61,8 @@ def _draw_charts(data: ReportData) -> dict[str, Markup]:
         ),
     }
     if len(data.map_points) > 2:
-        first, second = data.map_variance
-        labels = (f"component 1 ({first:.0%} of variance)", f"component 2 ({second:.0%})")
         for outcome, shown in (("kept", data.map_kept), ("dropped", ~data.map_kept)):
-            charts[f"map_{outcome}"] = plots.scatter(data.map_points, shown, outcome, labels)
+            charts[f"map_{outcome}"] = plots.scatter(data.map_points, shown, outcome)
     if data.suppressed:
         charts["cosines"] = plots.cosine_histogram(data.suppressed)
     if data.curves:

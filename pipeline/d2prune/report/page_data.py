@@ -224,9 +224,8 @@ class ReportData:
         selection: histogram of the selection score.
         clamp_limit: that lowest score.
         threshold: lowest selection score kept; None if nothing was kept or nothing dropped.
-        map_points: float32 [M, 2], PCA of the random sample's features.
+        map_points: uint16 [M, 2], coordinates of samples on the map; M is 0 if there is none.
         map_kept: bool [M].
-        map_variance: share of the variance along each of the two axes.
         clusters: lowest kept share first.
         shifted: what the selection kept less or more of; None if nothing stands out.
         suppressed: the samples that only suppression dropped; None if there are none.
@@ -264,9 +263,8 @@ class ReportData:
     clamp_limit: str
     selection: Histogram
     threshold: float | None
-    map_points: NDArray[np.float32]
+    map_points: NDArray[np.uint16]
     map_kept: NDArray[np.bool_]
-    map_variance: tuple[float, float]
     clusters: tuple[Cluster, ...]
     shifted: Shifted | None
     suppressed: SuppressedSummary | None

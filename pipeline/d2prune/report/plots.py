@@ -167,34 +167,26 @@ def flow(steps: Sequence[FlowStep]) -> Markup:
     return svg("Samples that reached each stage", description, 24 + len(steps) * row - row + 26, body)
 
 
-def scatter(
-    points_N2: NDArray[np.float32], shown_N: NDArray[np.bool_], outcome: str, labels: tuple[str, str]
-) -> Markup:
-    """Draw all points in grey, and on top those with one outcome in its colour.
+def scatter(points_N2: NDArray[np.uint16], shown_N: NDArray[np.bool_], outcome: str) -> Markup:
+    """Draw all points of the map in grey, and on top those with one outcome in its colour.
 
     Args:
-        points_N2: float32 [N, 2].
+        points_N2: uint16 [N, 2].
         shown_N: bool [N], which points have that outcome.
         outcome: `kept` or `dropped`.
-        labels: of the two axes.
     """
-    height = 330
-    low, high = points_N2.min(axis=0), points_N2.max(axis=0)
-    pad = np.maximum((high - low) * 0.04, 1e-3)
-    axes = Axes(
-        (float(low[0] - pad[0]), float(high[0] + pad[0])),
-        (float(low[1] - pad[1]), float(high[1] + pad[1])),
-        height,
-    )
-    body = axes.frame(*labels)
+    # The map has no axes, only a scale.
+    pad, span = 4, WIDTH - 8
+    place_N2 = points_N2 / 65_535 * (span, -span) + (pad, WIDTH - pad)
+    body = ""
     for style, chosen in (("other", ~shown_N), (outcome, shown_N)):
         # A line of length 0 with round ends is a dot, in a third of the bytes of a circle.
-        dots = "".join(f"M{axes.at_x(x):.1f} {axes.at_y(y):.1f}h0" for x, y in points_N2[chosen])
+        dots = "".join(f"M{x:.1f} {y:.1f}h0" for x, y in place_N2[chosen])
         body += f'<path class="dots {style}" d="{dots}"/>' if dots else ""
     return svg(
         f"Map of {outcome} samples",
         f"{int(shown_N.sum()):,} of {len(points_N2):,} points are {outcome}",
-        height,
+        WIDTH,
         body,
     )
 

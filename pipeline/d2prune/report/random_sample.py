@@ -1,4 +1,4 @@
-"""The seeded random sample of the pool that the map, the clusters and the measures are computed on."""
+"""The seeded random sample of the pool that the clusters and the measures are computed on."""
 
 from dataclasses import dataclass
 

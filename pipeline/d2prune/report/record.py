@@ -78,7 +78,7 @@ class ReportParams:
 
     Attributes:
         gallery: thumbnails of kept samples, and as many of dropped ones; 0: no galleries.
-        sample_rows: size of the random sample that the map, clusters and measures are computed on.
+        sample_rows: size of the random sample that clusters and measures are computed on.
         sample_groups: most row groups of embeddings that are read for it.
         survey_rows: most samples whose captions, decisions and edges are counted; of a larger pool,
             whole shards are drawn at random.

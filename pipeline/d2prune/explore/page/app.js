@@ -3,6 +3,7 @@
 import { showCompare } from "./compare.js";
 import { at, count, fail } from "./dom.js";
 import { showList } from "./list.js";
+import { showMap } from "./map.js";
 import { showRejected } from "./rejected.js";
 import { describeRun, showSwitcher } from "./runs.js";
 import { showSample } from "./sample.js";
@@ -20,6 +21,7 @@ const VIEWS = {
   compare: {
     element: "compare", title: () => "Compare", show: (run, { parameters }) => showCompare(run, parameters),
   },
+  map: { element: "map", title: () => "Map", show: (run, { parameters }) => showMap(run, parameters) },
   rejected: {
     element: "rejected", title: () => "Rejected samples",
     show: (run, { parameters }) => showRejected(run, parameters),
@@ -60,6 +62,7 @@ function showHeader(run) {
   at("title").textContent = `${count(run.kept)} of ${count(run.samples)} samples kept`;
   at("title").href = at("to-list").href = address("", { run: run.run });
   at("to-compare").href = address("compare", { run: run.run });
+  at("to-map").href = address("map", { run: run.run });
   at("to-rejected").href = address("rejected", { run: run.run });
   at("to-rejected").textContent = `Rejected (${count(run.rejected + run.filtered)})`;
   showSwitcher(run);

@@ -71,16 +71,21 @@ const AMONG = {
   neither: (a, b) => `Kept by neither ${a} nor ${b}`,
 };
 
-// The set of a comparison that the list is limited to.
+// The set of a comparison, and the outline, that the list is limited to.
 function showSubset(parameters) {
   const describe = AMONG[parameters.get("among")];
-  at("subset").hidden = !describe;
-  if (!describe) return;
+  const outline = parameters.get("outline");
+  at("subset").hidden = !describe && !outline;
+  if (at("subset").hidden) return;
+  const run = parameters.get("run");
+  const inside = [make("strong", { text: "Inside an outline on the map. " }),
+    make("a", { href: address("map", { run, outline }), text: "Map" }), " "];
   const [a, b] = [parameters.get("a") || "", parameters.get("b") || ""];
-  const everything = changed(parameters, { a: null, b: null, among: null, start: null, order: null });
-  at("subset").replaceChildren(
-    make("strong", { text: `${describe(specText(a), specText(b))}. ` }),
-    make("a", { href: address("compare", { run: parameters.get("run"), a, b }), text: "Compare" }), " ",
+  const everything = changed(parameters,
+    { a: null, b: null, among: null, outline: null, start: null, order: null });
+  const compared = describe ? [make("strong", { text: `${describe(specText(a), specText(b))}. ` }),
+    make("a", { href: address("compare", { run, a, b }), text: "Compare" }), " "] : [];
+  at("subset").replaceChildren(...(outline ? inside : []), ...compared,
     make("a", { href: address("", everything), text: "Show all samples" }));
 }
 

@@ -82,5 +82,5 @@ at("run").addEventListener("change", () => {
   const run = at("run").value;
   // Clusters and scores of one run mean nothing in another; words and the order do.
   const kept = Object.fromEntries(["mode", "q", "sort", "order"].map((name) => [name, parameters.get(name)]));
-  location.hash = view === "rejected" ? address("rejected", { run }) : address("", { run, ...kept });
+  location.hash = ["rejected", "map"].includes(view) ? address(view, { run }) : address("", { run, ...kept });
 });

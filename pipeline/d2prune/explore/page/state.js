@@ -3,10 +3,11 @@
 //   #/?mode=meaning&q=…          the samples that a text describes best (like=POSITION: most like a sample)
 //   #/sample/UID?run=…&at=…&q=…  one sample (at: its position), and the list it was opened from
 //   #/compare?a=…&b=…            two selections: RUN, RUN@FRACTION or @FRACTION
+//   #/map?run=…&colour=…         the map (outline: the samples inside it, in a list too)
 //   #/rejected?run=…             samples that were not embedded
 
 const LIST = [
-  "run", "mode", "q", "like", "reason", "cluster", "low", "high", "a", "b", "among", "sort", "order",
+  "run", "mode", "q", "like", "reason", "cluster", "low", "high", "a", "b", "among", "outline", "sort", "order",
 ];
 
 export function parse(hash = location.hash) {
