@@ -33,8 +33,10 @@ def usage(name: str, command: argparse.ArgumentParser) -> str:
             continue
         shown = action.metavar or action.dest.upper()
         shown = shown[0] if isinstance(shown, tuple) else shown
-        if action.nargs == "+":
+        if action.nargs in ("+", "*"):
             shown = f"{shown}..."
+        if action.nargs in ("*", "?") and not action.option_strings:
+            shown = f"[{shown}]"
         if action.option_strings:
             shown = action.option_strings[-1] + ("" if action.nargs == 0 else f" {shown}")
             shown = shown if action.required else f"[{shown}]"
