@@ -94,6 +94,15 @@ def one_line(text: str) -> str:
     return printable(redact_text(text))
 
 
+def format_bytes(amount: float) -> str:
+    """Return a number of bytes in the largest unit that it reaches."""
+    units = ["B", "kB", "MB", "GB", "TB"]
+    while amount >= 1000 and len(units) > 1:
+        amount /= 1000
+        units.pop(0)
+    return f"{amount:,.0f} {units[0]}" if amount >= 10 or units[0] == "B" else f"{amount:.1f} {units[0]}"
+
+
 def print_line(text: str = "", flush: bool = False) -> None:
     """Print one line on standard output."""
     _print(sys.stdout, one_line(text), flush)

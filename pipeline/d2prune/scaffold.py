@@ -14,6 +14,7 @@ import yaml
 from d2prune import extras, store
 from d2prune.config.model import RunConfig
 from d2prune.config.yaml_text import read_document
+from d2prune.console import format_bytes
 from d2prune.errors import UserError
 from d2prune.inputs.pool import InputPool, open_pool
 from d2prune.inputs.tables.column_names import Columns, WantedColumns, resolve_columns
@@ -92,7 +93,7 @@ def write_config(folder: str, file: str) -> tuple[str, str]:
 def _describe(pool: InputPool) -> str:
     if pool.has_images:
         size = sum(getattr(shard, "size", 0) for shard in pool.shards)
-        return f"{len(pool.shards):,} tars, {size / 1e9:.3g} GB"
+        return f"{len(pool.shards):,} tars, {format_bytes(size)}"
     first = pool.tables[0]
     if first.npz:
         layout = "DataComp's metadata: tables with arrays in .npz files"

@@ -1,6 +1,6 @@
 """Print a plan as a table."""
 
-from d2prune.console import print_line
+from d2prune.console import format_bytes, print_line
 from d2prune.estimate.costs import Fleet, Rates, StagePlan, Workload, make_plan, total_cost
 
 _HEADER = (
@@ -24,7 +24,7 @@ def print_plan(work: Workload, rates: Rates, fleet: Fleet, selection: str) -> No
     cost = total_cost(plans, fleet)
     prices = f", {fleet.gpu_price:g} per GPU hour and {fleet.cpu_price:g} per core hour" if cost else ""
     pool = f"{work.samples:,} samples in {work.shards:,} shards"
-    size = _format_bytes(work.samples * work.sample_bytes)
+    size = format_bytes(work.samples * work.sample_bytes)
     print_line(f"{pool}, {size}; {fleet.gpus} GPUs, {fleet.cpus} cores{prices}")
     print_line(f"selection: {selection}")
     print_line(f"rates: {rates.source}")
@@ -38,7 +38,7 @@ def print_plan(work: Workload, rates: Rates, fleet: Fleet, selection: str) -> No
     print_line(f"{'wall time':<12}{_format_seconds(sum(plan.wall_s for plan in plans))}")
     if cost:
         print_line(f"{'cost':<12}{cost:,.2f} for the device hours in use")
-    print_line(f"{'memory':<12}{_format_bytes(max(plan.memory for plan in plans))} for the largest worker")
+    print_line(f"{'memory':<12}{format_bytes(max(plan.memory for plan in plans))} for the largest worker")
     print_line(f"{'limit':<12}{slowest.limit}, in {slowest.stage}")
 
 
@@ -48,22 +48,14 @@ def _format_row(plan: StagePlan) -> tuple[str, ...]:
         f"{plan.units:,}",
         f"{plan.gpu_hours:,.2f}",
         f"{plan.cpu_hours:,.2f}",
-        _format_bytes(plan.read),
-        _format_bytes(plan.shuffled),
-        _format_bytes(plan.written),
-        _format_bytes(plan.memory),
+        format_bytes(plan.read),
+        format_bytes(plan.shuffled),
+        format_bytes(plan.written),
+        format_bytes(plan.memory),
         f"{plan.partitions:,}",
         _format_seconds(plan.wall_s),
         plan.limit,
     )
-
-
-def _format_bytes(amount: float) -> str:
-    units = ["B", "kB", "MB", "GB", "TB"]
-    while amount >= 1000 and len(units) > 1:
-        amount /= 1000
-        units.pop(0)
-    return f"{amount:,.0f} {units[0]}" if amount >= 10 or units[0] == "B" else f"{amount:.1f} {units[0]}"
 
 
 def _format_seconds(seconds: float) -> str:

@@ -8,11 +8,12 @@ anything.
 import contextlib
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from d2prune import store
 from d2prune.config.model import RunConfig
+from d2prune.console import format_bytes
 from d2prune.errors import UserError
 from d2prune.execution import Executor, Guarded, InProcess, OnRay
 from d2prune.execution.progress import Live
@@ -20,11 +21,11 @@ from d2prune.extras import import_optional, require
 from d2prune.inputs.find import SourceShard
 from d2prune.inputs.pool import InputPool
 from d2prune.runs import history
-from d2prune.runs.placement import place
+from d2prune.runs.placement import fits_here
 from d2prune.runs.plan import RunPlan, plan_run
 from d2prune.runs.stages import STAGES
 from d2prune.stage.rebuilding import rebuild_damaged
-from d2prune.stage.record import Stage, StageRun
+from d2prune.stage.record import StageRun
 from d2prune.store import lease
 from d2prune.store.artifacts import Manifest
 
@@ -77,7 +78,8 @@ def run(
         require("ray", "a run on Ray", otherwise="pass --no-ray")
     with Live("run: listing the input", 0, ""):
         plan = plan_run(config)
-    log.info("input: %d files, %s", len(plan.pool.shards), _describe_bytes(plan.pool.shards))
+    shards = plan.pool.shards
+    log.info("input: %d files, %s", len(shards), format_bytes(sum(shard.size for shard in shards)))
     if stop_after not in (None, *plan.artifacts):
         raise UserError(f"stop_after = {stop_after}: expected one of {', '.join(plan.artifacts)}")
     config = config.model_copy(update={"output": history.fill_run_id(config.output, plan.identity)})
@@ -125,7 +127,7 @@ def _run_stages(run: StageRun, plan: RunPlan, stop_after: str | None) -> RunResu
             log.info("%s: already complete, skipped", stage.name)
             run.manifests[stage.name] = found
         else:
-            run.here = run.may_move and _fits_here(stage, run)
+            run.here = run.may_move and fits_here(stage, run)
             with Live(stage.name, 0, ""):
                 run.manifests[stage.name] = stage.make(run)
             run.seconds[stage.name] = time.monotonic() - start
@@ -137,25 +139,6 @@ def _run_stages(run: StageRun, plan: RunPlan, stop_after: str | None) -> RunResu
         if stage.name == stop_after:
             break
     return RunResult(run.pool, run.manifests, run.seconds, location, run.config.output)
-
-
-def _fits_here(stage: Stage, run: StageRun) -> bool:
-    """Whether a stage is faster in this process than on Ray; logs that it is."""
-    if not stage.has_manifest:
-        return True
-    placed = place(stage.name, run.config, run.pool.shards, run.manifests, run.is_open)
-    if placed.is_here:
-        log.info(
-            "%s: in this process, about %.1f s; on Ray about %.1f s", stage.name, placed.here_s, placed.ray_s
-        )
-    return placed.is_here
-
-
-def _describe_bytes(shards: Sequence[SourceShard]) -> str:
-    size, units = float(sum(shard.size for shard in shards)), ["bytes", "kB", "MB", "GB", "TB"]
-    while size >= 1000 and len(units) > 1:
-        size, units = size / 1000, units[1:]
-    return f"{size:,.0f} {units[0]}"
 
 
 def _publish(run: StageRun, plan: RunPlan) -> None:

@@ -5,6 +5,7 @@ the later stages of a small pool take in all. The estimates are those of `d2prun
 Ray, and nothing of the result depends on the choice.
 """
 
+import logging
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,10 @@ from d2prune.estimate.costs import CPU_RATES, ESTIMATES, RAY_START_S, WORKER_STA
 from d2prune.estimate.workload import SAMPLE_BYTES
 from d2prune.inputs.find import SourceShard
 from d2prune.inputs.tables.files import TableShard
+from d2prune.stage.record import Stage, StageRun
 from d2prune.store.artifacts import Manifest
+
+log = logging.getLogger(__name__)
 
 _LEAST_BYTES = 5_000
 """Bytes of a small sample in a tar. Most are larger, so that their number is estimated too high."""
@@ -35,6 +39,18 @@ class Placement:
     def is_here(self) -> bool:
         """Whether this process is faster."""
         return self.here_s <= self.ray_s
+
+
+def fits_here(stage: Stage, run: StageRun) -> bool:
+    """Whether a stage is faster in this process than on Ray; logs that it is."""
+    if not stage.has_manifest:
+        return True
+    placed = place(stage.name, run.config, run.pool.shards, run.manifests, run.is_open)
+    if placed.is_here:
+        log.info(
+            "%s: in this process, about %.1f s; on Ray about %.1f s", stage.name, placed.here_s, placed.ray_s
+        )
+    return placed.is_here
 
 
 def place(
