@@ -9,6 +9,7 @@ the parquet files and imported. It prints wall and CPU time of the first call an
 """
 
 import argparse
+import contextlib
 import functools
 import random
 import resource
@@ -17,12 +18,15 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.explore import time_calls
+
+# Not installed with the other tools: the options can be read without it.
+with contextlib.suppress(ImportError):
+    import duckdb
 
 _SHOWN = "uid, key, difficulty, forward_score, selection_fixed, kept, reason, caption"
 _PAGE = "selection_fixed desc, position limit 48"

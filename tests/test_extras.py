@@ -14,6 +14,7 @@ import d2prune
 from d2prune import extras, store
 from d2prune.cli.main import main
 from d2prune.compiled import threads
+from d2prune.embed import language
 from d2prune.errors import UserError
 from d2prune.extras import EXTRA_OF_MODULE, MODULE_OF_SCHEME
 from d2prune.knn import products
@@ -130,6 +131,7 @@ def test_command_without_a_package_is_one_line(missing, tmp_path, capsys, module
     if arguments[0] == "run":
         arguments = [*arguments, "--config", write_config(tmp_path, **changes)]
     missing(module)
+    language._load_predictor.cache_clear()
     assert main(arguments) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert re.search(rf"needs {module}, which is not installed; pip install 'd2prune\[\w+\]'", line), line

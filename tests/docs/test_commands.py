@@ -42,7 +42,7 @@ from tests.tables import make_rows, write_datacomp
 NOT_RUN = {
     r"git clone ": "the address is the reader's to fill in",
     r"pip uninstall ": "changes this environment",
-    r"(pip|npm) install |.*apt-get download ": "downloads gigabytes",
+    r"(pip|npm) (install|download) |.*apt-get download ": "downloads gigabytes",
     r"make (check|docs|test|quick)$": "steps of CI",
     r"make images$|deploy/docker/build\.sh ": "build images: tests/tools/test_try_images.py",
     r"(helm|kubectl) ": "need a Kubernetes cluster: tests/deploy renders what they apply",

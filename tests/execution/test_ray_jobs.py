@@ -2,6 +2,7 @@
 
 import types
 
+import aiohttp
 import pytest
 
 from d2prune.cli.main import main
@@ -55,7 +56,9 @@ def test_exit_code_is_that_of_the_driver(capsys, status, code, expected):
     assert ("it says why" in shown.err) == (status != "SUCCEEDED" and (code is None or code < 0))
 
 
-@pytest.mark.parametrize("broken", [RuntimeError("closed"), ConnectionError("gone")])
+@pytest.mark.parametrize(
+    "broken", [RuntimeError("closed"), ConnectionError("gone"), aiohttp.ServerDisconnectedError()]
+)
 def test_log_continues_where_it_broke_off(capsys, broken):
     server = Server(["one\ntw", "o\n", broken], [broken], ["one\n", "two\nthr", "ee\nlast"])
     assert RayJob(server, "job").follow() == 0

@@ -142,6 +142,12 @@ def test_a_missing_extra_is_one_line(finished, monkeypatch):
         assert answer.status == 400 and line in body.decode()
         found = ask(running, "/api/map")
         assert found["state"] == "failed" and found["error"] == line
+        # Installed by now.
+        stored = MapLayout(np.arange(2), np.zeros((2, 2), "u2"))
+        monkeypatch.setattr(pool_map, "read_layout", lambda *_: stored)
+        assert ask(running, "/api/map")["state"] == "failed"
+        monkeypatch.setattr(pool_map, "_RETRY_S", 0.0)
+        assert ask(running, f"/api/samples?outline={WHOLE}")["total"] == 2
         running.shutdown()
 
 

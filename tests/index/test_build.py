@@ -165,6 +165,22 @@ def test_a_killed_index_resumes_without_repeating_a_unit(tmp_path, kind):
         assert read(out) == expected
 
 
+def test_a_body_without_a_record_is_not_taken_for_that_of_another_graph(tmp_path):
+    run, other, out = (
+        make(tmp_path / "a"),
+        make(tmp_path / "b", params=replace(PARAMS, seed=9)),
+        tmp_path / "o",
+    )
+    build_index(other, str(out))
+    expected = read(out)
+    _remove(out)
+    build_index(run, str(out))
+    assert (out / "pool.ivfdata").read_bytes() != expected[1]
+    (out / "index.json").unlink()
+    build_index(other, str(out))
+    assert read(out) == expected
+
+
 def test_a_complete_index_is_not_built_again_and_a_new_selection_changes_the_table_alone(tmp_path):
     run = make(tmp_path / "work")
     folder = build_index(run)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from benchmarks.map_layout import neighbours_kept
 from d2prune.errors import UserError
 from d2prune.knn import layout
+from d2prune.knn.block_search import NO_POSITION
 from d2prune.knn.features import unit_rows
 
 
@@ -45,6 +46,20 @@ def test_pools_of_any_size_have_a_layout(n, monkeypatch):
     monkeypatch.setattr(layout, "_LATE", 5)
     placed = place(points(n)) if n else layout.layout(np.zeros((0, 1), np.float32), 0)
     assert placed.shape == (n, 2)
+
+
+def test_missing_neighbours_are_left_out(monkeypatch):
+    monkeypatch.setattr(layout, "_EARLY", 5)
+    monkeypatch.setattr(layout, "_LATE", 5)
+    search = layout.knn_graph_report
+
+    def lack(*arguments, **options):
+        found = search(*arguments, **options)
+        found.neighbours[::3, -2:], found.sq_distances[::3, -2:] = NO_POSITION, np.inf
+        return found
+
+    monkeypatch.setattr(layout, "knn_graph_report", lack)
+    assert place(points(40)).shape == (40, 2)
 
 
 def test_equal_points_and_points_off_the_axes_have_a_place(monkeypatch):

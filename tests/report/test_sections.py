@@ -122,7 +122,10 @@ def test_fields_and_rejects_are_listed_with_counts(run, tmp_path):
     dropped = np.cumsum(~np.array(kept))
     lang = ["en" if (k and i % 13) or (not k and dropped[i] % 10 == 0) else "de" for i, k in enumerate(kept)]
     url = [f"https://h{name}.x/" for name in lang]
-    other = build_run(tmp_path, items(130), fields={"lang": lang, "url": url}, detail="12 of 99 bytes")
+    leak = [f"s3://me:secret@{name}/x" for name in lang]
+    fields = {"lang": lang, "url": url, "origin": leak}
+    other = build_run(tmp_path, items(130), fields=fields, detail="12 of 99 bytes")
+    assert "secret" not in read(write_report(other, ReportParams()))
     data = collect(other, ReportParams(examples=2))
     for name, value in (("lang", "de"), ("Host of url", "hde.x")):
         table = next(table for table in data.shifted.tables if table.name == name)

@@ -72,6 +72,13 @@ def test_what_needs_a_gpu_runs_on_ray(stage):
     assert not place(stage, config(ray={"num_gpus": 1}), tars(1, 1_000), embedded(100), True).is_here
 
 
+def test_large_samples_and_stages_that_need_much_memory_run_on_ray():
+    assert place("write", config(), tars(10, 10**6), embedded(10_000), True, 16).is_here
+    assert not place("write", config(), tars(10, 2 * 10**9), embedded(10_000), True, 16).is_here
+    wide = config(graph={"n_neighbors": 50})
+    assert math.isinf(place("rank", wide, [], embedded(4_000_000), True, 1).here_s)
+
+
 def test_a_running_ray_makes_fewer_stages_pay_here():
     samples = [10 ** (n / 4) for n in range(8, 40)]
     counts = [

@@ -92,7 +92,7 @@ def test_a_list_by_meaning_is_exported_with_similarities(server, query):
     path = "&".join(f"{name}={quote(str(value))}" for name, value in query.items())
     table = pq.read_table(io.BytesIO(get(server, f"/export/samples.parquet?{path}")[1]))
     wanted = {(row["uid"], row["similarity"]) for row in rows}
-    assert set(zip(table["uid"].to_pylist(), table["similarity"].to_pylist(), strict=True)) == wanted
+    assert set(zip(table["uid"].to_pylist(), table["query_similarity"].to_pylist(), strict=True)) == wanted
     assert len(np.load(io.BytesIO(get(server, f"/export/subset.npy?{path}")[1]))) == len(rows)
 
 

@@ -156,6 +156,8 @@ def _find(run: "FinishedRun", searcher: "Searcher", arguments: argparse.Namespac
         try:
             return searcher.by_image(data, arguments.top)
         except UserError as error:
+            if not str(error).startswith("image: "):
+                raise
             raise UserError(f"--image {store.redact(arguments.image)}: {error}") from error
     if arguments.like is not None:
         return searcher.like(_find_sample(run, arguments.like), arguments.top)

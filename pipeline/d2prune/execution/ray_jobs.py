@@ -85,17 +85,20 @@ class RayJob:
         try:
             self._client.stop_job(self.name)
             self._wait(_STOP_S)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, OSError, RuntimeError):
             print_error(f"the job may still run; ray job stop {self.name}")
         return INTERRUPTED
 
     def _wait(self, limit_s: float | None) -> int:
+        # Imports Ray's HTTP client, whose errors are no OSError.
+        import aiohttp
+
         start, attempts = time.monotonic(), 0
         while limit_s is None or time.monotonic() - start < limit_s:
             try:
                 asyncio.run(self._print_log())
                 info = self._client.get_job_info(self.name)
-            except (OSError, RuntimeError) as error:
+            except (OSError, RuntimeError, aiohttp.ClientError) as error:
                 attempts += 1
                 if attempts == _ATTEMPTS:
                     raise InfrastructureError(

@@ -48,7 +48,7 @@ def sample_tables(
             if name not in table.column_names:
                 table = table.append_column(name, samples[name])
         if similarities is not None:
-            table = table.append_column("similarity", pa.array(similarities[order_M[index_M]]))
+            table = table.append_column("query_similarity", pa.array(similarities[order_M[index_M]]))
         yield table
 
 

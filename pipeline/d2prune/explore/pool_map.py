@@ -6,6 +6,7 @@ that is possible. S samples on the map, N in the pool, V corners of an outline.
 
 import logging
 import threading
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,6 +27,8 @@ MAX_POINTS = 100_000
 _ROW_GROUPS = 64
 _SEED = 0
 _READ_ROWS = 8_192
+# The page, which asks every second, shows a failure for that long.
+_RETRY_S = 10.0
 
 
 class PoolMap:
@@ -38,11 +41,19 @@ class PoolMap:
         self._started = False
         self._step, self._done = "", 0.0
         self._failure: D2PruneError | None = None
+        self._failed_at: float | None = None
         self._layout: MapLayout | None = None
 
     def start(self) -> None:
-        """Read or compute the layout in the background, unless that was started before."""
+        """Read or compute the layout in the background, unless it is there or in progress.
+
+        Some time after a failure it starts again: storage may answer, or the extra be installed, by now.
+        """
         with self._lock:
+            if self._failed_at is not None and time.monotonic() - self._failed_at > _RETRY_S:
+                self._failed_at = None
+                self._started, self._failure = False, None
+                self._ready.clear()
             if not self._started:
                 self._started = True
                 threading.Thread(target=self._work, daemon=True).start()
@@ -63,10 +74,10 @@ class PoolMap:
         """
         self.start()
         self._ready.wait()
-        if self._layout is None:
-            assert self._failure is not None
-            raise self._failure
-        return self._layout
+        found, failure = self._layout, self._failure
+        if found is None:
+            raise failure or D2PruneError("the map is computed again; ask once more")
+        return found
 
     def inside(self, outline: Outline) -> NDArray[np.bool_]:
         """Which samples of the pool are on the map and inside an outline, bool [N]."""
@@ -84,6 +95,7 @@ class PoolMap:
             log.exception("explore: the map failed")
             self._failure = D2PruneError("internal error; see the terminal")
         finally:
+            self._failed_at = time.monotonic() if self._layout is None else None
             self._ready.set()
 
     def _read_or_compute(self) -> MapLayout:

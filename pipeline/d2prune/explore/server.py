@@ -217,13 +217,18 @@ class _Handler(BaseHTTPRequestHandler):
         """Send a download in chunks; an error after the first chunk closes the connection."""
         # Errors of the parameters, and of reading the first part, are still reported with a status.
         first = next(pieces, b"")
-        self._send_head(_EXPORTS[name], "no-store", {"Transfer-Encoding": "chunked",
-                        "Content-Disposition": f'attachment; filename="{name}"'})  # fmt: skip
+        # HTTP/1.0 has no chunks; there the end of the connection is the end of the file.
+        chunked = self.request_version != "HTTP/1.0"
+        self.close_connection |= not chunked
+        how = {"Transfer-Encoding": "chunked"} if chunked else {"Connection": "close"}
+        named = {"Content-Disposition": f'attachment; filename="{name}"'}
+        self._send_head(_EXPORTS[name], "no-store", how | named)
         try:
             for piece in itertools.chain([first], pieces):
                 if piece:
-                    self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece))
-            self.wfile.write(b"0\r\n\r\n")
+                    self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
+            if chunked:
+                self.wfile.write(b"0\r\n\r\n")
         except (ConnectionError, TimeoutError):
             raise
         except Exception as error:

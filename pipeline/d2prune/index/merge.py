@@ -143,7 +143,9 @@ def write_merged(job: IndexJob, manifest: Manifest, folder: str) -> None:
     }
     found = read_record(folder)
     names = set(store.list_entries(folder))
-    has_body = BODY in names and os.path.getsize(path) == record["bytes"]
+    # Without a record, only the work_dir's own folder, which is named by the index, shows whose body it is.
+    is_own = found["fingerprint"] == job.fingerprint if found else os.path.basename(folder) == job.fingerprint
+    has_body = is_own and BODY in names and os.path.getsize(path) == record["bytes"]
     if found == record and has_body and {VIEW, IDS} <= names:
         return
     if found is not None:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d2prune.extras import require
+from d2prune.knn.block_search import NO_POSITION
 from d2prune.knn.in_memory import knn_graph_report
 
 Float32 = NDArray[np.float32]
@@ -93,12 +94,16 @@ def layout(
     found = knn_graph_report(
         short_NC, min(K, n - 1), target_recall=_RECALL, seed=seed, threads=threads, recall_queries=512
     )
+    # In a list of fewer samples than K, the rest are missing; the sample itself neither pulls nor pushes.
+    missing_NK = found.neighbours == NO_POSITION
+    neighbours_NK = np.where(missing_NK, np.arange(n)[:, None], found.neighbours)
+    sq_distances_NK = np.where(missing_NK, np.float32(0), found.sq_distances)
     centred = short_NC - short_NC.mean(axis=0)
     start_N2 = (centred @ principal_axes(centred, seed, 2)).astype(np.float64)
     # Equal points would never part.
     noise_N2 = np.random.default_rng(seed).normal(size=(n, 2))
     start_N2 = start_N2 / (start_N2[:, 0].std() or 1.0) * 1e-4 + noise_N2 * 1e-6
-    return to_grid(_optimise(found.neighbours, found.sq_distances, start_N2, seed, threads, say))
+    return to_grid(_optimise(neighbours_NK, sq_distances_NK, start_N2, seed, threads, say))
 
 
 def _optimise(

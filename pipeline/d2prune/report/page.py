@@ -12,7 +12,7 @@ import jinja2
 import numpy as np
 from markupsafe import Markup, escape
 
-from d2prune.redaction import redact_markup, secrets_read_once
+from d2prune.redaction import redact_markup, redact_text, secrets_read_once
 from d2prune.report import formatting, plots, tradeoff
 from d2prune.report.page_data import ReportData
 
@@ -39,8 +39,11 @@ def _load_template() -> jinja2.Template:
 
 
 def _breakable(text: str) -> Markup:
-    """Text that a browser breaks after punctuation rather than anywhere in a word."""
-    return Markup(re.sub(r"([_/,=.]+)(?=\w)", r"\1<wbr>", str(escape(text))))
+    """Text that a browser breaks after punctuation rather than anywhere in a word.
+
+    Markup passes the template's redaction, so credentials are removed here.
+    """
+    return Markup(re.sub(r"([_/,=.]+)(?=\w)", r"\1<wbr>", str(escape(redact_text(str(text))))))
 
 
 def render(data: ReportData) -> str:

@@ -78,8 +78,6 @@ def run(
         require("ray", "a run on Ray", otherwise="pass --no-ray")
     with Live("run: listing the input", 0, ""):
         plan = plan_run(config)
-    shards = plan.pool.shards
-    log.info("input: %d files, %s", len(shards), format_bytes(sum(shard.size for shard in shards)))
     if stop_after not in (None, *plan.artifacts):
         raise UserError(f"stop_after = {stop_after}: expected one of {', '.join(plan.artifacts)}")
     config = config.model_copy(update={"output": history.fill_run_id(config.output, plan.identity)})
@@ -87,6 +85,8 @@ def run(
         stage.preflight(config, plan.pool, plan[stage.name])
         if stage.name == stop_after:
             break
+    shards = plan.pool.shards
+    log.info("input: %d files, %s", len(shards), format_bytes(sum(shard.size for shard in shards)))
     with lease.hold(config.work_dir) as held, contextlib.ExitStack() as stack:
         # This run holds the lease, so uploads in progress there are leftovers of killed runs.
         store.sweep_temporaries(config.work_dir)

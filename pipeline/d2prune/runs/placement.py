@@ -25,6 +25,8 @@ _LEAST_BYTES = 5_000
 """Bytes of a small sample in a tar. Most are larger, so that their number is estimated too high."""
 _TABLE_BYTES_S = 20e6
 """Bytes of tables that one core imports in a second."""
+_MOST_MEMORY = 4e9
+"""Bytes that a stage may take in this process, which may run on a cluster's small head node."""
 _GPU_STAGES = ("embed", "rescore", "graph")
 
 
@@ -73,7 +75,11 @@ def place(
     """
     if config.ray.num_gpus > 0 and stage in _GPU_STAGES:
         return Placement(math.inf, 0.0)
-    here_s = _embed_seconds(config, shards) if stage == "embed" else _stage_seconds(stage, config, manifests)
+    here_s = (
+        _embed_seconds(config, shards)
+        if stage == "embed"
+        else _stage_seconds(stage, config, shards, manifests)
+    )
     start_s = WORKER_START_S + (0.0 if ray_is_open else RAY_START_S)
     return Placement(here_s, start_s + here_s / (workers or _count_workers(config)))
 
@@ -92,15 +98,17 @@ def _embed_seconds(config: RunConfig, shards: Sequence[SourceShard]) -> float:
     return tables / _TABLE_BYTES_S + samples * sum(1 / CPU_RATES.get(model, 1.0) for model in models)
 
 
-def _stage_seconds(stage: str, config: RunConfig, manifests: Mapping[str, Manifest]) -> float:
-    """Core seconds of a stage after embed, by the plan's rates."""
+def _stage_seconds(
+    stage: str, config: RunConfig, shards: Sequence[SourceShard], manifests: Mapping[str, Manifest]
+) -> float:
+    """Seconds of a stage after embed on one core, by the plan's rates; infinite if it needs much memory."""
     embed = manifests["embed"]
     counters, facts = embed.counters, embed.units[0].facts if embed.units else {}
     dimensions = [*(facts.get("dimensions") or {}).values(), facts.get("dimension") or 0, 1]
     samples = counters.get("embedded", 0)
     work = Workload(
         samples=samples,
-        sample_bytes=SAMPLE_BYTES,
+        sample_bytes=sum(shard.size for shard in shards) / max(samples, 1) or SAMPLE_BYTES,
         shards=max(len(embed.units), 1),
         dimension=max(dimensions),
         n_neighbors=config.graph.n_neighbors,
@@ -109,7 +117,8 @@ def _stage_seconds(stage: str, config: RunConfig, manifests: Mapping[str, Manife
         compared=2 * config.score.references * config.score.reference_size if config.pair_scores else 0,
         deduplicates=config.dedup.applies,
     )
-    return ESTIMATES[stage](work, Rates(0.0), Fleet(cpus=1)).cpu_hours * 3600
+    plan = ESTIMATES[stage](work, Rates(0.0), Fleet(cpus=1))
+    return plan.wall_s if plan.memory <= _MOST_MEMORY else math.inf
 
 
 def _wants_lists(samples: int, config: RunConfig) -> bool:

@@ -173,6 +173,17 @@ def test_narrow_image_that_the_resize_would_enlarge_is_rejected():
     decode_image(encode_image(make_image(0, 1, 9)))
 
 
+@pytest.mark.parametrize("whole_bytes", [0, 1 << 20])
+def test_narrow_image_of_which_the_resize_leaves_no_pixel_is_rejected(whole_bytes):
+    decoder = Decoder(Preprocess(16, 16, mode="longest"), 10**6, whole_bytes=whole_bytes)
+    for size, kept in (((2, 40), True), ((1, 40), False)):
+        sample = TarSample(
+            "k", 0, 512, {"jpg": encode_image(make_image(0, *size)), "txt": b"a"}, {}, ("jpg", "txt")
+        )
+        found = decoder(sample, memoryview(np.zeros(1_000, np.uint8)))
+        assert isinstance(found, DecodedSample) if kept else found.reason == rejects.IMAGE_UNDECODABLE
+
+
 @given(st.sampled_from(sorted(IMAGES)), st.integers(0, 10**6), st.binary(max_size=30))
 @settings(max_examples=150, deadline=None)
 def test_damaged_bytes_raise_only_sample_rejected(name, position, junk):

@@ -82,3 +82,12 @@ def test_decoder_writes_whole_images_up_to_a_size(kind):
         else:
             expected = b"".join(each(pixels).tobytes() for each in (preprocess, other))
             assert slot[: len(expected)].tobytes() == expected
+
+
+@pytest.mark.parametrize(("size", "whole"), [((1024, 2), True), ((1025, 2), False), ((2, 1025), False)])
+def test_long_images_are_not_written_whole(size, whole):
+    stored = encode_image(noise_image(0, *size))
+    sample = TarSample("k", 0, 512, {"jpg": stored, "txt": b"a"}, {}, ("jpg", "txt"))
+    decoder = Decoder(Preprocess(16, 16, mode="squash"), 10**6, whole_bytes=1 << 20)
+    found = decoder(sample, memoryview(np.zeros(8_000, np.uint8)))
+    assert isinstance(found, DecodedSample) and found.whole is whole

@@ -281,7 +281,7 @@ def test_too_little_memory_is_one_line_that_names_the_file(tmp_path, monkeypatch
         raise MemoryError
 
     pool = write_datacomp(tmp_path / "pool", [PARTS[0]])
-    monkeypatch.setattr("d2prune.embed.tables.convert.unit_halves", refuse)
+    monkeypatch.setattr("d2prune.embed.tables.unit_norm.unit_halves", refuse)
     with pytest.raises(UserError, match=r"00000000\.parquet: not enough memory to import it"):
         imported(pool, tmp_path / "work")
     assert not list((tmp_path / "work").rglob("receipt.json"))

@@ -42,6 +42,8 @@ from d2prune.inputs.tar.checksum import combine_digests
 from d2prune.inputs.tar.reader import TarSample
 
 _MAX_LISTED_EXTENSIONS = 8
+_WHOLE_SIDE = 1024
+"""Longest side of an image written whole: on the device, images are padded to the sides of the largest."""
 
 CAPTION_REPLACED = "caption-replaced"
 """Counter: captions that were not UTF-8 and were decoded with replacement characters."""
@@ -143,7 +145,7 @@ class Decoder:
         with self._open_image(image_bytes) as image:
             self.filters.check_image(*(original or image.size))
             width, height = image.size
-            whole = 3 * width * height <= self.whole_bytes
+            whole = 3 * width * height <= self.whole_bytes and max(width, height) <= _WHOLE_SIDE
             if whole:
                 _load_whole(image, image_bytes, into)
             else:
@@ -229,6 +231,11 @@ class Decoder:
             return
         for preprocess in (self.preprocess, *self.others):
             resized = math.prod(preprocess.resized_size(width, height))
+            if not resized:
+                raise SampleRejected(
+                    rejects.IMAGE_UNDECODABLE,
+                    f"{width} x {height} is so narrow that resizing leaves no pixel",
+                )
             if resized > limit:
                 detail = (
                     f"{width} x {height} is so narrow that resizing gives {resized} pixels, limit {limit}"

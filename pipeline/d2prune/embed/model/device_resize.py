@@ -20,7 +20,7 @@ from d2prune.embed.decode.resize import Preprocess, Span, resizes_columns_first
 WHOLE_BYTES = 1 << 20
 """Larger images are resized by the decode process. DataComp's largest, 512 x 512 pixels, take 0.8 MB."""
 
-# Images that are resized together, which bounds the memory of padded images to about 0.4 GB.
+# Images that are resized together: padded, at most 0.8 GB, as no side is longer than 1,024 (decoder.py).
 _TOGETHER = 64
 
 
