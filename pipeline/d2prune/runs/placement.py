@@ -40,7 +40,7 @@ class Placement:
     @property
     def is_here(self) -> bool:
         """Whether this process is faster."""
-        return self.here_s <= self.ray_s
+        return math.isfinite(self.here_s) and self.here_s <= self.ray_s
 
 
 def fits_here(stage: Stage, run: StageRun) -> bool:

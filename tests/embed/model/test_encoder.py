@@ -182,9 +182,7 @@ def test_pixels_are_normalised_like_torchvision(encoder):
 
 def test_missing_tokenizer_package_is_a_user_error(siglip, monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(
-        UserError, match=r"needs transformers, which is not installed; pip install 'd2prune\[siglip\]'"
-    ):
+    with pytest.raises(UserError, match=r"needs transformers, which .* 'd2prune\[siglip\]'"):
         ClipEncoder(resolve(str(siglip), None), device="cpu")
 
 
