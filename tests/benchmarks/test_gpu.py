@@ -31,6 +31,8 @@ def test_other_bits_end_the_script(monkeypatch):
         found = gpu.faiss.knn(queries.astype("f4"), members.astype("f4"), count)
         return found[0] + np.float32(10), found[1][:, ::-1].copy()
 
+    # Restored, since the check replaces it for the whole process.
+    monkeypatch.setattr(backend, "choose_search", backend.choose_search)
     monkeypatch.setattr(gpu, "nearest_on_cpu", wrongly)
     with pytest.raises(SystemExit, match="differs from the CPU's"):
         gpu.check_bits(3000, 16)

@@ -44,6 +44,7 @@ NOT_RUN = {
     r"pip uninstall ": "changes this environment",
     r"(pip|npm) (install|download) |.*apt-get download ": "downloads gigabytes",
     r"make (check|docs|test|quick)$": "steps of CI",
+    r"make (evidence|images|dist)\b": "takes minutes, and downloads",
     r"make images$|deploy/docker/build\.sh ": "build images: tests/tools/test_try_images.py",
     r"(helm|kubectl) ": "need a Kubernetes cluster: tests/deploy renders what they apply",
     r"d2prune submit ": "needs a cluster: tests/jobs submits to one",
