@@ -78,6 +78,8 @@ export function legend({ classes, of }) {
   const totals = new Array(classes.length).fill(0);
   for (const one of of) totals[one] += 1;
   return classes
-    .map(({ name, colour }, index) => ({ index, rgb: toRgb(colour), text: `${name} (${count(totals[index])})` }))
+    .map(({ name, colour }, index) => {
+      return { index, rgb: toRgb(colour), text: `${name} (${count(totals[index])})` };
+    })
     .filter(({ index }) => totals[index]);
 }

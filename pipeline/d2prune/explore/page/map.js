@@ -128,7 +128,10 @@ function geometry() {
     scale, size, width, height, centre: view.centre,
     toX: (x) => width / 2 + (x - view.centre[0]) * scale,
     toY: (y) => height / 2 - (y - view.centre[1]) * scale,
-    fromPixel: (x, y) => [view.centre[0] + (x - width / 2) / scale, view.centre[1] - (y - height / 2) / scale],
+    fromPixel: (x, y) => [
+      view.centre[0] + (x - width / 2) / scale,
+      view.centre[1] - (y - height / 2) / scale,
+    ],
   };
 }
 
@@ -159,7 +162,8 @@ function draw() {
     total += x >= left && x <= right && y >= bottom && y <= top;
   }
   // Corners on the points' own grid, and one beyond the last point of it.
-  const [l, t, r, b] = [Math.ceil(left), Math.floor(top) + 1, Math.floor(right) + 1, Math.ceil(bottom)].map(limit);
+  const [l, b] = [left, bottom].map((value) => limit(Math.ceil(value)));
+  const [r, t] = [right, top].map((value) => limit(Math.floor(value) + 1));
   at("in-view").textContent = `List the ${samples(total)} in view`;
   at("in-view").href = address("", { run: shown.run.run, outline: toText([l, b, r, b, r, t, l, t]) });
 }

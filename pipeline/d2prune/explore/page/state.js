@@ -7,7 +7,8 @@
 //   #/rejected?run=…             samples that were not embedded
 
 const LIST = [
-  "run", "mode", "q", "like", "reason", "cluster", "low", "high", "a", "b", "among", "outline", "sort", "order",
+  "run", "mode", "q", "like", "reason", "cluster", "low", "high", "a", "b", "among", "outline",
+  "sort", "order",
 ];
 
 export function parse(hash = location.hash) {
