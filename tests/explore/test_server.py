@@ -1,5 +1,6 @@
 """The explorer over HTTP: its answers, and the requests it refuses."""
 
+import errno
 import io
 import itertools
 import json
@@ -160,8 +161,11 @@ def send(server, data, read=True):
                 return b""
             connection.shutdown(socket.SHUT_WR)
             return b"".join(iter(lambda: connection.recv(1 << 16), b""))
-        except ConnectionError:
-            return b""
+        except OSError as error:
+            # ENOTCONN: the server closed before this end did; it is no ConnectionError.
+            if isinstance(error, ConnectionError) or error.errno == errno.ENOTCONN:
+                return b""
+            raise
 
 
 def statuses(answer):

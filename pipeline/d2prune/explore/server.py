@@ -89,6 +89,8 @@ class Server(ThreadingHTTPServer):
         with contextlib.suppress(OSError):
             request.setblocking(False)
             request.sendall(_BUSY)
+            # Closing with bytes unread resets the connection, and the client may lose the answer.
+            request.recv(1 << 16)
         self.shutdown_request(request)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
