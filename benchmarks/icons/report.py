@@ -239,9 +239,9 @@ def _gaps(table: Table) -> list[tuple[str, list[figures.Series]]]:
     for method in dict.fromkeys(each.method for each in plan.GROUPS["compute"]):
         if method in ("score", methods.RANDOM):
             continue
-        panels = []
+        panels: list[figures.Series] = []
         for name in _COMPARED:
-            gaps = {}
+            gaps: dict[float, list[float]] = {}
             for seen in samples:
                 of = table.figure(job(method, samples=seen), "testing", name)
                 score = table.figure(job("score", samples=seen), "testing", name)
