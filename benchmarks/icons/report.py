@@ -30,6 +30,7 @@ def describe(method: str) -> str:
         return _NAMES[method]
     head, _, features = method.partition("+")
     head, _, score = head.partition("@")
+    head, _, percent = head.partition("^")
     name, *numbers = head.split(":")
     gammas = [
         number.replace("/median", "") + "/median" if "median" in number else number for number in numbers[1:]
@@ -43,6 +44,8 @@ def describe(method: str) -> str:
         text = f"SemDeDup at cosine {numbers[0]}, then CLIP score"
     else:
         text = "facility location"
+    if percent:
+        text += f", {percent} % of the scores at 0"
     return text + (", on s-CLIPLoss" if score else "") + (f", {features} features" if features else "")
 
 
