@@ -24,7 +24,8 @@ DEFAULT = d2()
 SEMDEDUP = "semdedup:0.995"
 ROBUST = "d2:5:5/median:8/median^5"
 """The lowest 5 % of the scores at 0, and a reverse pass of shorter reach."""
-MAIN = (methods.RANDOM, "score", DEFAULT, SEMDEDUP, methods.PAPER)
+ROBUST_CHOICE = (DEFAULT, d2(8), "d2:5:5/median^50", ROBUST)
+MAIN = (methods.RANDOM, "score", DEFAULT, ROBUST, SEMDEDUP, methods.PAPER)
 MORE = (
     methods.RIGHT, methods.ALL, "score@s_clip_loss", "forward:5:5/median", d2(k=1), d2(k=15),
     f"{DEFAULT}@s_clip_loss", "facility_location:5",
@@ -58,7 +59,9 @@ GROUPS: dict[str, Sequence[Job]] = {
     "tenth": _jobs((*_THREE, d2(4), d2(8), ROBUST), 3, fraction=0.1),
     "more": _jobs(MORE, 2),
     "half": _jobs((*_THREE, ROBUST), 2, fraction=0.5),
-    "robust": _jobs((ROBUST, "d2:5:5/median^50", "d2:5:5/median:12/median^30"), 2),
+    "robust": [
+        job for factor in (1, 4) for job in _jobs(("score", *ROBUST_CHOICE), 2, samples=factor * SAMPLES)
+    ],
     "passes": _jobs([f"d2:5:{forward}:{reverse}" for forward, reverse in _PASSES], 2),
     "features": _jobs((f"{DEFAULT}+image", f"{DEFAULT}+text"), 2),
     "compute": [

@@ -181,6 +181,15 @@ def _passes(table: Table) -> str:
     return tabulate(table, _rows(names), job(plan.DEFAULT))
 
 
+def _robust(table: Table) -> str:
+    parts = []
+    for samples in (plan.SAMPLES, 4 * plan.SAMPLES):
+        rows = _rows(("score", *plan.ROBUST_CHOICE), samples=samples)
+        body = tabulate(table, rows, job("score", samples=samples), "choosing")
+        parts.append(f"{samples:,} samples seen:\n\n{body}")
+    return "\n".join(parts)
+
+
 def _features(table: Table) -> str:
     names = [plan.DEFAULT, *(each.method for each in plan.GROUPS["features"])]
     return tabulate(table, _rows(names), job(plan.DEFAULT))
@@ -210,6 +219,7 @@ _SECTIONS: dict[str, Callable[[Table], str]] = {
     "choice": _choice,
     "fractions": _fractions,
     "passes": _passes,
+    "robust": _robust,
     "features": _features,
     "compute": _vary("compute", "samples", "{:,} samples seen"),
     "teachers": _vary("teachers", "teacher", "teacher `{}`"),
