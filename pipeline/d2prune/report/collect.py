@@ -104,7 +104,7 @@ def collect(record: RunRecord, params: ReportParams) -> ReportData:
 def _make_map(
     pool: Parts, record: RunRecord, sample: RandomSample, queries: coverage.Queries, params: ReportParams
 ) -> tuple[NDArray[np.uint16], NDArray[np.bool_]]:
-    """Coordinates and outcome of samples on the map: the explorer's if it has stored one, or of the queries."""
+    """Coordinates and outcome of the samples on the map: the one the explorer stored, or the queries."""
     found = read_layout(record.work_dir, record.graph.fingerprint, len(pool))
     if found is None:
         return coverage.lay_out(sample, queries, params.seed), sample.kept_N[queries.rows_Q]
