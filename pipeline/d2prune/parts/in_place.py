@@ -1,6 +1,6 @@
 """Embeddings that stay in the arrays of the input: where they are, and how they are read and verified.
 
-An imported part holds no copy of embeddings that can be read where they lie. Its receipt names the
+An imported part holds no copy of embeddings that can be read in place. Its receipt names the
 arrays, relative to the table beside which they were found, so that it holds no path; the table's URL
 is in `shard_urls`. The rows of the part are consecutive in each array. Those that the import rejected
 are left out by the `offset` of the samples, their row in the table.

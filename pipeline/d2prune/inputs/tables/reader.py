@@ -48,7 +48,7 @@ class OpenPart:
     Attributes:
         batches: its rows in order; a part without rows has one empty batch.
         rows: their numbers in the table.
-        in_place: the arrays of its embeddings by name, if all can be read where they lie; else empty.
+        in_place: the arrays of its embeddings by name, if all can be read in place; else empty.
     """
 
     batches: Iterator[TableBatch]

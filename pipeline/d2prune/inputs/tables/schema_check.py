@@ -53,7 +53,7 @@ def check_files(
         dimension: width of every embedding.
 
     Returns:
-        Why embeddings have to be copied, for each file whose embeddings cannot be read where they lie.
+        Why embeddings have to be copied, for each file whose embeddings cannot be read in place.
 
     Raises:
         UserError: for the first file, in order, that has a fault.

@@ -20,7 +20,7 @@ from d2prune.inputs.tables.values import VECTOR, can_be_read, is_null
 Location = Literal["npz", "npy", "column"]
 
 IN_PLACE = ("<f2", "<f4")
-"""Types of arrays that are read where they lie: what is made of them costs little each time."""
+"""Types of arrays that are read in place: what is made of them costs little each time."""
 
 
 class TableSource:
@@ -75,7 +75,7 @@ class TableSource:
         return f"{self.table.shown}: column {clean_line(name)}"
 
     def why_copied(self, name: str, matrix: Matrix | None) -> str | None:
-        """Return why embeddings cannot be read where they lie, in words; None if they can.
+        """Return why embeddings cannot be read in place, in words; None if they can.
 
         Args:
             name: of the array or column.
