@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 
 from d2prune import store
 from d2prune.errors import UserError
+from d2prune.graph.previous import unit_inputs
 from d2prune.graph.steps.quantise import CENTROIDS, SIZES
 from d2prune.graph.steps.search import LISTS
 from d2prune.graph.steps.step import step_key
+from d2prune.graph.trained import read_trained
 from d2prune.index.views import import_faiss, row_bytes
 from d2prune.knn.quantiser import Quantiser
 from d2prune.parts.features import read_embeddings, side_names, unit_features
@@ -110,12 +112,7 @@ class IndexJob:
         """Centroids of the lists, float32 [L, D], before the layout is known."""
         if not self.lists_of_graph:
             return self.array("train", 0, CENTROIDS)
-        key = step_key("quantiser", 0, self.run.graph.params, self.run.graph.inputs["embed"])
-        receipt = artifacts.read_receipt(self.graph_folder, key)
-        if receipt is None:
-            url = artifacts.unit_url(self.graph_folder, key, artifacts.RECEIPT)
-            raise artifacts.describe_damage(url, "not found, but the graph is complete")
-        return load_array(artifacts.read_file(self.graph_folder, receipt, CENTROIDS))
+        return read_trained(self.graph_folder, self.run.graph.facts["quantiser"]).centroids
 
     def layout(self) -> tuple[Float32, Int64]:
         """Centroids and sizes of the lists, float32 [L, D] and int64 [L]."""
@@ -188,11 +185,10 @@ def open_job(run: FinishedRun, threads: int) -> IndexJob:
         )
     graph = run.graph
     stored: tuple[Receipt, ...] = ()
-    if graph.facts.get("nlist"):
+    if graph.facts.get("quantiser"):
         folder = store.join(run.work_dir, "graph")
-        keys = [
-            step_key("lists", part, graph.params, graph.inputs["embed"]) for part in range(len(graph.units))
-        ]
+        inputs = unit_inputs({"inputs": graph.inputs, "facts": graph.facts})
+        keys = [step_key("lists", part, graph.params, inputs) for part in range(len(graph.units))]
         complete = find_complete_units(folder, keys)
         if len(complete) == len(keys):
             stored = tuple(complete[key] for key in keys)

@@ -156,6 +156,10 @@ class Stage:
         is_output: whether the run's output is complete after this stage.
         other_files: names of files that are kept beside the artifact's manifest.
         other_unit_keys: manifest, as a dict -> keys of units that are kept beside those it lists.
+        shared_unit_keys: manifest, as a dict -> keys of units that other artifacts may have written or
+            use; pruning keeps them, and damage of this artifact's own units leaves them alone.
+        add_inputs: returns the planned artifact with the inputs that depend on what the work_dir holds;
+            gets the earlier stages' artifacts.
     """
 
     name: str
@@ -173,6 +177,10 @@ class Stage:
     is_output: bool = False
     other_files: tuple[str, ...] = ()
     other_unit_keys: Callable[[Mapping[str, Any]], Iterable[str]] = lambda manifest: ()
+    shared_unit_keys: Callable[[Mapping[str, Any]], Iterable[str]] = lambda manifest: ()
+    add_inputs: Callable[[RunConfig, InputPool, Planned, Mapping[str, Planned]], Planned] = (
+        lambda config, pool, planned, earlier: planned
+    )
 
     def make(self, run: StageRun) -> Manifest:
         """Build the artifact, check its sample counts and write its manifest.
