@@ -70,7 +70,7 @@ def collect(record: RunRecord, params: ReportParams) -> ReportData:
         clamped=(sum(tally.clamped.values()), tally.clamped[True]),
         clamp_limit=formatting.number(-record.score_offset),
         selection=tally.histogram("selection_score"),
-        threshold=tally.threshold if 0 < tally.kept < tally.samples else None,
+        threshold=_single_threshold(record, tally),
         map_points=map_points,
         map_kept=map_kept,
         clusters=galleries.clusters,
@@ -130,6 +130,12 @@ def _count_decisions(pool: Parts, record: RunRecord, sample: RandomSample, param
     counts = {"kept": tally.kept, "dropped": tally.samples - tally.kept}
     artifacts.balance("report", record.embed.counters.get("embedded", len(pool)), counts)
     return tally
+
+
+def _single_threshold(record: RunRecord, tally: Tally) -> float | None:
+    """The threshold that holds for all samples; None with groups, or if nothing was kept or dropped."""
+    is_split = 0 < tally.kept < tally.samples and record.select.params.get("groups") is None
+    return tally.threshold if is_split else None
 
 
 def _lead(record: RunRecord, tally: Tally) -> str:
