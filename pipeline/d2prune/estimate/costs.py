@@ -164,21 +164,6 @@ def total_cost(plans: Sequence[StagePlan], fleet: Fleet) -> float:
     return sum(plan.gpu_hours * fleet.gpu_price + plan.cpu_hours * fleet.cpu_price for plan in plans)
 
 
-def work_dir_bytes(plans: Sequence[StagePlan]) -> tuple[float, str, float]:
-    """Bytes in work_dir at the peak, the stage in which that is, and bytes when the run ends.
-
-    What the graph's workers send each other lies in work_dir until the graph is complete. What the
-    ranking's workers send does not.
-    """
-    peak, stage, kept = 0.0, "", 0.0
-    for plan in plans:
-        kept += 0.0 if plan.stage == "write" else plan.written
-        here = kept + (plan.shuffled if plan.stage == "graph" else 0.0)
-        if here > peak:
-            peak, stage = here, plan.stage
-    return peak, stage, kept
-
-
 def choose_lists(work: Workload) -> tuple[int, int]:
     """The nlist and nprobe of the graph.
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from d2prune.console import format_bytes, print_line
-from d2prune.estimate.costs import Fleet, Rates, StagePlan, Workload, make_plan, total_cost, work_dir_bytes
+from d2prune.estimate.costs import Fleet, Rates, StagePlan, Workload, make_plan, total_cost
 
 _HEADER = (
     "stage",
@@ -42,10 +42,25 @@ def print_plan(work: Workload, rates: Rates, fleet: Fleet, selection: str) -> No
     if cost:
         print_line(f"{'cost':<12}{cost:,.2f} for the device hours in use")
     print_line(f"{'memory':<12}{format_bytes(max(plan.memory for plan in plans))} for the largest worker")
-    peak, stage, left = work_dir_bytes(plans)
+    peak, stage, left = _find_work_dir_peak(plans)
     sizes = f"{format_bytes(peak)} at the peak, in {stage}; {format_bytes(left)} when the run ends"
     print_line(f"{'work_dir':<12}{sizes}")
     print_line(f"{'limit':<12}{_describe_limit(plans, fleet, rates)}")
+
+
+def _find_work_dir_peak(plans: Sequence[StagePlan]) -> tuple[float, str, float]:
+    """Bytes in work_dir at the peak, the stage in which that is, and bytes when the run ends.
+
+    What the graph's workers send each other lies in work_dir until the graph is complete. What the
+    ranking's workers send does not.
+    """
+    peak, stage, kept = 0.0, "", 0.0
+    for plan in plans:
+        kept += 0.0 if plan.stage == "write" else plan.written
+        here = kept + (plan.shuffled if plan.stage == "graph" else 0.0)
+        if here > peak:
+            peak, stage = here, plan.stage
+    return peak, stage, kept
 
 
 def _describe_limit(plans: Sequence[StagePlan], fleet: Fleet, rates: Rates) -> str:
