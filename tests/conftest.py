@@ -5,15 +5,19 @@ import json
 import logging
 import os
 import re
+import subprocess
+import types
 
 import hypothesis
 import pytest
 import yaml
 
 from d2prune.config.model import RunConfig
+from d2prune.embed.decode import pool as decode_pool
 from d2prune.embed.model import sources
 from d2prune.execution import OnRay
 from tests import fuzzing
+from tests.decode_forks import ForkedProcess
 from tests.pools import write_pool
 
 # Ray's workers are niced by 15; beside the other test processes of a small machine they would hardly run.
@@ -89,6 +93,21 @@ def pytest_xdist_make_scheduler(config, log):
             return "ray" if _shares_ray(nodeid) else nodeid.partition("::")[0]
 
     return ByFile(config, log)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _forked_decode_processes():
+    """Start decode processes as forks of one, see `tests.decode_forks`."""
+    forked = types.SimpleNamespace(Popen=ForkedProcess, DEVNULL=subprocess.DEVNULL)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(decode_pool, "subprocess", forked)
+        yield
+
+
+@pytest.fixture
+def decode_program(monkeypatch):
+    """Start decode processes as users do, as programs."""
+    monkeypatch.setattr(decode_pool, "subprocess", subprocess)
 
 
 @pytest.fixture(scope="session")

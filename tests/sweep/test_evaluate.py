@@ -17,7 +17,7 @@ from d2prune.sweep import measure
 from d2prune.sweep.evaluate import SweepGrid, run_sweep
 from d2prune.sweep.measure import Outcome, Setting, recommend
 from d2prune.sweep.page import _join_series, outcome_table, render
-from tests.browser import chromium, needs_axe, needs_chromium, serious_violations
+from tests.browser import chromium, needs_chromium, serious_violations
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +186,6 @@ def test_the_page_shows_every_row(result):
 
 
 @needs_chromium
-@needs_axe
 def test_axe_finds_no_serious_violation_in_the_page(result, tmp_path):
     (tmp_path / "sweep.html").write_text(render(result))
     with chromium() as browser:
