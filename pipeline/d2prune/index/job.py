@@ -197,4 +197,4 @@ def open_job(run: FinishedRun, threads: int) -> IndexJob:
 
 def assign_rows(quantiser: Quantiser, rows_ND: Float32, threads: int) -> Int32:
     """Return the list of each row, int32 [N]."""
-    return quantiser.nearest(rows_ND, 1, threads).positions[:, 0].astype(np.int32)
+    return quantiser.find_lists(rows_ND, 1, threads)[:, 0]
