@@ -148,7 +148,7 @@ class PoolMap:
 
 def file_is_missing(run: FinishedRun, unit: int) -> bool:
     """Whether an embed unit lacks the embeddings that the graph was built from."""
-    return all(file.name != run.embeddings_file for file in run.embed.units[unit].files)
+    return run.parts.vector_bytes(unit, run.embeddings_file) is None
 
 
 def contains(outline: Outline, xy_S2: NDArray[np.uint16]) -> NDArray[np.bool_]:

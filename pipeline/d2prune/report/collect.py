@@ -41,8 +41,7 @@ def collect(record: RunRecord, params: ReportParams) -> ReportData:
         InfrastructureError: an artifact cannot be read.
     """
     stages = {"embed": record.embed, "graph": record.graph, "dedup": record.dedup, "select": record.select}
-    units = {name: found.units for name, found in stages.items() if found is not None}
-    pool = Parts(record.work_dir, units)
+    pool = Parts.of(record.work_dir, {name: found for name, found in stages.items() if found is not None})
     pool.check_aligned(files.DECISIONS)
     sample = read_random_sample(pool, record, params)
     tally = _count_decisions(pool, record, sample, params)
