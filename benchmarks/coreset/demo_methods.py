@@ -81,7 +81,7 @@ def main() -> None:
         values = {
             "input": str(POOL),
             "work_dir": work_dir,
-            "output": f"{work_dir}/unused",
+            "output": f"{work_dir}-output",
             "embed": {"model": "demo"},
             "graph": {"target_recall": None, **graph},
             "select": {"fraction": FRACTION, **select},

@@ -19,6 +19,8 @@ from d2prune.errors import UserError
 
 ALL, RIGHT, RANDOM = "all", "right", "random"
 REFERENCES = (ALL, RIGHT)
+UNSCORED = (ALL, RIGHT, RANDOM)
+"""Methods whose subsets are the same under every teacher."""
 PAPER = "d2:1:1"
 """The paper's settings for DataComp: one neighbour, gamma 1."""
 

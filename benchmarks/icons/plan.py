@@ -35,10 +35,15 @@ def _jobs(
 ) -> list[Job]:  # fmt: skip
     """Return jobs seed by seed, so that an interrupted run has results of every method."""
     ordered = list(names)
-    return [Job(noise, teacher, name, fraction, seed, samples) for seed in range(seeds) for name in ordered]
+    return [
+        Job(noise, TEACHER if name in methods.UNSCORED else teacher, name, fraction, seed, samples)
+        for seed in range(seeds)
+        for name in ordered
+    ]
 
 
 _THREE = (methods.RANDOM, "score", DEFAULT)
+_FOUR = ("score", DEFAULT, SEMDEDUP, methods.RANDOM)
 _PASSES = (
     ("5/median", "20/median"), ("5/median", "12/median"), ("3/median", "20/median"),
     ("1", "5/median"), ("5/median", "1"), ("5/median", "2/median"), ("2/median", "5/median"),
@@ -53,8 +58,12 @@ GROUPS: dict[str, Sequence[Job]] = {
     "half": _jobs(_THREE, 2, fraction=0.5),
     "passes": _jobs([f"d2:5:{forward}:{reverse}" for forward, reverse in _PASSES], 2),
     "features": _jobs((f"{DEFAULT}+image", f"{DEFAULT}+text"), 2),
-    "compute": [job for samples in (SAMPLES // 2, SAMPLES * 2) for job in _jobs(_THREE, 2, samples=samples)],
-    "teachers": [job for name in ("weak", "strong") for job in _jobs(_THREE, 2, teacher=name)],
+    "compute": [job for factor in (4, 2, 0.5, 8) for job in _jobs(_FOUR, 2, samples=round(factor * SAMPLES))],
+    "teachers": [
+        job
+        for name in ("weak", "distant", "strong")
+        for job in _jobs(("score", DEFAULT, d2(3), methods.RANDOM, methods.RIGHT), 2, teacher=name)
+    ],
     "noise": [job for noise in (0.0, 0.15, 0.45) for job in _jobs(_THREE, 2, noise=noise)],
 }
 """Name of a group -> its students, in order."""

@@ -15,6 +15,7 @@ from benchmarks.icons.students import Job, Result
 from d2prune import store
 
 FIGURES = ("recall_1", "recall_10", "zero_shot")
+_COMPARED = ("recall_10", "zero_shot")
 _HEADS = {"recall_1": "R@1", "recall_10": "R@10", "zero_shot": "zero-shot"}
 _NAMES = {
     methods.RANDOM: "random sampling", "score": "top by CLIP score", "score@s_clip_loss": "top by s-CLIPLoss",
@@ -77,7 +78,8 @@ def job(method: str, fraction: float = plan.FRACTION, **changes: float | str) ->
 
 def _without_seed(of: Job) -> tuple[object, ...]:
     fraction = 1.0 if of.method == methods.ALL else of.fraction
-    return of.noise, of.teacher, of.method, fraction, of.samples
+    teacher = plan.TEACHER if of.method in methods.UNSCORED else of.teacher
+    return of.noise, teacher, of.method, fraction, of.samples
 
 
 def tabulate(
@@ -92,7 +94,7 @@ def tabulate(
         return "Not run.\n"
     head = ["", "wrong captions kept", *_HEADS.values(), "seeds"]
     if against:
-        head[-1:-1] = [f"difference in {_HEADS[name]}" for name in ("recall_10", "zero_shot")]
+        head[-1:-1] = [f"difference in {_HEADS[name]}" for name in _COMPARED]
     lines = [f"Differences are to {describe(against.method)}.", ""] if against else []
     lines += ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for text, of in rows:
@@ -104,7 +106,7 @@ def tabulate(
         if against:
             cells += [
                 "" if of == against else format_difference(table.difference(of, against, split, name))
-                for name in ("recall_10", "zero_shot")
+                for name in _COMPARED
             ]
         lines.append("| " + " | ".join([*cells, str(len(found))]) + " |")
     return "\n".join(lines) + "\n"
@@ -132,9 +134,14 @@ def write(results: Sequence[Result], page: Path, images: Path) -> None:
         if found:
             text = before + start + make(table) + end + after
     store.write_bytes(str(page), text.encode())
-    for name, rows in _figures(table).items():
-        drawing = figures.dots(rows, ("R@10, %", "zero-shot, %"))
+    drawings = {name: figures.dots(rows, _heads("%")) for name, rows in _figures(table).items()}
+    drawings["compute"] = figures.lines(_gaps(table), _heads("points"), "thousand samples seen")
+    for name, drawing in drawings.items():
         store.write_bytes(str(images / f"icons-{name}.svg"), drawing.encode())
+
+
+def _heads(unit: str) -> list[str]:
+    return [f"{_HEADS[name]}, {unit}" for name in _COMPARED]
 
 
 def _rows(names: Iterable[str], **changes: float | str) -> list[tuple[str, Job]]:
@@ -177,13 +184,14 @@ def _features(table: Table) -> str:
 
 
 def _vary(group: str, name: str, unit: str) -> Callable[[Table], str]:
-    """Return a section that compares the three methods at each value of a field of the jobs."""
+    """Return a section that compares the methods of a group at each value of a field of its jobs."""
 
     def make(table: Table) -> str:
+        names = [each.method for each in plan.GROUPS[group]]
         values = sorted({getattr(each, name) for each in plan.GROUPS[group]} | {getattr(job("score"), name)})
         parts = []
         for value in values:
-            rows = _rows((methods.RANDOM, "score", plan.DEFAULT), **{name: value})
+            rows = _rows(names, **{name: value})
             if any(table.seeds(each, "testing") for _, each in rows):
                 parts.append(
                     f"{unit.format(value)}:\n\n{tabulate(table, rows, job('score', **{name: value}))}"
@@ -218,9 +226,27 @@ def _figures(table: Table) -> dict[str, list[tuple[str, list[figures.Point]]]]:
         rows = []
         for text, each in _rows(names):
             if table.seeds(each, "testing"):
-                values = [
-                    list(table.figure(each, "testing", key).values()) for key in ("recall_10", "zero_shot")
-                ]
+                values = [list(table.figure(each, "testing", key).values()) for key in _COMPARED]
                 rows.append((text, [mean(value) for value in values]))
         found[name] = rows
     return found
+
+
+def _gaps(table: Table) -> list[tuple[str, list[figures.Series]]]:
+    """Return the differences of each method to the score against the samples seen, seed by seed."""
+    samples = sorted({plan.SAMPLES} | {each.samples for each in plan.GROUPS["compute"]})
+    rows = []
+    for method in dict.fromkeys(each.method for each in plan.GROUPS["compute"]):
+        if method in ("score", methods.RANDOM):
+            continue
+        panels: list[figures.Series] = []
+        for name in _COMPARED:
+            gaps: dict[float, list[float]] = {}
+            for seen in samples:
+                of = table.figure(job(method, samples=seen), "testing", name)
+                score = table.figure(job("score", samples=seen), "testing", name)
+                if common := of.keys() & score.keys():
+                    gaps[seen / 1000] = [of[seed] - score[seed] for seed in sorted(common)]
+            panels.append(gaps)
+        rows.append((describe(method), panels))
+    return rows

@@ -12,7 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.icons import __main__ as icons
-from benchmarks.icons import data, evaluation, filtering, methods, plan, pool, sets, students
+from benchmarks.icons import (
+    data,
+    evaluation,
+    figures,
+    filtering,
+    methods,
+    plan,
+    pool,
+    sets,
+    students,
+    teacher,
+)
 from benchmarks.icons.model import Recipe
 from benchmarks.icons.pool import Pair
 from benchmarks.icons.report import Table, describe, job, tabulate, write
@@ -168,6 +179,25 @@ def test_every_planned_method_is_a_valid_configuration(group, tmp_path):
             assert config.select.fraction == each.fraction
 
 
+def test_subsets_without_a_score_are_trained_once_for_all_teachers():
+    for each in plan.GROUPS["teachers"]:
+        assert (each.teacher == plan.TEACHER) == (each.method in methods.UNSCORED)
+    results = [students.Result(*vars(job("right")).values(), "testing", 9, 0.0, 0.1, 0.2, 0.3, 9.0)]
+    assert Table(results).seeds(job("right", teacher="weak"), "testing").keys() == {0}
+    assert not Table(results).seeds(job("score", teacher="weak"), "testing")
+
+
+def test_a_teacher_learns_from_its_own_sets_alone():
+    for each in teacher.TEACHERS.values():
+        assert all(sets.split_of(name) == "teacher" for name in each.sets)
+    names = ["openmoji", "ph", "fluent-emoji-flat", "fluent"] * 25
+    rows = {name: teacher.choose(names, each, 0) for name, each in teacher.TEACHERS.items()}
+    assert sorted(rows["base"]) == list(range(100)) and len(rows["weak"]) == 25
+    assert {names[row] for row in rows["distant"]} == {"openmoji", "fluent-emoji-flat"}
+    with pytest.raises(ValueError, match="found no pair of the sets"):
+        teacher.choose(["ph"], teacher.TEACHERS["distant"], 0)
+
+
 @pytest.mark.parametrize(
     ("method", "changed"),
     [
@@ -250,9 +280,20 @@ def test_the_page_has_the_tables_and_their_figures(tmp_path):
     )
     assert f"| {describe(plan.DEFAULT)} | 10.0 % |" in written and "old" not in written
     assert "random sampling" in (tmp_path / "icons-main.svg").read_text()
+    gaps = (tmp_path / "icons-compute.svg").read_text()
+    # The default and SemDeDup against the score, in two panels.
+    assert f">{describe(plan.DEFAULT)}<" in gaps and gaps.count('fill="none"') == 4
     # A table that has only begun, and a page that does not exist.
     write(results[:4], tmp_path / "new.md", tmp_path)
     assert (tmp_path / "new.md").read_text().count("<!-- /") == 9
+
+
+@pytest.mark.parametrize("values", [{}, {1.0: [0.0]}, {1.0: [-2.0, -1.0], 4.0: [3.0]}])
+def test_lines_draw_a_dot_for_every_value_inside_the_panel(values):
+    drawing = figures.lines([("a < b", [values, {}])], ["R@10", "zero-shot"], "samples")
+    heights = [float(y) for y in re.findall(r'cy="([^"]*)"', drawing)]
+    assert len(heights) == sum(map(len, values.values())) and all(30 <= y <= 250 for y in heights)
+    assert "a &lt; b" in drawing and "nan" not in drawing
 
 
 def test_a_mistake_is_one_line(tmp_path, capsys):

@@ -6,7 +6,7 @@ import pytest
 
 from d2prune.explore.api import Explorer
 from d2prune.explore.server import Server
-from tests.browser import chromium, needs_axe, needs_chromium, serious_violations
+from tests.browser import chromium, needs_chromium, serious_violations
 from tests.explore.conftest import HOSTILE
 from tests.explore.requests import ask
 
@@ -322,9 +322,7 @@ def test_page_fits_its_width_and_does_not_shift(page, url, width, dark):
         assert page.run(SHIFT) < 0.1, hash
 
 
-@needs_axe
-@pytest.mark.parametrize("dark", [False, True])
-def test_axe_finds_no_serious_violation(page, url, dark):
+def test_axe_finds_no_serious_violation(page, url):
     long = list(HOSTILE).index("long") + 120
     more = {
         "#/?sort=cluster": READY,
@@ -333,7 +331,7 @@ def test_axe_finds_no_serious_violation(page, url, dark):
         f"#/sample/{long}": "document.querySelector('#sample h2')",
     }
     for hash, shown in {**SHOWN, **more}.items():
-        page.open("about:blank", dark=dark)
-        page.open(f"{url}{hash}", dark=dark)
+        page.open("about:blank")
+        page.open(f"{url}{hash}")
         page.until(shown)
         assert serious_violations(page) == [], hash

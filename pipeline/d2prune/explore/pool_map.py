@@ -17,6 +17,7 @@ from d2prune.compiled.threads import available_cores
 from d2prune.errors import D2PruneError, UserError
 from d2prune.explore.query import Outline
 from d2prune.explore.sample_index import SampleIndex
+from d2prune.knn.graph_layout import require_layout
 from d2prune.parts.map_file import MapLayout, read_layout, write_layout
 from d2prune.runs.finished import FinishedRun
 
@@ -107,13 +108,13 @@ class PoolMap:
         return found
 
     def _compute(self) -> MapLayout:
-        # Import torch and scikit-learn, which take seconds that the first page would wait for.
+        # Import torch, which takes seconds that the first page would wait for.
         from d2prune.knn import layout as kernel
         from d2prune.report.random_sample import draw_positions
 
-        kernel.require_layout("the map")
-        self._report("reading embeddings", 0.0)
         positions_S = draw_positions(self._run.parts.spans, self._max_points, _ROW_GROUPS, _SEED)
+        require_layout(len(positions_S), "the map")
+        self._report("reading embeddings", 0.0)
         short_SC = self._read_points(positions_S)
         xy_S2 = kernel.layout(short_SC, _SEED, available_cores(), self._report)
         return MapLayout(positions_S, xy_S2)
@@ -147,7 +148,7 @@ class PoolMap:
 
 def file_is_missing(run: FinishedRun, unit: int) -> bool:
     """Whether an embed unit lacks the embeddings that the graph was built from."""
-    return all(file.name != run.embeddings_file for file in run.embed.units[unit].files)
+    return run.parts.vector_bytes(unit, run.embeddings_file) is None
 
 
 def contains(outline: Outline, xy_S2: NDArray[np.uint16]) -> NDArray[np.bool_]:

@@ -295,7 +295,7 @@ def _tune_nprobe(
     true_SK = without_self(truth, sample_S).positions
     exists_SK = true_SK != NO_POSITION
     true_lists_SK = np.full(true_SK.shape, -1, np.int64)
-    true_lists_SK[exists_SK] = quantiser.nearest(rows_RD[true_SK[exists_SK]], 1, threads).positions[:, 0]
+    true_lists_SK[exists_SK] = quantiser.find_lists(rows_RD[true_SK[exists_SK]], 1, threads)[:, 0]
     return tune_nprobe(quantiser, rows_RD[sample_S], true_lists_SK, target_recall, threads)
 
 

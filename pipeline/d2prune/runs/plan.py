@@ -47,7 +47,7 @@ def plan_run(config: RunConfig) -> RunPlan:
     """
     pool = open_pool(config.input, config.written)
     fingerprints = {"pool": pool.identity}
-    planned = {}
+    planned: dict[str, Planned] = {}
     for stage in STAGES:
         if not stage.applies(config):
             continue

@@ -91,8 +91,8 @@ class StageRun:
 
     def parts(self, *stages: str) -> Parts:
         """The pool, with the units of those of the stages that this run has."""
-        units = {name: self.manifests[name].units for name in stages if name in self.manifests}
-        return Parts(self.config.work_dir, units)
+        found = {name: self.manifests[name] for name in stages if name in self.manifests}
+        return Parts.of(self.config.work_dir, found)
 
     def run_units(self, work: Work) -> list[Receipt]:
         """Run the units that are not complete; see `units.run_units`."""

@@ -130,8 +130,8 @@ form.addEventListener("submit", (event) => {
   const values = Object.fromEntries(fields.map((name) => [name, form.elements[name].value]));
   const isDefault = { mode: "words", sort: "selection", order: "down" };
   for (const [name, value] of Object.entries(isDefault)) if (values[name] === value) values[name] = null;
-  // A description takes the place of the sample to be like; words filter its list.
-  if (values.mode && values.q.trim()) values.like = null;
+  // A description takes the place of the sample or image to be like; words filter its list.
+  if (values.mode && values.q.trim()) values.like = values.image = null;
   const hash = address("", changed(parameters, { ...values, start: null }));
   if (location.hash === hash) showList(shownRun, parse().parameters);
   else location.hash = hash;

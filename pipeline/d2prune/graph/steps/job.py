@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from operator import attrgetter
 from typing import Any
 
@@ -105,10 +104,10 @@ class Job:
         """Nearest rows that a search keeps: the k neighbours and the row itself."""
         return self.params.n_neighbors + 1
 
-    @cached_property
+    @property
     def spans(self) -> Spans:
         """Canonical positions of the parts."""
-        return Spans.of_rows([receipt.rows(self.params.embeddings) for receipt in self.parts])
+        return self.pool.spans
 
     @property
     def starts(self) -> Int64:

@@ -56,7 +56,7 @@ def rank_distinct(job: Job, rows_QD: Float32) -> exchange.Records:
 
 def read_raw(job: Job, part: int) -> NDArray[Any]:
     """Read a part's embeddings as they are stored, [N, D], or [N, 2 D] for image+text."""
-    return read_embeddings(job.embed_folder, job.parts[part], job.params.embeddings, job.params.features)
+    return read_embeddings(job.pool, part, job.params.embeddings, job.params.features)
 
 
 def features_of(job: Job, raw_ND: NDArray[Any], first_row: int = 0) -> Float32:

@@ -65,7 +65,7 @@ def train_quantiser(job: Job, _: int) -> Receipt:
     rows_WD, positions_W = (np.concatenate(arrays) for arrays in zip(*read, strict=True))
     training_SD = rows_WD[np.searchsorted(wanted, training)]
     centroids_LD = train(training_SD, nlist, params.seed, threads=job.layout.threads)
-    home_S = Quantiser(centroids_LD).nearest(training_SD, 1, job.layout.threads).positions[:, 0]
+    home_S = Quantiser(centroids_LD).find_lists(training_SD, 1, job.layout.threads)[:, 0]
     files = {CENTROIDS: centroids_LD, SIZES: np.bincount(home_S, minlength=nlist)}
     for name, ranks in ((TUNING, tuning), (CHECKED, checked)):
         chosen = np.searchsorted(wanted, ranks)
@@ -99,8 +99,8 @@ def find_truth(job: Job, part: int) -> Receipt:
         tuning = TopK(top.sq_distances[n_checked:], top.positions[n_checked:])
         found = np.unique(tuning.positions[tuning.positions != NO_POSITION])
         rows_FD = features_of(job, raw_MD[np.searchsorted(positions_M, found)])
-        lists = Quantiser(job.array("quantiser", 0, CENTROIDS)).nearest(rows_FD, 1, threads)
-        files = _top_files(TUNING, tuning) | {"found.npy": found, "lists.npy": lists.positions[:, 0]}
+        lists_F = Quantiser(job.array("quantiser", 0, CENTROIDS)).find_lists(rows_FD, 1, threads)[:, 0]
+        files = _top_files(TUNING, tuning) | {"found.npy": found, "lists.npy": lists_F}
     checked = TopK(top.sq_distances[:n_checked], top.positions[:n_checked])
     checked = expand(checked, *groups_of(positions_M, members_of_groups(job, part)))
     return job.commit("truth", part, files | _top_files(CHECKED, checked))
