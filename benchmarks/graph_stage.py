@@ -31,7 +31,19 @@ from d2prune.store import artifacts, columns
 from d2prune.store.artifacts import Receipt
 
 PART_ROWS = 10_000
-STEPS = ("distinct", "copies", "quantiser", "truth", "layout", "assign", "search", "merge", "neighbors")
+STEPS = (
+    "distinct",
+    "copies",
+    "quantiser",
+    "truth",
+    "layout",
+    "assign",
+    "lists",
+    "search",
+    "merge",
+    "state",
+    "neighbors",
+)
 
 
 def peak_mib() -> float:
@@ -168,7 +180,11 @@ def main() -> None:
                 whole_below=0, partitions=partitions, batch_rows=options.batch, visitors=options.visitors
             )
             job = build.plan_job(
-                Parts(folder, {"embed": parts}), "benchmark", str(Path(folder) / "graph"), params, layout
+                Parts(folder, {"embed": parts}),
+                {"embed": "benchmark"},
+                str(Path(folder) / "graph"),
+                params,
+                layout,
             )
             executor = FreshProcesses(options.workers, limit_bytes)
             started = time.perf_counter()

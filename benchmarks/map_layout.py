@@ -20,9 +20,9 @@ from PIL import Image
 from d2prune.compiled.threads import available_cores
 from d2prune.knn import layout
 from d2prune.knn.features import unit_rows
+from d2prune.knn.graph_layout import K
 from d2prune.knn.in_memory import knn_graph_report
 
-K = layout.K
 Float32 = NDArray[np.float32]
 
 

@@ -11,6 +11,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -136,21 +137,26 @@ async def _session() -> aiohttp.ClientSession:
     return aiohttp.ClientSession()
 
 
-def axe_source() -> str | None:
-    """The axe-core script, from the path in AXE_CORE, such as node_modules/axe-core/axe.min.js."""
-    path = os.environ.get("AXE_CORE")
-    return Path(path).read_text() if path else None
-
-
-needs_axe = pytest.mark.skipif(
-    not os.environ.get("AXE_CORE"), reason="AXE_CORE is not set to a path of axe.min.js"
-)
-
-
 def serious_violations(page: Page) -> list[str]:
-    """The violations that axe-core rates serious or critical on the current page."""
-    page.run(f"{axe_source()}; 0")
-    found = page.run("axe.run(document, {resultTypes: ['violations']}).then(r => r.violations)")
+    """The violations that axe-core rates serious or critical on the current page.
+
+    All rules in its present colours, and contrast in those of the other scheme, light or dark.
+    """
+    # A wheel that carries axe-core; its own functions want playwright's pages.
+    source = resources.files("axe_playwright_python").joinpath("axe.min.js").read_text()
+    page.run(f"{source}; 0")
+    found = _run_axe(page, "{resultTypes: ['violations']}")
+    dark = page.run("matchMedia('(prefers-color-scheme: dark)').matches")
+    for now in (not dark, dark):
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if now else "light"}
+        page.call("Emulation.setEmulatedMedia", media="", features=[scheme])
+        if now != dark:
+            found += _run_axe(page, "{runOnly: ['color-contrast'], resultTypes: ['violations']}")
+    return found
+
+
+def _run_axe(page: Page, options: str) -> list[str]:
+    found = page.run(f"axe.run(document, {options}).then(r => r.violations)")
     return [
         f"{violation['id']}: {node['target']} {node['failureSummary']}"
         for violation in found

@@ -5,30 +5,30 @@ import json
 import logging
 import os
 import re
+import subprocess
+import types
 
 import hypothesis
 import pytest
 import yaml
 
 from d2prune.config.model import RunConfig
+from d2prune.embed.decode import pool as decode_pool
 from d2prune.embed.model import sources
 from d2prune.execution import OnRay
 from tests import fuzzing
+from tests.decode_forks import ForkedProcess
 from tests.pools import write_pool
 
 # Ray's workers are niced by 15; beside the other test processes of a small machine they would hardly run.
 os.environ.setdefault("RAY_worker_niceness", "0")
 
 # Loaded here, because settings of a test are taken from the profile when its file is imported.
-hypothesis.settings.register_profile("default", deadline=None)
+# Without what depends on how busy the machine is.
 hypothesis.settings.register_profile(
-    "fuzz",
-    deadline=None,
-    max_examples=200,
-    print_blob=True,
-    suppress_health_check=list(hypothesis.HealthCheck),
+    "d2prune", deadline=None, print_blob=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
-hypothesis.settings.load_profile("fuzz" if fuzzing.SECONDS_VARIABLE in os.environ else "default")
+hypothesis.settings.load_profile("d2prune")
 
 # Files that take longest, so that no process is left alone with one at the end.
 _FIRST = (
@@ -89,6 +89,32 @@ def pytest_xdist_make_scheduler(config, log):
             return "ray" if _shares_ray(nodeid) else nodeid.partition("::")[0]
 
     return ByFile(config, log)
+
+
+SYNC = os.fsync
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_waits_for_the_disk():
+    """A run syncs 180 times, a millisecond each. Tests in tests/store do sync; see also `tests.power_cut`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda handle: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _forked_decode_processes():
+    """Start decode processes as forks of one, see `tests.decode_forks`."""
+    forked = types.SimpleNamespace(Popen=ForkedProcess, DEVNULL=subprocess.DEVNULL)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(decode_pool, "subprocess", forked)
+        yield
+
+
+@pytest.fixture
+def decode_program(monkeypatch):
+    """Start decode processes as users do, as programs."""
+    monkeypatch.setattr(decode_pool, "subprocess", subprocess)
 
 
 @pytest.fixture(scope="session")

@@ -130,6 +130,11 @@ def test_places_without_secrets_stay(place, names):
         ("unknown key s3://KEY:cut/off; expected", "unknown key s3://KEY:*** expected"),
         ("https://user:cut: s3://bucket: not found", "https://user:*** s3://bucket: not found"),
         ("abfs://c@account:KEY/x", "abfs://c@account:***"),
+        (
+            "found http://host:8265, not (http://host:9000).",
+            "found http://host:8265, not (http://host:9000).",
+        ),
+        ("http://key:8265,se/cr+et=", "http://key:***"),
     ],
 )
 def test_what_is_shown(url, shown):

@@ -205,7 +205,9 @@ def _redact_authority(scheme: str, body: str) -> str:
     end = 0
     if at := list(_AT.finditer(head)):
         end = at[-1].end()
-    elif (colon := _COLON.search(head)) and not _is_host(scheme, head, colon.start()):
+    elif (colon := _COLON.search(head)) and not _is_host(
+        scheme, head if body[len(head) :].startswith("/") else head.rstrip(_CLOSING), colon.start()
+    ):
         # The user part continues beyond a slash.
         token = _TOKEN.match(body)
         at_sign = _AT.search(token.group()) if token else None

@@ -8,8 +8,10 @@ import sys
 
 import numpy as np
 import pytest
+from numba.core.registry import cpu_target
 
 from d2prune.compiled import cache
+from d2prune.compiled.decorator import kernel
 
 CONSTANTS = "STEP = 3\n\n\ndef describe():\n    return 1\n"
 CALLEE = """from d2prune.compiled.decorator import kernel
@@ -205,3 +207,26 @@ def test_constants_of_every_kind_are_told_apart():
     values = [0, 0.0, -0.0, False, None, "0", b"0", (0,), (0, 1), frozenset({0, 1}), np.int32(0), np.uint8(0)]
     values += [np.zeros(2), np.zeros((2, 1)), np.zeros(2, np.float32), np.ones(2), 1 << 62, {"a": 1}]
     assert len({cache._describe(value) for value in values}) == len(values)
+
+
+@kernel
+def _dot(a):
+    return np.dot(a, a)
+
+
+@kernel
+def _total(a):
+    return a.sum()
+
+
+@pytest.mark.parametrize(("function", "registers"), [(_dot, True), (_total, False)])
+def test_numba_registers_its_functions_only_for_machine_code_that_calls_them(
+    folder, monkeypatch, function, registers
+):
+    assert function(np.ones(3)) == 3
+    called = []
+    monkeypatch.setattr(cpu_target.target_context, "refresh", lambda: called.append(True))
+    signature = function.signatures[0]
+    function._cache.save_overload(signature, function.overloads[signature])
+    assert function._cache.load_overload(signature, cpu_target.target_context) is not None
+    assert bool(called) == registers

@@ -10,6 +10,7 @@ import pyarrow as pa
 from d2prune.execution import Resources
 from d2prune.graph import build
 from d2prune.graph.params import GraphParams
+from d2prune.graph.trained import fingerprint_of
 from d2prune.knn.csr import Graph
 from d2prune.knn.in_memory import knn_graph_report
 from d2prune.parts.neighbors import read_graph
@@ -60,7 +61,7 @@ def build_graph(work_dir, parts, params, layout, executor, many=ONE):
     """Run the graph stage alone; return job, receipts and facts."""
     work_dir = Path(work_dir)
     pool = Parts(str(work_dir), {"embed": parts})
-    job = build.plan_job(pool, "e" * 32, str(work_dir / "graph"), params, layout)
+    job = build.plan_job(pool, {"embed": "e" * 32}, str(work_dir / "graph"), params, layout)
     job, receipts = build.build_graph(job, executor, ONE, many)
     return job, receipts, job.facts
 
@@ -86,6 +87,8 @@ def in_memory(rows, params, kept=None):
         np.concatenate([[0], np.cumsum(degree)]), kept[report.graph.indices], report.graph.sq_distances
     )
     facts = {"n_neighbors": params.n_neighbors, "nlist": report.nlist, "nprobe": report.nprobe}
+    if report.lists is not None:
+        facts["quantiser"] = fingerprint_of(report.lists)
     if report.recall is not None:
         facts |= {
             "recall": report.recall.value,

@@ -33,6 +33,8 @@ from tests.tables import (
 )
 
 LAYOUTS = {
+    "compressed": lambda folder, parts: write_datacomp(folder, parts, compressed=True),
+    "float32": lambda folder, parts: write_datacomp(folder, [widen(rows) for rows in parts]),
     "datacomp": write_datacomp,
     "clip-retrieval": write_clip_retrieval,
     "arrays": write_arrays,
@@ -48,6 +50,10 @@ DECIDED = (
     "suppressed_by",
     "suppressor",
 )
+
+
+def widen(rows: Rows) -> Rows:
+    return replace(rows, image=rows.image.astype(np.float32), text=rows.text.astype(np.float32))
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 
 from d2prune.report.record import ReportParams
 from d2prune.report.stage import write_report
-from tests.browser import chromium, needs_axe, needs_chromium, serious_violations
+from tests.browser import chromium, needs_chromium, serious_violations
 from tests.explore.conftest import HOSTILE
 from tests.report.synthetic import build_run, items
 
@@ -91,8 +91,6 @@ def test_page_prints(page, report):
     assert len(page.call("Page.printToPDF")["data"]) > 50_000
 
 
-@needs_axe
-@pytest.mark.parametrize("dark", [False, True])
-def test_axe_finds_no_serious_violation(page, report, dark):
-    page.open(report, dark=dark)
+def test_axe_finds_no_serious_violation(page, report):
+    page.open(report)
     assert serious_violations(page) == []

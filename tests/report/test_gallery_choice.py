@@ -37,3 +37,16 @@ def test_best_candidates_come_first_each_suppressor_once():
     assert gallery_choice.best_per_suppressor(candidate, score, suppressor, 9).tolist() == [0, 4, 2, 1]
     assert gallery_choice.best_per_suppressor(candidate, score, suppressor, 1).tolist() == [0]
     assert not len(gallery_choice.best_per_suppressor(~candidate[:0], score[:0], suppressor[:0], 3))
+
+
+def test_the_closest_are_the_last_kept_and_the_first_dropped_by_margin():
+    rng = np.random.default_rng(0)
+    margin = rng.normal(size=60).round(1)
+    kept = margin >= 0
+    margin[::7] = np.nan
+    found = gallery_choice.closest(margin, kept, 5)
+    rows = [row for row in range(60) if not np.isnan(margin[row])]
+    last = sorted((row for row in rows if kept[row]), key=lambda row: (margin[row], row))[:5]
+    first = sorted((row for row in rows if not kept[row]), key=lambda row: (-margin[row], row))[:5]
+    assert found.tolist() == [*last[::-1], *first]
+    assert not len(gallery_choice.closest(np.full(3, np.nan), np.ones(3, bool), 5))

@@ -189,3 +189,40 @@ def test_a_larger_pool_is_surveyed_in_part_and_the_page_says_so(run):
     data = collect(run, ReportParams(survey_rows=50))
     assert data.suppressed.samples < collect(run, ReportParams()).suppressed.samples
     assert "of the 4 shards, drawn at random" in page or not data.shifted
+
+
+def test_close_to_the_threshold_is_close_to_that_of_the_own_group(tmp_path):
+    """Each shard has its own budget; a sample between two thresholds may be close to neither."""
+    run = build_run(tmp_path, items(120))
+    rows = read_decisions(run)
+    select = dataclasses.replace(run.select, params={**run.select.params, "groups": "shard"})
+    data = collect(dataclasses.replace(run, select=select), ReportParams(gallery=12))
+    (border,) = (gallery for gallery in data.galleries if gallery.title == "Close to the threshold")
+    lowest = {}
+    for row in rows:
+        if row["kept"]:
+            lowest[row["shard"]] = min(row["selection_score"], lowest.get(row["shard"], np.inf))
+    margin = {row["uid"]: row["selection_score"] - lowest[row["shard"]] for row in rows}
+    for kept, ascending in ((True, 1), (False, -1)):
+        uids = [row["uid"] for row in rows if row["kept"] == kept]
+        expected = sorted(uids, key=lambda uid: (ascending * margin[uid], uid))[:6]
+        assert {card.uid for card in border.cards if card.kept == kept} == set(expected)
+    assert data.threshold is None
+
+
+def test_a_cluster_shows_no_image_twice(tmp_path):
+    pool = items(100, groups=3)
+    # Half of the pool are copies of three images, with captions of their own.
+    copies = [
+        dataclasses.replace(item, image=pool[at % 3].image) if at % 2 else item
+        for at, item in enumerate(pool)
+    ]
+    copies = [
+        dataclasses.replace(item, image_emb=pool[at % 3].image_emb) if at % 2 else item
+        for at, item in enumerate(copies)
+    ]
+    data = collect(build_run(tmp_path, copies), ReportParams(gallery=4))
+    assert data.clusters
+    for cluster in data.clusters:
+        images = [card.image for card in cluster.cards]
+        assert len(set(images)) == len(images) > 1

@@ -288,9 +288,11 @@ def test_large_pools_are_sampled(run):
     assert "random sample of 50 of the 130" in page
 
 
-def test_the_map_is_drawn_if_the_explorer_has_stored_one(tmp_path):
+def test_the_map_is_that_of_the_explorer_or_of_a_random_sample(tmp_path):
     run = build_run(tmp_path, items(60))
-    assert "Map of the pool" not in read(write_report(run, ReportParams(gallery=0)))
+    own = collect(run, ReportParams(queries=50))
+    assert own.map_points.shape == (50, 2) and 0 < own.map_kept.sum() < 50
+    assert "50 samples, placed so that" in read(write_report(run, ReportParams(gallery=0, queries=50)))
     rows = np.arange(0, 60, 2)
     xy = np.random.default_rng(0).integers(0, 65_536, (30, 2)).astype(np.uint16)
     assert write_layout(run.work_dir, run.graph.fingerprint, MapLayout(rows, xy))

@@ -1,6 +1,8 @@
 """Search by meaning in the explorer: over HTTP, and in a browser."""
 
+import http.client
 import io
+import json
 import shutil
 import threading
 import time
@@ -11,6 +13,7 @@ from urllib.parse import quote
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from d2prune import extras
 from d2prune.cli.main import main
@@ -26,6 +29,7 @@ from d2prune.search.query_model import QueryModel
 from d2prune.search.searcher import Searcher
 from tests.browser import chromium, needs_chromium
 from tests.explore.requests import ask, get
+from tests.pools import draw
 
 FLAG = {"mode": "meaning", "q": "a red flag"}
 
@@ -266,3 +270,93 @@ def test_the_search_box_searches_by_meaning(server, expected, tables):
             page.until(f"{STATUS}.includes('imported from tables') && !{HINT}.hidden")
             assert page.run("document.querySelectorAll('#cards .card').length") == 0
             assert page.run("document.documentElement.scrollWidth <= innerWidth")
+
+
+def post(server, data, kind="application/octet-stream", path="/api/image", **headers):
+    address = server.server_address
+    connection = http.client.HTTPConnection(*address, timeout=20)
+    headers = {"Content-Type": kind, **headers}
+    connection.request("POST", path, data, {name: value for name, value in headers.items() if value})
+    answer = connection.getresponse()
+    body = answer.read()
+    connection.close()
+    return answer.status, json.loads(body) if body.startswith(b"{") else body.decode()
+
+
+@pytest.fixture(scope="module")
+def picture():
+    stream = io.BytesIO()
+    Image.open(io.BytesIO(draw("circle", "red", 5))).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def test_a_posted_image_is_searched_for_in_pages_and_exports(server, indexed, model_name, picture):
+    status, answer = post(server, picture)
+    assert status == 200 and post(server, picture) == (status, answer)
+    hits = Searcher(indexed, model=model_name).by_image(picture, meaning.NEAREST)
+    found = ask(server, "/api/samples", image=answer["image"], start=10, limit=30)
+    assert positions(found["rows"]) == hits.positions[10:40].tolist() and found["image"] == answer["image"]
+    assert ask(server, "/api/around", image=answer["image"], at=int(hits.positions[7]))["place"] == 7
+    kept = ask(server, "/api/samples", image=answer["image"], reason="kept", q="circle", limit=200)["rows"]
+    assert kept and all(row["kept"] and "circle" in row["caption"] for row in kept)
+    body = get(server, f"/export/subset.npy?image={answer['image']}")[1]
+    assert len(np.load(io.BytesIO(body))) == len(hits)
+
+
+BOMB = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\x01\x86\xa0\0\x01\x86\xa0\x08\x02\0\0\0\x7a\x7a\xf1\xee"
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "message"),
+    [
+        (b"", {}, "image: found"),
+        (b"no image", {}, "expected an image"),
+        (BOMB, {}, "expected an image"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", {}, "expected an image"),
+        (b"x" * 9, {"kind": "image/png"}, "content type"),
+        (b"x" * 9, {"kind": "text/plain"}, "content type"),
+        (b"x" * 9, {"kind": None}, "content type"),
+        (b"x" * 9, {"path": "/api/image?run=none"}, "run"),
+        (b"", {"Content-Length": str(20 * 2**20 + 1)}, "20,971,521 bytes; expected at most 20,971,520"),
+        (b"", {"Content-Length": "9" * 30}, "Content-Length"),
+        (b"", {"Content-Length": "-1"}, "Content-Length"),
+        (b"", {"Transfer-Encoding": "chunked"}, "Content-Length"),
+    ],
+)  # fmt: skip
+def test_what_is_no_image_is_refused_in_one_line(server, data, options, message):
+    status, answer = post(server, data, **options)
+    assert status == 400 and message in answer["error"] and "\n" not in answer["error"]
+    assert ask(server, "/api/samples", limit=1)["total"] == 127
+
+
+@pytest.mark.parametrize("image", ["0" * 32, "x", "../../etc/passwd", "0" * 5_000])
+def test_an_image_that_the_server_does_not_hold_is_one_line(server, image):
+    answer, body = get(server, f"/api/samples?image={quote(image)}")
+    assert answer.status == 400 and b'"error":"image: found' in body.replace(b": ", b":", 1)
+
+
+@needs_chromium
+def test_an_image_is_chosen_or_dropped_on_the_page(server, picture, tmp_path):
+    (tmp_path / "red <b>.png").write_bytes(picture)
+    with chromium() as page:
+        page.open(server.url)
+        page.until("document.querySelectorAll('#cards .card').length")
+        page.call("DOM.enable")
+        root = page.call("DOM.getDocument")["root"]["nodeId"]
+        chooser = page.call("DOM.querySelector", nodeId=root, selector="#image-file")["nodeId"]
+        page.call("DOM.setFileInputFiles", nodeId=chooser, files=[str(tmp_path / "red <b>.png")])
+        page.until("document.getElementById('alike').textContent.startsWith('Samples most like red <b>.png')")
+        first = page.run("document.querySelector('#cards .card').href")
+        named = page.run("new URLSearchParams(location.hash.slice(3)).get('image')")
+        assert len(named) == 32 and "similarity" in page.run("document.querySelector('.scores').textContent")
+        # The address is a permalink as long as the server runs; what is dropped replaces it.
+        page.run("location.hash = '#/'")
+        page.until("document.getElementById('alike').hidden")
+        page.run(
+            "fetch('/image/small/3').then(r => r.blob()).then(b => { const t = new DataTransfer();"
+            "t.items.add(new File([b], 'dropped.webp')); document.dispatchEvent("
+            "new DragEvent('drop', {dataTransfer: t, cancelable: true, bubbles: true})) })"
+        )
+        page.until("document.getElementById('alike').textContent.includes('dropped.webp')")
+        assert page.run("document.querySelector('#cards .card').href") != first
+        assert not page.errors

@@ -33,6 +33,7 @@ import llvmlite  # type: ignore[import-untyped]
 import numba
 import numpy as np
 from numba.core import caching, compiler, serialize
+from numba.core.runtime import rtsys
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +41,9 @@ NOTICE = "compiling kernels for this CPU, once, which takes up to a minute; late
 
 _KEEP_S = 90 * 24 * 3600.0
 """Files that were written earlier than this are removed: of old versions, or compiled again in a second."""
+
+_REGISTERED_SYMBOLS = (b"numba_xx", b"numba_ez_", b"numba_raw_", b"_numba_hashsecret", b"numba_parallel_for")
+"""What machine code can call only once numba has registered it: BLAS, LAPACK, hashes of text, `prange`."""
 
 _CONSTANTS = (bool, int, float, complex, str, bytes, type(None), type(...), np.generic)
 
@@ -69,7 +73,8 @@ class KernelCache(caching._Cache):  # type: ignore[misc]
 
     def load_overload(self, signature: Any, target: Any) -> Any:
         """Load the compiled signature; None if there is none, or none that can be trusted and read."""
-        target.refresh()
+        # `target.refresh()`, which numba's own cache calls, also registers all that can be compiled: 0.3 s.
+        rtsys.initialize(target)
         key = self._key(signature, target.codegen())
         for folder in folders():
             data = _read_trusted(folder / self._name(key))
@@ -77,6 +82,8 @@ class KernelCache(caching._Cache):  # type: ignore[misc]
                 continue
             found, payload = pickle.loads(data)
             if found == key:
+                if any(symbol in data for symbol in _REGISTERED_SYMBOLS):
+                    target.refresh()
                 return compiler.CompileResult._rebuild(target, *payload)
         _announce()
         return None

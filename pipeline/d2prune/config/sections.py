@@ -92,6 +92,12 @@ class GraphConfig(Section):
     seed: Whole = Field(
         default=0, ge=0, le=MAX_SEED, description="seed of the k-means sample and of the recall sample"
     )
+    quantiser: Text = Field(
+        default="auto",
+        description="lists to search. `auto`: those of the latest graph with the same parameters in the "
+        "work_dir, so that only what is new is searched, else new ones. `new`: trained on this pool. Or the "
+        "graph that has them: its fingerprint, or its folder `WORK_DIR/graph/FINGERPRINT`",
+    )
     model: Text | None = Field(
         default=None,
         description="name in embed.models of the model whose embeddings distances are computed on; null: the "

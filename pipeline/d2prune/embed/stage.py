@@ -1,12 +1,12 @@
 """The embed stage: reads tars or tables of embeddings and writes one part per input shard."""
 
 import dataclasses
+import logging
 from collections.abc import Sequence
 from functools import partial
 from typing import cast
 
 from d2prune.config.model import RunConfig
-from d2prune.embed import shard_urls
 from d2prune.embed.params import plan
 from d2prune.embed.part import EMBEDDED, FILTERED, READ, REJECTED
 from d2prune.embed.progress_note import start_note
@@ -19,10 +19,13 @@ from d2prune.inputs.pool import InputPool
 from d2prune.inputs.shards import TarShard
 from d2prune.inputs.tables.files import TableShard
 from d2prune.inputs.tables.schema_check import check_files, check_uids
+from d2prune.parts import shard_urls
 from d2prune.stage.planned import Planned
 from d2prune.stage.record import Built, Stage, StageRun
 from d2prune.stage.units import Work
 from d2prune.store import artifacts
+
+log = logging.getLogger(__name__)
 
 
 def _build(run: StageRun) -> Built:
@@ -83,7 +86,15 @@ def _check_tables(config: RunConfig, pool: InputPool, planned: Planned) -> None:
     """Check all files of a table pool, unless they have been imported."""
     params = planned.params
     if isinstance(params, ImportParams) and planned.find() is None:
-        check_files(pool.tables, params.columns, params.fields, params.dimension)
+        copied = check_files(pool.tables, params.columns, params.fields, params.dimension)
+        if copied:
+            log.info(
+                "embed: the embeddings of %d of %d tables are copied to work_dir, since %s; float16 and "
+                "float32 in npy files and uncompressed npz files would be read where they are",
+                len(copied),
+                len(pool.tables),
+                copied[0],
+            )
         if params.columns.uid is not None:
             check_uids(pool.tables, params.columns.uid)
 

@@ -119,6 +119,10 @@ class Explorer:
             "score": run.score_name,
             "mean_score": index.mean_score(ranking.kept_N),
             "threshold": ranking.threshold,
+            # From this forward score on, only suppression drops a sample.
+            "suppressed_from": ranking.threshold
+            if run.method == "d2" and run.select.params.get("groups") is None
+            else None,
             "reasons": index.counts(),
             "has_images": run.has_images,
         }
@@ -144,6 +148,8 @@ class Explorer:
             row["similarity"] = to_json(similarity)
         nearest = len(self._meaning.nearest(opened, query))
         found = {"total": len(hits), "nearest": nearest, "rows": rows}
+        if query.image:
+            found["image"] = query.image
         if query.like is not None:
             (texts,) = opened.index.texts.rows(np.array([query.like]))
             found["like"] = {"position": query.like, "uid": texts["uid"]}
@@ -152,6 +158,14 @@ class Explorer:
     def meaning(self, parameters: Parameters) -> dict[str, Any]:
         """What searches by meaning lack, see `Meaning.describe`."""
         return self._meaning.describe(self._open(parameters).run)
+
+    def add_image(self, data: bytes, parameters: Parameters) -> dict[str, Any]:
+        """Take an image to search for; the answer's `image` names it in searches of the run.
+
+        Raises:
+            UserError: as `Meaning.add_image`.
+        """
+        return {"image": self._meaning.add_image(self._open(parameters).run, data)}
 
     def around(self, parameters: Parameters) -> dict[str, Any]:
         """Where a sample is in a list of search results, and the ones before and after it.

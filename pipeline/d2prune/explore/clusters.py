@@ -52,8 +52,8 @@ def read_clusters(run: FinishedRun, limit: int = LIMIT) -> Clusters:
     """
     label_N = np.full(len(run), NOT_LABELLED, np.int16)
     table = run.embeddings_file
-    sizes = [file.size for unit in run.embed.units for file in unit.files if file.name == table]
-    if not len(run) or len(sizes) < len(run.embed.units):
+    sizes = [run.parts.vector_bytes(part, table) for part in range(len(run.embed.units))]
+    if not len(run) or None in sizes:
         return Clusters((), label_N, True)
     params = ReportParams()
     positions_S = draw_positions(run.parts.spans, params.sample_rows, params.sample_groups, params.seed)
@@ -66,7 +66,7 @@ def read_clusters(run: FinishedRun, limit: int = LIMIT) -> Clusters:
         return Clusters((), label_N, True)
     label_N[positions_S] = label_S
     in_sample = len(positions_S) == len(run)
-    within_limit = sum(sizes) <= limit
+    within_limit = sum(filter(None, sizes)) <= limit
     if within_limit and not in_sample:
         with ThreadPoolExecutor(_THREADS) as threads:
             parts = range(run.parts.spans.n_parts)
@@ -81,6 +81,6 @@ def _label(run: FinishedRun, part: int, centroids_CD: NDArray[np.float32]) -> ND
     if start == stop:
         return np.zeros(0, np.int16)
     table = run.embeddings_file
-    raw_ND = read_embeddings(run.parts.folder(table), run.parts.receipt(part, table), table, run.features)
+    raw_ND = read_embeddings(run.parts, part, table, run.features)
     points_ND = unit_features(run.features, raw_ND, start)
     return metrics.nearest_centroids(points_ND, centroids_CD).astype(np.int16)

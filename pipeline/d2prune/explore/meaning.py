@@ -1,15 +1,19 @@
-"""Searches of a run by meaning, for the explorer: samples that match a text, or that are like one of them.
+"""Searches of a run by meaning, for the explorer: samples that match a text or image, or are like a sample.
 
 Reads the index of the run's graph, which is mapped into memory once, however many runs share the graph,
-and encodes texts with the run's model, which the first of them loads. Writes nothing; safe to share
-among threads.
+and encodes texts and images with the run's model, which the first of them loads. Writes nothing; safe to
+share among threads.
 """
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
 
 from d2prune.errors import UserError
 from d2prune.explore.recent import Recent
@@ -28,6 +32,8 @@ NEAREST = 1_000
 _SEARCHERS = 2
 # Of 12 kB each.
 _HITS = 64
+# Of 4 kB each: embeddings, not images.
+_IMAGES = 256
 
 
 class Meaning:
@@ -44,6 +50,7 @@ class Meaning:
         self._searchers: Recent[Searcher] = Recent(_SEARCHERS)
         self._lock = threading.Lock()
         self._hits: Recent[Hits] = Recent(_HITS)
+        self._images: Recent[NDArray[np.float32]] = Recent(_IMAGES)
 
     def describe(self, run: FinishedRun) -> dict[str, Any]:
         """What searches of a run lack, in one line each; None: nothing.
@@ -62,13 +69,31 @@ class Meaning:
             return {"index": None, "text": str(error), "loaded": False}
         return {"index": None, "text": None, "loaded": model.loaded}
 
+    def add_image(self, run: FinishedRun, data: bytes) -> str:
+        """Encode an image to search for, and keep its embedding in memory, nothing else.
+
+        Args:
+            run: its model encodes the image.
+            data: the content of an image file.
+
+        Returns:
+            The image's name for `Query.image`, a hash of its content: the same image has the same name.
+
+        Raises:
+            UserError: there is no index or no model, or the content is no image that can be decoded.
+        """
+        name = hashlib.sha256(data).hexdigest()[:32]
+        model = self._open(run).model
+        self._images.get((run.graph.fingerprint, name), partial(model.encode_image, data))
+        return name
+
     def nearest(self, opened: OpenRun, query: Query) -> Hits:
         """The samples nearest to what a query describes, most similar first, at most `NEAREST`.
 
         Raises:
-            UserError: there is no index, no model, or no such sample.
+            UserError: there is no index, no model, or no such sample or image.
         """
-        key = opened.run.graph.fingerprint, query.text, query.like
+        key = opened.run.graph.fingerprint, query.text, query.like, query.image
         return self._hits.get(key, partial(self._search, opened.run, query))
 
     def find(self, opened: OpenRun, query: Query, member_N: Mask | None) -> Hits:
@@ -88,6 +113,9 @@ class Meaning:
 
     def _search(self, run: FinishedRun, query: Query) -> Hits:
         searcher = self._open(run)
+        if query.image:
+            key = run.graph.fingerprint, query.image
+            return searcher.near(self._images.get(key, _refuse_unknown_image), NEAREST)
         if query.like is None:
             return searcher.by_text(query.text, NEAREST)
         if query.like >= len(run):
@@ -104,3 +132,10 @@ class Meaning:
         from d2prune.search.searcher import Searcher
 
         return Searcher(run, self._folder, self._model)
+
+
+def _refuse_unknown_image() -> NoReturn:
+    raise UserError(
+        "image: found one that this server does not hold, since it was started again or the run has another "
+        "model; expected the image to be chosen again"
+    )

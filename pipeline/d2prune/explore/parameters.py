@@ -16,6 +16,7 @@ _MAX_SAFE_INTEGER = 2**53
 _MAX_CLUSTERS = 1 << 15
 _MAX_CORNERS = 200
 _COORDINATE = re.compile(r"[0-9]{1,5}")
+_IMAGE = re.compile(r"[0-9a-f]{32}")
 Parameters = Mapping[str, str]
 
 
@@ -32,8 +33,14 @@ def parse_query(parameters: Parameters) -> Query:
         if value not in known:
             raise UserError(f"{name}: found {value[:50]!r}; expected one of {', '.join(filter(None, known))}")
     like = parse_count(parameters, "like", 0, _MAX_SAFE_INTEGER) if parameters.get("like") else None
-    if like is not None and mode and text.strip():
-        raise UserError("like: found a description in q, too; expected one of the two")
+    image = parameters.get("image", "")
+    if image and not _IMAGE.fullmatch(image):
+        raise UserError(f"image: found {image[:50]!r}; expected what the server answered when it was sent")
+    targets = {"like": like is not None, "image": bool(image), "q": bool(mode and text.strip())}
+    named = [name for name, given in targets.items() if given]
+    if len(named) > 1:
+        what = "a description in q" if named[1] == "q" else named[1]
+        raise UserError(f"{named[0]}: found {what}, too; expected one of the two")
     return Query(
         words=() if mode else split_words(text),
         reason=parameters.get("reason", ""),
@@ -45,6 +52,7 @@ def parse_query(parameters: Parameters) -> Query:
         among=among,  # type: ignore[arg-type]
         text=text.strip() if mode else "",
         like=like,
+        image=image,
         outline=parse_outline(parameters),
         sort=sort,  # type: ignore[arg-type]
         descending=parameters.get("order", "down") != "up",

@@ -17,6 +17,7 @@ from d2prune.compiled.threads import available_cores
 from d2prune.errors import D2PruneError, UserError
 from d2prune.explore.query import Outline
 from d2prune.explore.sample_index import SampleIndex
+from d2prune.knn.graph_layout import require_layout
 from d2prune.parts.map_file import MapLayout, read_layout, write_layout
 from d2prune.runs.finished import FinishedRun
 
@@ -107,13 +108,13 @@ class PoolMap:
         return found
 
     def _compute(self) -> MapLayout:
-        # Import torch and scikit-learn, which take seconds that the first page would wait for.
+        # Import torch, which takes seconds that the first page would wait for.
         from d2prune.knn import layout as kernel
         from d2prune.report.random_sample import draw_positions
 
-        kernel.require_layout("the map")
-        self._report("reading embeddings", 0.0)
         positions_S = draw_positions(self._run.parts.spans, self._max_points, _ROW_GROUPS, _SEED)
+        require_layout(len(positions_S), "the map")
+        self._report("reading embeddings", 0.0)
         short_SC = self._read_points(positions_S)
         xy_S2 = kernel.layout(short_SC, _SEED, available_cores(), self._report)
         return MapLayout(positions_S, xy_S2)
@@ -147,7 +148,7 @@ class PoolMap:
 
 def file_is_missing(run: FinishedRun, unit: int) -> bool:
     """Whether an embed unit lacks the embeddings that the graph was built from."""
-    return all(file.name != run.embeddings_file for file in run.embed.units[unit].files)
+    return run.parts.vector_bytes(unit, run.embeddings_file) is None
 
 
 def contains(outline: Outline, xy_S2: NDArray[np.uint16]) -> NDArray[np.bool_]:
@@ -156,15 +157,16 @@ def contains(outline: Outline, xy_S2: NDArray[np.uint16]) -> NDArray[np.bool_]:
     All numbers are whole and below 2^17, so that products are exact here and in JavaScript (`map.js`),
     which must agree on every point.
     """
-    x_S, y_S = xy_S2[:, 0].astype(np.int64), xy_S2[:, 1].astype(np.int64)
+    # By height, so that the points which an edge may pass are a slice.
+    order_S = np.argsort(xy_S2[:, 1], kind="stable")
+    x_S, y_S = xy_S2[order_S].T.astype(np.int64)
     inside_S = np.zeros(len(xy_S2), bool)
     for (ax, ay), (bx, by) in zip(outline, (*outline[1:], *outline[:1]), strict=True):
-        if ay == by:
-            continue
-        crosses_S = (ay > y_S) != (by > y_S)
+        low, high = np.searchsorted(y_S, sorted((ay, by)))
+        x_M, y_M = x_S[low:high], y_S[low:high]
         # The edge is to the right of the point where it crosses the point's height.
-        side_S = (bx - ax) * (y_S - ay) - (x_S - ax) * (by - ay)
-        inside_S ^= crosses_S & ((side_S > 0) if by > ay else (side_S < 0))
+        side_M = (bx - ax) * (y_M - ay) - (x_M - ax) * (by - ay)
+        inside_S[order_S[low:high]] ^= (side_M > 0) if by > ay else (side_M < 0)
     return inside_S
 
 

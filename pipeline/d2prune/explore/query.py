@@ -32,6 +32,7 @@ class Query:
         among: which samples of the comparison; empty: all.
         text: samples that match it by meaning, most similar first, regardless of `sort`; empty: none.
         like: likewise those most similar to the sample at this canonical position; None: none.
+        image: likewise those most similar to an image that was sent, see `Meaning.add_image`; empty: none.
         outline: only samples that are on the map and inside it; None: all.
         sort: by canonical position, selection score, score, forward score or suppression received;
             by cluster or reason, and within one by selection score.
@@ -48,14 +49,15 @@ class Query:
     among: Among = ""
     text: str = ""
     like: int | None = None
+    image: str = ""
     outline: Outline | None = None
     sort: Sort = "selection"
     descending: bool = True
 
     @property
     def by_meaning(self) -> bool:
-        """Whether the list is of the samples nearest to a text or to a sample."""
-        return bool(self.text) or self.like is not None
+        """Whether the list is of the samples nearest to a text, to a sample or to an image."""
+        return bool(self.text or self.image) or self.like is not None
 
 
 def split_words(text: str) -> tuple[str, ...]:

@@ -1,8 +1,9 @@
 """`d2prune explore`: serves the page and its data over HTTP, to browsers on this machine only.
 
-Listens on 127.0.0.1, and answers only GET requests whose Host header names that address, which stops
-DNS rebinding from other web pages. A Content-Security-Policy forbids the page to load anything from
-elsewhere. Whatever a client sends, it gets an answer of one line or its connection is closed, within
+Listens on 127.0.0.1, and answers only requests whose Host header names that address, which stops DNS
+rebinding from other web pages. All are GET but one: an image to search for is posted, with a content type
+that browsers refuse to send from other sites. A Content-Security-Policy forbids the page to load anything
+from elsewhere. Whatever a client sends, it gets an answer of one line or its connection is closed, within
 a time limit; a client that hangs up is no error. Invariant: nothing is written but the layout of the map.
 """
 
@@ -13,7 +14,7 @@ import re
 import socket
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -42,6 +43,9 @@ _EXPORTS = {
     "rejected.parquet": "application/vnd.apache.parquet",
     "subset.npy": "application/octet-stream",
 }
+# Of an image that is posted, in bytes; its pixels are limited as those of the pool are.
+MAX_IMAGE_BYTES = 20 << 20
+_IMAGE_TYPE = "application/octet-stream"
 # A browser opens six connections at most, and each keeps a thread until it has been idle for a minute.
 _MAX_CONNECTIONS = 64
 _HEADERS = {
@@ -145,8 +149,16 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self._deadline.cancel()
+        self._respond(self._answer)
+
+    def do_POST(self) -> None:
+        # The deadline holds until the body has arrived.
+        self._respond(self._take_image)
+
+    def _respond(self, answer: Callable[[str, Mapping[str, str]], None]) -> None:
+        """Answer a request that names this server; what goes wrong is one line for the client."""
         if "Content-Length" in self.headers or "Transfer-Encoding" in self.headers:
-            # A body is not read, and must not be taken for the next request.
+            # A body that is not read must not be taken for the next request.
             self.close_connection = True
         if self.request_version == "HTTP/0.9":
             self.send_error(HTTPStatus.BAD_REQUEST)
@@ -161,7 +173,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_error(HTTPStatus.BAD_REQUEST)
             return
         try:
-            self._answer(parts.path, query)
+            answer(parts.path, query)
         except UserError as error:
             self._send_json({"error": str(error)}, HTTPStatus.BAD_REQUEST)
         except D2PruneError as error:
@@ -180,6 +192,27 @@ class _Handler(BaseHTTPRequestHandler):
             # The version of a line that could not be parsed, too; such an answer has no status.
             self.request_version = "HTTP/1.0"
         self._send(status, f"{status.phrase}; expected a GET request\n".encode(), "text/plain")
+
+    def _take_image(self, path: str, query: Mapping[str, str]) -> None:
+        """Answer a posted image with its name in searches; the body is held in memory only."""
+        if path != "/api/image":
+            self.send_error(HTTPStatus.METHOD_NOT_ALLOWED)
+            return
+        length = self.headers.get("Content-Length", "")
+        # Another site's page may post only types that forms have; for any other its browser first asks
+        # with OPTIONS, which is refused.
+        if self.headers.get("Content-Type") != _IMAGE_TYPE:
+            raise UserError(f"image: found another content type; expected {_IMAGE_TYPE}")
+        if not re.fullmatch(r"[0-9]{1,12}", length) or "Transfer-Encoding" in self.headers:
+            raise UserError("image: found no Content-Length; expected that of the image, in bytes")
+        if int(length) > MAX_IMAGE_BYTES:
+            raise UserError(f"image: found {int(length):,} bytes; expected at most {MAX_IMAGE_BYTES:,}")
+        data = self.rfile.read(int(length))
+        self._deadline.cancel()
+        if len(data) < int(length):
+            # The client closed the connection.
+            return
+        self._send_json(self.server.explorer.add_image(data, query))
 
     def _answer(self, path: str, query: Mapping[str, str]) -> None:
         explorer = self.server.explorer

@@ -6,6 +6,7 @@ memory; the steps of `steps.sequence` build all others, with the same bytes. Inv
 depends on the embeddings and the parameters only, never on workers or layout.
 """
 
+import logging
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -13,22 +14,33 @@ from fractions import Fraction
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from d2prune.execution import Executor, Resources
 from d2prune.graph.cut_off import find_cut_off
+from d2prune.graph.increment.sequence import ALL_STEPS, INCREMENT, MOST_ADDED, choose_shares
 from d2prune.graph.params import GraphParams, Layout, choose_buckets
+from d2prune.graph.previous import Previous, find_previous, unit_inputs
 from d2prune.graph.steps.edges import check_symmetry
 from d2prune.graph.steps.job import Job
-from d2prune.graph.steps.sequence import IN_MEMORY, SHARDED, STEPS, WITHOUT_EDGES
+from d2prune.graph.steps.quantise import RecallMissedError
+from d2prune.graph.steps.sequence import GIVEN, IN_MEMORY, SHARDED, WITHOUT_EDGES
 from d2prune.graph.steps.step import Step, StepUnit, StepWorker, once, step_key
+from d2prune.graph.trained import read_facts
 from d2prune.knn.in_memory import wants_lists
 from d2prune.parts.reader import Parts
 from d2prune.stage.units import Work, delete_units, run_units
 from d2prune.store.artifacts import Receipt
 
+log = logging.getLogger(__name__)
+
+# A given quantiser is replaced if the pool has grown or shrunk by more than this factor.
+GROWTH = 2
+
 
 def plan_job(
     pool: Parts,
-    embed_fingerprint: str,
+    inputs: Mapping[str, str],
     folder: str,
     params: GraphParams,
     layout: Layout,
@@ -37,7 +49,8 @@ def plan_job(
 
     Args:
         pool: the pool, with the units of embed and those that `drop_score` is read from.
-        embed_fingerprint: of the embed artifact.
+        inputs: fingerprints of the embed artifact, `embed`, and of the quantiser if one is given,
+            `quantiser`.
         folder: `work_dir/graph`.
         params: of the stage.
         layout: how to divide the work.
@@ -45,7 +58,7 @@ def plan_job(
     Raises:
         UserError: the pool has no score named `drop_score`.
     """
-    job = Job(STEPS, pool, embed_fingerprint, folder, params, layout)
+    job = Job(ALL_STEPS, pool, inputs, folder, params, layout)
     cut_off = None
     if params.drop_score is not None:
         cut_off = find_cut_off(pool, params.drop_score, params.drop_fraction)
@@ -53,15 +66,23 @@ def plan_job(
 
 
 def build_graph(
-    job: Job, executor: Executor, whole_machine: Resources, one_core: Resources
+    job: Job,
+    executor: Executor,
+    whole_machine: Resources,
+    one_core: Resources,
+    previous: str | None = None,
 ) -> tuple[Job, list[Receipt]]:
     """Run the steps that are not complete, and check the graph.
+
+    With a given quantiser, the graph is that of this quantiser, unless the pool or the recall asks
+    for another one. The route to it leaves no trace in its units.
 
     Args:
         job: from `plan_job`.
         executor: runs the units.
         whole_machine: resources of a step whose one unit gets a complete machine.
         one_core: resources of a worker of the other steps.
+        previous: fingerprint of the graph to start from, if what it needs is there.
 
     Returns:
         The job with everything its steps found out, and one receipt per part, in canonical order.
@@ -70,13 +91,70 @@ def build_graph(
         UserError: an embedding is zero or not finite, or the target recall was missed.
         BooksError: the graph is not symmetric.
     """
+    if job.given is not None:
+        unused = _find_why_unused(job)
+        if unused is None:
+            job = _find_start(job, previous)
+            try:
+                return _run_steps(job, executor, whole_machine, one_core)
+            except RecallMissedError as missed:
+                unused = str(missed)
+                job = replace(job, abandoned=job, previous=None, slices=1)
+        log.warning("graph: quantiser %s is not used: %s", job.given, unused)
+        inputs = {name: value for name, value in job.inputs.items() if name != "quantiser"}
+        job = replace(job, inputs=inputs, unused=unused)
+    return _run_steps(job, executor, whole_machine, one_core)
+
+
+def _find_why_unused(job: Job) -> str | None:
+    """Return why the given quantiser must not be used for this pool; None if it can be."""
+    assert job.given is not None
+    n_rows = _count_rows(job)
+    if not job.params.n_neighbors or not wants_lists(n_rows, job.params.target_recall, job.params.nprobe):
+        return f"a pool of {n_rows} rows is searched exactly"
+    trained = read_facts(job.folder, job.given)["rows"]
+    if not trained / GROWTH <= n_rows <= trained * GROWTH:
+        return (
+            f"found {n_rows} rows; expected {-(-trained // GROWTH)} to {trained * GROWTH}, half to twice the "
+            "number that it was trained for"
+        )
+    return None
+
+
+def _find_start(job: Job, previous: str | None) -> Job:
+    """Return the job with the graph that it can start from, and log how it is built."""
+    assert job.given is not None
+    found: Previous | str = "there is no earlier graph with it"
+    if _choose_steps(job) == IN_MEMORY:
+        found = "the pool is small"
+    elif job.cut_off is not None:
+        found = "select.drop_score moves the cut-off with the pool"
+    elif previous is not None:
+        work_dir = job.folder.rpartition("/")[0]
+        found = find_previous(work_dir, previous, job.given, job.parts, job.params.embeddings)
+    if isinstance(found, Previous):
+        rows = np.diff(job.starts)[found.added].sum()
+        if rows <= len(job.spans) * MOST_ADDED:
+            log.info(
+                "graph: from graph %s: %d of %d parts are new, with %d of %d rows",
+                *(found.fingerprint, len(found.added), len(job.parts), rows, len(job.spans)),
+            )
+            return choose_shares(replace(job, previous=found))
+        found = f"{rows} of {len(job.spans)} rows are new"
+    log.info("graph: built in full with quantiser %s: %s", job.given, found)
+    return job
+
+
+def _run_steps(
+    job: Job, executor: Executor, whole_machine: Resources, one_core: Resources
+) -> tuple[Job, list[Receipt]]:
     steps = _choose_steps(job)
     for step in steps:
         label = f"graph: {step.name}" if len(steps) > 1 else "graph"
         receipts = _run_step(step, label, job, executor, whole_machine, one_core)
         job = step.after(job, receipts)
-    if steps == IN_MEMORY:
-        # Its one unit has committed the units of all parts.
+    if steps in (IN_MEMORY, INCREMENT):
+        # Their units have committed the units of all parts.
         receipts = [job.receipt("neighbors", part) for part in range(len(job.parts))]
     check_symmetry(receipts)
     return job, receipts
@@ -84,32 +162,50 @@ def build_graph(
 
 def delete_intermediate_units(job: Job) -> None:
     """Delete the units that a complete graph does not need; `job` is the one `build_graph` returned."""
-    keys = [
-        job.key(step.name, index)
-        for step in _choose_steps(job)
-        if not step.keep
-        for index in range(step.count_units(job))
-    ]
+    keys = list(_intermediate_keys(job))
+    if job.abandoned is not None:
+        keys += _intermediate_keys(job.abandoned)
+        keys += _kept_keys(job.params, job.abandoned.inputs, len(job.parts))
     delete_units(job.folder, keys)
 
 
+def _intermediate_keys(job: Job) -> Iterator[str]:
+    for step in _choose_steps(job):
+        if not step.keep:
+            yield from (job.key(step.name, index) for index in range(step.count_units(job)))
+
+
 def other_unit_keys(manifest: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the keys of the units that are kept beside those a manifest lists, such as the centroids."""
-    for step in STEPS:
+    """Yield the keys of the units that are kept beside those a manifest lists, such as the lists."""
+    return _kept_keys(manifest["params"], unit_inputs(manifest), len(manifest["units"]))
+
+
+def _kept_keys(params: Any, inputs: Mapping[str, str], n_parts: int) -> Iterator[str]:
+    for step in ALL_STEPS:
         if step.keep and step.name != "neighbors":
-            for index in range(1 if step.count_units is once else len(manifest["units"])):
-                yield step_key(step.name, index, manifest["params"], manifest["inputs"]["embed"])
+            for index in range(1 if step.count_units is once else n_parts):
+                yield step_key(step.name, index, params, inputs)
+
+
+def _count_rows(job: Job) -> int:
+    """Count the rows that the cut-off leaves."""
+    params, n_rows = job.params, len(job.spans)
+    if params.drop_score is not None:
+        n_rows -= math.floor(n_rows * Fraction(repr(float(params.drop_fraction))))
+    return n_rows
 
 
 def _choose_steps(job: Job) -> tuple[Step, ...]:
     """Return the steps for a pool of this size."""
-    params, n_rows = job.params, len(job.spans)
+    params, n_rows = job.params, _count_rows(job)
     if not params.n_neighbors:
         return WITHOUT_EDGES
-    if params.drop_score is not None:
-        n_rows -= math.floor(n_rows * Fraction(repr(float(params.drop_fraction))))
     in_lists = wants_lists(n_rows, params.target_recall, params.nprobe)
-    return SHARDED if in_lists and n_rows >= job.layout.whole_below else IN_MEMORY
+    if not in_lists or n_rows < job.layout.whole_below:
+        return IN_MEMORY
+    if job.previous is not None:
+        return INCREMENT
+    return SHARDED if job.given is None else GIVEN
 
 
 def _run_step(

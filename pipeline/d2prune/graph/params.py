@@ -17,7 +17,8 @@ class GraphParams:
     """Everything besides the embeddings that decides the graph.
 
     `config.GraphConfig` and `config.SelectConfig` document the fields. `embeddings` is the file of
-    each embed part that distances are measured on.
+    each embed part that distances are measured on. `lists_version` counts the changes of how lists are
+    trained and found.
     """
 
     features: FeatureKind
@@ -29,6 +30,7 @@ class GraphParams:
     drop_score: str | None
     drop_fraction: float
     embeddings: str = schemas.embeddings_file()
+    lists_version: int = 2
 
 
 @dataclass(frozen=True)

@@ -8,16 +8,18 @@ from typing import Any
 
 from d2prune.config.model import RunConfig
 from d2prune.execution import Resources
+from d2prune.graph import latest
 from d2prune.graph.params import GraphParams, Layout
 from d2prune.inputs.pool import InputPool
 from d2prune.parts import map_file
+from d2prune.stage.planned import Planned
 from d2prune.stage.record import Built, Stage, StageRun
 from d2prune.store import artifacts
 
 
 def _params(config: RunConfig, pool: InputPool) -> GraphParams:
     return GraphParams(
-        **config.graph.model_dump(exclude={"model"}),
+        **config.graph.model_dump(exclude={"model", "quantiser"}),
         embeddings=config.embeddings_file,
         drop_score=config.select.drop_score,
         drop_fraction=config.select.drop_fraction,
@@ -27,24 +29,53 @@ def _params(config: RunConfig, pool: InputPool) -> GraphParams:
 def _build(run: StageRun) -> Built:
     from d2prune.graph.build import build_graph, delete_intermediate_units, plan_job
 
-    planned, embed = run.planned["graph"], run.manifests["embed"]
+    planned = run.planned["graph"]
     layout = Layout(threads=int(run.executor.worker_cores(1)))
     pool = run.parts("embed", "rescore")
-    job = plan_job(pool, embed.fingerprint, planned.folder, planned.params, layout)
+    job = plan_job(pool, planned.inputs, planned.folder, planned.params, layout)
+    previous = _find_previous(run, planned)
     whole_machine, num_gpus = run.whole_machine(), run.config.ray.num_gpus
     if num_gpus:
         # The machine with the most cores need not be one with a GPU.
         cores = max(1.0, min(whole_machine.num_cpus, run.executor.cpus_per_gpu() * num_gpus))
         whole_machine = Resources(1, cores, num_gpus)
     one_core = Resources(run.one_core_each().workers, 1, num_gpus)
-    job, receipts = build_graph(job, run.executor, whole_machine, one_core)
+    job, receipts = build_graph(job, run.executor, whole_machine, one_core, previous)
     return Built(receipts, job.facts, when_committed=lambda: delete_intermediate_units(job))
+
+
+def _find_previous(run: StageRun, planned: Planned) -> str | None:
+    """Find the graph to start from, and take over a quantiser of another work_dir."""
+    given = planned.inputs.get(latest.QUANTISER)
+    if given is None:
+        return None
+    if not latest.has_trained(planned.folder, given):
+        from d2prune.graph.trained import copy_trained
+
+        source, _ = latest.find_named(run.config.work_dir, run.config.graph.quantiser)
+        copy_trained(source, planned.folder, given)
+    return latest.find_previous_graph(planned, run.planned["embed"])
 
 
 def _check(run: StageRun, built: Built) -> None:
     artifacts.balance(
         "graph", run.manifests["embed"].counters["embedded"], {"nodes": built.counters["nodes"]}
     )
+
+
+def _add_quantiser(
+    config: RunConfig, pool: InputPool, planned: Planned, earlier: Mapping[str, Planned]
+) -> Planned:
+    return latest.add_quantiser(config, pool, planned, earlier["embed"])
+
+
+def _record_latest(run: StageRun) -> None:
+    latest.record_latest(run.pool, run.planned["graph"], run.planned["embed"], run.manifests["graph"].facts)
+
+
+def _shared_unit_keys(manifest: Mapping[str, Any]) -> Iterable[str]:
+    trained = manifest["facts"].get(latest.QUANTISER)
+    return [] if trained is None else [latest.trained_key(trained)]
 
 
 def _other_unit_keys(manifest: Mapping[str, Any]) -> Iterable[str]:
@@ -62,4 +93,7 @@ STAGE = Stage(
     check=_check,
     other_files=(map_file.FILE,),
     other_unit_keys=_other_unit_keys,
+    shared_unit_keys=_shared_unit_keys,
+    add_inputs=_add_quantiser,
+    when_complete=_record_latest,
 )

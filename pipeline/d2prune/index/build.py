@@ -16,7 +16,6 @@ import numpy as np
 from d2prune import store
 from d2prune.compiled.threads import available_cores
 from d2prune.execution import Executor, Guarded, InProcess, Resources
-from d2prune.graph.steps.job import npy_bytes
 from d2prune.graph.steps.quantise import CENTROIDS, SIZES
 from d2prune.index import merge, steps
 from d2prune.index.bodies import plan_partitions
@@ -29,6 +28,7 @@ from d2prune.stage.units import Work, delete_units, run_units
 from d2prune.store import artifacts, lease
 from d2prune.store.artifacts import Manifest, Receipt
 from d2prune.store.completeness import find_damaged_units
+from d2prune.store.npy import npy_bytes
 
 PARTITION_BYTES = 2**31
 """A worker holds one partition."""

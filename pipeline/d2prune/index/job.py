@@ -15,19 +15,18 @@ from numpy.typing import NDArray
 
 from d2prune import store
 from d2prune.errors import UserError
+from d2prune.graph.previous import unit_inputs
 from d2prune.graph.steps.quantise import CENTROIDS, SIZES
 from d2prune.graph.steps.search import LISTS
 from d2prune.graph.steps.step import step_key
+from d2prune.graph.trained import read_trained
 from d2prune.index.views import import_faiss, row_bytes
-from d2prune.knn.features import features
 from d2prune.knn.quantiser import Quantiser
-from d2prune.parts.features import read_embeddings, unit_features
-from d2prune.parts.files import SAMPLES
+from d2prune.parts.features import read_embeddings, side_names, unit_features
 from d2prune.runs.artifact_kinds import STAGE_NAME, fingerprint_of
 from d2prune.runs.finished import FinishedRun
 from d2prune.store import artifacts
 from d2prune.store.artifacts import Receipt
-from d2prune.store.columns import vectors
 from d2prune.store.completeness import find_complete_units
 from d2prune.store.npy import load_array
 
@@ -113,12 +112,7 @@ class IndexJob:
         """Centroids of the lists, float32 [L, D], before the layout is known."""
         if not self.lists_of_graph:
             return self.array("train", 0, CENTROIDS)
-        key = step_key("quantiser", 0, self.run.graph.params, self.run.graph.inputs["embed"])
-        receipt = artifacts.read_receipt(self.graph_folder, key)
-        if receipt is None:
-            url = artifacts.unit_url(self.graph_folder, key, artifacts.RECEIPT)
-            raise artifacts.describe_damage(url, "not found, but the graph is complete")
-        return load_array(artifacts.read_file(self.graph_folder, receipt, CENTROIDS))
+        return read_trained(self.graph_folder, self.run.graph.facts["quantiser"]).centroids
 
     def layout(self) -> tuple[Float32, Int64]:
         """Centroids and sizes of the lists, float32 [L, D] and int64 [L]."""
@@ -141,10 +135,8 @@ class IndexJob:
             UserError: the pool has no such embeddings, or one cannot be normalised.
         """
         run = self.run
-        receipt, table = run.embed.units[part], run.embeddings_file
-        start = int(run.parts.spans.starts[part])
-        raw_ND = read_embeddings(run.parts.folder(SAMPLES), receipt, table, run.features)
-        return unit_features(run.features, raw_ND, start)
+        raw_ND = read_embeddings(run.parts, part, run.embeddings_file, run.features)
+        return unit_features(run.features, raw_ND, int(run.parts.spans.starts[part]))
 
     def codes(self, part: int) -> NDArray[np.uint8]:
         """The rows of a part in float16, as uint8 [N, 2 D].
@@ -156,21 +148,15 @@ class IndexJob:
         """
         faiss = import_faiss()
         run = self.run
-        receipt, table, kind = run.embed.units[part], run.embeddings_file, run.features
-        names = [f"{side}_emb" for side in kind.split("+")]
-        start, stop = run.parts.spans.bounds(part)
+        kind, (start, stop) = run.features, run.parts.spans.bounds(part)
         # numpy takes twice as long to round to float16.
         to_half = faiss.ScalarQuantizer(self.n_dims, faiss.ScalarQuantizer.QT_fp16)
         codes = np.empty((stop - start, 2 * self.n_dims), np.uint8)
         done = 0
-        for group in artifacts.read_row_groups(run.parts.folder(SAMPLES), receipt, table, names):
-            raw = dict(zip(names, (vectors(group[name]) for name in names), strict=True))
-            for low in range(0, len(group), _CODED):
-                image, text = (
-                    raw[name][low : low + _CODED] if name in raw else None
-                    for name in ("image_emb", "text_emb")
-                )
-                rows = features(kind, image, text, start + done)
+        for sides in run.parts.read_vectors(part, run.embeddings_file, side_names(kind)):
+            for low in range(0, len(sides[0]), _CODED):
+                raw_MD = np.concatenate([side[low : low + _CODED] for side in sides], axis=1)
+                rows = unit_features(kind, raw_MD, start + done)
                 codes[done : done + len(rows)] = to_half.compute_codes(rows)
                 done += len(rows)
         return codes
@@ -190,7 +176,7 @@ def open_job(run: FinishedRun, threads: int) -> IndexJob:
     names = [f"{side}_emb" for side in run.features.split("+")]
     if not len(run):
         raise UserError(f"{store.redact(run.work_dir)}: found no samples; expected at least one to index")
-    found = run.parts.names(run.embeddings_file)
+    found = run.parts.vector_sides(run.embeddings_file)
     missing = [name for name in names if name not in found]
     if missing:
         raise UserError(
@@ -199,11 +185,10 @@ def open_job(run: FinishedRun, threads: int) -> IndexJob:
         )
     graph = run.graph
     stored: tuple[Receipt, ...] = ()
-    if graph.facts.get("nlist"):
+    if graph.facts.get("quantiser"):
         folder = store.join(run.work_dir, "graph")
-        keys = [
-            step_key("lists", part, graph.params, graph.inputs["embed"]) for part in range(len(graph.units))
-        ]
+        inputs = unit_inputs({"inputs": graph.inputs, "facts": graph.facts})
+        keys = [step_key("lists", part, graph.params, inputs) for part in range(len(graph.units))]
         complete = find_complete_units(folder, keys)
         if len(complete) == len(keys):
             stored = tuple(complete[key] for key in keys)
@@ -212,4 +197,4 @@ def open_job(run: FinishedRun, threads: int) -> IndexJob:
 
 def assign_rows(quantiser: Quantiser, rows_ND: Float32, threads: int) -> Int32:
     """Return the list of each row, int32 [N]."""
-    return quantiser.nearest(rows_ND, 1, threads).positions[:, 0].astype(np.int32)
+    return quantiser.find_lists(rows_ND, 1, threads)[:, 0]

@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 
 from d2prune import store
 from d2prune.errors import BooksError
-from d2prune.graph.steps.job import npy_bytes
 from d2prune.graph.steps.quantise import CENTROIDS
 from d2prune.graph.steps.search import LISTS
 from d2prune.index.bodies import Body
@@ -35,6 +34,7 @@ from d2prune.runs.artifact_kinds import SHARD_BODY, SHARD_VIEW
 from d2prune.stage import exchange
 from d2prune.store import artifacts
 from d2prune.store.artifacts import FileRecord, Receipt
+from d2prune.store.npy import npy_bytes
 
 SENT = "codes.bin"
 _SEED = 0

@@ -49,14 +49,26 @@ def collapse(rows_ND: Float32, threads: int = 1) -> DuplicateGroups:
     Returns:
         The groups; R = N if all rows differ.
     """
-    words_ND = rows_ND.view(np.uint32)
-    hashes_N = np.empty(len(words_ND), np.uint64)
-    parallel_ranges(lambda start, stop: _hash_rows(words_ND, start, stop, hashes_N), len(words_ND), threads)
-    first_of_N = _find_first_identical(words_ND, hashes_N, np.argsort(hashes_N, kind="stable"))
+    hashes_N = hash_rows(rows_ND, threads)
+    order_N = np.argsort(hashes_N, kind="stable")
+    first_of_N = _find_first_identical(rows_ND.view(np.uint32), hashes_N, order_N)
     first_R, group_N = np.unique(first_of_N, return_inverse=True)
     indptr = np.zeros(len(first_R) + 1, np.int64)
     np.cumsum(np.bincount(group_N, minlength=len(first_R)), out=indptr[1:])
     return DuplicateGroups(first_R, group_N.astype(np.int64), indptr, np.argsort(group_N, kind="stable"))
+
+
+def hash_rows(rows_ND: Float32, threads: int = 1) -> NDArray[np.uint64]:
+    """Return a 64-bit hash of each row's bytes, uint64 [N].
+
+    Args:
+        rows_ND: float32 [N, D], contiguous.
+        threads: workers; changes speed only.
+    """
+    words_ND = rows_ND.view(np.uint32)
+    hashes_N = np.empty(len(words_ND), np.uint64)
+    parallel_ranges(lambda start, stop: _hash_rows(words_ND, start, stop, hashes_N), len(words_ND), threads)
+    return hashes_N
 
 
 def expand(top: TopK, groups: DuplicateGroups, positions_N: Int64) -> TopK:

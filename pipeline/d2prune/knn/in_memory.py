@@ -27,9 +27,10 @@ from d2prune.knn.features import unit_rows
 from d2prune.knn.lists import Lists
 from d2prune.knn.merge import without_self
 from d2prune.knn.probes import find_probes, tune_nprobe
-from d2prune.knn.projections import ProjectedRows
+from d2prune.knn.projections import ProjectedRows, Projection
 from d2prune.knn.quantiser import Quantiser, default_nlist, train, training_sample
 from d2prune.knn.recall import RECALL_QUERIES, Recall, brute_force, measure, recall_samples
+from d2prune.knn.stable_sample import NO_RANKS, lowest, rank_rows
 from d2prune.knn.symmetrise import symmetrise
 
 log = logging.getLogger(__name__)
@@ -44,6 +45,24 @@ _TYPICAL_NPROBE = 16
 
 
 @dataclass(frozen=True)
+class TrainedLists:
+    """Lists that a build trained, and that later builds search again.
+
+    Attributes:
+        centroids: float32 [L, D].
+        nprobe: lists that each row visits.
+        tuning: uint64, ranks (`stable_sample`) of the rows that nprobe was chosen on, which measure
+            no recall.
+        rows: of the pool that the lists were trained for, duplicates included.
+    """
+
+    centroids: Float32
+    nprobe: int
+    tuning: NDArray[np.uint64]
+    rows: int
+
+
+@dataclass(frozen=True)
 class KnnReport:
     """A graph and how it was built.
 
@@ -55,6 +74,7 @@ class KnnReport:
         nprobe: lists visited by each row; 0 if exact.
         recall: measured on rows that were not used to choose nprobe; 1 if exact; None if not
             measured.
+        lists: None if exact.
     """
 
     graph: Graph
@@ -63,6 +83,7 @@ class KnnReport:
     nlist: int
     nprobe: int
     recall: Recall | None
+    lists: TrainedLists | None = None
 
 
 def knn_graph(
@@ -107,6 +128,8 @@ def knn_graph_report(
     nprobe: int | None = None,
     threads: int | None = None,
     recall_queries: int = RECALL_QUERIES,
+    given: TrainedLists | None = None,
+    are_unit: bool = False,
 ) -> KnnReport:
     """Build the graph as `knn_graph` does; also return how it was built.
 
@@ -120,6 +143,9 @@ def knn_graph_report(
         threads: workers; None uses all available cores. Changes speed only.
         recall_queries: rows of the sample that chooses nprobe, and of the one that recall is
             measured on; 0 measures nothing, and requires nprobe.
+        given: lists to search instead of training some, unless the search is exact.
+        are_unit: whether the rows are those that `features` returns: to normalise a row again may change
+            its last bits.
 
     Returns:
         The graph, the directed neighbours, the lists used and the recall reached.
@@ -130,18 +156,27 @@ def knn_graph_report(
     embeddings = as_rows(embeddings)
     _check_arguments(n_neighbors, target_recall, seed, nlist, nprobe)
     threads = threads or available_cores()
-    rows_ND = unit_rows(embeddings, threads=threads)
+    rows_ND = embeddings if are_unit else unit_rows(embeddings, threads=threads)
     n_rows = len(rows_ND)
     groups = collapse(rows_ND, threads)
     rows_RD = rows_ND if len(groups.first_R) == n_rows else rows_ND[groups.first_R]
     in_lists = wants_lists(n_rows, target_recall, nprobe)
     if in_lists:
-        top, nlist, nprobe, checked_R = _search_lists(
-            rows_RD, groups.first_R, n_neighbors, target_recall, seed, nlist, nprobe, threads, recall_queries
-        )
+        if given is None:
+            trained, checked_R, projection = _train_lists(
+                rows_RD, n_rows, n_neighbors, target_recall, seed, nlist, nprobe, threads, recall_queries
+            )
+        else:
+            trained = given
+            n_pairs = len(rows_RD) * (len(given.centroids) + _TYPICAL_NPROBE * n_rows // len(given.centroids))
+            projection = fit_projection(given.centroids, len(rows_RD), n_pairs)
+            checked_R = np.sort(lowest(rank_rows(rows_RD, seed, threads), recall_queries, given.tuning))
+        nlist, nprobe = len(trained.centroids), trained.nprobe
+        top = _search_lists(rows_RD, groups.first_R, trained, n_neighbors + 1, threads, projection)
     else:
         top = brute_force(rows_RD, _split_blocks(rows_RD, groups.first_R), n_neighbors + 1, threads)
         nlist = nprobe = 0
+        trained = None
         checked_R = np.empty(0, np.int64)
     own_N = np.arange(n_rows)
     found = _expand_to_rows(top, groups, own_N)
@@ -155,7 +190,7 @@ def knn_graph_report(
         recall = measure(found.sq_distances[sample], true.sq_distances)
         log.info("recall@%d %.4f (95%%: %.4f to %.4f)", n_neighbors, recall.value, recall.low, recall.high)
     graph = symmetrise(found.positions, found.sq_distances)
-    return KnnReport(graph, found.positions, found.sq_distances, nlist, nprobe, recall)
+    return KnnReport(graph, found.positions, found.sq_distances, nlist, nprobe, recall, trained)
 
 
 def wants_lists(n_rows: int, target_recall: float | None, nprobe: int | None) -> bool:
@@ -201,9 +236,9 @@ def _expand_to_rows(top: TopK, groups: DuplicateGroups, own_N: Int64) -> TopK:
     return without_self(expanded, own_N)
 
 
-def _search_lists(
+def _train_lists(
     rows_RD: Float32,
-    positions_R: Int64,
+    n_rows: int,
     n_neighbors: int,
     target_recall: float | None,
     seed: int,
@@ -211,27 +246,38 @@ def _search_lists(
     nprobe: int | None,
     threads: int,
     recall_queries: int,
-) -> tuple[TopK, int, int, Int64]:
-    """Search inverted lists; return the nearest of R rows, nlist, nprobe, and rows to measure recall on."""
-    n_rows = len(rows_RD)
-    nlist = min(nlist or default_nlist(n_rows), n_rows)
-    training_SD = rows_RD[training_sample(n_rows, nlist, seed)]
+) -> tuple[TrainedLists, Int64, Projection | None]:
+    """Train lists on R distinct rows; return them, the rows to measure recall on, and their projection."""
+    n_distinct = len(rows_RD)
+    nlist = min(nlist or default_nlist(n_distinct), n_distinct)
+    training_SD = rows_RD[training_sample(n_distinct, nlist, seed)]
     # A row is compared with `nlist` centroids, then with the N / nlist rows of each list it visits.
-    n_pairs = n_rows * (nlist + _TYPICAL_NPROBE * n_rows // nlist)
-    projection = fit_projection(training_SD, n_rows, n_pairs)
+    n_pairs = n_distinct * (nlist + _TYPICAL_NPROBE * n_distinct // nlist)
+    projection = fit_projection(training_SD, n_distinct, n_pairs)
     quantiser = Quantiser(train(training_SD, nlist, seed, threads=threads), projection=projection)
-    sample_S, checked_R = recall_samples(n_rows, recall_queries, seed)
+    sample_S, checked_R = recall_samples(n_distinct, recall_queries, seed)
+    tuning = NO_RANKS
     if nprobe is None:
         assert target_recall is not None
         nprobe = _tune_nprobe(rows_RD, sample_S, quantiser, n_neighbors, target_recall, threads)
+        tuning = np.sort(rank_rows(rows_RD[sample_S], seed))
         log.info("nlist %d, nprobe %d for recall %.3f", nlist, nprobe, target_recall)
-    nprobe = min(nprobe, nlist)
+    return TrainedLists(quantiser.centroids, min(nprobe, nlist), tuning, n_rows), checked_R, projection
+
+
+def _search_lists(
+    rows_RD: Float32,
+    positions_R: Int64,
+    trained: TrainedLists,
+    n_best: int,
+    threads: int,
+    projection: Projection | None,
+) -> TopK:
+    """Search the lists that each of R rows visits."""
+    quantiser = Quantiser(trained.centroids, projection=projection)
     projected = None if projection is None else projection.project(rows_RD, threads)
-    probes_RP = find_probes(quantiser, rows_RD, nprobe, threads, projected)
-    top = search_in_memory(
-        rows_RD, positions_R, quantiser.centroids, probes_RP, n_neighbors + 1, threads, projected
-    )
-    return top, nlist, nprobe, checked_R
+    probes_RP = find_probes(quantiser, rows_RD, trained.nprobe, threads, projected)
+    return search_in_memory(rows_RD, positions_R, quantiser.centroids, probes_RP, n_best, threads, projected)
 
 
 def _tune_nprobe(
@@ -249,7 +295,7 @@ def _tune_nprobe(
     true_SK = without_self(truth, sample_S).positions
     exists_SK = true_SK != NO_POSITION
     true_lists_SK = np.full(true_SK.shape, -1, np.int64)
-    true_lists_SK[exists_SK] = quantiser.nearest(rows_RD[true_SK[exists_SK]], 1, threads).positions[:, 0]
+    true_lists_SK[exists_SK] = quantiser.find_lists(rows_RD[true_SK[exists_SK]], 1, threads)[:, 0]
     return tune_nprobe(quantiser, rows_RD[sample_S], true_lists_SK, target_recall, threads)
 
 

@@ -12,19 +12,17 @@ from numpy.typing import NDArray
 
 from d2prune.knn.feature_kind import FeatureKind
 from d2prune.knn.features import features
-from d2prune.store import artifacts
-from d2prune.store.artifacts import Receipt
-from d2prune.store.columns import vectors
+from d2prune.parts.reader import Parts
 
 Float32 = NDArray[np.float32]
 
 
-def read_embeddings(folder: str, receipt: Receipt, file: str, kind: FeatureKind) -> NDArray[Any]:
+def read_embeddings(parts: Parts, part: int, file: str, kind: FeatureKind) -> NDArray[Any]:
     """Read the embeddings of a part as they are stored.
 
     Args:
-        folder: `work_dir/embed`.
-        receipt: of the part.
+        parts: the pool.
+        part: number of the part.
         file: name of the file with one model's embeddings.
         kind: which sides to read.
 
@@ -33,22 +31,25 @@ def read_embeddings(folder: str, receipt: Receipt, file: str, kind: FeatureKind)
 
     Raises:
         InfrastructureError: as `artifacts.read_file`.
+        UserError: an array of the input that holds them is missing or has changed.
     """
-    names = [f"{side}_emb" for side in ("image", "text") if side in kind.split("+")]
     raw_ND: NDArray[Any] | None = None
-    start = 0
-    # One row group at a time into one array, so that memory holds the part only as file and as
-    # array.
-    for table in artifacts.read_row_groups(folder, receipt, file, names):
-        sides = [vectors(table[name]) for name in names]
+    start, end = 0, int(np.diff(parts.spans.bounds(part))[0])
+    # One block at a time into one array, so that memory holds the part only as file and as array.
+    for sides in parts.read_vectors(part, file, side_names(kind)):
         bounds = np.cumsum([0, *(side.shape[1] for side in sides)])
         if raw_ND is None:
-            raw_ND = np.empty((receipt.rows(file), int(bounds[-1])), np.result_type(*sides))
+            raw_ND = np.empty((end, int(bounds[-1])), np.result_type(*sides))
         for side, left, right in zip(sides, bounds, bounds[1:], strict=False):
             raw_ND[start : start + len(side), left:right] = side
-        start += len(table)
-    assert raw_ND is not None
+        start += len(sides[0])
+    assert raw_ND is not None and start == end
     return raw_ND
+
+
+def side_names(kind: FeatureKind) -> list[str]:
+    """Names of the columns of embeddings that feature rows consist of."""
+    return [f"{side}_emb" for side in ("image", "text") if side in kind.split("+")]
 
 
 def unit_features(kind: FeatureKind, raw_ND: NDArray[Any], first_row: int = 0) -> Float32:

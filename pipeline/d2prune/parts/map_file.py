@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 FILE = "map.parquet"
 # Of the file and of how the layout is computed; another number makes it new.
-_VERSION = b"1"
+_VERSION = b"2"
 _SCHEMA = pa.schema(
     [
         pa.field("position", pa.int64(), nullable=False),

@@ -2,6 +2,8 @@
 
 `read` verifies the checksum of a file and so reads all of it. `peek`, `column` and `take` read only
 the columns and row groups they need, and verify the checksums of these pages and of the footer.
+Embeddings are read by `read_vectors` and `take_vectors` alone: those of a table may still be in the
+arrays of the input (`in_place`).
 """
 
 from __future__ import annotations
@@ -17,14 +19,17 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from d2prune import store
-from d2prune.errors import BooksError, InfrastructureError
-from d2prune.parts import files
+from d2prune.errors import BooksError, InfrastructureError, UserError
+from d2prune.parts import files, shard_urls
+from d2prune.parts.in_place import InPlace, InPlaceReader, find_in_place
 from d2prune.parts.spans import Spans
 from d2prune.store import artifacts, schemas
-from d2prune.store.artifacts import Receipt
-from d2prune.store.columns import vectors
+from d2prune.store.artifacts import Manifest, Receipt
+from d2prune.store.columns import vector_column, vectors
 from d2prune.store.faults import one_line
 from d2prune.store.ranges import open_parquet
+
+Float16 = NDArray[np.float16]
 
 # Parts read concurrently. A remote store answers several requests as fast as one.
 _THREADS = 8
@@ -36,10 +41,17 @@ class Parts:
     Args:
         work_dir: URL of the folder with the stages' folders.
         units: stage -> its receipts, one per part in canonical order; must contain `embed`.
+        embed: fingerprint of the embed artifact, by which embeddings that stayed in the input are found.
     """
 
-    def __init__(self, work_dir: str, units: Mapping[str, Sequence[Receipt]]) -> None:
-        self._work_dir, self._units = work_dir, units
+    def __init__(self, work_dir: str, units: Mapping[str, Sequence[Receipt]], embed: str = "") -> None:
+        self._work_dir, self._units, self._embed = work_dir, units, embed
+
+    @classmethod
+    def of(cls, work_dir: str, found: Mapping[str, Manifest]) -> Parts:
+        """The parts of some artifacts of one run, by stage; `embed` must be among them."""
+        units = {stage: manifest.units for stage, manifest in found.items()}
+        return cls(work_dir, units, found["embed"].fingerprint)
 
     def __len__(self) -> int:
         """Embedded samples."""
@@ -151,7 +163,7 @@ class Parts:
 
     def take_vectors(
         self, positions_N: NDArray[np.int64], table: str = files.EMBEDDINGS
-    ) -> tuple[NDArray[np.float16], NDArray[np.float16]]:
+    ) -> tuple[Float16, Float16]:
         """Image and text embeddings at canonical positions, from the row groups that hold them.
 
         Args:
@@ -163,10 +175,15 @@ class Parts:
 
         Raises:
             DamagedFileError: as `peek`.
+            UserError: an array of the input that holds them is missing, or has another size or version.
         """
 
         def read_rows(part: int, row_M: NDArray[np.int64]) -> pa.Table:
-            return self._open(part, table, lambda file: _take_from_groups(file, row_M))
+            place = self._find_in_place(part, table)
+            if place is None:
+                return self._open(part, table, lambda file: _take_from_groups(file, row_M))
+            found = self._open_in_place(part, place).take(row_M, list(place.arrays))
+            return pa.table(dict(zip(place.arrays, map(vector_column, found), strict=True)))
 
         found = self._gather(positions_N, read_rows, lambda: pa.table({}))
         none = np.zeros((len(positions_N), 0), np.float16)
@@ -174,6 +191,60 @@ class Parts:
             vectors(found[name]) if name in found.column_names else none for name in ("image_emb", "text_emb")
         )
         return image, text
+
+    def read_vectors(self, part: int, table: str, sides: Sequence[str]) -> Iterator[list[Float16]]:
+        """Embeddings of a part, all rows in order, a block at a time; their checksum is verified.
+
+        Args:
+            part: its number.
+            table: file of one model's embeddings.
+            sides: `image_emb`, `text_emb` or both.
+
+        Yields:
+            float16 [M, D] for each side, of the same rows.
+
+        Raises:
+            InfrastructureError: as `artifacts.read_file`.
+            UserError: an array of the input that holds them is missing or has changed.
+        """
+        place = self._find_in_place(part, table)
+        if place is not None:
+            yield from self._open_in_place(part, place).read_blocks(sides)
+            return
+        for group in artifacts.read_row_groups(self.folder(table), self.receipt(part, table), table, sides):
+            yield [vectors(group[side]) for side in sides]
+
+    def vector_sides(self, table: str) -> list[str]:
+        """Which of `image_emb` and `text_emb` the pool has, from its first part."""
+        place = self._find_in_place(0, table)
+        return self.names(table) if place is None else list(place.arrays)
+
+    def vector_bytes(self, part: int, table: str) -> int | None:
+        """Bytes of a part's embeddings; None if it has none."""
+        place = self._find_in_place(part, table)
+        if place is not None:
+            return place.size
+        return next((file.size for file in self.receipt(part, table).files if file.name == table), None)
+
+    def _find_in_place(self, part: int, table: str) -> InPlace | None:
+        return find_in_place(self.receipt(part, table)) if table == files.EMBEDDINGS else None
+
+    def _open_in_place(self, part: int, place: InPlace) -> InPlaceReader:
+        url = self._shard_urls.get(place.shard)
+        if url is None:
+            recorded = store.redact(shard_urls.locate(self._work_dir, self._embed))
+            raise UserError(
+                f"{recorded}: found no URL of the table {place.shard}; expected the one that the last run "
+                "recorded; run again"
+            )
+        kept_N = None
+        if self.receipt(part, files.SAMPLES).rows(files.SAMPLES) < place.rows:
+            kept_N = self.peek(part, files.SAMPLES, ["offset"])["offset"].to_numpy()
+        return InPlaceReader(place, url, kept_N)
+
+    @cached_property
+    def _shard_urls(self) -> Mapping[str, str]:
+        return shard_urls.read(self._work_dir, self._embed)
 
     def _gather(
         self,

@@ -16,6 +16,6 @@ def read_features(parts: Parts, kind: FeatureKind, file: str = EMBEDDINGS) -> np
     """Read the feature rows of the pool, as the graph stage does; float32 [N, D]."""
     rows = []
     for part in range(parts.spans.n_parts):
-        raw_ND = read_embeddings(parts.folder(file), parts.receipt(part, file), file, kind)
+        raw_ND = read_embeddings(parts, part, file, kind)
         rows.append(unit_features(kind, raw_ND, parts.spans.bounds(part)[0]))
     return np.concatenate(rows)

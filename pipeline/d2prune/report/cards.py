@@ -1,6 +1,6 @@
 """Samples as the page shows them: read once each, with image, scores and outcome."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +12,7 @@ from d2prune.report.captions import shorten
 from d2prune.report.outcome import NOT_RANKED, describe_outcome
 from d2prune.report.page_data import SampleCard
 from d2prune.report.record import RunRecord
+from d2prune.report.survey import group_name
 from d2prune.report.thumbnails import ImageSource, make_thumbnails
 
 _COLUMNS = (
@@ -26,7 +27,11 @@ Cards = dict[int, SampleCard]
 
 
 def read_cards(
-    pool: Parts, record: RunRecord, positions: NDArray[np.int64], max_pixels: int, threshold: float
+    pool: Parts,
+    record: RunRecord,
+    positions: NDArray[np.int64],
+    max_pixels: int,
+    threshold: Callable[[str], float],
 ) -> Cards:
     """Read samples; thumbnails are made in the order of `positions` until the page is full.
 
@@ -35,11 +40,13 @@ def read_cards(
         record: the run.
         positions: int64, canonical positions; repeated ones are read once.
         max_pixels: larger images are not decoded.
-        threshold: the lowest selection score kept.
+        threshold: the lowest selection score kept of a group, by its name; see `Survey.thresholds`.
     """
     once, first = np.unique(positions, return_index=True)
     once = once[np.argsort(first)]
-    rows = pool.take_merged(once, _COLUMNS).to_pylist()
+    groups_by = record.select.params.get("groups")
+    columns = _COLUMNS if groups_by in (None, *_COLUMNS) else (*_COLUMNS, groups_by)
+    rows = pool.take_merged(once, columns).to_pylist()
     images: Iterable[str] = [""] * len(rows)
     if record.has_images:
         parts = pool.spans.part_of(once).tolist()
@@ -49,7 +56,7 @@ def read_cards(
         ]
         images = make_thumbnails(sources, max_pixels, _THUMBNAIL_BUDGET)
     return {
-        position: _make_card(row, record, threshold, image)
+        position: _make_card(row, record, threshold(group_name(row.get(groups_by))), image)
         for position, row, image in zip(once.tolist(), rows, images, strict=True)
     }
 

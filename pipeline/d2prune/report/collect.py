@@ -41,8 +41,7 @@ def collect(record: RunRecord, params: ReportParams) -> ReportData:
         InfrastructureError: an artifact cannot be read.
     """
     stages = {"embed": record.embed, "graph": record.graph, "dedup": record.dedup, "select": record.select}
-    units = {name: found.units for name, found in stages.items() if found is not None}
-    pool = Parts(record.work_dir, units)
+    pool = Parts.of(record.work_dir, {name: found for name, found in stages.items() if found is not None})
     pool.check_aligned(files.DECISIONS)
     sample = read_random_sample(pool, record, params)
     tally = _count_decisions(pool, record, sample, params)
@@ -51,9 +50,9 @@ def collect(record: RunRecord, params: ReportParams) -> ReportData:
     n_clusters = metrics.cluster_count(len(sample), params.clusters)
     clustering = metrics.cluster(sample.points_ND, n_clusters, params.seed)
     galleries = build_galleries(pool, record, sample, survey, tally, clustering, params)
-    map_points, map_kept = _read_map(pool, record, params)
     fraction = tally.kept / tally.samples if tally.samples else 0.0
     queries = coverage.draw_queries(sample, params.queries, params.seed)
+    map_points, map_kept = _make_map(pool, record, sample, queries, params)
     curves = coverage.curves(sample, survey, record.score_name, queries, params.seed)
     suppressed = describe.suppressed(survey)
     written = record.written
@@ -71,7 +70,7 @@ def collect(record: RunRecord, params: ReportParams) -> ReportData:
         clamped=(sum(tally.clamped.values()), tally.clamped[True]),
         clamp_limit=formatting.number(-record.score_offset),
         selection=tally.histogram("selection_score"),
-        threshold=tally.threshold if 0 < tally.kept < tally.samples else None,
+        threshold=_single_threshold(record, tally),
         map_points=map_points,
         map_kept=map_kept,
         clusters=galleries.clusters,
@@ -101,16 +100,13 @@ def collect(record: RunRecord, params: ReportParams) -> ReportData:
     )
 
 
-def _read_map(
-    pool: Parts, record: RunRecord, params: ReportParams
+def _make_map(
+    pool: Parts, record: RunRecord, sample: RandomSample, queries: coverage.Queries, params: ReportParams
 ) -> tuple[NDArray[np.uint16], NDArray[np.bool_]]:
-    """Coordinates and outcome of samples on the map; none if the explorer has not computed one.
-
-    The report does not: 1,500 samples take longer than the rest of the page.
-    """
+    """Coordinates and outcome of the samples on the map: the one the explorer stored, or the queries."""
     found = read_layout(record.work_dir, record.graph.fingerprint, len(pool))
     if found is None:
-        return np.zeros((0, 2), np.uint16), np.zeros(0, bool)
+        return coverage.lay_out(sample, queries, params.seed), sample.kept_N[queries.rows_Q]
     rng = np.random.default_rng(params.seed)
     chosen = np.sort(rng.permutation(len(found.positions_S))[: params.map_points])
     kept = pool.take(found.positions_S[chosen], files.DECISIONS, ["kept"])["kept"].to_numpy()
@@ -134,6 +130,12 @@ def _count_decisions(pool: Parts, record: RunRecord, sample: RandomSample, param
     counts = {"kept": tally.kept, "dropped": tally.samples - tally.kept}
     artifacts.balance("report", record.embed.counters.get("embedded", len(pool)), counts)
     return tally
+
+
+def _single_threshold(record: RunRecord, tally: Tally) -> float | None:
+    """The threshold that holds for all samples; None with groups, or if nothing was kept or dropped."""
+    is_split = 0 < tally.kept < tally.samples and record.select.params.get("groups") is None
+    return tally.threshold if is_split else None
 
 
 def _lead(record: RunRecord, tally: Tally) -> str:

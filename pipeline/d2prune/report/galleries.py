@@ -17,6 +17,9 @@ from d2prune.report.survey import Survey
 from d2prune.report.tally import Tally
 
 _PER_CLUSTER = 6
+# Some of them may have the same image as another one.
+_CLUSTER_CANDIDATES = 8
+_SEARCHED_FOR_TYPICAL = 100
 _PER_GROUP = 6
 
 Positions = NDArray[np.int64]
@@ -97,11 +100,21 @@ def build_galleries(
     }
     # Thumbnails are made in this order until the page is full, so clusters lose theirs before galleries do.
     positions = np.concatenate([chosen.positions(), *typical.values()])
-    cards = read_cards(pool, record, positions, params.max_pixels, tally.threshold)
+    grouped = record.select.params.get("groups") is not None
+
+    def threshold(group: str) -> float:
+        # The survey may have missed the lowest one of a large pool; the tally has not.
+        return survey.thresholds.get(group, np.inf) if grouped else tally.threshold
+
+    cards = read_cards(pool, record, positions, params.max_pixels, threshold)
     words = distinctive_words(sample.captions, label_N)
     clusters = tuple(
         Cluster(
-            words[label] or "no common words", count, count / len(sample), share, pick(cards, typical[label])
+            words[label] or "no common words",
+            count,
+            count / len(sample),
+            share,
+            _with_distinct_images(pick(cards, typical[label])),
         )
         for label, count, share in metrics.cluster_shares(label_N, sample.kept_N)
     )
@@ -131,9 +144,7 @@ def _choose(
         cosines=survey.cosine_S[rows],
         groups=tuple((group[:_PER_GROUP], len(group)) for group in groups),
         lowest=tally.lowest_dropped.positions[:half],
-        border=np.concatenate(
-            [tally.border_kept.positions[:half][::-1], tally.border_dropped.positions[:half]]
-        ),
+        border=survey.positions_S[gallery_choice.closest(survey.margin_S, survey.kept_S, half)],
         dense=dense,
         sparse=sparse,
     )
@@ -206,8 +217,19 @@ def _single_galleries(score_name: str, chosen: _Chosen, cards: Cards) -> tuple[G
 def _choose_typical(
     points_ND: NDArray[np.float32], label_N: NDArray[np.int64], label: int, centroid_D: NDArray[np.float32]
 ) -> NDArray[np.int64]:
-    """Rows of a cluster nearest to its centroid."""
+    """Rows of a cluster nearest to its centroid, without near-copies of one another."""
     rows = np.flatnonzero(label_N == label)
     # The points are unit vectors, so the highest product is the lowest distance.
-    nearest = np.argsort(-(points_ND[rows] @ centroid_D), kind="stable")[:_PER_CLUSTER]
-    return np.asarray(rows[nearest], dtype=np.int64)
+    nearest = rows[np.argsort(-(points_ND[rows] @ centroid_D), kind="stable")[:_SEARCHED_FOR_TYPICAL]]
+    alike_MM = points_ND[nearest] @ points_ND[nearest].T >= metrics.NEAR_DUPLICATE
+    chosen: list[int] = []
+    for index in range(len(nearest)):
+        if len(chosen) < _CLUSTER_CANDIDATES and not alike_MM[index, chosen].any():
+            chosen.append(index)
+    return np.asarray(nearest[chosen], dtype=np.int64)
+
+
+def _with_distinct_images(cards: tuple[SampleCard, ...]) -> tuple[SampleCard, ...]:
+    """The first cards with different images: captions that differ keep copies of an image apart."""
+    first = {card.image or card.uid: card for card in reversed(cards)}
+    return tuple(card for card in cards if first[card.image or card.uid] is card)[:_PER_CLUSTER]

@@ -73,3 +73,21 @@ def best_per_suppressor(
     once = np.sort(first)
     again = np.setdiff1d(np.arange(len(rows)), once)
     return np.asarray(rows[np.concatenate([once, again]).astype(np.int64)][:size], dtype=np.int64)
+
+
+def closest(margin_N: NDArray[np.float64], kept_N: NDArray[np.bool_], size: int) -> NDArray[np.int64]:
+    """The last rows kept, then the first ones dropped, each at most `size`; ties to the lower row.
+
+    Args:
+        margin_N: float64 [N], how far each is above the threshold that applies to it; nan: not ranked.
+        kept_N: bool [N].
+        size: of each kind.
+
+    Returns:
+        int64, rows by falling margin.
+    """
+    rows = np.flatnonzero(np.isfinite(margin_N))
+    kept, dropped = rows[kept_N[rows]], rows[~kept_N[rows]]
+    last = kept[np.argsort(margin_N[kept], kind="stable")[:size]][::-1]
+    first = dropped[np.argsort(-margin_N[dropped], kind="stable")[:size]]
+    return np.concatenate([last, first]).astype(np.int64)

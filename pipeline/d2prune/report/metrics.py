@@ -147,12 +147,11 @@ def cluster(points_ND: Floats, n_clusters: int, seed: int) -> tuple[NDArray[np.i
     centroids_CD = points_ND[_spread_out(points_ND, n_clusters, seed)]
     label_N = nearest_centroids(points_ND, centroids_CD)
     for _ in range(_KMEANS_ITERATIONS):
-        centroids_CD = np.stack(
-            [
-                points_ND[label_N == label].mean(axis=0) if (label_N == label).any() else centroids_CD[label]
-                for label in range(n_clusters)
-            ]
-        )
+        # As a product: selecting the points of each cluster would copy all of them.
+        is_in_CN = np.equal(label_N, np.arange(n_clusters)[:, None]).astype(np.float32)
+        count_C = is_in_CN.sum(axis=1, dtype=np.float64)[:, None]
+        means_CD = (is_in_CN @ points_ND) / np.maximum(count_C, 1).astype(np.float32)
+        centroids_CD = np.where(count_C > 0, means_CD, centroids_CD)
         before_N, label_N = label_N, nearest_centroids(points_ND, centroids_CD)
         if np.array_equal(before_N, label_N):
             break

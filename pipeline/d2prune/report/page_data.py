@@ -223,7 +223,7 @@ class ReportData:
             counts, and how many of these were kept.
         selection: histogram of the selection score.
         clamp_limit: that lowest score.
-        threshold: lowest selection score kept; None if nothing was kept or nothing dropped.
+        threshold: lowest selection score kept; None if nothing was kept or dropped, or groups have their own.
         map_points: uint16 [M, 2], coordinates of samples on the map; M is 0 if there is none.
         map_kept: bool [M].
         clusters: lowest kept share first.

@@ -9,20 +9,16 @@ from d2prune.knn.features import features
 from d2prune.parts.reader import Parts
 from d2prune.parts.spans import Spans
 from d2prune.report.record import ReportParams, RunRecord
-from d2prune.report.tally import float_column, integer_column, ranked_column
+from d2prune.report.tally import (
+    RANKING_COLUMNS,
+    exact_ranks,
+    float_column,
+    integer_column,
+    ranked_column,
+)
 from d2prune.store import artifacts
 
-_COLUMNS = (
-    "caption",
-    "difficulty",
-    "forward_score",
-    "selection_score",
-    "selection_fixed",
-    "kept",
-    "reason",
-    "suppressor",
-    "suppression",
-)
+_COLUMNS = ("caption", *RANKING_COLUMNS, "suppression")
 
 
 @dataclass(frozen=True)
@@ -96,15 +92,14 @@ def read_random_sample(pool: Parts, record: RunRecord, params: ReportParams) -> 
     positions_N = draw_positions(pool.spans, params.sample_rows, params.sample_groups, params.seed)
     table = pool.take_merged(positions_N, _COLUMNS)
     image_ND, text_ND = pool.take_vectors(positions_N, record.embeddings_file)
-    difficulty_N, selection_N = float_column(table, "difficulty"), ranked_column(table, "selection_score")
-    lowest = int(np.iinfo(np.int64).min)
+    difficulty_N = float_column(table, "difficulty")
     return RandomSample(
         positions_N=positions_N,
         points_ND=features(record.features, image_ND, text_ND),
         captions=tuple(caption or "" for caption in table["caption"].to_pylist()),
         score_N=difficulty_N - record.score_offset,
-        selection_N=selection_N,
-        rank_N=np.where(np.isnan(selection_N), lowest, integer_column(table, "selection_fixed", lowest)),
+        selection_N=ranked_column(table, "selection_score"),
+        rank_N=exact_ranks(table),
         support_N=ranked_column(table, "forward_score") - difficulty_N,
         kept_N=float_column(table, "kept").astype(bool),
         suppressor_N=integer_column(table, "suppressor", -1),

@@ -83,8 +83,8 @@ class ReportParams:
         survey_rows: most samples whose captions, decisions and edges are counted; of a larger pool,
             whole shards are drawn at random.
         examples: rejected samples listed for each reason.
-        queries: samples whose distance to the nearest kept sample is measured.
-        map_points: most points on the map.
+        queries: samples whose distance to the nearest kept sample is measured; these are on the map, too.
+        map_points: most points on the map if the explorer has computed a larger one.
         clusters: most clusters.
         max_pixels: larger images are not decoded.
         seed: seed of every random choice.

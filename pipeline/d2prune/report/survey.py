@@ -5,6 +5,7 @@ more rows than `ReportParams.survey_rows`; no embeddings. Parts are read by seve
 in canonical order, so the result does not depend on the number of threads. S rows surveyed.
 """
 
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -22,18 +23,15 @@ from d2prune.report.metrics import NEAR_DUPLICATE
 from d2prune.report.record import ReportParams, RunRecord
 from d2prune.report.shifts import Property, Shifts
 from d2prune.report.suppression import NearEdges
-from d2prune.report.tally import float_column, integer_column, ranked_column
+from d2prune.report.tally import (
+    RANKING_COLUMNS,
+    exact_ranks,
+    float_column,
+    integer_column,
+    ranked_column,
+)
 
 _THREADS = 4
-_DECISIONS = (
-    "difficulty",
-    "forward_score",
-    "selection_score",
-    "selection_fixed",
-    "kept",
-    "reason",
-    "suppressor",
-)
 _NO_EDGES = NearEdges(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
 
 
@@ -48,6 +46,9 @@ class Survey:
         kept_S: bool.
         score_S: float64, the score without its offset.
         rank_S: int64, the exact selection score; the lowest int64 if a sample was not ranked.
+        margin_S: float64, selection score minus the lowest one kept of the sample's group; nan if it was
+            not ranked, or nothing of its group was kept.
+        thresholds: the lowest selection score kept of each group; without groups, that of the group "".
         suppressed_S: bool, the samples that only suppression dropped.
         suppressor_S: int64, canonical position of the strongest suppressor, -1: none.
         cosine_S: float64, cosine to it; nan: none.
@@ -62,6 +63,8 @@ class Survey:
     kept_S: NDArray[np.bool_]
     score_S: NDArray[np.float64]
     rank_S: NDArray[np.int64]
+    margin_S: NDArray[np.float64]
+    thresholds: Mapping[str, float]
     suppressed_S: NDArray[np.bool_]
     suppressor_S: NDArray[np.int64]
     cosine_S: NDArray[np.float64]
@@ -136,7 +139,7 @@ def _read_part(
     shifts = Shifts(fields)
     labels = [groups_by] if groups_by and groups_by not in shifts.columns else []
     samples = pool.peek(part, files.SAMPLES, [*shifts.columns, *labels])
-    decisions = pool.peek(part, files.DECISIONS, _DECISIONS)
+    decisions = pool.peek(part, files.DECISIONS, RANKING_COLUMNS)
     kept_N = float_column(decisions, "kept").astype(bool)
     shifts.add(samples, kept_N)
     suppressor_N = integer_column(decisions, "suppressor", -1)
@@ -145,17 +148,14 @@ def _read_part(
         neighbors = pool.peek(part, files.NEIGHBORS, ["indices", "sq_distances"])
         cosine_N = suppression.suppressor_cosines(neighbors, suppressor_N)
         near = suppression.near_edges(neighbors, start)
-    lowest = int(np.iinfo(np.int64).min)
-    selection_N = ranked_column(decisions, "selection_score")
-    rank_N = np.where(np.isnan(selection_N), lowest, integer_column(decisions, "selection_fixed", lowest))
     return _Part(
         start,
         shifts,
-        samples[groups_by].to_pylist() if groups_by else [""] * len(kept_N),
+        [group_name(label) for label in samples[groups_by].to_pylist()] if groups_by else [""] * len(kept_N),
         float_column(decisions, "difficulty") - record.score_offset,
         ranked_column(decisions, "forward_score"),
-        selection_N,
-        rank_N,
+        ranked_column(decisions, "selection_score"),
+        exact_ranks(decisions),
         kept_N,
         decisions["reason"],
         suppressor_N,
@@ -179,9 +179,10 @@ def _join(pool: Parts, record: RunRecord, found: list[_Part], shifts: Shifts, ha
         )
     )
     suppressed_S = np.zeros(len(kept_S), bool)
+    labels = [label for part in found for label in part.labels]
+    selection_S = join("selection", float).astype(np.float64)
+    thresholds, threshold_S = _thresholds(labels, kept_S, selection_S)
     if record.method == "d2" and has_graph and found:
-        labels = [label for part in found for label in part.labels]
-        threshold_S = _thresholds(labels, kept_S, join("selection", float).astype(np.float64))
         reasons = pa.chunked_array([chunk for part in found for chunk in part.reason.chunks], pa.string())
         forward_S = join("forward", float).astype(np.float64)
         suppressed_S = suppression.only_suppressed(reasons, forward_S, threshold_S)
@@ -197,6 +198,8 @@ def _join(pool: Parts, record: RunRecord, found: list[_Part], shifts: Shifts, ha
         kept_S=kept_S,
         score_S=join("score", float).astype(np.float64),
         rank_S=rank_S,
+        margin_S=np.where(np.isfinite(threshold_S), selection_S - threshold_S, np.nan),
+        thresholds=thresholds,
         suppressed_S=suppressed_S,
         suppressor_S=join("suppressor", np.int64).astype(np.int64),
         cosine_S=join("cosine", float).astype(np.float64),
@@ -216,11 +219,17 @@ def _as_rows(near: NearEdges, positions_S: NDArray[np.int64]) -> NearEdges:
     )
 
 
+def group_name(label: object) -> str:
+    """The name of a group in `Survey.thresholds`, from its value in the table."""
+    return "" if label is None else str(label)
+
+
 def _thresholds(
     labels: list[str], kept_S: NDArray[np.bool_], selection_S: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """The lowest selection score kept of each sample's group; inf where nothing was kept."""
-    names, code_S = np.unique(np.array(labels), return_inverse=True)
+) -> tuple[dict[str, float], NDArray[np.float64]]:
+    """The lowest selection score kept of each group and of each sample's; inf where nothing was kept."""
+    names, code_S = np.unique(np.array(labels, np.str_), return_inverse=True)
     lowest = np.full(len(names), np.inf)
     np.minimum.at(lowest, code_S[kept_S], selection_S[kept_S])
-    return np.asarray(lowest[code_S], np.float64)
+    by_name = dict(zip(names.tolist(), lowest.tolist(), strict=True))
+    return by_name, np.asarray(lowest[code_S], np.float64)

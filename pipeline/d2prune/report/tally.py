@@ -17,6 +17,16 @@ from d2prune.report.page_data import Histogram
 
 COLUMNS = ("difficulty", "selection_score", "kept", "reason")
 """Columns of the decisions that `Tally.add` needs."""
+RANKING_COLUMNS = (
+    "difficulty",
+    "forward_score",
+    "selection_score",
+    "selection_fixed",
+    "kept",
+    "reason",
+    "suppressor",
+)
+"""Columns of the decisions that tell how each sample was ranked."""
 
 
 @dataclass
@@ -67,8 +77,6 @@ class Tally:
             for name, edges in self._edges.items()
         }
         self.lowest_dropped = Extremes(self.size)
-        self.border_kept = Extremes(self.size)
-        self.border_dropped = Extremes(self.size)
 
     def add(self, start: int, decisions: pa.Table) -> None:
         """Count one part; `start` is the canonical position of its first row."""
@@ -94,8 +102,6 @@ class Tally:
         if kept_N.any():
             self.threshold = min(self.threshold, float(np.nanmin(selection_N[kept_N])))
         self.lowest_dropped.add(np.where(kept_N, np.nan, -score_N), positions_N)
-        self.border_kept.add(np.where(kept_N, -selection_N, np.nan), positions_N)
-        self.border_dropped.add(np.where(kept_N, np.nan, selection_N), positions_N)
 
     def histogram(self, name: str) -> Histogram:
         """Kept and dropped counts of `difficulty` or `selection_score`."""
@@ -121,6 +127,13 @@ def ranked_column(table: pa.Table, name: str) -> NDArray[np.float64]:
     values = float_column(table, name)
     values[pc.is_in(table["reason"], value_set=pa.array(NOT_RANKED)).to_numpy()] = np.nan
     return values
+
+
+def exact_ranks(table: pa.Table) -> NDArray[np.int64]:
+    """The exact selection score as int64 [N]; the lowest int64 for samples that were not ranked."""
+    lowest = int(np.iinfo(np.int64).min)
+    ranked_N = ~np.isnan(ranked_column(table, "selection_score"))
+    return np.where(ranked_N, integer_column(table, "selection_fixed", lowest), lowest)
 
 
 def integer_column(table: pa.Table, name: str, null: int) -> NDArray[np.int64]:

@@ -103,9 +103,7 @@ class RescoreJob:
 
 def read_sides(job: RescoreJob, part: int) -> Float16:
     """Read the embeddings of a part that the scores need: float16 [N, D], or [N, 2 D] for both sides."""
-    file = job.params.embeddings
-    folder, receipt = job.parts.folder(file), job.parts.receipt(part, file)
-    return read_embeddings(folder, receipt, file, job.params.sides)
+    return read_embeddings(job.parts, part, job.params.embeddings, job.params.sides)
 
 
 def split_sides(raw_ND: Float16, sides: FeatureKind, first_row: int = 0) -> tuple[Float32, Float32]:

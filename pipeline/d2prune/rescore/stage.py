@@ -68,7 +68,7 @@ def _build(run: StageRun) -> Built:
 
 def _check_sides(parts: Parts, params: RescoreParams) -> None:
     """Refuse s_clip_loss for a pool without text embeddings, or without image embeddings."""
-    found = parts.names(params.embeddings)
+    found = parts.vector_sides(params.embeddings)
     missing = [side for side in params.sides.split("+") if f"{side}_emb" not in found]
     if missing:
         raise UserError(

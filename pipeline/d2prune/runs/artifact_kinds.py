@@ -46,7 +46,11 @@ class ArtifactKind:
     @classmethod
     def of_stage(cls, stage: Stage) -> ArtifactKind:
         """The artifacts of a stage."""
-        return cls(stage.name, lambda found: found.get(stage.name), stage.other_files, stage.other_unit_keys)
+
+        def unit_keys(manifest: Mapping[str, Any]) -> Iterable[str]:
+            return [*stage.other_unit_keys(manifest), *stage.shared_unit_keys(manifest)]
+
+        return cls(stage.name, lambda found: found.get(stage.name), stage.other_files, unit_keys)
 
     def find_identities(self, entries: Iterable[RunEntry]) -> set[str]:
         """Fingerprints of the artifacts of some runs."""

@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 
 from d2prune import store
 from d2prune.d2.gamma import describe_gamma
-from d2prune.embed import shard_urls
 from d2prune.errors import UserError
-from d2prune.parts import files
+from d2prune.parts import files, shard_urls
 from d2prune.parts.reader import Parts
 from d2prune.runs.selections import choose_selection, list_selections
 from d2prune.store import artifacts, schemas
@@ -58,7 +57,7 @@ class FinishedRun:
         stages = {"embed": self.embed, "graph": self.graph, "rank": self.rank, "select": self.select}
         if self.dedup is not None:
             stages["dedup"] = self.dedup
-        return Parts(self.work_dir, {name: manifest.units for name, manifest in stages.items()})
+        return Parts.of(self.work_dir, stages)
 
     @cached_property
     def score_name(self) -> str:

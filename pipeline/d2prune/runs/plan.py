@@ -47,12 +47,13 @@ def plan_run(config: RunConfig) -> RunPlan:
     """
     pool = open_pool(config.input, config.written)
     fingerprints = {"pool": pool.identity}
-    planned = {}
+    planned: dict[str, Planned] = {}
     for stage in STAGES:
         if not stage.applies(config):
             continue
         inputs = {name: fingerprints[name] for name in (*stage.inputs, *stage.more_inputs(config))}
         folder = store.join(config.work_dir, stage.name)
-        planned[stage.name] = Planned(stage.name, folder, stage.params(config, pool), inputs)
+        found = Planned(stage.name, folder, stage.params(config, pool), inputs)
+        planned[stage.name] = stage.add_inputs(config, pool, found, planned)
         fingerprints[stage.name] = planned[stage.name].fingerprint
     return RunPlan(pool, planned)

@@ -91,8 +91,8 @@ class StageRun:
 
     def parts(self, *stages: str) -> Parts:
         """The pool, with the units of those of the stages that this run has."""
-        units = {name: self.manifests[name].units for name in stages if name in self.manifests}
-        return Parts(self.config.work_dir, units)
+        found = {name: self.manifests[name] for name in stages if name in self.manifests}
+        return Parts.of(self.config.work_dir, found)
 
     def run_units(self, work: Work) -> list[Receipt]:
         """Run the units that are not complete; see `units.run_units`."""
@@ -156,6 +156,10 @@ class Stage:
         is_output: whether the run's output is complete after this stage.
         other_files: names of files that are kept beside the artifact's manifest.
         other_unit_keys: manifest, as a dict -> keys of units that are kept beside those it lists.
+        shared_unit_keys: manifest, as a dict -> keys of units that other artifacts may have written or
+            use; pruning keeps them, and damage of this artifact's own units leaves them alone.
+        add_inputs: returns the planned artifact with the inputs that depend on what the work_dir holds;
+            gets the earlier stages' artifacts.
     """
 
     name: str
@@ -173,6 +177,10 @@ class Stage:
     is_output: bool = False
     other_files: tuple[str, ...] = ()
     other_unit_keys: Callable[[Mapping[str, Any]], Iterable[str]] = lambda manifest: ()
+    shared_unit_keys: Callable[[Mapping[str, Any]], Iterable[str]] = lambda manifest: ()
+    add_inputs: Callable[[RunConfig, InputPool, Planned, Mapping[str, Planned]], Planned] = (
+        lambda config, pool, planned, earlier: planned
+    )
 
     def make(self, run: StageRun) -> Manifest:
         """Build the artifact, check its sample counts and write its manifest.

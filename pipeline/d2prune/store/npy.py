@@ -16,6 +16,13 @@ HEADER_LOCK = threading.Lock()
 """Hold it to call numpy's readers of headers in a process with threads."""
 
 
+def npy_bytes(array: NDArray[Any]) -> bytes:
+    """Return an array as the content of an `.npy` file."""
+    sink = io.BytesIO()
+    np.save(sink, array, allow_pickle=False)
+    return sink.getvalue()
+
+
 def load_array(data: bytes) -> NDArray[Any]:
     """Return the array in the bytes of an `.npy` file; objects are refused.
 

@@ -18,8 +18,9 @@ from d2prune import store
 from d2prune.errors import UserError
 from d2prune.store import FileInfo
 from d2prune.store.artifacts import FileRecord
-from d2prune.store.filesystem import is_local_filesystem, open_filesystem
+from d2prune.store.filesystem import is_local, is_local_filesystem, open_filesystem
 from d2prune.store.parquet_format import footer_checksum
+from d2prune.store.read_ahead import ReadAhead
 
 _BLOCK = 1 << 20
 # Bytes read at the end of a parquet file; a larger footer takes a second request.
@@ -58,8 +59,12 @@ class RangeFile(io.RawIOBase):
 
 
 @contextlib.contextmanager
-def open_ranges(file: FileInfo) -> Iterator[Callable[[int, int], bytes]]:
+def open_ranges(file: FileInfo, since: str = "this run began") -> Iterator[Callable[[int, int], bytes]]:
     """`read(offset, size)` of a file, like `store.ranged_reader`, if the file is as it was listed.
+
+    Args:
+        file: as it was listed.
+        since: when that was, for messages.
 
     Raises:
         UserError: it is gone or has changed.
@@ -68,11 +73,42 @@ def open_ranges(file: FileInfo) -> Iterator[Callable[[int, int], bytes]]:
     try:
         now = store.info(file.url)
         if (now.size, now.version) != (file.size, file.version):
-            raise UserError(f"{url}: changed since this run began; run again to read the new content")
+            found, expected = (
+                f"{one.size} bytes" + (f", version {one.version}" if now.size == file.size else "")
+                for one in (now, file)
+            )
+            raise UserError(
+                f"{url}: changed since {since}: found {found}; expected {expected}; "
+                "run again to read the new content"
+            )
         with store.ranged_reader(file.url) as read:
             yield read
     except FileNotFoundError as error:
-        raise UserError(f"{url}: not found; it was there when this run began") from error
+        raise UserError(
+            f"{url}: not found; expected {file.size} bytes, as when {since}; put it back, or run again "
+            "with the input where it is now"
+        ) from error
+
+
+def read_blocks(
+    file: FileInfo, read: Callable[[int, int], bytes], start: int, size: int, block: int
+) -> Iterator[bytes]:
+    """A range of an open file in consecutive blocks; of a remote one, the next blocks are prefetched.
+
+    Args:
+        file: the file.
+        read: from `open_ranges`.
+        start: of the range.
+        size: of the range.
+        block: bytes of each block but the last.
+    """
+    if is_local(file.url):
+        for offset in range(0, size, block):
+            yield read(start + offset, min(block, size - offset))
+        return
+    with ReadAhead(lambda offset, count: read(start + offset, count), size, block) as stream:
+        while data := stream.read(block):
+            yield data
 
 
 @contextlib.contextmanager

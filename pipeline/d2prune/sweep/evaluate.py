@@ -60,6 +60,7 @@ class SweepResult:
         current: the run's own setting; None if its budget is not a fraction of the whole pool, or its
             method is not D2.
         recommended: the settings that `recommend` chooses, one per fraction.
+        selection: fingerprint of the run's own selection; empty if the run has not got that far.
     """
 
     config: RunConfig
@@ -68,6 +69,7 @@ class SweepResult:
     outcomes: tuple[Outcome, ...]
     current: Setting | None
     recommended: frozenset[Setting]
+    selection: str = ""
 
 
 @dataclass(frozen=True)
@@ -103,8 +105,8 @@ def run_sweep(
             "`d2prune run --config ... --stop-after graph` first"
         )
     graphs = {k: _get_graph(config, k, use_ray) for k in sorted(set(grid.n_neighbors))}
-    units = {name: found.units for name in ("embed", "rescore") if (found := plan.find(name)) is not None}
-    parts = Parts(config.work_dir, units)
+    stages = {name: found for name in ("embed", "rescore") if (found := plan.find(name)) is not None}
+    parts = Parts.of(config.work_dir, stages)
     numbers = range(parts.spans.n_parts)
     score_N = read_score(parts, numbers, config.score.difficulty, "score.difficulty")
     kept_by_run_N = _read_run_selection(config.work_dir, plan)
@@ -118,6 +120,7 @@ def run_sweep(
         outcomes,
         _current_setting(config),
         recommend(outcomes),
+        own.fingerprint if (own := plan.find("select")) is not None else "",
     )
 
 
@@ -178,7 +181,7 @@ def _read_run_selection(work_dir: str, plan: RunPlan) -> NDArray[np.bool_] | Non
     embed, select = plan["embed"].find(), plan["select"].find()
     if embed is None or select is None:
         return None
-    parts = Parts(work_dir, {"embed": embed.units, "select": select.units})
+    parts = Parts.of(work_dir, {"embed": embed, "select": select})
     kept = [table["kept"].to_numpy() for _, table in parts.read_all(DECISIONS, ["kept"])]
     return np.concatenate(kept).astype(bool) if kept else np.zeros(0, bool)
 
@@ -246,7 +249,7 @@ def _read_s_clip_loss(config: RunConfig) -> NDArray[np.float32] | None:
     for planned in (plan_run(config), plan_run(changed)):
         embed, rescore = planned.find("embed"), planned.find("rescore")
         if embed is not None and rescore is not None:
-            parts = Parts(config.work_dir, {"embed": embed.units, "rescore": rescore.units})
+            parts = Parts.of(config.work_dir, {"embed": embed, "rescore": rescore})
             if name in parts.names(PAIR_SCORES):
                 return read_score(parts, range(parts.spans.n_parts), name, "score.difficulty")
     return None

@@ -60,7 +60,7 @@ def outcomes(pool, tasks):
         ]
 
 
-def test_outcomes_come_in_order(make_pool):
+def test_outcomes_come_in_order(make_pool, decode_program):
     tasks = [[f"{'k' * i}{j}" for j in range(3)] for i in range(8)]
     assert outcomes(make_pool(), tasks) == tasks
 
@@ -136,7 +136,7 @@ def test_processes_that_never_start_fail_the_task(make_pool):
         lane.submit([(0, sample("a"))]).result(timeout=60)
 
 
-def test_close_fails_unfinished_tasks_and_leaves_no_process(make_pool, tmp_path):
+def test_close_fails_unfinished_tasks_and_leaves_no_process(decode_program, make_pool, tmp_path):
     pool = make_pool(processes=1, timeout_s=60)
     with pool.lane() as lane:
         future = lane.submit([(0, sample("sleep"))])

@@ -160,5 +160,8 @@ def test_file_changed_or_deleted_after_listing_is_a_user_error(tmp_path):
     with pytest.raises(UserError, match="changed since this run began"), open_npy(listed):
         pass
     path.unlink()
-    with pytest.raises(UserError, match="not found; it was there"), open_npy(listed):
+    with (
+        pytest.raises(UserError, match="not found; expected 160 bytes, as when this run began"),
+        open_npy(listed),
+    ):
         pass

@@ -106,7 +106,7 @@ def convert_batch(
         UserError: a column has the wrong type.
     """
     # Loads numba, which a run over tars does not need here.
-    from d2prune.embed.tables.unit_norm import unit_halves
+    from d2prune.knn.unit_norm import unit_halves
 
     values, count = _TypedColumns(batch.values, url), len(batch.values)
     rejected = _RejectedRows(count)
@@ -221,7 +221,7 @@ def _read_scores(
     image_ND, text_ND = sides
     if image_ND is None or text_ND is None or image_ND.shape != text_ND.shape:
         return pa.nulls(len(values.batch), pa.float32())
-    from d2prune.embed.tables.unit_norm import cosines
+    from d2prune.knn.unit_norm import cosines
 
     return pa.array(cosines(image_ND, text_ND))
 

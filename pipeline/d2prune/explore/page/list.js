@@ -12,6 +12,12 @@ const PAGE_SIZE = 48;
 // A status that changes at every page would flicker.
 const SLOW_MS = 250;
 const CHOICES = ["reason", "cluster", "sort", "order"];
+// What a reader of a new run asks first.
+const SHORTCUTS = {
+  "best-dropped": { reason: "below-budget", sort: "score" },
+  "most-suppressed": { reason: "below-budget", sort: "suppression" },
+  "weakest-kept": { reason: "kept", sort: "score", order: "up" },
+};
 const form = at("query");
 const begin = newest();
 let shownRun = null;
@@ -97,6 +103,7 @@ function showControls(run) {
   at("reason").replaceChildren(make("option", { value: "", text: "any" }),
     ...Object.entries(run.reasons).map(([reason, total]) =>
       make("option", { value: reason, text: `${statusText(reason)} (${count(total)})` })));
+  for (const [name, list] of Object.entries(SHORTCUTS)) at(name).href = address("", { run: run.run, ...list });
   showClusters(run);
 }
 
@@ -130,8 +137,8 @@ form.addEventListener("submit", (event) => {
   const values = Object.fromEntries(fields.map((name) => [name, form.elements[name].value]));
   const isDefault = { mode: "words", sort: "selection", order: "down" };
   for (const [name, value] of Object.entries(isDefault)) if (values[name] === value) values[name] = null;
-  // A description takes the place of the sample to be like; words filter its list.
-  if (values.mode && values.q.trim()) values.like = null;
+  // A description takes the place of the sample or image to be like; words filter its list.
+  if (values.mode && values.q.trim()) values.like = values.image = null;
   const hash = address("", changed(parameters, { ...values, start: null }));
   if (location.hash === hash) showList(shownRun, parse().parameters);
   else location.hash = hash;

@@ -1,15 +1,20 @@
-// Search by meaning: the mode of the search box, what it lacks, and lists of the most similar samples.
+// Search by meaning: the mode of the search box, what it lacks, images to search for, and lists of the most
+// similar samples.
 
-import { get, newest } from "./client.js";
-import { at, count, make, samples } from "./dom.js";
-import { address, changed, sampleAddress } from "./state.js";
+import { get, newest, sendImage } from "./client.js";
+import { at, count, fail, make, samples } from "./dom.js";
+import { address, changed, parse, sampleAddress } from "./state.js";
 
 const ALIKE = "More like this, on a sample's page, needs no model.";
 const form = at("query");
 const begin = newest();
+const beginImage = newest();
+const MAX_IMAGE_BYTES = 20 * 2 ** 20;
+// Name of an image for the server -> name of its file.
+const files = new Map();
 
 export function isByMeaning(parameters) {
-  return parameters.has("like") || (parameters.get("mode") === "meaning" && !!parameters.get("q")?.trim());
+  return parameters.has("like") || parameters.has("image") || (parameters.get("mode") === "meaning" && !!parameters.get("q")?.trim());
 }
 
 // Show the mode of the address; a list by meaning has its own order.
@@ -37,7 +42,7 @@ export async function showNeeds(run, parameters, failed = false) {
   if (parameters.get("mode") !== "meaning") return;
   const lacks = await get("/api/meaning", new URLSearchParams({ run: run.run })).catch(() => null);
   if (!lacks || !isNewest()) return;
-  const searches = isByMeaning(parameters) && !parameters.has("like");
+  const searches = isByMeaning(parameters) && !parameters.has("like") && !parameters.has("image");
   hint.textContent = searches ? describeSearch(lacks, failed) : describeMode(lacks);
   hint.hidden = !hint.textContent;
 }
@@ -60,12 +65,14 @@ export function showAlike(found, parameters) {
     begin();
     at("mode-hint").hidden = true;
   }
-  at("alike").hidden = !found.like;
-  if (!found.like) return;
-  const { position, uid } = found.like;
-  const everything = address("", changed(parameters, { like: null, start: null }));
-  at("alike").replaceChildren(make("strong", { text: "Samples most like " }),
-    make("a", { href: sampleAddress(parameters, position, uid) }, make("bdi", { text: uid })), ". ",
+  at("alike").hidden = !found.like && !found.image;
+  if (at("alike").hidden) return;
+  const everything = address("", changed(parameters, { like: null, image: null, start: null }));
+  const target = found.like
+    ? make("a", { href: sampleAddress(parameters, found.like.position, found.like.uid) },
+      make("bdi", { text: found.like.uid }))
+    : make("bdi", { text: files.get(found.image) || "your image" });
+  at("alike").replaceChildren(make("strong", { text: "Samples most like " }), target, ". ",
     make("a", { href: everything, text: "Show all samples" }));
 }
 
@@ -77,3 +84,43 @@ export function countText(found) {
 }
 
 for (const choice of form.elements.mode) choice.addEventListener("change", () => form.requestSubmit());
+
+// Search for an image that was chosen, dropped or pasted; the server keeps its embedding only.
+async function searchFor(file) {
+  const isNewest = beginImage();
+  const { parameters } = parse();
+  at("status").className = "hint";
+  at("status").textContent = `Searching for ${file.name}. The first search loads the model, which takes seconds.`;
+  at("status").scrollIntoView({ block: "nearest" });
+  try {
+    if (file.size > MAX_IMAGE_BYTES) throw new Error(`${file.name} has more than 20 MiB.`);
+    const image = await sendImage(parameters.get("run") || "", file);
+    if (!isNewest()) return;
+    files.set(image, file.name);
+    const none = { mode: null, q: null, like: null, sort: null, order: null, start: null };
+    location.hash = address("", changed(parameters, { ...none, image }));
+  } catch (error) {
+    if (isNewest()) fail(at("status"), error);
+  }
+}
+
+at("image").addEventListener("click", () => at("image-file").click());
+at("image-file").addEventListener("change", () => {
+  const [file] = at("image-file").files;
+  if (file) searchFor(file);
+  // The same file can be chosen again.
+  at("image-file").value = "";
+});
+const isList = () => !at("list").hidden;
+for (const name of ["dragover", "drop"]) {
+  document.addEventListener(name, (event) => {
+    if (!event.dataTransfer.types.includes("Files")) return;
+    // Else the browser would leave the page for the file.
+    event.preventDefault();
+    if (name === "drop" && isList()) searchFor(event.dataTransfer.files[0]);
+  });
+}
+document.addEventListener("paste", (event) => {
+  const [file] = event.clipboardData.files;
+  if (file && isList()) searchFor(file);
+});

@@ -1,13 +1,14 @@
 // The state of the page is its address, so Back, Forward and bookmarks work:
 //   #/?run=…&q=…&sort=…          a list of samples
-//   #/?mode=meaning&q=…          the samples that a text describes best (like=POSITION: most like a sample)
+//   #/?mode=meaning&q=…          the samples that a text describes best (like=POSITION: most like a sample;
+//                                image=NAME: most like an image that was sent to the server)
 //   #/sample/UID?run=…&at=…&q=…  one sample (at: its position), and the list it was opened from
 //   #/compare?a=…&b=…            two selections: RUN, RUN@FRACTION or @FRACTION
 //   #/map?run=…&colour=…         the map (outline: the samples inside it, in a list too)
 //   #/rejected?run=…             samples that were not embedded
 
 const LIST = [
-  "run", "mode", "q", "like", "reason", "cluster", "low", "high", "a", "b", "among", "outline",
+  "run", "mode", "q", "like", "image", "reason", "cluster", "low", "high", "a", "b", "among", "outline",
   "sort", "order",
 ];
 

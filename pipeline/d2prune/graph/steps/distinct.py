@@ -18,7 +18,9 @@ from d2prune.graph.steps.part_rows import (
     GROUP_MEMBER,
     LOCAL_GROUPS,
     MEMBERS_OF_GROUPS,
+    RANKED,
     checked_features,
+    rank_distinct,
 )
 from d2prune.knn.duplicates import collapse
 from d2prune.stage import exchange
@@ -55,7 +57,11 @@ def group_rows(job: Job, part: int) -> Receipt:
     records["high"], records["low"] = hash_R2[groups.group_N[listed]].T
     records["position"] = start + kept_N[listed]
     bucket = (records["high"] % np.uint64(job.buckets)).astype(np.int64)
-    files = {LOCAL_GROUPS: group_A, HASHES: exchange.pack(records, bucket, job.buckets)}
+    files = {
+        LOCAL_GROUPS: group_A,
+        HASHES: exchange.pack(records, bucket, job.buckets),
+        RANKED: rank_distinct(job, rows_ND[groups.first_R]),
+    }
     facts = {"kept": len(kept_N), "distinct": len(groups.first_R), "row_bytes": row_bytes}
     return job.commit("distinct", part, files, facts=facts)
 

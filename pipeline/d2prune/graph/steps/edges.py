@@ -31,6 +31,7 @@ Int64 = NDArray[np.int64]
 
 EDGES = "edges.bin"
 FOUND = "checked.npy"
+DISTANCES, NEAREST = "sq-distances.npy", "nearest.npy"
 EDGE = np.dtype([("row", "<i8"), ("neighbour", "<i8"), ("sq_distance", "<f4")])
 
 
@@ -50,12 +51,7 @@ def merge_candidates(job: Job, part: int) -> Receipt:
     own_N = groups.kept_N + start
     found = without_self(TopK(top.sq_distances[groups.group_N], top.positions[groups.group_N]), own_N)
 
-    exists = found.positions != NO_POSITION
-    edges = np.empty(2 * int(exists.sum()), EDGE)
-    out, back = np.split(edges, 2)
-    out["row"] = np.repeat(own_N, found.positions.shape[1])[exists.ravel()]
-    out["neighbour"], out["sq_distance"] = found.positions[exists], found.sq_distances[exists]
-    back["row"], back["neighbour"], back["sq_distance"] = out["neighbour"], out["row"], out["sq_distance"]
+    edges = edges_of(found, own_N)
     owner = job.spans.part_of(edges["row"])
 
     checked = job.array("quantiser", 0, f"{CHECKED}-positions.npy")
@@ -63,8 +59,21 @@ def merge_candidates(job: Job, part: int) -> Receipt:
     files = {
         EDGES: exchange.pack(edges, owner, len(job.parts)),
         FOUND: found.sq_distances[np.searchsorted(own_N, checked)],
+        DISTANCES: top.sq_distances,
+        NEAREST: top.positions,
     }
     return job.commit("merge", part, files)
+
+
+def edges_of(found: TopK, own_N: Int64) -> exchange.Records:
+    """Return the EDGE records of rows at `own_N` [N], from both ends."""
+    exists = found.positions != NO_POSITION
+    edges = np.empty(2 * int(exists.sum()), EDGE)
+    out, back = np.split(edges, 2)
+    out["row"] = np.repeat(own_N, found.positions.shape[1])[exists.ravel()]
+    out["neighbour"], out["sq_distance"] = found.positions[exists], found.sq_distances[exists]
+    back["row"], back["neighbour"], back["sq_distance"] = out["neighbour"], out["row"], out["sq_distance"]
+    return edges
 
 
 def found_for_checked(job: Job) -> Float32:

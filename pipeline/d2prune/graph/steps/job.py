@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from operator import attrgetter
 from typing import Any
 
@@ -16,6 +14,7 @@ from numpy.typing import NDArray
 from d2prune.errors import InfrastructureError
 from d2prune.graph.cut_off import CutOff
 from d2prune.graph.params import GraphParams, Layout
+from d2prune.graph.previous import Previous
 from d2prune.graph.steps.step import Step, step_key
 from d2prune.knn.recall import Recall
 from d2prune.parts.files import SAMPLES
@@ -23,21 +22,22 @@ from d2prune.parts.reader import Parts
 from d2prune.parts.spans import Spans
 from d2prune.store import artifacts
 from d2prune.store.artifacts import Receipt
-from d2prune.store.npy import load_array
+from d2prune.store.npy import load_array, npy_bytes
 
 Int64 = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Job:
-    """One graph to build. Only `params` and the embed artifact decide it; the rest is layout or derived.
+    """One graph to build. Only `params` and `inputs` decide it; the rest is layout or derived.
 
     The attributes from `members` on are filled in as steps complete, by `Step.after`.
 
     Attributes:
         steps: records of all steps; they say which layout values a unit key contains.
         pool: the pool, P parts, with the units of embed and those that the cut-off is read from.
-        embed_fingerprint: of the embed artifact.
+        inputs: fingerprints of the embed artifact, `embed`, and of the quantiser if one is given,
+            `quantiser`.
         folder: `work_dir/graph`.
         params: of the stage.
         layout: how the work is divided.
@@ -51,11 +51,16 @@ class Job:
         nprobe: lists that each row visits; 0 if exact.
         slices: of the parts; a unit of the search serves the rows of one slice.
         recall: measured; None if the pool is too small for a sample.
+        rows: that are not cut off.
+        trained: fingerprint of the quantiser that is used; None if the search is exact.
+        unused: why the quantiser that is given is not used; None if it is.
+        previous: the graph that this one is an increment of.
+        abandoned: the job with the given quantiser, if it missed the target recall.
     """
 
     steps: tuple[Step, ...]
     pool: Parts
-    embed_fingerprint: str
+    inputs: Mapping[str, str]
     folder: str
     params: GraphParams
     layout: Layout
@@ -68,6 +73,21 @@ class Job:
     nprobe: int = 0
     slices: int = 1
     recall: Recall | None = None
+    rows: int = 0
+    trained: str | None = None
+    unused: str | None = None
+    previous: Previous | None = None
+    abandoned: Job | None = None
+
+    @property
+    def given(self) -> str | None:
+        """Fingerprint of the quantiser that is given."""
+        return self.inputs.get("quantiser")
+
+    @property
+    def origin(self) -> str | None:
+        """Fingerprint of the previous graph, which decides what the steps of an increment exchange."""
+        return None if self.previous is None else self.previous.fingerprint
 
     @property
     def embed_folder(self) -> str:
@@ -84,10 +104,10 @@ class Job:
         """Nearest rows that a search keeps: the k neighbours and the row itself."""
         return self.params.n_neighbors + 1
 
-    @cached_property
+    @property
     def spans(self) -> Spans:
         """Canonical positions of the parts."""
-        return Spans.of_rows([receipt.rows(self.params.embeddings) for receipt in self.parts])
+        return self.pool.spans
 
     @property
     def starts(self) -> Int64:
@@ -107,6 +127,10 @@ class Job:
             "nlist": self.nlist,
             "nprobe": self.nprobe,
         }
+        if self.trained is not None:
+            facts["quantiser"] = self.trained
+        if self.unused is not None:
+            facts["unused_quantiser"] = self.unused
         if self.recall is not None:
             facts |= {
                 "recall": self.recall.value,
@@ -118,9 +142,9 @@ class Job:
 
     def key(self, step: str, index: int = 0) -> str:
         """Key of a unit: identifies everything that decides its bytes."""
-        (record,) = (record for record in self.steps if record.name == step)
+        record = next(record for record in self.steps if record.name == step)
         layout = attrgetter(*record.layout)(self) if record.layout else None
-        return step_key(step, index, self.params, self.embed_fingerprint, layout)
+        return step_key(step, index, self.params, self.inputs, layout)
 
     def url(self, step: str, index: int, name: str) -> str:
         """URL of a unit's file."""
@@ -160,10 +184,3 @@ class Job:
             name: npy_bytes(file) if isinstance(file, np.ndarray) else file for name, file in files.items()
         }
         return artifacts.commit_unit(self.folder, self.key(step, index), contents, counters, facts)
-
-
-def npy_bytes(array: NDArray[Any]) -> bytes:
-    """Return an array as the content of an .npy file."""
-    sink = io.BytesIO()
-    np.save(sink, array, allow_pickle=False)
-    return sink.getvalue()

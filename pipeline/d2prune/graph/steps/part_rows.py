@@ -18,6 +18,8 @@ from d2prune.errors import UserError
 from d2prune.graph.steps.job import Job
 from d2prune.knn.duplicates import DuplicateGroups
 from d2prune.knn.features import DegenerateEmbeddingError
+from d2prune.knn.recall import RECALL_QUERIES
+from d2prune.knn.stable_sample import lowest, rank_rows
 from d2prune.parts.features import read_embeddings, unit_features
 from d2prune.parts.files import SAMPLES
 from d2prune.stage import exchange
@@ -29,6 +31,7 @@ Int64 = NDArray[np.int64]
 LOCAL_GROUPS = "groups.npy"
 COPIES = "copies.bin"
 MEMBERS_OF_GROUPS = "groups.bin"
+RANKED = "ranked.npy"
 
 COPY = np.dtype([("position", "<i8")])
 """A part's distinct row that repeats a row of an earlier part."""
@@ -36,9 +39,24 @@ GROUP_MEMBER = np.dtype([("representative", "<i8"), ("position", "<i8")])
 """A row of a group of several rows; only the first K rows of a group are recorded."""
 
 
+RANKED_ROW = np.dtype([("rank", "<u8"), ("row", "<i4")])
+"""A distinct row of a part among those of lowest rank; the sample of the pool is drawn from them."""
+# The sample, and the rows that nprobe was chosen on.
+_RANKED = 2 * RECALL_QUERIES
+
+
+def rank_distinct(job: Job, rows_QD: Float32) -> exchange.Records:
+    """Return the RANKED_ROW records of a part's distinct rows, float32 [Q, D]."""
+    rank_Q = rank_rows(rows_QD, job.params.seed)
+    chosen = lowest(rank_Q, _RANKED)
+    records = np.empty(len(chosen), RANKED_ROW)
+    records["rank"], records["row"] = rank_Q[chosen], chosen
+    return records
+
+
 def read_raw(job: Job, part: int) -> NDArray[Any]:
     """Read a part's embeddings as they are stored, [N, D], or [N, 2 D] for image+text."""
-    return read_embeddings(job.embed_folder, job.parts[part], job.params.embeddings, job.params.features)
+    return read_embeddings(job.pool, part, job.params.embeddings, job.params.features)
 
 
 def features_of(job: Job, raw_ND: NDArray[Any], first_row: int = 0) -> Float32:

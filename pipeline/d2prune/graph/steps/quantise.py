@@ -15,13 +15,16 @@ from numpy.typing import NDArray
 from d2prune.errors import UserError
 from d2prune.graph.steps.job import Job
 from d2prune.graph.steps.part_rows import features_of, groups_of, members_of_groups, read_part
+from d2prune.graph.trained import commit_trained, read_facts
 from d2prune.knn.block_search import NO_POSITION, TopK
 from d2prune.knn.duplicates import expand
+from d2prune.knn.in_memory import TrainedLists
 from d2prune.knn.list_partitions import group_lists
 from d2prune.knn.merge import merge, without_self
 from d2prune.knn.probes import tune_nprobe
 from d2prune.knn.quantiser import Quantiser, default_nlist, train, training_sample
 from d2prune.knn.recall import RECALL_QUERIES, Recall, brute_force, measure, recall_samples
+from d2prune.knn.stable_sample import NO_RANKS, rank_rows
 from d2prune.store.artifacts import Receipt
 
 Float32 = NDArray[np.float32]
@@ -34,6 +37,10 @@ NPROBE = "nprobe"
 # Rows of a part converted to float32 at a time.
 _BLOCK = 8_192
 _READ_AHEAD = 4
+
+
+class RecallMissedError(Exception):
+    """The given quantiser misses the target recall; another one is trained."""
 
 
 def train_quantiser(job: Job, _: int) -> Receipt:
@@ -58,7 +65,7 @@ def train_quantiser(job: Job, _: int) -> Receipt:
     rows_WD, positions_W = (np.concatenate(arrays) for arrays in zip(*read, strict=True))
     training_SD = rows_WD[np.searchsorted(wanted, training)]
     centroids_LD = train(training_SD, nlist, params.seed, threads=job.layout.threads)
-    home_S = Quantiser(centroids_LD).nearest(training_SD, 1, job.layout.threads).positions[:, 0]
+    home_S = Quantiser(centroids_LD).find_lists(training_SD, 1, job.layout.threads)[:, 0]
     files = {CENTROIDS: centroids_LD, SIZES: np.bincount(home_S, minlength=nlist)}
     for name, ranks in ((TUNING, tuning), (CHECKED, checked)):
         chosen = np.searchsorted(wanted, ranks)
@@ -74,7 +81,7 @@ def find_truth(job: Job, part: int) -> Receipt:
     """
     positions_M, raw_MD = read_part(job, part).members()
     threads = job.layout.threads
-    names = [CHECKED] if job.params.nprobe is not None else [CHECKED, TUNING]
+    names = [CHECKED, TUNING] if _tunes(job) else [CHECKED]
     samples = [job.array("quantiser", 0, f"{name}.npy") for name in names]
     # One pass for both samples, so that each row is normalised once.
     top = brute_force(
@@ -92,8 +99,8 @@ def find_truth(job: Job, part: int) -> Receipt:
         tuning = TopK(top.sq_distances[n_checked:], top.positions[n_checked:])
         found = np.unique(tuning.positions[tuning.positions != NO_POSITION])
         rows_FD = features_of(job, raw_MD[np.searchsorted(positions_M, found)])
-        lists = Quantiser(job.array("quantiser", 0, CENTROIDS)).nearest(rows_FD, 1, threads)
-        files = _top_files(TUNING, tuning) | {"found.npy": found, "lists.npy": lists.positions[:, 0]}
+        lists_F = Quantiser(job.array("quantiser", 0, CENTROIDS)).find_lists(rows_FD, 1, threads)[:, 0]
+        files = _top_files(TUNING, tuning) | {"found.npy": found, "lists.npy": lists_F}
     checked = TopK(top.sq_distances[:n_checked], top.positions[:n_checked])
     checked = expand(checked, *groups_of(positions_M, members_of_groups(job, part)))
     return job.commit("truth", part, files | _top_files(CHECKED, checked))
@@ -102,12 +109,20 @@ def find_truth(job: Job, part: int) -> Receipt:
 def choose_layout(job: Job, _: int) -> Receipt:
     """Choose nprobe, unless it is given, and group the lists into partitions."""
     centroids_LD = job.array("quantiser", 0, CENTROIDS)
-    nprobe = job.params.nprobe
-    if nprobe is None:
-        nprobe = _tune_nprobe(job, Quantiser(centroids_LD))
+    if job.given is not None:
+        fingerprint, nprobe = job.given, read_facts(job.folder, job.given)[NPROBE]
+    else:
+        tuning = NO_RANKS
+        if job.params.nprobe is not None:
+            nprobe = job.params.nprobe
+        else:
+            nprobe = _tune_nprobe(job, Quantiser(centroids_LD))
+            tuning = np.sort(rank_rows(job.array("quantiser", 0, f"{TUNING}.npy"), job.params.seed))
+        nprobe = min(nprobe, len(centroids_LD))
+        fingerprint = commit_trained(job.folder, TrainedLists(centroids_LD, nprobe, tuning, job.rows))
     n_partitions = min(job.partitions, len(centroids_LD))
     partition_L = group_lists(centroids_LD, job.array("quantiser", 0, SIZES), n_partitions)
-    facts = {NPROBE: min(nprobe, len(centroids_LD))}
+    facts = {NPROBE: nprobe, "trained": fingerprint}
     return job.commit("layout", 0, {PARTITIONS: partition_L}, facts=facts)
 
 
@@ -121,27 +136,43 @@ def measured_recall(job: Job, found_SK: Float32) -> Recall | None:
     if len(found_SK) == 0:
         return None
     positions_S = job.array("quantiser", 0, f"{CHECKED}-positions.npy")
-    return measure(found_SK, without_self(_merge_truth(job, CHECKED), positions_S).sq_distances)
+    return measure(found_SK, without_self(merge_truth(job, CHECKED), positions_S).sq_distances)
 
 
 def check_recall(job: Job) -> None:
     """Refuse a graph whose recall is below the target even at the upper end of its interval.
 
     Raises:
-        UserError: the target was missed; reports what was measured.
+        RecallMissedError: the target was missed with a quantiser that is given.
+        UserError: it was missed with one that this graph trained; reports what was measured.
     """
+    if not misses_target(job):
+        return
     target, recall = job.params.target_recall, job.recall
-    if target is not None and recall is not None and recall.high < target:
-        raise UserError(
-            f"graph.target_recall: found recall {recall.value:.4f} (95 % interval {recall.low:.4f} to "
-            f"{recall.high:.4f}) with nprobe {job.nprobe} of {job.nlist} lists; expected {target}. "
-            "Set a larger graph.nprobe instead"
-        )
+    assert recall is not None
+    found = (
+        f"found recall {recall.value:.4f} (95 % interval {recall.low:.4f} to {recall.high:.4f}) with nprobe "
+        f"{job.nprobe} of {job.nlist} lists; expected {target}"
+    )
+    if job.given is not None:
+        raise RecallMissedError(found)
+    raise UserError(f"graph.target_recall: {found}. Set a larger graph.nprobe instead")
+
+
+def misses_target(job: Job) -> bool:
+    """Whether recall is below the target even at the upper end of its interval."""
+    target, recall = job.params.target_recall, job.recall
+    return target is not None and recall is not None and recall.high < target
+
+
+def _tunes(job: Job) -> bool:
+    """Whether nprobe is chosen on a sample."""
+    return job.given is None and job.params.nprobe is None
 
 
 def _tune_nprobe(job: Job, lists: Quantiser) -> int:
     positions_S = job.array("quantiser", 0, f"{TUNING}-positions.npy")
-    true_SK = without_self(_merge_truth(job, TUNING), positions_S).positions
+    true_SK = without_self(merge_truth(job, TUNING), positions_S).positions
     true_lists_SK = np.full(true_SK.shape, -1, np.int64)
     starts = job.starts
     for part in range(len(job.parts)):
@@ -160,7 +191,7 @@ def _top_files(sample: str, top: TopK) -> dict[str, NDArray[np.generic]]:
     return {f"{sample}-sq-distances.npy": top.sq_distances, f"{sample}-neighbours.npy": top.positions}
 
 
-def _merge_truth(job: Job, sample: str) -> TopK:
+def merge_truth(job: Job, sample: str) -> TopK:
     """Merge the true neighbours of a sample over all parts."""
     top: TopK | None = None
     for part in range(len(job.parts)):

@@ -18,6 +18,7 @@ from d2prune.graph.steps.job import Job
 from d2prune.graph.steps.part_rows import (
     GROUP_MEMBER,
     MEMBERS_OF_GROUPS,
+    LocalGroups,
     features_of,
     groups_of,
     local_groups,
@@ -40,7 +41,7 @@ Int64 = NDArray[np.int64]
 
 VISITORS = "visitors.bin"
 CANDIDATES = "candidates.bin"
-HOMES = "homes.npy"
+VISITED = "visited.npy"
 LISTS = "lists.npy"
 VISITS = "visits"
 # Rows of a part converted to float32 at a time.
@@ -68,14 +69,14 @@ def send_rows(job: Job, part: int) -> Receipt:
     partition_L = job.array("layout", 0, PARTITIONS)
     nprobe = job.receipt("layout").facts[NPROBE]
     dtype = visitor_type(nprobe, rows.raw.shape[1], rows.raw.dtype)
-    home_Q, list_Q = np.empty(len(rows.raw), np.int64), np.empty(len(rows.raw), np.int32)
+    home_Q, visited_QP = np.empty(len(rows.raw), np.int64), np.empty((len(rows.raw), nprobe), np.int32)
     visits_P = np.zeros(job.partitions, np.int64)
     sent = []
     for start in range(0, len(rows.raw), _BLOCK):
         block = slice(start, start + _BLOCK)
         probes_QP = find_probes(lists, features_of(job, rows.raw[block]), nprobe, job.layout.threads)
         partition_QP = np.where(probes_QP >= 0, partition_L[probes_QP], -1)
-        home_Q[block], list_Q[block] = partition_QP[:, 0], probes_QP[:, 0]
+        home_Q[block], visited_QP[block] = partition_QP[:, 0], probes_QP
         n_rows = len(probes_QP)
         pairs = np.unique((partition_QP * np.int64(n_rows) + np.arange(n_rows)[:, None])[probes_QP >= 0])
         to_V, query_V = np.divmod(pairs, n_rows)
@@ -95,7 +96,7 @@ def send_rows(job: Job, part: int) -> Receipt:
     files = {
         VISITORS: exchange.pack_batches(sent, 2 * job.partitions),
         MEMBERS_OF_GROUPS: exchange.pack(groups, home_G, job.partitions),
-        HOMES: list_Q,
+        VISITED: visited_QP,
     }
     facts = {
         "width": rows.raw.shape[1],
@@ -112,11 +113,16 @@ def write_lists(job: Job, part: int) -> Receipt:
     The pool's index (`d2prune index`) is built from it.
     """
     groups = local_groups(job, part)
+    return commit_lists(job, part, groups, job.array("assign", part, VISITED)[:, 0])
+
+
+def commit_lists(job: Job, part: int, groups: LocalGroups, home_Q: Int32) -> Receipt:
+    """Commit the `lists` unit of a part, from the home lists of its Q distinct rows."""
     start, stop = job.spans.bounds(part)
     list_N = np.full(stop - start, -1, np.int32)
     if len(groups.kept_N):
         # Groups are numbered in the order of their first rows, as distinct rows are.
-        list_N[groups.kept_N] = job.array("assign", part, HOMES)[groups.group_N]
+        list_N[groups.kept_N] = home_Q[groups.group_N]
     return job.commit("lists", part, {LISTS: list_N})
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from d2prune.graph.params import choose_partitions
 from d2prune.graph.steps.distinct import find_copies, group_rows
 from d2prune.graph.steps.edges import found_for_checked, merge_candidates, write_neighbors, write_no_neighbors
+from d2prune.graph.steps.given import adopt_quantiser
 from d2prune.graph.steps.job import Job
 from d2prune.graph.steps.quantise import (
     NPROBE,
@@ -22,6 +23,7 @@ from d2prune.graph.steps.quantise import (
     train_quantiser,
 )
 from d2prune.graph.steps.search import VISITS, search_partition, send_rows, write_lists
+from d2prune.graph.steps.state import write_checked, write_state
 from d2prune.graph.steps.step import Step, once, per_part
 from d2prune.graph.steps.whole import build_whole
 from d2prune.knn.recall import Recall
@@ -35,25 +37,39 @@ def per_bucket(job: Job) -> int:
     return job.buckets
 
 
+def per_part_with_state(job: Job) -> int:
+    """Count one unit per embed part, or none: a graph with a cut-off keeps no state."""
+    return len(job.parts) if job.cut_off is None else 0
+
+
 def per_slice(job: Job) -> int:
     """Count one unit per partition and slice of the parts."""
     return job.partitions * job.slices
 
 
 def read_facts(job: Job, receipts: Sequence[Receipt]) -> Job:
-    """After `whole`: add the lists and the recall."""
+    """After `whole`: add the lists and the recall.
+
+    Raises:
+        RecallMissedError: the target recall was missed with a given quantiser.
+    """
     facts = receipts[0].facts
     recall = None
     if "recall" in facts:
         recall = Recall(facts["recall"], facts["recall_low"], facts["recall_high"], facts["recall_queries"])
-    return replace(job, nlist=facts["nlist"], nprobe=facts["nprobe"], recall=recall)
+    job = replace(
+        job, nlist=facts["nlist"], nprobe=facts["nprobe"], recall=recall, trained=facts.get("quantiser")
+    )
+    check_recall(job)
+    return job
 
 
 def count_distinct(job: Job, receipts: Sequence[Receipt]) -> Job:
     """After `distinct`: add the distinct rows of each part."""
     rows = [receipt.facts["distinct"] for receipt in receipts]
     row_bytes = max(receipt.facts["row_bytes"] for receipt in receipts)
-    return replace(job, members=tuple(np.cumsum([0, *rows]).tolist()), row_bytes=row_bytes)
+    kept = sum(receipt.facts["kept"] for receipt in receipts)
+    return replace(job, members=tuple(np.cumsum([0, *rows]).tolist()), row_bytes=row_bytes, rows=kept)
 
 
 def count_members(job: Job, receipts: Sequence[Receipt]) -> Job:
@@ -75,7 +91,7 @@ def read_nprobe(job: Job, receipts: Sequence[Receipt]) -> Job:
     """After `layout`: add the number of lists that a row visits."""
     nprobe = receipts[0].facts[NPROBE]
     log.info("graph: %d lists in %d partitions, nprobe %d", job.nlist, job.partitions, nprobe)
-    return replace(job, nprobe=nprobe)
+    return replace(job, nprobe=nprobe, trained=receipts[0].facts["trained"])
 
 
 def choose_slices(job: Job, receipts: Sequence[Receipt]) -> Job:
@@ -89,6 +105,7 @@ def measure_and_check_recall(job: Job, _: Sequence[Receipt]) -> Job:
 
     Raises:
         UserError: the target recall was missed.
+        RecallMissedError: it was missed with a given quantiser.
     """
     job = replace(job, recall=measured_recall(job, found_for_checked(job)))
     check_recall(job)
@@ -105,7 +122,7 @@ SHARDED: tuple[Step, ...] = (
     # Find the rows that repeat a row of an earlier part; send them to the parts.
     Step("copies", find_copies, per_bucket, layout=("buckets",), after=count_members),
     # Train the centroids of the lists; draw the two samples that recall is measured on.
-    Step("quantiser", train_quantiser, once, whole_machine=True, uses_gpu=True, after=read_nlist, keep=True),
+    Step("quantiser", train_quantiser, once, whole_machine=True, uses_gpu=True, after=read_nlist),
     # Find the true neighbours of the samples among each part's rows.
     Step("truth", find_truth, per_part),
     # Choose nprobe; group the lists into partitions.
@@ -118,11 +135,24 @@ SHARDED: tuple[Step, ...] = (
     Step("search", search_partition, per_slice, layout=("partitions", "slices"), uses_gpu=True),
     # Merge the candidates of each part's rows; send the edges to the parts of both ends.
     Step("merge", merge_candidates, per_part, after=measure_and_check_recall),
+    # Keep the candidates of each part, for the increments of this graph.
+    Step("state", write_state, per_part_with_state, keep=True),
     # Write each part's rows of the undirected graph: the artifact.
     Step("neighbors", write_neighbors, per_part, keep=True),
+)
+
+# With a given quantiser: nothing is trained, and recall is measured on the stable sample.
+GIVEN: tuple[Step, ...] = (
+    *SHARDED[:2],
+    # Draw the sample that recall is measured on.
+    Step("quantiser", adopt_quantiser, once, after=read_nlist),
+    *SHARDED[3:-2],
+    # Keep the sample with its true neighbours.
+    Step("checked", write_checked, once, keep=True),
+    *SHARDED[-2:],
 )
 
 # With `n_neighbors: 0`. Its units are those of the last step above.
 WITHOUT_EDGES: tuple[Step, ...] = (Step("neighbors", write_no_neighbors, per_part, keep=True),)
 
-STEPS = IN_MEMORY + SHARDED
+STEPS = IN_MEMORY + GIVEN

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -56,17 +56,20 @@ class Step:
     keep: bool = False
 
 
-def step_key(name: str, index: int, params: Any, embed_fingerprint: str, layout: Any = None) -> str:
+def step_key(name: str, index: int, params: Any, inputs: Mapping[str, str], layout: Any = None) -> str:
     """Return the key of unit `index` of a step.
 
     Args:
         name: of the step.
         index: of the unit.
         params: `GraphParams`, or the dict that a manifest holds.
-        embed_fingerprint: of the embed artifact.
+        inputs: fingerprints of what the graph is made from: `embed`, and `quantiser` if one is given.
         layout: values of the attributes that `Step.layout` names: none, one, or a tuple of several.
     """
-    return artifacts.unit_key(f"{name}-{index:08d}", params, embed_fingerprint, layout)
+    embed, given = inputs["embed"], inputs.get("quantiser")
+    return artifacts.unit_key(
+        f"{name}-{index:08d}", params, embed if given is None else [embed, given], layout
+    )
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ import numpy as np
 from d2prune.graph.steps.edges import commit_rows
 from d2prune.graph.steps.job import Job
 from d2prune.graph.steps.part_rows import checked_features
-from d2prune.graph.steps.quantise import check_recall
+from d2prune.graph.steps.quantise import check_recall, misses_target
+from d2prune.graph.trained import commit_trained, read_trained
 from d2prune.knn.csr import Graph
 from d2prune.knn.in_memory import knn_graph_report
 from d2prune.store.artifacts import Receipt
@@ -35,9 +36,16 @@ def build_whole(job: Job, _: int) -> Receipt:
         seed=params.seed,
         nlist=params.nlist,
         nprobe=params.nprobe,
+        given=None if job.given is None else read_trained(job.folder, job.given),
+        are_unit=True,
     )
-    job = replace(job, nlist=report.nlist, nprobe=report.nprobe, recall=report.recall)
+    job = replace(job, nlist=report.nlist, nprobe=report.nprobe, recall=report.recall, trained=job.given)
+    if job.given is not None and misses_target(job):
+        # The driver trains another quantiser.
+        return job.commit("whole", 0, {}, facts=job.facts)
     check_recall(job)
+    if report.lists is not None and job.given is None:
+        job = replace(job, trained=commit_trained(job.folder, report.lists))
     degree_N = np.zeros(len(cut_off_N), np.int64)
     degree_N[kept_K] = np.diff(report.graph.indptr)
     indptr = np.concatenate([[0], np.cumsum(degree_N)])

@@ -46,13 +46,19 @@ class Matrix:
     Attributes:
         rows: N.
         columns: D; 0 where there is no row and the file records no width.
+        dtype: as it is stored, such as `<f2`.
         read: `read(start, stop)` returns rows [start, stop) as an array. Rows of a compressed
             matrix must be read in ascending order, each at most once.
+        file: that holds it.
+        offset: of row 0 in the file, if it is stored as it is in memory; None if it is compressed.
     """
 
     rows: int
     columns: int
+    dtype: str
     read: Callable[[int, int], NDArray[Any]]
+    file: FileInfo
+    offset: int | None
 
 
 @contextlib.contextmanager
@@ -63,7 +69,7 @@ def open_npy(file: FileInfo) -> Iterator[Matrix]:
         UserError: the file is missing, changed, truncated, or not a matrix of floats.
     """
     with open_ranges(file) as read:
-        yield _open_stored(read, 0, file.size, store.redact(file.url))
+        yield _open_stored(file, read, 0, file.size, store.redact(file.url))
 
 
 class NpzArrays:
@@ -97,10 +103,10 @@ class NpzArrays:
             start = _find_data(self._read, member, self._file.size, where)
             if start + member.file_size > self._file.size:
                 raise UserError(f"{where}: the file ends before the array; it is damaged or truncated")
-            yield _open_stored(self._read, start, member.file_size, where, member.CRC)
+            yield _open_stored(self._file, self._read, start, member.file_size, where, member.CRC)
         else:
             with _open_member(self._archive, member, where) as inflated:
-                yield _InflatedMatrix(inflated, member.file_size, where).matrix
+                yield _InflatedMatrix(self._file, inflated, member.file_size, where).matrix
 
 
 @contextlib.contextmanager
@@ -189,7 +195,7 @@ def _to_native(data: bytes, dtype: np.dtype[Any], columns: int) -> NDArray[Any]:
 
 
 def _open_stored(
-    read: ReadBytes, offset: int, size: int, where: str, expected_crc: int | None = None
+    file: FileInfo, read: ReadBytes, offset: int, size: int, where: str, expected_crc: int | None = None
 ) -> Matrix:
     """Open a matrix that is stored uncompressed in `size` bytes at `offset`.
 
@@ -209,7 +215,7 @@ def _open_stored(
                 raise UserError(f"{where}: damaged: the CRC-32 of its bytes differs from the zip directory's")
         return _to_native(data, dtype, columns)
 
-    return Matrix(rows, columns, read_rows)
+    return Matrix(rows, columns, dtype.str, read_rows, file, offset + start)
 
 
 @contextlib.contextmanager
@@ -227,13 +233,13 @@ def _open_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, where: str) 
 class _InflatedMatrix:
     """A compressed matrix, inflated while it is read, forwards only."""
 
-    def __init__(self, stream: IO[bytes], size: int, where: str) -> None:
+    def __init__(self, file: FileInfo, stream: IO[bytes], size: int, where: str) -> None:
         self._stream, self._where = stream, where
         head = self._take(min(size, _HEADER_BYTES))
         (rows, columns), self._dtype, start = _parse_header(head, size, where)
         self._left, self._next = head[start:], 0
         self._width = columns * self._dtype.itemsize
-        self.matrix = Matrix(rows, columns, self.read)
+        self.matrix = Matrix(rows, columns, self._dtype.str, self.read, file, None)
 
     def read(self, first: int, stop: int) -> NDArray[Any]:
         skip = (first - self._next) * self._width

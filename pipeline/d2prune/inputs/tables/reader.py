@@ -5,8 +5,8 @@ of one row group.
 Invariant: row i of the table and row i of every array are one sample, so their counts must agree.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from d2prune.inputs.tables.column_names import Columns
 from d2prune.inputs.tables.files import TableShard
 from d2prune.inputs.tables.matrices import Matrix
 from d2prune.inputs.tables.schema_check import BATCH_ROWS, check_width
-from d2prune.inputs.tables.source import open_source
+from d2prune.inputs.tables.source import TableSource, open_source
 from d2prune.inputs.tables.values import plain
 
 
@@ -41,10 +41,26 @@ class TableBatch:
     text_ND: NDArray[Any] | None
 
 
-def read_part(
+@dataclass(frozen=True)
+class OpenPart:
+    """A part of a table whose files are open.
+
+    Attributes:
+        batches: its rows in order; a part without rows has one empty batch.
+        rows: their numbers in the table.
+        in_place: the arrays of its embeddings by name, if all can be read in place; else empty.
+    """
+
+    batches: Iterator[TableBatch]
+    rows: range
+    in_place: Mapping[str, Matrix]
+
+
+@contextmanager
+def open_part(
     shard: TableShard, columns: Columns, dimension: int, more: Sequence[str] = ()
-) -> Iterator[TableBatch]:
-    """Yield the rows of a part in order. A part without rows yields one empty batch.
+) -> Iterator[OpenPart]:
+    """Open a part.
 
     Args:
         shard: the part.
@@ -54,7 +70,7 @@ def read_part(
 
     Raises:
         UserError: a file is missing, changed, damaged, lacks a column or array, or has the wrong
-            number of rows or dimensions.
+            number of rows or dimensions; also from `batches`.
         InfrastructureError: the storage failed.
     """
     with open_source(shard.source) as source, ExitStack() as stack:
@@ -62,34 +78,48 @@ def read_part(
         values = list(dict.fromkeys((*columns.values, *more)))
         rows = shard.rows(table.rows)
         if not table.rows:
-            yield _empty_batch(values, columns, dimension)
+            yield OpenPart(iter([_empty_batch(values, columns, dimension)]), rows, {})
             return
         table.require(values)
         matrices: dict[str, Matrix] = {}
-        lists: dict[str, _ListColumn] = {}
         for name in columns.embeddings:
             where = source.locate(name)
             if where == "column":
-                lists[name] = _ListColumn(dimension)
                 continue
             matrices[name] = stack.enter_context(source.open_matrix(name, where))
             check_width(source.describe(name, where), matrices[name].columns, dimension)
         if not rows:
-            yield _empty_batch(values, columns, dimension)
-        for first, batch in table.read_rows(rows, [*values, *lists], BATCH_ROWS):
-            found = {
-                name: matrices[name].read(first, first + len(batch))
-                if name in matrices
-                else lists[name].to_matrix(batch[name])
-                for name in columns.embeddings
-            }
-            image_ND, text_ND = (
-                None if name is None else found[name] for name in (columns.image_emb, columns.text_emb)
-            )
-            yield TableBatch(first, batch.select(values), image_ND, text_ND)
-        for name, column in lists.items():
-            if not column.n_complete:
-                check_width(source.describe(name, "column"), column.other_width, dimension)
+            yield OpenPart(iter([_empty_batch(values, columns, dimension)]), rows, {})
+            return
+        copied = any(source.why_copied(name, matrices.get(name)) for name in columns.embeddings)
+        batches = _read_batches(source, rows, columns, values, matrices, dimension)
+        yield OpenPart(batches, rows, {} if copied else matrices)
+
+
+def _read_batches(
+    source: TableSource,
+    rows: range,
+    columns: Columns,
+    values: Sequence[str],
+    matrices: Mapping[str, Matrix],
+    dimension: int,
+) -> Iterator[TableBatch]:
+    """Yield the rows of a part that has any."""
+    lists = {name: _ListColumn(dimension) for name in columns.embeddings if name not in matrices}
+    for first, batch in source.table.read_rows(rows, [*values, *lists], BATCH_ROWS):
+        found = {
+            name: matrices[name].read(first, first + len(batch))
+            if name in matrices
+            else lists[name].to_matrix(batch[name])
+            for name in columns.embeddings
+        }
+        image_ND, text_ND = (
+            None if name is None else found[name] for name in (columns.image_emb, columns.text_emb)
+        )
+        yield TableBatch(first, batch.select(values), image_ND, text_ND)
+    for name, column in lists.items():
+        if not column.n_complete:
+            check_width(source.describe(name, "column"), column.other_width, dimension)
 
 
 def _empty_batch(values: Sequence[str], columns: Columns, dimension: int) -> TableBatch:

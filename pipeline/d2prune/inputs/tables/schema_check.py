@@ -43,7 +43,7 @@ def kinds_of(columns: Columns, fields: Sequence[tuple[str, str]]) -> list[tuple[
 
 def check_files(
     files: Sequence[TableFile], columns: Columns, fields: Sequence[tuple[str, str]], dimension: int
-) -> None:
+) -> list[str]:
     """Check all files, several at a time.
 
     Args:
@@ -52,19 +52,25 @@ def check_files(
         fields: columns to carry along, (name, `number` or `text`).
         dimension: width of every embedding.
 
+    Returns:
+        Why embeddings have to be copied, for each file whose embeddings cannot be read in place.
+
     Raises:
         UserError: for the first file, in order, that has a fault.
     """
     kinds = kinds_of(columns, fields)
     threads = ThreadPoolExecutor(min(_THREADS, len(files) or 1))
     try:
-        for _ in threads.map(lambda file: _check_file(file, columns, kinds, dimension), files):
-            pass
+        found = threads.map(lambda file: _check_file(file, columns, kinds, dimension), files)
+        return [reason for reason in found if reason is not None]
     finally:
         threads.shutdown(cancel_futures=True)
 
 
-def _check_file(file: TableFile, columns: Columns, kinds: Sequence[tuple[str, Kind]], dimension: int) -> None:
+def _check_file(
+    file: TableFile, columns: Columns, kinds: Sequence[tuple[str, Kind]], dimension: int
+) -> str | None:
+    reason: str | None = None
     with open_source(file) as source:
         table = source.table
         if table.rows:
@@ -80,7 +86,11 @@ def _check_file(file: TableFile, columns: Columns, kinds: Sequence[tuple[str, Ki
             if where != "column":
                 with source.open_matrix(name, where) as matrix:
                     width = matrix.columns if matrix.rows else None
+                    reason = reason or source.why_copied(name, matrix)
+            elif table.rows:
+                reason = reason or source.why_copied(name, None)
             check_width(source.describe(name, where), width, dimension)
+    return reason
 
 
 def check_width(where: str, width: int | None, dimension: int) -> None:

@@ -7,6 +7,8 @@ import contextlib
 from collections.abc import Collection, Iterator
 from typing import Literal
 
+import numpy as np
+
 from d2prune import store
 from d2prune.errors import UserError
 from d2prune.inputs.rejects import clean_line
@@ -16,6 +18,9 @@ from d2prune.inputs.tables.parquet import ParquetTable, open_table
 from d2prune.inputs.tables.values import VECTOR, can_be_read, is_null
 
 Location = Literal["npz", "npy", "column"]
+
+IN_PLACE = ("<f2", "<f4")
+"""Types of arrays that are read in place: what is made of them costs little each time."""
 
 
 class TableSource:
@@ -68,6 +73,24 @@ class TableSource:
             case "npy":
                 return f"{store.redact(self._file.arrays[name].url)}: {clean_line(name)}"
         return f"{self.table.shown}: column {clean_line(name)}"
+
+    def why_copied(self, name: str, matrix: Matrix | None) -> str | None:
+        """Return why embeddings cannot be read in place, in words; None if they can.
+
+        Args:
+            name: of the array or column.
+            matrix: from `open_matrix`; None for a column.
+        """
+        if matrix is None:
+            return f"{self.describe(name, 'column')} is a column of lists"
+        where = self.describe(name, self.locate(name))
+        if matrix.offset is None:
+            return f"{where} is compressed"
+        if matrix.dtype not in IN_PLACE:
+            return f"{where} is {np.dtype(matrix.dtype)}"
+        if any(store.recordable(url) != url for url in (matrix.file.url, self._file.table.url)):
+            return f"the URL of {where} holds a query or a password, which is not stored"
+        return None
 
     @contextlib.contextmanager
     def open_matrix(self, name: str, where: Location) -> Iterator[Matrix]:

@@ -1,8 +1,9 @@
 """Record the URLs of an embed artifact's shards, by shard name.
 
 They are stored in `work_dir/embed/<fingerprint>/sources.json`. The artifact itself identifies
-shards by name and content, not by URL. To display an image, a reader needs its URL as well. Each
-run records the URLs here, without user names, passwords and query strings.
+shards by name and content, not by URL. To display an image, or to read embeddings that were left in
+the input, a reader needs its URL as well. Each run records the URLs here, without user names,
+passwords and query strings: a pool that was moved is found where the last run found it.
 """
 
 import json
@@ -32,7 +33,7 @@ class NamedShard(Protocol):
 def record(work_dir: str, embed_fingerprint: str, shards: Iterable[NamedShard]) -> None:
     """Write the URLs, unless the file already holds them."""
     text = encode_json({shard.name: store.recordable(shard.url) for shard in shards}, indent=0)
-    url = _url(work_dir, embed_fingerprint)
+    url = locate(work_dir, embed_fingerprint)
     try:
         if store.read_bytes(url) == text:
             return
@@ -44,11 +45,12 @@ def record(work_dir: str, embed_fingerprint: str, shards: Iterable[NamedShard]) 
 def read(work_dir: str, embed_fingerprint: str) -> Mapping[str, str]:
     """Return shard name -> URL; empty where no run recorded them, or the file is damaged."""
     try:
-        return dict(json.loads(store.read_bytes(_url(work_dir, embed_fingerprint))))
+        return dict(json.loads(store.read_bytes(locate(work_dir, embed_fingerprint))))
     except (FileNotFoundError, ValueError, TypeError):
         # The next run replaces a damaged file.
         return {}
 
 
-def _url(work_dir: str, embed_fingerprint: str) -> str:
+def locate(work_dir: str, embed_fingerprint: str) -> str:
+    """Return the URL of the file."""
     return store.join(work_dir, "embed", embed_fingerprint, FILE)

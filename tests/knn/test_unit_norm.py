@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from d2prune.embed.tables.unit_norm import cosines, sq_norms, unit_halves
+from d2prune.knn.unit_norm import cosines, sq_norms, unit_halves
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])

@@ -1,0 +1,105 @@
+"""Step `quantiser` of a graph whose quantiser is given: draws the sample that recall is measured on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from numpy.typing import NDArray
+
+from d2prune.errors import UserError
+from d2prune.graph.steps.job import Job
+from d2prune.graph.steps.part_rows import RANKED, features_of, local_groups, read_raw
+from d2prune.graph.steps.quantise import CENTROIDS, CHECKED, SIZES
+from d2prune.graph.steps.state import RANKS
+from d2prune.graph.trained import read_trained
+from d2prune.knn.recall import RECALL_QUERIES
+from d2prune.knn.stable_sample import NO_RANKS, lowest
+from d2prune.stage import exchange
+from d2prune.store.artifacts import Receipt
+
+Float32 = NDArray[np.float32]
+Int64 = NDArray[np.int64]
+Ranks = NDArray[np.uint64]
+
+_READERS = 8
+
+
+def adopt_quantiser(job: Job, _: int) -> Receipt:
+    """Take the given centroids, and draw the sample that recall is measured on.
+
+    Raises:
+        UserError: the embeddings have other dimensions than the centroids.
+    """
+    assert job.given is not None
+    trained = read_trained(job.folder, job.given)
+    ranks_S, positions_S = draw_sample(
+        job,
+        trained.tuning,
+        lambda part: (local_groups(job, part).first_Q, job.array("distinct", part, RANKED)),
+    )
+    rows_SD = read_rows(job, positions_S)
+    check_dimensions(rows_SD.shape[1], trained.centroids)
+    files = {
+        CENTROIDS: trained.centroids,
+        # Unknown before the rows are assigned; partitions of equal numbers of lists will do.
+        SIZES: np.ones(len(trained.centroids), np.int64),
+        f"{CHECKED}.npy": rows_SD,
+        f"{CHECKED}-positions.npy": positions_S,
+        RANKS: ranks_S,
+    }
+    return job.commit("quantiser", 0, files, facts={"nlist": len(trained.centroids)})
+
+
+def check_dimensions(n_dims: int, centroids_LD: Float32) -> None:
+    """Check that a quantiser belongs to the embeddings.
+
+    Raises:
+        UserError: it was trained on others.
+    """
+    if n_dims != centroids_LD.shape[1]:
+        raise UserError(
+            f"graph.quantiser: found lists of {centroids_LD.shape[1]} dimensions; expected {n_dims}, as the "
+            "embeddings have"
+        )
+
+
+def draw_sample(
+    job: Job, excluded: Ranks, read_ranked: Callable[[int], tuple[Int64, exchange.Records]]
+) -> tuple[Ranks, Int64]:
+    """Return the sample of a pool: the lowest ranks, and the first position of each, ascending.
+
+    Args:
+        job: the graph.
+        excluded: uint64, ranks that are not sampled.
+        read_ranked: returns, of a part, the first rows of its groups and its RANKED_ROW records.
+    """
+    ranks: list[Ranks] = [NO_RANKS]
+    positions = [np.zeros(0, np.int64)]
+    with ThreadPoolExecutor(_READERS) as pool:
+        for part, (first_Q, ranked) in enumerate(pool.map(read_ranked, range(len(job.parts)))):
+            ranks.append(ranked["rank"])
+            positions.append(job.starts[part] + first_Q[ranked["row"]])
+    rank_N, position_N = np.concatenate(ranks), np.concatenate(positions)
+    # Each part has a rank once and parts are in order, so the first of a rank is at the lowest position.
+    chosen = lowest(rank_N, RECALL_QUERIES, excluded)
+    chosen = chosen[np.argsort(position_N[chosen])]
+    return rank_N[chosen], position_N[chosen]
+
+
+def read_rows(job: Job, positions_S: Int64) -> Float32:
+    """Read the feature rows at some positions, float32 [S, D], in the given order."""
+
+    def read(piece: tuple[int, Int64, Int64]) -> tuple[Int64, Float32]:
+        part, index, rows = piece
+        return index, features_of(job, read_raw(job, part)[rows], int(job.starts[part]))
+
+    with ThreadPoolExecutor(_READERS // 2) as pool:
+        pieces = list(pool.map(read, job.spans.by_part(positions_S)))
+    if not pieces:
+        return features_of(job, read_raw(job, 0)[:0])
+    out_SD = np.empty((len(positions_S), pieces[0][1].shape[1]), np.float32)
+    for index, rows in pieces:
+        out_SD[index] = rows
+    return out_SD
