@@ -32,8 +32,18 @@ from d2prune.store.artifacts import Receipt
 
 PART_ROWS = 10_000
 STEPS = (
-    *("distinct", "copies", "quantiser", "truth", "layout"),
-    *("assign", "send", "search", "merge", "state", "neighbors"),
+    "distinct",
+    "copies",
+    "quantiser",
+    "truth",
+    "layout",
+    "assign",
+    "lists",
+    "send",
+    "search",
+    "merge",
+    "state",
+    "neighbors",
 )
 
 

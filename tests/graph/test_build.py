@@ -249,12 +249,14 @@ def test_a_worker_killed_on_ray_does_not_change_the_graph(tmp_path, ray_executor
 
 
 class Killing:
-    """An executor that kills one worker once, in the middle of the search."""
+    """An executor that kills one worker once, in the middle of the search; the steps after it have one."""
 
     def __init__(self, inner, mark: Path):
         self.inner, self.mark = inner, mark
 
     def map(self, make_worker, units, resources):
+        if not any(unit.key.startswith("search") for unit in units):
+            resources = replace(resources, workers=1)
         return self.inner.map(KillOnce(make_worker, self.mark), units, resources)
 
 

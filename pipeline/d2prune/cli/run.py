@@ -88,7 +88,7 @@ def _add_plan(commands: Any) -> None:
         "--samples",
         type=numbers.number(1, numbers.MAX_COUNT),
         metavar="N",
-        help="samples in the pool, such as 12.8e9; default: estimated from the sizes of the input tars",
+        help="samples in the pool, such as 12.8e9; default: estimated from the sizes of the input files",
     )
     parser.add_argument(
         "--gpus",
@@ -130,7 +130,7 @@ def _plan(arguments: argparse.Namespace) -> int:
     from d2prune.estimate.workload import default_rates, describe_selection, make_workload
     from d2prune.runs.calibrate import calibrate
 
-    config = load_config(arguments)
+    config, assumed = _load_plan(arguments)
     fleet = Fleet(arguments.gpus, arguments.cpus, arguments.gpu_price, arguments.cpu_price)
     samples = None if arguments.samples is None else round(arguments.samples)
     if arguments.calibrate is not None:
@@ -139,7 +139,33 @@ def _plan(arguments: argparse.Namespace) -> int:
     else:
         work, rates = make_workload(config, samples), default_rates(config, arguments.embed_rate, fleet)
     print_plan(work, rates, fleet, describe_selection(config))
+    if assumed:
+        print_line(f"{'assumed':<12}{', '.join(assumed)}; name a configuration for another plan")
     return 0
+
+
+def _load_plan(arguments: argparse.Namespace) -> "tuple[RunConfig, list[str]]":
+    """Read the configuration; without one, fill in what a number of samples leaves open.
+
+    Returns:
+        The configuration, and the assumptions in words.
+    """
+    if arguments.config is not None or arguments.samples is None:
+        return load_config(arguments), []
+    given = {override.partition("=")[0] for override in arguments.set}
+    places = {"input": arguments.pool, "work_dir": arguments.work_dir, "output": arguments.output}
+    assumed, words = [f"{key}=planned/{key}" for key, value in places.items() if not value], []
+    embeds = arguments.gpus or arguments.embed_rate is not None
+    if embeds and arguments.model is None and not given & {"embed.model", "embed.models"}:
+        assumed += ["embed.model=ViT-L-14", "embed.pretrained=openai"]
+        words.append("tars that ViT-L-14 embeds")
+    elif arguments.model is None and not given & {"embed.model", "embed.models"}:
+        words.append("tables of embeddings as in DataComp's metadata (for tars, add --gpus or --model)")
+    if arguments.fraction is None and not any(key.startswith("select.") for key in given):
+        assumed.append("select.fraction=0.3")
+        words.append("30 % kept")
+    arguments.set[:0] = assumed
+    return load_config(arguments), words
 
 
 def _add_sweep(commands: Any) -> None:

@@ -32,6 +32,9 @@ class Workload:
         samples_per_shard: samples in each output tar.
         compared: rows that the rescore stage multiplies each sample with; 0: the run has no such stage.
         deduplicates: whether the run has the dedup stage.
+        tables: whether the pool is tables of embeddings. `sample_bytes` is then that of a row without
+            them, and `stored_values` counts those that the run reads.
+        copies: whether embeddings of tables are copied, because they cannot be read in place.
     """
 
     samples: int
@@ -48,6 +51,8 @@ class Workload:
     samples_per_shard: int = 10_000
     compared: int = 0
     deduplicates: bool = False
+    tables: bool = False
+    copies: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,8 @@ class Rates:
     Attributes:
         embed_s: seconds per sample.
         decode_s: core seconds per sample, when a GPU embeds.
+        import_row_s: seconds per row of a table, without its embeddings.
+        import_byte_s: seconds per byte of its embeddings.
         graph_row_s: seconds per row, independent of its neighbours.
         graph_flops: floating-point operations per second of a core, in products of embeddings.
         graph_gpu_flops: of a GPU, where it compares every row with every other. A fifth of an H100's
@@ -64,7 +71,8 @@ class Rates:
         graph_shards: CPU time of the sharded graph relative to the graph in one worker's memory.
         rank_s: seconds per sample.
         select_s: seconds per sample.
-        write_byte_s: seconds per byte written.
+        write_byte_s: seconds per byte written to tars.
+        write_row_s: seconds per row of a table that is read for the tables of kept samples.
         report_s: seconds per sample.
         store_bytes_s: bytes per second that one worker reads from the store or writes to it.
         start_s: stage -> seconds before its first unit.
@@ -73,6 +81,8 @@ class Rates:
 
     embed_s: float
     decode_s: float = 1 / 650
+    import_row_s: float = 3.4e-6
+    import_byte_s: float = 2e-9
     graph_row_s: float = 5.3e-5
     graph_flops: float = 1.2e11
     graph_gpu_flops: float = 2e14
@@ -80,6 +90,7 @@ class Rates:
     rank_s: float = 2.5e-6
     select_s: float = 1e-6
     write_byte_s: float = 1 / 223e6
+    write_row_s: float = 6.5e-6
     report_s: float = 1e-6
     store_bytes_s: float = 88e6
     start_s: Mapping[str, float] = field(default_factory=dict)
@@ -211,6 +222,8 @@ def _count_workers(fleet: Fleet, units: int) -> int:
 
 
 def _estimate_embed(work: Workload, rates: Rates, fleet: Fleet) -> StagePlan:
+    if work.tables:
+        return _estimate_import(work, rates, fleet)
     read = work.samples * work.sample_bytes
     stored_values = work.stored_values or 2 * work.dimension
     written = work.samples * (2.0 * stored_values + 150.0)
@@ -229,6 +242,18 @@ def _estimate_embed(work: Workload, rates: Rates, fleet: Fleet) -> StagePlan:
     wall, limit = _find_limit("embed", rates, limits)
     memory = 2.5e9 + work.samples / max(work.shards, 1) * (2 * stored_values + 300)
     return StagePlan("embed", work.shards, *hours, read, 0.0, written, memory, 1, wall, limit)
+
+
+def _estimate_import(work: Workload, rates: Rates, fleet: Fleet) -> StagePlan:
+    row = 2.0 * (work.stored_values or work.sides * work.dimension)
+    read = work.samples * (row + work.sample_bytes)
+    written = work.samples * (60.0 + (row if work.copies else 0.0))
+    seconds = work.samples * (rates.import_row_s + row * rates.import_byte_s)
+    workers = _count_workers(fleet, work.shards)
+    limits = {"CPU": seconds / workers, "store": (read + written) / rates.store_bytes_s / workers}
+    wall, limit = _find_limit("embed", rates, limits)
+    hours = seconds / 3600
+    return StagePlan("embed", work.shards, 0.0, hours, read, 0.0, written, 4e8, 1, wall, limit)
 
 
 def _estimate_rescore(work: Workload, rates: Rates, fleet: Fleet) -> StagePlan:
@@ -326,6 +351,8 @@ def _estimate_select(work: Workload, rates: Rates, fleet: Fleet) -> StagePlan:
 
 
 def _estimate_write(work: Workload, rates: Rates, fleet: Fleet) -> StagePlan:
+    if work.tables:
+        return _estimate_tables(work, rates, fleet)
     kept = round(work.samples * work.fraction)
     written = kept * work.sample_bytes + work.samples * 120.0
     read = kept * work.sample_bytes + work.samples * 250.0
@@ -340,6 +367,17 @@ def _estimate_write(work: Workload, rates: Rates, fleet: Fleet) -> StagePlan:
     wall, limit = _find_limit("write", rates, limits)
     units = tars + work.shards
     return StagePlan("write", units, 0.0, seconds / 3600, read, 0.0, written, 6e8, 1, wall, limit)
+
+
+def _estimate_tables(work: Workload, rates: Rates, fleet: Fleet) -> StagePlan:
+    """The write stage for tables: tables of kept samples, decisions and the subset file."""
+    read = work.samples * (work.sample_bytes + 250.0)
+    written = work.samples * (120.0 + work.fraction * (work.sample_bytes + 90.0))
+    seconds, workers = work.samples * rates.write_row_s, _count_workers(fleet, work.shards)
+    limits = {"CPU": seconds / workers, "store": (read + written) / rates.store_bytes_s / workers}
+    wall, limit = _find_limit("write", rates, limits)
+    hours = seconds / 3600
+    return StagePlan("write", work.shards, 0.0, hours, read, 0.0, written, 6e8, 1, wall, limit)
 
 
 def _estimate_report(work: Workload, rates: Rates, fleet: Fleet) -> StagePlan:

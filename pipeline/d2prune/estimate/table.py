@@ -1,5 +1,7 @@
 """Print a plan as a table."""
 
+from collections.abc import Sequence
+
 from d2prune.console import format_bytes, print_line
 from d2prune.estimate.costs import Fleet, Rates, StagePlan, Workload, make_plan, total_cost
 
@@ -23,8 +25,9 @@ def print_plan(work: Workload, rates: Rates, fleet: Fleet, selection: str) -> No
     plans = make_plan(work, rates, fleet)
     cost = total_cost(plans, fleet)
     prices = f", {fleet.gpu_price:g} per GPU hour and {fleet.cpu_price:g} per core hour" if cost else ""
-    pool = f"{work.samples:,} samples in {work.shards:,} shards"
-    size = format_bytes(work.samples * work.sample_bytes)
+    kind = "parts of tables" if work.tables else "shards"
+    pool = f"{work.samples:,} samples in {work.shards:,} {kind}"
+    size = format_bytes(plans[0].read)
     print_line(f"{pool}, {size}; {fleet.gpus} GPUs, {fleet.cpus} cores{prices}")
     print_line(f"selection: {selection}")
     print_line(f"rates: {rates.source}")
@@ -33,13 +36,52 @@ def print_plan(work: Workload, rates: Rates, fleet: Fleet, selection: str) -> No
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADER))]
     for row in rows:
         print_line("  ".join(f"{text:>{width}}" for text, width in zip(row, widths, strict=True)))
-    slowest = max(plans, key=lambda plan: plan.wall_s)
     print_line()
-    print_line(f"{'wall time':<12}{_format_seconds(sum(plan.wall_s for plan in plans))}")
+    wall_s = sum(plan.wall_s for plan in plans)
+    print_line(f"{'wall time':<12}{format_seconds(wall_s)}")
     if cost:
         print_line(f"{'cost':<12}{cost:,.2f} for the device hours in use")
     print_line(f"{'memory':<12}{format_bytes(max(plan.memory for plan in plans))} for the largest worker")
-    print_line(f"{'limit':<12}{slowest.limit}, in {slowest.stage}")
+    peak, stage, left = _find_work_dir_peak(plans)
+    sizes = f"{format_bytes(peak)} at the peak, in {stage}; {format_bytes(left)} when the run ends"
+    print_line(f"{'work_dir':<12}{sizes}")
+    print_line(f"{'limit':<12}{_describe_limit(plans, fleet, rates)}")
+
+
+def _find_work_dir_peak(plans: Sequence[StagePlan]) -> tuple[float, str, float]:
+    """Bytes in work_dir at the peak, the stage in which that is, and bytes when the run ends.
+
+    What the graph's workers send each other lies in work_dir until the graph is complete. What the
+    ranking's workers send does not.
+    """
+    peak, stage, kept = 0.0, "", 0.0
+    for plan in plans:
+        kept += 0.0 if plan.stage == "write" else plan.written
+        here = kept + (plan.shuffled if plan.stage == "graph" else 0.0)
+        if here > peak:
+            peak, stage = here, plan.stage
+    return peak, stage, kept
+
+
+def _describe_limit(plans: Sequence[StagePlan], fleet: Fleet, rates: Rates) -> str:
+    """The stage that takes longest, and what decides its time, in words."""
+    slowest = max(plans, key=lambda plan: plan.wall_s)
+    n_workers = max(1, min(fleet.cpus, slowest.units))
+    causes = {
+        "GPU": f"the {fleet.gpus:,} GPUs compute all the time; more of them shorten it",
+        "one GPU": "one GPU computes it; more of them do not help",
+        "decoding": f"the {fleet.cpus:,} cores decode images more slowly than the GPUs encode them",
+        "CPU": f"{n_workers:,} cores compute all the time; "
+        + ("more of them shorten it" if slowest.units > fleet.cpus else "there are no more units of work"),
+        "store": f"{n_workers:,} workers read and write at {format_bytes(rates.store_bytes_s)}/s each; more "
+        "workers or a faster store shorten it",
+        "partitions": f"its {slowest.partitions:,} partitions keep fewer than the {fleet.cpus:,} cores busy",
+        "output tars": f"its output tars keep fewer than the {fleet.cpus:,} cores busy",
+        "one worker": "one worker does it; more machines do not help",
+        "start": "most of it is the start of programs",
+    }
+    share = slowest.wall_s / max(sum(plan.wall_s for plan in plans), 1e-9)
+    return f"{slowest.stage} takes {share:.0%} of the time ({slowest.limit}): {causes[slowest.limit]}"
 
 
 def _format_row(plan: StagePlan) -> tuple[str, ...]:
@@ -53,12 +95,16 @@ def _format_row(plan: StagePlan) -> tuple[str, ...]:
         format_bytes(plan.written),
         format_bytes(plan.memory),
         f"{plan.partitions:,}",
-        _format_seconds(plan.wall_s),
+        format_seconds(plan.wall_s),
         plan.limit,
     )
 
 
-def _format_seconds(seconds: float) -> str:
+def format_seconds(seconds: float) -> str:
+    """A duration in the unit that suits it, up to days."""
     if seconds < 120:
         return f"{seconds:.1f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    hours = seconds / 3600
+    return f"{hours:.1f} h" if hours < 48 else f"{hours / 24:,.1f} days"

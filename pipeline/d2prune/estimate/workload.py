@@ -1,10 +1,11 @@
 """Turn a configuration into a workload and default rates.
 
-Lists the input; reads none of it.
+Lists the input; reads none of it but headers of the first table.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from d2prune import store
 from d2prune.config.model import RunConfig
 from d2prune.d2.gamma import check_gamma
 from d2prune.errors import UserError
@@ -17,50 +18,66 @@ SHARD_SAMPLES = 10_000
 """Samples assumed in each input tar if only the number of samples is given."""
 
 
+TABLE_ROW_BYTES = 250
+"""Mean bytes of a row of DataComp's metadata, without its embeddings."""
+TABLE_DIMENSION = 768
+"""Of the embeddings in DataComp's metadata that are read by default."""
+
+
 @dataclass(frozen=True)
 class PoolFacts:
     """Measured properties of a pool.
 
     Attributes:
-        sample_bytes: mean bytes of a sample in its tar.
+        sample_bytes: mean bytes of a sample in its tar, or of a row of a table without embeddings.
         dimensions: dimension of each model's embeddings, in the order of the configuration.
+        samples: their number, as far as the listed input tells; 0: not known.
+        shards: tars, or parts of tables; 0: not known.
+        tables: whether the pool is tables of embeddings.
+        n_sides: embeddings of a row that are read.
+        copies: see `Workload`.
     """
 
     sample_bytes: float
     dimensions: tuple[int, ...]
+    samples: int = 0
+    shards: int = 0
+    tables: bool = False
+    n_sides: int = 2
+    copies: bool = False
 
 
 def make_workload(config: RunConfig, samples: int | None, facts: PoolFacts | None = None) -> Workload:
     """Describe the work of a run.
 
     Args:
-        config: the configuration.
-        samples: number of samples; None: estimated from the sizes of the tars in `config.input`.
-        facts: measured properties of the pool. Default: DataComp's sample size and the dimensions
-            that open_clip knows.
+        config: the configuration. Without a model, the pool is tables of embeddings.
+        samples: number of samples; None: estimated from the files in `config.input`.
+        facts: measured properties of the pool. Default: of tars, DataComp's sample size and the
+            dimensions that open_clip knows; of tables, what their first file says, or those of
+            DataComp's metadata if `samples` is given.
 
     Raises:
-        UserError: the input does not exist, or the configuration names no model.
+        UserError: the input does not exist, or is tars and the configuration names no model.
     """
-    from d2prune.inputs.shards import expand_input
     from d2prune.knn.in_memory import wants_lists
 
-    facts = facts or PoolFacts(SAMPLE_BYTES, _read_dimensions(config))
+    facts = facts or _assume_facts(config, listed=samples is None)
     if samples is None:
-        listed = expand_input(config.input, config.written)
-        shards = len(listed)
-        samples = max(1, round(sum(shard.size for shard in listed) / facts.sample_bytes))
+        facts = facts if facts.shards else _list_tars(config, facts)
+        shards, samples = facts.shards, facts.samples
     else:
         shards = max(1, -(-samples // SHARD_SAMPLES))
     select, graph = config.select, config.graph
     names = [*config.embed.models]
+    sides = len(graph.features.split("+"))
     return Workload(
         samples=samples,
         sample_bytes=facts.sample_bytes,
         shards=shards,
         dimension=facts.dimensions[names.index(graph.model) if graph.model else 0],
-        stored_values=2 * sum(facts.dimensions),
-        sides=len(graph.features.split("+")),
+        stored_values=(facts.n_sides if facts.tables else 2) * sum(facts.dimensions),
+        sides=sides,
         n_neighbors=graph.n_neighbors,
         exact=not wants_lists(samples, graph.target_recall, graph.nprobe),
         nlist=graph.nlist,
@@ -69,7 +86,58 @@ def make_workload(config: RunConfig, samples: int | None, facts: PoolFacts | Non
         samples_per_shard=config.write.samples_per_shard,
         compared=_count_compared(config, samples),
         deduplicates=config.dedup.applies,
+        tables=facts.tables,
+        copies=facts.copies,
     )
+
+
+def _assume_facts(config: RunConfig, listed: bool) -> PoolFacts:
+    """What is known of a pool without a calibration; `listed`: read the first file of tables."""
+    if config.embed.named_models:
+        return PoolFacts(SAMPLE_BYTES, _read_dimensions(config))
+    if listed:
+        return _read_tables(config)
+    n_sides = 2 - (config.columns.image_emb is None) - (config.columns.text_emb is None)
+    return PoolFacts(TABLE_ROW_BYTES, (TABLE_DIMENSION,), tables=True, n_sides=n_sides)
+
+
+def _list_tars(config: RunConfig, facts: PoolFacts) -> PoolFacts:
+    from d2prune.inputs.shards import expand_input
+
+    listed = expand_input(config.input, config.written)
+    samples = max(1, round(sum(shard.size for shard in listed) / facts.sample_bytes))
+    return replace(facts, samples=samples, shards=len(listed))
+
+
+def _read_tables(config: RunConfig) -> PoolFacts:
+    """List tables and read the headers of the first that has rows; the others have as many rows per byte.
+
+    Raises:
+        UserError: the input is tars, or tables that a run would refuse by their first file.
+    """
+    from d2prune.inputs.pool import open_pool
+    from d2prune.inputs.tables.column_names import WantedColumns, resolve_columns
+    from d2prune.inputs.tables.schema_check import check_files, find_dimension
+    from d2prune.inputs.tables.source import open_source
+
+    pool = open_pool(config.input, config.written)
+    if not pool.tables:
+        first = store.redact(pool.shards[0].url)
+        raise UserError(f"embed.model is missing: {first} is a tar, and its images need a model")
+    columns = resolve_columns(pool.tables, WantedColumns(**config.columns.model_dump()))
+    dimension = find_dimension(pool.tables, columns)
+    for file in pool.tables:
+        with open_source(file) as source:
+            rows = source.table.rows
+        if rows:
+            break
+    copies = bool(check_files([file], columns, (), dimension))
+    n_sides = len(columns.embeddings)
+    total = sum(one.size for table in pool.tables for one in table.files)
+    samples = max(1, round(total * rows / sum(one.size for one in file.files)))
+    # Of a table whose embeddings are columns, the rest.
+    row_bytes = file.table.size / rows - (0 if file.files[1:] else 2 * n_sides * dimension)
+    return PoolFacts(max(row_bytes, 20.0), (dimension,), samples, len(pool.shards), True, n_sides, copies)
 
 
 def _count_compared(config: RunConfig, samples: int) -> int:
@@ -104,6 +172,8 @@ def default_rates(config: RunConfig, embed_rate: float | None, fleet: Fleet) -> 
         UserError: no rate is known for the model.
     """
     models = [model for _, model, _ in config.embed.named_models]
+    if not models:
+        return Rates(0.0, source="docs/results.md")
     if embed_rate is not None:
         source = f"embed: {embed_rate:g} samples/s per worker, as given"
     elif fleet.gpus and models and all(model in PUBLISHED_RATES for model in models):
@@ -118,16 +188,7 @@ def default_rates(config: RunConfig, embed_rate: float | None, fleet: Fleet) -> 
 
 
 def _read_dimensions(config: RunConfig) -> tuple[int, ...]:
-    """Dimension of each model's embeddings; 512 for models that open_clip does not know.
-
-    Raises:
-        UserError: the configuration names no model.
-    """
-    if not config.embed.named_models:
-        raise UserError(
-            "embed.model is missing: `d2prune plan` estimates runs over tars; importing tables of embeddings "
-            "takes minutes"
-        )
+    """Dimension of each model's embeddings; 512 for models that open_clip does not know."""
     from d2prune.embed.model.sources import import_open_clip
 
     known = [import_open_clip().get_model_config(model) or {} for _, model, _ in config.embed.named_models]

@@ -189,25 +189,29 @@ def _find_wave(step: Step, job: Job, wave: int) -> range:
 
 def delete_intermediate_units(job: Job) -> None:
     """Delete the units that a complete graph does not need; `job` is the one `build_graph` returned."""
-    keys = [*_unit_keys(job, kept=False)]
+    keys = list(_intermediate_keys(job))
     if job.abandoned is not None:
-        keys += [*_unit_keys(job.abandoned, kept=False), *_unit_keys(job.abandoned, kept=True)]
+        keys += _intermediate_keys(job.abandoned)
+        keys += _kept_keys(job.params, job.abandoned.inputs, len(job.parts))
     delete_units(job.folder, keys)
 
 
-def _unit_keys(job: Job, kept: bool) -> Iterator[str]:
+def _intermediate_keys(job: Job) -> Iterator[str]:
     for step in _choose_steps(job):
-        if step.keep == kept:
+        if not step.keep:
             yield from (job.key(step.name, index) for index in range(step.count_units(job)))
 
 
 def other_unit_keys(manifest: Mapping[str, Any]) -> Iterator[str]:
     """Yield the keys of the units that are kept beside those a manifest lists, such as the lists."""
-    inputs = unit_inputs(manifest)
+    return _kept_keys(manifest["params"], unit_inputs(manifest), len(manifest["units"]))
+
+
+def _kept_keys(params: Any, inputs: Mapping[str, str], n_parts: int) -> Iterator[str]:
     for step in ALL_STEPS:
         if step.keep and step.name != "neighbors":
-            for index in range(1 if step.count_units is once else len(manifest["units"])):
-                yield step_key(step.name, index, manifest["params"], inputs)
+            for index in range(1 if step.count_units is once else n_parts):
+                yield step_key(step.name, index, params, inputs)
 
 
 def _count_rows(job: Job) -> int:

@@ -33,11 +33,16 @@ def calibrate(config: RunConfig, shards: int) -> Calibration:
     """Filter the first `shards` shards of the input and measure every stage.
 
     Raises:
-        UserError: there are fewer than two shards.
+        UserError: there are fewer than two shards, or the configuration names no model.
     """
     from d2prune.inputs.shards import expand_input
     from d2prune.store import patterns
 
+    if not config.embed.named_models:
+        raise UserError(
+            "--calibrate: found no embed.model, so the input is tables of embeddings; expected tars; without "
+            "--calibrate, plan uses measured rates"
+        )
     found = expand_input(config.input, config.written)[:shards]
     urls = [patterns.quote(shard.url) for shard in found]
     if len(urls) < 2:

@@ -50,7 +50,7 @@ Int64 = NDArray[np.int64]
 
 # Rows of a chunk, at least: enough for products, and few enough for the cache.
 _CHUNK = 1_024
-# Added rows as near as its stored neighbours that a row can have without a search of its own.
+# Added rows as near as its stored neighbours that a row can have before its lists are searched.
 _SLOTS = 16
 _FIT_ROWS = 2_048
 

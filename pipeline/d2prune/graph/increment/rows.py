@@ -1,4 +1,4 @@
-"""Reads what an increment knows of a part, kept or added, and of the rows that search.
+"""Reads the state of a part, kept or added, and the rows that search.
 
 P parts, Q distinct rows of a part, V visited lists, K nearest, D dimensions.
 """

@@ -41,7 +41,7 @@ class PartState:
     Attributes:
         groups: its rows, grouped by their bytes.
         visited: int32 [Q, P], lists that each distinct row visits, home first; -1 for none.
-        top: K nearest of each distinct row among all rows it met, itself included.
+        top: K nearest of each distinct row among the rows of these lists, itself included.
         ranked: RANKED_ROW records.
     """
 
