@@ -5,6 +5,8 @@ A row's lists depend on that row and the quantiser alone (`knn.probes`). Q disti
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,9 +28,10 @@ Int32 = NDArray[np.int32]
 
 VISITED = "visited.npy"
 LISTS = "lists.npy"
-VISITS = "visits"
+VISITS = "visits.npy"
 # Rows of a part converted to float32 at a time.
 _BLOCK = 16_384
+_READERS = 8
 
 
 def find_visits(job: Job, part: int) -> Receipt:
@@ -51,14 +54,19 @@ def find_visits(job: Job, part: int) -> Receipt:
     files = {
         VISITED: visited_QP,
         MEMBERS_OF_GROUPS: exchange.pack(groups, home_G, job.partitions),
+        VISITS: visits_P,
     }
-    facts = {
-        "width": rows.raw.shape[1],
-        "dtype": rows.raw.dtype.str,
-        NPROBE: nprobe,
-        VISITS: visits_P.tolist(),
-    }
+    facts = {"width": rows.raw.shape[1], "dtype": rows.raw.dtype.str, NPROBE: nprobe}
     return job.commit("assign", part, files, facts=facts)
+
+
+def count_visitors(job: Job) -> NDArray[np.int64]:
+    """Count the rows that visit each partition, int64 [partitions]; reads a file of each part."""
+    visits_P = np.zeros(job.partitions, np.int64)
+    with ThreadPoolExecutor(_READERS) as pool:
+        for more in pool.map(lambda part: job.array("assign", part, VISITS), range(len(job.parts))):
+            visits_P += more
+    return visits_P
 
 
 def smallest_integer(n_values: int) -> type[np.int16] | type[np.int32]:

@@ -49,6 +49,7 @@ class Job:
         partitions: of the lists.
         nlist: number of lists; 0: exact, without lists.
         nprobe: lists that each row visits; 0 if exact.
+        visitors: rows that visit each partition.
         slices: of the parts; a unit of the search serves the rows of one slice.
         waves: of the partitions; rows are sent to those of one wave at a time.
         recall: measured; None if the pool is too small for a sample.
@@ -72,6 +73,7 @@ class Job:
     partitions: int = 1
     nlist: int = 0
     nprobe: int = 0
+    visitors: tuple[int, ...] = ()
     slices: int = 1
     waves: int = 1
     recall: Recall | None = None

@@ -43,7 +43,7 @@ def search_partition(job: Job, index: int) -> Receipt:
     """
     partition, number = divmod(index, job.slices)
     visitors = Visitors(job, partition)
-    members = _Members(job, visitors)
+    members = _Members(job, visitors, job.visitors[partition] // job.slices)
     groups = exchange.read_concatenated(
         job.urls("assign", len(job.parts), MEMBERS_OF_GROUPS), GROUP_MEMBER, partition
     )
@@ -63,9 +63,9 @@ def search_partition(job: Job, index: int) -> Receipt:
 class _Members:
     """A partition's members as `lists.ListRows`: stored rows in order of arrival, converted on request."""
 
-    def __init__(self, job: Job, visitors: Visitors) -> None:
+    def __init__(self, job: Job, visitors: Visitors, n_queries: int) -> None:
         self._job = job
-        n_lists, n_queries = len(visitors.lists), visitors.count // job.slices
+        n_lists = len(visitors.lists)
         self.centroids: Float32 = job.array("quantiser", 0, CENTROIDS)[visitors.lists]
         homes, positions = [], []
         self._raw = np.empty((0, *visitors.dtype["raw"].shape), visitors.dtype["raw"].base)
@@ -81,7 +81,9 @@ class _Members:
         self._order_M = np.argsort(home_M, kind="stable")
         self.positions: Int64 = np.concatenate(positions)[self._order_M]
         self.indptr = np.searchsorted(home_M[self._order_M], np.arange(n_lists + 1))
-        n_pairs = n_queries * len(self.positions) // max(1, n_lists)
+        # A visitor visits several of the partition's lists: nprobe lists in all partitions together.
+        lists_of_visitor = job.nprobe * job.members[-1] / max(1, sum(job.visitors))
+        n_pairs = round(n_queries * lists_of_visitor * len(self.positions) / max(1, n_lists))
         sample = features_of(job, self._raw[:: max(1, len(self._raw) // _FIT_ROWS)])
         self.projection = fit_projection(sample, n_queries + len(self.positions), n_pairs)
         self.projected = self._project_members()

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from d2prune.graph.steps.assign import VISITED, VISITS, smallest_integer, visited_partitions
+from d2prune.graph.steps.assign import VISITED, smallest_integer, visited_partitions
 from d2prune.graph.steps.job import Job
 from d2prune.graph.steps.part_rows import read_part
 from d2prune.graph.steps.quantise import NPROBE, PARTITIONS
@@ -110,7 +110,6 @@ class Visitors:
         n_parts = len(job.parts)
         self._urls = [job.url("send", wave * n_parts + part, VISITORS) for part in range(n_parts)]
         self._home, self._other = partition - first, stop - 2 * first + partition
-        self.count = sum(job.receipt("assign", part).facts[VISITS][partition] for part in range(n_parts))
 
     def read_at_home(self) -> Iterator[exchange.Records]:
         """Read the rows whose home list is in the partition, part by part."""

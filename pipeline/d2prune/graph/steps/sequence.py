@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from d2prune.graph.params import choose_partitions
-from d2prune.graph.steps.assign import VISITS, find_visits, write_lists
+from d2prune.graph.steps.assign import count_visitors, find_visits, write_lists
 from d2prune.graph.steps.distinct import find_copies, group_rows
 from d2prune.graph.steps.edges import found_for_checked, merge_candidates, write_neighbors, write_no_neighbors
 from d2prune.graph.steps.given import adopt_quantiser
@@ -113,18 +113,19 @@ def read_nprobe(job: Job, receipts: Sequence[Receipt]) -> Job:
     return replace(job, nprobe=nprobe, trained=receipts[0].facts["trained"])
 
 
-def divide_search(job: Job, receipts: Sequence[Receipt]) -> Job:
-    """After `assign`: add the number of slices and waves.
+def divide_search(job: Job, _: Sequence[Receipt]) -> Job:
+    """After `assign`: add the visitors of each partition, and the number of slices and waves.
 
     There are enough slices for the partition with the most visitors, and enough waves for the share
     of the embeddings that rows in transit may take.
     """
-    visits_P = np.sum([receipt.facts[VISITS] for receipt in receipts], axis=0)
+    visits_P = count_visitors(job)
     slices = min(len(job.parts), max(1, -(-int(visits_P.max()) // job.layout.visitors)))
     waves = 1
     if job.layout.in_transit is not None:
         waves = math.ceil(int(visits_P.sum()) / (job.layout.in_transit * max(1, job.members[-1])))
-    return replace(job, slices=slices, waves=max(1, min(waves, job.partitions)))
+    waves = max(1, min(waves, job.partitions))
+    return replace(job, visitors=tuple(visits_P.tolist()), slices=slices, waves=waves)
 
 
 def measure_and_check_recall(job: Job, _: Sequence[Receipt]) -> Job:
