@@ -8,7 +8,7 @@ depends on the embeddings and the parameters only, never on workers or layout.
 
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from functools import partial
@@ -71,7 +71,7 @@ def build_graph(
     whole_machine: Resources,
     one_core: Resources,
     previous: str | None = None,
-) -> tuple[Job, list[Receipt]]:
+) -> tuple[Job, Sequence[Receipt]]:
     """Run the steps that are not complete, and check the graph.
 
     With a given quantiser, the graph is that of this quantiser, unless the pool or the recall asks
@@ -147,7 +147,7 @@ def _find_start(job: Job, previous: str | None) -> Job:
 
 def _run_steps(
     job: Job, executor: Executor, whole_machine: Resources, one_core: Resources
-) -> tuple[Job, list[Receipt]]:
+) -> tuple[Job, Sequence[Receipt]]:
     steps = _choose_steps(job)
     for step in steps:
         label = f"graph: {step.name}" if len(steps) > 1 else "graph"
@@ -206,7 +206,7 @@ def _choose_steps(job: Job) -> tuple[Step, ...]:
 
 def _run_step(
     step: Step, label: str, job: Job, executor: Executor, whole_machine: Resources, one_core: Resources
-) -> list[Receipt]:
+) -> Sequence[Receipt]:
     resources, threads = one_core, job.layout.threads
     if step.whole_machine:
         resources, threads = whole_machine, max(threads, int(whole_machine.num_cpus))
