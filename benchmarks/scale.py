@@ -182,7 +182,9 @@ def measure(n_rows: int, options: Options) -> tuple[dict[str, float], dict[str, 
     executor = FreshProcesses(options.workers, None, measurements.add)
     params = GraphParams("image", 5, options.recall, None, None, 0, None, 0.0)
     layout = Layout(whole_below=0)
-    job = graph_stage.plan_job(Parts(str(root), {"embed": parts}), "scale", folders["graph"], params, layout)
+    job = graph_stage.plan_job(
+        Parts(str(root), {"embed": parts}), {"embed": "scale"}, folders["graph"], params, layout
+    )
     job, graph = graph_stage.build_graph(job, executor, ONE_CORE, ONE_CORE)
     facts = job.facts
     members = max(2, -(-n_rows // options.rows_per_member))

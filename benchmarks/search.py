@@ -74,7 +74,7 @@ def make_run(folder: Path, n_rows: int, n_dims: int) -> FinishedRun:
     params = GraphParams("image", 1, None, None, 1, 0, None, 0.0)
     layout = Layout(whole_below=0, threads=available_cores())
     pool = Parts(str(folder), {"embed": parts})
-    job = plan_job(pool, embed.fingerprint, str(folder / "graph"), params, layout)
+    job = plan_job(pool, {"embed": embed.fingerprint}, str(folder / "graph"), params, layout)
     cores = Resources(1, available_cores())
     job, receipts = build_graph(job, InProcess(), cores, cores)
     delete_intermediate_units(job)

@@ -24,15 +24,11 @@ from tests.pools import write_pool
 os.environ.setdefault("RAY_worker_niceness", "0")
 
 # Loaded here, because settings of a test are taken from the profile when its file is imported.
-hypothesis.settings.register_profile("default", deadline=None)
+# Without what depends on how busy the machine is.
 hypothesis.settings.register_profile(
-    "fuzz",
-    deadline=None,
-    max_examples=200,
-    print_blob=True,
-    suppress_health_check=list(hypothesis.HealthCheck),
+    "d2prune", deadline=None, print_blob=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
-hypothesis.settings.load_profile("fuzz" if fuzzing.SECONDS_VARIABLE in os.environ else "default")
+hypothesis.settings.load_profile("d2prune")
 
 # Files that take longest, so that no process is left alone with one at the end.
 _FIRST = (
@@ -93,6 +89,17 @@ def pytest_xdist_make_scheduler(config, log):
             return "ray" if _shares_ray(nodeid) else nodeid.partition("::")[0]
 
     return ByFile(config, log)
+
+
+SYNC = os.fsync
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_waits_for_the_disk():
+    """A run syncs 180 times, a millisecond each. Tests in tests/store do sync; see also `tests.power_cut`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda handle: None)
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

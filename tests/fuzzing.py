@@ -15,6 +15,9 @@ tests_in_session = 1
 def fuzz(test):
     """Mark a Hypothesis test; where a time is set, repeat it with new examples until its share is used."""
 
+    # `make fuzz` looks nowhere else: to collect all tests takes longer than these.
+    assert test.__module__.endswith(".test_fuzz"), test.__module__
+
     @pytest.mark.fuzz
     @functools.wraps(test)
     def repeat(*args, **kwargs):

@@ -145,7 +145,7 @@ def test_tables_follow_the_naive_rule_on_any_number_of_partitions(graph, tmp_pat
 def test_tables_on_ray_equal_those_in_process(graph, tmp_path, ray_executor):
     _, parts, _, cosine = graph
     _, receipts = dedup(parts, tmp_path / "alone", True, cosine, 1)
-    assert dedup(parts, tmp_path / "ray", True, cosine, 3, ray_executor, num_cpus=0.5)[1] == receipts
+    assert dedup(parts, tmp_path / "ray", True, cosine, 2, ray_executor, num_cpus=0.5)[1] == receipts
 
 
 def test_lost_members_change_nothing(graph, tmp_path):

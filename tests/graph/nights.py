@@ -29,9 +29,12 @@ def embed_pool(work_dir, shards) -> Manifest:
         if receipt is None:
             names = {"shard": [name] * len(rows), "key": [f"sample{row}" for row in range(len(rows))]}
             schema = pa.schema([("shard", pa.string()), ("key", pa.string())])
+            samples = pa.table(names, schema=schema)
+            # A score to cut off by.
+            samples = samples.append_column("row", pa.array(rows[:, 0].astype(np.float32)))
             tables = {
                 "embeddings.parquet": pa.table({"image_emb": columns.vector_column(rows)}),
-                "samples.parquet": pa.table(names, schema=schema),
+                "samples.parquet": samples,
             }
             receipt = artifacts.commit_unit(folder, key, tables)
         units.append(receipt)

@@ -15,7 +15,7 @@ def test_no_graph_for_methods_that_use_none_selects_the_same(configure, method):
     decided = []
     for k in (2, 0):
         select = {"fraction": 0.4, "method": method, "drop_score": "width", "drop_fraction": 0.1}
-        config = configure(graph={"n_neighbors": k}, select=select, work_dir=f"{configure().work_dir}{k}")
+        config = configure(graph={"n_neighbors": k}, select=select)
         manifests = run(config, InProcess(), stop_after="select").manifests
         parts = Parts(config.work_dir, {name: found.units for name, found in manifests.items()})
         decided.append(pa.table({name: parts.column(DECISIONS, name) for name in ("uid", "kept", "reason")}))

@@ -97,8 +97,8 @@ def test_partitions_on_ray_equal_the_naive_greedy_on_graphs_of_every_shape(ray_e
             edges |= {(int(node[i]), int(node[j])): d for j, d in near.items() if node[i] < node[j]}
         first += graph.n_nodes
     n = len(permutation)
-    job = GraphJob(graph_from_edges(n, edges), difficulty, (0, 1, n // 3, 2 * n // 3, n), False)
-    group = make_group(job, 4, ray_executor, num_cpus=0.5)
+    job = GraphJob(graph_from_edges(n, edges), difficulty, (0, 1, n // 2, n), False)
+    group = make_group(job, 3, ray_executor, num_cpus=0.5)
     try:
         results = run_to_completion(group, "commit")
     finally:
@@ -108,8 +108,8 @@ def test_partitions_on_ray_equal_the_naive_greedy_on_graphs_of_every_shape(ray_e
 
 
 def test_killing_an_actor_on_ray_changes_nothing(ray_executor):
-    job = make_job(4, seed=9)
-    group = make_group(job, 4, ray_executor, num_cpus=0.5)
+    job = make_job(2, seed=9)
+    group = make_group(job, 2, ray_executor, num_cpus=0.5)
 
     class KillingGroup(LossyGroup):
         def exchange(self, method, members, inboxes, *arguments):

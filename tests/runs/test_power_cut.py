@@ -61,7 +61,7 @@ def work(request, disk, configure, pool, tmp_path):
 def build_sharded_graph(pool, folder):
     """The graph stage in small pieces, as a run calls it."""
     store.sweep_temporaries(folder)
-    job = plan_job(pool, "e" * 32, folder, PARAMS, SHARDED)
+    job = plan_job(pool, {"embed": "e" * 32}, folder, PARAMS, SHARDED)
     job, receipts = build_graph(job, InProcess(), Resources(), Resources())
     manifest = Manifest("graph", "f" * 32, {}, {}, tuple(receipts), {})
     artifacts.commit_manifest(folder, manifest)

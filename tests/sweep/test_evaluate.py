@@ -1,6 +1,8 @@
 """A sweep predicts what runs with other settings would keep, without embedding again."""
 
+import dataclasses
 import shutil
+from urllib.parse import parse_qsl
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ import yaml
 
 from d2prune.cli.main import main
 from d2prune.execution import InProcess
+from d2prune.explore.api import Explorer
 from d2prune.explore.explain import read_ranking
 from d2prune.parts.files import DECISIONS
 from d2prune.parts.neighbors import read_graph
@@ -15,6 +18,7 @@ from d2prune.runs.driver import run
 from d2prune.runs.finished import open_run
 from d2prune.sweep import measure
 from d2prune.sweep.evaluate import SweepGrid, run_sweep
+from d2prune.sweep.links import PORT, comparison_links
 from d2prune.sweep.measure import Outcome, Setting, recommend
 from d2prune.sweep.page import _join_series, outcome_table, render
 from tests.browser import chromium, needs_chromium, serious_violations
@@ -183,6 +187,25 @@ def test_the_page_shows_every_row(result):
     assert all(f">{name}</th>" in page for name in head)
     assert len(rows) == 12 == page.count('<th scope="row">')
     assert "<script" not in page
+
+
+def test_rows_link_to_the_comparison_of_what_a_run_has_ranked(config, result):
+    own = open_run(config.work_dir, result.selection)
+    links = comparison_links(result)
+    settings = [outcome.setting for outcome in result.outcomes]
+    # Of the run's k and gammas all fractions but its own; nothing else was run when the sweep was made.
+    for setting, link in zip(settings, links, strict=True):
+        ranked = (setting.n_neighbors, setting.gamma_reverse) == (4, 0.5)
+        assert bool(link) >= (ranked and setting.fraction != 0.3)
+        if ranked and setting.fraction == 0.3:
+            assert link == ""
+    page = render(result)
+    assert page.count(">compare</a>") == sum(map(bool, links)) >= 2
+    assert f"--port {PORT}" in page
+    link = next(link for link in links if link.endswith("%400.6"))
+    found = Explorer(own).compare(dict(parse_qsl(link.split("?", 1)[1])))
+    assert found["a"]["kept"] == 38 and found["b"]["kept"] == 76
+    assert not any(comparison_links(dataclasses.replace(result, selection="")))
 
 
 @needs_chromium

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from d2prune import store
 from d2prune.errors import UserError
 from d2prune.graph.previous import unit_inputs
+from d2prune.graph.steps.assign import LISTS
 from d2prune.graph.steps.quantise import CENTROIDS, SIZES
-from d2prune.graph.steps.search import LISTS
 from d2prune.graph.steps.step import step_key
 from d2prune.graph.trained import read_trained
 from d2prune.index.views import import_faiss, row_bytes
@@ -197,4 +197,4 @@ def open_job(run: FinishedRun, threads: int) -> IndexJob:
 
 def assign_rows(quantiser: Quantiser, rows_ND: Float32, threads: int) -> Int32:
     """Return the list of each row, int32 [N]."""
-    return quantiser.nearest(rows_ND, 1, threads).positions[:, 0].astype(np.int32)
+    return quantiser.find_lists(rows_ND, 1, threads)[:, 0]

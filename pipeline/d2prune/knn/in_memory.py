@@ -129,6 +129,7 @@ def knn_graph_report(
     threads: int | None = None,
     recall_queries: int = RECALL_QUERIES,
     given: TrainedLists | None = None,
+    are_unit: bool = False,
 ) -> KnnReport:
     """Build the graph as `knn_graph` does; also return how it was built.
 
@@ -143,6 +144,8 @@ def knn_graph_report(
         recall_queries: rows of the sample that chooses nprobe, and of the one that recall is
             measured on; 0 measures nothing, and requires nprobe.
         given: lists to search instead of training some, unless the search is exact.
+        are_unit: whether the rows are those that `features` returns: to normalise a row again may change
+            its last bits.
 
     Returns:
         The graph, the directed neighbours, the lists used and the recall reached.
@@ -153,7 +156,7 @@ def knn_graph_report(
     embeddings = as_rows(embeddings)
     _check_arguments(n_neighbors, target_recall, seed, nlist, nprobe)
     threads = threads or available_cores()
-    rows_ND = unit_rows(embeddings, threads=threads)
+    rows_ND = embeddings if are_unit else unit_rows(embeddings, threads=threads)
     n_rows = len(rows_ND)
     groups = collapse(rows_ND, threads)
     rows_RD = rows_ND if len(groups.first_R) == n_rows else rows_ND[groups.first_R]
@@ -292,7 +295,7 @@ def _tune_nprobe(
     true_SK = without_self(truth, sample_S).positions
     exists_SK = true_SK != NO_POSITION
     true_lists_SK = np.full(true_SK.shape, -1, np.int64)
-    true_lists_SK[exists_SK] = quantiser.nearest(rows_RD[true_SK[exists_SK]], 1, threads).positions[:, 0]
+    true_lists_SK[exists_SK] = quantiser.find_lists(rows_RD[true_SK[exists_SK]], 1, threads)[:, 0]
     return tune_nprobe(quantiser, rows_RD[sample_S], true_lists_SK, target_recall, threads)
 
 

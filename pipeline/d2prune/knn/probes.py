@@ -9,7 +9,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from d2prune.knn.block_search import NO_POSITION, TopK
 from d2prune.knn.projections import ProjectedRows
 from d2prune.knn.quantiser import Quantiser
 from d2prune.knn.recall import choose_nprobe
@@ -34,26 +33,14 @@ def find_probes(
         projected: as in `Quantiser.nearest`.
 
     Returns:
-        int32 [R, P], -1 where no list was found. Nearest first if P < L; if P = L, the home list
-        and then the others in no useful order.
+        int32 [R, P]. Nearest first if P < L; if P = L, the home list and then the others in no useful
+        order.
     """
     nlist = len(quantiser.centroids)
     if nprobe < nlist:
-        return probes_of(quantiser.nearest(rows_RD, nprobe, threads, projected))
-    home_R = quantiser.nearest(rows_RD, 1, threads, projected).positions
+        return quantiser.find_lists(rows_RD, nprobe, threads, projected)
+    home_R = quantiser.find_lists(rows_RD, 1, threads, projected)
     return ((home_R + np.arange(nlist)) % nlist).astype(np.int32)
-
-
-def probes_of(top: TopK) -> Int32:
-    """Convert the result of `Quantiser.nearest` into probes.
-
-    Args:
-        top: [N, P], positions are list numbers.
-
-    Returns:
-        int32 [N, P], -1 where no list was found.
-    """
-    return np.where(top.positions == NO_POSITION, -1, top.positions).astype(np.int32)
 
 
 def tune_nprobe(
@@ -71,8 +58,8 @@ def tune_nprobe(
     nlist = len(quantiser.centroids)
     n_probes = min(_FIRST_PROBES, nlist)
     while n_probes < nlist:
-        probed = quantiser.nearest(rows_SD, n_probes, threads).positions
-        nprobe = choose_nprobe(true_lists_SK, probed, target_recall)
+        probed = quantiser.find_lists(rows_SD, n_probes, threads)
+        nprobe = choose_nprobe(true_lists_SK, probed.astype(np.int64), target_recall)
         if nprobe is not None:
             return nprobe
         n_probes = min(4 * n_probes, nlist)

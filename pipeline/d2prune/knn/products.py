@@ -73,6 +73,18 @@ def accumulation(n_dims: int) -> float:
     return (n_dims + 64) * 2.0**-22
 
 
+def padded_rows(n_rows: int, queries: bool = True) -> int:
+    """Return how many rows to multiply for `n_rows`, so that products have few shapes.
+
+    Args:
+        n_rows: at least 0.
+        queries: whether these are queries rather than members, whose steps are finer.
+    """
+    steps = _QUERY_STEPS if queries else _MEMBER_STEPS
+    step = np.searchsorted(steps, n_rows)
+    return int(steps[step]) if step < len(steps) else n_rows
+
+
 def round_rows(
     rows_ND: Float32, index_R: Int64, centre_D: Float32, precision: Precision, queries: bool = False
 ) -> Rounded:
@@ -89,9 +101,7 @@ def round_rows(
         The rounded rows and their bounds.
     """
     n_rows = len(index_R)
-    steps = _QUERY_STEPS if queries else _MEMBER_STEPS
-    step = np.searchsorted(steps, n_rows)
-    shape = (int(steps[step]) if step < len(steps) else n_rows, rows_ND.shape[1])
+    shape = (padded_rows(n_rows, queries), rows_ND.shape[1])
     sq_norms, errors = np.empty(n_rows, np.float32), np.empty(n_rows, np.float32)
     values = np.empty(shape, np.uint16 if precision == "bfloat16" else np.float32)
     values[n_rows:] = 0

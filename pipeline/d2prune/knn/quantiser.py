@@ -17,42 +17,48 @@ from numpy.typing import NDArray
 from d2prune.compiled.decorator import kernel
 from d2prune.compiled.threads import parallel_ranges
 from d2prune.errors import ArgumentError
-from d2prune.knn.backend import fit_projection, search_probes, search_rows, searches_on_cpu
+from d2prune.knn.backend import fit_projection, search_rows, searches_on_cpu
 from d2prune.knn.block_search import Members, TopK, search_block
-from d2prune.knn.lists import Lists
+from d2prune.knn.distances import pair_sq_distances
+from d2prune.knn.list_tree import ListTree, count_cells
 from d2prune.knn.projections import ProjectedRows, Projection
 
 Float32 = NDArray[np.float32]
+Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
 
 # 100,000 x 512 rows in 632 lists reach recall 0.95 with 14 probes after 4 iterations, 13 after 8
 # (40 rows a list), and 12 after faiss's default (10 on 256 rows a list), which takes 7 to 15 times
 # the training. Lists are scanned only once, so longer training does not pay.
 TRAINING_ROWS_PER_LIST = 32
+# Small lists are trained on fewer: with 32, a million rows in 10,000 lists need 45 probes, not 47.
+TRAINING_ROWS_PER_SMALL_LIST = 16
 ITERATIONS = 4
-FLAT_LISTS = 65_536
-UPPER_PROBES = 32
-# Rows searched at a time where centroids have two levels.
-_BLOCK = 262_144
+FLAT_LISTS = 1_024
+_CELL_ITERATIONS = 2
+# Pools from this size on have a list for every 100 rows; with 64, time was the same.
+_SMALL_LISTS_FROM, _ROWS_PER_LIST, _MANY_ROWS, _MOST_LISTS = 100_000, 100, 1_000_000, 2**20
 
 
 def default_nlist(n_rows: int) -> int:
     """Return the number of lists for a pool.
 
     faiss's "Guidelines to choose an index" (4 to 16 sqrt(N), then 65,536 and more from 1,000,000
-    rows) assume few queries. Here every row is a query: finding its lists takes N x nlist products,
-    and searching them takes as many at about 3 sqrt(N) lists. The sizes of the guidelines apply
-    again where centroids have two levels.
+    rows) assume few queries. Here every row is a query. Finding its lists takes nlist products where
+    all lists are compared, and searching them as many at about 3 sqrt(N) lists. Where lists have two
+    levels, many small ones pay: fewer pairs are compared at the same recall. Beyond a million rows,
+    lists grow with N^(1/3), because centroids and training rows must fit in memory.
 
     Args:
         n_rows: N.
 
     Returns:
-        3 sqrt(N), at most N, below 100 million rows; 262,144 below a billion; then 1,048,576.
+        3 sqrt(N), at most N, below 100,000 rows; N / 100 up to a million; at most 1,048,576.
     """
-    if n_rows < 100_000_000:
+    if n_rows < _SMALL_LISTS_FROM:
         return max(1, min(round(3 * math.sqrt(n_rows)), n_rows))
-    return 262_144 if n_rows < 1_000_000_000 else 1_048_576
+    small = min(n_rows, _MANY_ROWS)
+    return min(_MOST_LISTS, round(small / _ROWS_PER_LIST * math.pow(n_rows / small, 2 / 3)))
 
 
 def training_sample(n_rows: int, nlist: int, seed: int) -> Int64:
@@ -66,7 +72,8 @@ def training_sample(n_rows: int, nlist: int, seed: int) -> Int64:
     Returns:
         int64 [S], distinct, ascending, so that one pass over the pool collects them.
     """
-    size = min(n_rows, TRAINING_ROWS_PER_LIST * nlist)
+    per_list = TRAINING_ROWS_PER_LIST if nlist <= FLAT_LISTS else TRAINING_ROWS_PER_SMALL_LIST
+    size = min(n_rows, per_list * nlist)
     return np.sort(np.random.default_rng(seed).choice(n_rows, size, replace=False))
 
 
@@ -94,7 +101,9 @@ def train(
         )
     rng = np.random.default_rng(seed)
     centroids_LD = sample_SD[np.sort(rng.choice(len(sample_SD), nlist, replace=False))].copy()
-    projection = fit_projection(sample_SD, len(sample_SD), n_iterations * len(sample_SD) * nlist)
+    projection = None
+    if nlist <= FLAT_LISTS:
+        projection = fit_projection(sample_SD, len(sample_SD), n_iterations * len(sample_SD) * nlist)
     projected = None if projection is None else projection.project(sample_SD, threads)
     for _ in range(n_iterations):
         nearest = Quantiser(centroids_LD, projection=projection).nearest(sample_SD, 1, threads, projected)
@@ -107,44 +116,56 @@ def train(
 class Quantiser:
     """Finds the lists nearest to rows; built from the centroids alone, so only those are stored.
 
-    Up to FLAT_LISTS lists, a row is compared with every centroid. Beyond that, centroids have two
-    levels: they are themselves kept in about sqrt(L) lists, and a row searches the UPPER_PROBES
-    nearest of those. At 262,144 lists this takes 16 times fewer products, still as matrix products.
-    (An HNSW over the centroids computes distances one by one, and its path depends on how the
-    machine rounds them.)
+    Up to FLAT_LISTS lists, a row is compared with every centroid, by canonical distance. Beyond that,
+    lists have two levels (`list_tree`), still searched by matrix products. (An HNSW over the centroids
+    computes distances one by one, and its path depends on how the machine rounds them.)
     """
 
     def __init__(
-        self, centroids_LD: Float32, flat_lists: int = FLAT_LISTS, projection: Projection | None = None
+        self, centroids_LD: Float32, flat_lists: int | None = None, projection: Projection | None = None
     ) -> None:
         """Prepare the search.
 
         Args:
             centroids_LD: float32 [L, D], contiguous.
-            flat_lists: largest number of lists for which all are compared; decides a row's lists.
+            flat_lists: largest number of lists for which all are compared; None: FLAT_LISTS. Decides a
+                row's lists.
             projection: of the projections that `nearest` will be given; None: `nearest` fits one if
                 that pays.
         """
         self.centroids = centroids_LD
-        self._upper: Quantiser | None = None
+        self._tree: ListTree | None = None
         nlist = len(centroids_LD)
-        if nlist <= flat_lists:
-            self._members = Members.prepare(centroids_LD, np.arange(nlist))
-            self._projected = None if projection is None else self._prepare_projected(projection)
+        if nlist > (FLAT_LISTS if flat_lists is None else flat_lists):
+            n_cells = count_cells(nlist)
+            sample = training_sample(nlist, n_cells, seed=0)
+            self._tree = ListTree(centroids_LD, train(centroids_LD[sample], n_cells, 0, _CELL_ITERATIONS))
             return
-        n_upper = round(math.sqrt(nlist))
-        sample = training_sample(nlist, n_upper, seed=0)
-        self._upper = Quantiser(train(centroids_LD[sample], n_upper, seed=0), flat_lists=n_upper)
-        home = self._upper.nearest(centroids_LD, 1).positions[:, 0]
-        order = np.argsort(home, kind="stable")
-        indptr = np.zeros(n_upper + 1, np.int64)
-        np.cumsum(np.bincount(home, minlength=n_upper), out=indptr[1:])
-        self._lists = Lists(centroids_LD[order], order, indptr, self._upper.centroids)
+        self._members = Members.prepare(centroids_LD, np.arange(nlist))
+        self._projected = None if projection is None else self._prepare_projected(projection)
+
+    def find_lists(
+        self, rows_ND: Float32, nprobe: int, threads: int = 1, projected: ProjectedRows | None = None
+    ) -> Int32:
+        """Return the numbers of the lists each row visits: its home list, then the others, nearest first.
+
+        Args:
+            rows_ND: float32 [N, D], contiguous, of unit norm.
+            nprobe: P <= L; fewer probes are the first of more.
+            threads: workers; changes speed only.
+            projected: projections of the rows, by this quantiser's projection; changes speed only.
+
+        Returns:
+            int32 [N, P].
+        """
+        if self._tree is not None:
+            return self._tree.find_lists(rows_ND, nprobe, threads)
+        return self.nearest(rows_ND, nprobe, threads, projected).positions.astype(np.int32)
 
     def nearest(
         self, rows_ND: Float32, nprobe: int, threads: int = 1, projected: ProjectedRows | None = None
     ) -> TopK:
-        """Return the lists each row visits, nearest first; the first is its home list.
+        """Return the lists each row visits, with distances; the first is its home list.
 
         Args:
             rows_ND: float32 [N, D], contiguous.
@@ -153,17 +174,14 @@ class Quantiser:
             projected: projections of the rows, by this quantiser's projection; changes speed only.
 
         Returns:
-            [N, P]; positions are list numbers. With two levels, NO_POSITION where none was found.
+            [N, P]; positions are list numbers. Distances ascend if lists have one level.
         """
+        if self._tree is not None:
+            lists_NP = self._tree.find_lists(rows_ND, nprobe, threads).astype(np.int64)
+            row_E = np.repeat(np.arange(len(rows_ND)), nprobe)
+            sq_distances = pair_sq_distances(rows_ND, row_E, self.centroids, lists_NP.ravel())
+            return TopK(sq_distances.reshape(lists_NP.shape), lists_NP)
         top = TopK.empty(len(rows_ND), nprobe)
-        if self._upper is not None:
-            n_probes = min(UPPER_PROBES, len(self._upper.centroids))
-            for start in range(0, len(rows_ND), _BLOCK):
-                block = slice(start, start + _BLOCK)
-                upper_BP = self._upper.nearest(rows_ND[block], n_probes, threads).positions.astype(np.int32)
-                part = TopK(top.sq_distances[block], top.positions[block])
-                search_probes(self._lists, rows_ND[block], upper_BP, part, threads)
-            return top
         if not searches_on_cpu(rows_ND.shape[1]):
             search_rows(self.centroids, np.arange(len(self.centroids)), rows_ND, top, threads)
             return top

@@ -1,4 +1,4 @@
-"""What a selection removed, by property: words, caption lengths, image sizes, sources, text fields.
+"""What a selection removed, by property: words and writing systems of captions, sizes, sources, text fields.
 
 Tables of samples in, kept and total counts per value out; pure functions and one accumulator, so that
 the report counts a part at a time and the explorer any rows it likes. A shift is how far the kept share
@@ -15,7 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from d2prune.report import writing_systems
 from d2prune.report.captions import word_codes
+from d2prune.report.writing_systems import system_codes
 
 # Quantile of the normal distribution: one value in a thousand shows a shift by chance alone.
 _Z = 3.29
@@ -136,10 +138,11 @@ class Shifts:
         """
         self.samples = self.kept = 0
         self._fields = tuple(fields)
-        names = ("words", "length", "side", "aspect", "shard", *self._fields)
+        names = ("words", "length", "system", "side", "aspect", "shard", *self._fields)
         titles = (
             "Words in captions",
             "Words per caption",
+            "Writing system of the caption",
             "Shorter side of the image",
             "Aspect ratio",
             "Shard",
@@ -166,6 +169,7 @@ class Shifts:
         self.kept += int(kept_N.sum())
         row_W, code_W, names = word_codes(table["caption"])
         self._counts["words"].add(names, code_W, kept_N[row_W])
+        self._counts["system"].add(writing_systems.NAMES, system_codes(table["caption"]), kept_N)
         for name, (names, code_N) in _bin_columns(table).items():
             self._counts[name].add(names, code_N, kept_N)
         for name in ("shard", *self._fields):

@@ -60,6 +60,7 @@ class SweepResult:
         current: the run's own setting; None if its budget is not a fraction of the whole pool, or its
             method is not D2.
         recommended: the settings that `recommend` chooses, one per fraction.
+        selection: fingerprint of the run's own selection; empty if the run has not got that far.
     """
 
     config: RunConfig
@@ -68,6 +69,7 @@ class SweepResult:
     outcomes: tuple[Outcome, ...]
     current: Setting | None
     recommended: frozenset[Setting]
+    selection: str = ""
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,7 @@ def run_sweep(
         outcomes,
         _current_setting(config),
         recommend(outcomes),
+        own.fingerprint if (own := plan.find("select")) is not None else "",
     )
 
 

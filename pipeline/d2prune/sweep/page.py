@@ -16,6 +16,7 @@ from d2prune.redaction import redact_markup
 from d2prune.report import tradeoff
 from d2prune.store import artifacts
 from d2prune.sweep.evaluate import SweepResult
+from d2prune.sweep.links import PORT, comparison_links
 from d2prune.sweep.measure import FEW_LOW_SCORES, Outcome, Setting
 
 _FOLDER = Path(__file__).parent
@@ -90,6 +91,8 @@ def render(result: SweepResult) -> str:
         duplicates=_draw_tradeoff(series, result, "duplicates", "duplicates left (share of the kept)", score),
         reasons=explain_recommendations(result),
         few=f"{FEW_LOW_SCORES:.0%}",
+        links=comparison_links(result),
+        port=PORT,
         head=head,
         rows=rows,
         has_flagged=any(outcome.flagged is not None for outcome in result.outcomes),

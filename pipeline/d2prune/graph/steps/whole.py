@@ -37,6 +37,7 @@ def build_whole(job: Job, _: int) -> Receipt:
         nlist=params.nlist,
         nprobe=params.nprobe,
         given=None if job.given is None else read_trained(job.folder, job.given),
+        are_unit=True,
     )
     job = replace(job, nlist=report.nlist, nprobe=report.nprobe, recall=report.recall, trained=job.given)
     if job.given is not None and misses_target(job):
