@@ -105,7 +105,7 @@ def build_graph(
         job = replace(job, inputs=inputs, unused=unused)
     job, receipts = _run_steps(job, executor, whole_machine, one_core)
     if job.trained is not None:
-        log.info("graph: trained quantiser %s", job.trained)
+        log.info("graph: trained quantiser %s, whose lists later runs search, too", job.trained)
     return job, receipts
 
 
