@@ -31,6 +31,7 @@ from d2prune.explore.terminal import print_explanations
 from d2prune.knn.csr import Graph
 from d2prune.parts.neighbors import to_table
 from d2prune.runs.finished import open_run
+from d2prune.search.searcher import Hits
 from d2prune.store import artifacts, schemas
 from d2prune.store.artifacts import Manifest, Receipt
 
@@ -95,6 +96,13 @@ def make_run(folder: Path, n: int, per_part: int = 10_000) -> None:
         artifacts.commit_manifest(str(folder / stage), Manifest(stage, stage, params, inputs, of, {}, facts))
 
 
+def give_hits(explorer: Explorer, rows: int) -> None:
+    """Have every search by meaning find 1,000 random samples: the run has neither embeddings nor index."""
+    chosen = np.random.default_rng(1).choice(rows, 1_000, replace=False).astype(np.int64)
+    hits = Hits(chosen, np.linspace(1, 0, len(chosen), dtype=np.float32))
+    explorer._meaning.nearest = lambda opened, query: hits  # type: ignore[method-assign]
+
+
 def time_calls(label: str, work: Callable[[], Any], times: int = 1) -> None:
     """Print wall and CPU time (of this process) of the first call, and the medians of the others."""
     spent = []
@@ -151,6 +159,12 @@ def main() -> None:
                 ("its place in the list", f"api/around?at={rows // 2}", 5),
             ):
                 time_calls(label, get(path), times)
+            give_hits(server.explorer, rows)
+            for label, path in (
+                ("page by meaning, the nearest samples given", "api/samples?like=1"),
+                ("the same, filtered by words", "api/samples?like=1&q=tree+green"),
+            ):
+                time_calls(label, get(path), 5)
             server.shutdown()
             uid = server.explorer.index.rows(np.array([rows // 3]))[0]["uid"]
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

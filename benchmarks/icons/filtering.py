@@ -21,10 +21,13 @@ from d2prune.output import subset
 from d2prune.parts.files import DECISIONS
 from d2prune.parts.reader import Parts
 from d2prune.runs.driver import run
+from d2prune.scores.column import read_score
 
 
-def configure(folder: Path, teacher: str, method: str, fraction: float, seed: int = 0) -> RunConfig:
-    """Return the configuration of a run."""
+def configure(
+    folder: Path, teacher: str, method: str, fraction: float, seed: int = 0, offset: float | None = None
+) -> RunConfig:
+    """Return the configuration of a run; an `offset` replaces that of the method."""
     values: dict[str, Any] = {
         "input": str(folder / "pool" / "*.tar"),
         "work_dir": str(folder / f"work-{teacher}"),
@@ -35,6 +38,8 @@ def configure(folder: Path, teacher: str, method: str, fraction: float, seed: in
     }
     for section, options in methods.settings(method, seed).items():
         values[section] = values.get(section, {}) | options
+    if offset is not None:
+        values["score"] = values.get("score", {}) | {"offset": offset}
     return RunConfig.parse(values, method)
 
 
@@ -52,6 +57,10 @@ def subset_file(folder: Path, teacher: str, method: str, fraction: float, seed: 
     path = folder / f"subsets-{teacher}" / f"{name}-{fraction:g}.npy"
     if not path.exists():
         config = configure(folder, teacher, method, fraction, seed)
+        percent = methods.offset_percent(method)
+        if percent is not None:
+            offset = -_percentile(config, percent)
+            config = configure(folder, teacher, method, fraction, seed, offset)
         result = run(config, stop_after="select", use_ray=False)
         units = {"embed": result.manifests["embed"].units, "select": result.manifests["select"].units}
         parts = Parts(config.work_dir, units)
@@ -77,6 +86,15 @@ def choose(
         return np.sort(np.random.default_rng(seed).permutation(right)[: int(fraction * n)])
     kept = subset.decode(np.load(subset_file(folder, teacher, method, fraction, seed)))
     return np.flatnonzero(np.isin(pool.uids, np.array(kept)))
+
+
+def _percentile(config: RunConfig, percent: int) -> float:
+    """Return a percentile of the pool's CLIP scores."""
+    parts = Parts(
+        config.work_dir, {"embed": run(config, stop_after="embed", use_ray=False).manifests["embed"].units}
+    )
+    score_N = read_score(parts, range(parts.spans.n_parts), "clip_score", "score.difficulty")
+    return float(np.percentile(score_N, percent))
 
 
 def _to_npy(rows: subset.UidArray) -> bytes:

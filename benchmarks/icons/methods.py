@@ -1,11 +1,12 @@
 """The methods of the benchmark, as settings of `d2prune run`.
 
-A method is named `NAME[:PARAMETER...][@SCORE][+FEATURES]`:
+A method is named `NAME[:PARAMETER...][^PERCENT][@SCORE][+FEATURES]`:
 
     random  score  semdedup:COSINE  facility_location:K
     forward:K:GAMMA   d2:K:GAMMA   d2:K:GAMMA_FORWARD:GAMMA_REVERSE
 
-SCORE is `s_clip_loss` in place of the CLIP score, FEATURES `image` or `text` in place of both.
+SCORE is `s_clip_loss` in place of the CLIP score, FEATURES `image` or `text` in place of both. With
+PERCENT, `score.offset` is minus that percentile of the pool's CLIP scores instead of minus the lowest.
 Gammas are written as in the configuration, so `d2:5:4/median` is D2 with c = 4. `all` and `right` are
 references that no filter can be: all pairs, and a random part of those whose caption is their own.
 """
@@ -25,7 +26,7 @@ PAPER = "d2:1:1"
 """The paper's settings for DataComp: one neighbour, gamma 1."""
 
 _NAME = re.compile(
-    r"(?P<head>[a-z0-9_]+(?::[^:@+]+)*)(?:@(?P<score>[a-z_]+))?(?:\+(?P<features>image|text))?"
+    r"(?P<head>[a-z0-9_]+(?::[^:^@+]+)*)(?:\^(?P<percent>[0-9]+))?(?:@(?P<score>[a-z_]+))?(?:\+(?P<features>image|text))?"
 )
 _EXPECTED = "see the docstring of benchmarks.icons.methods"
 
@@ -52,6 +53,12 @@ def settings(method: str, seed: int = 0) -> dict[str, dict[str, Any]]:
     if match["features"]:
         found["graph"]["features"] = match["features"]
     return found
+
+
+def offset_percent(method: str) -> int | None:
+    """Return the percentile of the scores that a method's offset takes to 0; None for the lowest."""
+    match = _NAME.fullmatch(method)
+    return int(match["percent"]) if match and match["percent"] else None
 
 
 def _by_name(name: str, numbers: list[str], seed: int) -> dict[str, dict[str, Any]] | None:

@@ -22,7 +22,10 @@ def d2(multiple: float = DEFAULT_MULTIPLE, k: int = 5) -> str:
 
 DEFAULT = d2()
 SEMDEDUP = "semdedup:0.995"
-MAIN = (methods.RANDOM, "score", DEFAULT, SEMDEDUP, methods.PAPER)
+ROBUST = "d2:5:5/median:8/median^5"
+"""The lowest 5 % of the scores at 0, and a reverse pass of shorter reach."""
+ROBUST_CHOICE = (DEFAULT, d2(8), "d2:5:5/median^50", ROBUST)
+MAIN = (methods.RANDOM, "score", DEFAULT, ROBUST, SEMDEDUP, methods.PAPER)
 MORE = (
     methods.RIGHT, methods.ALL, "score@s_clip_loss", "forward:5:5/median", d2(k=1), d2(k=15),
     f"{DEFAULT}@s_clip_loss", "facility_location:5",
@@ -43,7 +46,7 @@ def _jobs(
 
 
 _THREE = (methods.RANDOM, "score", DEFAULT)
-_FOUR = ("score", DEFAULT, SEMDEDUP, methods.RANDOM)
+_COMPARED = ("score", DEFAULT, ROBUST, SEMDEDUP, methods.RANDOM)
 _PASSES = (
     ("5/median", "20/median"), ("5/median", "12/median"), ("3/median", "20/median"),
     ("1", "5/median"), ("5/median", "1"), ("5/median", "2/median"), ("2/median", "5/median"),
@@ -53,16 +56,21 @@ GROUPS: dict[str, Sequence[Job]] = {
     # Read on the choosing split alone: gamma's multiple and SemDeDup's threshold.
     "choice": _jobs([d2(c) for c in MULTIPLES] + [f"semdedup:{cosine:g}" for cosine in THRESHOLDS], 2),
     "main": _jobs(MAIN, 5),
-    "tenth": _jobs((*_THREE, d2(4), d2(8)), 3, fraction=0.1),
+    "tenth": _jobs((*_THREE, d2(4), d2(8), ROBUST), 3, fraction=0.1),
     "more": _jobs(MORE, 2),
-    "half": _jobs(_THREE, 2, fraction=0.5),
+    "half": _jobs((*_THREE, ROBUST), 2, fraction=0.5),
+    "robust": [
+        job for factor in (1, 4) for job in _jobs(("score", *ROBUST_CHOICE), 2, samples=factor * SAMPLES)
+    ],
     "passes": _jobs([f"d2:5:{forward}:{reverse}" for forward, reverse in _PASSES], 2),
     "features": _jobs((f"{DEFAULT}+image", f"{DEFAULT}+text"), 2),
-    "compute": [job for factor in (4, 2, 0.5, 8) for job in _jobs(_FOUR, 2, samples=round(factor * SAMPLES))],
+    "compute": [
+        job for factor in (4, 2, 0.5, 8) for job in _jobs(_COMPARED, 2, samples=round(factor * SAMPLES))
+    ],
     "teachers": [
         job
         for name in ("weak", "distant", "strong")
-        for job in _jobs(("score", DEFAULT, d2(3), methods.RANDOM, methods.RIGHT), 2, teacher=name)
+        for job in _jobs(("score", DEFAULT, ROBUST, d2(3), methods.RANDOM, methods.RIGHT), 2, teacher=name)
     ],
     "noise": [job for noise in (0.0, 0.15, 0.45) for job in _jobs(_THREE, 2, noise=noise)],
 }

@@ -30,6 +30,7 @@ def describe(method: str) -> str:
         return _NAMES[method]
     head, _, features = method.partition("+")
     head, _, score = head.partition("@")
+    head, _, percent = head.partition("^")
     name, *numbers = head.split(":")
     gammas = [
         number.replace("/median", "") + "/median" if "median" in number else number for number in numbers[1:]
@@ -43,6 +44,8 @@ def describe(method: str) -> str:
         text = f"SemDeDup at cosine {numbers[0]}, then CLIP score"
     else:
         text = "facility location"
+    if percent:
+        text += f", {percent} % of the scores at 0"
     return text + (", on s-CLIPLoss" if score else "") + (f", {features} features" if features else "")
 
 
@@ -178,6 +181,15 @@ def _passes(table: Table) -> str:
     return tabulate(table, _rows(names), job(plan.DEFAULT))
 
 
+def _robust(table: Table) -> str:
+    parts = []
+    for samples in (plan.SAMPLES, 4 * plan.SAMPLES):
+        rows = _rows(("score", *plan.ROBUST_CHOICE), samples=samples)
+        body = tabulate(table, rows, job("score", samples=samples), "choosing")
+        parts.append(f"{samples:,} samples seen:\n\n{body}")
+    return "\n".join(parts)
+
+
 def _features(table: Table) -> str:
     names = [plan.DEFAULT, *(each.method for each in plan.GROUPS["features"])]
     return tabulate(table, _rows(names), job(plan.DEFAULT))
@@ -207,6 +219,7 @@ _SECTIONS: dict[str, Callable[[Table], str]] = {
     "choice": _choice,
     "fractions": _fractions,
     "passes": _passes,
+    "robust": _robust,
     "features": _features,
     "compute": _vary("compute", "samples", "{:,} samples seen"),
     "teachers": _vary("teachers", "teacher", "teacher `{}`"),

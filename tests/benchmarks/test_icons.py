@@ -211,6 +211,7 @@ def test_a_teacher_learns_from_its_own_sets_alone():
         ("semdedup:0.9", {
             "dedup": {"near": 0.9}, "graph": {"features": "image"}, "select": {"method": "score"},
         }),
+        ("d2:5:1:4/median^5", {"select": {"gamma_forward": "1", "gamma_reverse": "4/median"}}),
         ("forward:5:4/median", {"select": {"method": "forward", "gamma_forward": "4/median"}}),
     ],
 )  # fmt: skip
@@ -221,7 +222,8 @@ def test_names_of_methods_are_settings(method, changed):
 
 
 @pytest.mark.parametrize(
-    "method", ["", "best", "d2", "d2:5", "random:1", "score+both", "d2:5:1:1:1", "D2:5:1"]
+    "method",
+    ["", "best", "d2", "d2:5:1^", "d2:5:1^5.5", "d2:5", "random:1", "score+both", "d2:5:1:1:1", "D2:5:1"],
 )
 def test_unknown_methods_are_one_line(method):
     with pytest.raises(UserError, match="^--methods " + re.escape(method) + ": "):
@@ -281,11 +283,11 @@ def test_the_page_has_the_tables_and_their_figures(tmp_path):
     assert f"| {describe(plan.DEFAULT)} | 10.0 % |" in written and "old" not in written
     assert "random sampling" in (tmp_path / "icons-main.svg").read_text()
     gaps = (tmp_path / "icons-compute.svg").read_text()
-    # The default and SemDeDup against the score, in two panels.
-    assert f">{describe(plan.DEFAULT)}<" in gaps and gaps.count('fill="none"') == 4
+    # Two settings of D2 and SemDeDup against the score, in two panels.
+    assert f">{describe(plan.DEFAULT)}<" in gaps and gaps.count('fill="none"') == 6
     # A table that has only begun, and a page that does not exist.
     write(results[:4], tmp_path / "new.md", tmp_path)
-    assert (tmp_path / "new.md").read_text().count("<!-- /") == 9
+    assert (tmp_path / "new.md").read_text().count("<!-- /") == 10
 
 
 @pytest.mark.parametrize("values", [{}, {1.0: [0.0]}, {1.0: [-2.0, -1.0], 4.0: [3.0]}])

@@ -335,3 +335,37 @@ def test_axe_finds_no_serious_violation(page, url):
         page.open(f"{url}{hash}")
         page.until(shown)
         assert serious_violations(page) == [], hash
+
+
+def test_shortcuts_answer_which_good_samples_were_lost(page, url):
+    page.open(f"{url}#/?q=nothing-matches")
+    page.until("document.getElementById('best-dropped').hash.includes('run=')")
+    orders = {"best-dropped": ("clip_score", -1), "weakest-kept": ("clip_score", 1)}
+    for name, (score, sign) in orders.items():
+        page.run(f"document.getElementById('{name}').click()")
+        state = "kept" if name == "weakest-kept" else "dropped"
+        shown = f"[...document.querySelectorAll('#cards .status')].map(s => s.className.includes('{state}'))"
+        page.until(f"{shown}.length && {shown}.every(Boolean)")
+        cards = "[...document.querySelectorAll('#cards .card')]"
+        values = page.run(f"{cards}.map(c => c.querySelector('dd').textContent.replace('\\u2212', '-'))")
+        numbers = [sign * float(value.removeprefix("≤ ")) for value in values]
+        assert numbers == sorted(numbers), score
+    threshold = ask_threshold(page)
+    page.run("document.getElementById('most-suppressed').click()")
+    page.until("document.getElementById('sort').value === 'suppression'")
+    page.until("document.querySelector('#cards .status').textContent.startsWith('dropped')")
+    rows = page.run(
+        "[...document.querySelectorAll('#cards .card')].map(c => [c.querySelector('.status').textContent,"
+        " c.querySelectorAll('dd')[1].textContent.replace('\\u2212', '-')])"
+    )
+    # The digits shown of a score beside the threshold may round either way.
+    told = {forward: text for text, forward in rows if abs(float(forward) - threshold) > 0.001}
+    assert all(
+        text == ("dropped: suppressed" if float(forward) >= threshold else "dropped: below budget")
+        for forward, text in told.items()
+    )
+    assert "dropped: suppressed" in told.values()
+
+
+def ask_threshold(page):
+    return page.run("fetch('/api/run').then(r => r.json()).then(r => r.suppressed_from)")

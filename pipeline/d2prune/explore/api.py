@@ -119,6 +119,10 @@ class Explorer:
             "score": run.score_name,
             "mean_score": index.mean_score(ranking.kept_N),
             "threshold": ranking.threshold,
+            # From this forward score on, only suppression drops a sample.
+            "suppressed_from": ranking.threshold
+            if run.method == "d2" and run.select.params.get("groups") is None
+            else None,
             "reasons": index.counts(),
             "has_images": run.has_images,
         }

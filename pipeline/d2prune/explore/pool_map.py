@@ -157,15 +157,16 @@ def contains(outline: Outline, xy_S2: NDArray[np.uint16]) -> NDArray[np.bool_]:
     All numbers are whole and below 2^17, so that products are exact here and in JavaScript (`map.js`),
     which must agree on every point.
     """
-    x_S, y_S = xy_S2[:, 0].astype(np.int64), xy_S2[:, 1].astype(np.int64)
+    # By height, so that the points which an edge may pass are a slice.
+    order_S = np.argsort(xy_S2[:, 1], kind="stable")
+    x_S, y_S = xy_S2[order_S].T.astype(np.int64)
     inside_S = np.zeros(len(xy_S2), bool)
     for (ax, ay), (bx, by) in zip(outline, (*outline[1:], *outline[:1]), strict=True):
-        if ay == by:
-            continue
-        crosses_S = (ay > y_S) != (by > y_S)
+        low, high = np.searchsorted(y_S, sorted((ay, by)))
+        x_M, y_M = x_S[low:high], y_S[low:high]
         # The edge is to the right of the point where it crosses the point's height.
-        side_S = (bx - ax) * (y_S - ay) - (x_S - ax) * (by - ay)
-        inside_S ^= crosses_S & ((side_S > 0) if by > ay else (side_S < 0))
+        side_M = (bx - ax) * (y_M - ay) - (x_M - ax) * (by - ay)
+        inside_S[order_S[low:high]] ^= (side_M > 0) if by > ay else (side_M < 0)
     return inside_S
 
 

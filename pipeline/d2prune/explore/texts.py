@@ -23,8 +23,8 @@ TEXT_LIMIT = 384 << 20
 _SHARE_OF_LARGE = 4
 _COLUMNS = ("uid", "key", "caption")
 _THREADS = 4
-# With more hits than this share, testing the next word in all rows is cheaper than copying the hits.
-_FEW_HITS = 0.25
+# With more hits than this share, testing the next word in all captions is cheaper than copying the hits.
+_FEW_HITS = 0.8
 
 Positions = NDArray[np.integer[Any]]
 
@@ -122,18 +122,19 @@ class Texts:
 def _match_words(table: pa.Table, words: Sequence[str]) -> NDArray[np.bool_]:
     """Which rows match every word."""
     mask_R = np.ones(len(table), bool)
-    row_R = np.arange(len(table))
+    row_R, captions = np.arange(len(table)), table["caption"]
     for word in words:
-        hit_R = _match_word(table, word)
+        hit = pc.fill_null(pc.match_substring(captions, word, ignore_case=True), False)
+        hit_R = _as_mask(hit) | _match_names(table, word)[row_R]
         mask_R[row_R[~hit_R]] = False
-        if len(hit_R) and hit_R.mean() < _FEW_HITS:
-            table, row_R = table.filter(pa.array(hit_R)), row_R[hit_R]
+        if word != words[-1] and len(hit_R) and hit_R.mean() < _FEW_HITS:
+            captions, row_R = captions.filter(pa.array(hit_R)), row_R[hit_R]
     return mask_R
 
 
-def _match_word(table: pa.Table, word: str) -> NDArray[np.bool_]:
-    hit = pc.fill_null(pc.match_substring(table["caption"], word, ignore_case=True), False)
-    hit = pc.or_(hit, pc.starts_with(table["uid"], normal_uid(word) or word.lower()))
+def _match_names(table: pa.Table, word: str) -> NDArray[np.bool_]:
+    """Which rows have a uid that begins with a word, or have it as their key."""
+    hit = pc.starts_with(table["uid"], normal_uid(word) or word.lower())
     # `tar -C FOLDER .` puts `./` before every key.
     for key in (word, f"./{word}"):
         hit = pc.or_(hit, pc.equal(table["key"], key))

@@ -36,7 +36,7 @@ export function card(row, run, parameters) {
   }
   const link = make("a", { class: "card", href: sampleAddress(parameters, row.position, row.uid) },
     run.has_images ? image(run, row.position, "small", row.caption) : null,
-    make("div", { class: "caption" }, caption(row.caption)), status(row), scores);
+    make("div", { class: "caption" }, caption(row.caption)), status(row, run), scores);
   return make("li", {}, link);
 }
 

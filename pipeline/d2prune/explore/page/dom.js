@@ -51,8 +51,12 @@ export function statusText(reason) {
   return STATUS[reason] || reason;
 }
 
-export function status(row) {
-  return make("span", { class: `status ${row.kept ? "kept" : "dropped"}`, text: statusText(row.reason) });
+// `run` where the row has scores: they say why a sample is below the budget.
+export function status(row, run = null) {
+  const isSuppressed = run && row.reason === "below-budget" && run.suppressed_from !== null
+    && row.forward >= run.suppressed_from;
+  const text = isSuppressed ? "dropped: suppressed" : statusText(row.reason);
+  return make("span", { class: `status ${row.kept ? "kept" : "dropped"}`, text });
 }
 
 export function tableRow(label, ...cells) {

@@ -12,6 +12,12 @@ const PAGE_SIZE = 48;
 // A status that changes at every page would flicker.
 const SLOW_MS = 250;
 const CHOICES = ["reason", "cluster", "sort", "order"];
+// What a reader of a new run asks first.
+const SHORTCUTS = {
+  "best-dropped": { reason: "below-budget", sort: "score" },
+  "most-suppressed": { reason: "below-budget", sort: "suppression" },
+  "weakest-kept": { reason: "kept", sort: "score", order: "up" },
+};
 const form = at("query");
 const begin = newest();
 let shownRun = null;
@@ -97,6 +103,7 @@ function showControls(run) {
   at("reason").replaceChildren(make("option", { value: "", text: "any" }),
     ...Object.entries(run.reasons).map(([reason, total]) =>
       make("option", { value: reason, text: `${statusText(reason)} (${count(total)})` })));
+  for (const [name, list] of Object.entries(SHORTCUTS)) at(name).href = address("", { run: run.run, ...list });
   showClusters(run);
 }
 

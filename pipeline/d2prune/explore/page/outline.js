@@ -2,16 +2,18 @@
 
 export const SIDE = 65535;
 const MAX_CORNERS = 100;
+const BAND_BITS = 8;
 
 // Which points are inside, by the even-odd rule. The server does the same in whole numbers
 // (`pool_map.contains`): both must agree on every point.
 export function inside(outline, places) {
   const found = new Uint8Array(places.length / 2);
   const corners = Int32Array.from([...outline, outline[0], outline[1]]);
+  const edges = edgesByBand(corners);
   for (let i = 0; i < found.length; i += 1) {
     const x = places[2 * i];
     const y = places[2 * i + 1];
-    for (let corner = 0; corner < outline.length; corner += 2) {
+    for (const corner of edges[y >> BAND_BITS]) {
       const ay = corners[corner + 1];
       const by = corners[corner + 3];
       if (ay > y === by > y) continue;
@@ -21,6 +23,17 @@ export function inside(outline, places) {
     }
   }
   return found;
+}
+
+// The first corners of the edges in each horizontal band, since most edges are at other heights than a point.
+function edgesByBand(corners) {
+  const edges = Array.from({ length: (SIDE >> BAND_BITS) + 1 }, () => []);
+  for (let corner = 0; corner + 2 < corners.length; corner += 2) {
+    const heights = [corners[corner + 1], corners[corner + 3]];
+    const last = Math.max(...heights) >> BAND_BITS;
+    for (let band = Math.min(...heights) >> BAND_BITS; band <= last; band += 1) edges[band].push(corner);
+  }
+  return edges;
 }
 
 export function limit(value) {

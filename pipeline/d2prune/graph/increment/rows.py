@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d2prune.graph.previous import Previous
+from d2prune.graph.steps.assign import VISITED
 from d2prune.graph.steps.given import check_dimensions
 from d2prune.graph.steps.job import Job
 from d2prune.graph.steps.part_rows import (
@@ -26,7 +27,6 @@ from d2prune.graph.steps.part_rows import (
     rank_distinct,
     read_raw,
 )
-from d2prune.graph.steps.search import VISITED
 from d2prune.graph.steps.state import PartState, read_ranked_rows, read_state, to_groups
 from d2prune.graph.trained import read_trained
 from d2prune.knn.block_search import TopK

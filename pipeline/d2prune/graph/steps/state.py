@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from d2prune.graph.steps.assign import VISITED
 from d2prune.graph.steps.edges import DISTANCES, NEAREST
 from d2prune.graph.steps.job import Job
 from d2prune.graph.steps.part_rows import LOCAL_GROUPS, RANKED, LocalGroups, local_groups
 from d2prune.graph.steps.quantise import CHECKED, merge_truth
-from d2prune.graph.steps.search import VISITED
 from d2prune.knn.block_search import NO_POSITION, TopK
 from d2prune.stage import exchange
 from d2prune.store import artifacts
