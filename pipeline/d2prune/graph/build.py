@@ -106,7 +106,10 @@ def build_graph(
         log.warning("graph: quantiser %s is not used: %s", job.given, unused)
         inputs = {name: value for name, value in job.inputs.items() if name != "quantiser"}
         job = replace(job, inputs=inputs, unused=unused)
-    return _run_steps(job, executor, whole_machine, one_core)
+    job, receipts = _run_steps(job, executor, whole_machine, one_core)
+    if job.trained is not None:
+        log.info("graph: trained quantiser %s, whose lists later runs search, too", job.trained)
+    return job, receipts
 
 
 def _find_why_unused(job: Job) -> str | None:
