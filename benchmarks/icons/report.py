@@ -156,7 +156,7 @@ def _main(table: Table) -> str:
 
 
 def _against_semdedup(table: Table) -> str:
-    return tabulate(table, _rows((plan.DEFAULT, plan.OFFSET, plan.SEMDEDUP)), job(plan.SEMDEDUP))
+    return tabulate(table, _rows((plan.DEFAULT, plan.WIDE, plan.SEMDEDUP)), job(plan.SEMDEDUP))
 
 
 def _choice(table: Table) -> str:
@@ -193,8 +193,8 @@ def _gammas(table: Table) -> str:
 def _offset(table: Table) -> str:
     parts = []
     for samples in (plan.SAMPLES, 4 * plan.SAMPLES):
-        rows = _rows((plan.DEFAULT, plan.OFFSET), samples=samples)
-        body = tabulate(table, rows, job(plan.DEFAULT, samples=samples))
+        rows = _rows((plan.WIDE, plan.DEFAULT, plan.OFFSET), samples=samples)
+        body = tabulate(table, rows, job(plan.WIDE, samples=samples))
         parts.append(f"{samples:,} samples seen:\n\n{body}")
     return "\n".join(parts)
 
