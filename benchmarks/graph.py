@@ -134,11 +134,12 @@ class Tuning:
 
 def ours(rows: Float32, threads: int, clock: Clock, _: int) -> tuple[Float32, str]:
     """Train, assign, search and symmetrise: `knn_graph` without the measurement of recall."""
-    for n_rows, lists in ((2000, 20), (20_000, 400)):  # compiles the search on rows and on projections
+    # Compiles the search by rows, by projections and by codes.
+    for n_rows, lists in ((2000, 20), (20_000, 400), (20_000, 1_100)):
         knn_graph_report(rows[:n_rows], K, nlist=lists, nprobe=3, threads=threads)
     nlist, tuning = default_nlist(len(rows)), Tuning(rows)
     quantiser = Quantiser(train(rows[training_sample(len(rows), nlist, 0)], nlist, 0, threads=threads))
-    true_lists = quantiser.nearest(rows[tuning.neighbours.ravel()], 1, threads).positions.reshape(-1, K)
+    true_lists = quantiser.find_lists(rows[tuning.neighbours.ravel()], 1, threads).reshape(-1, K)
     nprobe = tune_nprobe(quantiser, rows[tuning.sample], true_lists, TARGET, threads)
     with clock:
         report = knn_graph_report(rows, K, nlist=nlist, nprobe=nprobe, threads=threads, recall_queries=0)

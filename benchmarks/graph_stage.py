@@ -39,6 +39,7 @@ STEPS = (
     "layout",
     "assign",
     "lists",
+    "send",
     "search",
     "merge",
     "state",
@@ -92,6 +93,7 @@ class FreshProcesses:
         seconds: step -> CPU seconds of its units.
         mib: step -> peak MiB of its largest process.
         idle_mib: peak MiB of a worker before its first unit.
+        held_bytes: most bytes in `folder` at the end of a step, or of its units of one wave.
     """
 
     def __init__(
@@ -99,6 +101,7 @@ class FreshProcesses:
         workers: int,
         limit_bytes: int | None,
         note: Callable[[str, str, float, float], None] = lambda step, unit, seconds, mib: None,
+        folder: str | None = None,
     ) -> None:
         """Create the executor.
 
@@ -106,11 +109,13 @@ class FreshProcesses:
             workers: number of parallel processes.
             limit_bytes: memory limit of each.
             note: called with (step, unit, CPU seconds, peak MiB) after each unit.
+            folder: of the artifacts, to measure `held_bytes`.
         """
         self.workers, self.limit_bytes, self._note = workers, limit_bytes, note
         self.seconds: dict[str, float] = {}
         self.mib: dict[str, float] = {}
         self.idle_mib = 0.0
+        self.folder, self.held_bytes = folder, 0
 
     def map(
         self, make_worker: Callable[[], Callable[[Any], Any]], units: Sequence[Any], resources: Resources
@@ -119,7 +124,9 @@ class FreshProcesses:
         if not units:
             return
         step = units[0].key.split("-")[0]
-        self.seconds[step] = self.mib[step] = 0.0
+        # Steps that run wave by wave come here once per wave.
+        self.seconds.setdefault(step, 0.0)
+        self.mib.setdefault(step, 0.0)
         with ProcessPoolExecutor(
             min(self.workers, len(units)), get_context("spawn"), start_worker, (make_worker, self.limit_bytes)
         ) as processes:
@@ -129,6 +136,9 @@ class FreshProcesses:
                 self.seconds[step] += seconds
                 self._note(step, result.key, seconds, mib)
                 yield result
+        if self.folder is not None:
+            held = sum(path.stat().st_size for path in Path(self.folder).rglob("*") if path.is_file())
+            self.held_bytes = max(self.held_bytes, held)
 
     def group(self, *_: Any) -> Any:
         """Not supported: the graph stage does not use groups."""
@@ -186,13 +196,12 @@ def main() -> None:
                 params,
                 layout,
             )
-            executor = FreshProcesses(options.workers, limit_bytes)
+            executor = FreshProcesses(options.workers, limit_bytes, folder=job.folder)
             started = time.perf_counter()
             job, _ = build.build_graph(job, executor, Resources(), Resources())
             facts = job.facts
             wall = time.perf_counter() - started
             searched = [job.receipt("search", index).counters for index in range(partitions * job.slices)]
-            written = sum(path.stat().st_size for path in Path(folder).rglob("*.bin")) / 2**20
         reached = f"{facts['nprobe']} of {facts['nlist']}, {facts['recall']:.3f}"
         for measure, idle, values in (
             ("MiB", f"{executor.idle_mib:.0f}", executor.mib),
@@ -202,9 +211,12 @@ def main() -> None:
             print(f"| {n_rows:,} | {partitions} | {measure} | {idle} | {cells} | {reached} |", flush=True)
         largest = {name: max(counters[name] for counters in searched) for name in ("members", "queries")}
         visits = sum(counters["queries"] for counters in searched) / n_rows
+        embedded = n_rows * options.dims * 2
         print(
             f"<!-- largest search unit: {largest['members']:,} members, {largest['queries']:,} queries; "
-            f"partitions visited per row: {visits:.2f}; exchanged: {written:,.0f} MiB; "
+            f"partitions visited per row: {visits:.2f}; {job.waves} waves; files of the graph: at most "
+            f"{executor.held_bytes / 2**20:,.0f} MiB, {executor.held_bytes / embedded:.2f} times the "
+            f"{embedded / 2**20:,.0f} MiB of the embeddings; "
             f"peak of the driver: {peak_mib():.0f} MiB; {wall:.0f} s with {options.workers} worker(s) -->",
             flush=True,
         )

@@ -62,6 +62,51 @@ def test_slices_limit_the_visitors_of_a_unit_of_the_search(tmp_path, visitors):
     assert not list(Path(job.folder).glob("units/search-*/*"))
 
 
+class PeakInTransit(InProcess):
+    """An executor that notes how many bytes of rows in transit there are after each unit."""
+
+    def __init__(self, work_dir):
+        super().__init__()
+        self.work_dir, self.peak = work_dir, 0
+
+    def map(self, make_worker, units, resources):
+        for receipt in super().map(make_worker, units, resources):
+            files = self.work_dir.glob("graph/units/send-*/visitors.bin")
+            self.peak = max(self.peak, sum(file.stat().st_size for file in files))
+            yield receipt
+
+
+def test_waves_limit_the_rows_in_transit(tmp_path):
+    rows = clustered(1500, copies=0.2)
+    parts = embed(tmp_path / "embed", rows)
+    peaks = {}
+    for in_transit, waves in ((None, 1), (1.0, None), (1e-9, 16)):
+        work_dir = tmp_path / str(in_transit)
+        (work_dir / "graph").mkdir(parents=True)
+        (work_dir / "embed").symlink_to(tmp_path / "embed")
+        executor = PeakInTransit(work_dir)
+        layout = replace(SHARDED, partitions=16, in_transit=in_transit)
+        job, receipts, facts = build_graph(work_dir, parts, PARAMS, layout, executor)
+        same_bytes(job, receipts, facts, *in_memory(rows, PARAMS))
+        assert job.waves == (waves or job.waves)
+        assert not list(work_dir.glob("graph/units/send-*/*"))
+        peaks[in_transit] = executor.peak
+    assert peaks[1e-9] < peaks[1.0] < 0.75 * peaks[None]
+
+
+def test_a_run_that_ends_between_waves_sends_nothing_twice(tmp_path):
+    rows = clustered(800, copies=0.2)
+    parts = embed(tmp_path / "embed", rows)
+    layout = replace(SHARDED, in_transit=1e-9)
+    first, second = Failing("search-00000002", 0), Failing("none", -1)
+    with pytest.raises(InfrastructureError, match="killed"):
+        build_graph(tmp_path, parts, PARAMS, layout, first)
+    built = build_graph(tmp_path, parts, PARAMS, layout, second)
+    assert not set(first.complete) & set(second.complete)
+    assert sum(key.startswith("send") for key in first.complete + second.complete) == 4 * len(parts)
+    same_bytes(*built, *in_memory(rows, PARAMS))
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -268,7 +313,7 @@ def test_unit_keys_depend_on_the_layout_only_in_the_steps_that_name_it(tmp_path)
     job = plan_job(
         Parts(str(tmp_path), {"embed": parts}), {"embed": "e" * 32}, str(tmp_path / "graph"), PARAMS, SHARDED
     )
-    for name in ("buckets", "partitions", "slices"):
+    for name in ("buckets", "partitions", "slices", "waves"):
         other = replace(job, **{name: getattr(job, name) + 1})
         changed = {step.name for step in STEPS if other.key(step.name) != job.key(step.name)}
         assert changed == {step.name for step in STEPS if name in step.layout}

@@ -167,12 +167,16 @@ def total_cost(plans: Sequence[StagePlan], fleet: Fleet) -> float:
 def choose_lists(work: Workload) -> tuple[int, int]:
     """The nlist and nprobe of the graph.
 
-    The default nprobe reaches recall 0.95: 14, 18 and 28 were measured at 1e5, 3e5 and 1e6 rows.
+    The default nprobe reaches recall 0.95: 15, 27 and 52 were measured at 1e5, 3e5 and 1e6 rows. Lists
+    grow beyond that, so fewer more are needed.
     """
     from d2prune.knn.quantiser import default_nlist
 
+    rows = max(work.samples, 1)
     nlist = work.nlist or default_nlist(work.samples)
-    nprobe = work.nprobe or round(14 * (max(work.samples, 1) / 1e5) ** 0.3)
+    exponent = 0.3 if rows < 1e5 else 0.54
+    default = 15 * (min(rows, 1e6) / 1e5) ** exponent * (max(rows, 1e6) / 1e6) ** 0.35
+    nprobe = work.nprobe or round(default)
     return nlist, max(1, min(nprobe, nlist))
 
 

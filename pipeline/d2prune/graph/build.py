@@ -8,10 +8,11 @@ depends on the embeddings and the parameters only, never on workers or layout.
 
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from fractions import Fraction
 from functools import partial
+from itertools import chain, groupby
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ from d2prune.knn.in_memory import wants_lists
 from d2prune.parts.reader import Parts
 from d2prune.stage.units import Work, delete_units, run_units
 from d2prune.store.artifacts import Receipt
+from d2prune.store.completeness import find_complete_units
 
 log = logging.getLogger(__name__)
 
@@ -149,15 +151,40 @@ def _run_steps(
     job: Job, executor: Executor, whole_machine: Resources, one_core: Resources
 ) -> tuple[Job, list[Receipt]]:
     steps = _choose_steps(job)
-    for step in steps:
+
+    def run(step: Step, indices: range) -> list[Receipt]:
         label = f"graph: {step.name}" if len(steps) > 1 else "graph"
-        receipts = _run_step(step, label, job, executor, whole_machine, one_core)
-        job = step.after(job, receipts)
+        return _run_step(step, indices, label, job, executor, whole_machine, one_core)
+
+    receipts: list[Receipt] = []
+    for in_waves, group in groupby(steps, lambda step: step.find_wave is not None):
+        if in_waves:
+            _run_waves(job, list(group), run)
+            continue
+        for step in group:
+            receipts = run(step, range(step.count_units(job)))
+            job = step.after(job, receipts)
     if steps in (IN_MEMORY, INCREMENT):
         # Their units have committed the units of all parts.
         receipts = [job.receipt("neighbors", part) for part in range(len(job.parts))]
     check_symmetry(receipts)
     return job, receipts
+
+
+def _run_waves(job: Job, steps: list[Step], run: Callable[[Step, range], list[Receipt]]) -> None:
+    """Run steps wave by wave, so that only one wave's rows are in transit."""
+    for wave in range(job.waves):
+        keys = [[job.key(step.name, index) for index in _find_wave(step, job, wave)] for step in steps]
+        if len(find_complete_units(job.folder, keys[-1])) == len(keys[-1]):
+            continue
+        for step in steps:
+            run(step, _find_wave(step, job, wave))
+        delete_units(job.folder, chain.from_iterable(keys[:-1]))
+
+
+def _find_wave(step: Step, job: Job, wave: int) -> range:
+    assert step.find_wave is not None
+    return step.find_wave(job, wave)
 
 
 def delete_intermediate_units(job: Job) -> None:
@@ -209,13 +236,19 @@ def _choose_steps(job: Job) -> tuple[Step, ...]:
 
 
 def _run_step(
-    step: Step, label: str, job: Job, executor: Executor, whole_machine: Resources, one_core: Resources
+    step: Step,
+    indices: range,
+    label: str,
+    job: Job,
+    executor: Executor,
+    whole_machine: Resources,
+    one_core: Resources,
 ) -> list[Receipt]:
     resources, threads = one_core, job.layout.threads
     if step.whole_machine:
         resources, threads = whole_machine, max(threads, int(whole_machine.num_cpus))
     if not step.uses_gpu:
         resources = replace(resources, num_gpus=0)
-    units = [StepUnit(job.key(step.name, index), index) for index in range(step.count_units(job))]
+    units = [StepUnit(job.key(step.name, index), index) for index in indices]
     worker = partial(StepWorker, replace(job, layout=replace(job.layout, threads=threads)), step.run)
     return run_units(Work(label, job.folder, units, worker, resources), executor)

@@ -7,9 +7,9 @@ from d2prune.store import schemas
 
 # A unit of step `copies` sorts one bucket at 24 bytes a row: about 1 GB at this size.
 _BUCKET_ROWS = 2**23
-# Aim for partitions of 128 MiB, up to 64 of them: enough for a few dozen workers, and smaller ones
+# Aim for partitions of 256 MiB, up to 64 of them: enough for a few dozen workers, and smaller ones
 # would only copy more rows. Beyond 64, as few as keep each below 2 GiB of rows.
-_SMALL_PARTITION, _MANY_PARTITIONS, _LARGE_PARTITION = 2**27, 64, 2**31
+_SMALL_PARTITION, _MANY_PARTITIONS, _LARGE_PARTITION = 2**28, 64, 2**31
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ class Layout:
         batch_rows: queries that a unit of the search holds in memory.
         visitors: rows that one unit of the search serves, approximately; a partition with more is
             searched by several units.
+        in_transit: rows sent to partitions at a time, as a share of the pool; None: all.
         threads: of each worker.
     """
 
@@ -52,6 +53,7 @@ class Layout:
     buckets: int | None = None
     batch_rows: int = 65_536
     visitors: int = 2**22
+    in_transit: float | None = 0.5
     threads: int = 1
 
 

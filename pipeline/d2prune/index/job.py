@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from d2prune import store
 from d2prune.errors import UserError
 from d2prune.graph.previous import unit_inputs
+from d2prune.graph.steps.assign import LISTS
 from d2prune.graph.steps.quantise import CENTROIDS, SIZES
-from d2prune.graph.steps.search import LISTS
 from d2prune.graph.steps.step import step_key
 from d2prune.graph.trained import read_trained
 from d2prune.index.views import import_faiss, row_bytes

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 
 from d2prune import store
 from d2prune.errors import BooksError
+from d2prune.graph.steps.assign import LISTS
 from d2prune.graph.steps.quantise import CENTROIDS
-from d2prune.graph.steps.search import LISTS
 from d2prune.index.bodies import Body
 from d2prune.index.job import IndexJob, assign_rows
 from d2prune.index.views import make_view

@@ -18,9 +18,10 @@ from d2prune.graph.increment.rows import (
     share_parts,
 )
 from d2prune.graph.increment.sample import read_sample
+from d2prune.graph.steps.assign import commit_lists
 from d2prune.graph.steps.edges import DISTANCES, EDGE, EDGES, FOUND, NEAREST, commit_rows, edges_of
 from d2prune.graph.steps.job import Job
-from d2prune.graph.steps.search import CANDIDATES, candidate_type, commit_lists
+from d2prune.graph.steps.search import CANDIDATES, candidate_type
 from d2prune.graph.steps.state import commit_state
 from d2prune.knn.block_search import TopK
 from d2prune.knn.csr import Graph

@@ -49,7 +49,9 @@ class Job:
         partitions: of the lists.
         nlist: number of lists; 0: exact, without lists.
         nprobe: lists that each row visits; 0 if exact.
+        visitors: rows that visit each partition.
         slices: of the parts; a unit of the search serves the rows of one slice.
+        waves: of the partitions; rows are sent to those of one wave at a time.
         recall: measured; None if the pool is too small for a sample.
         rows: that are not cut off.
         trained: fingerprint of the quantiser that is used; None if the search is exact.
@@ -71,7 +73,9 @@ class Job:
     partitions: int = 1
     nlist: int = 0
     nprobe: int = 0
+    visitors: tuple[int, ...] = ()
     slices: int = 1
+    waves: int = 1
     recall: Recall | None = None
     rows: int = 0
     trained: str | None = None
@@ -118,6 +122,11 @@ class Job:
     def slice_bounds(self) -> list[int]:
         """[S+1], the first part of each slice."""
         return [len(self.parts) * number // self.slices for number in range(self.slices + 1)]
+
+    @property
+    def wave_bounds(self) -> list[int]:
+        """[W+1], the first partition of each wave."""
+        return [self.partitions * number // self.waves for number in range(self.waves + 1)]
 
     @property
     def facts(self) -> dict[str, Any]:

@@ -43,6 +43,20 @@ class RecallMissedError(Exception):
     """The given quantiser misses the target recall; another one is trained."""
 
 
+_opened: dict[str, Quantiser] = {}
+
+
+def open_quantiser(job: Job) -> Quantiser:
+    """Return the quantiser of the job; it is prepared once per process, which takes longer than a part."""
+    url = job.url("quantiser", 0, CENTROIDS)
+    quantiser = _opened.get(url)
+    if quantiser is None:
+        quantiser = Quantiser(job.array("quantiser", 0, CENTROIDS))
+        _opened.clear()
+        _opened[url] = quantiser
+    return quantiser
+
+
 def train_quantiser(job: Job, _: int) -> Receipt:
     """Train the centroids, and store the samples that recall is measured on."""
     params, n_members = job.params, job.members[-1]
@@ -51,24 +65,30 @@ def train_quantiser(job: Job, _: int) -> Receipt:
     tuning, checked = recall_samples(n_members, RECALL_QUERIES, params.seed)
     wanted = np.unique(np.concatenate([training, tuning, checked]))
 
-    def read_wanted(part: int) -> tuple[Float32, Int64]:
-        ranks = wanted[slice(*np.searchsorted(wanted, job.members[part : part + 2]))] - job.members[part]
-        rows = read_part(job, part)
-        chosen = np.flatnonzero(rows.is_member)[ranks]
-        return features_of(job, rows.raw[chosen]), rows.positions[chosen]
-
+    # Training rows first, so that they are a slice: they are gigabytes.
+    place_W = np.argsort(np.argsort(~np.isin(wanted, training), kind="stable"), kind="stable")
     parts = np.flatnonzero(np.diff(np.searchsorted(wanted, job.members))).tolist()
-    read = []
+    positions_W = np.empty(len(wanted), np.int64)
+    rows_WD = np.empty((len(wanted), 0), np.float32)
+
+    def read_wanted(part: int) -> tuple[Float32, Int64, slice]:
+        found = slice(*np.searchsorted(wanted, job.members[part : part + 2]).tolist())
+        rows = read_part(job, part)
+        chosen = np.flatnonzero(rows.is_member)[wanted[found] - job.members[part]]
+        return features_of(job, rows.raw[chosen]), rows.positions[chosen], found
+
     with ThreadPoolExecutor(_READ_AHEAD) as pool:
         for first in range(0, len(parts), _READ_AHEAD):
-            read += list(pool.map(read_wanted, parts[first : first + _READ_AHEAD]))
-    rows_WD, positions_W = (np.concatenate(arrays) for arrays in zip(*read, strict=True))
-    training_SD = rows_WD[np.searchsorted(wanted, training)]
+            for rows, positions, found in pool.map(read_wanted, parts[first : first + _READ_AHEAD]):
+                if not rows_WD.shape[1]:
+                    rows_WD = np.empty((len(wanted), rows.shape[1]), np.float32)
+                rows_WD[place_W[found]], positions_W[place_W[found]] = rows, positions
+    training_SD = rows_WD[: len(training)]
     centroids_LD = train(training_SD, nlist, params.seed, threads=job.layout.threads)
     home_S = Quantiser(centroids_LD).find_lists(training_SD, 1, job.layout.threads)[:, 0]
     files = {CENTROIDS: centroids_LD, SIZES: np.bincount(home_S, minlength=nlist)}
     for name, ranks in ((TUNING, tuning), (CHECKED, checked)):
-        chosen = np.searchsorted(wanted, ranks)
+        chosen = place_W[np.searchsorted(wanted, ranks)]
         files |= {f"{name}.npy": rows_WD[chosen], f"{name}-positions.npy": positions_W[chosen]}
     return job.commit("quantiser", 0, files, facts={"nlist": nlist})
 
@@ -99,7 +119,7 @@ def find_truth(job: Job, part: int) -> Receipt:
         tuning = TopK(top.sq_distances[n_checked:], top.positions[n_checked:])
         found = np.unique(tuning.positions[tuning.positions != NO_POSITION])
         rows_FD = features_of(job, raw_MD[np.searchsorted(positions_M, found)])
-        lists_F = Quantiser(job.array("quantiser", 0, CENTROIDS)).find_lists(rows_FD, 1, threads)[:, 0]
+        lists_F = open_quantiser(job).find_lists(rows_FD, 1, threads)[:, 0]
         files = _top_files(TUNING, tuning) | {"found.npy": found, "lists.npy": lists_F}
     checked = TopK(top.sq_distances[:n_checked], top.positions[:n_checked])
     checked = expand(checked, *groups_of(positions_M, members_of_groups(job, part)))
@@ -116,7 +136,7 @@ def choose_layout(job: Job, _: int) -> Receipt:
         if job.params.nprobe is not None:
             nprobe = job.params.nprobe
         else:
-            nprobe = _tune_nprobe(job, Quantiser(centroids_LD))
+            nprobe = _tune_nprobe(job, open_quantiser(job))
             tuning = np.sort(rank_rows(job.array("quantiser", 0, f"{TUNING}.npy"), job.params.seed))
         nprobe = min(nprobe, len(centroids_LD))
         fingerprint = commit_trained(job.folder, TrainedLists(centroids_LD, nprobe, tuning, job.rows))

@@ -4,12 +4,14 @@ Before each step that adds to the job stands the function that does so, `Step.af
 """
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from d2prune.graph.params import choose_partitions
+from d2prune.graph.steps.assign import count_visitors, find_visits, write_lists
 from d2prune.graph.steps.distinct import find_copies, group_rows
 from d2prune.graph.steps.edges import found_for_checked, merge_candidates, write_neighbors, write_no_neighbors
 from d2prune.graph.steps.given import adopt_quantiser
@@ -22,7 +24,8 @@ from d2prune.graph.steps.quantise import (
     measured_recall,
     train_quantiser,
 )
-from d2prune.graph.steps.search import VISITS, search_partition, send_rows, write_lists
+from d2prune.graph.steps.search import search_partition
+from d2prune.graph.steps.send import send_rows
 from d2prune.graph.steps.state import write_checked, write_state
 from d2prune.graph.steps.step import Step, once, per_part
 from d2prune.graph.steps.whole import build_whole
@@ -45,6 +48,22 @@ def per_part_with_state(job: Job) -> int:
 def per_slice(job: Job) -> int:
     """Count one unit per partition and slice of the parts."""
     return job.partitions * job.slices
+
+
+def per_wave(job: Job) -> int:
+    """Count one unit per wave and embed part."""
+    return job.waves * len(job.parts)
+
+
+def find_sends(job: Job, wave: int) -> range:
+    """Return the units that send rows to the partitions of a wave."""
+    return range(wave * len(job.parts), (wave + 1) * len(job.parts))
+
+
+def find_searches(job: Job, wave: int) -> range:
+    """Return the units that search the partitions of a wave."""
+    first, stop = job.wave_bounds[wave : wave + 2]
+    return range(first * job.slices, stop * job.slices)
 
 
 def read_facts(job: Job, receipts: Sequence[Receipt]) -> Job:
@@ -94,10 +113,19 @@ def read_nprobe(job: Job, receipts: Sequence[Receipt]) -> Job:
     return replace(job, nprobe=nprobe, trained=receipts[0].facts["trained"])
 
 
-def choose_slices(job: Job, receipts: Sequence[Receipt]) -> Job:
-    """After `assign`: add the number of slices, enough for the partition with the most visitors."""
-    visits_P = np.sum([receipt.facts[VISITS] for receipt in receipts], axis=0)
-    return replace(job, slices=min(len(job.parts), max(1, -(-int(visits_P.max()) // job.layout.visitors))))
+def divide_search(job: Job, _: Sequence[Receipt]) -> Job:
+    """After `assign`: add the visitors of each partition, and the number of slices and waves.
+
+    There are enough slices for the partition with the most visitors, and enough waves for the share
+    of the embeddings that rows in transit may take.
+    """
+    visits_P = count_visitors(job)
+    slices = min(len(job.parts), max(1, -(-int(visits_P.max()) // job.layout.visitors)))
+    waves = 1
+    if job.layout.in_transit is not None:
+        waves = math.ceil(int(visits_P.sum()) / (job.layout.in_transit * max(1, job.members[-1])))
+    waves = max(1, min(waves, job.partitions))
+    return replace(job, visitors=tuple(visits_P.tolist()), slices=slices, waves=waves)
 
 
 def measure_and_check_recall(job: Job, _: Sequence[Receipt]) -> Job:
@@ -127,12 +155,21 @@ SHARDED: tuple[Step, ...] = (
     Step("truth", find_truth, per_part),
     # Choose nprobe; group the lists into partitions.
     Step("layout", choose_layout, once, layout=("partitions",), whole_machine=True, after=read_nprobe),
-    # Send each part's rows to the partitions of the lists they visit.
-    Step("assign", send_rows, per_part, layout=("partitions",), uses_gpu=True, after=choose_slices),
+    # Find the lists that each part's rows visit.
+    Step("assign", find_visits, per_part, layout=("partitions",), uses_gpu=True, after=divide_search),
     # Write the list of each row of a part, for the index that users keep.
     Step("lists", write_lists, per_part, keep=True),
+    # Send each part's rows to the partitions of the lists they visit, for one wave of partitions.
+    Step("send", send_rows, per_wave, layout=("partitions", "waves"), find_wave=find_sends),
     # Search the lists of each partition for their visitors; send the candidates to the parts.
-    Step("search", search_partition, per_slice, layout=("partitions", "slices"), uses_gpu=True),
+    Step(
+        "search",
+        search_partition,
+        per_slice,
+        layout=("partitions", "slices"),
+        uses_gpu=True,
+        find_wave=find_searches,
+    ),
     # Merge the candidates of each part's rows; send the edges to the parts of both ends.
     Step("merge", merge_candidates, per_part, after=measure_and_check_recall),
     # Keep the candidates of each part, for the increments of this graph.

@@ -44,6 +44,8 @@ class Step:
         after: returns the job with what the complete step adds to it; raises if its result is not
             acceptable.
         keep: the units stay when the graph is complete; those of other steps are deleted.
+        find_wave: returns which units belong to a wave of partitions. Steps with waves that follow one
+            another run wave by wave, and after each wave the units of all but the last are deleted.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Step:
     uses_gpu: bool = False
     after: Callable[[Job, Sequence[Receipt]], Job] = unchanged
     keep: bool = False
+    find_wave: Callable[[Job, int], range] | None = None
 
 
 def step_key(name: str, index: int, params: Any, inputs: Mapping[str, str], layout: Any = None) -> str:
