@@ -21,6 +21,7 @@ _NAMES = {
     methods.RANDOM: "random sampling", "score": "top by CLIP score", "score@s_clip_loss": "top by s-CLIPLoss",
     methods.ALL: "all pairs", methods.RIGHT: "right captions only",
     methods.PAPER: "D2, paper's settings (k = 1, gamma 1)",
+    plan.DEFAULT: "D2, the default (8/median, 10/median)",
 }  # fmt: skip
 
 
