@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 import tempfile
+import weakref
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -19,6 +20,7 @@ from d2prune.graph.latest import trained_key
 from d2prune.graph.params import Layout
 from d2prune.graph.previous import match_parts
 from d2prune.knn import in_memory
+from d2prune.stage import exchange
 from tests.graph.nights import IN_STEPS, build_full, build_night, graph_files, random_rows
 from tests.graph.pools import PARAMS
 from tests.graph.test_build import Failing
@@ -166,6 +168,24 @@ def test_a_group_of_more_copies_than_slots(tmp_path):
     latest = build_night(tmp_path / "chain", shards, params, trained, first.fingerprint)
     full = build_full(tmp_path / "full", shards, params, tmp_path / "chain", trained, IN_MEMORY)
     assert (latest.units, latest.facts) == (full.units, full.facts)
+
+
+def test_candidates_are_merged_as_they_are_read(tmp_path, second_night, monkeypatch):
+    work, night, full = second_night
+    shutil.copytree(work, tmp_path / "chain")
+    alive, counts = weakref.WeakValueDictionary(), []
+
+    def read_one_by_one(urls, dtype, destination):
+        for number, url in enumerate(urls):
+            alive[number] = records = exchange.read(url, dtype, destination)
+            yield records
+            del records
+            # Step `join` needs all edges of a share at once.
+            counts.append(len(alive) if "query" in dtype.names else 0)
+
+    monkeypatch.setattr(exchange, "read_all", read_one_by_one)
+    assert build_night(tmp_path / "chain", *night).units == full.units
+    assert max(counts) == 1
 
 
 @pytest.mark.parametrize(
