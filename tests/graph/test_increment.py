@@ -231,8 +231,12 @@ def test_a_pool_of_another_size_trains_another_quantiser(tmp_path, caplog, kept,
     assert latest.units == fresh.units
 
 
-@pytest.mark.parametrize("layout", [IN_MEMORY, IN_STEPS], ids=["memory", "steps"])
-def test_a_quantiser_that_misses_the_target_is_replaced(tmp_path, monkeypatch, caplog, layout):
+@pytest.mark.parametrize(
+    ("layout", "starts"),
+    [(IN_MEMORY, True), (IN_STEPS, True), (IN_STEPS, False)],
+    ids=["memory", "increment", "steps"],
+)
+def test_a_quantiser_that_misses_the_target_is_replaced(tmp_path, monkeypatch, caplog, layout, starts):
     monkeypatch.setattr(in_memory, "EXACT_BELOW", 100)
     rng = np.random.default_rng(7)
     rows = rng.normal(size=(600, 24)).astype(np.float16)
@@ -241,7 +245,8 @@ def test_a_quantiser_that_misses_the_target_is_replaced(tmp_path, monkeypatch, c
     first = build_night(tmp_path / "chain", shards, modest, layout=layout)
     trained = first.facts["quantiser"]
     shards = dict(sorted({**shards, "001": rng.normal(size=(20, 24)).astype(np.float16)}.items()))
-    latest = build_night(tmp_path / "chain", shards, high, trained, first.fingerprint, layout)
+    previous = first.fingerprint if starts else None
+    latest = build_night(tmp_path / "chain", shards, high, trained, previous, layout)
     assert f"quantiser {trained} is not used: found recall" in caplog.text
     fresh = build_night(tmp_path / "fresh", shards, high, layout=layout)
     assert latest.units == fresh.units

@@ -102,7 +102,7 @@ def build_graph(
                 return _run_steps(job, executor, whole_machine, one_core)
             except RecallMissedError as missed:
                 unused = str(missed)
-                job = replace(job, abandoned=job, previous=None, slices=1)
+                job = replace(job, abandoned=missed.job, previous=None, slices=1)
         log.warning("graph: quantiser %s is not used: %s", job.given, unused)
         inputs = {name: value for name, value in job.inputs.items() if name != "quantiser"}
         job = replace(job, inputs=inputs, unused=unused)

@@ -40,7 +40,15 @@ _READ_AHEAD = 4
 
 
 class RecallMissedError(Exception):
-    """The given quantiser misses the target recall; another one is trained."""
+    """The given quantiser misses the target recall; another one is trained.
+
+    Attributes:
+        job: with what its steps found out, which names their units. Raised in the driver only.
+    """
+
+    def __init__(self, found: str, job: Job) -> None:
+        super().__init__(found)
+        self.job = job
 
 
 _opened: dict[str, Quantiser] = {}
@@ -175,7 +183,7 @@ def check_recall(job: Job) -> None:
         f"{job.nprobe} of {job.nlist} lists; expected {target}"
     )
     if job.given is not None:
-        raise RecallMissedError(found)
+        raise RecallMissedError(found, job)
     raise UserError(f"graph.target_recall: {found}. Set a larger graph.nprobe instead")
 
 
