@@ -88,7 +88,7 @@ def in_memory(rows, params, kept=None):
     )
     facts = {"n_neighbors": params.n_neighbors, "nlist": report.nlist, "nprobe": report.nprobe}
     if report.lists is not None:
-        facts["quantiser"] = fingerprint_of(report.lists)
+        facts["quantiser"] = fingerprint_of(report.lists, params)
     if report.recall is not None:
         facts |= {
             "recall": report.recall.value,

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from d2prune.errors import InfrastructureError
+from d2prune.errors import InfrastructureError, UserError
 from d2prune.graph.build import other_unit_keys
 from d2prune.graph.increment import meet
 from d2prune.graph.latest import trained_key
@@ -255,6 +255,16 @@ def test_a_quantiser_that_misses_the_target_is_replaced(tmp_path, monkeypatch, c
     left = {path.parent.name for path in (tmp_path / "chain" / "graph").glob("units/*/receipt.json")}
     kept = {key for night in (first, latest) for key in (*other_unit_keys(asdict(night)), *unit_keys(night))}
     assert left <= kept | {trained_key(night.facts["quantiser"]) for night in (first, latest)}
+
+
+@pytest.mark.parametrize("layout", [IN_MEMORY, IN_STEPS], ids=["memory", "steps"])
+def test_a_quantiser_of_other_dimensions_is_refused(tmp_path, layout):
+    rng = np.random.default_rng(11)
+    _, shards = first_pool(rng)
+    trained = build_night(tmp_path, shards, SMALL).facts["quantiser"]
+    wider = {name: rng.normal(size=(len(rows), 7)).astype(np.float16) for name, rows in shards.items()}
+    with pytest.raises(UserError, match=r"^graph\.quantiser: found lists of 6 dimensions; expected 7"):
+        build_night(tmp_path, wider, SMALL, trained, layout=layout)
 
 
 def test_a_cut_off_is_built_in_full(tmp_path, caplog):

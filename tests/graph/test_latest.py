@@ -10,6 +10,7 @@ from d2prune.errors import UserError
 from d2prune.execution import InProcess
 from d2prune.graph import latest, stage
 from d2prune.graph.params import Layout
+from d2prune.graph.trained import read_trained
 from d2prune.runs import pruning
 from d2prune.runs.driver import run
 from d2prune.runs.plan import plan_run
@@ -81,6 +82,7 @@ def test_what_auto_takes(grow, tmp_path):
     assert "quantiser" not in find_inputs(grow(0, 1, 2, graph__n_neighbors=2))
     assert "quantiser" not in find_inputs(grow(0, 1, 2, graph__quantiser="new"))
     assert find_inputs(grow(0, 1, 2))["quantiser"] == trained
+    assert find_inputs(grow(2, graph__quantiser=trained))["quantiser"] == trained
     shutil.rmtree(tmp_path / "work" / "graph" / "units" / latest.trained_key(trained))
     assert "quantiser" not in find_inputs(grow(0, 1, 2))
 
@@ -111,6 +113,71 @@ def test_a_graph_that_is_searched_exactly_has_no_quantiser(grow):
     exact = build(grow(0, graph={"n_neighbors": 3})).manifests["graph"]
     with pytest.raises(UserError, match="has no quantiser, since it was searched exactly"):
         plan_run(grow(0, graph={"n_neighbors": 3, "quantiser": exact.fingerprint}))
+
+
+def test_a_named_quantiser_has_the_lists_that_are_asked_for(grow):
+    trained = build(grow(0, 1)).manifests["graph"].facts["quantiser"]
+    assert find_inputs(grow(0, graph__quantiser=trained, graph__nlist=None))["quantiser"] == trained
+    for option, asked, found in (
+        ("features", "image", r"image\+text"),
+        ("nlist", 5, 4),
+        ("nprobe", 1, 2),
+        ("seed", 1, 0),
+    ):
+        config = grow(0, graph__quantiser=trained, **{f"graph__{option}": asked})
+        fault = rf"^graph\.{option}: found {asked}; expected {found}, as quantiser {trained} has$"
+        with pytest.raises(UserError, match=fault):
+            plan_run(config)
+
+
+def test_a_damaged_manifest_changes_no_identity(grow, tmp_path):
+    first = build(grow(0, 1)).manifests["graph"]
+    second = build(grow(0, 1, 2)).manifests["graph"]
+    folder = tmp_path / "work" / "graph"
+    (folder / second.fingerprint / "manifest.json").write_bytes(b"")
+    assert build(grow(0, 1, 2)).manifests["graph"] == second
+    build(grow(0, 1))
+    (folder / first.fingerprint / "manifest.json").write_bytes(b"")
+    assert build(grow(0, 1)).manifests["graph"] == first
+
+
+def damage_quantiser(folder, fingerprint, fault):
+    unit = folder / "units" / latest.trained_key(fingerprint)
+    if fault == "lost":
+        shutil.rmtree(unit)
+    elif fault == "short":
+        (unit / "centroids.npy").write_bytes(b"")
+    else:
+        data = bytearray((unit / "centroids.npy").read_bytes())
+        data[-1] ^= 1
+        (unit / "centroids.npy").write_bytes(data)
+
+
+@pytest.mark.parametrize("fault", ["lost", "short"])
+def test_a_quantiser_is_rebuilt_with_the_graph_that_trained_it(grow, tmp_path, fault):
+    first = build(grow(0, 1))
+    folder, trained = tmp_path / "work" / "graph", first.manifests["graph"].facts["quantiser"]
+    damage_quantiser(folder, trained, fault)
+    again = build(grow(0, 1))
+    assert again.manifests["graph"] == first.manifests["graph"]
+    assert find_inputs(grow(0, 1, 2))["quantiser"] == trained
+    assert read_trained(str(folder), trained).nprobe == 2
+
+
+@pytest.mark.parametrize("fault", ["lost", "short", "other bytes"])
+def test_a_graph_that_was_given_a_lost_quantiser_trains_another(grow, tmp_path, fault):
+    trained = build(grow(0, 1)).manifests["graph"].facts["quantiser"]
+    graph = build(grow(0, 1, 2)).manifests["graph"]
+    damage_quantiser(tmp_path / "work" / "graph", trained, fault)
+    if fault == "lost":
+        with pytest.raises(UserError, match=f"^graph.quantiser: found no quantiser {trained} in .*, which"):
+            plan_run(grow(0, 2, graph__quantiser=graph.fingerprint))
+    else:
+        with pytest.raises(
+            UserError, match=f"^graph.quantiser: found no quantiser {trained} in .* Run again"
+        ):
+            build(grow(0, 2))
+    assert "quantiser" not in build(grow(0, 2)).manifests["graph"].inputs
 
 
 def test_pruning_keeps_what_the_next_night_needs(grow, tmp_path, caplog):

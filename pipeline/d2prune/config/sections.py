@@ -96,7 +96,9 @@ class GraphConfig(Section):
         default="auto",
         description="lists to search. `auto`: those of the latest graph with the same parameters in the "
         "work_dir, so that only what is new is searched, else new ones. `new`: trained on this pool. Or the "
-        "graph that has them: the id of its run, its fingerprint, or its folder `WORK_DIR/graph/FINGERPRINT`",
+        "graph that has them: the id of its run, its fingerprint, or `WORK_DIR/graph/FINGERPRINT`. "
+        "FINGERPRINT may be that of the quantiser, too, which the log and the manifest state. With named "
+        "lists, `graph.nlist` and `graph.nprobe` must be theirs or null, and `graph.seed` theirs",
     )
     model: Text | None = Field(
         default=None,

@@ -22,6 +22,14 @@ log = logging.getLogger(__name__)
 
 AUTO, NEW = "auto", "new"
 QUANTISER, UNUSED = "quantiser", "unused_quantiser"
+# Option -> parameter of the graph, and fact of the quantiser.
+_TRAINED_WITH = {
+    "graph.features": "features",
+    "graph.model": "embeddings",
+    "graph.nlist": "nlist",
+    "graph.nprobe": "nprobe",
+    "graph.seed": "seed",
+}
 _NAMED = re.compile(r"(?:(.+)/graph/)?([0-9a-f]{32})/?")
 
 
@@ -32,55 +40,71 @@ def trained_key(fingerprint: str) -> str:
 
 def has_trained(folder: str, fingerprint: str) -> bool:
     """Whether the unit of a quantiser exists in `work_dir/graph`."""
-    return store.exists(artifacts.unit_url(folder, trained_key(fingerprint), artifacts.RECEIPT))
+    return artifacts.read_receipt(folder, trained_key(fingerprint)) is not None
 
 
 def add_quantiser(config: RunConfig, pool: InputPool, planned: Planned, embed: Planned) -> Planned:
     """Return a planned graph with the quantiser that the configuration gives it; writes nothing.
 
     `auto`: none if the graph that trains its own is complete, else that of the latest graph with the
-    same parameters whose run had at least half of its shards in this pool.
+    same parameters whose run had at least half of its shards in this pool. What the latest run planned
+    is planned again, whether or not its graph is still complete.
 
     Raises:
-        UserError: `graph.quantiser` names no graph that has one.
+        UserError: `graph.quantiser` names no graph that has one, or one of other features, lists or seed.
     """
     asked = config.graph.quantiser
     if asked == NEW or not config.graph.n_neighbors:
         return planned
     if asked != AUTO:
-        return _with(planned, find_named(config.work_dir, asked)[1])
+        folder, fingerprint = find_named(config.work_dir, asked)
+        _check_params(folder, fingerprint, planned.params)
+        return _with(planned, fingerprint)
     latest = _read_latest(planned, embed)
-    if latest is None or planned.find() is not None:
+    if latest is None or latest["graph"] == planned.fingerprint or planned.find() is not None:
         return planned
     shards = set(_name_shards(pool))
     if 2 * sum(shard in shards for shard in latest["shards"]) < len(latest["shards"]):
         return planned
-    for fingerprint in (latest["given"], latest[QUANTISER]):
-        if fingerprint is not None and _with(planned, fingerprint).find() is not None:
-            return _with(planned, fingerprint)
     if not has_trained(planned.folder, latest[QUANTISER]):
+        log.warning("graph: quantiser %s is damaged or lost; another is trained", latest[QUANTISER])
         return planned
+    if latest["given"] is not None:
+        before = _with(planned, latest["given"])
+        is_latest = latest["graph"] == before.fingerprint and has_trained(planned.folder, latest["given"])
+        if is_latest or before.find() is not None:
+            return before
     return _with(planned, latest[QUANTISER])
 
 
+def _check_params(folder: str, fingerprint: str, params: Any) -> None:
+    """Check that the parameters of a graph are those that a quantiser was trained with, where they say."""
+    receipt = artifacts.read_receipt(folder, trained_key(fingerprint))
+    trained = {} if receipt is None else receipt.facts
+    for option, name in _TRAINED_WITH.items():
+        asked, found = getattr(params, name), trained.get(name)
+        if asked is not None and asked != found:
+            raise UserError(f"{option}: found {asked}; expected {found}, as quantiser {fingerprint} has")
+
+
 def find_named(work_dir: str, name: str) -> tuple[str, str]:
-    """Find the quantiser of a graph that is named by its fingerprint or its folder.
+    """Find a quantiser that is named by its fingerprint, that of a graph that has it, or a folder.
 
     Args:
         work_dir: URL.
-        name: `FINGERPRINT`, or `WORK_DIR/graph/FINGERPRINT`.
+        name: `FINGERPRINT`, or `WORK_DIR/graph/FINGERPRINT`, of a graph or a quantiser.
 
     Returns:
         URL of the folder `graph` of the work_dir that has it, and the quantiser's fingerprint.
 
     Raises:
-        UserError: there is no such graph, or it has no quantiser.
+        UserError: there is no such graph, or it has no quantiser, or no longer.
     """
     match = _NAMED.fullmatch(name)
     if match is None:
         raise UserError(
             f"graph.quantiser: found {name}; expected auto, new, the id of a run, the fingerprint of a "
-            "graph, or its folder WORK_DIR/graph/FINGERPRINT"
+            "graph or of a quantiser, or WORK_DIR/graph/FINGERPRINT"
         )
     folder = store.join(match[1] or work_dir, "graph")
     if has_trained(folder, match[2]):
@@ -88,14 +112,27 @@ def find_named(work_dir: str, name: str) -> tuple[str, str]:
     manifest = artifacts.read_manifest(folder, match[2])
     if manifest is None:
         raise UserError(
-            f"graph.quantiser: found no graph {store.redact(folder)}/{match[2]}; expected a complete one"
+            f"graph.quantiser: found no graph {store.redact(folder)}/{match[2]}; expected a complete one, or "
+            "the fingerprint of a quantiser"
         )
-    if manifest.facts.get(QUANTISER) is None:
+    fingerprint = manifest.facts.get(QUANTISER)
+    if fingerprint is None:
         raise UserError(
             f"graph.quantiser: graph {match[2]} has no quantiser, since it was searched exactly; expected "
             "another graph, auto or new"
         )
-    return folder, manifest.facts[QUANTISER]
+    if not has_trained(folder, fingerprint):
+        raise UserError(
+            f"graph.quantiser: found no quantiser {fingerprint} in {store.redact(folder)}, which graph "
+            f"{match[2]} has; expected another graph, auto or new"
+        )
+    return folder, fingerprint
+
+
+def find_source(config: RunConfig) -> str | None:
+    """URL of the folder `graph` of the other work_dir that the configuration names; None if it names none."""
+    match = _NAMED.fullmatch(config.graph.quantiser)
+    return None if match is None or match[1] is None else find_named(config.work_dir, match[0])[0]
 
 
 def find_previous_graph(planned: Planned, embed: Planned) -> str | None:

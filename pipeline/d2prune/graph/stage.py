@@ -57,8 +57,9 @@ def _find_previous(run: StageRun, planned: Planned) -> str | None:
     if not latest.has_trained(planned.folder, given):
         from d2prune.graph.trained import copy_trained
 
-        source, _ = latest.find_named(run.config.work_dir, run.config.graph.quantiser)
-        copy_trained(source, planned.folder, given)
+        source = latest.find_source(run.config)
+        if source is not None:
+            copy_trained(source, planned.folder, given)
     return latest.find_previous_graph(planned, run.planned["embed"])
 
 

@@ -23,39 +23,53 @@ from d2prune.store.npy import load_array, npy_bytes
 CENTROIDS, TUNING_RANKS = "centroids.npy", "tuning-ranks.npy"
 
 
-def fingerprint_of(trained: TrainedLists) -> str:
-    """Fingerprint of a quantiser."""
-    checksums = {name: store.checksum(data) for name, data in _to_files(trained).items()}
-    return artifacts.fingerprint("quantiser", checksums, _to_facts(trained), GraphParams.lists_version)
+def fingerprint_of(trained: TrainedLists, params: GraphParams) -> str:
+    """Fingerprint of a quantiser that a graph with some parameters trained."""
+    return _fingerprint(_to_files(trained), _to_facts(trained, params))
 
 
-def commit_trained(folder: str, trained: TrainedLists) -> str:
+def commit_trained(folder: str, trained: TrainedLists, params: GraphParams) -> str:
     """Write the unit of a quantiser, and return its fingerprint.
 
     Args:
         folder: `work_dir/graph`.
         trained: the lists.
+        params: of the graph that trained them.
     """
-    fingerprint = fingerprint_of(trained)
-    artifacts.commit_unit(folder, trained_key(fingerprint), _to_files(trained), facts=_to_facts(trained))
+    return _commit(folder, _to_files(trained), _to_facts(trained, params))
+
+
+def copy_trained(source: str, folder: str, fingerprint: str) -> None:
+    """Copy the unit of a quantiser from another work_dir; both folders are those of the graph stage."""
+    if (
+        _commit(folder, _to_files(read_trained(source, fingerprint)), read_facts(source, fingerprint))
+        != fingerprint
+    ):
+        raise UserError(
+            f"{store.redact(source)}: found another quantiser in unit {trained_key(fingerprint)}; "
+            "expected the one that it is named by"
+        )
+
+
+def _commit(folder: str, files: dict[str, bytes], facts: dict[str, Any]) -> str:
+    fingerprint = _fingerprint(files, facts)
+    artifacts.commit_unit(folder, trained_key(fingerprint), files, facts=facts)
     return fingerprint
+
+
+def _fingerprint(files: dict[str, bytes], facts: dict[str, Any]) -> str:
+    checksums = {name: store.checksum(data) for name, data in files.items()}
+    return artifacts.fingerprint("quantiser", checksums, facts, GraphParams.lists_version)
 
 
 def _to_files(trained: TrainedLists) -> dict[str, bytes]:
     return {CENTROIDS: npy_bytes(trained.centroids), TUNING_RANKS: npy_bytes(trained.tuning)}
 
 
-def _to_facts(trained: TrainedLists) -> dict[str, int]:
-    return {"nlist": len(trained.centroids), "nprobe": trained.nprobe, "rows": trained.rows}
-
-
-def copy_trained(source: str, folder: str, fingerprint: str) -> None:
-    """Copy the unit of a quantiser from another work_dir; both folders are those of the graph stage."""
-    if commit_trained(folder, read_trained(source, fingerprint)) != fingerprint:
-        raise UserError(
-            f"{store.redact(source)}: found another quantiser in unit {trained_key(fingerprint)}; "
-            "expected the one that it is named by"
-        )
+def _to_facts(trained: TrainedLists, params: GraphParams) -> dict[str, Any]:
+    """Return its size and nprobe, the rows of its pool, and the parameters that it was trained with."""
+    found = {"nlist": len(trained.centroids), "nprobe": trained.nprobe, "rows": trained.rows}
+    return found | {"features": params.features, "embeddings": params.embeddings, "seed": params.seed}
 
 
 def read_trained(folder: str, fingerprint: str) -> TrainedLists:
@@ -74,8 +88,8 @@ def read_trained(folder: str, fingerprint: str) -> TrainedLists:
     )
 
 
-def read_facts(folder: str, fingerprint: str) -> dict[str, int]:
-    """`nlist`, `nprobe` and `rows` of a quantiser; raises what `read_trained` does."""
+def read_facts(folder: str, fingerprint: str) -> dict[str, Any]:
+    """What `_to_facts` recorded of a quantiser; raises what `read_trained` does."""
     return dict(_read_receipt(folder, fingerprint).facts)
 
 
@@ -84,7 +98,7 @@ def _read_receipt(folder: str, fingerprint: str) -> Receipt:
     if receipt is None:
         raise UserError(
             f"graph.quantiser: found no quantiser {fingerprint} in {store.redact(folder)}; expected that of "
-            "an earlier graph. `auto` takes another, or trains one"
+            "an earlier graph. Run again with `auto`, which takes another, or trains one"
         )
     return receipt
 

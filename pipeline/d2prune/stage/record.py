@@ -118,7 +118,7 @@ def find_artifact(stage: "Stage", run: StageRun) -> Manifest | None:
     manifest = planned.find()
     if manifest is None:
         return None
-    damaged = find_damaged_units(planned.folder, manifest)
+    damaged = find_damaged_units(planned.folder, manifest, stage.shared_unit_keys(vars(manifest)))
     if damaged:
         key, fault = next(iter(damaged.items()))
         log.warning(
@@ -157,8 +157,9 @@ class Stage:
         is_output: whether the run's output is complete after this stage.
         other_files: names of files that are kept beside the artifact's manifest.
         other_unit_keys: manifest, as a dict -> keys of units that are kept beside those it lists.
-        shared_unit_keys: manifest, as a dict -> keys of units that other artifacts may have written or
-            use; pruning keeps them, and damage of this artifact's own units leaves them alone.
+        shared_unit_keys: manifest, as a dict -> keys of units that the artifact needs and that other
+            artifacts may have written or use; pruning keeps them, and damage of this artifact's own units
+            leaves them alone.
         add_inputs: returns the planned artifact with the inputs that depend on what the work_dir holds;
             gets the earlier stages' artifacts.
     """

@@ -17,12 +17,13 @@ _THREADS = 16
 _AT_ONCE = 1_000
 
 
-def find_damaged_units(folder: str, manifest: Manifest) -> dict[str, str]:
+def find_damaged_units(folder: str, manifest: Manifest, needed: Iterable[str] = ()) -> dict[str, str]:
     """Units of an artifact that are no longer complete: unit key -> the first fault.
 
     Args:
         folder: the stage's folder, `work_dir/<stage>`.
         manifest: of the artifact.
+        needed: keys of units that the artifact needs, although its manifest does not list them.
     """
     sizes = _Sizes(folder)
     faults = {}
@@ -31,6 +32,11 @@ def find_damaged_units(folder: str, manifest: Manifest) -> dict[str, str]:
         fault = f"{RECEIPT} is missing" if RECEIPT not in found else find_fault(unit.files, found)
         if fault is not None:
             faults[unit.key] = fault
+    for key in needed:
+        receipt = artifacts.read_receipt(folder, key)
+        fault = find_fault(receipt.files, sizes.of(key)) if receipt else f"{RECEIPT} is missing or damaged"
+        if fault is not None:
+            faults[key] = fault
     return faults
 
 

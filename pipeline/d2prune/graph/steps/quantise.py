@@ -147,7 +147,8 @@ def choose_layout(job: Job, _: int) -> Receipt:
             nprobe = _tune_nprobe(job, open_quantiser(job))
             tuning = np.sort(rank_rows(job.array("quantiser", 0, f"{TUNING}.npy"), job.params.seed))
         nprobe = min(nprobe, len(centroids_LD))
-        fingerprint = commit_trained(job.folder, TrainedLists(centroids_LD, nprobe, tuning, job.rows))
+        trained = TrainedLists(centroids_LD, nprobe, tuning, job.rows)
+        fingerprint = commit_trained(job.folder, trained, job.params)
     n_partitions = min(job.partitions, len(centroids_LD))
     partition_L = group_lists(centroids_LD, job.array("quantiser", 0, SIZES), n_partitions)
     facts = {NPROBE: nprobe, "trained": fingerprint}
