@@ -11,6 +11,7 @@ import pytest
 
 from d2prune.embed.tables.importer import ImportParams, ImportWorker, plan
 from d2prune.errors import UserError
+from d2prune.graph.previous import _identify
 from d2prune.inputs.find import find_input
 from d2prune.inputs.tables.column_names import WantedColumns, resolve_columns
 from d2prune.inputs.tables.files import TableFile, group_files, pool_identity, split_tables
@@ -43,7 +44,7 @@ def import_pool(pool, work, share=1 << 30):
 
 
 def write_pool(folder: Path, image, text, score, layout: str) -> Path:
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     table = {
         "uid": [f"{row:032x}" for row in range(len(score))],
         "text": ["x"] * len(score),
@@ -213,3 +214,38 @@ def test_an_error_of_the_block_is_not_one_of_the_input(pool):
         raise FileNotFoundError("work_dir")
     with open_ranges(file.table) as read:
         assert read(0, 4) == b"PAR1"
+
+
+def test_no_positions_have_the_width_of_the_arrays(pool, tmp_path):
+    parts, _ = import_pool(pool, tmp_path / "work")
+    found = parts.take_vectors(np.zeros(0, np.int64))
+    assert [(side.shape, side.dtype) for side in found] == [((0, WIDTH), np.float16)] * 2
+
+
+def test_parts_without_a_fingerprint_are_a_defect_of_the_caller(pool, tmp_path):
+    parts, _ = import_pool(pool, tmp_path / "work")
+    with pytest.raises(ValueError, match="without the fingerprint"):
+        Parts(str(tmp_path / "work"), {"embed": parts.units("embed")}).take_vectors(np.array([0]))
+
+
+@pytest.mark.parametrize("rejected", [(), (7,)])
+def test_a_touched_array_is_the_same_part_for_an_increment(tmp_path, rejected):
+    rng = np.random.default_rng(0)
+    image, text = (rng.standard_normal((20, WIDTH)).astype(np.float16) for _ in range(2))
+    score = np.arange(20.0)
+    score[list(rejected)] = np.nan
+    folder = write_pool(tmp_path / "pool", image, text, score, "npy")
+
+    def identify():
+        (receipt,) = import_pool(folder, tmp_path / "work")[0].units("embed")
+        return receipt.key, _identify(receipt, EMBEDDINGS)
+
+    first = identify()
+    os.utime(folder / "a.l14_img.npy", (1, 1))
+    touched = identify()
+    assert touched[0] != first[0] and touched[1] == first[1]
+    score[3] = np.nan
+    write_pool(tmp_path / "pool", image, text, score, "npy")
+    fewer = identify()[1]
+    overwrite(folder / "a.l14_txt.npy", keep_time=False)
+    assert len({first[1], fewer, identify()[1]}) == 3
