@@ -236,9 +236,8 @@ class Parts:
         place = self._find_in_place(0, table)
         if place is None:
             return self._open(0, table, lambda file: file.schema_arrow.empty_table())
-        return pa.table(
-            {side: vector_column(np.zeros((0, place.width), np.float16)) for side in place.arrays}
-        )
+        none = vector_column(np.zeros((0, place.width), np.float16))
+        return pa.table(dict.fromkeys(place.arrays, none))
 
     def _find_in_place(self, part: int, table: str) -> InPlace | None:
         return find_in_place(self.receipt(part, table)) if table == files.EMBEDDINGS else None
@@ -246,9 +245,9 @@ class Parts:
     def _open_in_place(self, part: int, place: InPlace) -> InPlaceReader:
         url = self._shard_urls.get(place.shard)
         if url is None:
-            recorded = shard_urls.locate(self._work_dir, self._embed_fingerprint)
+            recorded = store.redact(shard_urls.locate(self._work_dir, self._embed_fingerprint))
             raise UserError(
-                f"{store.redact(recorded)}: found no URL of the table {place.shard}; expected the one that the last run "
+                f"{recorded}: found no URL of the table {place.shard}; expected the one that the last run "
                 "recorded; run again"
             )
         kept_N = None
