@@ -68,15 +68,13 @@ def test_every_reader_finds_what_copies_hold(tmp_path, rows, changes):
         assert all((place is None) == compressed for place in places) and len(opened) == 96
         job = IndexJob(opened, 1, (), n_dims=32)
         clusters = read_clusters(opened)
-        sample = read_coverage_sample(opened)
-        assert sample is not None
         report = (Path(values["work_dir"]) / "report").rglob("report.html")
         found[name] = (
             subset_of(values),
             [job.codes(part).tobytes() for part in range(2)],
             [job.rows(part).tobytes() for part in range(2)],
             (clusters.names, clusters.label_N.tobytes()),
-            sample.distances_QS.tobytes(),
+            read_coverage_sample(opened).distances_QS.tobytes(),
             len([*report]),
         )
         assert opened.parts.vector_bytes(1, EMBEDDINGS) >= 40 * 16 * 2 * 2

@@ -100,11 +100,12 @@ def read_coverage_sample(run: FinishedRun) -> CoverageSample | None:
     from d2prune.report.random_sample import draw_positions
     from d2prune.report.record import ReportParams
 
+    table = run.embeddings_file
     if not len(run) or any(file_is_missing(run, unit) for unit in range(len(run.embed.units))):
         return None
     params = ReportParams()
     positions_S = draw_positions(run.parts.spans, params.sample_rows, params.sample_groups, params.seed)
-    points_SD = features(run.features, *run.parts.take_vectors(positions_S, run.embeddings_file))
+    points_SD = features(run.features, *run.parts.take_vectors(positions_S, table))
     queries_Q = np.random.default_rng(params.seed).permutation(len(points_SD))[: params.queries]
     queries_Q = np.sort(queries_Q)
     return CoverageSample(positions_S, queries_Q, metrics.distances(points_SD[queries_Q], points_SD))
