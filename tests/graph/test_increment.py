@@ -76,7 +76,7 @@ def check_nights(work, rng, nights, params=SMALL, layout=IN_STEPS, full=IN_MEMOR
 nights = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 1), st.integers(0, 1)), min_size=1, max_size=3)
 
 
-@settings(max_examples=5)
+@settings(max_examples=4)
 @given(seed=st.integers(0, 2**16), nights=nights, partitions=st.integers(1, 4))
 def test_any_sequence_of_changes_gives_the_graph_of_a_full_build(seed, nights, partitions):
     with tempfile.TemporaryDirectory() as work:
