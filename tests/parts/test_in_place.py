@@ -26,7 +26,6 @@ from d2prune.parts.in_place import find_in_place
 from d2prune.parts.reader import Parts
 from d2prune.store import FileInfo
 from d2prune.store.urls import make_relative, resolve_relative
-from tests.fuzzing import fuzz
 
 WIDTH = 6
 IN_PLACE = ("<f2", "<f4")
@@ -85,7 +84,6 @@ def sides(draw):
     return image.astype(draw(dtypes)), text.astype(draw(dtypes)), score
 
 
-@fuzz
 @settings(max_examples=8, deadline=None)
 @given(
     values=sides(),
