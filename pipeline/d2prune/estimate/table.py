@@ -51,7 +51,7 @@ def print_plan(work: Workload, rates: Rates, fleet: Fleet, selection: str) -> No
 def _find_work_dir_peak(plans: Sequence[StagePlan]) -> tuple[float, str, float]:
     """Bytes in work_dir at the peak, the stage in which that is, and bytes when the run ends.
 
-    What the graph's workers send each other lies in work_dir until the graph is complete. What the
+    What the graph's workers send each other is stored in work_dir until the graph is complete. What the
     ranking's workers send does not.
     """
     peak, stage, kept = 0.0, "", 0.0
