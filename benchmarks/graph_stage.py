@@ -80,9 +80,9 @@ def make_parts(folder: str, n_rows: int, n_dims: int) -> list[Receipt]:
         rows = block.astype(np.float16)
         for start in range(0, len(rows), PART_ROWS):
             table = pa.table({"image_emb": columns.vector_column(rows[start : start + PART_ROWS])})
-            receipts.append(
-                artifacts.commit_unit(folder, f"{len(receipts):08d}", {"embeddings.parquet": table})
-            )
+            keys = pa.table({"key": [str(row) for row in range(len(table))]})
+            files = {"embeddings.parquet": table, "samples.parquet": keys}
+            receipts.append(artifacts.commit_unit(folder, f"{len(receipts):08d}", files))
     return receipts
 
 

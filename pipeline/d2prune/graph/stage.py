@@ -4,8 +4,10 @@ What builds it is imported when it is called: it loads torch, which takes a seco
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
+from d2prune import store
 from d2prune.config.model import RunConfig
 from d2prune.execution import Resources
 from d2prune.graph import latest
@@ -31,6 +33,9 @@ def _build(run: StageRun) -> Built:
 
     planned = run.planned["graph"]
     layout = Layout(threads=int(run.executor.worker_cores(1)))
+    if not store.is_local(planned.folder):
+        # A bucket has room for all rows in transit, and waves would leave a large cluster idle.
+        layout = replace(layout, in_transit=None)
     pool = run.parts("embed", "rescore")
     job = plan_job(pool, planned.inputs, planned.folder, planned.params, layout)
     previous = _find_previous(run, planned)
