@@ -31,7 +31,7 @@ class PoolFacts:
     Attributes:
         sample_bytes: mean bytes of a sample in its tar, or of a row of a table without embeddings.
         dimensions: dimension of each model's embeddings, in the order of the configuration.
-        samples: their number, as far as the listed input tells; 0: not known.
+        samples: their number, as far as the listed input shows; 0: not known.
         shards: tars, or parts of tables; 0: not known.
         tables: whether the pool is tables of embeddings.
         n_sides: embeddings of a row that are read.
@@ -54,7 +54,7 @@ def make_workload(config: RunConfig, samples: int | None, facts: PoolFacts | Non
         config: the configuration. Without a model, the pool is tables of embeddings.
         samples: number of samples; None: estimated from the files in `config.input`.
         facts: measured properties of the pool. Default: of tars, DataComp's sample size and the
-            dimensions that open_clip knows; of tables, what their first file says, or those of
+            dimensions that open_clip knows; of tables, what their first file states, or those of
             DataComp's metadata if `samples` is given.
 
     Raises:
