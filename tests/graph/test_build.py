@@ -22,7 +22,7 @@ from tests.graph.pools import PARAMS, build_graph, clustered, embed, in_memory, 
 from tests.knn.rows import always_project
 from tests.pools import tree
 
-SHARDED = Layout(whole_below=0, partitions=4, buckets=3, batch_rows=200)
+SHARDED = Layout(whole_below=0, partitions=4, buckets=3, batch_rows=200, in_transit=None)
 
 
 @pytest.mark.parametrize(("partitions", "copies"), [(1, 0.5), (4, 0.0), (4, 0.5), (16, 0.5)])
