@@ -62,16 +62,6 @@ def test_slices_limit_the_visitors_of_a_unit_of_the_search(tmp_path, visitors):
     assert not list(Path(job.folder).glob("units/search-*/*"))
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"nlist": 500, "nprobe": 2},
-        {"nlist": 7, "nprobe": 7},
-        {"nlist": 10_000, "nprobe": 10_000, "n_neighbors": 9},
-        {"nlist": 1, "nprobe": 1, "seed": 5},
-    ],
-    ids=str,
-)
 class PeakInTransit(InProcess):
     """An executor that notes how many bytes of rows in transit there are after each unit."""
 
@@ -117,6 +107,16 @@ def test_a_run_that_ends_between_waves_sends_nothing_twice(tmp_path):
     same_bytes(*built, *in_memory(rows, PARAMS))
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"nlist": 500, "nprobe": 2},
+        {"nlist": 7, "nprobe": 7},
+        {"nlist": 10_000, "nprobe": 10_000, "n_neighbors": 9},
+        {"nlist": 1, "nprobe": 1, "seed": 5},
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("n_rows", [1, 2, 6, 300])
 def test_tiny_pools_and_extreme_numbers_of_lists(tmp_path, changes, n_rows):
     params = replace(PARAMS, **changes)
