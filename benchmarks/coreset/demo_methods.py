@@ -41,9 +41,9 @@ RUNS: tuple[tuple[str, dict[str, Any], dict[str, Any]], ...] = (
     ("facility_location", {"method": "facility_location"}, {}),
     ("semdedup", {"method": "semdedup"}, {}),
     *((f"d2, k = {k}, gammas {gamma}", {"gamma_forward": gamma, "gamma_reverse": gamma}, {"n_neighbors": k})
-      for k in (1, 5, 15) for gamma in ("3/median", "auto", "5/median", 0.1, 1.0, 10.0)),
+      for k in (1, 5, 15) for gamma in ("3/median", "5/median", "auto", 0.1, 1.0, 10.0)),
     ("d2, k = 5, gamma_f 10, gamma_r 1", {"gamma_forward": 10.0, "gamma_reverse": 1.0}, {}),
-    ("d2, k = 5, gammas 1, lowest 15 % by clip_score removed first",
+    ("d2, k = 5, gammas auto, lowest 15 % by clip_score removed first",
      {"drop_score": "clip_score", "drop_fraction": 0.15}, {}),
 )  # fmt: skip
 

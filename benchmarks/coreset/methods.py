@@ -22,7 +22,7 @@ from d2prune.baselines import by_diversity, by_score
 from d2prune.baselines.order import first
 from d2prune.d2 import budget
 from d2prune.d2.api import select
-from d2prune.d2.gamma import TRAINING_MULTIPLES, check_gamma
+from d2prune.d2.gamma import FORWARD_MULTIPLE, TRAINING_MULTIPLES, check_gamma
 from d2prune.errors import ArgumentError, UserError
 from d2prune.knn.csr import Graph
 
@@ -220,7 +220,8 @@ def check(methods: Sequence[str]) -> None:
 
 def _are_gammas(name: str, gammas: list[str]) -> bool:
     try:
-        return name in ("d2", "d2_uncut") and len([check_gamma("--methods", gamma) for gamma in gammas]) == 2
+        checked = [check_gamma("--methods", gamma, FORWARD_MULTIPLE) for gamma in gammas]
+        return name in ("d2", "d2_uncut") and len(checked) == 2
     except ArgumentError:
         return False
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-_WIDTH, _LEFT, _PANEL, _ROW = 860, 300, 250, 24
+_WIDTH, _LEFT, _PANEL, _ROW = 860, 330, 235, 24
 _PLOT_TOP, _PLOT_BOTTOM, _PLOT_WIDTH = 30, 250, 350
 
 Point = tuple[float, float]

@@ -21,6 +21,7 @@ _NAMES = {
     methods.RANDOM: "random sampling", "score": "top by CLIP score", "score@s_clip_loss": "top by s-CLIPLoss",
     methods.ALL: "all pairs", methods.RIGHT: "right captions only",
     methods.PAPER: "D2, paper's settings (k = 1, gamma 1)",
+    plan.DEFAULT: "D2, the default (8/median, 10/median)",
 }  # fmt: skip
 
 
@@ -156,7 +157,7 @@ def _main(table: Table) -> str:
 
 
 def _against_semdedup(table: Table) -> str:
-    return tabulate(table, _rows((plan.DEFAULT, plan.SEMDEDUP)), job(plan.SEMDEDUP))
+    return tabulate(table, _rows((plan.DEFAULT, plan.WIDE, plan.SEMDEDUP)), job(plan.SEMDEDUP))
 
 
 def _choice(table: Table) -> str:
@@ -181,11 +182,20 @@ def _passes(table: Table) -> str:
     return tabulate(table, _rows(names), job(plan.DEFAULT))
 
 
-def _robust(table: Table) -> str:
+def _gammas(table: Table) -> str:
     parts = []
     for samples in (plan.SAMPLES, 4 * plan.SAMPLES):
-        rows = _rows(("score", *plan.ROBUST_CHOICE), samples=samples)
+        rows = _rows(("score", *plan.GAMMAS), samples=samples)
         body = tabulate(table, rows, job("score", samples=samples), "choosing")
+        parts.append(f"{samples:,} samples seen:\n\n{body}")
+    return "\n".join(parts)
+
+
+def _offset(table: Table) -> str:
+    parts = []
+    for samples in (plan.SAMPLES, 4 * plan.SAMPLES):
+        rows = _rows((plan.WIDE, plan.DEFAULT, plan.OFFSET), samples=samples)
+        body = tabulate(table, rows, job(plan.WIDE, samples=samples))
         parts.append(f"{samples:,} samples seen:\n\n{body}")
     return "\n".join(parts)
 
@@ -204,7 +214,7 @@ def _vary(group: str, name: str, unit: str) -> Callable[[Table], str]:
         parts = []
         for value in values:
             rows = _rows(names, **{name: value})
-            if any(table.seeds(each, "testing") for _, each in rows):
+            if table.seeds(job("score", **{name: value}), "testing"):
                 parts.append(
                     f"{unit.format(value)}:\n\n{tabulate(table, rows, job('score', **{name: value}))}"
                 )
@@ -219,7 +229,8 @@ _SECTIONS: dict[str, Callable[[Table], str]] = {
     "choice": _choice,
     "fractions": _fractions,
     "passes": _passes,
-    "robust": _robust,
+    "gammas": _gammas,
+    "offset": _offset,
     "features": _features,
     "compute": _vary("compute", "samples", "{:,} samples seen"),
     "teachers": _vary("teachers", "teacher", "teacher `{}`"),

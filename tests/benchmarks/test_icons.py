@@ -287,7 +287,7 @@ def test_the_page_has_the_tables_and_their_figures(tmp_path):
     assert f">{describe(plan.DEFAULT)}<" in gaps and gaps.count('fill="none"') == 6
     # A table that has only begun, and a page that does not exist.
     write(results[:4], tmp_path / "new.md", tmp_path)
-    assert (tmp_path / "new.md").read_text().count("<!-- /") == 10
+    assert (tmp_path / "new.md").read_text().count("<!-- /") == 11
 
 
 @pytest.mark.parametrize("values", [{}, {1.0: [0.0]}, {1.0: [-2.0, -1.0], 4.0: [3.0]}])

@@ -23,7 +23,7 @@ from tests.oracles import graph_from_edges
 @pytest.mark.parametrize(
     ("given_gamma", "checked"),
     [
-        ("auto", "5/median"),
+        ("auto", "3/median"),
         ("4/median", "4/median"),
         (" 2.50/median", "2.5/median"),
         ("0/median", "0/median"),
@@ -34,9 +34,9 @@ from tests.oracles import graph_from_edges
     ],
 )
 def test_a_gamma_is_a_number_or_a_multiple(given_gamma, checked):
-    found = check_gamma("gamma_reverse", given_gamma)
+    found = check_gamma("gamma_reverse", given_gamma, 3.0)
     assert found == checked and type(found) is type(checked)
-    assert check_gamma("gamma_reverse", found) == found
+    assert check_gamma("gamma_reverse", found, 3.0) == found
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_other_values_are_one_line(wrong):
     with pytest.raises(
         UserError, match=r"^gamma_reverse: found .*; expected a finite number >= 0, `auto`, or"
     ):
-        check_gamma("gamma_reverse", wrong)
+        check_gamma("gamma_reverse", wrong, 3.0)
 
 
 @given(st.lists(st.floats(0, 4, width=32), max_size=30))
@@ -67,7 +67,8 @@ def test_a_pool_without_lengths_has_gamma_zero():
     nothing, copies, one = np.zeros(0, np.float32), np.zeros(6, np.float32), np.array([0.25] * 2, np.float32)
     assert resolve_gammas("auto", "auto", nothing, "sample") == (0.0, 0.0)
     assert resolve_gammas("auto", 2, copies, "sample") == (0.0, 2.0)
-    assert resolve_gammas("auto", "1/median", one, "sample") == (20.0, 4.0)
+    assert resolve_gammas("auto", "1/median", one, "sample") == (32.0, 4.0)
+    assert resolve_gammas("auto", "auto", one, "sample") == (32.0, 40.0)
     assert resolve_gammas("auto", "auto", one, "training") == (1.2, 4.0)
     assert resolve_gammas("4/median", 2, one, "training") == (16.0, 2.0)
     with pytest.raises(UserError, match="difficulty_kind: found 'aum'; expected 'sample' or 'training'"):
@@ -79,7 +80,7 @@ def test_a_multiple_gives_the_scores_of_its_number():
     scores = [0.5, 1.0, 0.75, 0.25]
     assert median_sq_distance(graph.sq_distances) == 0.5
     auto = selection_scores(graph, scores, difficulty_kind="sample")
-    assert auto.tolist() == selection_scores(graph, scores, 10.0, 10.0).tolist()
+    assert auto.tolist() == selection_scores(graph, scores, 16.0, 20.0).tolist()
     assert selection_scores(graph, scores).tolist() == selection_scores(graph, scores, 0.6, 2.0).tolist()
     parts = select(graph, scores, "2/median", "auto", partitions=[0, 1, 0, 1])
     assert parts.selection_score.tolist() == selection_scores(graph, scores, 4.0, 2.0).tolist()

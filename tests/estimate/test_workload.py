@@ -31,7 +31,7 @@ def test_plan_for_a_number_of_samples(plan):
     )
     first_words = [line.split()[0] for line in out.splitlines() if line.strip()]
     table = ["stage", *(stage.name for stage in STAGES if stage.name not in ("rescore", "dedup"))]
-    assert out.splitlines()[1] == "selection: d2, k = 4, gamma 5/median forward and 5/median reverse"
+    assert out.splitlines()[1] == "selection: d2, k = 4, gamma 8/median forward and 10/median reverse"
     assert first_words[3:] == [*table, "wall", "cost", "memory", "work_dir", "limit"]
 
 

@@ -96,7 +96,8 @@ def test_a_damaged_record_is_ignored(grow, tmp_path, caplog):
 @pytest.mark.parametrize(
     ("named", "fault"),
     [
-        ("latest", "found latest; expected auto, new, the fingerprint of a graph"),
+        ("latest", "found latest; expected auto, new, the id of a run"),
+        ("0" * 16, "found no run 0{16} in .*/work; expected one that `d2prune runs` lists"),
         ("0" * 32, "found no graph .*/work/graph/0{32}; expected a complete one"),
         ("/nowhere/graph/" + "0" * 32, "found no graph /nowhere/graph/0{32}; expected a complete one"),
     ],
@@ -113,7 +114,9 @@ def test_a_graph_that_is_searched_exactly_has_no_quantiser(grow):
 
 
 def test_pruning_keeps_what_the_next_night_needs(grow, tmp_path, caplog):
-    first = run(grow(0, 1), InProcess()).manifests["graph"]
+    result = run(grow(0, 1), InProcess())
+    first, run_id = result.manifests["graph"], Path(result.output).name
+    assert find_inputs(grow(2, graph__quantiser=run_id))["quantiser"] == first.facts["quantiser"]
     second = run(grow(0, 1, 2), InProcess()).manifests["graph"]
     pruning.prune(f"{tmp_path}/work", 1)
     folder = tmp_path / "work" / "graph"

@@ -10,6 +10,7 @@ from d2prune.cli.main import main
 from d2prune.config.model import RunConfig
 from d2prune.execution import InProcess
 from d2prune.explore.clusters import read_clusters
+from d2prune.explore.comparison import read_coverage_sample
 from d2prune.index.job import IndexJob
 from d2prune.parts.files import EMBEDDINGS
 from d2prune.parts.in_place import find_in_place
@@ -73,6 +74,7 @@ def test_every_reader_finds_what_copies_hold(tmp_path, rows, changes):
             [job.codes(part).tobytes() for part in range(2)],
             [job.rows(part).tobytes() for part in range(2)],
             (clusters.names, clusters.label_N.tobytes()),
+            read_coverage_sample(opened).distances_QS.tobytes(),
             len([*report]),
         )
         assert opened.parts.vector_bytes(1, EMBEDDINGS) >= 40 * 16 * 2 * 2

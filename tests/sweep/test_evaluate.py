@@ -149,7 +149,7 @@ def test_the_command_prints_a_table_and_writes_a_page(config, tmp_path, capsys):
     assert [line.split()[0] for line in lines[1:]] == [
         name for name in ("score", "semdedup", "random", "d2") for _ in range(2)
     ]
-    assert "(5/median)" in lines[8] and lines[8].split()[5] == "1" and "127" in lines[8].split()
+    assert "(8/median)" in lines[8] and lines[8].split()[5] == "1" and "127" in lines[8].split()
     assert "  0.0%            100.0%" in lines[8] and sum(" recommended " in line for line in lines) == 2
     assert open(page).read().startswith("<!doctype html>")
     for wrong, message in (

@@ -49,11 +49,11 @@ def number(low: float, high: float, above: bool = False) -> Callable[[str], floa
 def gamma(text: str) -> str:
     """A gamma as text, checked: a number, `auto`, or a multiple such as `4/median`."""
     # Imported here, so that `d2prune --help` is quick.
-    from d2prune.d2.gamma import EXPECTED, check_gamma
+    from d2prune.d2.gamma import EXPECTED, FORWARD_MULTIPLE, check_gamma
     from d2prune.errors import UserError
 
     try:
-        check_gamma("gamma", text)
+        check_gamma("gamma", text, FORWARD_MULTIPLE)
     except UserError as error:
         raise argparse.ArgumentTypeError(f"found {_show(text)}; expected {EXPECTED}") from error
     return text

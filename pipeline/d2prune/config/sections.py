@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from d2prune.config.section import MAX_COUNT, MAX_SEED, Location, Number, Section, Text, Whole
-from d2prune.d2.gamma import AUTO, DEFAULT_MULTIPLE, EXPECTED, check_gamma
+from d2prune.d2.gamma import AUTO, EXPECTED, FORWARD_MULTIPLE, REVERSE_MULTIPLE, check_gamma
 from d2prune.errors import UserError
 
 MAX_WORKERS = 100_000
@@ -96,7 +96,7 @@ class GraphConfig(Section):
         default="auto",
         description="lists to search. `auto`: those of the latest graph with the same parameters in the "
         "work_dir, so that only what is new is searched, else new ones. `new`: trained on this pool. Or the "
-        "graph that has them: its fingerprint, or its folder `WORK_DIR/graph/FINGERPRINT`",
+        "graph that has them: the id of its run, its fingerprint, or its folder `WORK_DIR/graph/FINGERPRINT`",
     )
     model: Text | None = Field(
         default=None,
@@ -170,11 +170,12 @@ class SelectConfig(Section):
         default=AUTO,
         description="gamma_f: a neighbour's weight in the forward pass is exp(-gamma_f * squared distance). "
         "A number, or a multiple of the graph's own scale: `4/median` is 4 divided by the median squared "
-        f"distance of the edges. `auto`: `{DEFAULT_MULTIPLE:g}/median`. The paper's value is 1",
+        f"distance of the edges. `auto`: `{FORWARD_MULTIPLE:g}/median`. The paper's value is 1",
     )
     gamma_reverse: float | str = Field(
         default=AUTO,
-        description="gamma_r: the same for the reverse pass. The paper's value for DataComp is 1",
+        description=f"gamma_r: the same for the reverse pass. `auto`: `{REVERSE_MULTIPLE:g}/median`. "
+        "The paper's value for DataComp is 1",
     )
     method: Method = Field(
         default="d2",
@@ -187,7 +188,7 @@ class SelectConfig(Section):
     @classmethod
     def _check_gamma(cls, gamma: Any) -> Any:
         try:
-            return gamma if gamma == AUTO else check_gamma("gamma", gamma)
+            return gamma if gamma == AUTO else check_gamma("gamma", gamma, FORWARD_MULTIPLE)
         except UserError:
             raise ValueError(f"expected {EXPECTED}") from None
 

@@ -75,7 +75,8 @@ def selection_scores(
             at most one per 50,000 nodes. The result is the same for any number.
         difficulty_kind: what the difficulty judges; decides the gammas that are `auto`. `training`: a
             noisy trace of training that neighbours share, such as AUM; 0.3/median forward, 1/median
-            reverse. `sample`: each sample by itself, such as a CLIP score; both 5/median.
+            reverse. `sample`: each sample by itself, such as a CLIP score; 8/median and
+            10/median.
 
     Returns:
         int64 [N], in fixed point: units of 2**-40 of the difficulty.

@@ -17,8 +17,8 @@ from d2prune.arguments import as_number, describe_value
 from d2prune.errors import ArgumentError
 
 AUTO = "auto"
-DEFAULT_MULTIPLE = 5.0
-"""Multiple of `auto` for scores of single samples."""
+FORWARD_MULTIPLE, REVERSE_MULTIPLE = 8.0, 10.0
+"""Multiples of `auto` for scores of single samples: chosen on benchmarks/icons' split `choosing`."""
 TRAINING_MULTIPLES = (0.3, 1.0)
 """Forward and reverse, for labelled data: the best of benchmarks/coreset's split `choose`."""
 _PER_MEDIAN = "/median"
@@ -34,15 +34,16 @@ reach over a wide neighbourhood, since by itself the hardest sample is often a m
 """
 
 
-def check_gamma(name: str, gamma: Any) -> float | str:
+def check_gamma(name: str, gamma: Any, multiple: float) -> float | str:
     """Check a gamma, which is a number, `auto` or `C/median`.
 
     Args:
         name: of the argument or option, for the error message.
         gamma: the value; a string may also hold a number.
+        multiple: what `auto` stands for.
 
     Returns:
-        The number, or the multiple as `C/median`; `auto` is the default multiple.
+        The number, or the multiple as `C/median`.
 
     Raises:
         ArgumentError: the value is none of these.
@@ -50,7 +51,7 @@ def check_gamma(name: str, gamma: Any) -> float | str:
     if not isinstance(gamma, str):
         return as_number(gamma, name, EXPECTED, lambda value: 0.0 <= value < np.inf)
     if gamma == AUTO:
-        return f"{DEFAULT_MULTIPLE:g}{_PER_MEDIAN}"
+        return f"{multiple:g}{_PER_MEDIAN}"
     text = gamma.strip()
     digits = text.removesuffix(_PER_MEDIAN)
     number = float(digits) if _NUMBER.fullmatch(digits) else np.inf
@@ -91,9 +92,9 @@ def resolve_gammas(
     """Return both gammas as numbers, for a graph in memory.
 
     Args:
-        gamma_forward: as for `check_gamma`. `auto` depends on the kind of the difficulty: the default
-            multiple for `sample`, the first of TRAINING_MULTIPLES for `training`.
-        gamma_reverse: likewise; the second.
+        gamma_forward: as for `check_gamma`. `auto` depends on the kind of the difficulty:
+            FORWARD_MULTIPLE for `sample`, the first of TRAINING_MULTIPLES for `training`.
+        gamma_reverse: likewise; REVERSE_MULTIPLE or the second.
         sq_distances_E: squared distances of the graph's edges.
         kind: of the difficulty.
 
@@ -102,17 +103,13 @@ def resolve_gammas(
     """
     if not isinstance(kind, str) or kind not in ("sample", "training"):
         raise ArgumentError(f"difficulty_kind: found {describe_value(kind)}; expected 'sample' or 'training'")
-    gammas = [check_gamma("gamma_forward", gamma_forward), check_gamma("gamma_reverse", gamma_reverse)]
-    if kind == "training":
-        for side, given in enumerate((gamma_forward, gamma_reverse)):
-            if _is_auto(given):
-                gammas[side] = f"{TRAINING_MULTIPLES[side]:g}{_PER_MEDIAN}"
+    forward, reverse = TRAINING_MULTIPLES if kind == "training" else (FORWARD_MULTIPLE, REVERSE_MULTIPLE)
+    gammas = [
+        check_gamma("gamma_forward", gamma_forward, forward),
+        check_gamma("gamma_reverse", gamma_reverse, reverse),
+    ]
     median = median_sq_distance(sq_distances_E) if any(map(is_relative, gammas)) else None
     return resolve_gamma(gammas[0], median), resolve_gamma(gammas[1], median)
-
-
-def _is_auto(gamma: Any) -> bool:
-    return isinstance(gamma, str) and gamma == AUTO
 
 
 def median_sq_distance(sq_distances_E: NDArray[np.float32]) -> float | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from d2prune import store
 from d2prune.config.model import RunConfig
-from d2prune.d2.gamma import check_gamma
+from d2prune.d2.gamma import FORWARD_MULTIPLE, REVERSE_MULTIPLE, check_gamma
 from d2prune.errors import UserError
 from d2prune.estimate.costs import PUBLISHED_RATES, Fleet, Rates, Workload
 from d2prune.store import schemas
@@ -153,8 +153,8 @@ def describe_selection(config: RunConfig) -> str:
     if select.method != "d2":
         return select.method
     gammas = (
-        check_gamma("select.gamma_forward", select.gamma_forward),
-        check_gamma("select.gamma_reverse", select.gamma_reverse),
+        check_gamma("select.gamma_forward", select.gamma_forward, FORWARD_MULTIPLE),
+        check_gamma("select.gamma_reverse", select.gamma_reverse, REVERSE_MULTIPLE),
     )
     forward, reverse = (str(gamma) if isinstance(gamma, str) else f"{gamma:g}" for gamma in gammas)
     return f"d2, k = {config.graph.n_neighbors}, gamma {forward} forward and {reverse} reverse"

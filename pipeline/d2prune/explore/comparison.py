@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d2prune.d2.fixed_point import SCALE
+from d2prune.explore.pool_map import file_is_missing
 from d2prune.explore.query import Among
 from d2prune.explore.workspace import Kept, OpenRun, Workspace
 from d2prune.runs.finished import FinishedRun
@@ -100,8 +101,7 @@ def read_coverage_sample(run: FinishedRun) -> CoverageSample | None:
     from d2prune.report.record import ReportParams
 
     table = run.embeddings_file
-    has_embeddings = all(any(f.name == table for f in unit.files) for unit in run.embed.units)
-    if not len(run) or not has_embeddings:
+    if not len(run) or any(file_is_missing(run, unit) for unit in range(len(run.embed.units))):
         return None
     params = ReportParams()
     positions_S = draw_positions(run.parts.spans, params.sample_rows, params.sample_groups, params.seed)

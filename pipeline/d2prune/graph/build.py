@@ -8,7 +8,7 @@ depends on the embeddings and the parameters only, never on workers or layout.
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from functools import partial
@@ -33,6 +33,7 @@ from d2prune.parts.reader import Parts
 from d2prune.stage.units import Work, delete_units, run_units
 from d2prune.store.artifacts import Receipt
 from d2prune.store.completeness import find_complete_units
+from d2prune.store.records import Receipts
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +74,7 @@ def build_graph(
     whole_machine: Resources,
     one_core: Resources,
     previous: str | None = None,
-) -> tuple[Job, list[Receipt]]:
+) -> tuple[Job, Sequence[Receipt]]:
     """Run the steps that are not complete, and check the graph.
 
     With a given quantiser, the graph is that of this quantiser, unless the pool or the recall asks
@@ -105,7 +106,10 @@ def build_graph(
         log.warning("graph: quantiser %s is not used: %s", job.given, unused)
         inputs = {name: value for name, value in job.inputs.items() if name != "quantiser"}
         job = replace(job, inputs=inputs, unused=unused)
-    return _run_steps(job, executor, whole_machine, one_core)
+    job, receipts = _run_steps(job, executor, whole_machine, one_core)
+    if job.trained is not None:
+        log.info("graph: trained quantiser %s, whose lists later runs search, too", job.trained)
+    return job, receipts
 
 
 def _find_why_unused(job: Job) -> str | None:
@@ -149,14 +153,14 @@ def _find_start(job: Job, previous: str | None) -> Job:
 
 def _run_steps(
     job: Job, executor: Executor, whole_machine: Resources, one_core: Resources
-) -> tuple[Job, list[Receipt]]:
+) -> tuple[Job, Sequence[Receipt]]:
     steps = _choose_steps(job)
 
-    def run(step: Step, indices: range) -> list[Receipt]:
+    def run(step: Step, indices: range) -> Sequence[Receipt]:
         label = f"graph: {step.name}" if len(steps) > 1 else "graph"
         return _run_step(step, indices, label, job, executor, whole_machine, one_core)
 
-    receipts: list[Receipt] = []
+    receipts: Sequence[Receipt] = []
     for in_waves, group in groupby(steps, lambda step: step.find_wave is not None):
         if in_waves:
             _run_waves(job, list(group), run)
@@ -166,12 +170,12 @@ def _run_steps(
             job = step.after(job, receipts)
     if steps in (IN_MEMORY, INCREMENT):
         # Their units have committed the units of all parts.
-        receipts = [job.receipt("neighbors", part) for part in range(len(job.parts))]
+        receipts = Receipts(job.receipt("neighbors", part) for part in range(len(job.parts)))
     check_symmetry(receipts)
     return job, receipts
 
 
-def _run_waves(job: Job, steps: list[Step], run: Callable[[Step, range], list[Receipt]]) -> None:
+def _run_waves(job: Job, steps: list[Step], run: Callable[[Step, range], Sequence[Receipt]]) -> None:
     """Run steps wave by wave, so that only one wave's rows are in transit."""
     for wave in range(job.waves):
         keys = [[job.key(step.name, index) for index in _find_wave(step, job, wave)] for step in steps]
@@ -243,7 +247,7 @@ def _run_step(
     executor: Executor,
     whole_machine: Resources,
     one_core: Resources,
-) -> list[Receipt]:
+) -> Sequence[Receipt]:
     resources, threads = one_core, job.layout.threads
     if step.whole_machine:
         resources, threads = whole_machine, max(threads, int(whole_machine.num_cpus))

@@ -79,8 +79,8 @@ def find_named(work_dir: str, name: str) -> tuple[str, str]:
     match = _NAMED.fullmatch(name)
     if match is None:
         raise UserError(
-            f"graph.quantiser: found {name}; expected auto, new, the fingerprint of a graph, or its folder "
-            "WORK_DIR/graph/FINGERPRINT"
+            f"graph.quantiser: found {name}; expected auto, new, the id of a run, the fingerprint of a "
+            "graph, or its folder WORK_DIR/graph/FINGERPRINT"
         )
     folder = store.join(match[1] or work_dir, "graph")
     if has_trained(folder, match[2]):

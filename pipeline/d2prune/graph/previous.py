@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from d2prune import store
 from d2prune.graph.steps.step import step_key
 from d2prune.knn.block_search import NO_POSITION
+from d2prune.parts.reader import Parts
 from d2prune.parts.spans import Spans
 from d2prune.store import artifacts
-from d2prune.store.artifacts import Manifest, Receipt
+from d2prune.store.artifacts import Receipt
 from d2prune.store.completeness import find_complete_units
 
 Int64 = NDArray[np.int64]
@@ -153,21 +154,19 @@ def find_previous(
     if len(found.keys() - {checked}) < len(states):
         return f"the last graph, {fingerprint}, kept no candidates, because it was built in memory"
     matches = match_parts(
-        [_checksum(receipt, embeddings) for receipt in embed.units],
-        [_checksum(receipt, embeddings) for receipt in parts],
+        [_identify(receipt, embeddings) for receipt in embed.units],
+        [_identify(receipt, embeddings) for receipt in parts],
     )
     return Previous(
         fingerprint,
-        _spans(embed, embeddings),
+        Parts(work_dir, {"embed": embed.units}).spans,
         tuple(matches),
         tuple(found[name] for name in states),
         found.get(checked),
     )
 
 
-def _spans(embed: Manifest, embeddings: str) -> Spans:
-    return Spans.of_rows([receipt.rows(embeddings) for receipt in embed.units])
-
-
-def _checksum(receipt: Receipt, name: str) -> str:
-    return next(f"{file.rows} {file.checksum}" for file in receipt.files if file.name == name)
+def _identify(receipt: Receipt, embeddings: str) -> str:
+    """Identity of a part's embeddings: their checksum, or the unit if they stay in the input."""
+    checksums = [file.checksum for file in receipt.files if file.name == embeddings]
+    return checksums[0] if checksums else receipt.key

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from d2prune import store
 from d2prune.errors import UserError
 from d2prune.graph.latest import trained_key
+from d2prune.graph.params import GraphParams
 from d2prune.knn.in_memory import TrainedLists
 from d2prune.store import artifacts
 from d2prune.store.artifacts import Receipt
@@ -25,7 +26,7 @@ CENTROIDS, TUNING_RANKS = "centroids.npy", "tuning-ranks.npy"
 def fingerprint_of(trained: TrainedLists) -> str:
     """Fingerprint of a quantiser."""
     checksums = {name: store.checksum(data) for name, data in _to_files(trained).items()}
-    return artifacts.fingerprint("quantiser", checksums, _to_facts(trained))
+    return artifacts.fingerprint("quantiser", checksums, _to_facts(trained), GraphParams.lists_version)
 
 
 def commit_trained(folder: str, trained: TrainedLists) -> str:

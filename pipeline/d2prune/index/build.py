@@ -7,7 +7,7 @@ only, never on partitions, workers or interruptions.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -85,7 +85,7 @@ def _build_shards(
         if artifacts.read_receipt(job.folder, facts["layout"]) is not None:
             return replace(job, n_dims=facts["dimensions"], layout_key=facts["layout"]), found
 
-    def run_step(name: str, function: Callable[[IndexJob, int], Receipt], count: int) -> list[Receipt]:
+    def run_step(name: str, function: Callable[[IndexJob, int], Receipt], count: int) -> Sequence[Receipt]:
         units = [steps.IndexUnit(job.key(name, index), index) for index in range(count)]
         worker = partial(steps.IndexWorker, job, function)
         return run_units(Work(f"index: {name}", job.folder, units, worker, resources), executor)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -157,7 +157,7 @@ def write_merged(job: IndexJob, manifest: Manifest, folder: str) -> None:
     artifacts.write_json(os.path.join(folder, RECORD), record)
 
 
-def _write_body(job: IndexJob, shards: tuple[Receipt, ...], path: str) -> None:
+def _write_body(job: IndexJob, shards: Sequence[Receipt], path: str) -> None:
     if len(shards) == 1 and store.is_local(job.folder):
         source = store.resolve(artifacts.unit_url(job.folder, shards[0].key, SHARD_BODY))
         os.makedirs(os.path.dirname(path), exist_ok=True)

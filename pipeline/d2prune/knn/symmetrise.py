@@ -18,6 +18,9 @@ from d2prune.knn.csr import Graph
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
 
+# Rows up to this length are sorted in place: argsort and the copies allocate four arrays per row.
+_SHORT = 64
+
 
 def symmetrise(neighbours_NK: Int64, sq_distances_NK: Float32) -> Graph:
     """Return the undirected graph of N nodes.
@@ -84,19 +87,33 @@ def _scatter(
 
 
 @kernel
+def _insertion_sort(indices: Int64, distances: Float32) -> None:
+    """Sort entries by index in place."""
+    for i in range(1, indices.shape[0]):
+        index, distance, slot = indices[i], distances[i], i
+        while slot > 0 and index < indices[slot - 1]:
+            indices[slot], distances[slot] = indices[slot - 1], distances[slot - 1]
+            slot -= 1
+        indices[slot], distances[slot] = index, distance
+
+
+@kernel
 def _sort_unique(indptr: Int64, indices: Int64, distances: Float32) -> Int64:
     """Sort each row by index and move its distinct entries to the front; return their number per row."""
     n_rows = indptr.shape[0] - 1
     lengths = np.zeros(n_rows, np.int64)
     for row in range(n_rows):
         low, high = indptr[row], indptr[row + 1]
-        order = np.argsort(indices[low:high])
-        sorted_indices, sorted_distances = indices[low:high][order], distances[low:high][order]
+        if high - low <= _SHORT:
+            _insertion_sort(indices[low:high], distances[low:high])
+        else:
+            order = np.argsort(indices[low:high])
+            distances[low:high] = distances[low:high][order]
+            indices[low:high] = indices[low:high][order]
         write = low
-        for i in range(high - low):
-            if i == 0 or sorted_indices[i] != sorted_indices[i - 1]:
-                indices[write] = sorted_indices[i]
-                distances[write] = sorted_distances[i]
+        for i in range(low, high):
+            if i == low or indices[i] != indices[write - 1]:
+                indices[write], distances[write] = indices[i], distances[i]
                 write += 1
         lengths[row] = write - low
     return lengths

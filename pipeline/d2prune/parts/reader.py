@@ -76,9 +76,9 @@ class Parts:
                 f"{len(embedded)} parts, as embedded"
             )
 
-    def units(self, stage: str) -> tuple[Receipt, ...]:
+    def units(self, stage: str) -> Sequence[Receipt]:
         """The receipts of a stage, one per part; empty if it is not among those given."""
-        return tuple(self._units.get(stage, ()))
+        return self._units.get(stage, ())
 
     def folder(self, table: str) -> str:
         """URL of the folder of the stage that wrote a table."""

@@ -5,7 +5,7 @@ import logging
 from typing import Literal
 
 from d2prune.config.model import RunConfig
-from d2prune.d2.gamma import check_gamma
+from d2prune.d2.gamma import FORWARD_MULTIPLE, REVERSE_MULTIPLE, check_gamma
 from d2prune.errors import UserError
 from d2prune.inputs.pool import InputPool
 from d2prune.rank.params import Baseline, BaselineParams, RankParams
@@ -22,8 +22,8 @@ def _params(config: RunConfig, pool: InputPool) -> RankParams:
     params = RankParams(
         difficulty=config.score.difficulty,
         offset=config.score.offset,
-        gamma_forward=check_gamma("select.gamma_forward", config.select.gamma_forward),
-        gamma_reverse=check_gamma("select.gamma_reverse", config.select.gamma_reverse),
+        gamma_forward=check_gamma("select.gamma_forward", config.select.gamma_forward, FORWARD_MULTIPLE),
+        gamma_reverse=check_gamma("select.gamma_reverse", config.select.gamma_reverse, REVERSE_MULTIPLE),
     )
     if config.select.method == "d2":
         return params

@@ -14,6 +14,7 @@ NEAR_DUPLICATE = 0.95
 """Cosine similarity from which two samples count as near-duplicates."""
 _SAMPLES_PER_CLUSTER = 25
 _KMEANS_ITERATIONS = 25
+_FIT_ROWS = 2_500
 
 Floats = NDArray[np.float32]
 
@@ -131,7 +132,7 @@ def cluster_count(samples: int, most: int) -> int:
 
 
 def cluster(points_ND: Floats, n_clusters: int, seed: int) -> tuple[NDArray[np.int64], Floats]:
-    """Cluster with Lloyd's k-means.
+    """Cluster with Lloyd's k-means, fitted on at most 2,500 of the points.
 
     The graph's k-means computes distances that every machine rounds alike, for which it loads torch.
     Names of clusters need neither, and matrix products of numpy are ten times as fast.
@@ -144,6 +145,11 @@ def cluster(points_ND: Floats, n_clusters: int, seed: int) -> tuple[NDArray[np.i
     Returns:
         int64 [N], the cluster of each point, and float32 [C, D] centroids. A cluster may be empty.
     """
+    if len(points_ND) > _FIT_ROWS:
+        # Centroids hardly move with more points, and each step reads all of them.
+        rows = np.random.default_rng([seed, 1]).choice(len(points_ND), _FIT_ROWS, replace=False)
+        _, centroids_CD = cluster(points_ND[np.sort(rows)], n_clusters, seed)
+        return nearest_centroids(points_ND, centroids_CD), centroids_CD
     centroids_CD = points_ND[_spread_out(points_ND, n_clusters, seed)]
     label_N = nearest_centroids(points_ND, centroids_CD)
     for _ in range(_KMEANS_ITERATIONS):

@@ -15,7 +15,8 @@ from d2prune.errors import UserError
 
 FOLDER = "runs"
 
-_RUN_ID = re.compile(r"[0-9a-f]{16}")
+RUN_ID = re.compile(r"[0-9a-f]{16}")
+"""What the id of a run looks like."""
 _FINGERPRINT = re.compile(r"[0-9a-f]{32}")
 _STAGE = re.compile(r"[a-z]+")
 _REPORT = re.compile(r"(?:.*/)?report/([0-9a-f]{32})/report\.html", re.DOTALL)
@@ -100,7 +101,7 @@ def _parse_entry(url: str, value: object) -> RunEntry:
         if type(item) is not kind:
             raise ValueError(f"{name}: found {type(item).__name__}; expected {kind.__name__}")
     entry = RunEntry(**value)
-    if not _RUN_ID.fullmatch(entry.run_id):
+    if not RUN_ID.fullmatch(entry.run_id):
         raise ValueError("run_id: expected 16 hexadecimal digits")
     for stage, fingerprint in entry.artifacts.items():
         if not (

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 
 from d2prune import store
 from d2prune.config.model import RunConfig
+from d2prune.errors import UserError
 from d2prune.inputs.pool import InputPool, open_pool
+from d2prune.runs.entries import RUN_ID
+from d2prune.runs.history import read_runs
 from d2prune.runs.stages import STAGES
 from d2prune.stage.planned import Planned
 from d2prune.store.artifacts import Manifest
@@ -45,6 +48,7 @@ def plan_run(config: RunConfig) -> RunPlan:
     Raises:
         UserError: the input or the model does not exist, or they do not fit together.
     """
+    config = _resolve_run(config)
     pool = open_pool(config.input, config.written)
     fingerprints = {"pool": pool.identity}
     planned: dict[str, Planned] = {}
@@ -57,3 +61,17 @@ def plan_run(config: RunConfig) -> RunPlan:
         planned[stage.name] = stage.add_inputs(config, pool, found, planned)
         fingerprints[stage.name] = planned[stage.name].fingerprint
     return RunPlan(pool, planned)
+
+
+def _resolve_run(config: RunConfig) -> RunConfig:
+    """Replace the id of a finished run in `graph.quantiser` by the fingerprint of its graph."""
+    run_id = config.graph.quantiser
+    if not RUN_ID.fullmatch(run_id):
+        return config
+    graphs = [entry.artifacts["graph"] for _, entry in read_runs(config.work_dir) if entry.run_id == run_id]
+    if not graphs:
+        raise UserError(
+            f"graph.quantiser: found no run {run_id} in {store.redact(config.work_dir)}; expected one that "
+            "`d2prune runs` lists"
+        )
+    return config.model_copy(update={"graph": config.graph.model_copy(update={"quantiser": graphs[0]})})

@@ -21,6 +21,7 @@ from d2prune.stage.units import Work, run_units
 from d2prune.store import artifacts
 from d2prune.store.artifacts import Manifest, Receipt
 from d2prune.store.completeness import find_damaged_units
+from d2prune.store.records import Receipts
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +95,7 @@ class StageRun:
         found = {name: self.manifests[name] for name in stages if name in self.manifests}
         return Parts.of(self.config.work_dir, found)
 
-    def run_units(self, work: Work) -> list[Receipt]:
+    def run_units(self, work: Work) -> Sequence[Receipt]:
         """Run the units that are not complete; see `units.run_units`."""
         return run_units(work, self.executor)
 
@@ -130,7 +131,7 @@ def find_artifact(stage: "Stage", run: StageRun) -> Manifest | None:
         )
         run.guard()
         # The units kept beside them may be what wrote the damaged ones.
-        keys = [*damaged, *stage.other_unit_keys(dataclasses.asdict(manifest))]
+        keys = [*damaged, *stage.other_unit_keys(vars(manifest))]
         store.delete([artifacts.unit_url(planned.folder, key, artifacts.RECEIPT) for key in keys])
         return None
     return manifest
@@ -198,7 +199,7 @@ class Stage:
             fingerprint=planned.fingerprint,
             params=dataclasses.asdict(planned.params),
             inputs=dict(planned.inputs),
-            units=tuple(built.receipts),
+            units=Receipts(built.receipts),
             counters=built.counters,
             facts=dict(built.facts),
         )

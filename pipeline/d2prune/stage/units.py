@@ -10,7 +10,8 @@ from d2prune import store
 from d2prune.execution import Executor, Resources, metrics, progress
 from d2prune.store import artifacts
 from d2prune.store.artifacts import Receipt
-from d2prune.store.completeness import find_complete_units
+from d2prune.store.completeness import iterate_complete_units
+from d2prune.store.records import Receipts, pack_receipt, unpack_receipt
 
 log = logging.getLogger(__name__)
 
@@ -49,14 +50,17 @@ class Work:
     describe: Callable[[], str] = str
 
 
-def run_units(work: Work, executor: Executor) -> list[Receipt]:
+def run_units(work: Work, executor: Executor) -> Receipts:
     """Run the units that are not complete.
 
     Returns:
         One receipt per unit, in the order of `work.units`.
     """
     keys = [unit.key for unit in work.units]
-    receipts = dict(work.complete if work.complete is not None else find_complete_units(work.folder, keys))
+    complete = (
+        work.complete.values() if work.complete is not None else iterate_complete_units(work.folder, keys)
+    )
+    receipts = {receipt.key: pack_receipt(receipt) for receipt in complete}
     pending = [unit for unit in work.units if unit.key not in receipts]
     n_complete = len(work.units) - len(pending)
     if n_complete:
@@ -66,8 +70,8 @@ def run_units(work: Work, executor: Executor) -> list[Receipt]:
     shown = progress.track(results, work.label, len(work.units), n_complete, _count_samples, work.describe)
     for receipt in shown:
         metrics.add(metrics.UNITS_DONE, stage=work.label)
-        receipts[receipt.key] = receipt
-    return [receipts[unit.key] for unit in work.units]
+        receipts[receipt.key] = pack_receipt(receipt)
+    return Receipts(unpack_receipt(receipts[key]) for key in keys)
 
 
 def delete_units(folder: str, keys: Iterable[str]) -> None:

@@ -18,7 +18,6 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -27,7 +26,12 @@ import pyarrow.parquet as pq
 from d2prune import store
 from d2prune.errors import BooksError, DamagedFileError, InfrastructureError
 from d2prune.redaction import encode_json
+from d2prune.store.manifest_file import load_head, load_manifest, write_manifest
 from d2prune.store.parquet_format import footer_checksum, parquet_options
+from d2prune.store.records import FileRecord as FileRecord
+from d2prune.store.records import Manifest as Manifest
+from d2prune.store.records import Receipt as Receipt
+from d2prune.store.records import parse_receipt
 from d2prune.store.schemas import SCHEMA_VERSION
 
 log = logging.getLogger(__name__)
@@ -42,60 +46,6 @@ _DAMAGE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 ROWS_PER_GROUP = 10_000
 """Rows per parquet row group of a table that `store.table_writer` writes."""
-
-
-@dataclass(frozen=True)
-class FileRecord:
-    """One committed file.
-
-    Attributes:
-        name: in the unit's folder.
-        rows: of a table; None for other files.
-        size: in bytes.
-        checksum: see `store.checksum`.
-        footer: of a table, `footer_checksum`, so that parts of it can be read and verified.
-    """
-
-    name: str
-    rows: int | None
-    size: int
-    checksum: str
-    footer: str | None = None
-
-
-@dataclass(frozen=True)
-class Receipt:
-    """What one unit of work produced.
-
-    Attributes:
-        key: the unit's.
-        files: that it wrote.
-        counters: what it counted; summed over units.
-        facts: what it measured; JSON values.
-    """
-
-    key: str
-    files: tuple[FileRecord, ...]
-    counters: Mapping[str, int] = field(default_factory=dict)
-    facts: Mapping[str, Any] = field(default_factory=dict)
-
-    def rows(self, name: str) -> int:
-        """Rows of the table `name`."""
-        return next(record.rows or 0 for record in self.files if record.name == name)
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """A complete artifact: its identity, units in canonical order and sums of their counters."""
-
-    stage: str
-    fingerprint: str
-    params: Mapping[str, Any]
-    inputs: Mapping[str, str]
-    units: tuple[Receipt, ...]
-    counters: Mapping[str, int]
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    schema_version: int = SCHEMA_VERSION
 
 
 def canonical_json(value: Any) -> bytes:
@@ -181,7 +131,7 @@ def read_receipt(folder: str, key: str) -> Receipt | None:
     """The receipt of a unit; None if the unit is not complete, or its receipt is damaged."""
     url = unit_url(folder, key, RECEIPT)
     try:
-        return _parse_receipt(read_json(url))
+        return parse_receipt(read_json(url))
     except FileNotFoundError:
         return None
     except _DAMAGE as error:
@@ -220,15 +170,6 @@ def _seal(record: Manifest | Receipt | Mapping[str, Any], **options: Any) -> byt
 
 def _checksum_of(entries: Mapping[str, Any]) -> str:
     return store.checksum(encode_json(entries, sort_keys=True))
-
-
-def _parse_receipt(record: dict[str, Any]) -> Receipt:
-    return Receipt(
-        key=record["key"],
-        files=tuple(FileRecord(**file) for file in record["files"]),
-        counters=record["counters"],
-        facts=record["facts"],
-    )
 
 
 def read_file(folder: str, receipt: Receipt, name: str) -> bytes:
@@ -310,8 +251,7 @@ def balance(stage: str, total: int, parts: Mapping[str, int]) -> None:
 
 def commit_manifest(folder: str, manifest: Manifest) -> Manifest:
     """Write the manifest, which makes the artifact complete."""
-    data = _seal(manifest, sort_keys=True, indent=1)
-    store.write_bytes(manifest_url(folder, manifest.fingerprint), data)
+    write_manifest(manifest_url(folder, manifest.fingerprint), manifest)
     return manifest
 
 
@@ -328,19 +268,16 @@ def read_manifest(folder: str, identity: str) -> Manifest | None:
     """
     url = manifest_url(folder, identity)
     try:
-        record = read_json(url)
-        found = record["fingerprint"], record["schema_version"]
-        record["units"] = tuple(_parse_receipt(unit) for unit in record["units"])
-        manifest = Manifest(**record)
+        manifest = load_manifest(url)
     except FileNotFoundError:
         return None
     except _DAMAGE as error:
         log.warning("%s: damaged, ignored (%s)", store.redact(url), error)
         return None
-    if found != (identity, SCHEMA_VERSION):
+    if (manifest.fingerprint, manifest.schema_version) != (identity, SCHEMA_VERSION):
         raise InfrastructureError(
-            f"{store.redact(url)}: found artifact {found[0]}, schema version {found[1]}; "
-            f"expected {identity}, version {SCHEMA_VERSION}"
+            f"{store.redact(url)}: found artifact {manifest.fingerprint}, schema version "
+            f"{manifest.schema_version}; expected {identity}, version {SCHEMA_VERSION}"
         )
     return manifest
 
@@ -355,7 +292,7 @@ def changed_params(folder: str, params: Mapping[str, Any]) -> list[str] | None:
     params = json.loads(canonical_json(params))  # Manifests hold lists instead of tuples.
     for file in store.list_files(folder, f"*/{MANIFEST}"):
         try:
-            before = dict(read_json(file.url)["params"])
+            before = dict(load_head(file.url)["params"])
         except (*_DAMAGE, FileNotFoundError) as error:
             log.warning("%s: damaged, ignored (%s)", store.redact(file.url), error)
             continue

@@ -4,7 +4,7 @@ import contextlib
 import fnmatch
 import os
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -126,6 +126,35 @@ def list_files(folder: str, pattern: str | None = None) -> list[FileInfo]:
     found = _list_below(folder, len(levels) if levels is not None else None)
     files = [file for name, file in found if not _is_temporary(name) and _matches(name, levels)]
     return sorted(files, key=lambda file: file.url)
+
+
+def iterate_files(folder: str, levels: int) -> Iterator[tuple[str, int]]:
+    """Name below a folder and size of each object `levels` levels below it, in any order.
+
+    Unlike `list_files` it holds a page of a listing (S3) or a folder (local) at a time: a stage of a
+    million units has three million files.
+
+    Args:
+        folder: URL; nothing if it does not exist.
+        levels: 1 for objects directly in the folder.
+    """
+    if is_local(folder):
+        path = open_filesystem(folder)[1]
+        try:
+            with translated(folder):
+                for entry in walk(path, lambda name: name.count("/") + 2 <= levels, follow=False):
+                    if entry.file_status and entry.name.count("/") + 1 == levels:
+                        yield entry.name, entry.file_status.st_size
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        return
+    found = list_s3(folder) if folder.startswith(S3_SCHEMES) else _list_below(folder, levels)
+    try:
+        for name, file in found:
+            if name.count("/") + 1 == levels:
+                yield name, file.size
+    except FileNotFoundError:
+        return
 
 
 def _list_below(folder: str, depth: int | None) -> list[tuple[str, FileInfo]]:

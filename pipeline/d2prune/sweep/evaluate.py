@@ -20,7 +20,13 @@ from d2prune.config.model import RunConfig
 from d2prune.d2.api import compute_scores
 from d2prune.d2.budget import size_of_fraction, top
 from d2prune.d2.fixed_point import to_signed_fixed
-from d2prune.d2.gamma import check_gamma, median_sq_distance, resolve_gamma
+from d2prune.d2.gamma import (
+    FORWARD_MULTIPLE,
+    REVERSE_MULTIPLE,
+    check_gamma,
+    median_sq_distance,
+    resolve_gamma,
+)
 from d2prune.d2.near_duplicates import deduplicate
 from d2prune.errors import UserError
 from d2prune.knn.csr import Graph
@@ -130,8 +136,12 @@ def _complete_grid(grid: SweepGrid, config: RunConfig) -> SweepGrid:
     complete = SweepGrid(
         grid.fractions or fraction,
         grid.n_neighbors or (config.graph.n_neighbors,),
-        _check_gammas("--gamma-forward", grid.gamma_forward or (config.select.gamma_forward,)),
-        _check_gammas("--gamma-reverse", grid.gamma_reverse or (config.select.gamma_reverse,)),
+        _check_gammas(
+            "--gamma-forward", grid.gamma_forward or (config.select.gamma_forward,), FORWARD_MULTIPLE
+        ),
+        _check_gammas(
+            "--gamma-reverse", grid.gamma_reverse or (config.select.gamma_reverse,), REVERSE_MULTIPLE
+        ),
         grid.methods,
     )
     for k in complete.n_neighbors:
@@ -143,16 +153,16 @@ def _complete_grid(grid: SweepGrid, config: RunConfig) -> SweepGrid:
     return complete
 
 
-def _check_gammas(option: str, gammas: Sequence[float | str]) -> tuple[float | str, ...]:
-    return tuple(dict.fromkeys(check_gamma(option, gamma) for gamma in gammas))
+def _check_gammas(option: str, gammas: Sequence[float | str], multiple: float) -> tuple[float | str, ...]:
+    return tuple(dict.fromkeys(check_gamma(option, gamma, multiple) for gamma in gammas))
 
 
 def _current_setting(config: RunConfig) -> Setting | None:
     select = config.select
     if select.fraction is None or select.groups is not None or select.method != "d2":
         return None
-    (forward,) = _check_gammas("select.gamma_forward", [select.gamma_forward])
-    (reverse,) = _check_gammas("select.gamma_reverse", [select.gamma_reverse])
+    (forward,) = _check_gammas("select.gamma_forward", [select.gamma_forward], FORWARD_MULTIPLE)
+    (reverse,) = _check_gammas("select.gamma_reverse", [select.gamma_reverse], REVERSE_MULTIPLE)
     return Setting("d2", config.graph.n_neighbors, forward, reverse, select.fraction)
 
 

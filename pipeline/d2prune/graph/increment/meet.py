@@ -57,28 +57,28 @@ _FIT_ROWS = 2_048
 
 @dataclass(frozen=True)
 class _Share:
-    """The distinct rows of a share, in order of their home lists, near lists together.
+    """The M distinct rows of a share, in order of their home lists, near lists together.
 
     Attributes:
         positions: int64 [M].
         visited: int32 [M, V].
-        raw: [M, D] as stored.
+        raw: [M, D] as stored, in canonical order.
+        order: int64 [M], number in canonical order of each row.
         top: K nearest of each among the rows that were kept; empty for seekers.
         seeks: bool [M], whether a row is added or bereft.
         is_added: bool [M].
         bounds: the first row of each chunk, and M.
-        restore: int64 [M], number here of each row in canonical order.
         members: GROUP_MEMBER records.
     """
 
     positions: Int64
     visited: Int32
     raw: NDArray[Any]
+    order: Int64
     top: TopK
     seeks: NDArray[np.bool_]
     is_added: NDArray[np.bool_]
     bounds: list[int]
-    restore: Int64
     members: exchange.Records
 
 
@@ -96,7 +96,7 @@ def meet(job: Job, share_number: int) -> Receipt:
         projection = _fit(job, share, seekers)
         search = _Search(job, share, seekers, centroids_LD, projection)
         for start, stop in itertools.pairwise(share.bounds):
-            rows_CD = features_of(job, share.raw[start:stop])
+            rows_CD = features_of(job, share.raw[share.order[start:stop]])
             projected = None if projection is None else projection.project(rows_CD, job.layout.threads)
             search.meet_chunk(start, rows_CD, projected)
             if number == 0:
@@ -111,10 +111,12 @@ def meet(job: Job, share_number: int) -> Receipt:
         )
         found.append((candidates, share_of(job, candidates["query"])))
     true = true if grouped is None else expand(true, *grouped)
+    restore_M = np.empty_like(share.order)
+    restore_M[share.order] = np.arange(len(share.order))
     files = {
         CANDIDATES: exchange.pack_batches(found, job.slices),
-        DISTANCES: share.top.sq_distances[share.restore],
-        NEAREST: share.top.positions[share.restore],
+        DISTANCES: share.top.sq_distances[restore_M],
+        NEAREST: share.top.positions[restore_M],
         f"{CHECKED}-{DISTANCES}": true.sq_distances,
         f"{CHECKED}-{NEAREST}": true.positions,
     }
@@ -154,30 +156,26 @@ def _read_share(job: Job, number: int, centroids_LD: Float32) -> _Share:
     order_M = np.lexsort((home_M, group_L[home_M]))
     firsts = np.flatnonzero(np.diff(group_L[home_M[order_M]], prepend=-1))
     top = TopK(np.concatenate(distances)[order_M], np.concatenate(nearest)[order_M])
-    restore_M = np.empty(len(order_M), np.int64)
-    restore_M[order_M] = np.arange(len(order_M))
     return _Share(
         np.concatenate(positions)[order_M],
         visited_MV[order_M],
-        _gather(raws, order_M),
+        _concatenate(raws),
+        order_M,
         top,
         np.concatenate(seeks)[order_M],
         np.concatenate(is_added)[order_M],
         [*firsts.tolist(), len(order_M)],
-        restore_M,
         np.concatenate(members),
     )
 
 
-def _gather(raws: list[NDArray[Any]], order_M: Int64) -> NDArray[Any]:
-    """Concatenate the rows of all parts in an order, freeing each part as it is copied."""
-    raw_MD = np.empty((len(order_M), raws[0].shape[1]), np.result_type(*raws))
-    place_M = np.empty(len(order_M), np.int64)
-    place_M[order_M] = np.arange(len(order_M))
+def _concatenate(raws: list[NDArray[Any]]) -> NDArray[Any]:
+    """Concatenate the rows of all parts, freeing each part as it is copied."""
+    raw_MD = np.empty((sum(map(len, raws)), raws[0].shape[1]), np.result_type(*raws))
     start = 0
     while raws:
         part = raws.pop(0)
-        raw_MD[place_M[start : start + len(part)]] = part
+        raw_MD[start : start + len(part)] = part
         start += len(part)
     return raw_MD
 
@@ -186,7 +184,7 @@ def _fit(job: Job, share: _Share, seekers: Seekers) -> Projection | None:
     """Fit a projection for comparing a share with some seekers, if it pays."""
     n_rows = len(share.raw)
     sample = features_of(job, share.raw[:: max(1, n_rows // _FIT_ROWS)])
-    return fit_projection(sample, n_rows + len(seekers.rows), n_rows * max(1, len(seekers.rows) // 8))
+    return fit_projection(sample, n_rows + len(seekers.rows), n_rows * len(seekers.rows) // 32)
 
 
 class _Search:

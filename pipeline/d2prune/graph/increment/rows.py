@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from d2prune.graph.steps.part_rows import (
     rank_distinct,
     read_raw,
 )
-from d2prune.graph.steps.state import PartState, read_state, to_groups
+from d2prune.graph.steps.state import PartState, read_ranked_rows, read_state, to_groups
 from d2prune.graph.trained import read_trained
 from d2prune.knn.block_search import TopK
 from d2prune.knn.duplicates import collapse
@@ -65,7 +66,7 @@ def arrive(job: Job, index: int) -> Receipt:
     check_dimensions(rows_ND.shape[1], trained.centroids)
     groups = collapse(rows_ND)
     rows_QD = rows_ND if len(groups.first_R) == len(rows_ND) else rows_ND[groups.first_R]
-    quantiser = Quantiser(trained.centroids)
+    quantiser = _prepare(job.folder, job.given)
     visited_QV = np.empty((len(rows_QD), trained.nprobe), np.int32)
     for start in range(0, len(rows_QD), _BLOCK):
         block = slice(start, start + _BLOCK)
@@ -74,13 +75,20 @@ def arrive(job: Job, index: int) -> Receipt:
     return job.commit("arrive", index, files, facts={"distinct": len(rows_QD)})
 
 
-def count_distinct(job: Job, part: int) -> int:
-    """Number of distinct rows of a part."""
+@lru_cache(maxsize=1)
+def _prepare(folder: str, fingerprint: str) -> Quantiser:
+    """The quantiser, ready for the parts that this process gets: preparing one takes a second."""
+    return Quantiser(read_trained(folder, fingerprint).centroids)
+
+
+def read_ranked(job: Job, part: int) -> tuple[Int64, exchange.Records]:
+    """Read the first rows of a part's groups, and its RANKED_ROW records, and nothing else."""
     previous = previous_of(job)
     before = previous.matches[part]
     if before >= 0:
-        return int(previous.states[before].facts["distinct"])
-    return int(job.receipt("arrive", previous.added.index(part)).facts["distinct"])
+        return read_ranked_rows(job.folder, previous.states[before])
+    index = previous.added.index(part)
+    return to_groups(job.array("arrive", index, LOCAL_GROUPS)).first_Q, job.array("arrive", index, RANKED)
 
 
 def read_part_state(job: Job, part: int) -> PartState:

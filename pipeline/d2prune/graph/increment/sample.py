@@ -7,11 +7,12 @@ rows are compared with it. All others are compared with every row of the pool.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from d2prune.graph.increment.rows import previous_of, read_part_state
+from d2prune.graph.increment.rows import previous_of, read_ranked
 from d2prune.graph.steps.edges import DISTANCES, NEAREST
 from d2prune.graph.steps.given import draw_sample, read_rows
 from d2prune.graph.steps.job import Job
@@ -20,7 +21,6 @@ from d2prune.graph.steps.state import POSITIONS, RANKS, ROWS, CheckedSample, com
 from d2prune.graph.trained import read_trained
 from d2prune.knn.block_search import TopK
 from d2prune.knn.merge import merge
-from d2prune.stage import exchange
 from d2prune.store.artifacts import Receipt
 
 Int64 = NDArray[np.int64]
@@ -33,11 +33,7 @@ def update_sample(job: Job, _: int) -> Receipt:
     assert job.given is not None
     excluded = read_trained(job.folder, job.given).tuning
 
-    def read_ranked(part: int) -> tuple[Int64, exchange.Records]:
-        state = read_part_state(job, part)
-        return state.groups.first_Q, state.ranked
-
-    ranks_S, positions_S = draw_sample(job, excluded, read_ranked)
+    ranks_S, positions_S = draw_sample(job, excluded, partial(read_ranked, job))
     top = TopK.empty(len(ranks_S), job.n_best)
     is_known_S = np.zeros(len(ranks_S), bool)
     before = _read_before(job)

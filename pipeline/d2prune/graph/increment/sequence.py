@@ -27,7 +27,7 @@ MOST_ADDED = 0.5
 """Share of added rows above which a full build is expected to cost less."""
 
 # Rows of a share as stored: few shares, because each goes through all lists, and all added rows.
-_SHARE_BYTES = 2**28
+_SHARE_BYTES = 2**30
 
 
 def per_added_part(job: Job) -> int:
@@ -49,9 +49,7 @@ def choose_shares(job: Job) -> Job:
     """Before the steps: add the lists, and the number of shares."""
     assert job.given is not None
     facts = read_facts(job.folder, job.given)
-    n_bytes = sum(
-        file.size for receipt in job.parts for file in receipt.files if file.name == job.params.embeddings
-    )
+    n_bytes = sum(job.pool.vector_bytes(part, job.params.embeddings) or 0 for part in range(len(job.parts)))
     shares = job.layout.partitions or -(-n_bytes // _SHARE_BYTES)
     return replace(
         job,

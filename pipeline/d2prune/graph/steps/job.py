@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
@@ -99,7 +99,7 @@ class Job:
         return self.pool.folder(SAMPLES)
 
     @property
-    def parts(self) -> tuple[Receipt, ...]:
+    def parts(self) -> Sequence[Receipt]:
         """Units of the embed artifact, in canonical order."""
         return self.pool.units("embed")
 

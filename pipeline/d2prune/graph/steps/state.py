@@ -101,15 +101,29 @@ def read_state(folder: str, receipt: Receipt) -> PartState:
         folder: `work_dir/graph`.
         receipt: of the unit.
     """
+    nearest = unpack_positions(_read_array(folder, receipt, NEAREST))
+    return PartState(
+        _read_groups(folder, receipt),
+        _read_array(folder, receipt, VISITED).astype(np.int32),
+        TopK(_read_array(folder, receipt, DISTANCES), nearest),
+        _read_array(folder, receipt, RANKED),
+    )
 
-    def read(name: str) -> NDArray[Any]:
-        return load_array(artifacts.read_file(folder, receipt, name))
 
-    group_N = np.arange(receipt.facts["rows"])
+def read_ranked_rows(folder: str, receipt: Receipt) -> tuple[Int64, exchange.Records]:
+    """Read the first rows of a part's groups, and its RANKED_ROW records; arguments as of `read_state`."""
+    return _read_groups(folder, receipt).first_Q, _read_array(folder, receipt, RANKED)
+
+
+def _read_groups(folder: str, receipt: Receipt) -> LocalGroups:
     if any(file.name == LOCAL_GROUPS for file in receipt.files):
-        group_N = read(LOCAL_GROUPS).astype(np.int64)
-    top = TopK(read(DISTANCES), unpack_positions(read(NEAREST)))
-    return PartState(to_groups(group_N), read(VISITED).astype(np.int32), top, read(RANKED))
+        return to_groups(_read_array(folder, receipt, LOCAL_GROUPS).astype(np.int64))
+    row_N = np.arange(receipt.facts["rows"])
+    return LocalGroups(row_N, row_N, row_N)
+
+
+def _read_array(folder: str, receipt: Receipt, name: str) -> NDArray[Any]:
+    return load_array(artifacts.read_file(folder, receipt, name))
 
 
 def unpack_positions(nearest: NDArray[Any]) -> Int64:
