@@ -180,8 +180,12 @@ def test_a_pool_of_another_size_trains_another_quantiser(tmp_path, caplog, kept,
     assert latest.units == fresh.units
 
 
-@pytest.mark.parametrize("layout", [IN_MEMORY, IN_STEPS], ids=["memory", "steps"])
-def test_a_quantiser_that_misses_the_target_is_replaced(tmp_path, monkeypatch, caplog, layout):
+@pytest.mark.parametrize(
+    ("layout", "starts"),
+    [(IN_MEMORY, False), (IN_STEPS, False), (IN_STEPS, True)],
+    ids=["memory", "steps", "increment"],
+)
+def test_a_quantiser_that_misses_the_target_is_replaced(tmp_path, monkeypatch, caplog, layout, starts):
     monkeypatch.setattr(in_memory, "EXACT_BELOW", 100)
     rng = np.random.default_rng(7)
     rows = rng.normal(size=(600, 24)).astype(np.float16)
@@ -190,7 +194,8 @@ def test_a_quantiser_that_misses_the_target_is_replaced(tmp_path, monkeypatch, c
     first = build_night(tmp_path / "chain", shards, modest, layout=layout)
     trained = first.facts["quantiser"]
     shards = dict(sorted({**shards, "001": rng.normal(size=(20, 24)).astype(np.float16)}.items()))
-    latest = build_night(tmp_path / "chain", shards, high, trained, first.fingerprint, layout)
+    previous = first.fingerprint if starts else None
+    latest = build_night(tmp_path / "chain", shards, high, trained, previous, layout)
     assert f"quantiser {trained} is not used: found recall" in caplog.text
     fresh = build_night(tmp_path / "fresh", shards, high, layout=layout)
     assert latest.units == fresh.units

@@ -40,7 +40,16 @@ _READ_AHEAD = 4
 
 
 class RecallMissedError(Exception):
-    """The given quantiser misses the target recall; another one is trained."""
+    """The given quantiser misses the target recall; another one is trained.
+
+    Attributes:
+        job: with everything its steps found out.
+    """
+
+    def __init__(self, found: str, job: Job) -> None:
+        """Take what was found, in words, and the job."""
+        super().__init__(found)
+        self.job = job
 
 
 _opened: dict[str, Quantiser] = {}
@@ -175,7 +184,7 @@ def check_recall(job: Job) -> None:
         f"{job.nprobe} of {job.nlist} lists; expected {target}"
     )
     if job.given is not None:
-        raise RecallMissedError(found)
+        raise RecallMissedError(found, job)
     raise UserError(f"graph.target_recall: {found}. Set a larger graph.nprobe instead")
 
 
