@@ -42,7 +42,7 @@ class Parts:
         work_dir: URL of the folder with the stages' folders.
         units: stage -> its receipts, one per part in canonical order; must contain `embed`.
         embed: fingerprint of the embed artifact, by which embeddings that stayed in the input are found;
-            None: nobody reads such embeddings.
+            None: such embeddings are not read.
     """
 
     def __init__(

@@ -16,7 +16,7 @@ def recordable(url: str) -> str:
 
 
 def is_recordable(text: str) -> bool:
-    """Whether a location or a name is read from a JSON record as it is; credentials are dropped there.
+    """Whether a location or a name can be read from a JSON record, which holds no credentials, unchanged.
 
     A folder `password=abcd` or one named like a secret of the environment looks like a credential.
     """
