@@ -11,6 +11,7 @@ from d2prune.d2.budget import drop_mask
 from d2prune.errors import InfrastructureError, UserError
 from d2prune.execution import InProcess, Resources
 from d2prune.graph.build import delete_intermediate_units, other_unit_keys, plan_job
+from d2prune.graph.increment.sequence import ALL_STEPS
 from d2prune.graph.latest import trained_key
 from d2prune.graph.params import Layout
 from d2prune.graph.steps.sequence import STEPS
@@ -166,6 +167,21 @@ def test_samples_below_the_cut_off_are_excluded(tmp_path):
     same_bytes(job, receipts, facts, *in_memory(rows, params, np.flatnonzero(~cut_off)))
     assert read_graph(job.folder, receipts)[1].tolist() == cut_off.tolist()
     assert sum(receipt.counters["cut_off"] for receipt in receipts) == 270
+
+
+@pytest.mark.parametrize("given", [{}, {"quantiser": "q" * 32}])
+def test_another_input_of_the_cut_off_completes_no_unit(tmp_path, given):
+    parts = embed(tmp_path / "embed", clustered(50))
+    pool, folder = Parts(str(tmp_path), {"embed": parts}), str(tmp_path / "graph")
+    keys = []
+    for rescore in "rs":
+        inputs = {"embed": "e" * 32, "rescore": rescore * 32} | given
+        job = plan_job(pool, inputs, folder, PARAMS, SHARDED)
+        manifest = {"params": asdict(PARAMS), "inputs": inputs, "units": parts, "facts": {}}
+        kept = set(other_unit_keys(manifest))
+        assert {job.key("lists", 1), job.key("whole"), job.key("state", 2)} <= kept
+        keys.append(kept | {job.key(step.name) for step in ALL_STEPS})
+    assert not keys[0] & keys[1]
 
 
 def test_in_memory_and_sharded_commit_the_same_units(tmp_path):

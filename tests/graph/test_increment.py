@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 import tempfile
+import weakref
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -19,6 +20,7 @@ from d2prune.graph.latest import trained_key
 from d2prune.graph.params import Layout
 from d2prune.graph.previous import match_parts
 from d2prune.knn import in_memory
+from d2prune.stage import exchange
 from tests.graph.nights import IN_STEPS, build_full, build_night, graph_files, random_rows
 from tests.graph.pools import PARAMS
 from tests.graph.test_build import Failing
@@ -91,7 +93,8 @@ def test_rows_with_more_near_additions_than_slots_search_their_lists(tmp_path, m
     searched = []
     search = meet.search_lists
     monkeypatch.setattr(meet, "search_lists", lambda *args: searched.append(1) or search(*args))
-    check_nights(tmp_path, np.random.default_rng(0), [(2, 0, 0), (1, 1, 1)])
+    # A row has at least as many slots as nearest rows, so few of these.
+    check_nights(tmp_path, np.random.default_rng(0), [(2, 0, 0), (1, 1, 1)], replace(SMALL, n_neighbors=1))
     assert searched
 
 
@@ -135,6 +138,54 @@ def test_an_increment_that_is_killed_resumes(tmp_path, second_night, step):
     latest = build_night(tmp_path / "chain", *night, executor=resumed)
     assert not set(killed.complete) & set(resumed.complete)
     assert latest.units == full.units
+
+
+def test_a_killed_increment_that_resumes_from_another_graph_mixes_up_no_parts(tmp_path):
+    rng = np.random.default_rng(9)
+    centres, shards = first_pool(rng)
+    first = build_night(tmp_path / "chain", shards, SMALL)
+    trained = first.facts["quantiser"]
+    with_x = shards | {"100": random_rows(rng, centres, 15)}
+    with_both = with_x | {"101": random_rows(rng, centres, 15)}
+    with pytest.raises(InfrastructureError, match="killed"):
+        build_night(
+            tmp_path / "chain", with_both, SMALL, trained, first.fingerprint, executor=Failing("sample", 0)
+        )
+    second = build_night(tmp_path / "chain", with_x, SMALL, trained, first.fingerprint)
+    latest = build_night(tmp_path / "chain", with_both, SMALL, trained, second.fingerprint)
+    full = build_full(tmp_path / "full", with_both, SMALL, tmp_path / "chain", trained, IN_MEMORY)
+    assert (latest.units, latest.facts) == (full.units, full.facts)
+
+
+def test_a_group_of_more_copies_than_slots(tmp_path):
+    rng = np.random.default_rng(10)
+    _, shards = first_pool(rng)
+    params = replace(SMALL, n_neighbors=20)
+    first = build_night(tmp_path / "chain", shards, params)
+    trained = first.facts["quantiser"]
+    copies = np.repeat((shards["000"][:1] * 1.01).astype(np.float16), 30, axis=0)
+    shards = shards | {"001": copies}
+    latest = build_night(tmp_path / "chain", shards, params, trained, first.fingerprint)
+    full = build_full(tmp_path / "full", shards, params, tmp_path / "chain", trained, IN_MEMORY)
+    assert (latest.units, latest.facts) == (full.units, full.facts)
+
+
+def test_candidates_are_merged_as_they_are_read(tmp_path, second_night, monkeypatch):
+    work, night, full = second_night
+    shutil.copytree(work, tmp_path / "chain")
+    alive, counts = weakref.WeakValueDictionary(), []
+
+    def read_one_by_one(urls, dtype, destination):
+        for number, url in enumerate(urls):
+            alive[number] = records = exchange.read(url, dtype, destination)
+            yield records
+            del records
+            # Step `join` needs all edges of a share at once.
+            counts.append(len(alive) if "query" in dtype.names else 0)
+
+    monkeypatch.setattr(exchange, "read_all", read_one_by_one)
+    assert build_night(tmp_path / "chain", *night).units == full.units
+    assert max(counts) == 1
 
 
 @pytest.mark.parametrize(

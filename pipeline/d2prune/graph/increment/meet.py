@@ -51,7 +51,7 @@ Int64 = NDArray[np.int64]
 
 # Rows of a chunk, at least: enough for products, and few enough for the cache.
 _CHUNK = 1_024
-# Added rows as near as its stored neighbours that a row can have before its lists are searched.
+# Added rows as near as its stored neighbours that a row can have before its lists are searched, at least.
 _SLOTS = 16
 _FIT_ROWS = 2_048
 
@@ -256,7 +256,8 @@ class _Search:
             None if self._projected is None else self._projected[chosen],
         )
         bounds_Q = self._share.top.sq_distances[start + kept_Q, -1]
-        found = TopK.empty(len(rows_CD), _SLOTS)
+        # `_merge` expands groups in place, so there is a slot for each of the nearest.
+        found = TopK.empty(len(rows_CD), max(_SLOTS, self.top.positions.shape[1]))
         found.sq_distances[kept_Q] = bounds_Q[:, None]
         members = Members.prepare(near.rows, near.positions, projected=near.projected)
         search_block(rows_CD, kept_Q, members, found, projected)

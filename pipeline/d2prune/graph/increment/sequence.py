@@ -83,7 +83,7 @@ def measure_recall(job: Job, receipts: Sequence[Receipt]) -> Job:
 
 INCREMENT: tuple[Step, ...] = (
     # Group the rows of each added part, and find the lists they visit.
-    Step("arrive", arrive, per_added_part),
+    Step("arrive", arrive, per_added_part, layout=("origin",)),
     # Collect the rows that lost a neighbour.
     Step("bereft", collect_bereft, per_share_if_removed, layout=("slices", "origin"), after=log_bereft),
     # Draw the sample that recall is measured on; take over the true neighbours that are known.

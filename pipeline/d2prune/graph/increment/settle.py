@@ -13,10 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d2prune.graph.increment.meet import share_of
-from d2prune.graph.increment.rows import (
-    read_part_state,
-    share_parts,
-)
+from d2prune.graph.increment.rows import read_part_state, read_ranked, share_parts
 from d2prune.graph.increment.sample import read_sample
 from d2prune.graph.steps.assign import commit_lists
 from d2prune.graph.steps.edges import DISTANCES, EDGE, EDGES, FOUND, NEAREST, commit_rows, edges_of
@@ -38,16 +35,13 @@ def settle(job: Job, share: int) -> Receipt:
     """Settle the nearest rows of a share's parts; commit their state and lists; send their edges."""
     met = TopK(job.array("meet", share, DISTANCES), job.array("meet", share, NEAREST))
     checked = read_sample(job)[0].positions
-    candidates = list(
-        exchange.read_all(job.urls("meet", job.slices, CANDIDATES), candidate_type(job.n_best), share)
-    )
+    _merge_candidates(job, share, met)
     edges, found, start_Q = [], [], 0
     for part in share_parts(job, share):
         state, start = read_part_state(job, part), int(job.starts[part])
         rows = slice(start_Q, start_Q + len(state.visited))
         start_Q = rows.stop
-        positions_Q = state.groups.first_Q + start
-        top = _merge_candidates(TopK(met.sq_distances[rows], met.positions[rows]), positions_Q, candidates)
+        top = TopK(met.sq_distances[rows], met.positions[rows])
         commit_state(job, part, replace(state, top=top))
         commit_lists(job, part, state.groups, state.visited[:, 0])
         own_N = state.groups.kept_N + start
@@ -64,19 +58,21 @@ def settle(job: Job, share: int) -> Receipt:
     return job.commit("settle", share, files)
 
 
-def _merge_candidates(top: TopK, positions_Q: Int64, candidates: list[exchange.Records]) -> TopK:
-    """Merge what the shares found for the seekers of a part, whose rows are at ascending positions."""
-    if not len(positions_Q):
-        return top
-    for records in candidates:
-        query = records["query"]
-        mine = records[(query >= positions_Q[0]) & (query <= positions_Q[-1])]
-        if len(mine):
-            row_R = np.searchsorted(positions_Q, mine["query"])
-            found = TopK(np.ascontiguousarray(mine["sq_distances"]), np.ascontiguousarray(mine["positions"]))
-            merged = merge([TopK(top.sq_distances[row_R], top.positions[row_R]), found])
-            top.sq_distances[row_R], top.positions[row_R] = merged.sq_distances, merged.positions
-    return top
+def _merge_candidates(job: Job, share: int, met: TopK) -> None:
+    """Merge what each share found for the seekers of a share into the nearest of its distinct rows.
+
+    As they are read: the candidates of all shares together would be a record per seeker and share.
+    """
+    parts = share_parts(job, share)
+    positions_Q = np.concatenate([read_ranked(job, part)[0] + job.starts[part] for part in parts])
+    urls = job.urls("meet", job.slices, CANDIDATES)
+    for records in exchange.read_all(urls, candidate_type(job.n_best), share):
+        row_R = np.searchsorted(positions_Q, records["query"])
+        found = TopK(
+            np.ascontiguousarray(records["sq_distances"]), np.ascontiguousarray(records["positions"])
+        )
+        merged = merge([TopK(met.sq_distances[row_R], met.positions[row_R]), found])
+        met.sq_distances[row_R], met.positions[row_R] = merged.sq_distances, merged.positions
 
 
 def join(job: Job, share: int) -> Receipt:

@@ -66,13 +66,10 @@ def step_key(name: str, index: int, params: Any, inputs: Mapping[str, str], layo
         name: of the step.
         index: of the unit.
         params: `GraphParams`, or the dict that a manifest holds.
-        inputs: fingerprints of what the graph is made from: `embed`, and `quantiser` if one is given.
+        inputs: name -> fingerprint of everything that the graph is made from.
         layout: values of the attributes that `Step.layout` names: none, one, or a tuple of several.
     """
-    embed, given = inputs["embed"], inputs.get("quantiser")
-    return artifacts.unit_key(
-        f"{name}-{index:08d}", params, embed if given is None else [embed, given], layout
-    )
+    return artifacts.unit_key(f"{name}-{index:08d}", params, dict(inputs), layout)
 
 
 @dataclass(frozen=True)
