@@ -71,6 +71,8 @@ def make_workload(config: RunConfig, samples: int | None, facts: PoolFacts | Non
     select, graph = config.select, config.graph
     names = [*config.embed.models]
     sides = len(graph.features.split("+"))
+    if facts.tables:
+        sides = min(sides, facts.n_sides)
     return Workload(
         samples=samples,
         sample_bytes=facts.sample_bytes,
@@ -98,6 +100,8 @@ def _assume_facts(config: RunConfig, listed: bool) -> PoolFacts:
     if listed:
         return _read_tables(config)
     n_sides = 2 - (config.columns.image_emb is None) - (config.columns.text_emb is None)
+    if n_sides == 0:
+        raise UserError("columns.image_emb: found null, and so is columns.text_emb; expected one of them")
     return PoolFacts(TABLE_ROW_BYTES, (TABLE_DIMENSION,), tables=True, n_sides=n_sides)
 
 
