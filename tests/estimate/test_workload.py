@@ -50,7 +50,7 @@ BARE = {
     ),
     "--samples 12.8e6 --cpus 2": (
         "12,800,000 samples in 1,280 parts of tables, 43 GB; 0 GPUs, 2 cores",
-        "assumed     tables of embeddings as in DataComp's metadata (for tars, add --gpus or --model), 30",
+        "assumed     tables of embeddings as in DataComp's metadata (for tars, add --gpus or --embed-rate)",
     ),
     "--samples 1e6 --model ViT-B-32/openai --gpus 8 --fraction 0.1": (
         "1,000,000 samples in 100 shards, 35 GB",
@@ -58,6 +58,10 @@ BARE = {
         "the 16 cores decode images more slowly than the GPUs encode them",
     ),
     "--samples 1000 --embed-rate 5 --set select.size=10": ("1,000 samples in 1 shards", "assumed     tars"),
+    "--samples 1e6 --set select.method=random --set columns.text_emb=null": (
+        "tables of embeddings",
+        "30 % kept",
+    ),
     "--samples 1e9 x.parquet --work-dir w --output o": ("1,000,000,000 samples in 100,000 parts of tables",),
 }
 

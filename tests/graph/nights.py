@@ -16,7 +16,7 @@ from d2prune.store.artifacts import Manifest
 from tests.pools import tree
 
 ONE = Resources()
-IN_STEPS = Layout(whole_below=0, partitions=3, buckets=2, batch_rows=200)
+IN_STEPS = Layout(whole_below=0, partitions=3, buckets=2, batch_rows=200, in_transit=None)
 
 
 def embed_pool(work_dir, shards) -> Manifest:

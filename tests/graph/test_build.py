@@ -23,7 +23,7 @@ from tests.graph.pools import PARAMS, build_graph, clustered, embed, in_memory, 
 from tests.knn.rows import always_project
 from tests.pools import tree
 
-SHARDED = Layout(whole_below=0, partitions=4, buckets=3, batch_rows=200)
+SHARDED = Layout(whole_below=0, partitions=4, buckets=3, batch_rows=200, in_transit=None)
 
 
 @pytest.mark.parametrize(("partitions", "copies"), [(1, 0.5), (4, 0.0), (4, 0.5), (16, 0.5)])
@@ -329,7 +329,7 @@ def test_unit_keys_depend_on_the_layout_only_in_the_steps_that_name_it(tmp_path)
     job = plan_job(
         Parts(str(tmp_path), {"embed": parts}), {"embed": "e" * 32}, str(tmp_path / "graph"), PARAMS, SHARDED
     )
-    for name in ("buckets", "partitions", "slices", "waves"):
-        other = replace(job, **{name: getattr(job, name) + 1})
+    for name in ("buckets", "partitions", "slices", "wave_bounds"):
+        other = replace(job, **{name: (0, 2) if name == "wave_bounds" else getattr(job, name) + 1})
         changed = {step.name for step in STEPS if other.key(step.name) != job.key(step.name)}
         assert changed == {step.name for step in STEPS if name in step.layout}

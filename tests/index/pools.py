@@ -14,7 +14,7 @@ from d2prune.store import artifacts, schemas
 from d2prune.store.artifacts import Manifest
 from tests.graph.pools import PARAMS, build_graph, embed
 
-IN_LISTS = Layout(whole_below=0, partitions=3, buckets=2)
+IN_LISTS = Layout(whole_below=0, partitions=3, buckets=2, in_transit=None)
 IN_MEMORY = Layout()
 
 

@@ -8,28 +8,26 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from d2prune.embed.tables.importer import ImportParams, ImportWorker, plan
 from d2prune.errors import UserError
+from d2prune.graph.previous import _identify
 from d2prune.inputs.find import find_input
 from d2prune.inputs.tables.column_names import WantedColumns, resolve_columns
-from d2prune.inputs.tables.files import TableFile, split_tables
+from d2prune.inputs.tables.files import TableFile, group_files, pool_identity, split_tables
 from d2prune.inputs.tables.matrices import Matrix
 from d2prune.inputs.tables.schema_check import check_files, find_dimension
 from d2prune.inputs.tables.source import TableSource
-from d2prune.parts import in_place, shard_urls
+from d2prune.parts import shard_urls
 from d2prune.parts.features import read_embeddings
 from d2prune.parts.files import EMBEDDINGS, SAMPLES
 from d2prune.parts.in_place import find_in_place
 from d2prune.parts.reader import Parts
 from d2prune.store import FileInfo
+from d2prune.store.ranges import open_ranges
 from d2prune.store.urls import make_relative, resolve_relative
-from tests.fuzzing import fuzz
 
 WIDTH = 6
-IN_PLACE = ("<f2", "<f4")
 
 
 def import_pool(pool, work, share=1 << 30):
@@ -46,7 +44,7 @@ def import_pool(pool, work, share=1 << 30):
 
 
 def write_pool(folder: Path, image, text, score, layout: str) -> Path:
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     table = {
         "uid": [f"{row:032x}" for row in range(len(score))],
         "text": ["x"] * len(score),
@@ -64,58 +62,6 @@ def write_pool(folder: Path, image, text, score, layout: str) -> Path:
         save = np.savez if layout == "npz" else np.savez_compressed
         save(folder / "a.npz", l14_img=image, l14_txt=text)
     return folder
-
-
-@st.composite
-def sides(draw):
-    """Image and text embeddings and scores, some of which the import rejects."""
-    rows = draw(st.integers(1, 20))
-    rng = np.random.default_rng(draw(st.integers(0, 9)))
-    image, text = (rng.standard_normal((rows, WIDTH)) for _ in range(2))
-    if draw(st.booleans()):
-        image, text = (side / np.linalg.norm(side, axis=1, keepdims=True) for side in (image, text))
-    score = rng.random(rows)
-    bad = draw(st.lists(st.tuples(st.integers(0, rows - 1), st.sampled_from("abcd")), max_size=rows))
-    for row, kind in bad:
-        side = image if kind in "ab" else text
-        side[row, 0 if kind in "ac" else slice(None)] = {"a": np.nan, "b": 0, "c": np.inf, "d": 0}[kind]
-        if kind == "d":
-            score[row] = np.nan
-    dtypes = st.sampled_from(["<f2", "<f4", ">f2", ">f4", "<f8", ">f8"])
-    return image.astype(draw(dtypes)), text.astype(draw(dtypes)), score
-
-
-@fuzz
-@settings(max_examples=8, deadline=None)
-@given(
-    values=sides(),
-    layout=st.sampled_from(["npz", "npz", "npy", "compressed"]),
-    share=st.sampled_from([1 << 30, 300]),
-    block=st.sampled_from([8 << 20, 50, 1]),
-)
-def test_the_bits_of_a_copy_of_any_array(tmp_path_factory, values, layout, share, block):
-    folder = tmp_path_factory.mktemp("pool")
-    lists, _ = import_pool(write_pool(folder / "lists", *values, "lists"), folder / "a")
-    found, copied = import_pool(write_pool(folder / "arrays", *values, layout), folder / "b", share)
-    stays = layout != "compressed" and all(side.dtype.str in IN_PLACE for side in values[:2])
-    assert bool(copied) == (not stays)
-    receipts = found.units("embed")
-    for receipt in receipts:
-        # A part without rows has nothing to leave in the input.
-        leaves = stays and receipt.counters["read"] > 0
-        assert (find_in_place(receipt) is not None) == leaves
-        assert any(file.name == EMBEDDINGS for file in receipt.files) != leaves
-    assert len(found) == len(lists) and found.vector_sides(EMBEDDINGS) == ["image_emb", "text_emb"]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(in_place, "_BLOCK", block)
-        for kind in ("image", "text", "image+text"):
-            expected = read_embeddings(lists, 0, EMBEDDINGS, kind)
-            rows = [read_embeddings(found, part, EMBEDDINGS, kind) for part in range(len(receipts))]
-            assert np.concatenate(rows).tobytes() == expected.tobytes()
-        if len(found):
-            positions = np.random.default_rng(share).integers(0, len(found), 30)
-            taken = np.concatenate(found.take_vectors(positions), axis=1)
-            assert taken.tobytes() == expected[positions].tobytes()
 
 
 @pytest.fixture
@@ -224,8 +170,8 @@ def test_relative_urls(table, array, relative):
     [
         ("s3://bucket/a.npy", None),
         ("https://host/a.npy", None),
-        ("https://host/a.npy?X-Amz-Signature=abc", "holds a query or a password, which is not stored"),
-        ("https://me:secret@host/a.npy", "holds a query or a password, which is not stored"),
+        ("https://host/a.npy?X-Amz-Signature=abc", "a query or a credential"),
+        ("https://me:secret@host/a.npy", "a query or a credential"),
     ],
 )
 def test_arrays_whose_url_cannot_be_stored_are_copied(url, reason):
@@ -236,3 +182,70 @@ def test_arrays_whose_url_cannot_be_stored_are_copied(url, reason):
     assert (why is None) if reason is None else (reason in why and "abc" not in why and "secret" not in why)
     inflated = dataclasses.replace(matrix, offset=None)
     assert "is compressed" in TableSource(table, None, None).why_copied("image_emb", inflated)
+
+
+@pytest.mark.parametrize("name", ["password=abcd1234", "minioadmin-data", "sig=abcdefgh"])
+@pytest.mark.parametrize("is_folder", [True, False])
+@pytest.mark.parametrize("layout", ["npz", "npy"])
+def test_a_path_that_looks_like_a_secret_is_copied(tmp_path, pool, monkeypatch, name, is_folder, layout):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "minioadmin")
+    image, text = (np.load(pool / "a.npz")[side] for side in ("l14_img", "l14_txt"))
+    folder = write_pool(tmp_path / (name if is_folder else "plain"), image, text, np.arange(60.0), layout)
+    if not is_folder:
+        for path in list(folder.iterdir()):
+            path.rename(path.with_name(name + path.name.removeprefix("a")))
+    parts, copied = import_pool(folder, tmp_path / "work")
+    assert len(copied) == 1 and parts.vector_sides(EMBEDDINGS) == ["image_emb", "text_emb"]
+    assert len(parts.take_vectors(np.arange(60))[0]) == 60
+
+
+def test_another_artifact_once_the_urls_cannot_be_recorded():
+    def identify(query):
+        files = [FileInfo(f"https://host/a{end}{query}", 1, "v") for end in (".parquet", ".npz")]
+        return pool_identity(split_tables(group_files(files[:1], files[1:]), 10))
+
+    signed = [identify(f"?X-Amz-Signature={digit * 64}") for digit in "12"]
+    assert signed[0] == signed[1] != identify("")
+
+
+def test_an_error_of_the_block_is_not_one_of_the_input(pool):
+    (file,) = find_input(str(pool))
+    with pytest.raises(FileNotFoundError, match="work_dir"), open_ranges(file.table):
+        raise FileNotFoundError("work_dir")
+    with open_ranges(file.table) as read:
+        assert read(0, 4) == b"PAR1"
+
+
+def test_no_positions_have_the_width_of_the_arrays(pool, tmp_path):
+    parts, _ = import_pool(pool, tmp_path / "work")
+    found = parts.take_vectors(np.zeros(0, np.int64))
+    assert [(side.shape, side.dtype) for side in found] == [((0, WIDTH), np.float16)] * 2
+
+
+def test_parts_without_a_fingerprint_are_a_defect_of_the_caller(pool, tmp_path):
+    parts, _ = import_pool(pool, tmp_path / "work")
+    with pytest.raises(ValueError, match="without the fingerprint"):
+        Parts(str(tmp_path / "work"), {"embed": parts.units("embed")}).take_vectors(np.array([0]))
+
+
+@pytest.mark.parametrize("rejected", [(), (7,)])
+def test_a_touched_array_is_the_same_part_for_an_increment(tmp_path, rejected):
+    rng = np.random.default_rng(0)
+    image, text = (rng.standard_normal((20, WIDTH)).astype(np.float16) for _ in range(2))
+    score = np.arange(20.0)
+    score[list(rejected)] = np.nan
+    folder = write_pool(tmp_path / "pool", image, text, score, "npy")
+
+    def identify():
+        (receipt,) = import_pool(folder, tmp_path / "work")[0].units("embed")
+        return receipt.key, _identify(receipt, EMBEDDINGS)
+
+    first = identify()
+    os.utime(folder / "a.l14_img.npy", (1, 1))
+    touched = identify()
+    assert touched[0] != first[0] and touched[1] == first[1]
+    score[3] = np.nan
+    write_pool(tmp_path / "pool", image, text, score, "npy")
+    fewer = identify()[1]
+    overwrite(folder / "a.l14_txt.npy", keep_time=False)
+    assert len({first[1], fewer, identify()[1]}) == 3

@@ -34,6 +34,12 @@ def test_take_keeps_the_order_asked_for_and_repeats(run):
     assert not np.array_equal(image[0], image[1])
 
 
+def test_no_positions_have_the_width_of_the_pool(run):
+    no_rows = np.zeros(0, np.int64)
+    assert [side.shape for side in parts_of(run).take_vectors(no_rows)] == [(0, 12), (0, 12)]
+    assert [side.shape for side in Parts("/none", {"embed": []}).take_vectors(no_rows)] == [(0, 0), (0, 0)]
+
+
 def test_an_empty_part_holds_no_position(run):
     pool = parts_of(run)
     assert np.diff(pool.spans.starts).tolist() == [40, 0, 40, 40, 10]

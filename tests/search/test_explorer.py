@@ -187,8 +187,10 @@ def test_without_a_model_samples_like_one_are_found(tables):
     with serving(tables) as running:
         about = ask(running, "/api/meaning")
         assert about["index"] is None and "imported from tables" in about["text"]
+        assert "start `d2prune explore` with --model" in about["text"] and "--like" not in about["text"]
         answer, body = get(running, "/api/samples?mode=meaning&q=flag")
-        assert answer.status == 400 and b"imported from tables" in body
+        assert answer.status == 400 and json.loads(body) == {"error": about["text"]}
+        assert post(running, b"x") == (400, {"error": about["text"]})
         assert ask(running, "/api/samples", like=3)["total"] == len(tables) - 1
 
 
@@ -359,4 +361,18 @@ def test_an_image_is_chosen_or_dropped_on_the_page(server, picture, tmp_path):
         )
         page.until("document.getElementById('alike').textContent.includes('dropped.webp')")
         assert page.run("document.querySelector('#cards .card').href") != first
+        page.run(
+            "window.paste = (name, target, text) => { const t = new DataTransfer();"
+            "t.items.add(new File(['x'], name)); if (text) t.setData('text/plain', text);"
+            "target.dispatchEvent(new ClipboardEvent('paste', {clipboardData: t, bubbles: true}));"
+            "return document.getElementById('status').textContent.includes(name) }"
+        )
+        # Office copies text together with an image of it.
+        assert not page.run("paste('a.png', document.body, 'words')")
+        assert not page.run("paste('b.png', document.getElementById('q'), '')")
+        page.run(
+            "const t = new DataTransfer(); Object.defineProperty(t, 'types', {value: ['Files']});"
+            "document.dispatchEvent(new DragEvent('drop', {dataTransfer: t, cancelable: true}))"
+        )
         assert not page.errors
+        assert page.run("paste('c.png', document, '')")

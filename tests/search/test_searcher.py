@@ -1,17 +1,20 @@
 """Searches find what brute force finds, and describe it as `explain` does."""
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from d2prune.embed.decode.pool import Lane
 from d2prune.embed.decode.resize import Pixels
 from d2prune.embed.model import sources
 from d2prune.embed.model.encoder import ClipEncoder
 from d2prune.errors import UserError
 from d2prune.explore.explain import explain, read_ranking
 from d2prune.search import searcher as searching
+from d2prune.search.query_model import QueryModel
 from d2prune.search.searcher import Searcher
 from tests.pools import draw
 
@@ -55,6 +58,26 @@ def test_an_image_finds_the_samples_that_its_embedding_is_nearest_to(searcher, e
     pixels = encoder.preprocess(Pixels.of(image))[None]
     query = encoder.encode(pixels, ["a"]).image_ND[0].astype(np.float32)
     same(searcher.by_image(stored.getvalue(), 9), compare(searcher.run, query), 9)
+
+
+def test_the_limit_of_pixels_is_that_of_the_run(searcher, model_name):
+    run, picture = searcher.run, draw("circle", "red", 3)
+    params = {**run.embed.params, "max_pixels": 99}
+    model = QueryModel(replace(run, embed=replace(run.embed, params=params)), model_name)
+    # The searcher's own encoder: a second one would be loaded.
+    searcher.model.encode_text("a")
+    model._encoder = searcher.model._encoder
+    with pytest.raises(UserError, match=r"image-too-large .*limit 99\); expected an image"):
+        model.encode_image(picture)
+
+
+def test_texts_do_not_wait_for_an_image_that_is_decoded(searcher, monkeypatch):
+    def decode(self, samples):
+        raise UserError(f"the model is locked: {searcher.model._lock.locked()}")
+
+    monkeypatch.setattr(Lane, "submit", decode)
+    with pytest.raises(UserError, match="is locked: False"):
+        searcher.by_image(b"x", 1)
 
 
 @pytest.mark.parametrize("data", [b"", b"not an image", b"\xff\xd8\xff\xe0" + bytes(100)])

@@ -160,8 +160,8 @@ def _load_plan(arguments: argparse.Namespace) -> "tuple[RunConfig, list[str]]":
         assumed += ["embed.model=ViT-L-14", "embed.pretrained=openai"]
         words.append("tars that ViT-L-14 embeds")
     elif arguments.model is None and not given & {"embed.model", "embed.models"}:
-        words.append("tables of embeddings as in DataComp's metadata (for tars, add --gpus or --model)")
-    if arguments.fraction is None and not any(key.startswith("select.") for key in given):
+        words.append("tables of embeddings as in DataComp's metadata (for tars, add --gpus or --embed-rate)")
+    if arguments.fraction is None and not given & {"select.fraction", "select.size", "select.min_score"}:
         assumed.append("select.fraction=0.3")
         words.append("30 % kept")
     arguments.set[:0] = assumed

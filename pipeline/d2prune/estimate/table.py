@@ -1,5 +1,6 @@
 """Print a plan as a table."""
 
+import math
 from collections.abc import Sequence
 
 from d2prune.console import format_bytes, print_line
@@ -42,22 +43,29 @@ def print_plan(work: Workload, rates: Rates, fleet: Fleet, selection: str) -> No
     if cost:
         print_line(f"{'cost':<12}{cost:,.2f} for the device hours in use")
     print_line(f"{'memory':<12}{format_bytes(max(plan.memory for plan in plans))} for the largest worker")
-    peak, stage, left = _find_work_dir_peak(plans)
+    peak, stage, left = _find_work_dir_peak(plans, work)
     sizes = f"{format_bytes(peak)} at the peak, in {stage}; {format_bytes(left)} when the run ends"
     print_line(f"{'work_dir':<12}{sizes}")
     print_line(f"{'limit':<12}{_describe_limit(plans, fleet, rates)}")
 
 
-def _find_work_dir_peak(plans: Sequence[StagePlan]) -> tuple[float, str, float]:
+def _find_work_dir_peak(plans: Sequence[StagePlan], work: Workload) -> tuple[float, str, float]:
     """Bytes in work_dir at the peak, the stage in which that is, and bytes when the run ends.
 
-    What the graph's workers send each other lies in work_dir until the graph is complete. What the
-    ranking's workers send does not.
+    What the graph's workers send each other is stored in work_dir until the graph is complete, except
+    for the rows themselves, of which a share of the pool is in transit at a time. What the ranking's
+    workers send is not stored there.
     """
+    from d2prune.graph.params import Layout
+
+    row = 2.0 * work.dimension * work.sides
+    share_of_rows = row / (row + 12 * (work.n_neighbors + 1))
     peak, stage, kept = 0.0, "", 0.0
     for plan in plans:
         kept += 0.0 if plan.stage == "write" else plan.written
-        here = kept + (plan.shuffled if plan.stage == "graph" else 0.0)
+        sent = plan.shuffled * share_of_rows if plan.stage == "graph" else 0.0
+        in_transit = min(sent, work.samples * row * (Layout.in_transit or math.inf))
+        here = kept + in_transit + (plan.shuffled - sent if plan.stage == "graph" else 0.0)
         if here > peak:
             peak, stage = here, plan.stage
     return peak, stage, kept

@@ -31,7 +31,7 @@ class PoolFacts:
     Attributes:
         sample_bytes: mean bytes of a sample in its tar, or of a row of a table without embeddings.
         dimensions: dimension of each model's embeddings, in the order of the configuration.
-        samples: their number, as far as the listed input tells; 0: not known.
+        samples: their number, as far as the listed input shows; 0: not known.
         shards: tars, or parts of tables; 0: not known.
         tables: whether the pool is tables of embeddings.
         n_sides: embeddings of a row that are read.
@@ -54,7 +54,7 @@ def make_workload(config: RunConfig, samples: int | None, facts: PoolFacts | Non
         config: the configuration. Without a model, the pool is tables of embeddings.
         samples: number of samples; None: estimated from the files in `config.input`.
         facts: measured properties of the pool. Default: of tars, DataComp's sample size and the
-            dimensions that open_clip knows; of tables, what their first file says, or those of
+            dimensions that open_clip knows; of tables, what their first file states, or those of
             DataComp's metadata if `samples` is given.
 
     Raises:
@@ -71,6 +71,8 @@ def make_workload(config: RunConfig, samples: int | None, facts: PoolFacts | Non
     select, graph = config.select, config.graph
     names = [*config.embed.models]
     sides = len(graph.features.split("+"))
+    if facts.tables:
+        sides = min(sides, facts.n_sides)
     return Workload(
         samples=samples,
         sample_bytes=facts.sample_bytes,
@@ -98,6 +100,8 @@ def _assume_facts(config: RunConfig, listed: bool) -> PoolFacts:
     if listed:
         return _read_tables(config)
     n_sides = 2 - (config.columns.image_emb is None) - (config.columns.text_emb is None)
+    if n_sides == 0:
+        raise UserError("columns.image_emb: found null, and so is columns.text_emb; expected one of them")
     return PoolFacts(TABLE_ROW_BYTES, (TABLE_DIMENSION,), tables=True, n_sides=n_sides)
 
 

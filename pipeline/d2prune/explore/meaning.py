@@ -64,6 +64,7 @@ class Meaning:
         except UserError as error:
             return {"index": str(error), "text": None, "loaded": False}
         try:
+            self._require_model(run)
             model.check()
         except UserError as error:
             return {"index": None, "text": str(error), "loaded": False}
@@ -84,6 +85,7 @@ class Meaning:
         """
         name = hashlib.sha256(data).hexdigest()[:32]
         model = self._open(run).model
+        self._require_model(run)
         self._images.get((run.graph.fingerprint, name), partial(model.encode_image, data))
         return name
 
@@ -117,10 +119,19 @@ class Meaning:
             key = run.graph.fingerprint, query.image
             return searcher.near(self._images.get(key, _refuse_unknown_image), NEAREST)
         if query.like is None:
+            self._require_model(run)
             return searcher.by_text(query.text, NEAREST)
         if query.like >= len(run):
             raise UserError(f"like: found {query.like}; expected a position from 0 to {len(run) - 1}")
         return searcher.like(query.like, NEAREST)
+
+    def _require_model(self, run: FinishedRun) -> None:
+        # In the words of the page: those of `QueryModel` advise options of `d2prune search`.
+        if not run.has_images and self._model is None:
+            raise UserError(
+                "model: this pool was imported from tables, so the run does not know the model of its "
+                "embeddings; to search for texts and images, start `d2prune explore` with --model"
+            )
 
     def _open(self, run: FinishedRun) -> Searcher:
         # One at a time: two searchers of one graph would load its model twice.
@@ -136,6 +147,7 @@ class Meaning:
 
 def _refuse_unknown_image() -> NoReturn:
     raise UserError(
-        "image: found one that this server does not hold, since it was started again or the run has another "
-        "model; expected the image to be chosen again"
+        "image: found one that this server does not hold, since it was started again, "
+        f"{_IMAGES} others were searched for, or the run has another model; expected the image to be chosen "
+        "again"
     )

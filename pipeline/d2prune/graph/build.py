@@ -97,12 +97,11 @@ def build_graph(
     if job.given is not None:
         unused = _find_why_unused(job)
         if unused is None:
-            job = _find_start(job, previous)
             try:
-                return _run_steps(job, executor, whole_machine, one_core)
+                return _run_steps(_find_start(job, previous), executor, whole_machine, one_core)
             except RecallMissedError as missed:
                 unused = str(missed)
-                job = replace(job, abandoned=missed.job, previous=None, slices=1)
+                job = replace(job, abandoned=missed.job)
         log.warning("graph: quantiser %s is not used: %s", job.given, unused)
         inputs = {name: value for name, value in job.inputs.items() if name != "quantiser"}
         job = replace(job, inputs=inputs, unused=unused)

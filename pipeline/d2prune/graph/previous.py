@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from d2prune import store
 from d2prune.graph.steps.step import step_key
 from d2prune.knn.block_search import NO_POSITION
+from d2prune.parts import files
+from d2prune.parts.in_place import find_in_place
 from d2prune.parts.reader import Parts
 from d2prune.parts.spans import Spans
 from d2prune.store import artifacts
@@ -167,6 +169,15 @@ def find_previous(
 
 
 def _identify(receipt: Receipt, embeddings: str) -> str:
-    """Identity of a part's embeddings: their checksum, or the unit if they stay in the input."""
-    checksums = [file.checksum for file in receipt.files if file.name == embeddings]
-    return checksums[0] if checksums else receipt.key
+    """Identity of a part's embeddings: their checksum, or those of the arrays of the input that hold them.
+
+    Of arrays, rows that the import rejected are left out: then the samples, which list the others, count
+    too. The arrays' sizes and times do not.
+    """
+    checksums = {file.name: file.checksum for file in receipt.files}
+    place = find_in_place(receipt) if embeddings == files.EMBEDDINGS else None
+    if place is None:
+        return checksums.get(embeddings, receipt.key)
+    arrays = [(side, array.dtype, array.checksum) for side, array in sorted(place.arrays.items())]
+    rejects = receipt.rows(files.SAMPLES) < place.rows
+    return artifacts.fingerprint(arrays, place.width, checksums[files.SAMPLES] if rejects else None)

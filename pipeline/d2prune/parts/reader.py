@@ -41,10 +41,13 @@ class Parts:
     Args:
         work_dir: URL of the folder with the stages' folders.
         units: stage -> its receipts, one per part in canonical order; must contain `embed`.
-        embed: fingerprint of the embed artifact, by which embeddings that stayed in the input are found.
+        embed: fingerprint of the embed artifact, by which embeddings that stayed in the input are found;
+            None: such embeddings are not read.
     """
 
-    def __init__(self, work_dir: str, units: Mapping[str, Sequence[Receipt]], embed: str = "") -> None:
+    def __init__(
+        self, work_dir: str, units: Mapping[str, Sequence[Receipt]], embed: str | None = None
+    ) -> None:
         self._work_dir, self._units, self._embed = work_dir, units, embed
 
     @classmethod
@@ -185,7 +188,7 @@ class Parts:
             found = self._open_in_place(part, place).take(row_M, list(place.arrays))
             return pa.table(dict(zip(place.arrays, map(vector_column, found), strict=True)))
 
-        found = self._gather(positions_N, read_rows, lambda: pa.table({}))
+        found = self._gather(positions_N, read_rows, lambda: self._no_vectors(table))
         none = np.zeros((len(positions_N), 0), np.float16)
         image, text = (
             vectors(found[name]) if name in found.column_names else none for name in ("image_emb", "text_emb")
@@ -226,13 +229,23 @@ class Parts:
             return place.size
         return next((file.size for file in self.receipt(part, table).files if file.name == table), None)
 
+    def _no_vectors(self, table: str) -> pa.Table:
+        """No rows, in columns of the width that the first part has."""
+        if not self.spans.n_parts:
+            return pa.table({})
+        place = self._find_in_place(0, table)
+        if place is None:
+            return self._open(0, table, lambda file: file.schema_arrow.empty_table())
+        none = vector_column(np.zeros((0, place.width), np.float16))
+        return pa.table(dict.fromkeys(place.arrays, none))
+
     def _find_in_place(self, part: int, table: str) -> InPlace | None:
         return find_in_place(self.receipt(part, table)) if table == files.EMBEDDINGS else None
 
     def _open_in_place(self, part: int, place: InPlace) -> InPlaceReader:
         url = self._shard_urls.get(place.shard)
         if url is None:
-            recorded = store.redact(shard_urls.locate(self._work_dir, self._embed))
+            recorded = store.redact(shard_urls.locate(self._work_dir, self._embed_fingerprint))
             raise UserError(
                 f"{recorded}: found no URL of the table {place.shard}; expected the one that the last run "
                 "recorded; run again"
@@ -244,7 +257,13 @@ class Parts:
 
     @cached_property
     def _shard_urls(self) -> Mapping[str, str]:
-        return shard_urls.read(self._work_dir, self._embed)
+        return shard_urls.read(self._work_dir, self._embed_fingerprint)
+
+    @property
+    def _embed_fingerprint(self) -> str:
+        if self._embed is None:
+            raise ValueError("Parts: embeddings in place cannot be read without the fingerprint of `embed`")
+        return self._embed
 
     def _gather(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,17 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d2prune.embed.decode.decoder import Decoder
+from d2prune.embed.decode.pool import DecodePool
+from d2prune.embed.decode.resize import Preprocess
 from d2prune.embed.model import sources
+from d2prune.embed.params import EmbedParams
 from d2prune.errors import UserError
 from d2prune.extras import require
-from d2prune.inputs.rejects import SampleRejected
+from d2prune.inputs.rejects import Reject
+from d2prune.inputs.sample_id import CAPTION_EXTENSION, IMAGE_EXTENSIONS
+from d2prune.inputs.tar.reader import TarSample
 from d2prune.runs.finished import FinishedRun
 from d2prune.store import schemas
 
 Float32 = NDArray[np.float32]
 Name = tuple[str, str | None]
-
-_MAX_PIXELS = 100_000_000
 
 
 class QueryModel:
@@ -36,6 +40,7 @@ class QueryModel:
         """
         self._run, self._named = run, named
         self._encoder: Any = None
+        self._pool: DecodePool | None = None
         self._lock = threading.Lock()
 
     @property
@@ -70,17 +75,25 @@ class QueryModel:
         """
         with self._lock:
             encoder = self._load()
-            decoder = Decoder(encoder.preprocess, _MAX_PIXELS)
-            decoder.setup()
-            try:
-                image = decoder.decode_image(data)
-            except SampleRejected as error:
-                reject = error.reject("")
-                raise UserError(
-                    f"image: found {reject.reason} ({reject.detail}); expected an image"
-                ) from None
-            found: Float32 = encoder.encode_query(image=image)
+            pool = self._start_decoding(encoder.preprocess)
+        # Without the lock: texts need not wait for an image that takes long.
+        sample = TarSample("query", 0, 0, {IMAGE_EXTENSIONS[0]: data, CAPTION_EXTENSION: b"query"}, {}, ())
+        with pool.lane() as lane:
+            (outcome,) = lane.submit([(0, sample)]).result()
+            pixels = lane.pixels[0].copy()
+        if isinstance(outcome, Reject):
+            raise UserError(f"image: found {outcome.reason} ({outcome.detail}); expected an image")
+        with self._lock:
+            found: Float32 = encoder.encode_query(pixels=pixels)
             return found
+
+    def _start_decoding(self, preprocess: Preprocess) -> DecodePool:
+        """One process, which decodes an image at a time, with the limits of the run's own images."""
+        if self._pool is None:
+            max_pixels = self._run.embed.params.get("max_pixels", EmbedParams.max_pixels)
+            self._pool = DecodePool(Decoder(preprocess, max_pixels), 1, preprocess.n_bytes, slots=1)
+            weakref.finalize(self, self._pool.close)
+        return self._pool
 
     def _load(self) -> Any:
         if self._encoder is None:

@@ -34,7 +34,7 @@ from d2prune.store.reading import (
     read_bytes,
     read_range,
 )
-from d2prune.store.recorded import recordable
+from d2prune.store.recorded import is_recordable, recordable
 from d2prune.store.sweeping import sweep_temporaries, sweep_uploads
 from d2prune.store.urls import join
 from d2prune.store.writing import create, delete, remove_empty_folders, supports_create, write_bytes, writer
@@ -59,6 +59,7 @@ __all__ = [
     "info",
     "is_folder",
     "is_local",
+    "is_recordable",
     "join",
     "list_entries",
     "list_files",

@@ -15,7 +15,7 @@ from d2prune.redaction import encode_json
 from d2prune.store.records import Manifest, Receipt, Receipts, parse_receipt, to_json
 
 _CHECKSUM = "checksum"
-# Units whose text is searched for credentials at once.
+# Units whose text is searched for credentials together.
 _AT_ONCE = 256
 _EMPTY = b'"units": []'
 _OPEN, _CLOSE = b' "units": [\n', b" ]\n"

@@ -69,24 +69,37 @@ def open_ranges(file: FileInfo, since: str = "this run began") -> Iterator[Calla
     Raises:
         UserError: it is gone or has changed.
     """
-    url = store.redact(file.url)
-    try:
+    # Not around the `yield`: what the caller's block raises concerns other files.
+    with _explain_missing(file, since):
         now = store.info(file.url)
-        if (now.size, now.version) != (file.size, file.version):
-            found, expected = (
-                f"{one.size} bytes" + (f", version {one.version}" if now.size == file.size else "")
-                for one in (now, file)
-            )
-            raise UserError(
-                f"{url}: changed since {since}: found {found}; expected {expected}; "
-                "run again to read the new content"
-            )
-        with store.ranged_reader(file.url) as read:
-            yield read
+    if (now.size, now.version) != (file.size, file.version):
+        found, expected = (
+            f"{one.size} bytes" + (f", version {one.version}" if now.size == file.size else "")
+            for one in (now, file)
+        )
+        raise UserError(
+            f"{store.redact(file.url)}: changed since {since}: found {found}; expected {expected}; "
+            "run again to read the new content"
+        )
+    with contextlib.ExitStack() as stack:
+        with _explain_missing(file, since):
+            read = stack.enter_context(store.ranged_reader(file.url))
+
+        def read_existing(offset: int, size: int) -> bytes:
+            with _explain_missing(file, since):
+                return read(offset, size)
+
+        yield read_existing
+
+
+@contextlib.contextmanager
+def _explain_missing(file: FileInfo, since: str) -> Iterator[None]:
+    try:
+        yield
     except FileNotFoundError as error:
         raise UserError(
-            f"{url}: not found; expected {file.size} bytes, as when {since}; put it back, or run again "
-            "with the input where it is now"
+            f"{store.redact(file.url)}: not found; expected {file.size} bytes, as when {since}; put it back, "
+            "or run again with the input where it is now"
         ) from error
 
 

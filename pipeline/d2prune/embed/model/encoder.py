@@ -295,16 +295,22 @@ class ClipEncoder:
         image = unit(self._model.encode_image(self.normalise(pixels)).float(), dim=-1)
         return image, unit(self._model.encode_text(tokens).float(), dim=-1)
 
-    def encode_query(self, text: str | None = None, image: Pixels | None = None) -> Any:
-        """Return the unit embedding of one text or one image, float32 [1, D]; the other is None."""
+    def encode_query(self, text: str | None = None, pixels: Any = None) -> Any:
+        """Return the unit embedding of one text or one image, float32 [1, D]; the other is None.
+
+        Args:
+            text: the text.
+            pixels: of the image, `preprocess.n_bytes` uint8.
+        """
         self._set_threads()
         unit = self._torch.nn.functional.normalize
         with self._torch.inference_mode():
-            if image is None:
+            if pixels is None:
                 found = self._model.encode_text(self.tokenize([text or ""]).to(self.device))
             else:
-                pixels = self._torch.from_numpy(np.asarray(self.preprocess(image)).copy())
-                found = self._model.encode_image(self.normalise(pixels.to(self.device)[None]))
+                shape = (1, self.preprocess.height, self.preprocess.width, 3)
+                rows = self._torch.from_numpy(pixels).to(self.device).reshape(shape)
+                found = self._model.encode_image(self.normalise(rows))
             return unit(found.float(), dim=-1).cpu().numpy()
 
 

@@ -9,6 +9,7 @@ const ALIKE = "More like this, on a sample's page, needs no model.";
 const form = at("query");
 const begin = newest();
 const beginImage = newest();
+const TEXT_FIELDS = "input[type=search], input[type=number]";
 const MAX_IMAGE_BYTES = 20 * 2 ** 20;
 // Name of an image for the server -> name of its file.
 const files = new Map();
@@ -117,10 +118,13 @@ for (const name of ["dragover", "drop"]) {
     if (!event.dataTransfer.types.includes("Files")) return;
     // Else the browser would leave the page for the file.
     event.preventDefault();
-    if (name === "drop" && isList()) searchFor(event.dataTransfer.files[0]);
+    const [file] = event.dataTransfer.files;
+    if (name === "drop" && file && isList()) searchFor(file);
   });
 }
 document.addEventListener("paste", (event) => {
-  const [file] = event.clipboardData.files;
-  if (file && isList()) searchFor(file);
+  const { files: [file], types } = event.clipboardData;
+  // Office puts an image of copied text beside it.
+  const isText = types.includes("text/plain") || event.target.closest?.(TEXT_FIELDS);
+  if (file && !isText && isList()) searchFor(file);
 });

@@ -41,6 +41,7 @@ from d2prune.knn.list_partitions import group_lists
 from d2prune.knn.lists import Lists, search_lists, visits_of
 from d2prune.knn.merge import merge
 from d2prune.knn.projections import ProjectedRows, Projection
+from d2prune.parts.spans import Spans
 from d2prune.stage import exchange
 from d2prune.store.artifacts import Receipt
 
@@ -62,8 +63,9 @@ class _Share:
     Attributes:
         positions: int64 [M].
         visited: int32 [M, V].
-        raw: [M, D] as stored, in canonical order.
+        raws: [Q, D] of each part, as stored.
         order: int64 [M], number in canonical order of each row.
+        starts: [parts + 1], number in canonical order of each part's first row.
         top: K nearest of each among the rows that were kept; empty for seekers.
         seeks: bool [M], whether a row is added or bereft.
         is_added: bool [M].
@@ -73,13 +75,24 @@ class _Share:
 
     positions: Int64
     visited: Int32
-    raw: NDArray[Any]
+    raws: list[NDArray[Any]]
     order: Int64
+    starts: Int64
     top: TopK
     seeks: NDArray[np.bool_]
     is_added: NDArray[np.bool_]
     bounds: list[int]
     members: exchange.Records
+
+    def read_raw(self, numbers_C: Int64) -> NDArray[Any]:
+        """Gather rows by their numbers in canonical order, [C, D].
+
+        From the parts' arrays: to copy them into one would take as long as to read them.
+        """
+        raw_CD = np.empty((len(numbers_C), self.raws[0].shape[1]), np.result_type(*self.raws))
+        for part, index_C, row_C in Spans(self.starts).by_part(numbers_C):
+            raw_CD[index_C] = self.raws[part][row_C]
+        return raw_CD
 
 
 def meet(job: Job, share_number: int) -> Receipt:
@@ -96,7 +109,7 @@ def meet(job: Job, share_number: int) -> Receipt:
         projection = _fit(job, share, seekers)
         search = _Search(job, share, seekers, centroids_LD, projection)
         for start, stop in itertools.pairwise(share.bounds):
-            rows_CD = features_of(job, share.raw[share.order[start:stop]])
+            rows_CD = features_of(job, share.read_raw(share.order[start:stop]))
             projected = None if projection is None else projection.project(rows_CD, job.layout.threads)
             search.meet_chunk(start, rows_CD, projected)
             if number == 0:
@@ -159,8 +172,9 @@ def _read_share(job: Job, number: int, centroids_LD: Float32) -> _Share:
     return _Share(
         np.concatenate(positions)[order_M],
         visited_MV[order_M],
-        _concatenate(raws),
+        raws,
         order_M,
+        np.cumsum([0, *map(len, raws)]),
         top,
         np.concatenate(seeks)[order_M],
         np.concatenate(is_added)[order_M],
@@ -169,21 +183,10 @@ def _read_share(job: Job, number: int, centroids_LD: Float32) -> _Share:
     )
 
 
-def _concatenate(raws: list[NDArray[Any]]) -> NDArray[Any]:
-    """Concatenate the rows of all parts, freeing each part as it is copied."""
-    raw_MD = np.empty((sum(map(len, raws)), raws[0].shape[1]), np.result_type(*raws))
-    start = 0
-    while raws:
-        part = raws.pop(0)
-        raw_MD[start : start + len(part)] = part
-        start += len(part)
-    return raw_MD
-
-
 def _fit(job: Job, share: _Share, seekers: Seekers) -> Projection | None:
     """Fit a projection for comparing a share with some seekers, if it pays."""
-    n_rows = len(share.raw)
-    sample = features_of(job, share.raw[:: max(1, n_rows // _FIT_ROWS)])
+    n_rows = len(share.order)
+    sample = features_of(job, share.read_raw(np.arange(0, n_rows, max(1, n_rows // _FIT_ROWS))))
     return fit_projection(sample, n_rows + len(seekers.rows), n_rows * len(seekers.rows) // 32)
 
 

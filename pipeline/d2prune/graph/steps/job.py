@@ -51,7 +51,7 @@ class Job:
         nprobe: lists that each row visits; 0 if exact.
         visitors: rows that visit each partition.
         slices: of the parts; a unit of the search serves the rows of one slice.
-        waves: of the partitions; rows are sent to those of one wave at a time.
+        wave_bounds: [W+1], the first partition of each wave; rows are sent to those of one wave at a time.
         recall: measured; None if the pool is too small for a sample.
         rows: that are not cut off.
         trained: fingerprint of the quantiser that is used; None if the search is exact.
@@ -75,7 +75,7 @@ class Job:
     nprobe: int = 0
     visitors: tuple[int, ...] = ()
     slices: int = 1
-    waves: int = 1
+    wave_bounds: tuple[int, ...] = ()
     recall: Recall | None = None
     rows: int = 0
     trained: str | None = None
@@ -124,9 +124,9 @@ class Job:
         return [len(self.parts) * number // self.slices for number in range(self.slices + 1)]
 
     @property
-    def wave_bounds(self) -> list[int]:
-        """[W+1], the first partition of each wave."""
-        return [self.partitions * number // self.waves for number in range(self.waves + 1)]
+    def waves(self) -> int:
+        """Number of waves, 0 before it is known."""
+        return max(0, len(self.wave_bounds) - 1)
 
     @property
     def facts(self) -> dict[str, Any]:

@@ -43,10 +43,11 @@ class RecallMissedError(Exception):
     """The given quantiser misses the target recall; another one is trained.
 
     Attributes:
-        job: with what its steps found out, which names their units. Raised in the driver only.
+        job: with everything its steps found out.
     """
 
     def __init__(self, found: str, job: Job) -> None:
+        """Take what was found, in words, and the job."""
         super().__init__(found)
         self.job = job
 

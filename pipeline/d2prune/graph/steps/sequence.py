@@ -116,16 +116,22 @@ def read_nprobe(job: Job, receipts: Sequence[Receipt]) -> Job:
 def divide_search(job: Job, _: Sequence[Receipt]) -> Job:
     """After `assign`: add the visitors of each partition, and the number of slices and waves.
 
-    There are enough slices for the partition with the most visitors, and enough waves for the share
-    of the embeddings that rows in transit may take.
+    There are enough slices for the partition with the most visitors. A wave has as many partitions as
+    the share of the pool that may be in transit, at least one.
     """
     visits_P = count_visitors(job)
     slices = min(len(job.parts), max(1, -(-int(visits_P.max()) // job.layout.visitors)))
-    waves = 1
+    limit = math.inf
     if job.layout.in_transit is not None:
-        waves = math.ceil(int(visits_P.sum()) / (job.layout.in_transit * max(1, job.members[-1])))
-    waves = max(1, min(waves, job.partitions))
-    return replace(job, visitors=tuple(visits_P.tolist()), slices=slices, waves=waves)
+        limit = job.layout.in_transit * job.members[-1]
+    bounds, in_transit = [0], 0
+    for partition, count in enumerate(visits_P.tolist()):
+        if in_transit and in_transit + count > limit:
+            bounds.append(partition)
+            in_transit = 0
+        in_transit += count
+    bounds.append(job.partitions)
+    return replace(job, visitors=tuple(visits_P.tolist()), slices=slices, wave_bounds=tuple(bounds))
 
 
 def measure_and_check_recall(job: Job, _: Sequence[Receipt]) -> Job:
@@ -160,7 +166,7 @@ SHARDED: tuple[Step, ...] = (
     # Write the list of each row of a part, for the index that users keep.
     Step("lists", write_lists, per_part, keep=True),
     # Send each part's rows to the partitions of the lists they visit, for one wave of partitions.
-    Step("send", send_rows, per_wave, layout=("partitions", "waves"), find_wave=find_sends),
+    Step("send", send_rows, per_wave, layout=("partitions", "wave_bounds"), find_wave=find_sends),
     # Search the lists of each partition for their visitors; send the candidates to the parts.
     Step(
         "search",

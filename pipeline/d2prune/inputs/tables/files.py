@@ -16,10 +16,12 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from d2prune import store
 from d2prune.errors import UserError
 from d2prune.inputs.lookup import check_unique, suffix
+from d2prune.redaction import secrets_read_once
 from d2prune.store import FileInfo, artifacts, patterns
 
 SUPPORTED_INPUTS = (
@@ -60,6 +62,11 @@ class TableFile:
             *(self.arrays[name] for name in sorted(self.arrays)),
         )
 
+    @cached_property
+    def is_recordable(self) -> bool:
+        """Whether records hold its name and URLs whole, so that a later command finds the arrays."""
+        return all(map(store.is_recordable, [self.name, *(file.url for file in self.files)]))
+
 
 @dataclass(frozen=True)
 class TableShard:
@@ -98,8 +105,11 @@ class TableShard:
 
     @property
     def identity(self) -> tuple[object, ...]:
-        """Values that identify its content: names, sizes and versions of its files, and the share."""
-        return (self.name, self.file_versions, self.index, self.of)
+        """Values that identify its artifact: names, sizes and versions of its files, and the share.
+
+        Also whether its URLs can be recorded: arrays that later commands cannot find are copied.
+        """
+        return (self.name, self.file_versions, self.index, self.of, self.source.is_recordable)
 
     def rows(self, count: int) -> range:
         """Return its rows in a table of `count` rows."""
@@ -108,7 +118,8 @@ class TableShard:
 
 def pool_identity(shards: Sequence[TableShard]) -> str:
     """Return a fingerprint of the pool, as `shards.pool_identity` does for tars."""
-    return artifacts.fingerprint("tables", [shard.identity for shard in shards])
+    with secrets_read_once():
+        return artifacts.fingerprint("tables", [shard.identity for shard in shards])
 
 
 def split_tables(files: Sequence[TableFile], share_bytes: int) -> list[TableShard]:

@@ -88,8 +88,8 @@ class TableSource:
             return f"{where} is compressed"
         if matrix.dtype not in IN_PLACE:
             return f"{where} is {np.dtype(matrix.dtype)}"
-        if any(store.recordable(url) != url for url in (matrix.file.url, self._file.table.url)):
-            return f"the URL of {where} holds a query or a password, which is not stored"
+        if not self._file.is_recordable:
+            return f"the URL of {where} holds or resembles a query or a credential, which is not stored"
         return None
 
     @contextlib.contextmanager
