@@ -210,7 +210,7 @@ def test_a_graph_built_in_memory_is_no_start(tmp_path, caplog):
     shards = change(rng, centres, shards, *ADDED)
     with caplog.at_level(logging.INFO):
         latest = build_night(tmp_path, shards, SMALL, trained, latest.fingerprint)
-        assert "kept no candidates, because it was built in memory" in caplog.text
+        assert "kept no candidates, because it was built in memory or with a cut-off" in caplog.text
         caplog.clear()
         build_night(tmp_path, change(rng, centres, shards, *ADDED), SMALL, trained, latest.fingerprint)
         assert f"from graph {latest.fingerprint}" in caplog.text

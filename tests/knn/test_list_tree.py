@@ -94,6 +94,21 @@ def test_a_target_that_needs_all_lists_is_reached():
     assert tune_nprobe(Quantiser(centroids, flat_lists=100), rows[:200], true_lists, 0.99, 1) > 850
 
 
+class OfSteps:
+    """A quantiser that finds list 7 only among the candidates of the second step of probes."""
+
+    centroids = np.zeros((900, 2), np.float32)
+
+    def find_lists(self, rows, nprobe, threads):
+        lists = np.delete(np.arange(900), 7)
+        return np.tile(np.insert(lists, 9 if nprobe > 64 else 700, 7)[:nprobe], (len(rows), 1))
+
+
+def test_a_later_step_of_probes_gives_no_nprobe_of_an_earlier_one():
+    rows, true_lists = np.zeros((200, 2), np.float32), np.full((200, 5), 7)
+    assert tune_nprobe(OfSteps(), rows, true_lists, 0.9, 1) == 65
+
+
 def test_training_in_two_levels_gives_the_same_bits_on_any_number_of_threads(monkeypatch):
     monkeypatch.setattr("d2prune.knn.quantiser.FLAT_LISTS", 100)
     _, rows = two_levels()

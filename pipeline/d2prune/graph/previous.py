@@ -153,8 +153,12 @@ def find_previous(
     checked = key("checked", 0)
     states = [key("state", part) for part in range(len(embed.units))]
     found = find_complete_units(folder, [*states, checked])
-    if len(found.keys() - {checked}) < len(states):
-        return f"the last graph, {fingerprint}, kept no candidates, because it was built in memory"
+    n_found = len(found.keys() - {checked})
+    if n_found < len(states):
+        why = "lost some of its candidates"
+        if not n_found:
+            why = "kept no candidates, because it was built in memory or with a cut-off"
+        return f"the last graph, {fingerprint}, {why}"
     matches = match_parts(
         [_identify(receipt, embeddings) for receipt in embed.units],
         [_identify(receipt, embeddings) for receipt in parts],

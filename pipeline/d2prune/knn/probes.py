@@ -56,11 +56,12 @@ def tune_nprobe(
         threads: workers; changes speed only.
     """
     nlist = len(quantiser.centroids)
-    n_probes = min(_FIRST_PROBES, nlist)
+    n_probes, missed = min(_FIRST_PROBES, nlist), 0
     while n_probes < nlist:
         probed = quantiser.find_lists(rows_SD, n_probes, threads)
         nprobe = choose_nprobe(true_lists_SK, probed.astype(np.int64), target_recall)
         if nprobe is not None:
-            return nprobe
-        n_probes = min(4 * n_probes, nlist)
+            # Fewer would be searched as in the step that missed, with fewer candidates.
+            return max(nprobe, missed + 1)
+        n_probes, missed = min(4 * n_probes, nlist), n_probes
     return nlist

@@ -47,7 +47,7 @@ def default_nlist(n_rows: int) -> int:
     rows) assume few queries. Here every row is a query. Finding its lists takes nlist products where
     all lists are compared, and searching them as many at about 3 sqrt(N) lists. Where lists have two
     levels, many small ones pay: fewer pairs are compared at the same recall. Beyond a million rows,
-    lists grow with N^(1/3), because centroids and training rows must fit in memory.
+    lists grow with N^(2/3), because centroids and training rows must fit in memory.
 
     Args:
         n_rows: N.
@@ -151,7 +151,8 @@ class Quantiser:
 
         Args:
             rows_ND: float32 [N, D], contiguous, of unit norm.
-            nprobe: P <= L; fewer probes are the first of more.
+            nprobe: P <= L. Fewer probes are the first of more; with more than FLAT_LISTS lists, only
+                within a step of `list_tree.count_candidates`, up to 64, 256, 1,024 probes and so on.
             threads: workers; changes speed only.
             projected: projections of the rows, by this quantiser's projection; changes speed only.
 
