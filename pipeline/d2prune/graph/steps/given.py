@@ -75,17 +75,21 @@ def draw_sample(
         excluded: uint64, ranks that are not sampled.
         read_ranked: returns, of a part, the first rows of its groups and its RANKED_ROW records.
     """
-    ranks: list[Ranks] = [NO_RANKS]
-    positions = [np.zeros(0, np.int64)]
+    rank_N, position_N = NO_RANKS, np.zeros(0, np.int64)
     with ThreadPoolExecutor(_READERS) as pool:
-        for part, (first_Q, ranked) in enumerate(pool.map(read_ranked, range(len(job.parts)))):
-            ranks.append(ranked["rank"])
-            positions.append(job.starts[part] + first_Q[ranked["row"]])
-    rank_N, position_N = np.concatenate(ranks), np.concatenate(positions)
-    # Each part has a rank once and parts are in order, so the first of a rank is at the lowest position.
-    chosen = lowest(rank_N, RECALL_QUERIES, excluded)
-    chosen = chosen[np.argsort(position_N[chosen])]
-    return rank_N[chosen], position_N[chosen]
+        # A few parts at a time: the records of all parts, and their groups, would grow with the pool.
+        for first in range(0, len(job.parts), _READERS):
+            ranks, positions = [rank_N], [position_N]
+            parts = range(first, min(first + _READERS, len(job.parts)))
+            for part, (first_Q, ranked) in zip(parts, pool.map(read_ranked, parts), strict=True):
+                ranks.append(ranked["rank"])
+                positions.append(job.starts[part] + first_Q[ranked["row"]])
+            rank_N, position_N = np.concatenate(ranks), np.concatenate(positions)
+            # Each part has a rank once, and parts are in order: the first of a rank has the lowest position.
+            chosen = lowest(rank_N, RECALL_QUERIES, excluded)
+            rank_N, position_N = rank_N[chosen], position_N[chosen]
+    order = np.argsort(position_N)
+    return rank_N[order], position_N[order]
 
 
 def read_rows(job: Job, positions_S: Int64) -> Float32:
