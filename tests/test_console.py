@@ -160,7 +160,7 @@ _WAYS_OUT = {
     "print": set(),
     "sys.stdout": {"console.py"},
     "sys.stderr": {"console.py", "cli/main.py", "execution/progress.py"},
-    "json.dumps": {"redaction.py", "store/artifacts.py"},
+    "json.dumps": {"redaction.py", "store/artifacts.py", "store/manifest_file.py", "store/records.py"},
     "json.dump": set(),
     "warnings.warn": {"d2/coreset.py"},
     "sys.__stdout__": set(),
