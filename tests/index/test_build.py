@@ -16,8 +16,10 @@ import pytest
 from d2prune import store
 from d2prune.errors import InfrastructureError, UserError
 from d2prune.execution import InProcess
+from d2prune.graph import trained
 from d2prune.graph.params import Layout
 from d2prune.index.build import build_index
+from d2prune.knn.quantiser import Quantiser
 from tests.graph.pools import PARAMS, clustered
 from tests.index.pools import IN_LISTS, IN_MEMORY, finish, rows_of
 from tests.pools import tree
@@ -48,6 +50,15 @@ def make(folder, n_rows=200, copies=0.0, params=PARAMS, layout=IN_LISTS, n_parts
 
 def read(folder):
     return [Path(folder, name).read_bytes() for name in ("pool.faiss", "pool.ivfdata", "ids.parquet")]
+
+
+def test_lists_are_prepared_once_for_all_parts(tmp_path, monkeypatch):
+    run, prepared = make(tmp_path / "work", layout=IN_MEMORY), []
+    monkeypatch.setattr(
+        trained, "Quantiser", lambda centroids: prepared.append(centroids) or Quantiser(centroids)
+    )
+    build_index(run, str(tmp_path / "merged"))
+    assert len(prepared) == 1
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,4 +1,4 @@
-"""The unit of a trained quantiser, which all graphs that search its lists share.
+"""The unit of a trained quantiser, which all graphs that search its lists share, and quantisers in memory.
 
 Written by the graph that trains it, as `graph/units/trained-<fingerprint>`; pruning keeps it as
 long as a graph that uses it. Invariant: the fingerprint is that of the content.
@@ -6,6 +6,7 @@ long as a graph that uses it. Invariant: the fingerprint is that of the content.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from d2prune.errors import UserError
 from d2prune.graph.latest import trained_key
 from d2prune.graph.params import GraphParams
 from d2prune.knn.in_memory import TrainedLists
+from d2prune.knn.quantiser import Quantiser
 from d2prune.store import artifacts
 from d2prune.store.artifacts import Receipt
 from d2prune.store.npy import load_array, npy_bytes
@@ -91,6 +93,24 @@ def read_trained(folder: str, fingerprint: str) -> TrainedLists:
 def read_facts(folder: str, fingerprint: str) -> dict[str, Any]:
     """What `_to_facts` recorded of a quantiser; raises what `read_trained` does."""
     return dict(_read_receipt(folder, fingerprint).facts)
+
+
+_opened: dict[str, Quantiser] = {}
+
+
+def open_quantiser(url: str, read_centroids: Callable[[], NDArray[np.float32]]) -> Quantiser:
+    """Return a quantiser; it is prepared once per process, which takes longer than a part.
+
+    Args:
+        url: of the centroids.
+        read_centroids: returns them, float32 [L, D].
+    """
+    quantiser = _opened.get(url)
+    if quantiser is None:
+        quantiser = Quantiser(read_centroids())
+        _opened.clear()
+        _opened[url] = quantiser
+    return quantiser
 
 
 def _read_receipt(folder: str, fingerprint: str) -> Receipt:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from d2prune import store
 from d2prune.errors import UserError
+from d2prune.graph.latest import trained_key
 from d2prune.graph.previous import unit_inputs
 from d2prune.graph.steps.assign import LISTS
 from d2prune.graph.steps.quantise import CENTROIDS, SIZES
@@ -113,6 +114,15 @@ class IndexJob:
         if not self.lists_of_graph:
             return self.array("train", 0, CENTROIDS)
         return read_trained(self.graph_folder, self.run.graph.facts["quantiser"]).centroids
+
+    @property
+    def centroids_url(self) -> str:
+        """URL of what `find_centroids` returns."""
+        if not self.lists_of_graph:
+            return artifacts.unit_url(self.folder, self.key("train"), CENTROIDS)
+        return artifacts.unit_url(
+            self.graph_folder, trained_key(self.run.graph.facts["quantiser"]), CENTROIDS
+        )
 
     def layout(self) -> tuple[Float32, Int64]:
         """Centroids and sizes of the lists, float32 [L, D] and int64 [L]."""

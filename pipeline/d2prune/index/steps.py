@@ -25,11 +25,12 @@ from d2prune import store
 from d2prune.errors import BooksError
 from d2prune.graph.steps.assign import LISTS
 from d2prune.graph.steps.quantise import CENTROIDS
+from d2prune.graph.trained import open_quantiser
 from d2prune.index.bodies import Body
 from d2prune.index.job import IndexJob, assign_rows
 from d2prune.index.views import make_view
 from d2prune.knn.features import features
-from d2prune.knn.quantiser import Quantiser, default_nlist, train, training_sample
+from d2prune.knn.quantiser import default_nlist, train, training_sample
 from d2prune.runs.artifact_kinds import SHARD_BODY, SHARD_VIEW
 from d2prune.stage import exchange
 from d2prune.store import artifacts
@@ -81,7 +82,8 @@ def assign_lists(job: IndexJob, part: int) -> Receipt:
     if len(without):
         rows_MD = job.rows(part)
         rows_MD = rows_MD if len(without) == len(rows_MD) else rows_MD[without]
-        list_N[without] = assign_rows(Quantiser(job.find_centroids()), rows_MD, job.threads)
+        quantiser = open_quantiser(job.centroids_url, job.find_centroids)
+        list_N[without] = assign_rows(quantiser, rows_MD, job.threads)
     return artifacts.commit_unit(job.folder, job.key("lists", part), {LISTS: npy_bytes(list_N)})
 
 

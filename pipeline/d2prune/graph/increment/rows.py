@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from d2prune.graph.latest import trained_key
 from d2prune.graph.previous import Previous
 from d2prune.graph.steps.assign import VISITED
 from d2prune.graph.steps.given import check_dimensions
@@ -28,12 +28,12 @@ from d2prune.graph.steps.part_rows import (
     read_raw,
 )
 from d2prune.graph.steps.state import PartState, read_ranked_rows, read_state, to_groups
-from d2prune.graph.trained import read_trained
+from d2prune.graph.trained import CENTROIDS, open_quantiser, read_trained
 from d2prune.knn.block_search import TopK
 from d2prune.knn.duplicates import collapse
 from d2prune.knn.probes import find_probes
-from d2prune.knn.quantiser import Quantiser
 from d2prune.stage import exchange
+from d2prune.store import artifacts
 from d2prune.store.artifacts import Receipt
 
 Float32 = NDArray[np.float32]
@@ -66,19 +66,14 @@ def arrive(job: Job, index: int) -> Receipt:
     check_dimensions(rows_ND.shape[1], trained.centroids)
     groups = collapse(rows_ND)
     rows_QD = rows_ND if len(groups.first_R) == len(rows_ND) else rows_ND[groups.first_R]
-    quantiser = _prepare(job.folder, job.given)
+    url = artifacts.unit_url(job.folder, trained_key(job.given), CENTROIDS)
+    quantiser = open_quantiser(url, lambda: trained.centroids)
     visited_QV = np.empty((len(rows_QD), trained.nprobe), np.int32)
     for start in range(0, len(rows_QD), _BLOCK):
         block = slice(start, start + _BLOCK)
         visited_QV[block] = find_probes(quantiser, rows_QD[block], trained.nprobe, job.layout.threads)
     files = {LOCAL_GROUPS: groups.group_N, VISITED: visited_QV, RANKED: rank_distinct(job, rows_QD)}
     return job.commit("arrive", index, files, facts={"distinct": len(rows_QD)})
-
-
-@lru_cache(maxsize=1)
-def _prepare(folder: str, fingerprint: str) -> Quantiser:
-    """The quantiser, ready for the parts that this process gets: preparing one takes a second."""
-    return Quantiser(read_trained(folder, fingerprint).centroids)
 
 
 def read_ranked(job: Job, part: int) -> tuple[Int64, exchange.Records]:

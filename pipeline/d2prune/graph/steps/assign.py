@@ -19,7 +19,7 @@ from d2prune.graph.steps.part_rows import (
     members_of_groups,
     read_part,
 )
-from d2prune.graph.steps.quantise import NPROBE, PARTITIONS, open_quantiser
+from d2prune.graph.steps.quantise import NPROBE, PARTITIONS, quantiser_of
 from d2prune.knn.probes import find_probes
 from d2prune.stage import exchange
 from d2prune.store.artifacts import Receipt
@@ -37,7 +37,7 @@ _READERS = 8
 def find_visits(job: Job, part: int) -> Receipt:
     """Find the lists that each distinct row of a part visits, home first."""
     rows = read_part(job, part)
-    lists = open_quantiser(job)
+    lists = quantiser_of(job)
     partition_L = job.array("layout", 0, PARTITIONS)
     nprobe = job.receipt("layout").facts[NPROBE]
     visited_QP = np.empty((len(rows.raw), nprobe), smallest_integer(job.nlist))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from d2prune.errors import UserError
 from d2prune.graph.steps.job import Job
 from d2prune.graph.steps.part_rows import features_of, groups_of, members_of_groups, read_part
-from d2prune.graph.trained import commit_trained, read_facts
+from d2prune.graph.trained import commit_trained, open_quantiser, read_facts
 from d2prune.knn.block_search import NO_POSITION, TopK
 from d2prune.knn.duplicates import expand
 from d2prune.knn.in_memory import TrainedLists
@@ -52,18 +52,10 @@ class RecallMissedError(Exception):
         self.job = job
 
 
-_opened: dict[str, Quantiser] = {}
-
-
-def open_quantiser(job: Job) -> Quantiser:
-    """Return the quantiser of the job; it is prepared once per process, which takes longer than a part."""
+def quantiser_of(job: Job) -> Quantiser:
+    """Return the quantiser that step `quantiser` trained or took."""
     url = job.url("quantiser", 0, CENTROIDS)
-    quantiser = _opened.get(url)
-    if quantiser is None:
-        quantiser = Quantiser(job.array("quantiser", 0, CENTROIDS))
-        _opened.clear()
-        _opened[url] = quantiser
-    return quantiser
+    return open_quantiser(url, lambda: job.array("quantiser", 0, CENTROIDS))
 
 
 def train_quantiser(job: Job, _: int) -> Receipt:
@@ -128,7 +120,7 @@ def find_truth(job: Job, part: int) -> Receipt:
         tuning = TopK(top.sq_distances[n_checked:], top.positions[n_checked:])
         found = np.unique(tuning.positions[tuning.positions != NO_POSITION])
         rows_FD = features_of(job, raw_MD[np.searchsorted(positions_M, found)])
-        lists_F = open_quantiser(job).find_lists(rows_FD, 1, threads)[:, 0]
+        lists_F = quantiser_of(job).find_lists(rows_FD, 1, threads)[:, 0]
         files = _top_files(TUNING, tuning) | {"found.npy": found, "lists.npy": lists_F}
     checked = TopK(top.sq_distances[:n_checked], top.positions[:n_checked])
     checked = expand(checked, *groups_of(positions_M, members_of_groups(job, part)))
@@ -145,7 +137,7 @@ def choose_layout(job: Job, _: int) -> Receipt:
         if job.params.nprobe is not None:
             nprobe = job.params.nprobe
         else:
-            nprobe = _tune_nprobe(job, open_quantiser(job))
+            nprobe = _tune_nprobe(job, quantiser_of(job))
             tuning = np.sort(rank_rows(job.array("quantiser", 0, f"{TUNING}.npy"), job.params.seed))
         nprobe = min(nprobe, len(centroids_LD))
         trained = TrainedLists(centroids_LD, nprobe, tuning, job.rows)
