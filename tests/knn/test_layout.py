@@ -100,9 +100,10 @@ def test_attraction_and_repulsion_are_those_of_the_definition(n, seed):
     exact_layout._push_all(at_2N, push_2N, sum_N, 1)
     slope_N2 = 4 * (pull_2N - push_2N / sum_N.sum()).T
     expected = naive_slope(placed, pairs)
-    # Where the two nearly cancel, the error is one of the larger, not of the difference.
+    # Where the two nearly cancel, the error is one of the larger, not of the difference; float32 loses
+    # four digits of the distance of two points that are close together and far from the origin.
     scale = np.abs(4 * pull_2N).max() + np.abs(expected).max()
-    np.testing.assert_allclose(slope_N2, expected, rtol=1e-3, atol=1e-4 * scale)
+    np.testing.assert_allclose(slope_N2, expected, rtol=1e-3, atol=1e-3 * scale)
 
 
 @settings(max_examples=40, deadline=None)

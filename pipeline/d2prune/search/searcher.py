@@ -35,8 +35,9 @@ EXACT_BELOW = 20_000
 # Texts are farther from images than images from one another, and their nearest images are in more
 # lists: at 735 lists, 64 of them hold 99 % of the ten nearest, where 32 hold 97 %.
 _NPROBE = 64
-# The lists visited hold at least this many times the rows wanted.
-_OVERSAMPLING = 8
+# The lists visited hold at least this many rows, and this many times the rows wanted: at a million
+# rows in 10,000 lists, 32 lists hold 92 % of the ten nearest images.
+_ROWS, _OVERSAMPLING = 20_000, 8
 # Results of a batch of queries that are in memory.
 _BATCH_RESULTS = 2**22
 _COLUMNS = (
@@ -225,7 +226,8 @@ class Searcher:
         top = min(top, index.ntotal)
         nprobe = index.nlist
         if index.ntotal >= EXACT_BELOW:
-            nprobe = min(nprobe, max(_NPROBE, -(-_OVERSAMPLING * top * index.nlist // index.ntotal)))
+            rows = max(_ROWS, _OVERSAMPLING * top)
+            nprobe = min(nprobe, max(_NPROBE, -(-rows * index.nlist // index.ntotal)))
         params = self._faiss.SearchParametersIVF(nprobe=nprobe)
         best = Hits(np.zeros(0, np.int64), np.zeros(0, np.float32))
         batch = max(1, _BATCH_RESULTS // max(1, top))
