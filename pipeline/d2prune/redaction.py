@@ -55,7 +55,8 @@ _PARAMETER = re.compile(
 )
 _BARE_QUERY = re.compile(r"\?[A-Za-z0-9+/=_%.~\-]{20,}$")
 _SECRET_NAME = re.compile(
-    r"sig(nature)?$|token|secret|passw|pwd|credential|auth|jwt|^key$|[-_]key$|api-?key|access-?key|account-?key"
+    r"sig(nature)?$|token|secret|passw|pwd|credential|auth|jwt|^key$|[-_]key$"
+    r"|api-?key|access-?key|account-?key"
     r"|googleaccessid|key-?pair-?id|^policy$|session|^(x-amz|x-goog|x-oss|x-cos)-",
     re.IGNORECASE,
 )
@@ -69,8 +70,10 @@ _LONG_RANDOM = re.compile(r"(?=[^&]*\d)(?=[^&]*[A-Za-z])[A-Za-z0-9+/=_%.~\-]{24,
 _CLOSING = ",'})].;:"
 
 _ASSIGNED = re.compile(
-    r"(?P<name>\b(?:x-amz-(?:signature|credential|security-token)|x-goog-(?:signature|credential)|awsaccesskeyid"
-    r"|(?:aws_)?secret_?access_?key|(?:aws_)?session_?token|security_?token|accountkey|sharedaccess(?:key|signature)"
+    r"(?P<name>\b(?:x-amz-(?:signature|credential|security-token)"
+    r"|x-goog-(?:signature|credential)|awsaccesskeyid"
+    r"|(?:aws_)?secret_?access_?key|(?:aws_)?session_?token|security_?token|accountkey"
+    r"|sharedaccess(?:key|signature)"
     r"|signatureprovided|googleaccessid|client_?secret|secret_?key)(?:['\"]?\s*(?:[=:>]|%3D)\s*['\"]?)"
     r"|\b(?:sig|signature|credential|secret|password)(?:['\"]?=['\"]?|['\"]:\s*['\"]))[^\s'\"<>&,;]{4,}",
     re.IGNORECASE,
