@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from d2prune import store
 from d2prune.config.model import RunConfig
 from d2prune.console import format_bytes
-from d2prune.errors import UserError
+from d2prune.errors import LostInputError, UserError
 from d2prune.execution import Executor, Guarded, InProcess, OnRay
 from d2prune.execution.progress import Live
 from d2prune.extras import import_optional, require
@@ -76,6 +76,16 @@ def run(
     """
     if executor is None and use_ray:
         require("ray", "a run on Ray", otherwise="pass --no-ray")
+    try:
+        return _plan_and_run(config, executor, stop_after, use_ray)
+    except LostInputError:
+        # Planning again says what takes its place, or that the configuration names what is lost.
+        return _plan_and_run(config, executor, stop_after, use_ray)
+
+
+def _plan_and_run(
+    config: RunConfig, executor: Executor | None, stop_after: str | None, use_ray: bool
+) -> RunResult:
     with Live("run: listing the input", 0, ""):
         plan = plan_run(config)
     if stop_after not in (None, *plan.artifacts):
