@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from d2prune import store
 from d2prune.config.model import RunConfig
@@ -155,6 +156,7 @@ def _publish(run: StageRun, plan: RunPlan) -> None:
     """Add the complete output to the list of finished runs."""
     if not run.seconds:
         log.info("up to date: %s", store.redact(run.config.output))
-    fingerprints = {name: manifest.fingerprint for name, manifest in run.manifests.items()}
     (page,) = [stage.location(run) for stage in STAGES if stage.location]
-    history.publish(run.config.work_dir, run.config.output, plan.identity, fingerprints, page)
+    config = run.config
+    entry = history.publish(config.work_dir, config.output, plan.identity, run.manifests, page)
+    run.find_earlier = partial(history.find_earlier, config.work_dir, entry)
