@@ -3,11 +3,11 @@
 Every point is also in the table below the charts.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
-from d2prune.report import formatting, plots
+from d2prune.report import plots
 from d2prune.report.trend import Point
 
 _HEIGHT = 210
@@ -19,25 +19,28 @@ def draw_trend(points: Sequence[Point], score_name: str) -> Mapping[str, Markup]
     """The charts by measure, those without a value left out; empty for less than two runs."""
     if len(points) < 2:
         return {}
-    measures: tuple[tuple[str, str, list[list[float | None]], Callable[[float], str]], ...] = (
+    measures: tuple[tuple[str, str, list[list[float | None]]], ...] = (
         (
             "samples",
             "samples: pool (dashed) and kept",
             [[point.kept for point in points], [point.samples for point in points]],
-            plots.short,
         ),
-        ("score", f"mean {score_name} of the kept", [[point.mean_score for point in points]], plots.short),
-        ("copies", "kept samples with a near-copy", [[point.copies for point in points]], _percent),
-        ("recall", "graph recall", [[point.recall for point in points]], plots.short),
+        ("score", f"mean {score_name} of the kept", [[point.mean_score for point in points]]),
+        (
+            "copies",
+            "kept samples with a kept near-copy, in %",
+            [[None if point.copies is None else 100 * point.copies for point in points]],
+        ),
+        ("recall", "graph recall", [[point.recall for point in points]]),
     )
     return {
-        name: _draw(label, lines, shown)
-        for name, label, lines, shown in measures
+        name: _draw(label, lines)
+        for name, label, lines in measures
         if any(value is not None for line in lines for value in line)
     }
 
 
-def _draw(label: str, lines: list[list[float | None]], shown: Callable[[float], str]) -> Markup:
+def _draw(label: str, lines: list[list[float | None]]) -> Markup:
     known = [value for line in lines for value in line if value is not None]
     low, high = min(known), max(known)
     pad = max((high - low) * 0.12, abs(high) * 1e-3, 1e-6)
@@ -55,12 +58,8 @@ def _draw(label: str, lines: list[list[float | None]], shown: Callable[[float], 
                     )
             is_open = value is not None
         body += f'<path class="line line-{number}" d="{path}"/>' if path else ""
-    latest = ", ".join(shown(line[-1]) if line[-1] is not None else "not known" for line in lines)
+    latest = ", ".join("not known" if line[-1] is None else plots.short(line[-1]) for line in lines)
     return plots.svg(f"Over {count} runs: {label}", f"Latest: {latest}", _HEIGHT, body)
-
-
-def _percent(value: float) -> str:
-    return formatting.percent(value)
 
 
 def _whole(value: float) -> str:

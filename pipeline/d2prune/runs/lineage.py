@@ -66,3 +66,17 @@ def find_entry(entries: list[RunEntry], run_id: str, root: str) -> RunEntry | No
     """The run with an id, of an output root if several outputs have it."""
     found = [entry for entry in entries if entry.run_id == run_id]
     return next((entry for entry in found if entry.root == root), found[0] if found else None)
+
+
+def describe_continued(work_dir: str, entries: list[RunEntry], entry: RunEntry) -> str:
+    """Which run a run continues and what changed, in one line; empty if it continues none."""
+    if not entry.continues:
+        return ""
+    earlier = find_entry(entries, entry.continues, entry.root)
+    before = {} if earlier is None else read_manifests(work_dir, earlier)
+    now = read_manifests(work_dir, entry)
+    if not before or not now:
+        return f"continues {entry.continues}, {'whose artifacts are gone' if earlier else 'which was pruned'}"
+    shards = compare_shards(before["embed"].units, now["embed"].units)
+    samples = f"+{shards.new_rows:,} and -{shards.removed_rows:,} samples"
+    return "; ".join([f"continues {entry.continues}: {shards}, {samples}", *changed_settings(before, now)])
