@@ -31,7 +31,6 @@ from numpy.typing import NDArray
 
 from d2prune.compiled.threads import available_cores
 from d2prune.knn import backend
-from d2prune.knn.block_search import TopK
 from d2prune.knn.faiss_search import FaissSearch, nearest_on_cpu, open_gpu
 from d2prune.knn.in_memory import knn_graph_report
 from d2prune.knn.lists import Lists, search_lists
@@ -39,6 +38,7 @@ from d2prune.knn.merge import without_self
 from d2prune.knn.probes import find_probes, tune_nprobe
 from d2prune.knn.quantiser import Quantiser, default_nlist, train, training_sample
 from d2prune.knn.recall import brute_force, measure, recall_samples
+from d2prune.knn.top_k import TopK
 
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]

@@ -36,11 +36,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d2prune.compiled.threads import available_cores
-from d2prune.knn.block_search import TopK
 from d2prune.knn.in_memory import knn_graph_report
 from d2prune.knn.probes import tune_nprobe
 from d2prune.knn.quantiser import Quantiser, default_nlist, train, training_sample
 from d2prune.knn.recall import brute_force, measure
+from d2prune.knn.top_k import TopK
 
 Float32 = NDArray[np.float32]
 K, TARGET, SAMPLE = 5, 0.95, 1_000

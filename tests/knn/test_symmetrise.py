@@ -5,8 +5,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from d2prune.knn.block_search import NO_POSITION
 from d2prune.knn.symmetrise import rows_from_edges, symmetrise
+from d2prune.knn.top_k import NO_POSITION
 from tests.oracles_knn import edges_of
 
 
