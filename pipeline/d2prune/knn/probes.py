@@ -12,6 +12,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from d2prune.knn.list_tree import FIRST_STEP
 from d2prune.knn.projections import ProjectedRows
 from d2prune.knn.quantiser import Quantiser
 from d2prune.knn.recall import NEVER, choose_nprobe
@@ -20,8 +21,6 @@ from d2prune.knn.top_k import NO_POSITION
 Float32 = NDArray[np.float32]
 Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
-
-_FIRST_PROBES = 64
 
 
 def find_probes(
@@ -69,7 +68,7 @@ def tune_nprobe(
     exists_SK = true_SK != NO_POSITION
     positions_T, number_P = np.unique(true_SK[exists_SK], return_inverse=True)
     rows_TD, sampled_P = read_rows(positions_T), np.nonzero(exists_SK)[0]
-    n_probes, missed = min(_FIRST_PROBES, nlist), 0
+    n_probes, missed = min(FIRST_STEP, nlist), 0
     while n_probes < nlist:
         own_SV, true_TV = (quantiser.find_lists(rows, n_probes, threads) for rows in (rows_SD, rows_TD))
         meets_SK = np.full(true_SK.shape, NEVER)
@@ -81,7 +80,7 @@ def tune_nprobe(
         if nprobe is not None:
             # Fewer would be searched as in the step that missed, with fewer candidates.
             return max(nprobe, missed + 1)
-        n_probes, missed = min(4 * n_probes, nlist), n_probes
+        n_probes, missed = min(2 * n_probes, nlist), n_probes
     return nlist
 
 
