@@ -176,14 +176,19 @@ def measure_graph(rows: Float32, target: float) -> None:
         return without_self(brute_force(rows[chosen], blocks, K + 1, threads), chosen)
 
     true = truth(sample_S)
-    homes = quantiser.nearest(rows[true.positions.ravel()], 1, threads).positions.reshape(-1, K)
-    nprobe = tune_nprobe(quantiser, rows[sample_S], homes, target, threads)
+    nprobe = tune_nprobe(quantiser, rows[sample_S], true.positions, rows.__getitem__, target, threads)
     seconds["assign"], probes_RP = timed(lambda: find_probes(quantiser, rows, nprobe, threads))
     order = np.argsort(probes_RP[:, 0], kind="stable")
     indptr = np.concatenate([[0], np.cumsum(np.bincount(probes_RP[:, 0], minlength=nlist))])
     lists, probes_RP = Lists(rows[order], order, indptr, centroids), probes_RP[order]
     top = TopK.empty(n_rows, K + 1)
-    seconds["search"], _ = timed(lambda: backend.search_probes(lists, lists.rows, probes_RP, top, threads))
+    offers = Offers(lists.positions, top)
+
+    def search() -> None:
+        backend.search_probes(lists, lists.rows, probes_RP[:, :1], top, threads)
+        backend.search_probes(lists, lists.rows, probes_RP[:, 1:], top, threads, offers=offers)
+
+    seconds["search"], _ = timed(search)
     found = np.empty((n_rows, K + 1), np.float32)
     found[order] = top.sq_distances
     recall = measure(found[checked_S][:, 1:], truth(checked_S).sq_distances)

@@ -37,7 +37,7 @@ from d2prune.knn.backend import fit_projection
 from d2prune.knn.block_search import Members, Offers, Visited, search_block
 from d2prune.knn.duplicates import expand
 from d2prune.knn.list_partitions import group_lists
-from d2prune.knn.lists import visits_of
+from d2prune.knn.lists import Lists, search_lists, visits_of
 from d2prune.knn.merge import merge_into
 from d2prune.knn.projections import ProjectedRows, Projection
 from d2prune.knn.top_k import NO_POSITION, TopK
@@ -105,7 +105,7 @@ def meet(job: Job, share_number: int) -> Receipt:
     found = []
     for number, seekers in enumerate(read_seekers(job)):
         projection = _fit(job, share, seekers)
-        search = _Search(job, share, seekers, len(centroids_LD), projection)
+        search = _Search(job, share, seekers, centroids_LD, projection)
         for start, stop in itertools.pairwise(share.bounds):
             rows_CD = features_of(job, share.read_raw(share.order[start:stop]))
             projected = None if projection is None else projection.project(rows_CD, job.layout.threads)
@@ -199,16 +199,35 @@ class _Search:
     """
 
     def __init__(
-        self, job: Job, share: _Share, seekers: Seekers, nlist: int, projection: Projection | None
+        self, job: Job, share: _Share, seekers: Seekers, centroids_LD: Float32, projection: Projection | None
     ) -> None:
+        nlist = len(centroids_LD)
         self._share, self._seekers = share, seekers
         self._projected = None if projection is None else projection.project(seekers.rows, job.layout.threads)
-        self.top = TopK.empty(len(seekers.rows), job.n_best)
         self._visits = visits_of(seekers.visited, nlist)
         self._at_home = visits_of(seekers.visited[:, :1], nlist)
+        bounds_Q = self._bound(job.n_best, centroids_LD) if seekers.are_added else None
+        self.top = TopK.empty(len(seekers.rows), job.n_best, bounds_Q)
         self._groups = groups_of(seekers.groups)
         # Rows that were kept know all others that were.
         self._offered = np.where(seekers.are_added, seekers.positions, NO_POSITION)
+
+    def _bound(self, n_best: int, centroids_LD: Float32) -> Float32:
+        """Bound the distances of added rows by those of added rows they visit, which are in some share.
+
+        Without a bound, a row compares itself with all rows of the first chunks.
+        """
+        order_A = self._at_home.queries
+        near = Lists(
+            self._seekers.rows[order_A],
+            self._seekers.positions[order_A],
+            self._at_home.indptr,
+            centroids_LD,
+            None if self._projected is None else self._projected[order_A],
+        )
+        top = TopK.empty(len(order_A), n_best)
+        search_lists(near, self._seekers.rows, self._visits, top, self._projected)
+        return top.sq_distances[:, -1]
 
     def meet_chunk(self, start: int, rows_CD: Float32, projected: ProjectedRows | None) -> None:
         """Compare the rows of the share from `start` on, given as float32 and projected."""
