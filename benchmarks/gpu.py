@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 
 from d2prune.compiled.threads import available_cores
 from d2prune.knn import backend
+from d2prune.knn.block_search import Offers
 from d2prune.knn.faiss_search import FaissSearch, nearest_on_cpu, open_gpu
 from d2prune.knn.in_memory import knn_graph_report
 from d2prune.knn.lists import Lists, search_lists
@@ -139,7 +140,10 @@ def search_share(lists: Lists, probes_RP: NDArray[np.int32], every: int, name: s
     chosen[::every] = True
     probes = np.where(chosen[probes_RP], probes_RP, -1).astype(np.int32)
     top = TopK.empty(len(lists.rows), K + 1)
-    seconds, _ = timed(lambda: backend.search_probes(lists, lists.rows, probes, top, available_cores()))
+    offers = Offers(lists.positions, top)
+    seconds, _ = timed(
+        lambda: backend.search_probes(lists, lists.rows, probes, top, available_cores(), offers=offers)
+    )
     return float(seconds * pairs_L.sum() / max(1.0, pairs_L[chosen].sum()))
 
 
