@@ -141,7 +141,7 @@ def share_parts(job: Job, share: int) -> range:
 
 @dataclass(frozen=True)
 class Seekers:
-    """Rows that are compared with all rows of the lists they visit.
+    """Rows that are compared with all rows that they meet.
 
     Attributes:
         positions: int64 [Q].
