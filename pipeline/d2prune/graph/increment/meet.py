@@ -3,7 +3,7 @@
 A unit holds its share's distinct rows as they are stored, in order of their home lists, and goes
 through them a few lists at a time. One product covers such a chunk and the seekers that may meet any of
 its rows: those that visit one of its lists, or are at home where one of its rows visits. Of the pairs
-that are near enough, those that do not meet are left out.
+that are near enough, those of which neither row visits the other's home list are left out.
 """
 
 from __future__ import annotations
