@@ -96,7 +96,7 @@ def search_probes(
         visits[start] = visits_of(probes_QP[start:stop], n_lists, start)
 
     parallel_ranges(invert, n_queries, threads, chunk=max(1, n_queries))
-    # Threads would offer their queries to the same members. So each has a `TopK` of its own, for some
+    # Threads would offer their queries to the same members. So each has its own `TopK`, for some
     # lists at a time: all of them together are as large as that of all members.
     for low, high in _divide_lists(lists.indptr, 1 if offers is None else threads):
         members = slice(int(lists.indptr[low]), int(lists.indptr[high]))

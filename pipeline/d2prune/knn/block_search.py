@@ -11,7 +11,7 @@ one pass over it. An element gets its canonical distance unless the bound of `pr
 worse than the query's K-th best so far. For a query that already has close neighbours (from its
 home list, or as a bound from another partition) this excludes nearly all of a block. A query
 without close neighbours first takes the K members with the largest products. Members that take
-queries have bounds of their own: an element is looked at if either side may take the other.
+queries have their own bounds: an element is looked at if either side may take the other.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ Int64 = NDArray[np.int64]
 RECALL_QUERIES = 1_000
 """Size of each of the two samples: one chooses nprobe, the other measures the recall reached."""
 NEVER = np.iinfo(np.int64).max
-"""Rows that do not meet."""
+"""Stands for an nprobe where two rows meet at none."""
 _Z = 1.959964  # two-sided 95 %
 
 
