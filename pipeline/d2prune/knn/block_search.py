@@ -171,6 +171,7 @@ def search_block(
                 rounded.sq_norms,
                 rounded.errors,
                 tile.sq_norms,
+                tile.sq_norms.max(),
                 tile.errors.max(),
                 relative,
                 output,
@@ -270,6 +271,7 @@ def _rank_tile(
     sq_norms_Q: Float32,
     errors_Q: Float32,
     sq_norms_M: Float32,
+    largest_sq_norm: np.float32,
     member_error: np.float32,
     relative: np.float32,
     output: np.float32,
@@ -284,14 +286,13 @@ def _rank_tile(
     n_queries, n_members = index_Q.shape[0], positions_M.shape[0]
     n_best = best_distances.shape[1]
     half_M = sq_norms_M * np.float32(0.5)
-    largest = sq_norms_M.max()
     values_K, members_K = np.empty(n_best, np.float32), np.empty(n_best, np.int64)
     upper_M = np.empty(n_members, np.float32)
     for r in range(n_queries):
         row = index_Q[r]
         query_D, distances_K, positions_K = queries_ND[row], best_distances[row], best_positions[row]
         error = np.float64(errors_Q[r]) + member_error
-        slack = relative * (np.float64(sq_norms_Q[r]) + largest)
+        slack = relative * (np.float64(sq_norms_Q[r]) + largest_sq_norm)
         threshold = _threshold(distances_K[n_best - 1], sq_norms_Q[r], error, slack)
         passing = _bound_products(product_QM[r], are_bits, output, half_M, threshold, upper_M)
         if passing == 0:
