@@ -183,7 +183,9 @@ def search_block(
                 members.precision == "bfloat16",
                 rounded.sq_norms,
                 rounded.errors,
+                rounded.errors.max(),
                 tile.sq_norms,
+                tile.sq_norms.max(),
                 tile.errors.max(),
                 relative,
                 output,
@@ -294,7 +296,9 @@ def _rank_tile(
     are_bits: bool,
     sq_norms_Q: Float32,
     errors_Q: Float32,
+    query_error: np.float32,
     sq_norms_M: Float32,
+    largest_sq_norm: np.float32,
     member_error: np.float32,
     relative: np.float32,
     output: np.float32,
@@ -314,21 +318,22 @@ def _rank_tile(
     n_queries, n_members = index_Q.shape[0], positions_M.shape[0]
     n_best = best_distances.shape[1]
     half_M = sq_norms_M * np.float32(0.5)
-    largest = sq_norms_M.max()
-    query_error = np.float64(errors_Q.max()) + member_error
+    largest_error = np.float64(query_error) + member_error
     lift_M = np.full(n_members, -np.inf, np.float32)
     if member_distances.shape[0] > 0:
         for m in range(n_members):
-            lift_M[m] = _lift(member_distances[m, n_best - 1], query_error)
+            lift_M[m] = _lift(member_distances[m, n_best - 1], largest_error)
     values_K, members_K = np.empty(n_best, np.float32), np.empty(n_best, np.int64)
     upper_M = np.empty(n_members, np.float32)
     for r in range(n_queries):
         row = index_Q[r]
         query_D, distances_K, positions_K = queries_ND[row], best_distances[row], best_positions[row]
         error = np.float64(errors_Q[r]) + member_error
-        slack = relative * (np.float64(sq_norms_Q[r]) + largest)
+        slack = relative * (np.float64(sq_norms_Q[r]) + largest_sq_norm)
         # 2^-20 covers the rounding of bound plus lift: where the lift is large, nothing is near the least.
-        least = np.float32(sq_norms_Q[r] / 2.0 - slack - 2.0**-20 * (np.float64(sq_norms_Q[r]) + largest))
+        least = np.float32(
+            sq_norms_Q[r] / 2.0 - slack - 2.0**-20 * (np.float64(sq_norms_Q[r]) + largest_sq_norm)
+        )
         threshold = _threshold(distances_K[n_best - 1], sq_norms_Q[r], error, slack)
         near, passing = _bound_products(
             product_QM[r], are_bits, output, half_M, threshold, lift_M, least, upper_M
@@ -346,7 +351,7 @@ def _rank_tile(
                 )  # fmt: skip
                 upper_M[m] = -np.inf
                 if took & _MEMBER_TOOK:
-                    lift_M[m] = _lift(member_distances[m, n_best - 1], query_error)
+                    lift_M[m] = _lift(member_distances[m, n_best - 1], largest_error)
             threshold = _threshold(distances_K[n_best - 1], sq_norms_Q[r], error, slack)
         for start in range(0, n_members, _STRIP):
             stop = min(start + _STRIP, n_members)
@@ -364,7 +369,7 @@ def _rank_tile(
                     if took & _QUERY_TOOK:
                         threshold = _threshold(distances_K[n_best - 1], sq_norms_Q[r], error, slack)
                     if took & _MEMBER_TOOK:
-                        lift_M[m] = _lift(member_distances[m, n_best - 1], query_error)
+                        lift_M[m] = _lift(member_distances[m, n_best - 1], largest_error)
 
 
 @kernel

@@ -22,7 +22,6 @@ from d2prune.output.byte_ranges import ByteRanges
 from d2prune.output.objects import write_object, write_table
 from d2prune.output.rename_samples import Strings, rename_in_place
 from d2prune.output.tar_stream import Payload, TarStream, encode_members, make_decodable
-from d2prune.redaction import encode_json
 from d2prune.store import schemas
 from d2prune.store.artifacts import FileRecord, Receipt
 
@@ -78,7 +77,7 @@ def write_shard(
         stream.close()
     tar = FileRecord(layout.SHARD_FORMAT.format(index), None, stream.size, stream.checksum)
     table = _build_table(wanted)
-    stats = encode_json({"successes": table.num_rows})
+    stats = store.encode_record({"successes": table.num_rows})
     objects = (
         tar,
         write_object(output, layout.STATS_FORMAT.format(index), stats),

@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from d2prune import store
 from d2prune.errors import UserError
 from d2prune.output.manifest import read_manifest
-from d2prune.redaction import encode_json
 from d2prune.runs import sharing
 from d2prune.runs.entries import FOLDER, RunEntry, entry_url, make_run_id, read_entry
 
@@ -161,7 +160,7 @@ def _check_listed(root: str, latest: Mapping[str, str]) -> None:
 
 def _write_if_changed(url: str, value: Mapping[str, object]) -> None:
     """Write JSON unless the object holds it already: the object's time is the date of the run."""
-    data = encode_json(value, sort_keys=True, indent=1) + b"\n"
+    data = store.encode_record(value, sort_keys=True, indent=1) + b"\n"
     try:
         if store.read_bytes(url) == data:
             return
