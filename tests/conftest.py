@@ -69,6 +69,9 @@ def pytest_collection_modifyitems(items):
             raise pytest.UsageError(f"{item.nodeid}: uses ray_executor, so its name must contain `on_ray`")
         if any("chromium" in mark.kwargs.get("reason", "") for mark in item.iter_markers("skipif")):
             item.add_marker(pytest.mark.browser)
+    if most := os.environ.get(fuzzing.EXAMPLES_VARIABLE):
+        for test in {getattr(item, "function", None) for item in items}:
+            fuzzing.limit_examples(test, int(most))
     items.sort(key=_rank_by_length)
     fuzzing.tests_in_session = max(1, sum(item.get_closest_marker("fuzz") is not None for item in items))
 
