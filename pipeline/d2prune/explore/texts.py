@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from d2prune.explore.matching import contains
 from d2prune.inputs.sample_id import normal_uid
 from d2prune.parts.files import SAMPLES
 from d2prune.parts.reader import Parts
@@ -23,8 +24,6 @@ TEXT_LIMIT = 384 << 20
 _SHARE_OF_LARGE = 4
 _COLUMNS = ("uid", "key", "caption")
 _THREADS = 4
-# With more hits than this share, testing the next word in all captions is cheaper than copying the hits.
-_FEW_HITS = 0.8
 
 Positions = NDArray[np.integer[Any]]
 
@@ -45,6 +44,8 @@ class Texts:
         if not n_parts:
             return
         first = self._read(0)
+        # Loads the compiled search.
+        _match_words(first.slice(0, 1), ("a",))
         if first.nbytes * len(self._parts.spans) > self._limit * len(first):
             # Half a pool in memory would not make a search interactive: enough for the pages shown.
             self._limit //= _SHARE_OF_LARGE
@@ -122,13 +123,8 @@ class Texts:
 def _match_words(table: pa.Table, words: Sequence[str]) -> NDArray[np.bool_]:
     """Which rows match every word."""
     mask_R = np.ones(len(table), bool)
-    row_R, captions = np.arange(len(table)), table["caption"]
     for word in words:
-        hit = pc.fill_null(pc.match_substring(captions, word, ignore_case=True), False)
-        hit_R = _as_mask(hit) | _match_names(table, word)[row_R]
-        mask_R[row_R[~hit_R]] = False
-        if word != words[-1] and len(hit_R) and hit_R.mean() < _FEW_HITS:
-            captions, row_R = captions.filter(pa.array(hit_R)), row_R[hit_R]
+        mask_R &= contains(table["caption"], word, mask_R) | _match_names(table, word)
     return mask_R
 
 
