@@ -7,7 +7,7 @@ character.
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 
@@ -35,6 +35,7 @@ class Pattern:
         bytes_CVB: uint8, UTF-8 of each variant of each character, padded with zeros.
         lengths_CV: int64, bytes of each variant; 0 where a character has fewer variants.
         anchor: the character with which the anchor begins.
+        decided: characters from there on that need no comparison once the bits are found, and their bytes.
         masks_A4: uint8, the bits in which all variants of the anchor's bytes agree; 0 beyond them.
         values_A4: uint8, these bits; several if the variants of the anchor differ in length.
     """
@@ -42,6 +43,7 @@ class Pattern:
     bytes_CVB: NDArray[np.uint8]
     lengths_CV: NDArray[np.int64]
     anchor: int
+    decided: tuple[int, int]
     masks_A4: NDArray[np.uint8]
     values_A4: NDArray[np.uint8]
 
@@ -50,23 +52,38 @@ def contains(texts: pa.ChunkedArray, word: str, wanted_R: NDArray[np.bool_]) -> 
     """Which of the wanted strings contain a word, bool [R]; one that is null contains none."""
     pattern = compile_word(word)
     hit_R = np.zeros(len(texts), bool)
+    for rows, data, end_R1 in _pieces(texts):
+        for mask_4, value_4 in zip(pattern.masks_A4, pattern.values_A4, strict=True):
+            _search(
+                data, end_R1, pattern.bytes_CVB, pattern.lengths_CV, pattern.anchor, *pattern.decided,
+                mask_4, value_4, wanted_R[rows], hit_R[rows],
+            )  # fmt: skip
+    return _without_nulls(texts, hit_R)
+
+
+def begins(texts: pa.ChunkedArray, word: str, *, whole: bool = False) -> NDArray[np.bool_]:
+    """Which strings begin with a word, or are equal to it, in exact case, bool [R]."""
+    code = np.frombuffer(word.encode("utf-8", "surrogatepass"), np.uint8)
+    hit_R = np.zeros(len(texts), bool)
+    for rows, data, end_R1 in _pieces(texts):
+        _compare(data, end_R1, code, whole, hit_R[rows])
+    return _without_nulls(texts, hit_R)
+
+
+def _pieces(texts: pa.ChunkedArray) -> Iterator[tuple[slice, NDArray[np.uint8], NDArray[np.int32]]]:
+    """Rows, bytes of all texts, and where in them each text of the rows begins and the last ends."""
     start = 0
     for chunk in texts.chunks:
         rows = slice(start, start + len(chunk))
         start = rows.stop
         _, ends, data = chunk.buffers()
-        if not len(chunk) or data is None:
-            continue
-        # One more than the texts: the end of the last.
-        end_R1 = np.frombuffer(ends, np.int32)[chunk.offset :][: len(chunk) + 1]
-        for mask_4, value_4 in zip(pattern.masks_A4, pattern.values_A4, strict=True):
-            _search(
-                np.frombuffer(data, np.uint8), end_R1, pattern.bytes_CVB, pattern.lengths_CV,
-                pattern.anchor, mask_4, value_4, wanted_R[rows], hit_R[rows],
-            )  # fmt: skip
-        if chunk.null_count:
-            hit_R[rows] &= np.asarray(pc.is_valid(chunk))
-    return hit_R
+        if len(chunk) and data is not None:
+            end_R1 = np.frombuffer(ends, np.int32)[chunk.offset :][: len(chunk) + 1]
+            yield rows, np.frombuffer(data, np.uint8), end_R1
+
+
+def _without_nulls(texts: pa.ChunkedArray, hit_R: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    return hit_R & np.asarray(pc.is_valid(texts)) if texts.null_count else hit_R
 
 
 @lru_cache(maxsize=64)
@@ -82,7 +99,7 @@ def compile_word(word: str) -> Pattern:
     runs = [_agreeing_bits(variants[start:]) for start in range(len(variants))]
     # The longest, and the first of those.
     anchor = max(range(len(runs)), key=lambda start: (len(runs[start]), -start))
-    anchors = [runs[anchor]]
+    anchors, decided = [runs[anchor]], _decided(variants[anchor:], runs[anchor])
     if not runs[anchor]:
         # All characters have variants of several lengths, as `s` and `k` have: one anchor for each length
         # of the first two.
@@ -91,7 +108,7 @@ def compile_word(word: str) -> Pattern:
     masks_A4, values_A4 = np.zeros((2, len(anchors), _ANCHOR), np.uint8)
     for a, bits in enumerate(anchors):
         masks_A4[a, : len(bits)], values_A4[a, : len(bits)] = zip(*bits, strict=True)
-    return Pattern(bytes_CVB, lengths_CV, anchor, masks_A4, values_A4)
+    return Pattern(bytes_CVB, lengths_CV, anchor, decided, masks_A4, values_A4)
 
 
 def _by_length(encoded: list[bytes]) -> list[list[bytes]]:
@@ -109,7 +126,21 @@ def _agreeing_bits(variants: Sequence[Sequence[bytes]]) -> list[tuple[int, int]]
             for byte in column:
                 different |= byte ^ column[0]
             found.append((0xFF & ~different, column[0] & ~different))
+        if len(found) >= _ANCHOR:
+            break
     return found[:_ANCHOR]
+
+
+def _decided(variants: Sequence[Sequence[bytes]], bits: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """The characters at the beginning that are found where the anchor's bits are, and their bytes."""
+    chars = size = 0
+    for encoded in variants:
+        masks = bits[size : size + len(encoded[0])]
+        free = sum(8 - mask.bit_count() for mask, _ in masks)
+        if len(masks) < len(encoded[0]) or 1 << free > len(encoded):
+            break
+        chars, size = chars + 1, size + len(masks)
+    return chars, size
 
 
 def _variants(char: str) -> str:
@@ -147,6 +178,8 @@ def _search(
     bytes_CVB: NDArray[np.uint8],
     lengths_CV: NDArray[np.int64],
     anchor: int,
+    decided_chars: int,
+    decided_bytes: int,
     mask_4: NDArray[np.uint8],
     value_4: NDArray[np.uint8],
     wanted_R: NDArray[np.bool_],
@@ -172,9 +205,12 @@ def _search(
                 at += _BLOCK
                 continue
             at += offset
+            decided, right = decided_chars, at + decided_bytes
         elif (data[at] & m0) != v0 or (at + 1 < stop and (data[at + 1] & m1) != v1):
             at += 1
             continue
+        else:
+            decided, right = 0, at
         while end_R1[row + 1] <= at:
             row += 1
         start, end = end_R1[row], end_R1[row + 1]
@@ -183,8 +219,10 @@ def _search(
             continue
         # The characters from the anchor on, then those before it, from the last to the first. The loops
         # are in this function since a call of another one costs more than the comparison.
-        left, right, size = at, at, 1
-        for step in range(n_chars):
+        left, size = at, int(right <= end)
+        for step in range(decided, n_chars):
+            if not size:
+                break
             forward = step < n_chars - anchor
             c = anchor + step if forward else n_chars - 1 - step
             size = 0
@@ -199,8 +237,6 @@ def _search(
                         # At most one fits: no character's UTF-8 begins or ends with that of another.
                         size = length
                         break
-            if not size:
-                break
             if forward:
                 right += size
             else:
@@ -208,3 +244,22 @@ def _search(
         hit_R[row] |= size > 0
         # One match in a text is enough.
         at = end if size else at + 1
+
+
+@kernel
+def _compare(
+    data: NDArray[np.uint8],
+    end_R1: NDArray[np.int32],
+    code: NDArray[np.uint8],
+    whole: bool,
+    hit_R: NDArray[np.bool_],
+) -> None:
+    """Set `hit_R` for texts that begin with a code, or are equal to it."""
+    size = len(code)
+    for row in range(len(hit_R)):
+        start, end = end_R1[row], end_R1[row + 1]
+        if end - start == size or (not whole and end - start > size):
+            i = 0
+            while i < size and data[start + i] == code[i]:
+                i += 1
+            hit_R[row] = i == size

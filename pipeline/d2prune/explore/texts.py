@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from d2prune.explore.matching import contains
+from d2prune.explore.matching import begins, contains
 from d2prune.inputs.sample_id import normal_uid
 from d2prune.parts.files import SAMPLES
 from d2prune.parts.reader import Parts
@@ -130,11 +130,11 @@ def _match_words(table: pa.Table, words: Sequence[str]) -> NDArray[np.bool_]:
 
 def _match_names(table: pa.Table, word: str) -> NDArray[np.bool_]:
     """Which rows have a uid that begins with a word, or have it as their key."""
-    hit = pc.starts_with(table["uid"], normal_uid(word) or word.lower())
+    hit_R = begins(table["uid"], normal_uid(word) or word.lower())
     # `tar -C FOLDER .` puts `./` before every key.
     for key in (word, f"./{word}"):
-        hit = pc.or_(hit, pc.equal(table["key"], key))
-    return _as_mask(hit)
+        hit_R |= begins(table["key"], key, whole=True)
+    return hit_R
 
 
 def _as_mask(found: pa.ChunkedArray) -> NDArray[np.bool_]:
