@@ -6,7 +6,7 @@ among threads and among the runs of one pool. N samples, M of them shown.
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -94,6 +94,11 @@ class Texts:
                 c for found in threads.map(read, range(self._parts.spans.n_parts)) for c in found.chunks
             ]
         return pc.unique(pa.chunked_array(chunks, pa.string()))
+
+    def uids_at(self, positions_M: Positions) -> Iterator[pa.ChunkedArray]:
+        """The uids of samples in canonical order, part by part."""
+        for part, _, row_M in self._parts.spans.by_part(positions_M.astype(np.int64)):
+            yield self._read_uids(part).take(row_M)
 
     @property
     def all_held(self) -> bool:
