@@ -9,6 +9,7 @@ from d2prune.config.model import RunConfig
 from d2prune.execution import InProcess
 from d2prune.inputs.pool import InputPool
 from d2prune.output.manifest import OutputManifest, read_manifest
+from d2prune.runs import history
 from d2prune.runs.entries import make_run_id
 from d2prune.stage.planned import Planned
 from d2prune.stage.rebuilding import rebuild_damaged
@@ -22,11 +23,12 @@ from tests.output.pools import build
 
 @dataclass
 class Nights:
-    """Runs one night after the other; `root` gets `work` and the outputs in `out`."""
+    """Runs one night after the other; `root` gets the work_dir, and the outputs in `out`."""
 
     root: Path
     pool: Path
     samples_per_shard: int = 4
+    work: str = "work"
     manifests: list[OutputManifest] = field(default_factory=list)
 
     @property
@@ -35,7 +37,7 @@ class Nights:
 
     def plan(self, made, kept):
         """Put the pool and its decisions there, and return the run that a driver would start."""
-        built = build(self.pool, made, kept, work_dir=str(self.root / "work"))
+        built = build(self.pool, made, kept, work_dir=str(self.root / self.work))
         config = RunConfig.parse(
             {
                 "input": built.url,
@@ -71,6 +73,11 @@ class Nights:
 
         rebuild_damaged(attempt, lambda: None)
         STAGE.when_complete(run)
+        identity, output = run.planned["write"].fingerprint, run.config.output
+        history.announce(run.config.work_dir, output, identity)
+        history.publish(
+            run.config.work_dir, output, identity, {"write": identity}, f"report/{'0' * 32}/report.html"
+        )
         self.manifests.append(read_manifest(run.config.output))
         return Path(run.config.output)
 

@@ -116,7 +116,7 @@ def test_any_nights_end_with_the_kept_samples(tmp_path, monkeypatch, seed):
     undisturbed = Nights(tmp_path / "a", tmp_path / "shared")
     killed = Nights(tmp_path / "b", tmp_path / "shared")
     made, reused, kills, before = plain_pool(3, 6), 0, 0, {}
-    for _ in range(5):
+    for _ in range(4):
         fraction = rng.choice([0.3, 0.6, 0.9])
         # Of a sample, the decision is mostly the same every night.
         kept = [
