@@ -72,13 +72,8 @@ def read_uids(work_dir: str, receipts: Sequence[Receipt]) -> Iterator[subset.Uid
 
 
 def tar_of(receipt: Receipt) -> str:
-    """Name of the tar that a unit wrote."""
-    return next(record.name for record in written_objects(receipt) if record.name.endswith(".tar"))
-
-
-def has_ids(receipt: Receipt) -> bool:
-    """Whether a unit left the identities of its samples."""
-    return any(file.name == _CHECKSUMS for file in receipt.files)
+    """Name of the tar that a unit wrote; empty if it wrote other files."""
+    return next((file.name for file in written_objects(receipt) if file.name.endswith(".tar")), "")
 
 
 def read_ids(work_dir: str, receipt: Receipt) -> Ids:

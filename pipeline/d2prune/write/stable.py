@@ -8,6 +8,7 @@ Memory of the driver: about 200 bytes a kept sample, while they are placed.
 """
 
 import dataclasses
+import itertools
 import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,8 +25,9 @@ from d2prune.stage.record import StageRun
 from d2prune.stage.units import Work, run_units
 from d2prune.store import artifacts
 from d2prune.store.artifacts import Manifest, Receipt
+from d2prune.store.records import Receipts
 from d2prune.write.latest import PREVIOUS
-from d2prune.write.placement import name_tars, place, split_at_parts
+from d2prune.write.placement import Int64, name_tars, place, split_at_parts
 from d2prune.write.plan import DecisionsUnit, PoolPart, SharedTarUnit, list_parts, plan_decisions
 
 log = logging.getLogger(__name__)
@@ -63,11 +65,11 @@ def write_stable(run: StageRun, work: Work, executor: Executor) -> StableOutput:
     found = receipts.find_complete(work_dir, output, [unit.key for unit in decisions])
     listed = run_units(dataclasses.replace(work, units=decisions, complete=found), executor)
     kept = _read_all(work_dir, listed)
+    now = np.concatenate(kept)
     before, manifest = _find_before(run)
-    rows = place(
-        [ids for _, ids in before], np.concatenate(kept), run.planned["write"].params.samples_per_shard
-    )
-    tars = _plan_tars(run, parts, kept, rows)
+    rows = place([ids for _, ids in before], now, run.planned["write"].params.samples_per_shard)
+    starts = np.cumsum([0, *map(len, kept)])
+    tars = _plan_tars(run, parts, starts, now, rows)
     found = receipts.find_complete(work_dir, output, [unit.key for unit in tars], shared=True)
     names = {name for name, _ in before}
     reused = {
@@ -92,7 +94,7 @@ def write_stable(run: StageRun, work: Work, executor: Executor) -> StableOutput:
     # Units are sent to workers, those that are complete to none.
     pending = [dataclasses.replace(unit, pieces=()) if unit.key in found else unit for unit in tars]
     written = run_units(dataclasses.replace(work, units=pending, complete=found), executor)
-    return StableOutput([*pending, *decisions], [*written, *listed], reused)
+    return StableOutput([*pending, *decisions], Receipts(itertools.chain(written, listed)), reused)
 
 
 def _read_all(work_dir: str, units: Sequence[Receipt]) -> list[Ids]:
@@ -106,30 +108,38 @@ def _find_before(run: StageRun) -> tuple[list[tuple[str, Ids]], Manifest | None]
     The samples of a tar whose record is damaged count as new.
     """
     planned = run.planned["write"]
+    found: list[tuple[str, Ids]] = []
     manifest = None
     for fingerprint in (planned.fingerprint, planned.inputs.get(PREVIOUS)):
-        if fingerprint is not None and manifest is None:
-            manifest = artifacts.read_manifest(planned.folder, fingerprint)
-    found = []
-    units = [] if manifest is None else manifest.units
-    tars = [
-        unit for unit in units if any(layout.is_shared(file.name) for file in receipts.written_objects(unit))
-    ]
-    for unit in tars:
-        try:
-            found.append((receipts.tar_of(unit), receipts.read_ids(run.config.work_dir, unit)))
-        except DamagedFileError as error:
-            log.warning("%s; the samples of this tar are written to new ones", error.args[0])
+        recorded = None if fingerprint is None else artifacts.read_manifest(planned.folder, fingerprint)
+        if recorded is None:
+            continue
+        manifest = recorded
+        tars = [unit for unit in manifest.units if receipts.tar_of(unit)]
+        found = _read_tars(run.config.work_dir, tars)
+        if len(found) == len(tars):
+            break
     return found, manifest
 
 
+def _read_tars(work_dir: str, tars: Sequence[Receipt]) -> list[tuple[str, Ids]]:
+    def read(unit: Receipt) -> tuple[str, Ids] | None:
+        try:
+            return receipts.tar_of(unit), receipts.read_ids(work_dir, unit)
+        except DamagedFileError as error:
+            log.warning("%s; the samples of this tar are written to new ones", error.args[0])
+            return None
+
+    with ThreadPoolExecutor(_THREADS) as threads:
+        return [pair for pair in threads.map(read, tars) if pair is not None]
+
+
 def _plan_tars(
-    run: StageRun, parts: Sequence[PoolPart], kept: Sequence[Ids], rows: Sequence[np.ndarray]
+    run: StageRun, parts: Sequence[PoolPart], starts: Int64, now: Ids, rows: Sequence[Int64]
 ) -> list[SharedTarUnit]:
     keep_executable = run.planned["write"].params.keeps_executable
-    starts = np.cumsum([0, *map(len, kept)])
     units = []
-    for rows_S, digest in zip(rows, name_tars(rows, np.concatenate(kept), keep_executable), strict=True):
+    for rows_S, digest in zip(rows, name_tars(rows, now, keep_executable), strict=True):
         pieces = tuple((parts[part], numbers) for part, numbers in split_at_parts(rows_S, starts))
         names = layout.ShardFiles.stable(digest)
         units.append(SharedTarUnit(artifacts.unit_key(names.tar, "shared"), names, pieces))
@@ -145,11 +155,7 @@ def _log_plan(
 ) -> None:
     if before is None:
         root = store.redact(layout.shared_folder(run.config.output))
-        log.info(
-            "write: no earlier output with these parameters of write in %s: all %d tars are new",
-            root,
-            len(tars),
-        )
+        log.info("write: no earlier output with these parameters of write in %s: all tars are new", root)
         return
     log.info(
         "write: %d of %d tars, with %d of %d samples, are those of output %s",
