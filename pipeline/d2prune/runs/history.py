@@ -16,6 +16,7 @@ from d2prune.errors import UserError
 from d2prune.output.manifest import read_manifest
 from d2prune.runs import sharing
 from d2prune.runs.entries import FOLDER, RunEntry, entry_url, make_run_id, read_entry
+from d2prune.store import schemas
 
 RUN_ID = "{run_id}"
 LATEST = "latest.json"
@@ -74,8 +75,13 @@ def publish(
     )
     _write_if_changed(entry_url(work_dir, run_id, url), dataclasses.asdict(entry))
     if entry.scheduled:
-        latest = {name: getattr(entry, name) for name in ("run_id", "output", "samples", "kept", "report")}
-        _write_if_changed(store.join(entry.root, LATEST), latest | {"work_dir": store.recordable(work_dir)})
+        latest: dict[str, object] = {
+            name: getattr(entry, name) for name in ("run_id", "output", "samples", "kept", "report")
+        }
+        latest["work_dir"] = store.recordable(work_dir)
+        if manifest.is_stable:
+            latest["shards"] = [f"{schemas.SHARED_FOLDER}/{file.name}" for file in manifest.tars]
+        _write_if_changed(store.join(entry.root, LATEST), latest)
     return entry
 
 
