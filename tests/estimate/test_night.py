@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from d2prune.estimate.costs import Fleet, Rates, Workload, graph_seconds, make_plan
+from d2prune.estimate.costs import Fleet, Rates, graph_seconds, make_plan
 from d2prune.estimate.night import Night, count_sought, increment_seconds, plan_night
+from d2prune.estimate.work import Workload
 
 WORK = Workload(samples=200_000, sample_bytes=30_000, shards=20, dimension=512, sides=1)
 RATES, FLEET = Rates(embed_s=1 / 500), Fleet(cpus=16)

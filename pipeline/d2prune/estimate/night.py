@@ -12,11 +12,11 @@ from d2prune.estimate.costs import (
     Fleet,
     Rates,
     StagePlan,
-    Workload,
     choose_lists,
     graph_seconds,
     make_plan,
 )
+from d2prune.estimate.work import Workload
 
 _KEPT_ROW_S = 0.15 * 203e-6 / 512
 """CPU seconds per value of a row that is kept, if a row of a full build takes 203 us, as `costs` has it.

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from d2prune.console import format_bytes, print_line
-from d2prune.estimate.costs import Fleet, Rates, StagePlan, Workload, graph_seconds, make_plan, total_cost
+from d2prune.estimate.costs import Fleet, Rates, StagePlan, graph_seconds, make_plan, total_cost
 from d2prune.estimate.night import Night, count_sought, increment_seconds, plan_night
+from d2prune.estimate.work import Workload
 
 _HEADER = (
     "stage",

@@ -5,6 +5,7 @@ the few samples that are shown. Sample counts are checked once more on the way: 
 is kept or dropped.
 """
 
+import functools
 import platform
 import shlex
 from importlib import metadata
@@ -308,6 +309,7 @@ def _parameters(record: RunRecord) -> tuple[tuple[str, tuple[tuple[str, str], ..
     )
 
 
+@functools.cache
 def _versions() -> tuple[tuple[str, str], ...]:
     found = [("d2prune", __version__), ("python", platform.python_version())]
     for name in _PACKAGES:

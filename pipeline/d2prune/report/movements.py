@@ -39,7 +39,7 @@ MEANINGS = {
         "earlier score reaches the threshold",
     ),
     EXCLUDED: ("Cut-off or duplicates", "it is ranked now and was not before, or the reverse"),
-    OWN_SCORE: ("Score of its own", "its score before neighbours count depends on the pool, and changed"),
+    OWN_SCORE: ("Own score", "its score before neighbours count depends on the pool, and changed"),
     THRESHOLD: ("Threshold moved", "its earlier score would have the same outcome today"),
     METHOD: ("Ranking", "the method ranked the changed pool anew"),
     NEIGHBOURS: ("Other neighbours", "it gained or lost neighbours in the graph"),

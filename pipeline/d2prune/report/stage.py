@@ -91,6 +91,8 @@ def _written_output(config: RunConfig, pool: InputPool, manifests: Mapping[str, 
         return WrittenOutput(config.output, 0, samples, reshard_command=command)
     shards = write.counters.get("tars", 0)
     command = training.command(config.output, shards, samples)
+    if config.write.stable:
+        command = training.script_command(config.output)
     return WrittenOutput(config.output, shards, samples, train_command=command)
 
 

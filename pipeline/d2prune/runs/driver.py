@@ -16,7 +16,7 @@ from d2prune import store
 from d2prune.config.model import RunConfig
 from d2prune.console import format_bytes
 from d2prune.errors import LostInputError, UserError
-from d2prune.execution import Executor, Guarded, InProcess, OnRay
+from d2prune.execution import Executor, Guarded, InProcess, OnRay, check_cluster
 from d2prune.execution.progress import Live
 from d2prune.extras import import_optional, require
 from d2prune.inputs.find import SourceShard
@@ -80,7 +80,7 @@ def run(
     try:
         return _plan_and_run(config, executor, stop_after, use_ray)
     except LostInputError:
-        # Planning again says what takes its place, or that the configuration names what is lost.
+        # Planning again logs what takes its place, or raises what the configuration must not name.
         return _plan_and_run(config, executor, stop_after, use_ray)
 
 
@@ -138,6 +138,9 @@ def _run_stages(run: StageRun, plan: RunPlan, stop_after: str | None) -> RunResu
             log.info("%s: already complete, skipped", stage.name)
             run.manifests[stage.name] = found
         else:
+            if run.may_move and not run.seconds:
+                # A wrong address is reported now, not after hours, when the first stage needs the cluster.
+                check_cluster(run.config.ray.address)
             run.here = run.may_move and fits_here(stage, run)
             with Live(stage.name, 0, ""):
                 run.manifests[stage.name] = stage.make(run)

@@ -15,11 +15,11 @@ from collections.abc import Mapping, Sequence
 from d2prune import store
 from d2prune.errors import UserError
 from d2prune.output.manifest import read_manifest
-from d2prune.redaction import encode_json
 from d2prune.runs import sharing
 from d2prune.runs.entries import FOLDER, RunEntry, entry_url, read_entry
 from d2prune.runs.lineage import choose_continued, find_entry, read_manifests
 from d2prune.stage.earlier import EarlierRun, make_run_id
+from d2prune.store import schemas
 from d2prune.store.artifacts import Manifest
 
 log = logging.getLogger(__name__)
@@ -87,8 +87,13 @@ def publish(
         del value["continues"]
     _write_if_changed(location, value)
     if entry.scheduled:
-        latest = {name: getattr(entry, name) for name in ("run_id", "output", "samples", "kept", "report")}
-        _write_if_changed(store.join(entry.root, LATEST), latest | {"work_dir": store.recordable(work_dir)})
+        latest: dict[str, object] = {
+            name: getattr(entry, name) for name in ("run_id", "output", "samples", "kept", "report")
+        }
+        latest["work_dir"] = store.recordable(work_dir)
+        if manifest.is_stable:
+            latest["shards"] = [f"{schemas.SHARED_FOLDER}/{file.name}" for file in manifest.tars]
+        _write_if_changed(store.join(entry.root, LATEST), latest)
     return entry
 
 
@@ -199,7 +204,7 @@ def _check_listed(root: str, latest: Mapping[str, str]) -> None:
 
 def _write_if_changed(url: str, value: Mapping[str, object]) -> None:
     """Write JSON unless the object holds it already: the object's time is the date of the run."""
-    data = encode_json(value, sort_keys=True, indent=1) + b"\n"
+    data = store.encode_record(value, sort_keys=True, indent=1) + b"\n"
     try:
         if store.read_bytes(url) == data:
             return

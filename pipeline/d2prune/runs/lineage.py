@@ -21,7 +21,7 @@ def choose_continued(
 
     It is the newest run of another pool in the same output root that has a shard of the same name, or
     else the newest one of the work_dir that has the same shard. Of the runs of that pool, one with the
-    same settings is preferred to what somebody tried out on it.
+    same settings is preferred to a trial with others.
 
     Args:
         work_dir: URL.

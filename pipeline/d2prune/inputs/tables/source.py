@@ -97,7 +97,7 @@ class TableSource:
         if matrix.dtype not in IN_PLACE:
             return f"{where} is {np.dtype(matrix.dtype)}"
         if not self._file.is_recordable:
-            return f"the URL of {where} holds or resembles a query or a credential, which is not stored"
+            return f"the URL of {where} holds a query or a credential, which is not stored"
         return None
 
     @contextlib.contextmanager
