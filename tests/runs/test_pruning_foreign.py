@@ -92,7 +92,7 @@ def test_files_that_d2prune_did_not_write_stay_and_are_named(root, run_in, capsy
     ]
     for url, data in foreign.items():
         assert store.read_bytes(url) == data
-    assert main(["runs", work]) == 0 and len(capsys.readouterr().out.splitlines()) == 2
+    assert main(["runs", work]) == 0 and len(capsys.readouterr().out.splitlines()) == 3
 
 
 def list_units(work, stage, entry):
