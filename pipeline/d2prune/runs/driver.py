@@ -80,7 +80,7 @@ def run(
     try:
         return _plan_and_run(config, executor, stop_after, use_ray)
     except LostInputError:
-        # Planning again says what takes its place, or that the configuration names what is lost.
+        # Planning again logs what takes its place, or raises what the configuration must not name.
         return _plan_and_run(config, executor, stop_after, use_ray)
 
 
