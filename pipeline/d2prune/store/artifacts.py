@@ -166,11 +166,11 @@ def _seal(record: Manifest | Receipt | Mapping[str, Any], **options: Any) -> byt
     The checksum is that of what is stored, which holds no credentials.
     """
     text = encode_json(record, sort_keys=True)
-    return encode_json(json.loads(text) | {_CHECKSUM: store.checksum(text)}, **options)
+    return json.dumps(json.loads(text) | {_CHECKSUM: store.checksum(text)}, **options).encode()
 
 
 def _checksum_of(entries: Mapping[str, Any]) -> str:
-    return store.checksum(encode_json(entries, sort_keys=True))
+    return store.checksum(json.dumps(entries, sort_keys=True).encode())
 
 
 def read_file(folder: str, receipt: Receipt, name: str) -> bytes:
