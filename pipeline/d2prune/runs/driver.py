@@ -15,7 +15,7 @@ from d2prune import store
 from d2prune.config.model import RunConfig
 from d2prune.console import format_bytes
 from d2prune.errors import UserError
-from d2prune.execution import Executor, Guarded, InProcess, OnRay, check_cluster
+from d2prune.execution import Executor, Guarded, InProcess, OnRay, check_address, check_cluster
 from d2prune.execution.progress import Live
 from d2prune.extras import import_optional, require
 from d2prune.inputs.find import SourceShard
@@ -76,6 +76,7 @@ def run(
     """
     if executor is None and use_ray:
         require("ray", "a run on Ray", otherwise="pass --no-ray")
+        check_address(config.ray.address)
     with Live("run: listing the input", 0, ""):
         plan = plan_run(config)
     if stop_after not in (None, *plan.artifacts):
