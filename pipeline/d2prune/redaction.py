@@ -144,7 +144,8 @@ def encode_json(value: Any, **options: Any) -> bytes:
 def as_mapping(value: Any) -> Any:
     """The `default` of `json.dumps` for dataclasses and for mappings that are no dicts."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return dataclasses.asdict(value)
+        # `dataclasses.asdict` would copy every value.
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
         return dict(value)
     raise TypeError(f"{type(value).__name__} has no form in JSON")

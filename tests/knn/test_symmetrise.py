@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from d2prune.knn.block_search import NO_POSITION
 from d2prune.knn.symmetrise import rows_from_edges, symmetrise
+from d2prune.knn.top_k import NO_POSITION
 from tests.oracles_knn import edges_of
 
 

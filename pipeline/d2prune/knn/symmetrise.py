@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d2prune.compiled.decorator import kernel
-from d2prune.knn.block_search import NO_POSITION
 from d2prune.knn.csr import Graph
+from d2prune.knn.top_k import NO_POSITION
 
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]

@@ -38,6 +38,19 @@ def hold(output: str, identity: str) -> Iterator[lease.Lease]:
         yield held
 
 
+@contextlib.contextmanager
+def hold_shared(output: str) -> Iterator[lease.Lease]:
+    """Hold the folder of shared tars beside an output, in which one process writes or prunes at a time.
+
+    Raises:
+        BusyError: another process holds it.
+    """
+    folder = layout.shared_folder(output)
+    with lease.hold(folder, label="folder of shared tars", keep_record=False) as held:
+        remove_temporaries(folder)
+        yield held
+
+
 def remove_lease(output: str) -> None:
     """Remove the lease of a killed process from a complete output; nothing happens if it is alive."""
     folder = store.join(output, lease.FOLDER)

@@ -59,6 +59,11 @@ class OutputManifest:
         return bool(self.kept_tables)
 
     @property
+    def is_stable(self) -> bool:
+        """Whether the tars are shared with other outputs."""
+        return self.params.get(layout.STABLE_OPTION) is True
+
+    @property
     def kept_tables(self) -> list[FileRecord]:
         """Tables of kept samples, of an output without tars."""
         return [file for file in self.files if file.name.startswith(layout.KEPT_PREFIX)]

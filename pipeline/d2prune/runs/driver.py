@@ -10,11 +10,12 @@ import logging
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from d2prune import store
 from d2prune.config.model import RunConfig
 from d2prune.console import format_bytes
-from d2prune.errors import UserError
+from d2prune.errors import LostInputError, UserError
 from d2prune.execution import Executor, Guarded, InProcess, OnRay, check_address, check_cluster
 from d2prune.execution.progress import Live
 from d2prune.extras import import_optional, require
@@ -77,6 +78,16 @@ def run(
     if executor is None and use_ray:
         require("ray", "a run on Ray", otherwise="pass --no-ray")
         check_address(config.ray.address)
+    try:
+        return _plan_and_run(config, executor, stop_after, use_ray)
+    except LostInputError:
+        # Planning again says what takes its place, or that the configuration names what is lost.
+        return _plan_and_run(config, executor, stop_after, use_ray)
+
+
+def _plan_and_run(
+    config: RunConfig, executor: Executor | None, stop_after: str | None, use_ray: bool
+) -> RunResult:
     with Live("run: listing the input", 0, ""):
         plan = plan_run(config)
     if stop_after not in (None, *plan.artifacts):
@@ -149,6 +160,7 @@ def _publish(run: StageRun, plan: RunPlan) -> None:
     """Add the complete output to the list of finished runs."""
     if not run.seconds:
         log.info("up to date: %s", store.redact(run.config.output))
-    fingerprints = {name: manifest.fingerprint for name, manifest in run.manifests.items()}
     (page,) = [stage.location(run) for stage in STAGES if stage.location]
-    history.publish(run.config.work_dir, run.config.output, plan.identity, fingerprints, page)
+    config = run.config
+    entry = history.publish(config.work_dir, config.output, plan.identity, run.manifests, page)
+    run.find_earlier = partial(history.find_earlier, config.work_dir, entry)

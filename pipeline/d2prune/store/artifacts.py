@@ -54,7 +54,8 @@ def canonical_json(value: Any) -> bytes:
 
 def _to_dict(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return dataclasses.asdict(value)
+        # `dataclasses.asdict` would copy every value, which takes half the time of a fingerprint.
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     raise TypeError(f"{type(value).__name__} cannot be part of a fingerprint")
 
 
