@@ -15,8 +15,6 @@ from multiprocessing.connection import Connection
 import pytest
 from _pytest.runner import CallInfo
 
-from tests import programs
-
 
 def shares_ray(nodeid: str) -> bool:
     """Whether a test runs on the test session's Ray, by its name: one process runs them all."""
@@ -47,7 +45,6 @@ class SideBySide:
         # Collections of garbage pass over modules and tests, and do not write to their pages.
         gc.collect()
         gc.freeze()
-        programs.serve_forks()
         forks = [_Fork(session, list(groups.values()), number) for number in range(n_processes)]
         try:
             _serve(session, forks, deque(range(len(groups))))
