@@ -8,11 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from d2prune.errors import BusyError
+from d2prune.errors import BusyError, UserError
 from d2prune.output import claim, tar_stream
+from d2prune.runs.plan import plan_run
 from d2prune.verify.folder import Depth, verify
 from d2prune.write.placement import match, name_tars, place, split_at_parts
 from tests.output.pools import Made, jpeg, plain_pool, sample, tree, uid_of
+from tests.tables import make_rows, write_arrays
 from tests.write.nights import Nights, expected
 
 DEEP = Depth(tars=None, samples=None, loader=False)
@@ -252,3 +254,25 @@ def test_one_process_at_a_time_writes_shared_tars(tmp_path):
         nights.run(made, [[True] * 4])
     nights.run(made, [[True] * 4])
     assert not (nights.shared / ".lease").exists()
+
+
+def test_stable_tars_need_tars_and_an_output_of_each_run(configure, tmp_path):
+    with pytest.raises(
+        UserError, match=r"write.stable: found true with output .*/output; expected an output"
+    ):
+        configure(write__stable=True)
+    write_arrays(tmp_path / "tables", [make_rows(8)])
+    config = configure(
+        input=str(tmp_path / "tables"), embed={}, write__stable=True, output=f"{tmp_path}/o/{{run_id}}"
+    )
+    with pytest.raises(UserError, match="found true for tables of embeddings; expected tars, or false"):
+        plan_run(config)
+
+
+def test_the_input_is_not_in_the_folder_of_shared_tars(configure, tmp_path):
+    Nights(tmp_path, tmp_path).run(plain_pool(1, 4), [[True] * 4])
+    config = configure(
+        input=f"{tmp_path}/out/shards", write__stable=True, output=f"{tmp_path}/out/{{run_id}}"
+    )
+    with pytest.raises(UserError, match="is in folder of shared tars"):
+        plan_run(config)
