@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from d2prune import store
 from d2prune.errors import BusyError, UserError
 from d2prune.output import layout
-from d2prune.redaction import encode_json
 from d2prune.store import lease
 
 
@@ -78,7 +77,7 @@ def claim(output: str, identity: str) -> None:
 
 def encode(identity: str) -> bytes:
     """The bytes of the claim file."""
-    return encode_json({"identity": identity})
+    return store.encode_record({"identity": identity})
 
 
 def withdraw(output: str) -> None:

@@ -14,7 +14,6 @@ from typing import Any
 from d2prune import store
 from d2prune.errors import UserError
 from d2prune.output import layout
-from d2prune.redaction import encode_json
 from d2prune.store.artifacts import FileRecord
 
 FORMAT = 2
@@ -81,7 +80,7 @@ class OutputManifest:
 
 def encode_record(value: Any) -> bytes:
     """Encode a record of an output folder as JSON; equal values give equal bytes."""
-    return encode_json(value, sort_keys=True, indent=1) + b"\n"
+    return store.encode_record(value, sort_keys=True, indent=1) + b"\n"
 
 
 def write_manifest(output: str, manifest: OutputManifest) -> None:

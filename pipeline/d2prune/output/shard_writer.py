@@ -23,7 +23,6 @@ from d2prune.output.byte_ranges import ByteRanges
 from d2prune.output.objects import write_object, write_table
 from d2prune.output.rename_samples import Strings, rename_in_place
 from d2prune.output.tar_stream import Payload, TarStream, encode_members, make_decodable
-from d2prune.redaction import encode_json
 from d2prune.store import schemas
 from d2prune.store.artifacts import FileRecord, Receipt
 
@@ -85,7 +84,7 @@ def write_shard(
         # Other runs list the same files, so these hold nothing that depends on the run.
         objects.append(write_table(output, names.table, table.select(schemas.SHARED.names)))
         return WrittenShard(tuple(objects), table["uid"], dict(repairs), table["checksum"])
-    objects.append(write_object(output, names.stats, encode_json({"successes": table.num_rows})))
+    objects.append(write_object(output, names.stats, store.encode_record({"successes": table.num_rows})))
     objects.append(write_table(output, names.table, table))
     return WrittenShard(tuple(objects), table["uid"], dict(repairs))
 

@@ -200,7 +200,8 @@ def _find_other_users(work_dir: str, entry: RunEntry) -> list[str]:
 def _find_reports(work_dir: str, dropped: Sequence[RunEntry], kept: Sequence[RunEntry]) -> list[OwnedFolder]:
     names = {entry.report_id for entry in dropped} - {entry.report_id for entry in kept}
     urls = [store.join(work_dir, "report", name) for name in sorted(names)]
-    return [divide(url, store.list_entries(url), {"report.html"}) for url in urls]
+    own = {"report.html", *(file for stage in STAGES if stage.location for file in stage.other_files)}
+    return [divide(url, store.list_entries(url), own) for url in urls]
 
 
 def _find_artifacts(
