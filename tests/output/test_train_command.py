@@ -154,6 +154,6 @@ def test_a_list_too_long_for_one_argument_is_refused(tmp_path):
     done = subprocess.run(["sh", str(tmp_path / "train.sh")], capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr == (
-        "the list of 8000 shards is too long for one argument; expected fewer: raise "
-        "write.samples_per_shard, or read the list from latest.json\n"
+        "the list of 8000 shards, with 9 samples, is too long for one argument; expected fewer: raise "
+        "write.samples_per_shard, or read the list from manifest.json\n"
     )

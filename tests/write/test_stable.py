@@ -264,7 +264,7 @@ def parse(source, output):
 
 
 def test_stable_tars_need_tars_and_an_output_of_each_run(tmp_path):
-    with pytest.raises(UserError, match="found true with output .*/out; expected an output that ends in"):
+    with pytest.raises(UserError, match=r"found true with output .*/out; expected an output that ends in"):
         parse(tmp_path, tmp_path / "out")
     write_arrays(tmp_path / "tables", [make_rows(8)])
     with pytest.raises(UserError, match="found true for tables of embeddings; expected tars, or false"):
