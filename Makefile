@@ -34,7 +34,7 @@ $(VENV)/.warm: $(VENV)/.installed $(shell grep -rl --include='*.py' compiled.dec
 	touch $@
 
 # Seconds of the fuzz tests.
-test: SECONDS ?= 20
+test: SECONDS ?= 10
 fuzz: SECONDS ?= 60
 
 .PHONY: test

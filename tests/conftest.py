@@ -33,15 +33,19 @@ hypothesis.settings.load_profile("d2prune")
 # Files that take longest, so that no process is left alone with one at the end.
 _FIRST = (
     "jobs/test_submit.py",
-    "embed/model/test_compile.py",
-    "docs/test_commands.py",
+    "explore/test_page.py",
     "embed/decode/test_remote.py",
-    "runs/test_pruning_foreign.py",
-    "tools/test_bundled_model.py",
     "graph/test_build.py",
+    "embed/model/test_compile.py",
+    "graph/test_increment.py",
+    "docs/test_commands.py",
+    "runs/test_pruning_foreign.py",
+    "runs/test_damage.py",
+    "index/test_build.py",
+    "tools/test_bundled_model.py",
+    "output/test_executable.py",
+    "graph/test_latest.py",
     "embed/test_worker.py",
-    "estimate/test_workload.py",
-    "integration/test_kill.py",
 )
 
 

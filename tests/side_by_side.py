@@ -1,6 +1,6 @@
 """Files of tests side by side, in forks of one process that has collected them.
 
-With xdist each process imports and collects for itself, 13 s of CPU apiece, and passes three messages a test.
+With pytest-xdist each process would import and collect for itself, 13 s of CPU apiece.
 """
 
 import gc

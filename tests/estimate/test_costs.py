@@ -4,7 +4,8 @@ import dataclasses
 
 import pytest
 
-from d2prune.estimate.costs import Fleet, Rates, Workload, graph_seconds, make_plan, total_cost
+from d2prune.estimate.costs import Fleet, Rates, graph_seconds, make_plan, total_cost
+from d2prune.estimate.work import Workload
 from d2prune.runs.stages import STAGES
 
 WORK = Workload(samples=1_000_000, sample_bytes=30_000, shards=100, dimension=512, sides=1, fraction=0.25)

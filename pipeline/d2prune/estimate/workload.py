@@ -9,7 +9,8 @@ from d2prune import store
 from d2prune.config.model import RunConfig
 from d2prune.d2.gamma import FORWARD_MULTIPLE, REVERSE_MULTIPLE, check_gamma
 from d2prune.errors import UserError
-from d2prune.estimate.costs import PUBLISHED_RATES, Fleet, Rates, Workload
+from d2prune.estimate.costs import PUBLISHED_RATES, Fleet, Rates
+from d2prune.estimate.work import Workload
 from d2prune.store import schemas
 
 SAMPLE_BYTES = 35_000

@@ -137,14 +137,17 @@ def _count_rows(parts: Parts, numbers: Sequence[int]) -> int:
 
 
 def _find_buckets(uids: pa.ChunkedArray, buckets: int) -> Int64:
-    """The bucket of each uid, int64 [N]."""
-    if len(uids) and pc.all(pc.equal(pc.binary_length(uids), _UID_BYTES)).as_py():
-        fixed = uids.combine_chunks().cast(pa.binary()).cast(pa.binary(_UID_BYTES))
-        data = np.frombuffer(fixed.buffers()[1], np.uint64, 4 * len(fixed), _UID_BYTES * fixed.offset)
-        mixed_N = (data.reshape(-1, 4) * np.array([3, 5, 7, 9], np.uint64)).sum(axis=1)
-        mixed_N *= np.uint64(0x9E3779B97F4A7C15)
-        return np.asarray((mixed_N >> np.uint64(32)) % np.uint64(buckets), np.int64)
-    return np.array([crc32(uid.encode()) % buckets for uid in uids.to_pylist()], np.int64)
+    """The bucket of each uid, int64 [N]; it depends on the uid alone."""
+    column = uids.combine_chunks()
+    usual_N = np.asarray(pc.equal(pc.binary_length(column), _UID_BYTES))
+    found_N = np.empty(len(column), np.int64)
+    fixed = column.filter(usual_N).cast(pa.binary()).cast(pa.binary(_UID_BYTES))
+    words = np.frombuffer(fixed.buffers()[1] or b"", np.uint64, 4 * len(fixed), _UID_BYTES * fixed.offset)
+    mixed = (words.reshape(-1, 4) * np.array([3, 5, 7, 9], np.uint64)).sum(axis=1)
+    mixed *= np.uint64(0x9E3779B97F4A7C15)
+    found_N[usual_N] = (mixed >> np.uint64(32)) % np.uint64(buckets)
+    found_N[~usual_N] = [crc32(uid.encode()) % buckets for uid in column.filter(~usual_N).to_pylist()]
+    return found_N
 
 
 def _match(before: pa.ChunkedArray, now: pa.ChunkedArray) -> tuple[Int64, Int64]:

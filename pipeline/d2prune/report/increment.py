@@ -73,6 +73,7 @@ class _Comparison:
         self._before.check_aligned(files.DECISIONS)
         self._alignment = Alignment(self._before, self._now)
         self._settings = changed_settings(earlier.manifests, record.manifests)
+        self._offsets = float(earlier.manifests["rank"].facts.get("offset") or 0.0), record.score_offset
         self._groups = record.select.params.get("groups")
         self._entered: Counter[str] = Counter()
         self._left: Counter[str] = Counter()
@@ -82,9 +83,8 @@ class _Comparison:
     def run(self) -> Increment:
         gone_N, new_N = self._alignment.unmatched
         earlier = self._earlier.manifests
-        offset = earlier["rank"].facts.get("offset") or 0.0
-        before = _read_selection(self._before, earlier["select"].params.get("groups"), offset)
-        now = _read_selection(self._now, self._groups, self._record.score_offset)
+        before = _read_selection(self._before, earlier["select"].params.get("groups"), self._offsets[0])
+        now = _read_selection(self._now, self._groups, self._offsets[1])
         self._count_unmatched(self._before, self._alignment.removed, gone_N, self._left)
         self._count_unmatched(self._now, self._alignment.added, new_N, self._entered)
         for pair in self._alignment.read(files.DECISIONS, movements.COLUMNS):
@@ -135,6 +135,7 @@ class _Comparison:
                 before,
                 now,
                 self._find_thresholds(positions_M, thresholds),
+                self._offsets,
                 _look_up(gone_N, movements.positions_of_suppressors(before)),
                 _look_up(new_N, movements.positions_of_suppressors(now)),
             )
@@ -181,7 +182,8 @@ class _Comparison:
 
     @property
     def _gamma_moved(self) -> bool:
-        return _gammas(self._earlier.manifests["rank"]) != _gammas(self._record.rank)
+        gammas = _gammas(self._earlier.manifests["rank"]), _gammas(self._record.rank)
+        return gammas[0] != gammas[1] or self._offsets[0] != self._offsets[1]
 
     def _list_facts(self, before: _Selection, now: _Selection) -> tuple[Fact, ...]:
         facts = [
@@ -198,6 +200,8 @@ class _Comparison:
             gammas = _gammas(self._earlier.manifests["rank"]), _gammas(self._record.rank)
             for name, one, other in zip(("forward", "reverse"), *gammas, strict=True):
                 facts.append(Fact(f"Gamma, {name} pass", *_tell_apart(one, other)))
+        if self._offsets[0] != self._offsets[1]:
+            facts.append(Fact("Offset of the scores", *_tell_apart(*self._offsets)))
         recalls = (
             each.facts.get("recall") for each in (self._earlier.manifests["graph"], self._record.graph)
         )

@@ -39,18 +39,20 @@ MEANINGS = {
         "earlier score reaches the threshold",
     ),
     EXCLUDED: ("Cut-off or duplicates", "it is ranked now and was not before, or the reverse"),
-    OWN_SCORE: ("Score of its own", "its score before neighbours count depends on the pool, and changed"),
+    OWN_SCORE: ("Own score", "its score before neighbours count depends on the pool, and changed"),
     THRESHOLD: ("Threshold moved", "its earlier score would have the same outcome today"),
     METHOD: ("Ranking", "the method ranked the changed pool anew"),
     NEIGHBOURS: ("Other neighbours", "it gained or lost neighbours in the graph"),
     GAMMA: (
-        "Gamma moved",
-        "its neighbours are the same, but gamma follows the median distance in the pool, and with it all "
-        "messages",
+        "Gamma or offset moved",
+        "its neighbours are the same, but gamma follows the median distance in the pool, and score.offset "
+        "its lowest score",
     ),
     INDIRECT: ("Neighbours' scores", "its neighbours are the same, but their scores changed"),
 }
 """Reason -> its name and what it means, in the order in which the page lists them."""
+
+_ROUNDING = 1e-6
 
 Mask = NDArray[np.bool_]
 Reasons = NDArray[np.str_]
@@ -65,6 +67,7 @@ class Moved:
         before: COLUMNS of the earlier decisions.
         now: COLUMNS of the present decisions.
         threshold: int64 [M], the lowest selection score kept now of each sample's group.
+        offsets: what was added to every score, then and now.
         suppressor_gone: bool [M], whether the earlier suppressor or keeper left the pool.
         suppressor_new: bool [M], whether the present one is new.
     """
@@ -73,6 +76,7 @@ class Moved:
     before: pa.Table
     now: pa.Table
     threshold: NDArray[np.int64]
+    offsets: tuple[float, float]
     suppressor_gone: Mask
     suppressor_new: Mask
 
@@ -85,7 +89,7 @@ def explain(
     Args:
         moved: the samples.
         method: what ranked the pool.
-        gamma_moved: whether one of the gammas differs between the runs.
+        gamma_moved: whether one of the gammas, or the offset, differs between the runs.
         has_other_neighbours: of some of the samples, bool [M], whether each gained or lost neighbours; bool,
             one per sample asked for. Called once at most, as it reads the graph.
     """
@@ -104,13 +108,14 @@ def explain(
     if method == "d2":
         without_N = _raise(now_N, moved.now)
         settle(left & moved.suppressor_new & (without_N >= moved.threshold), DISPLACED)
-    settle(float_column(moved.before, "difficulty") != float_column(moved.now, "difficulty"), OWN_SCORE)
-    if method not in ("d2", "score"):
-        settle(reasons == "", METHOD)
+    settle(_has_other_score(moved), OWN_SCORE)
+    if method != "d2":
+        settle(reasons == "", THRESHOLD if method == "score" else METHOD)
         return reasons
-    if method == "d2":
-        without_N = _raise(before_N, moved.before)
-        settle(~left & moved.suppressor_gone & (without_N >= moved.threshold), FREED)
+    # By as much as all scores moved.
+    before_N = before_N + round((moved.offsets[1] - moved.offsets[0]) * SCALE)
+    without_N = _raise(before_N, moved.before)
+    settle(~left & moved.suppressor_gone & (without_N >= moved.threshold), FREED)
     same_N = np.where(left, before_N <= moved.threshold, before_N >= moved.threshold)
     settle(same_N, THRESHOLD)
     open_N = reasons == ""
@@ -119,6 +124,15 @@ def explain(
             has_other_neighbours(open_N), NEIGHBOURS, GAMMA if gamma_moved else INDIRECT
         )
     return reasons
+
+
+def _has_other_score(moved: Moved) -> Mask:
+    """Whether the score differs without its offset, bool [M]; difficulties are rounded to float32."""
+    one, other = (
+        float_column(side, "difficulty") - offset
+        for side, offset in zip((moved.before, moved.now), moved.offsets, strict=True)
+    )
+    return np.asarray(np.abs(one - other) > _ROUNDING * np.maximum(1, np.abs(one)), bool)
 
 
 def _raise(score_N: NDArray[np.int64], decisions: pa.Table) -> NDArray[np.int64]:

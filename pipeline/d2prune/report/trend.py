@@ -1,6 +1,6 @@
 """The runs of a chain, one point each, as each report hands them on to the next.
 
-`report/<fingerprint>/trend.json` lies beside the page and holds the points of all runs up to its own,
+`report/<fingerprint>/trend.json`, in the folder of the page, holds the points of all runs up to its own,
 so that the curve outlives pruned runs. The date is that of the page.
 """
 

@@ -19,9 +19,9 @@ def choose_continued(
 ) -> str:
     """The id of the run that a new run continues; empty if there is none.
 
-    It is the newest run of another pool that shares a shard with the new one: of those in the same output
-    root, or else of the work_dir. Of the runs of that pool, one with the same settings is preferred to
-    what somebody tried out on it.
+    It is the newest run of another pool in the same output root that has a shard of the same name, or
+    else the newest one of the work_dir that has the same shard. Of the runs of that pool, one with the
+    same settings is preferred to a trial with others.
 
     Args:
         work_dir: URL.
@@ -32,17 +32,23 @@ def choose_continued(
     root = output.rstrip("/").rpartition("/")[0]
     own = manifests["embed"]
     others = [entry for entry in entries if entry.artifacts.get("embed") not in (None, own.fingerprint)]
-    for candidates in ([entry for entry in others if entry.root == root], others):
+    in_root = [entry for entry in others if entry.root == root]
+    for candidates, by_name in ((in_root, True), (others, False)):
         shares: dict[str, bool] = {}
         for entry in candidates:
             pool = entry.artifacts["embed"]
             if pool not in shares:
                 embed = artifacts.read_manifest(store.join(work_dir, "embed"), pool)
-                shares[pool] = embed is not None and compare_shards(embed.units, own.units).unchanged > 0
+                shares[pool] = embed is not None and _shares_any(embed, own, by_name)
             if shares[pool]:
                 alike = [each for each in candidates if each.artifacts["embed"] == pool]
                 return next((e for e in alike if not _find_changes(work_dir, e, manifests)), entry).run_id
     return ""
+
+
+def _shares_any(before: Manifest, now: Manifest, by_name: bool) -> bool:
+    found = compare_shards(before.units, now.units)
+    return found.unchanged > 0 or (by_name and found.replaced > 0)
 
 
 def _find_changes(work_dir: str, entry: RunEntry, manifests: Mapping[str, Manifest]) -> tuple[str, ...]:
