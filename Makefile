@@ -47,7 +47,7 @@ quick: install $(VENV)/.warm ## Run the tests that need neither Ray nor a browse
 
 .PHONY: fuzz
 fuzz: install ## Run the fuzz tests for SECONDS=60
-	D2PRUNE_FUZZ_SECONDS=$(SECONDS) $(BIN)/python -m pytest -m fuzz --processes=1 $$(find tests -name test_fuzz.py)
+	D2PRUNE_FUZZ_SECONDS=$(SECONDS) $(BIN)/python -m pytest -m fuzz --numprocesses=0 $$(find tests -name test_fuzz.py)
 
 .PHONY: bench-smoke
 bench-smoke: install ## Run the coreset benchmark on tiny data, in under a minute

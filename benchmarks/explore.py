@@ -4,8 +4,8 @@
 
 Writes the artifacts of a run to a temporary folder (synthetic captions and scores, a graph with 6
 neighbours per row, ranked by the real kernel), serves it, and times requests over HTTP, most of them
-different each time, as a user's are. Prints one line per kind of request. A million rows take about a minute
-and 1 GB of disk.
+different each time, as a user's are. Prints one line per kind of request. A million rows take about a
+minute and 1 GB of disk.
 """
 
 import argparse
@@ -137,7 +137,7 @@ def time_calls(label: str, calls: Sequence[Callable[[], Any]]) -> None:
 
 
 def list_requests(rows: int, name: str, uids: Sequence[str]) -> dict[str, list[str]]:
-    """Return what a user of the page asks for, by kind; those of a kind differ, as answers are kept."""
+    """Return what a user of the page asks for, by kind; requests of a kind differ, as answers are kept."""
     fractions = (0.4, 0.05, 0.2, 0.31, 0.6, 0.9)
     steps = range(rows // 2, rows // 2 + 6)
     pairs = ("tree green", "river blue", "night photo", "small house", "dog cat", "street market")
@@ -145,7 +145,7 @@ def list_requests(rows: int, name: str, uids: Sequence[str]) -> dict[str, list[s
     return {
         "search two words in any order": [f"api/samples?{q}" for q in lists],
         "search three words": [f"api/samples?{q}+{w}" for q, w in zip(lists, WORDS, strict=False)],
-        "search one letter": [f"api/samples?q={letter}" for letter in "eskxa"],
+        "search one character": [f"api/samples?q={character}" for character in "eskxa"],
         "search a word of another script": [
             f"api/samples?q={w}" for w in ("%C3%A9t%C3%A9", "%D0%B4%D0%BE%D0%BC")
         ],

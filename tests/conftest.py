@@ -4,6 +4,7 @@ import copy
 import json
 import logging
 import os
+import re
 import subprocess
 import types
 
@@ -18,7 +19,6 @@ from d2prune.execution import OnRay
 from tests import fuzzing
 from tests.decode_forks import ForkedProcess
 from tests.pools import write_pool
-from tests.side_by_side import SideBySide, shares_ray
 
 # Ray's workers are niced by 15; beside the other test processes of a small machine they would hardly run.
 os.environ.setdefault("RAY_worker_niceness", "0")
@@ -33,15 +33,19 @@ hypothesis.settings.load_profile("d2prune")
 # Files that take longest, so that no process is left alone with one at the end.
 _FIRST = (
     "jobs/test_submit.py",
-    "embed/model/test_compile.py",
-    "docs/test_commands.py",
+    "explore/test_page.py",
     "embed/decode/test_remote.py",
-    "runs/test_pruning_foreign.py",
-    "tools/test_bundled_model.py",
     "graph/test_build.py",
+    "embed/model/test_compile.py",
+    "graph/test_increment.py",
+    "docs/test_commands.py",
+    "runs/test_pruning_foreign.py",
+    "runs/test_damage.py",
+    "index/test_build.py",
+    "tools/test_bundled_model.py",
+    "output/test_executable.py",
+    "graph/test_latest.py",
     "embed/test_worker.py",
-    "estimate/test_workload.py",
-    "integration/test_kill.py",
 )
 
 
@@ -49,21 +53,14 @@ _FIRST = (
 logging.getLogger("d2prune.compiled.cache").disabled = True
 
 
-def pytest_addoption(parser):
-    parser.addoption(
-        "--processes", type=int, default=1, help="processes that run files of tests side by side"
-    )
-
-
 def pytest_configure(config):
-    config.pluginmanager.register(SideBySide(config.getoption("--processes")))
     config.addinivalue_line("markers", "fuzz: random inputs; `make fuzz` runs these for a chosen time")
 
 
 def pytest_collection_modifyitems(items):
     """Mark what `make quick` leaves out, and start with the longest files."""
     for item in items:
-        if shares_ray(item.nodeid):
+        if _shares_ray(item.nodeid):
             item.add_marker(pytest.mark.ray)
         elif "ray_executor" in item.fixturenames:
             raise pytest.UsageError(f"{item.nodeid}: uses ray_executor, so its name must contain `on_ray`")
@@ -76,12 +73,29 @@ def pytest_collection_modifyitems(items):
     fuzzing.tests_in_session = max(1, sum(item.get_closest_marker("fuzz") is not None for item in items))
 
 
+def _shares_ray(nodeid):
+    """Whether a test runs on the test session's Ray: by its name, as xdist's scheduler knows nothing else."""
+    return re.search(r"_on_ray|\[ray[-\]]", nodeid) is not None
+
+
 def _rank_by_length(item):
     """Ray first, then the longest files, longest first."""
     if item.get_closest_marker("ray") is not None:
         return 0
     ranks = (rank for rank, name in enumerate(_FIRST, 1) if str(item.path).endswith(name))
     return next(ranks, len(_FIRST) + 1)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Files side by side; tests that share the Ray session are one group, in one process."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            return "ray" if _shares_ray(nodeid) else nodeid.partition("::")[0]
+
+    return ByFile(config, log)
 
 
 SYNC = os.fsync

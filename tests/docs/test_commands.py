@@ -45,7 +45,6 @@ NOT_RUN = {
     r"(pip|npm) (install|download) |.*apt-get download ": "downloads gigabytes",
     r"make (check|docs|test|quick)$": "steps of CI",
     r"make (evidence|images|dist)\b": "takes minutes, and downloads",
-    r"python -m tests\.warm$": "`make test` runs it before the tests",
     r"make images$|deploy/docker/build\.sh ": "build images: tests/tools/test_try_images.py",
     r"(helm|kubectl) ": "need a Kubernetes cluster: tests/deploy renders what they apply",
     r"d2prune submit ": "needs a cluster: tests/jobs submits to one",
@@ -71,7 +70,8 @@ class Reader:
         self.folder, self.project, self.model, self.json = folder, project, model, ""
         self.configs: dict[str, str] = {}
         self.done: set[str] = set()
-        self.made: set[str] = set()
+        # `make test` runs this one before the tests.
+        self.made = {"python -m tests.warm"}
 
     def follow(self, page: Path) -> list[Step]:
         """Do everything on a page; returns the commands that were run."""
@@ -85,7 +85,7 @@ class Reader:
                 self._configure(step.text)
             elif step.kind == "json":
                 self.json = step.text
-            elif reason_not_to_run(step.text) is None and step.text not in self.made:
+            elif reason_not_to_run(step.text) is None:
                 self._run(step)
                 ran.append(step)
         return ran
@@ -183,6 +183,8 @@ class Reader:
         assert [label for label in shown if label not in printed] == []
 
     def _in_the_project(self, step: Step, words: list[str]) -> None:
+        if step.text in self.made:
+            return
         self.made.add(step.text)
         if words[0] == "make":
             # Without the installation, and without the fuzz tests themselves, which run beside this one.

@@ -10,9 +10,7 @@ from d2prune.config.model import RunConfig
 from d2prune.estimate.costs import Fleet, Rates, make_plan
 from d2prune.estimate.table import format_seconds
 from d2prune.estimate.workload import default_rates, make_workload
-from d2prune.runs import calibrate
 from d2prune.runs.stages import STAGES
-from tests.programs import CONTEXT
 from tests.tables import make_rows, write_columns, write_datacomp
 
 
@@ -115,9 +113,7 @@ def test_usage_errors(plan):
     assert code == 2 and "expected --embed-rate SAMPLES_PER_SECOND, or --calibrate" in err
 
 
-def test_calibration_measures_a_real_run(plan, monkeypatch):
-    # Also a process that has run nothing, but its imports are there.
-    monkeypatch.setattr(calibrate, "get_context", {"spawn": CONTEXT}.get)
+def test_calibration_measures_a_real_run(plan):
     code, out, _ = plan("--calibrate", "3", "--cpus", "1")
     assert code == 0
     assert out.startswith("160 samples in 4 shards")

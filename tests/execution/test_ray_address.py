@@ -102,6 +102,7 @@ def test_a_dead_address_is_reported_before_any_work_and_not_by_a_finished_run(se
         code = main(["run", "--config", str(tmp_path / "run.yaml"), "--stop-after=embed", *options])
         return code, capsys.readouterr().err
 
+    assert run("--set=ray.address=http://head:8265")[0] == 2 and not (tmp_path / "work").exists()
     dead = f"--set=ray.address=127.0.0.1:{_refused_port()}"
     code, printed = run(dead)
     assert code == 2 and "no Ray cluster answers" in printed and "embed: done" not in printed

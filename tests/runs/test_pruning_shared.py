@@ -72,7 +72,7 @@ def test_interrupted_pruning_of_tars_resumes(nights, monkeypatch):
     work = str(nights.root / "work")
     assert pruning.prune(work, 1).remarks == ()
     pruned = tree(nights.root)
-    for step in range(1, 1000, 9):
+    for step in range(1, 1000, 14):
         shutil.rmtree(nights.root)
         shutil.copytree(nights.root.with_name("copy"), nights.root)
         if not interrupt_at(monkeypatch, step, lambda: pruning.prune(work, 1)):

@@ -70,13 +70,14 @@ class Nights:
         def attempt():
             if STAGE.find(STAGE, run) is None:
                 STAGE.make(run)
+            run.manifests["write"] = run.planned["write"].find()
 
         rebuild_damaged(attempt, lambda: None)
         STAGE.when_complete(run)
         identity, output = run.planned["write"].fingerprint, run.config.output
         history.announce(run.config.work_dir, output, identity)
         history.publish(
-            run.config.work_dir, output, identity, {"write": identity}, f"report/{'0' * 32}/report.html"
+            run.config.work_dir, output, identity, run.manifests, f"report/{'0' * 32}/report.html"
         )
         self.manifests.append(read_manifest(run.config.output))
         return Path(run.config.output)

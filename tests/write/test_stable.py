@@ -8,28 +8,31 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from d2prune.errors import BusyError
+from d2prune.config.model import RunConfig
+from d2prune.errors import BusyError, UserError
 from d2prune.output import claim, tar_stream
+from d2prune.runs.plan import plan_run
 from d2prune.verify.folder import Depth, verify
 from d2prune.write.placement import match, name_tars, place, split_at_parts
 from tests.output.pools import Made, jpeg, plain_pool, sample, tree, uid_of
+from tests.tables import make_rows, write_arrays
 from tests.write.nights import Nights, expected
 
 DEEP = Depth(tars=None, samples=None, loader=False)
 
 
-def ids(numbers):
-    return np.array([[7, n, n % 3, 1] for n in numbers], np.uint64).reshape(-1, 4)
+def ids(numbers, distinct=3):
+    return np.array([[7, n, n % distinct, 1] for n in numbers], np.uint64).reshape(-1, 4)
 
 
 nights = st.lists(st.lists(st.integers(0, 30), max_size=40), min_size=1, max_size=6)
 
 
-@given(nights, st.integers(1, 9))
-def test_any_nights_are_placed(sequence, samples_per_shard):
+@given(nights, st.integers(1, 9), st.sampled_from([3, 1000]))
+def test_any_nights_are_placed(sequence, samples_per_shard, distinct):
     before = []
     for numbers in sequence:
-        now = ids(numbers)
+        now = ids(numbers, distinct)
         rows = place(before, now, samples_per_shard)
         assert sorted(np.concatenate([np.zeros(0, int), *rows]).tolist()) == list(range(len(now)))
         assert all(0 < len(tar) <= samples_per_shard for tar in rows)
@@ -252,3 +255,23 @@ def test_one_process_at_a_time_writes_shared_tars(tmp_path):
         nights.run(made, [[True] * 4])
     nights.run(made, [[True] * 4])
     assert not (nights.shared / ".lease").exists()
+
+
+def parse(source, output):
+    """The configuration of a run with stable tars."""
+    values = {"input": str(source), "work_dir": f"{output}-work", "output": str(output)}
+    return RunConfig.parse(values | {"select": {"fraction": 0.5}, "write": {"stable": True}}, "test")
+
+
+def test_stable_tars_need_tars_and_an_output_of_each_run(tmp_path):
+    with pytest.raises(UserError, match=r"found true with output .*/out; expected an output that ends in"):
+        parse(tmp_path, tmp_path / "out")
+    write_arrays(tmp_path / "tables", [make_rows(8)])
+    with pytest.raises(UserError, match="found true for tables of embeddings; expected tars, or false"):
+        plan_run(parse(tmp_path / "tables", tmp_path / "out" / "{run_id}"))
+
+
+def test_the_input_is_not_in_the_folder_of_shared_tars(tmp_path):
+    Nights(tmp_path, tmp_path).run(plain_pool(1, 4), [[True] * 4])
+    with pytest.raises(UserError, match="is in folder of shared tars"):
+        plan_run(parse(tmp_path / "out" / "shards", tmp_path / "out" / "{run_id}"))

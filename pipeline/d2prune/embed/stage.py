@@ -64,7 +64,8 @@ def _plan_embedding(run: StageRun) -> Work:
         words=run.config.filter.words,
     )
     units = plan(cast(Sequence[TarShard], run.pool.shards), planned.params)
-    return Work("embed", planned.folder, units, make_worker, resources, describe=start_note())
+    note = start_note("each worker loads the model first")
+    return Work("embed", planned.folder, units, make_worker, resources, describe=note)
 
 
 def _worker_resources(run: StageRun) -> Resources:

@@ -32,10 +32,22 @@ def name_address(address: str | None) -> str:
     return f"{VARIABLE}={os.environ.get(VARIABLE)!r} in the environment"
 
 
+def check_address(address: str | None) -> tuple[str, int] | None:
+    """`find_head` without loading Ray: None for `auto` and a local Ray, too.
+
+    Raises:
+        UserError: not an address.
+    """
+    if (address or os.environ.get(VARIABLE)) in (None, "", "auto", "local"):
+        return None
+    try:
+        return find_head(address)
+    except ValueError as error:
+        raise UserError(f"{name_address(address)}: not an address of a Ray cluster: {error}") from error
+
+
 def check_cluster(address: str | None) -> None:
     """Check that the cluster which a run names answers, without loading Ray.
-
-    Neither `auto` nor a local Ray is checked: only Ray can find them.
 
     Args:
         address: as for `find_head`.
@@ -43,16 +55,8 @@ def check_cluster(address: str | None) -> None:
     Raises:
         UserError: none answers, or it is not an address.
     """
-    given = address or os.environ.get(VARIABLE)
-    if given in (None, "", "auto", "local"):
-        return
-    shown = name_address(address)
-    try:
-        head = find_head(address)
-    except ValueError as error:
-        raise UserError(f"{shown}: no cluster answers there: {error}") from error
-    if head is not None:
-        wait_for_head(*head, shown)
+    if head := check_address(address):
+        wait_for_head(*head, name_address(address))
 
 
 def find_head(address: str | None) -> tuple[str, int] | None:

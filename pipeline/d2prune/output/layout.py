@@ -3,7 +3,7 @@
 An output folder has no subfolders. DataComp's train.py walks into every folder below `--data_dir`,
 and a folder without tars adds an empty URL to its list of shards.
 
-With `write.stable`, tars are named by what they hold and lie beside the output folders of all runs,
+With `write.stable`, tars are named by what they hold and are stored beside the output folders of all runs,
 in `<output root>/shards`; `locate` finds them.
 """
 

@@ -138,7 +138,7 @@ def script(output: str, shards: int, samples: int, shared: Sequence[str] = ()) -
     if shards == 0:
         return "#!/bin/sh\necho 'no sample was kept: nothing to train on' >&2\nexit 1\n"
     if shared and len(layout.brace_list(shared)) > _MAX_LIST:
-        return _TOO_MANY.format(shards=shards)
+        return _TOO_MANY.format(shards=shards, samples=samples)
     # In a comment, a newline would end it.
     datacomp = printable(datacomp_command(output))
     if store.is_local(output):
@@ -173,8 +173,10 @@ _MAX_LIST = 2**17 - 2**13
 
 _TOO_MANY = """\
 #!/bin/sh
-echo 'the list of {shards} shards is too long for one argument; expected fewer: raise \
-write.samples_per_shard, or read the list from latest.json' >&2
+SHARDS={shards}
+SAMPLES={samples}
+echo "the list of $SHARDS shards, with $SAMPLES samples, is too long for one argument; expected fewer: raise \
+write.samples_per_shard, or read the list from manifest.json" >&2
 exit 1
 """
 

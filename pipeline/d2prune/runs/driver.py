@@ -16,7 +16,7 @@ from d2prune import store
 from d2prune.config.model import RunConfig
 from d2prune.console import format_bytes
 from d2prune.errors import LostInputError, UserError
-from d2prune.execution import Executor, Guarded, InProcess, OnRay, check_cluster
+from d2prune.execution import Executor, Guarded, InProcess, OnRay, check_address, check_cluster
 from d2prune.execution.progress import Live
 from d2prune.extras import import_optional, require
 from d2prune.inputs.find import SourceShard
@@ -77,6 +77,7 @@ def run(
     """
     if executor is None and use_ray:
         require("ray", "a run on Ray", otherwise="pass --no-ray")
+        check_address(config.ray.address)
     try:
         return _plan_and_run(config, executor, stop_after, use_ray)
     except LostInputError:

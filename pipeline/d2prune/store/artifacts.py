@@ -209,8 +209,9 @@ def describe_damage(url: str, fault: str, listed: bool = False) -> DamagedFileEr
 
 def read_table(folder: str, receipt: Receipt, name: str, columns: Sequence[str] | None = None) -> pa.Table:
     """A table of a unit, its checksum verified; raises what `read_file` does."""
-    data = read_file(folder, receipt, name)
-    return pq.read_table(pa.BufferReader(data), columns=list(columns) if columns is not None else None)
+    # `pq.read_table` would import `pyarrow.dataset`, for nothing.
+    file = pq.ParquetFile(pa.BufferReader(read_file(folder, receipt, name)))
+    return file.read(columns=list(columns) if columns is not None else None)
 
 
 def read_row_groups(
