@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 
 from benchmarks.icons import data, methods
 from d2prune import store
+from d2prune.baselines.by_diversity import info_max
 from d2prune.config.model import RunConfig
 from d2prune.output import subset
-from d2prune.parts.files import DECISIONS
+from d2prune.parts.files import DECISIONS, NEIGHBORS, SAMPLES
+from d2prune.parts.neighbors import read_graph
 from d2prune.parts.reader import Parts
 from d2prune.runs.driver import run
 from d2prune.scores.column import read_score
@@ -61,17 +63,30 @@ def subset_file(folder: Path, teacher: str, method: str, fraction: float, seed: 
         if percent is not None:
             offset = -_percentile(config, percent)
             config = configure(folder, teacher, method, fraction, seed, offset)
-        result = run(config, stop_after="select", use_ray=False)
-        units = {"embed": result.manifests["embed"].units, "select": result.manifests["select"].units}
-        parts = Parts(config.work_dir, units)
-        uids = [
-            uid
-            for _, table in parts.read_all(DECISIONS, ["uid", "kept"])
-            for uid in table.filter(table["kept"])["uid"].to_pylist()
-        ]
-        rows = subset.encode(uids)
+        alpha = methods.info_max_alpha(method)
+        rows = subset.encode(_keep(config) if alpha is None else _keep_info_max(config, fraction, alpha))
         store.write_bytes(str(path), _to_npy(rows[subset.order(rows)]))
     return path
+
+
+def _keep(config: RunConfig) -> list[str]:
+    """Return the uids that a run keeps."""
+    result = run(config, stop_after="select", use_ray=False)
+    units = {"embed": result.manifests["embed"].units, "select": result.manifests["select"].units}
+    return [
+        uid
+        for _, table in Parts(config.work_dir, units).read_all(DECISIONS, ["uid", "kept"])
+        for uid in table.filter(table["kept"])["uid"].to_pylist()
+    ]
+
+
+def _keep_info_max(config: RunConfig, fraction: float, alpha: float) -> list[str]:
+    """Return the uids that InfoMax's objective keeps, on the graph and the CLIP score of a run."""
+    parts = Parts.of(config.work_dir, run(config, stop_after="graph", use_ray=False).manifests)
+    graph, _ = read_graph(parts.folder(NEIGHBORS), parts.units("graph"))
+    score_N = read_score(parts, range(parts.spans.n_parts), "clip_score", "score.difficulty")
+    uids = parts.column(SAMPLES, "uid").to_pylist()
+    return [uids[row] for row in info_max(graph, score_N, alpha, int(fraction * len(uids)))]
 
 
 def choose(

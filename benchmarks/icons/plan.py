@@ -33,7 +33,7 @@ GAMMAS = (
 MAIN = (methods.RANDOM, "score", DEFAULT, WIDE, SEMDEDUP, methods.PAPER)
 MORE = (
     methods.RIGHT, methods.ALL, "score@s_clip_loss", "forward:5:5/median", d2(5, k=1), d2(5, k=15),
-    f"{DEFAULT}@s_clip_loss", "facility_location:5",
+    f"{DEFAULT}@s_clip_loss", "facility_location:5", "info_max:5:0.01", "info_max:5:0.02",
 )  # fmt: skip
 
 

@@ -41,6 +41,8 @@ def describe(method: str) -> str:
         text = f"D2, k = {numbers[0]}, {both}"
     elif name == "forward":
         text = f"forward pass alone, k = {numbers[0]}, gamma {gammas[0]}"
+    elif name == "info_max":
+        text = f"InfoMax's objective, k = {numbers[0]}, alpha {numbers[1]}"
     elif name == "semdedup":
         text = f"SemDeDup at cosine {numbers[0]}, then CLIP score"
     else:

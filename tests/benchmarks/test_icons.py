@@ -212,6 +212,7 @@ def test_a_teacher_learns_from_its_own_sets_alone():
             "dedup": {"near": 0.9}, "graph": {"features": "image"}, "select": {"method": "score"},
         }),
         ("d2:5:1:4/median^5", {"select": {"gamma_forward": "1", "gamma_reverse": "4/median"}}),
+        ("info_max:3:0.1", {"graph": {"n_neighbors": 3}, "select": {"method": "score"}}),
         ("forward:5:4/median", {"select": {"method": "forward", "gamma_forward": "4/median"}}),
     ],
 )  # fmt: skip
@@ -223,8 +224,9 @@ def test_names_of_methods_are_settings(method, changed):
 
 @pytest.mark.parametrize(
     "method",
-    ["", "best", "d2", "d2:5:1^", "d2:5:1^5.5", "d2:5", "random:1", "score+both", "d2:5:1:1:1", "D2:5:1"],
-)
+    ["", "best", "d2", "d2:5:1^", "d2:5:1^5.5", "d2:5", "random:1", "score+both", "d2:5:1:1:1", "D2:5:1",
+     "info_max:5", "info_max:5:x"],
+)  # fmt: skip
 def test_unknown_methods_are_one_line(method):
     with pytest.raises(UserError, match="^--methods " + re.escape(method) + ": "):
         methods.settings(method)
