@@ -26,10 +26,8 @@ from d2prune.runs.driver import run
 from d2prune.scores.column import read_score
 
 
-def configure(
-    folder: Path, teacher: str, method: str, fraction: float, seed: int = 0, offset: float | None = None
-) -> RunConfig:
-    """Return the configuration of a run; an `offset` replaces that of the method."""
+def configure(folder: Path, teacher: str, method: str, fraction: float, seed: int = 0) -> RunConfig:
+    """Return the configuration of a run; its offset may be that of `with_offset`."""
     values: dict[str, Any] = {
         "input": str(folder / "pool" / "*.tar"),
         "work_dir": str(folder / f"work-{teacher}"),
@@ -40,9 +38,22 @@ def configure(
     }
     for section, options in methods.settings(method, seed).items():
         values[section] = values.get(section, {}) | options
-    if offset is not None:
-        values["score"] = values.get("score", {}) | {"offset": offset}
     return RunConfig.parse(values, method)
+
+
+def with_offset(config: RunConfig, method: str) -> RunConfig:
+    """Return a run's configuration with the offset that a method's percentile gives, if it names one.
+
+    The pool is embedded, if it was not.
+    """
+    percent = methods.offset_percent(method)
+    if percent is None:
+        return config
+    units = run(config, stop_after="embed", use_ray=False).manifests["embed"].units
+    parts = Parts(config.work_dir, {"embed": units})
+    score_N = read_score(parts, range(parts.spans.n_parts), "clip_score", "score.difficulty")
+    offset = -float(np.percentile(score_N, percent))
+    return config.model_copy(update={"score": config.score.model_copy(update={"offset": offset})})
 
 
 def run_whole(folder: Path, teacher: str, method: str, fraction: float) -> None:
@@ -58,18 +69,14 @@ def subset_file(folder: Path, teacher: str, method: str, fraction: float, seed: 
         name += f"-{seed}"
     path = folder / f"subsets-{teacher}" / f"{name}-{fraction:g}.npy"
     if not path.exists():
-        config = configure(folder, teacher, method, fraction, seed)
-        percent = methods.offset_percent(method)
-        if percent is not None:
-            offset = -_percentile(config, percent)
-            config = configure(folder, teacher, method, fraction, seed, offset)
+        config = with_offset(configure(folder, teacher, method, fraction, seed), method)
         alpha = methods.info_max_alpha(method)
-        rows = subset.encode(_keep(config) if alpha is None else _keep_info_max(config, fraction, alpha))
+        rows = subset.encode(keep(config) if alpha is None else _keep_info_max(config, fraction, alpha))
         store.write_bytes(str(path), _to_npy(rows[subset.order(rows)]))
     return path
 
 
-def _keep(config: RunConfig) -> list[str]:
+def keep(config: RunConfig) -> list[str]:
     """Return the uids that a run keeps."""
     result = run(config, stop_after="select", use_ray=False)
     units = {"embed": result.manifests["embed"].units, "select": result.manifests["select"].units}
@@ -101,15 +108,6 @@ def choose(
         return np.sort(np.random.default_rng(seed).permutation(right)[: int(fraction * n)])
     kept = subset.decode(np.load(subset_file(folder, teacher, method, fraction, seed)))
     return np.flatnonzero(np.isin(pool.uids, np.array(kept)))
-
-
-def _percentile(config: RunConfig, percent: int) -> float:
-    """Return a percentile of the pool's CLIP scores."""
-    parts = Parts(
-        config.work_dir, {"embed": run(config, stop_after="embed", use_ray=False).manifests["embed"].units}
-    )
-    score_N = read_score(parts, range(parts.spans.n_parts), "clip_score", "score.difficulty")
-    return float(np.percentile(score_N, percent))
 
 
 def _to_npy(rows: subset.UidArray) -> bytes:
