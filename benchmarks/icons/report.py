@@ -36,7 +36,9 @@ def describe(method: str) -> str:
     gammas = [
         number.replace("/median", "") + "/median" if "median" in number else number for number in numbers[1:]
     ]
-    if name == "d2":
+    if head in _NAMES:
+        text = _NAMES[head]
+    elif name == "d2":
         both = f"gamma {gammas[0]}" if len(gammas) == 1 else f"forward {gammas[0]}, reverse {gammas[1]}"
         text = f"D2, k = {numbers[0]}, {both}"
     elif name == "forward":
@@ -202,6 +204,16 @@ def _offset(table: Table) -> str:
     return "\n".join(parts)
 
 
+def _decision(table: Table) -> str:
+    parts = []
+    for samples in sorted(round(factor * plan.SAMPLES) for factor in plan.LENGTHS):
+        if table.seeds(job(plan.OFFSET, samples=samples), "choosing"):
+            rows = _rows((plan.DEFAULT, *plan.OFFSETS), samples=samples)
+            body = tabulate(table, rows, job(plan.DEFAULT, samples=samples), "choosing")
+            parts.append(f"{samples:,} samples seen:\n\n{body}")
+    return "\n".join(parts)
+
+
 def _features(table: Table) -> str:
     names = [plan.DEFAULT, *(each.method for each in plan.GROUPS["features"])]
     return tabulate(table, _rows(names), job(plan.DEFAULT))
@@ -233,6 +245,7 @@ _SECTIONS: dict[str, Callable[[Table], str]] = {
     "passes": _passes,
     "gammas": _gammas,
     "offset": _offset,
+    "decision": _decision,
     "features": _features,
     "compute": _vary("compute", "samples", "{:,} samples seen"),
     "teachers": _vary("teachers", "teacher", "teacher `{}`"),
