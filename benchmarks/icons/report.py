@@ -22,6 +22,7 @@ _NAMES = {
     methods.ALL: "all pairs", methods.RIGHT: "right captions only",
     methods.PAPER: "D2, paper's settings (k = 1, gamma 1)",
     plan.DEFAULT: "D2, the default (8/median, 10/median)",
+    f"{plan.DEFAULT}@s_clip_loss": "D2, the default, on s-CLIPLoss",
 }  # fmt: skip
 
 
@@ -36,9 +37,7 @@ def describe(method: str) -> str:
     gammas = [
         number.replace("/median", "") + "/median" if "median" in number else number for number in numbers[1:]
     ]
-    if head in _NAMES:
-        text = _NAMES[head]
-    elif name == "d2":
+    if name == "d2":
         both = f"gamma {gammas[0]}" if len(gammas) == 1 else f"forward {gammas[0]}, reverse {gammas[1]}"
         text = f"D2, k = {numbers[0]}, {both}"
     elif name == "forward":
