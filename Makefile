@@ -42,12 +42,12 @@ test: install $(VENV)/.warm ## Run every test that needs no GPU
 	D2PRUNE_FUZZ_SECONDS=$(SECONDS) $(BIN)/python -m pytest
 
 .PHONY: quick
-quick: install $(VENV)/.warm ## Run the tests that need neither Ray nor a browser
-	$(BIN)/python -m pytest -m "not ray and not browser"
+quick: install $(VENV)/.warm ## Run the tests that need neither Ray nor a browser, with fewer random examples
+	D2PRUNE_EXAMPLES=10 $(BIN)/python -m pytest -m "not ray and not browser"
 
 .PHONY: fuzz
 fuzz: install ## Run the fuzz tests for SECONDS=60
-	D2PRUNE_FUZZ_SECONDS=$(SECONDS) $(BIN)/python -m pytest -m fuzz --numprocesses=0 $$(find tests -name test_fuzz.py)
+	D2PRUNE_FUZZ_SECONDS=$(SECONDS) $(BIN)/python -m pytest -m fuzz --processes=1 $$(find tests -name test_fuzz.py)
 
 .PHONY: bench-smoke
 bench-smoke: install ## Run the coreset benchmark on tiny data, in under a minute

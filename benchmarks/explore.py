@@ -3,8 +3,9 @@
     python -m benchmarks.explore --rows 1000000
 
 Writes the artifacts of a run to a temporary folder (synthetic captions and scores, a graph with 6
-neighbours per row, ranked by the real kernel), serves it, and times requests over HTTP. Prints one
-line per request. A million rows take about a minute and 1 GB of disk.
+neighbours per row, ranked by the real kernel), serves it, and times requests over HTTP, most of them
+different each time, as a user's are. Prints one line per kind of request. A million rows take about a minute
+and 1 GB of disk.
 """
 
 import argparse
@@ -15,7 +16,7 @@ import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,18 @@ def make_graph(n: int, rng: np.random.Generator) -> Graph:
     return Graph(np.arange(n + 1) * 6, near_N6.reshape(-1), sq.reshape(-1))
 
 
+def make_rejects(part: int, count: int) -> pa.Table:
+    """Return rejects of two reasons, of which users search for the details."""
+    reasons = ["undecodable-image" if i % 2 else "too-small" for i in range(count)]
+    details = [f"found image {i} of part {part}" for i in range(count)]
+    return pa.table(
+        [[f"{part:08d}"] * count, [f"r{i:06d}" for i in range(count)], reasons, details][
+            : len(schemas.REJECTS)
+        ],
+        schema=schemas.REJECTS,
+    )
+
+
 def make_run(folder: Path, n: int, per_part: int = 10_000) -> None:
     """Write the artifacts of a finished run over n samples to `folder`."""
     rng = np.random.default_rng(0)
@@ -80,7 +93,7 @@ def make_run(folder: Path, n: int, per_part: int = 10_000) -> None:
         near = Graph(np.arange(size + 1) * 6, graph.indices[6 * rows.start : 6 * rows.stop],
                      graph.sq_distances[6 * rows.start : 6 * rows.stop])  # fmt: skip
         for stage, files in (
-            ("embed", {"samples.parquet": samples, "rejects.parquet": schemas.REJECTS.empty_table()}),
+            ("embed", {"samples.parquet": samples, "rejects.parquet": make_rejects(part, size // 50)}),
             ("graph", {"neighbors.parquet": to_table(near, np.zeros(size, bool))}),
             ("select", {"decisions.parquet": decisions}),
         ):
@@ -103,20 +116,72 @@ def give_hits(explorer: Explorer, rows: int) -> None:
     explorer._meaning.nearest = lambda opened, query: hits  # type: ignore[method-assign]
 
 
-def time_calls(label: str, work: Callable[[], Any], times: int = 1) -> None:
-    """Print wall and CPU time (of this process) of the first call, and the medians of the others."""
+def time_calls(label: str, calls: Sequence[Callable[[], Any]]) -> None:
+    """Print wall and CPU time (of this process) of the first call, the median and the most of the others."""
     spent = []
-    for _ in range(times):
+    for work in calls:
         start = time.perf_counter(), time.process_time()
         work()
         spent.append((time.perf_counter() - start[0], time.process_time() - start[1]))
 
-    def describe(calls: list[tuple[float, float]]) -> str:
-        wall, cpu = 1e3 * np.median(np.array(calls), axis=0)
-        return f"{wall:>8,.0f} ms ({cpu:,.0f} ms CPU)"
+    def describe(wall_cpu: Any) -> str:
+        return f"{1e3 * wall_cpu[0]:>6,.0f} ms ({1e3 * wall_cpu[1]:,.0f} ms CPU)"
 
-    repeated = f", repeated {describe(spent[1:])}" if times > 1 else ""
-    print(f"{label:<46} {describe(spent[:1])}{repeated}", flush=True)
+    rest = np.array(spent[1:])
+    others = (
+        f", others {describe(np.median(rest, axis=0))}, most {describe(rest.max(axis=0))}"
+        if len(rest)
+        else ""
+    )
+    print(f"{label:<46} {describe(spent[0])}{others}", flush=True)
+
+
+def list_requests(rows: int, name: str, uids: Sequence[str]) -> dict[str, list[str]]:
+    """Return what a user of the page asks for, by kind; those of a kind differ, as answers are kept."""
+    fractions = (0.4, 0.05, 0.2, 0.31, 0.6, 0.9)
+    steps = range(rows // 2, rows // 2 + 6)
+    pairs = ("tree green", "river blue", "night photo", "small house", "dog cat", "street market")
+    lists = [f"q={words.replace(' ', '+')}" for words in pairs]
+    return {
+        "search two words in any order": [f"api/samples?{q}" for q in lists],
+        "search three words": [f"api/samples?{q}+{w}" for q, w in zip(lists, WORDS, strict=False)],
+        "search one letter": [f"api/samples?q={letter}" for letter in "eskxa"],
+        "search a word of another script": [
+            f"api/samples?q={w}" for w in ("%C3%A9t%C3%A9", "%D0%B4%D0%BE%D0%BC")
+        ],
+        "search a uid prefix": [f"api/samples?q={uid[:6]}" for uid in uids],
+        "sort": [
+            f"api/samples?sort={sort}&order={order}"
+            for sort in ("score", "forward", "suppression", "reason", "position", "selection")
+            for order in ("down", "up")
+        ],
+        "filter by reason": [f"api/samples?reason={r}&sort=score" for r in ("kept", "below-budget")],
+        "kept, score in a range, page 100": [
+            f"api/samples?reason=kept&low={f / 2}&high={f / 2 + 0.1}&start=480" for f in fractions
+        ],
+        "page 10,000": [f"api/samples?start={480_000 + 48 * i}" for i in range(4)],
+        "slider": [f"api/preview?fraction={f}" for f in fractions],
+        "list of what another fraction adds": [f"api/samples?b=@{f}&among=only-b" for f in fractions],
+        "compare with another fraction": [f"api/compare?a={name}&b={name}@{f}" for f in fractions],
+        "one sample with its neighbours": [f"api/sample/{at}" for at in steps],
+        "one sample by its uid": [f"api/sample/{uid}" for uid in uids],
+        "arrow keys: its place in the list": [f"api/around?at={at}" for at in steps],
+        "arrow keys in a search's list": [f"api/around?q=tree+green&sort=score&at={at}" for at in steps],
+        "arrow keys in a list of a comparison": [f"api/around?b=@0.4&among=only-b&at={at}" for at in steps],
+        "rejected samples": ["api/rejected", "api/rejected?start=480", "api/rejected?reason=too-small"],
+        "search rejected samples": [f"api/rejected?q=image+{i}" for i in range(4)],
+        "list of runs": ["api/runs"] * 3,
+    }
+
+
+def read_first_piece(url: str) -> Callable[[], bytes]:
+    """Return a call that starts a download and gives it up."""
+
+    def start() -> bytes:
+        with urllib.request.urlopen(url) as answer:
+            return bytes(answer.read1(1))
+
+    return start
 
 
 def main() -> None:
@@ -133,7 +198,7 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         folder = arguments.folder or stack.enter_context(tempfile.TemporaryDirectory())
         if not (Path(folder) / "select").exists():
-            time_calls(f"make a run of {rows:,} samples", lambda: make_run(Path(folder), rows))
+            time_calls(f"make a run of {rows:,} samples", [lambda: make_run(Path(folder), rows)])
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         with Server(Explorer(open_run(folder))) as server:
             threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -141,30 +206,23 @@ def main() -> None:
             def get(path: str) -> Callable[[], bytes]:
                 return lambda: urllib.request.urlopen(server.url + path).read()
 
-            time_calls("start to the first numbers on the page", get("api/run"))
-            time_calls("first page, by selection score", get("api/samples"), 5)
-            name = server.explorer.workspace.default.name
-            server.explorer.index.load()
-            for label, path, times in (
-                ("search two words in any order", "api/samples?q=tree+green", 3),
-                ("search three words", "api/samples?q=night+photo+dog", 1),
-                ("search a uid prefix", "api/samples?q=ab12", 3),
-                ("sort by score", "api/samples?sort=score", 5),
-                ("kept, score 0.2 to 0.3, page 100", "api/samples?reason=kept&low=.2&high=.3&start=4800", 5),
-                ("slider to 40 %", "api/preview?fraction=0.4", 5),
-                ("slider to 5 %", "api/preview?fraction=0.05", 5),
-                ("list of what 40 % adds", "api/samples?b=@0.4&among=only-b", 5),
-                ("compare with 40 %", f"api/compare?a={name}&b={name}@0.4", 5),
-                ("one sample with its neighbours", f"api/sample/{rows // 2}", 5),
-                ("its place in the list", f"api/around?at={rows // 2}", 5),
-            ):
-                time_calls(label, get(path), times)
+            time_calls("start to the first numbers on the page", [get("api/run")])
+            time_calls("first page, by selection score", [get("api/samples")] * 5)
+            name, index = server.explorer.workspace.default.name, server.explorer.index
+            index.load()
+            uids = [row["uid"] for row in index.rows(np.arange(1, 6) * rows // 7)]
+            for label, paths in list_requests(rows, name, uids).items():
+                time_calls(label, [get(path) for path in paths])
+            for kind in ("samples.parquet", "subset.npy"):
+                for which, query in (("kept", "reason=kept"), ("a search", "q=red+boat")):
+                    url = f"{server.url}export/{kind}?{query}"
+                    time_calls(f"start of a download, {kind} of {which}", [read_first_piece(url)] * 3)
             give_hits(server.explorer, rows)
             for label, path in (
                 ("page by meaning, the nearest samples given", "api/samples?like=1"),
                 ("the same, filtered by words", "api/samples?like=1&q=tree+green"),
             ):
-                time_calls(label, get(path), 5)
+                time_calls(label, [get(path)] * 5)
             server.shutdown()
             uid = server.explorer.index.rows(np.array([rows // 3]))[0]["uid"]
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -7,9 +7,11 @@ first time includes loading compiled kernels; nothing is embedded, ranked or wri
 """
 
 import argparse
+import gc
 import time
 
 from d2prune import store
+from d2prune.cli.main import hide_pandas_from_arrow
 from d2prune.config.model import RunConfig
 from d2prune.report.stage import STAGE, run_record, write_report
 from d2prune.runs.history import fill_run_id
@@ -18,6 +20,9 @@ from d2prune.runs.plan import plan_run
 
 def main() -> None:
     """Make the page twice and print how long it takes."""
+    # As the program does.
+    hide_pandas_from_arrow()
+    gc.set_threshold(50_000)
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("config", help="configuration of a finished run")
     config = RunConfig.load(parser.parse_args().config, [])

@@ -4,7 +4,6 @@ import copy
 import json
 import logging
 import os
-import re
 import subprocess
 import types
 
@@ -19,6 +18,7 @@ from d2prune.execution import OnRay
 from tests import fuzzing
 from tests.decode_forks import ForkedProcess
 from tests.pools import write_pool
+from tests.side_by_side import SideBySide, shares_ray
 
 # Ray's workers are niced by 15; beside the other test processes of a small machine they would hardly run.
 os.environ.setdefault("RAY_worker_niceness", "0")
@@ -49,26 +49,31 @@ _FIRST = (
 logging.getLogger("d2prune.compiled.cache").disabled = True
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--processes", type=int, default=1, help="processes that run files of tests side by side"
+    )
+
+
 def pytest_configure(config):
+    config.pluginmanager.register(SideBySide(config.getoption("--processes")))
     config.addinivalue_line("markers", "fuzz: random inputs; `make fuzz` runs these for a chosen time")
 
 
 def pytest_collection_modifyitems(items):
     """Mark what `make quick` leaves out, and start with the longest files."""
     for item in items:
-        if _shares_ray(item.nodeid):
+        if shares_ray(item.nodeid):
             item.add_marker(pytest.mark.ray)
         elif "ray_executor" in item.fixturenames:
             raise pytest.UsageError(f"{item.nodeid}: uses ray_executor, so its name must contain `on_ray`")
         if any("chromium" in mark.kwargs.get("reason", "") for mark in item.iter_markers("skipif")):
             item.add_marker(pytest.mark.browser)
+    if most := os.environ.get(fuzzing.EXAMPLES_VARIABLE):
+        for test in {getattr(item, "function", None) for item in items}:
+            fuzzing.limit_examples(test, int(most))
     items.sort(key=_rank_by_length)
     fuzzing.tests_in_session = max(1, sum(item.get_closest_marker("fuzz") is not None for item in items))
-
-
-def _shares_ray(nodeid):
-    """Whether a test runs on the test session's Ray: by its name, as xdist's scheduler knows nothing else."""
-    return re.search(r"_on_ray|\[ray[-\]]", nodeid) is not None
 
 
 def _rank_by_length(item):
@@ -77,18 +82,6 @@ def _rank_by_length(item):
         return 0
     ranks = (rank for rank, name in enumerate(_FIRST, 1) if str(item.path).endswith(name))
     return next(ranks, len(_FIRST) + 1)
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config, log):
-    """Files side by side; tests that share the Ray session are one group, in one process."""
-    from xdist.scheduler import LoadScopeScheduling
-
-    class ByFile(LoadScopeScheduling):
-        def _split_scope(self, nodeid):
-            return "ray" if _shares_ray(nodeid) else nodeid.partition("::")[0]
-
-    return ByFile(config, log)
 
 
 SYNC = os.fsync

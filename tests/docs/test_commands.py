@@ -45,6 +45,7 @@ NOT_RUN = {
     r"(pip|npm) (install|download) |.*apt-get download ": "downloads gigabytes",
     r"make (check|docs|test|quick)$": "steps of CI",
     r"make (evidence|images|dist)\b": "takes minutes, and downloads",
+    r"python -m tests\.warm$": "`make test` runs it before the tests",
     r"make images$|deploy/docker/build\.sh ": "build images: tests/tools/test_try_images.py",
     r"(helm|kubectl) ": "need a Kubernetes cluster: tests/deploy renders what they apply",
     r"d2prune submit ": "needs a cluster: tests/jobs submits to one",
@@ -70,6 +71,7 @@ class Reader:
         self.folder, self.project, self.model, self.json = folder, project, model, ""
         self.configs: dict[str, str] = {}
         self.done: set[str] = set()
+        self.made: set[str] = set()
 
     def follow(self, page: Path) -> list[Step]:
         """Do everything on a page; returns the commands that were run."""
@@ -83,7 +85,7 @@ class Reader:
                 self._configure(step.text)
             elif step.kind == "json":
                 self.json = step.text
-            elif reason_not_to_run(step.text) is None:
+            elif reason_not_to_run(step.text) is None and step.text not in self.made:
                 self._run(step)
                 ran.append(step)
         return ran
@@ -181,8 +183,9 @@ class Reader:
         assert [label for label in shown if label not in printed] == []
 
     def _in_the_project(self, step: Step, words: list[str]) -> None:
+        self.made.add(step.text)
         if words[0] == "make":
-            # Without the installation.
+            # Without the installation, and without the fuzz tests themselves, which run beside this one.
             words += ["-o", "install", f"BIN={Path(sys.executable).parent}", "SECONDS=2"]
         words[0] = sys.executable if words[0] == "python" else words[0]
         before = {path: path.read_bytes() for path in self.project.rglob("docs/**/*") if path.is_file()}
@@ -192,7 +195,10 @@ class Reader:
             capture_output=True,
             text=True,
             env=os.environ
-            | {"PYTHONPATH": os.pathsep.join([str(self.project / "pipeline"), str(self.project)])},
+            | {
+                "PYTHONPATH": os.pathsep.join([str(self.project / "pipeline"), str(self.project)]),
+                "PYTEST_ADDOPTS": "--collect-only",
+            },
         )
         assert done.returncode == 0, f"{step}: {done.stderr}"
         assert {path: path.read_bytes() for path in before} == before, (

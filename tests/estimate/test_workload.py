@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pytest
 
 from d2prune.cli.main import main
@@ -9,7 +10,9 @@ from d2prune.config.model import RunConfig
 from d2prune.estimate.costs import Fleet, Rates, make_plan
 from d2prune.estimate.table import format_seconds
 from d2prune.estimate.workload import default_rates, make_workload
+from d2prune.runs import calibrate
 from d2prune.runs.stages import STAGES
+from tests.programs import CONTEXT
 from tests.tables import make_rows, write_columns, write_datacomp
 
 
@@ -76,8 +79,10 @@ def test_plan_without_a_configuration(options, capsys):
 
 
 @pytest.mark.parametrize(("write", "copies"), [(write_datacomp, False), (write_columns, True)])
-def test_plan_of_tables_reads_their_headers(tmp_path, capsys, write, copies):
-    pool = write(tmp_path / "pool", [make_rows(0), make_rows(120, 1), make_rows(80, 2)])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_plan_of_tables_reads_their_headers(tmp_path, capsys, write, copies, dtype):
+    parts = [(0, 0), (120, 1), (80, 2)]
+    pool = write(tmp_path / "pool", [make_rows(*part, dtype=dtype) for part in parts])
     command = ["plan", str(pool), "--fraction", "0.3", "--work-dir", "w", "--output", "o"]
     assert main(command) == 0
     printed = capsys.readouterr().out
@@ -89,8 +94,12 @@ def test_plan_of_tables_reads_their_headers(tmp_path, capsys, write, copies):
     )
     work = make_workload(config, None)
     assert (work.tables, work.copies, work.dimension, work.stored_values) == (True, copies, 16, 32)
-    written = make_plan(work, Rates(0.0), Fleet())[0].written
-    assert written == work.samples * (60 + 64 * copies)
+    size = np.dtype(dtype).itemsize
+    embed, graph = make_plan(work, Rates(0.0), Fleet())[:2]
+    # Copies are float16; what is read in place stays as it is.
+    assert embed.written == work.samples * (60 + 64 * copies)
+    assert embed.read == work.samples * (32 * size + work.sample_bytes)
+    assert graph.read == work.samples * 32 * (2 if copies else size)
     assert main([*command, "--calibrate"]) == 2
     assert "--calibrate: found no embed.model, so the input is tables" in capsys.readouterr().err
 
@@ -106,7 +115,9 @@ def test_usage_errors(plan):
     assert code == 2 and "expected --embed-rate SAMPLES_PER_SECOND, or --calibrate" in err
 
 
-def test_calibration_measures_a_real_run(plan):
+def test_calibration_measures_a_real_run(plan, monkeypatch):
+    # Also a process that has run nothing, but its imports are there.
+    monkeypatch.setattr(calibrate, "get_context", {"spawn": CONTEXT}.get)
     code, out, _ = plan("--calibrate", "3", "--cpus", "1")
     assert code == 0
     assert out.startswith("160 samples in 4 shards")

@@ -8,6 +8,7 @@ import logging
 import socket
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -118,6 +119,17 @@ def test_filter_and_sort_by_cluster(server):
     assert len(list(itertools.groupby(reasons))) == len(set(reasons)) == 2
     assert ask(server, "/api/samples?cluster=99")["total"] == 0
     assert get(server, "/api/samples?cluster=x")[0].status == 400
+
+
+@pytest.mark.parametrize(("max_pixels", "found"), [(48 * 48, True), (48 * 48 - 1, False), (None, True)])
+@pytest.mark.parametrize("size", ["small", "large", "full"])
+def test_images_beyond_the_limit_of_the_run_are_not_decoded(finished, max_pixels, found, size):
+    """The run's own limit; for runs without one, of tables, its default."""
+    params = {name: value for name, value in finished.embed.params.items() if name != "max_pixels"}
+    if max_pixels is not None:
+        params["max_pixels"] = max_pixels
+    explorer = Explorer(replace(finished, embed=replace(finished.embed, params=params)))
+    assert bool(explorer.image(120, size, {})) is found
 
 
 def test_sample_and_its_image(server):

@@ -1,5 +1,7 @@
 """Search by words, first pages without sorting: both equal what a naive search and a full sort give."""
 
+from itertools import pairwise
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -8,6 +10,7 @@ from hypothesis import strategies as st
 
 from d2prune.explore import sample_index
 from d2prune.explore.explain import Ranking
+from d2prune.explore.matching import contains
 from d2prune.explore.numbers import Numbers
 from d2prune.explore.query import Query, split_words
 from d2prune.explore.sample_index import SampleIndex
@@ -37,10 +40,15 @@ class Parts:
         return self.tables[part]
 
 
+def fold(text):
+    """Simple case folding: of each character the full one if that is one character, else its lower case."""
+    return "".join(next((f for f in (c.casefold(), c.lower()) if len(f) == 1), c) for c in text)
+
+
 def matches(row, words):
     uid, key, caption = row
     return all(
-        word.lower() in (caption or "").lower()
+        fold(word) in fold(caption or "")
         or uid.startswith(word.lower().replace("-", ""))
         or key in (word, f"./{word}")
         for word in words
@@ -66,6 +74,51 @@ ROWS = st.lists(
 def test_every_word_of_a_search_must_match(parts, text, limit):
     found = Texts(Parts(parts), limit).match(split_words(text))
     assert found.tolist() == [matches(row, split_words(text)) for rows in parts for row in rows]
+
+
+# Variants of one, two and three bytes, of the same letter; foldings of two letters; no letters.
+LETTERS = "aAkK\u212asS\u017fßẞσςΣµμiIİıéÉåÅ\u212bωΩ\u2126ⱥȺдДрРdzDžDZꭰᎠ🙂日 -\0[{"  # noqa: RUF001
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_a_word_is_found_in_any_case_and_script(data):
+    """Against the naive search, in texts that lie in any pieces of one buffer, null or not wanted."""
+    words = st.text(LETTERS, min_size=1, max_size=6)
+    word = data.draw(words)
+    pieces = words | st.just(word) | st.just(word.swapcase()) | st.sampled_from(["long " * 20, "k" * 70])
+    texts = data.draw(st.lists(st.none() | st.lists(pieces, max_size=4).map("".join), max_size=12))
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(texts)), max_size=2)))
+    whole = pa.array(texts, pa.string())
+    chunks = [whole[a:b] for a, b in pairwise([0, *cuts, len(texts)])]
+    wanted = np.array(data.draw(st.lists(st.booleans(), min_size=len(texts), max_size=len(texts))), bool)
+    found = contains(pa.chunked_array(chunks, pa.string()), word, wanted)
+    assert found.tolist() == [
+        bool(w) and text is not None and fold(word) in fold(text)
+        for text, w in zip(texts, wanted, strict=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("word", "text", "expected"),
+    [
+        ("STRASSE", "straße", False),
+        ("STRAẞE", "straße", True),
+        ("kelvin", "\u212aELVIN", True),
+        ("ss", "\u017f\u017f", True),
+        ("\ud800", "?", False),
+        ("car", "ca", False),
+        ("x" * 500, "y" + "X" * 500, True),
+    ],
+)
+def test_words_with_variants_of_several_lengths(word, text, expected):
+    texts = pa.chunked_array([["", text, "a"]])
+    assert contains(texts, word, np.ones(3, bool)).tolist() == [False, expected, False]
+
+
+def test_a_match_lies_inside_one_text():
+    texts = pa.chunked_array([["red c", "ar", "", "c", "a", "rcar"] * 30])
+    assert contains(texts, "car", np.ones(180, bool)).tolist() == [*[False] * 5, True] * 30
 
 
 @pytest.mark.parametrize(

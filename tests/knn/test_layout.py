@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from benchmarks.map_layout import neighbours_kept
 from d2prune.errors import UserError
 from d2prune.knn import exact_layout, graph_layout, layout
-from d2prune.knn.block_search import NO_POSITION
 from d2prune.knn.features import unit_rows
+from d2prune.knn.top_k import NO_POSITION
 
 
 def points(n, seed=0, dims=24, centres=8):

@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from d2prune.report import metrics
 from tests.report.synthetic import unit
@@ -87,3 +89,17 @@ def test_cluster_shares_are_counts():
     label = np.array([0, 0, 2, 2, 2, 0])
     kept = np.array([True, True, False, True, False, False])
     assert metrics.cluster_shares(label, kept) == [(2, 3, pytest.approx(1 / 3)), (0, 3, pytest.approx(2 / 3))]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 12), st.data())
+def test_the_nearest_queries_are_those_of_a_full_sort(count, data):
+    """Many ties; nearest first, ties by the order of the queries."""
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    queries = np.sort(rng.permutation(20)[:count])
+    k = data.draw(st.integers(0, count - 1))
+    distances = rng.integers(0, 4, (count, 20)).astype(np.float32)
+    nearest, found = metrics.nearest_queries(distances, queries, k)
+    for q in range(count):
+        others = sorted((distances[q, queries[o]], o) for o in range(count) if o != q)[:k]
+        assert list(zip(found[q].tolist(), nearest[q].tolist(), strict=True)) == others

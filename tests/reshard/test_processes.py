@@ -1,8 +1,6 @@
 """`d2prune reshard` as a process: two concurrent ones, a killed one, an interrupted one."""
 
 import signal
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -12,10 +10,9 @@ from d2prune import store
 from d2prune.demo import s3_server
 from d2prune.reshard.reshard import ReshardParams, reshard
 from tests.output.pools import plain_pool, put_pool, tree
+from tests.programs import Code
 from tests.reshard.test_reshard import subset_file
 from tests.s3 import moto_server
-
-ROOT = Path(__file__).parents[2]
 
 TIMEOUT_S = 300
 """For a child process to print a line or to end; far above what a busy machine needs."""
@@ -59,23 +56,6 @@ sys.exit(main(["reshard", *sys.argv[1:]]))
 """
 
 
-def restore_sigint():
-    """Give the child the default SIGINT handler.
-
-    A shell without job control starts background jobs with SIGINT ignored, and children inherit that:
-    Python then installs no handler, and an interrupt has no effect.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-def start(code, *arguments):
-    return subprocess.Popen(
-        [sys.executable, "-c", code, *arguments],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
-        preexec_fn=restore_sigint,
-    )  # fmt: skip
-
-
 def read_line(process):
     """Read a line of the child's output; a child that prints nothing is killed, and its errors are shown."""
     timer = threading.Timer(TIMEOUT_S, process.kill)
@@ -109,7 +89,7 @@ def test_of_two_concurrent_reshards_one_works_and_the_other_exits(output, tmp_pa
     url = subset_file(tmp_path, [item.uid for shard in made for item in shard[::2]])
     alone = reshard(str(tmp_path / "pool"), url, str(tmp_path / "alone"), ReshardParams(4))
     options = ["--subset", url, "--input", str(tmp_path / "pool"), "--output", output]
-    processes = [start(COMMAND, *options, "--samples-per-shard", "4") for _ in range(2)]
+    processes = [Code(COMMAND, [*options, "--samples-per-shard", "4"]) for _ in range(2)]
     for process in processes:
         assert read_line(process) == "ready\n"
     for process in processes:
@@ -137,7 +117,7 @@ def test_a_killed_reshard_does_not_block_the_next_one(tmp_path):
     url = subset_file(tmp_path, [item.uid for item in made[0]])
     options = ["--subset", url, "--input", str(tmp_path / "pool"), "--output", str(tmp_path / "out")]
     # With --work-dir, since a killed process would leave its temporary folder behind.
-    process = start(COMMAND, *options, "--work-dir", str(tmp_path / "work"))
+    process = Code(COMMAND, [*options, "--work-dir", str(tmp_path / "work")])
     process.stdin.write("go\n")
     process.stdin.flush()
     assert [read_line(process) for _ in range(2)] == ["ready\n", "writing\n"]
@@ -155,7 +135,7 @@ def test_an_interrupted_reshard_stops_at_the_next_block(tmp_path):
     put_pool(tmp_path / "pool", made)
     url = subset_file(tmp_path, [item.uid for item in made[0]])
     options = ["--subset", url, "--input", str(tmp_path / "pool"), "--output", str(tmp_path / "out")]
-    process = start(INTERRUPTED_COMMAND, *options)
+    process = Code(INTERRUPTED_COMMAND, options)
     assert read_line(process) == "writing\n"
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=TIMEOUT_S)

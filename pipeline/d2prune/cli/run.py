@@ -64,6 +64,7 @@ def _print_summary(arguments: argparse.Namespace, config: "RunConfig", result: "
     from d2prune.report.summary import partial_rows, summary_rows
 
     if "select" in result.manifests:
+        config = config.model_copy(update={"output": result.output})
         rows = summary_rows(run_record(config, result.pool, result.manifests, result.seconds), result.report)
     else:
         rows = partial_rows(result.manifests, result.seconds, config.work_dir)

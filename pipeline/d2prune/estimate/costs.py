@@ -34,6 +34,7 @@ class Workload:
         tables: whether the pool is tables of embeddings. `sample_bytes` is then that of a row without
             them, and `stored_values` counts those that the run reads.
         copies: whether embeddings of tables are copied, because they cannot be read in place.
+        value_bytes: bytes of an embedding value in tables; copies have 2.
     """
 
     samples: int
@@ -52,6 +53,13 @@ class Workload:
     deduplicates: bool = False
     tables: bool = False
     copies: bool = False
+    value_bytes: float = 2.0
+
+    @property
+    def row_bytes(self) -> float:
+        """Bytes of the embeddings of a sample that distances use, as the graph reads them."""
+        in_place = self.tables and not self.copies
+        return self.dimension * self.sides * (self.value_bytes if in_place else 2.0)
 
 
 @dataclass(frozen=True)
@@ -244,9 +252,10 @@ def _estimate_embed(work: Workload, rates: Rates, fleet: Fleet) -> StagePlan:
 
 
 def _estimate_import(work: Workload, rates: Rates, fleet: Fleet) -> StagePlan:
-    row = 2.0 * (work.stored_values or work.sides * work.dimension)
+    values = work.stored_values or work.sides * work.dimension
+    row = work.value_bytes * values
     read = work.samples * (row + work.sample_bytes)
-    written = work.samples * (60.0 + (row if work.copies else 0.0))
+    written = work.samples * (60.0 + (2.0 * values if work.copies else 0.0))
     seconds = work.samples * (rates.import_row_s + row * rates.import_byte_s)
     workers = _count_workers(fleet, work.shards)
     limits = {"CPU": seconds / workers, "store": (read + written) / rates.store_bytes_s / workers}
@@ -273,8 +282,8 @@ def _estimate_graph(work: Workload, rates: Rates, fleet: Fleet) -> StagePlan:
     if not work.n_neighbors:
         wall, limit = _find_limit("graph", rates, {"one worker": 0.0})
         return StagePlan("graph", work.shards, 0.0, 0.0, 0.0, 0.0, work.samples * 1.0, 4e8, 1, wall, limit)
-    row = work.dimension * work.sides * 2
-    read, written = float(work.samples * row), work.samples * 2.0 * work.n_neighbors * 12
+    row = work.row_bytes
+    read, written = work.samples * row, work.samples * 2.0 * work.n_neighbors * 12
     seconds = graph_seconds(work, rates)
     hours = seconds / 3600
     if fits_one_worker(work):
@@ -288,7 +297,7 @@ def _estimate_graph(work: Workload, rates: Rates, fleet: Fleet) -> StagePlan:
         wall, limit = _find_limit("graph", rates, limits)
         gpu_hours = gpu_seconds / 3600
         return StagePlan("graph", 1, gpu_hours, hours, read, 0.0, written, memory, 1, wall, limit)
-    partitions = choose_partitions(work.samples * row)
+    partitions = choose_partitions(round(work.samples * row))
     # Partitions that a row visits. Measured: 2.5 of 4, 6.1 of 16 and 13.1 of 64 at 1e6 rows, 8.0 of 64
     # at 1e5 and 10.9 at 3e5; the fit is within 15 % of all but few partitions.
     nprobe = choose_lists(work)[1]

@@ -58,7 +58,7 @@ def _find_work_dir_peak(plans: Sequence[StagePlan], work: Workload) -> tuple[flo
     """
     from d2prune.graph.params import Layout
 
-    row = 2.0 * work.dimension * work.sides
+    row = work.row_bytes
     share_of_rows = row / (row + 12 * (work.n_neighbors + 1))
     peak, stage, kept = 0.0, "", 0.0
     for plan in plans:

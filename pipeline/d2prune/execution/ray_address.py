@@ -32,6 +32,29 @@ def name_address(address: str | None) -> str:
     return f"{VARIABLE}={os.environ.get(VARIABLE)!r} in the environment"
 
 
+def check_cluster(address: str | None) -> None:
+    """Check that the cluster which a run names answers, without loading Ray.
+
+    Neither `auto` nor a local Ray is checked: only Ray can find them.
+
+    Args:
+        address: as for `find_head`.
+
+    Raises:
+        UserError: none answers, or it is not an address.
+    """
+    given = address or os.environ.get(VARIABLE)
+    if given in (None, "", "auto", "local"):
+        return
+    shown = name_address(address)
+    try:
+        head = find_head(address)
+    except ValueError as error:
+        raise UserError(f"{shown}: no cluster answers there: {error}") from error
+    if head is not None:
+        wait_for_head(*head, shown)
+
+
 def find_head(address: str | None) -> tuple[str, int] | None:
     """Host and port of the head; None where only Ray can find them.
 
@@ -48,6 +71,8 @@ def find_head(address: str | None) -> tuple[str, int] | None:
 
         given = services.canonicalize_bootstrap_address("auto") or ""
     scheme, _, place = given.rpartition("://")
+    if scheme in ("http", "https"):
+        raise ValueError("expected host:port, ray://host:port or auto; this is the address for `submit`")
     if not given or scheme not in ("", "ray"):
         return None
     parts = urlsplit(f"//{place}")

@@ -32,7 +32,6 @@ from d2prune.store import schemas
 
 _MAX_CAPTION_LENGTH = 2_000
 _IMAGE_SIDES = {"small": 240, "large": 800, "full": 2_400}
-_MAX_PIXELS = 100_000_000
 _PREVIEW_ROWS = 12
 _MAX_POSITION_DIGITS = 18
 
@@ -317,7 +316,7 @@ class Explorer:
         query = parse_query(parameters)
         positions, similarities = self._find(opened, query)
         if kind == "subset.npy":
-            return iter([export.subset_file(opened.run, positions)])
+            return iter([export.subset_file(opened.index.texts, positions)])
         return export.to_parquet(export.sample_tables(opened.run, positions, similarities), schemas.DECISIONS)
 
     def image(self, position: int, size: str, parameters: Parameters) -> bytes:
@@ -345,7 +344,7 @@ class Explorer:
             return b""
         # Always re-encoded, so the browser never receives the bytes of the pool.
         source = ImageSource(url, row["offset"], row["size"] or 0)
-        return small_webp(read_image(source), _MAX_PIXELS, _IMAGE_SIDES[size])
+        return small_webp(read_image(source), run.max_pixels, _IMAGE_SIDES[size])
 
     def _open(self, parameters: Parameters) -> OpenRun:
         return self.workspace.open(parameters.get("run", ""))

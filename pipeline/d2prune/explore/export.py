@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from d2prune.explore.texts import Texts
 from d2prune.output import subset
 from d2prune.parts.files import DECISIONS, SAMPLES
 from d2prune.runs.finished import FinishedRun
@@ -20,12 +21,9 @@ from d2prune.store import schemas
 _SAMPLE_COLUMNS = ("caption", "clip_score", "width", "height", "offset", "size")
 
 
-def subset_file(run: FinishedRun, positions: NDArray[np.int64]) -> bytes:
+def subset_file(texts: Texts, positions: NDArray[np.int64]) -> bytes:
     """The uids of samples as a subset file, see `output.subset`: 16 bytes a sample."""
-    parts = [
-        subset.encode(run.parts.peek(part, SAMPLES, ["uid"])["uid"].take(row_M).to_pylist())
-        for part, _, row_M in run.parts.spans.by_part(np.sort(positions))
-    ]
+    parts = [subset.encode(uids.to_pylist()) for uids in texts.uids_at(np.sort(positions))]
     return subset.to_bytes(np.concatenate([np.zeros(0, subset.DTYPE), *parts]))
 
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from d2prune.explore.matching import contains
 from d2prune.inputs.rejects import FILTER_REASONS, MEANINGS
 from d2prune.parts.files import REJECTS
 from d2prune.parts.spans import Spans
@@ -92,7 +93,6 @@ def _match(table: pa.Table, words: Sequence[str]) -> NDArray[np.bool_]:
     for word in words:
         hit_R = np.zeros(len(table), bool)
         for name in ("key", "shard", "detail"):
-            found = pc.match_substring(table[name], word, ignore_case=True)
-            hit_R |= np.array(pc.fill_null(found, False).to_numpy(), bool)
+            hit_R |= contains(table[name], word, mask_R)
         mask_R &= hit_R
     return mask_R

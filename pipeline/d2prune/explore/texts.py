@@ -6,7 +6,7 @@ among threads and among the runs of one pool. N samples, M of them shown.
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from d2prune.explore.matching import begins, contains
 from d2prune.inputs.sample_id import normal_uid
 from d2prune.parts.files import SAMPLES
 from d2prune.parts.reader import Parts
@@ -23,8 +24,6 @@ TEXT_LIMIT = 384 << 20
 _SHARE_OF_LARGE = 4
 _COLUMNS = ("uid", "key", "caption")
 _THREADS = 4
-# With more hits than this share, testing the next word in all captions is cheaper than copying the hits.
-_FEW_HITS = 0.8
 
 Positions = NDArray[np.integer[Any]]
 
@@ -45,6 +44,8 @@ class Texts:
         if not n_parts:
             return
         first = self._read(0)
+        # Loads the compiled search.
+        _match_words(first.slice(0, 1), ("a",))
         if first.nbytes * len(self._parts.spans) > self._limit * len(first):
             # Half a pool in memory would not make a search interactive: enough for the pages shown.
             self._limit //= _SHARE_OF_LARGE
@@ -94,6 +95,11 @@ class Texts:
             ]
         return pc.unique(pa.chunked_array(chunks, pa.string()))
 
+    def uids_at(self, positions_M: Positions) -> Iterator[pa.ChunkedArray]:
+        """The uids of samples in canonical order, part by part."""
+        for part, _, row_M in self._parts.spans.by_part(positions_M.astype(np.int64)):
+            yield self._read_uids(part).take(row_M)
+
     @property
     def all_held(self) -> bool:
         """Whether all texts are in memory, so that a search of the whole pool is interactive."""
@@ -122,23 +128,18 @@ class Texts:
 def _match_words(table: pa.Table, words: Sequence[str]) -> NDArray[np.bool_]:
     """Which rows match every word."""
     mask_R = np.ones(len(table), bool)
-    row_R, captions = np.arange(len(table)), table["caption"]
     for word in words:
-        hit = pc.fill_null(pc.match_substring(captions, word, ignore_case=True), False)
-        hit_R = _as_mask(hit) | _match_names(table, word)[row_R]
-        mask_R[row_R[~hit_R]] = False
-        if word != words[-1] and len(hit_R) and hit_R.mean() < _FEW_HITS:
-            captions, row_R = captions.filter(pa.array(hit_R)), row_R[hit_R]
+        mask_R &= contains(table["caption"], word, mask_R) | _match_names(table, word)
     return mask_R
 
 
 def _match_names(table: pa.Table, word: str) -> NDArray[np.bool_]:
     """Which rows have a uid that begins with a word, or have it as their key."""
-    hit = pc.starts_with(table["uid"], normal_uid(word) or word.lower())
+    hit_R = begins(table["uid"], normal_uid(word) or word.lower())
     # `tar -C FOLDER .` puts `./` before every key.
     for key in (word, f"./{word}"):
-        hit = pc.or_(hit, pc.equal(table["key"], key))
-    return _as_mask(hit)
+        hit_R |= begins(table["key"], key, whole=True)
+    return hit_R
 
 
 def _as_mask(found: pa.ChunkedArray) -> NDArray[np.bool_]:

@@ -124,7 +124,7 @@ def find_named(work_dir: str, name: str) -> tuple[str, str]:
     if not has_trained(folder, fingerprint):
         raise UserError(
             f"graph.quantiser: found no quantiser {fingerprint} in {store.redact(folder)}, which graph "
-            f"{match[2]} has; expected another graph, auto or new"
+            f"{match[2]} has; expected another graph, auto or new, as in --set graph.quantiser=auto"
         )
     return folder, fingerprint
 

@@ -43,13 +43,14 @@ def place(
     weight = np.float32(1 / max(2 * len(from_E), 1))
     rate = np.float32(max(n / float(_EXAGGERATION), 50))
     speed_2N, gain_2N = np.zeros_like(at_2N), np.ones_like(at_2N)
-    push_2N, sum_N = np.empty_like(at_2N), np.empty(n, np.float32)
+    push_2N, pull_2N, sum_N = np.empty_like(at_2N), np.empty_like(at_2N), np.empty(n, np.float32)
     for step in range(_STEPS):
         if step % _REPORT_EVERY == 0:
             report(step / _STEPS)
         exaggeration, momentum = (_EXAGGERATION, 0.5) if step < _EARLY else (1, 0.8)
         _push_all(at_2N, push_2N, sum_N, threads)
-        pull_2N = _pull(at_2N, *ends) * (exaggeration * weight)
+        _pull(at_2N, *ends, pull_2N)
+        pull_2N *= exaggeration * weight
         slope_2N = 4 * (pull_2N - push_2N / np.float32(sum_N.sum(dtype=np.float64)))
         # Gains as in the authors' code: faster while the direction stays the same.
         turns_2N = (slope_2N > 0) == (speed_2N > 0)
@@ -99,15 +100,15 @@ def _push(at_2N: Float32, start: int, stop: int, push_2N: Float32, sum_N: Float3
 
 
 @kernel(error_model="numpy")
-def _pull(at_2N: Float32, starts: Int64, ends: Int64) -> Float32:
+def _pull(at_2N: Float32, starts: Int64, ends: Int64, pull_2N: Float32) -> None:
     """The attraction along each point's edges, each of weight 1."""
     n = at_2N.shape[1]
     x_N, y_N = at_2N[0], at_2N[1]
-    pull_2N = np.zeros((2, n), np.float32)
     for i in range(n):
+        pull_x, pull_y = np.float32(0), np.float32(0)
         for e in range(starts[i], starts[i + 1]):
             dx, dy = x_N[i] - x_N[ends[e]], y_N[i] - y_N[ends[e]]
             near = np.float32(1) / (np.float32(1) + dx * dx + dy * dy)
-            pull_2N[0, i] += near * dx
-            pull_2N[1, i] += near * dy
-    return pull_2N
+            pull_x += near * dx
+            pull_y += near * dy
+        pull_2N[0, i], pull_2N[1, i] = pull_x, pull_y

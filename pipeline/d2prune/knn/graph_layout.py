@@ -83,7 +83,9 @@ def _project_to_plane(points_ND: Float32, seed: int) -> NDArray[np.float64]:
     centred_ND = points_ND - points_ND.mean(axis=0)
     axes_D2 = np.random.default_rng(seed).normal(size=(points_ND.shape[1], 2)).astype(np.float32)
     for _ in range(_POWER_STEPS):
-        axes_D2, _ = np.linalg.qr(centred_ND.T @ (centred_ND @ axes_D2))
+        # One axis at a time: of a product with two columns, BLAS copies the whole matrix first.
+        spread_2D = np.stack([(centred_ND @ axis_D) @ centred_ND for axis_D in axes_D2.T])
+        axes_D2, _ = np.linalg.qr(spread_2D.T)
     largest = axes_D2[np.abs(axes_D2).argmax(axis=0), np.arange(axes_D2.shape[1])]
     placed = np.zeros((len(points_ND), 2))
     placed[:, : axes_D2.shape[1]] = centred_ND @ (axes_D2 * np.where(largest < 0, -1, 1))

@@ -278,7 +278,9 @@ class Parts:
         with ThreadPoolExecutor(min(_THREADS, len(pieces))) as threads:
             tables = list(threads.map(lambda piece: read_rows(piece[0], piece[2]), pieces))
         index_N = np.concatenate([index_M for _, index_M, _ in pieces])
-        return pa.concat_tables(tables).take(np.argsort(index_N, kind="stable"))
+        found = pa.concat_tables(tables)
+        is_in_order = bool((index_N[1:] > index_N[:-1]).all())
+        return found if is_in_order else found.take(np.argsort(index_N, kind="stable"))
 
     def _open(self, part: int, table: str, read: Callable[[pq.ParquetFile], Any]) -> Any:
         receipt = self.receipt(part, table)

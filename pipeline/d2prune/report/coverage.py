@@ -51,12 +51,9 @@ def draw_queries(sample: RandomSample, size: int, seed: int) -> Queries:
 def lay_out(sample: RandomSample, queries: Queries, seed: int) -> NDArray[np.uint16]:
     """Where the queries are on a map, uint16 [Q, 2]; see `lay_out_graph`."""
     rows_Q, points_QD = queries.rows_Q, sample.points_ND[queries.rows_Q]
-    distances_QQ = queries.distances_QN[:, rows_Q]
-    np.fill_diagonal(distances_QQ, np.inf)
     k = min(K, max(len(rows_Q) - 1, 0))
-    nearest_QK = np.argpartition(distances_QQ, max(k - 1, 0), axis=1)[:, :k]
-    sq_distances_QK = np.take_along_axis(distances_QQ, nearest_QK, axis=1) ** 2
-    return lay_out_graph(points_QD, nearest_QK, sq_distances_QK, seed)
+    nearest_QK, distances_QK = metrics.nearest_queries(queries.distances_QN, rows_Q, k)
+    return lay_out_graph(points_QD, nearest_QK, distances_QK**2, seed)
 
 
 def compare_with_random(sample: RandomSample, queries: Queries, seed: int) -> list[Metric]:

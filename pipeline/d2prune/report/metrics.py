@@ -48,16 +48,16 @@ def coverage_gaps(
     since_N = np.full(len(order_N), len(sizes_F), np.int64)
     last = int(sizes_F[-1])
     since_N[order_N[:last]] = np.searchsorted(sizes_F, np.arange(last), side="right")
-    nearest_QF = _nearest_since(distances_QN, queries_Q, since_N, len(sizes_F))
-    return np.asarray(np.minimum.accumulate(nearest_QF, axis=1).mean(axis=0, dtype=np.float64))
+    nearest_QF = np.full((len(queries_Q), len(sizes_F) + 1), np.inf, np.float32)
+    _nearest_since(distances_QN, queries_Q, since_N, nearest_QF)
+    return np.asarray(np.minimum.accumulate(nearest_QF[:, :-1], axis=1).mean(axis=0, dtype=np.float64))
 
 
 @kernel
 def _nearest_since(
-    distances_QN: Floats, queries_Q: NDArray[np.int64], since_N: NDArray[np.int64], n_sizes: int
-) -> Floats:
+    distances_QN: Floats, queries_Q: NDArray[np.int64], since_N: NDArray[np.int64], nearest_QF: Floats
+) -> None:
     """Each query's distance to the nearest point that a size adds, in one pass; numpy needs a sorted copy."""
-    nearest_QF = np.full((distances_QN.shape[0], n_sizes + 1), np.inf, np.float32)
     for q in range(distances_QN.shape[0]):
         row_F, row_N = nearest_QF[q], distances_QN[q]
         for n in range(row_N.shape[0]):
@@ -66,7 +66,6 @@ def _nearest_since(
                 row_F[since] = row_N[n]
         # In float32 the distance of a vector to itself is about 1e-4, not 0.
         row_F[since_N[queries_Q[q]]] = 0
-    return nearest_QF[:, :n_sizes]
 
 
 def nearest_other(distances_QN: Floats, queries_Q: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -82,6 +81,41 @@ def nearest_other(distances_QN: Floats, queries_Q: NDArray[np.int64]) -> NDArray
     nearest_Q = distances_QN.min(axis=1, initial=np.inf).astype(np.float64)
     distances_QN[row_Q, queries_Q] = to_self_Q
     return np.asarray(nearest_Q)
+
+
+def nearest_queries(
+    distances_QN: Floats, queries_Q: NDArray[np.int64], k: int
+) -> tuple[NDArray[np.int64], Floats]:
+    """The k nearest other queries of each, and their distances, nearest first: int64 and float32 [Q, k].
+
+    Args:
+        distances_QN: `distances` of the queries to all points.
+        queries_Q: which points the queries are.
+        k: less than Q, or 0.
+    """
+    nearest_QK = np.zeros((len(queries_Q), k), np.int64)
+    distances_QK = np.full((len(queries_Q), k), np.inf, np.float32)
+    if k:
+        _find_nearest(distances_QN, queries_Q, nearest_QK, distances_QK)
+    return nearest_QK, distances_QK
+
+
+@kernel
+def _find_nearest(
+    distances_QN: Floats, queries_Q: NDArray[np.int64], nearest_QK: NDArray[np.int64], distances_QK: Floats
+) -> None:
+    """As `np.argpartition` of the queries' columns, without their copy, in a tenth of the time."""
+    last = nearest_QK.shape[1] - 1
+    for q in range(len(queries_Q)):
+        for other in range(len(queries_Q)):
+            distance, slot = distances_QN[q, queries_Q[other]], last
+            if distance >= distances_QK[q, last] or other == q:
+                continue
+            while slot > 0 and distance < distances_QK[q, slot - 1]:
+                distances_QK[q, slot] = distances_QK[q, slot - 1]
+                nearest_QK[q, slot] = nearest_QK[q, slot - 1]
+                slot -= 1
+            distances_QK[q, slot], nearest_QK[q, slot] = distance, other
 
 
 def near_duplicate_share(nearest_Q: NDArray[np.float64]) -> float:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from d2prune import store
 from d2prune.d2.gamma import describe_gamma
+from d2prune.embed.params import EmbedParams
 from d2prune.errors import UserError
 from d2prune.parts import files, shard_urls
 from d2prune.parts.reader import Parts
@@ -100,6 +101,11 @@ class FinishedRun:
     def has_images(self) -> bool:
         """Whether the input is tars; tables of embeddings hold no images."""
         return "columns" not in self.embed.params
+
+    @property
+    def max_pixels(self) -> int:
+        """Images with more are not decoded: `embed.max_pixels`, or its default if the input is no tars."""
+        return int(self.embed.params.get("max_pixels", EmbedParams.max_pixels))
 
     @cached_property
     def urls(self) -> Mapping[str, str]:

@@ -14,7 +14,6 @@ from d2prune.embed.decode.decoder import Decoder
 from d2prune.embed.decode.pool import DecodePool
 from d2prune.embed.decode.resize import Preprocess
 from d2prune.embed.model import sources
-from d2prune.embed.params import EmbedParams
 from d2prune.errors import UserError
 from d2prune.extras import require
 from d2prune.inputs.rejects import Reject
@@ -90,8 +89,8 @@ class QueryModel:
     def _start_decoding(self, preprocess: Preprocess) -> DecodePool:
         """One process, which decodes an image at a time, with the limits of the run's own images."""
         if self._pool is None:
-            max_pixels = self._run.embed.params.get("max_pixels", EmbedParams.max_pixels)
-            self._pool = DecodePool(Decoder(preprocess, max_pixels), 1, preprocess.n_bytes, slots=1)
+            decoder = Decoder(preprocess, self._run.max_pixels)
+            self._pool = DecodePool(decoder, 1, preprocess.n_bytes, slots=1)
             weakref.finalize(self, self._pool.close)
         return self._pool
 
