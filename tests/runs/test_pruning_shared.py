@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from d2prune.output import claim
-from d2prune.runs import history, pruning
+from d2prune.runs import history, pruning, shared_tars
 from d2prune.verify.folder import Depth, verify
 from tests.output.pools import plain_pool
 from tests.pools import tree
@@ -106,6 +106,39 @@ def test_nothing_is_deleted_while_it_is_unknown_who_needs_it(nights):
     assert len(remarks) == 2 and all("shared tars that it lists are unknown" in line for line in remarks)
     assert present(nights) == everything
     assert verify(str(output_of(nights, 0)), depth=DEEP) == []
+
+
+def test_tars_stay_while_another_process_repairs_their_output(nights, monkeypatch):
+    """It deletes the listed manifest, and writes it again before the next output is pruned."""
+    nights.run(POOL, [[True] * 4, [False] * 4, [True] * 4])
+    work, output = str(nights.root / "work"), output_of(nights, 0)
+    # What is repaired is the output of another work_dir, and lists the tars of a pruned one, too.
+    other = Nights(nights.root, nights.pool, work="other")
+    other.run(POOL, [[True] * 4, [True] * 4, [True, False, True, True]])
+    path = output_of(other, -1) / "manifest.json"
+    data, manifest_of = path.read_bytes(), shared_tars.read_manifest
+    reads = []
+
+    def read(folder):
+        if folder == str(path.parent):
+            reads.append(path.read_bytes() if path.exists() else None)
+            path.unlink(missing_ok=True)
+        return manifest_of(folder)
+
+    delete_output = pruning._delete_output
+
+    def complete_before(*arguments):
+        if not path.exists():
+            path.write_bytes(data)
+        return delete_output(*arguments)
+
+    monkeypatch.setattr(shared_tars, "read_manifest", read)
+    monkeypatch.setattr(pruning, "_delete_output", complete_before)
+    remarks = pruning.prune(work, 1).remarks
+    path.write_bytes(data)
+    assert len(reads) == len(remarks) == 3
+    assert all("unknown" in line for line in remarks)
+    assert verify(str(path.parent), depth=DEEP) == [] == verify(str(output), depth=DEEP)
 
 
 def test_nothing_is_deleted_while_a_run_writes(nights):

@@ -4,14 +4,20 @@ from d2prune import store
 from d2prune.errors import UserError
 from d2prune.output import layout
 from d2prune.output.manifest import OutputManifest, read_manifest
+from d2prune.store import FileInfo
 
 
 class SharedTars:
-    """Reads the manifest of each output below a root once."""
+    """Finds unlisted tars; reads each version of the manifest of each output below a root once.
+
+    A process that finds a fault in an output deletes its manifest without holding the folder of shared
+    tars, and may complete the output whenever the folder is not held. So nothing but a version of a
+    manifest outlasts a call.
+    """
 
     def __init__(self) -> None:
         """Read nothing yet."""
-        self._listed: dict[str, frozenset[str]] = {}
+        self._listed: dict[tuple[str, str], frozenset[str]] = {}
 
     def find_unlisted(self, output: str, manifest: OutputManifest) -> list[str]:
         """URLs of the shared files that an output lists and no other complete output beside it does.
@@ -29,16 +35,20 @@ class SharedTars:
         for file in store.list_files(root, f"*/{layout.MANIFEST}"):
             folder = file.url.rpartition("/")[0]
             if store.resolve(folder) != own:
-                others |= self._read(folder)
+                others |= self._read(file, folder)
         names = {file.name for file in manifest.files if layout.is_shared(file.name)}
         return [layout.locate(output, name) for name in sorted(names - others)]
 
-    def _read(self, folder: str) -> frozenset[str]:
-        if folder not in self._listed:
+    def _read(self, file: FileInfo, folder: str) -> frozenset[str]:
+        key = (file.url, file.version)
+        if key not in self._listed:
+            unknown = "the shared tars that it lists are unknown"
             try:
                 manifest = read_manifest(folder)
             except UserError as error:
-                raise UserError(f"{error}; the shared tars that it lists are unknown") from error
-            files = () if manifest is None else manifest.files
-            self._listed[folder] = frozenset(file.name for file in files if layout.is_shared(file.name))
-        return self._listed[folder]
+                raise UserError(f"{error}; {unknown}") from error
+            if manifest is None:
+                raise UserError(f"{store.redact(file.url)}: deleted while it was read; {unknown}")
+            names = frozenset(file.name for file in manifest.files if layout.is_shared(file.name))
+            self._listed[key] = names
+        return self._listed[key]
