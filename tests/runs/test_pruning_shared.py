@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from d2prune.output import claim
+from d2prune.output import claim, layout
 from d2prune.runs import history, pruning, shared_tars
 from d2prune.verify.folder import Depth, verify
 from tests.output.pools import plain_pool
@@ -96,6 +96,16 @@ def test_tars_of_another_work_dir_stay(nights):
     pruning.prune(str(nights.root / "other"), 1)
     assert present(nights) == listed(nights, -1) | listed(other, -1)
     assert verify(str(output_of(other, -1)), depth=DEEP) == []
+
+
+def test_tars_of_killed_runs_are_deleted(nights):
+    """Those that no output lists; other files of the folder stay."""
+    for name in ("shard-0123456789abcdef.tar", "shard-0123456789abcdef.parquet", "notes.txt"):
+        (nights.shared / name).write_bytes(b"x")
+    pruning.prune(str(nights.root / "work"), 1)
+    assert present(nights) == listed(nights, 2)
+    others = {p.name for p in nights.shared.iterdir() if p.is_file() and not layout.is_shared(p.name)}
+    assert "notes.txt" in others
 
 
 def test_nothing_is_deleted_while_it_is_unknown_who_needs_it(nights):

@@ -152,7 +152,7 @@ def _delete_output(work_dir: str, entry: RunEntry, shared: SharedTars) -> str | 
             if manifest is not None and manifest.is_stable:
                 stack.enter_context(claim.hold_shared(entry.output))
                 try:
-                    tars = shared.find_unlisted(entry.output, manifest)
+                    tars = shared.find_unlisted(entry.output)
                 except UserError as error:
                     return str(error)
             is_complete = _set_record_aside(folder)

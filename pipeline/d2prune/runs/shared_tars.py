@@ -1,9 +1,9 @@
-"""Which tars that outputs share (`write.stable`) an output alone lists: pruning it deletes them."""
+"""Which tars that outputs share (`write.stable`) no other output lists: pruning an output deletes them."""
 
 from d2prune import store
 from d2prune.errors import UserError
 from d2prune.output import layout
-from d2prune.output.manifest import OutputManifest, read_manifest
+from d2prune.output.manifest import read_manifest
 from d2prune.store import FileInfo
 
 
@@ -19,25 +19,25 @@ class SharedTars:
         """Read nothing yet."""
         self._listed: dict[tuple[str, str], frozenset[str]] = {}
 
-    def find_unlisted(self, output: str, manifest: OutputManifest) -> list[str]:
-        """URLs of the shared files that an output lists and no other complete output beside it does.
+    def find_unlisted(self, output: str) -> list[str]:
+        """URLs of the shared files that no complete output beside this one lists, those of killed runs, too.
 
         Args:
             output: URL of the output folder; its folder of shared tars is held.
-            manifest: of the output.
 
         Raises:
             UserError: a manifest cannot be read, so what its output lists is unknown.
         """
-        root = layout.shared_folder(output).rpartition("/")[0]
+        shared = layout.shared_folder(output)
+        root = shared.rpartition("/")[0]
         own = store.resolve(output)
         others: set[str] = set()
         for file in store.list_files(root, f"*/{layout.MANIFEST}"):
             folder = file.url.rpartition("/")[0]
             if store.resolve(folder) != own:
                 others |= self._read(file, folder)
-        names = {file.name for file in manifest.files if layout.is_shared(file.name)}
-        return [layout.locate(output, name) for name in sorted(names - others)]
+        names = {file.url.rpartition("/")[2] for file in store.list_files(shared, "*")}
+        return [layout.locate(output, name) for name in sorted(names - others) if layout.is_shared(name)]
 
     def _read(self, file: FileInfo, folder: str) -> frozenset[str]:
         key = (file.url, file.version)
