@@ -245,6 +245,24 @@ def test_verify_finds_every_fault_of_shared_tars(tmp_path):
     assert verify(output, depth=DEEP) == []
 
 
+UNPARSED, LATIN = ("json", b"{no"), ("txt", b"caf\xe9")
+ORDINARY, PROGRAM = ("txt", b"a"), ("pyd", b"x")
+LOOKS_SET_ASIDE = [
+    (("json-invalid", b"{}"), PROGRAM, ORDINARY),
+    (LATIN, ("txt-original", b"b")),
+    (ORDINARY, ("txt-original", b"b"), PROGRAM),
+    (ORDINARY, ("txt-original", b"b"), UNPARSED, PROGRAM, ("pkl-unsafe", b"y")),
+    (LATIN, ("txt-original-2", b"b"), ("json-invalid-3", b"{}"), UNPARSED),
+    (ORDINARY, *((f"n{i}-unsafe", b"y") for i in range(30))),
+]
+
+
+def test_verify_takes_no_name_of_a_source_for_a_fault(tmp_path):
+    made = [[Made(f"p{i}", uid_of(f"p{i}"), (("jpg", jpeg(i)), *m)) for i, m in enumerate(LOOKS_SET_ASIDE)]]
+    nights = Nights(tmp_path, tmp_path)
+    assert verify(str(nights.run(made, [[True] * len(LOOKS_SET_ASIDE)])), depth=DEEP) == []
+
+
 def test_one_process_at_a_time_writes_shared_tars(tmp_path):
     nights = Nights(tmp_path, tmp_path)
     made = plain_pool(1, 4)

@@ -10,9 +10,10 @@ their bytes under an extension that ends in `-unsafe`.
 
 import collections
 import hashlib
+import itertools
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Self
 
@@ -74,23 +75,41 @@ def make_decodable(
 _SET_ASIDE = re.compile(r"(?:(txt)-original|(json)-invalid|(.+)-unsafe)(?:-\d+)?", re.DOTALL)
 
 
-def restore_names(extensions: Sequence[str]) -> list[tuple[int, str]]:
-    """Undo the renaming of `make_decodable`.
+_MOST_SET_ASIDE = 10
+"""Members whose names are tried as written and as set aside; a sample of a pool has at most a few."""
+
+
+def list_sources(extensions: Sequence[str]) -> Iterator[list[tuple[int, str]]]:
+    """Undo the renaming of `make_decodable` in every possible way.
+
+    A source may have names of members that are set aside itself, so each such member is either that of
+    the source, or was renamed.
 
     Args:
         extensions: of the members of a written sample, in tar order.
 
-    Returns:
+    Yields:
         (number of the member, extension of the source), without captions that were written repaired.
-        For a source that has such names itself the result is not its own.
+        One of them is the source, if no more than `_MOST_SET_ASIDE` members look like set aside; else
+        if all or none of them were.
     """
-    found: list[tuple[int, str]] = []
-    for number, extension in enumerate(extensions):
-        match = _SET_ASIDE.fullmatch(extension)
-        if match and match[1] and found and found[-1][1] == "txt":
-            found.pop()
-        found.append((number, (match[1] or match[2] or match[3]) if match else extension))
-    return found
+    matches = [_SET_ASIDE.fullmatch(extension) for extension in extensions]
+    places = [number for number, match in enumerate(matches) if match]
+    ways: Iterable[Sequence[bool]] = itertools.product((True, False), repeat=len(places))
+    if len(places) > _MOST_SET_ASIDE:
+        ways = [(renamed,) * len(places) for renamed in (True, False)]
+    for way in ways:
+        renamed = {number for number, is_renamed in zip(places, way, strict=True) if is_renamed}
+        found: list[tuple[int, str]] = []
+        for number, extension in enumerate(extensions):
+            match = matches[number]
+            if match is None or number not in renamed:
+                found.append((number, extension))
+                continue
+            if match[1] and found and found[-1][1] == "txt":
+                found.pop()
+            found.append((number, match[1] or match[2] or match[3]))
+        yield found
 
 
 _scan_json: Callable[[str, int], tuple[object, int]] = vars(json.JSONDecoder())["scan_once"]

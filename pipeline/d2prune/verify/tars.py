@@ -16,7 +16,7 @@ from d2prune.inputs.tar.checksum import combine_digests, hash_members
 from d2prune.inputs.tar.reader import TarReader, TarSample, parse_sample
 from d2prune.output import layout
 from d2prune.output.byte_ranges import ByteRanges, read_samples
-from d2prune.output.tar_stream import make_decodable, restore_names
+from d2prune.output.tar_stream import list_sources, make_decodable
 from d2prune.store import schemas
 from d2prune.store.artifacts import FileRecord
 from d2prune.verify.faults import label_faults
@@ -147,8 +147,7 @@ def _compare_with_embedded(table: pa.Table, samples: Sequence[TarSample]) -> lis
     for key, checksum, sample in zip(
         table["key"].to_pylist(), table["checksum"].to_pylist(), samples, strict=True
     ):
-        written = list(enumerate(sample.extensions))
-        sources = (written, restore_names(sample.extensions))
+        sources = list_sources(sample.extensions)
         if checksum not in (combine_digests({name: sample.digests[i] for i, name in s}) for s in sources):
             faults.append(f"{key}: differs from what was embedded")
     return faults
