@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 
 import numpy as np
 import pytest
@@ -243,6 +244,33 @@ def test_verify_finds_every_fault_of_shared_tars(tmp_path):
     # Tars of other runs are no fault.
     (nights.shared / "shard-0123456789abcdef.tar").write_bytes(b"x")
     assert verify(output, depth=DEEP) == []
+
+
+@pytest.mark.parametrize("is_pruned", [False, True])
+@pytest.mark.parametrize("has_previous", [False, True])
+def test_an_output_is_not_placed_in_some_of_its_own_tars(tmp_path, caplog, has_previous, is_pruned):
+    """The record of one of its tars is damaged, so it is placed as the first time, or as a first one."""
+    made = plain_pool(2, 6)
+    kept = [[True] * 6, [True] * 5 + [False]]
+    nights = Nights(tmp_path, tmp_path)
+    if has_previous:
+        nights.run(made, [[True] * 6, [False] * 6])
+    output = nights.run(made, kept)
+    before = tree(output), nights.tars()
+    own = sorted(path.name.removesuffix(".tar") for path in nights.shared.glob("*.tar"))
+    if has_previous and is_pruned:
+        shutil.rmtree(tmp_path / "work" / "write" / nights.manifests[0].identity)
+    for path in (tmp_path / "work" / "write" / "units").glob(f"*{own[0]}*/uids.npy"):
+        path.write_bytes(bytes(len(path.read_bytes())))
+    (output / "sizes.json").unlink()
+    caplog.clear()
+    assert nights.run(made, kept) == output
+    assert nights.contents() == expected(made, kept)
+    assert verify(str(output), depth=DEEP) == []
+    lost = has_previous and is_pruned
+    assert ("and others than this output had" in caplog.text) == lost
+    if not lost:
+        assert (tree(output), nights.tars()) == before
 
 
 UNPARSED, LATIN = ("json", b"{no"), ("txt", b"caf\xe9")

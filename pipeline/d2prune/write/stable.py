@@ -105,21 +105,32 @@ def _read_all(work_dir: str, units: Sequence[Receipt]) -> list[Ids]:
 def _find_before(run: StageRun) -> tuple[list[tuple[str, Ids]], Manifest | None]:
     """Find the tars of this output if it was complete before, else of the one before: names and samples.
 
-    The samples of a tar whose record is damaged count as new.
+    Its own tars count only if the records of all are readable: placing samples in some of them would
+    give this identity other bytes. The samples of a tar of the one before whose record is damaged count
+    as new.
     """
     planned = run.planned["write"]
-    found: list[tuple[str, Ids]] = []
-    manifest = None
-    for fingerprint in (planned.fingerprint, planned.inputs.get(PREVIOUS)):
-        recorded = None if fingerprint is None else artifacts.read_manifest(planned.folder, fingerprint)
-        if recorded is None:
-            continue
-        manifest = recorded
-        tars = [unit for unit in manifest.units if receipts.tar_of(unit)]
+    own = artifacts.read_manifest(planned.folder, planned.fingerprint)
+    if own is not None:
+        tars = [unit for unit in own.units if receipts.tar_of(unit)]
         found = _read_tars(run.config.work_dir, tars)
         if len(found) == len(tars):
-            break
-    return found, manifest
+            return found, own
+    previous = planned.inputs.get(PREVIOUS)
+    if previous is None:
+        return [], None
+    manifest = artifacts.read_manifest(planned.folder, previous)
+    if manifest is None:
+        log.warning(
+            "write: the record of output %s, which this one starts from, is lost or pruned: all tars are "
+            "new%s",
+            previous[:16],
+            "" if own is None else ", and others than this output had",
+        )
+        return [], None
+    return _read_tars(
+        run.config.work_dir, [unit for unit in manifest.units if receipts.tar_of(unit)]
+    ), manifest
 
 
 def _read_tars(work_dir: str, tars: Sequence[Receipt]) -> list[tuple[str, Ids]]:
