@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from d2prune.config.model import RunConfig
 from d2prune.errors import BusyError, UserError
-from d2prune.output import claim, tar_stream
+from d2prune.output import claim, layout, tar_stream
 from d2prune.runs.plan import plan_run
 from d2prune.verify.folder import Depth, verify
 from d2prune.write.placement import match, name_tars, place, split_at_parts
@@ -232,7 +232,7 @@ def test_verify_finds_every_fault_of_shared_tars(tmp_path):
     output = str(nights.run(made, [[True] * 8]))
     assert nights.manifests[-1].counts["executable_set_aside"] == 1
     assert verify(output, depth=DEEP) == []
-    for path in nights.shared.iterdir():
+    for path in nights.shared.glob("shard-*"):
         data = path.read_bytes()
         changed = bytearray(data)
         changed[len(data) // 2] ^= 1
@@ -301,6 +301,36 @@ def test_one_process_at_a_time_writes_shared_tars(tmp_path):
         nights.run(made, [[True] * 4])
     nights.run(made, [[True] * 4])
     assert not (nights.shared / ".lease").exists()
+
+
+@pytest.mark.parametrize("name", ["00000.tar", "sub/00000.tar", "shard-1.tar", layout.CLAIM])
+def test_a_foreign_folder_of_shards_is_refused_and_left_unchanged(tmp_path, monkeypatch, name):
+    nights = Nights(tmp_path, tmp_path)
+    path = nights.shared / name
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b'{"identity": "0123456789abcdef"}')
+    before = tree(nights.shared)
+    monkeypatch.setattr(claim, "remove_temporaries", lambda folder: pytest.fail(folder))
+    for call in (lambda: claim.check_shared(f"{tmp_path}/out/x"), lambda: take(f"{tmp_path}/out/x")):
+        with pytest.raises(UserError, match=r"/shards: found .*; expected a folder for shared tars"):
+            call()
+    assert tree(nights.shared) == before
+
+
+def take(output):
+    with claim.hold_shared(output):
+        pass
+
+
+def test_the_folder_of_shared_tars_is_claimed_before_uploads_are_swept(tmp_path, monkeypatch):
+    output, swept = str(tmp_path / "out" / "x"), []
+    monkeypatch.setattr(claim, "remove_temporaries", lambda folder: swept.append(claim.check_shared(output)))
+    take(output)
+    (tmp_path / "out" / "shards" / "notes.txt").write_bytes(b"x")
+    take(output)
+    assert swept == [True, True]
+    with pytest.raises(UserError, match="holds another run's data"):
+        claim.check(str(tmp_path / "out" / "shards"), "a" * 32)
 
 
 def parse(source, output):

@@ -15,6 +15,9 @@ from d2prune.errors import BusyError, UserError
 from d2prune.output import layout
 from d2prune.store import lease
 
+_SHARED = "shared tars"
+"""What the claim of a folder of shared tars holds instead of a run's identity."""
+
 
 @contextlib.contextmanager
 def hold(output: str, identity: str) -> Iterator[lease.Lease]:
@@ -43,12 +46,43 @@ def hold_shared(output: str) -> Iterator[lease.Lease]:
     """Hold the folder of shared tars beside an output, in which one process writes or prunes at a time.
 
     Raises:
+        UserError: see `check_shared`.
         BusyError: another process holds it.
     """
     folder = layout.shared_folder(output)
+    check_shared(output)
     with lease.hold(folder, label="folder of shared tars", keep_record=False) as held:
+        if not check_shared(output):
+            store.write_bytes(store.join(folder, layout.CLAIM), encode(_SHARED))
         remove_temporaries(folder)
         yield held
+
+
+def check_shared(output: str) -> bool:
+    """Return whether the folder of shared tars beside an output is claimed; changes nothing.
+
+    Shared tars without a claim are no obstacle: they may have been copied here.
+
+    Raises:
+        UserError: the folder is an output folder, or holds other files without a claim.
+    """
+    folder = layout.shared_folder(output)
+    owner = read_owner(folder)
+    if owner == _SHARED:
+        return True
+    expected = "expected a folder for shared tars; give `output` another root folder"
+    if owner is not None:
+        raise UserError(
+            f"{store.redact(folder)}: found an output folder (claimed by {owner[:12]}); {expected}"
+        )
+    names = [name for name in store.list_entries(folder) if not _is_transient(name)]
+    if layout.CLAIM in names:
+        return check_shared(output)
+    foreign = [name for name in names if not layout.is_shared(name)]
+    if foreign:
+        others = f" and {len(foreign) - 1} more files" if len(foreign) > 1 else ""
+        raise UserError(f"{store.redact(folder)}: found {foreign[0]}{others} without a claim; {expected}")
+    return False
 
 
 def remove_lease(output: str) -> None:

@@ -150,8 +150,8 @@ def _delete_output(work_dir: str, entry: RunEntry, shared: SharedTars) -> str | 
                 return folder
             manifest, tars = read_output_manifest(entry), list[str]()
             if manifest is not None and manifest.is_stable:
-                stack.enter_context(claim.hold_shared(entry.output))
                 try:
+                    stack.enter_context(claim.hold_shared(entry.output))
                     tars = shared.find_unlisted(entry.output)
                 except UserError as error:
                     return str(error)

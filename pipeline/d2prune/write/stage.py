@@ -41,6 +41,8 @@ def _make_params(config: RunConfig, pool: InputPool) -> WriteParams:
 
 def _check_claim(config: RunConfig, pool: InputPool, planned: Planned) -> None:
     claim.check(config.output, planned.fingerprint)
+    if config.write.stable:
+        claim.check_shared(config.output)
 
 
 def _find_artifact(stage: Stage, run: StageRun) -> Manifest | None:
