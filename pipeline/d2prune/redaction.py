@@ -267,6 +267,11 @@ def _redact_query(body: str) -> str:
     return body
 
 
+def has_secret_parameter(query: str) -> bool:
+    """Whether a query, with its `?`, has a parameter that signs or identifies."""
+    return any(map(_is_secret, _PARAMETER.finditer(query)))
+
+
 def _is_secret(parameter: re.Match[str]) -> bool:
     name, value = unquote(unquote(parameter["name"])).lower(), parameter["value"]
     if not value:

@@ -9,7 +9,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from d2prune.errors import UserError
 from d2prune.extras import MODULE_OF_SCHEME, require
-from d2prune.redaction import redact
+from d2prune.redaction import has_secret_parameter, redact
 from d2prune.store import retries
 from d2prune.store.faults import one_line, translated
 from d2prune.store.patterns import split_query
@@ -17,6 +17,8 @@ from d2prune.store.urls import S3_SCHEMES
 
 # HTTP has users and passwords, and signed queries; the clients of the other stores ignore them.
 _WITHOUT_CREDENTIALS = re.compile(r"(s3a?|gs|gcs|abfss?|wasbs?|az|adl)://", re.IGNORECASE)
+# `hf://name@revision` has no user: only its query may hold a token.
+_WITHOUT_QUERY = re.compile(rf"({_WITHOUT_CREDENTIALS.pattern}|hf://)", re.IGNORECASE)
 _ONE_SLASH = re.compile(r"(s3a?|gs|gcs|https?|abfss?|wasbs?|az|adl):/(?!/)", re.IGNORECASE)
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 # fsspec's filesystems inside another file. They are named in chains, such as zip://a.tar::s3://b/c.zip.
@@ -80,8 +82,10 @@ def find_kind(url: str) -> Any:
     if match := _ONE_SLASH.match(url):
         # Else it names a local folder, and a password in it becomes the name of one.
         raise UserError(f"{redact(url)}: found {match[1]}:/; expected {match[1]}://, with two slashes")
-    place = url.partition("?")[0]
-    if _WITHOUT_CREDENTIALS.search(url) and redact(place) != place:
+    place, mark, query = url.partition("?")
+    if (_WITHOUT_CREDENTIALS.search(url) and redact(place) != place) or (
+        mark and _WITHOUT_QUERY.search(url) and has_secret_parameter(mark + query)
+    ):
         raise UserError(
             f"{redact(url)}: found credentials in the URL; expected them where the store's own tools look "
             "(AWS_* in the environment, a profile, an instance role)"
