@@ -29,7 +29,7 @@ from d2prune.report.rejected import count_by_reason, read_examples
 from d2prune.report.suppression import SuppressedSummary
 from d2prune.report.survey import read_survey
 from d2prune.report.tally import COLUMNS, Tally, bin_edges
-from d2prune.report.trend import Point, known, read_points
+from d2prune.report.trend import Point, extend, known, read_points
 from d2prune.store import artifacts
 from d2prune.store.schemas import DUPLICATE, NEAR_DUPLICATE
 from d2prune.version import __version__
@@ -137,7 +137,7 @@ def _extend_trend(
         known(record.graph.facts.get("recall")),
         increment.settings if increment else (),
     )
-    return (*points, own)
+    return extend(points, own)
 
 
 def _make_map(

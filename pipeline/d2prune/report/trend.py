@@ -67,6 +67,14 @@ def write_points(report: str, points: Sequence[Point]) -> None:
     artifacts.write_json(store.join(report.rpartition("/")[0], FILE), {"points": values})
 
 
+def extend(points: Sequence[Point], own: Point) -> tuple[Point, ...]:
+    """The points of a run: those of the run before, and its own, last and once.
+
+    A run that was pruned and runs again may be among those before it.
+    """
+    return (*(point for point in points if point.run_id != own.run_id), own)
+
+
 def known(value: float | None) -> float | None:
     """A measure as a point holds it: None in place of nan."""
     return None if value is None or not math.isfinite(value) else float(value)
