@@ -85,7 +85,7 @@ def test_runs_lists_which_run_continues_which(tmp_path, capsys):
     assert main(["runs", f"{tmp_path}/work"]) == 0
     _, newest, continued, oldest = capsys.readouterr().out.splitlines()
     assert newest.startswith(second.run_id) and oldest.startswith(first.run_id)
-    changed = "1 shard new, 1 removed, +20 and -30 samples; select.fraction: 0.3 -> 0.5"
+    changed = "1 shard new, 1 removed, +20 and -30 rows of these shards; select.fraction: 0.3 -> 0.5"
     assert continued == f"  continues {first.run_id}: {changed}"
     pruning.prune(f"{tmp_path}/work", 1)
     assert main(["runs", f"{tmp_path}/work"]) == 0

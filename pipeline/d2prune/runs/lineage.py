@@ -101,5 +101,5 @@ def describe_continued(work_dir: str, entries: list[RunEntry], entry: RunEntry) 
     if not before or not now:
         return f"continues {entry.continues}, {'whose artifacts are gone' if earlier else 'which was pruned'}"
     shards = compare_shards(before["embed"].units, now["embed"].units)
-    samples = f"+{shards.new_rows:,} and -{shards.removed_rows:,} samples"
-    return "; ".join([f"continues {entry.continues}: {shards}, {samples}", *changed_settings(before, now)])
+    rows = f"+{shards.new_rows:,} and -{shards.removed_rows:,} rows of these shards"
+    return "; ".join([f"continues {entry.continues}: {shards}, {rows}", *changed_settings(before, now)])
