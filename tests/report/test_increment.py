@@ -163,6 +163,20 @@ def test_a_near_copy_displaces_a_sample_and_frees_it_when_it_leaves(tmp_path):
     assert "Kept, since a suppressor left the pool" in page
 
 
+def test_a_shard_with_the_same_uids_and_other_scores_has_replaced_samples(tmp_path):
+    nights = Nights(tmp_path)
+    shards = {name: make_rows(40, seed) for seed, name in enumerate("ab")}
+    nights.run(shards, select={"method": "score"})
+    a, more = shards["a"], make_rows(1, 9)
+    # One more row, so that the file has another size.
+    scores = np.concatenate([1 - a.score, more.score])
+    arrays = {name: np.concatenate([getattr(a, name), getattr(more, name)]) for name in ("image", "text")}
+    other = replace(a, uid=[*a.uid, *more.uid], caption=[*a.caption, "more"], score=scores, **arrays)
+    second, _ = nights.run(shards | {"a": other}, select={"method": "score"})
+    rows = by_name(find(second))
+    assert sum(rows["Replaced sample"]) > 0 and "Own score" not in rows
+
+
 def test_without_neighbours_only_the_threshold_moves_old_samples(tmp_path):
     nights = Nights(tmp_path)
     shards = {name: make_rows(40, seed) for seed, name in enumerate("ab")}
