@@ -14,7 +14,8 @@ from d2prune.store.schemas import DECISIONS
 # Scores of both runs at a threshold of 1, suppression, reasons, and whether the suppressor came or went.
 PLAIN = {
     "before": 2.0, "now": 0.5, "lost_before": 0.0, "lost_now": 0.0, "why_before": "kept",
-    "why_now": "below-budget", "difficulty": 1.0, "gone": False, "new": False, "neighbours": False, "replaced": False,
+    "why_now": "below-budget", "difficulty": 1.0, "gone": False, "new": False, "neighbours": False,
+    "replaced": False,
 }  # fmt: skip
 ENTERED = PLAIN | {"before": 0.5, "now": 2.0, "why_before": "below-budget", "why_now": "kept"}
 CUT, COPY = {"why_now": "cut-off"}, {"why_now": "near-duplicate"}

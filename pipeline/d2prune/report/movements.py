@@ -1,9 +1,10 @@
 """Why a sample entered or left the selection since the run before: one reason each, from both decisions.
 
-Direct causes come first: another sample with its uid, a new neighbour whose message alone keeps a sample below the threshold, or
-the loss of the neighbour whose message alone kept it below. Then what explains it without any change
-of its score: the threshold moved. What is left has another score, because it gained or lost
-neighbours, gamma moved, or its neighbours' scores changed. Pure functions of arrays; M samples.
+Direct causes come first: another sample with its uid, a new neighbour whose message alone keeps it
+below the threshold, or the loss of the neighbour whose message alone kept it below. Then what
+explains it without any change of its score: the threshold moved. What is left has another score,
+because it gained or lost neighbours, gamma moved, or its neighbours' scores changed. Pure functions
+of arrays; M samples.
 """
 
 from collections.abc import Callable

@@ -41,4 +41,4 @@ def are_replaced(before: pa.Table, now: pa.Table, other_file_M: Mask) -> Mask:
 def _differ(one: pa.ChunkedArray, other: pa.ChunkedArray) -> Mask:
     nothing, nothing_now = (np.asarray(pc.is_null(each, nan_is_null=True), bool) for each in (one, other))
     differs_M = np.asarray(pc.fill_null(pc.not_equal(one, other), False), bool)
-    return (nothing != nothing_now) | (differs_M & ~nothing & ~nothing_now)
+    return np.asarray((nothing != nothing_now) | (differs_M & ~nothing & ~nothing_now), bool)
