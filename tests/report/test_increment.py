@@ -11,6 +11,7 @@ import pytest
 
 from d2prune.errors import DamagedFileError
 from d2prune.parts.reader import Parts
+from d2prune.report.formatting import DASH
 from d2prune.report.increment import read_increment
 from d2prune.report.record import ReportParams
 from d2prune.report.stage import write_report
@@ -190,9 +191,14 @@ def test_other_settings_are_named_instead_of_causes(tmp_path):
     nights = Nights(tmp_path)
     shards = {name: make_rows(40, seed) for seed, name in enumerate("ab")}
     nights.run(shards)
-    second, result = nights.run(shards | {"c": make_rows(40, 5)}, select={"fraction": 0.6})
+    settings = {"select": {"fraction": 0.6}, "score": {"difficulty": "2 * clip_score"}}
+    second, result = nights.run(shards | {"c": make_rows(40, 5)}, **settings)
     found = find(second)
-    assert found.settings == ("select.fraction: 0.3 -> 0.6",)
+    lines = ("rank.difficulty: clip_score -> 2 * clip_score", "select.fraction: 0.3 -> 0.6")
+    assert found.settings == lines
+    # The mean of another score is none to compare with.
+    (mean,) = [fact for fact in found.facts if fact.name == "Mean 2 * clip_score of the kept"]
+    assert mean.before == DASH != mean.now
     assert by_name(found).keys() <= {"New sample", "Removed sample", "Other settings"}
     assert not len(found.examples["displaced"]) and not len(found.examples["freed"])
     assert "<strong>Other settings.</strong>" in Path(result.report).read_text()

@@ -124,14 +124,14 @@ def _extend_trend(
             samples = earlier.manifests["embed"].counters.get("embedded", 0)
             recall = earlier.manifests["graph"].facts.get("recall")
             score = None if increment is None else increment.mean_score
-            points = [
-                Point(earlier.run_id, "", samples, counters.get("kept", 0), known(score), None, known(recall))
-            ]
+            name, kept = earlier.score_name, counters.get("kept", 0)
+            points = [Point(earlier.run_id, "", samples, kept, name, known(score), None, known(recall))]
     own = Point(
         record.run_id,
         record.date,
         tally.samples,
         tally.kept,
+        record.score_name,
         known(tally.mean_score()[1]),
         known(here.copies if here else None),
         known(record.graph.facts.get("recall")),

@@ -207,12 +207,12 @@ class _Comparison:
         return gammas[0] != gammas[1] or self._offsets[0] != self._offsets[1]
 
     def _list_facts(self, before: _Selection, now: _Selection) -> tuple[Fact, ...]:
+        name = self._record.score_name
+        mean_before = before.mean_score if self._earlier.score_name == name else None
         facts = [
             Fact("Samples in the pool", f"{len(self._before):,}", f"{len(self._now):,}"),
             Fact("Kept", f"{before.kept:,}", f"{now.kept:,}"),
-            Fact(
-                f"Mean {self._record.score_name} of the kept", *_tell_apart(before.mean_score, now.mean_score)
-            ),
+            Fact(f"Mean {name} of the kept", *_tell_apart(mean_before, now.mean_score)),
         ]
         if before.thresholds.keys() == now.thresholds.keys() == {""}:
             scores = (each.thresholds[""] / SCALE for each in (before, now))
