@@ -8,7 +8,7 @@ from d2prune.cli.main import main
 from d2prune.parts import files
 from d2prune.runs import pruning
 from d2prune.runs.entries import RunEntry
-from d2prune.runs.lineage import choose_continued
+from d2prune.runs.lineage import choose_continued, describe_continued
 from d2prune.store import artifacts
 from d2prune.store.artifacts import FileRecord, Manifest, Receipt
 from tests.table_nights import Nights
@@ -92,3 +92,24 @@ def test_runs_lists_which_run_continues_which(tmp_path, capsys):
     assert f"  continues {first.run_id}, which was pruned" in capsys.readouterr().out.splitlines()
     again, _ = nights.run(shards)
     assert again.run_id == first.run_id and again.earlier is None
+
+
+def test_each_pool_is_read_once_and_of_other_artifacts_the_parameters(tmp_path, monkeypatch):
+    entries = []
+    for number in range(4):
+        shards, fraction = ("a:1", "a:1 b:1")[number // 2], (0.3, 0.5)[number % 2]
+        entry, manifests = make_run(tmp_path, number, shards, fraction=fraction)
+        entries.insert(0, replace(entry, continues="" if number < 2 else f"{number - 2:016x}"))
+    read, units = [], []
+    load_head, load_manifest = artifacts.load_head, artifacts.load_manifest
+    monkeypatch.setattr(artifacts, "load_head", lambda url: read.append(url) or load_head(url))
+    monkeypatch.setattr(artifacts, "load_manifest", lambda url: units.append(url) or load_manifest(url))
+    lines = list(describe_continued(str(tmp_path), entries))
+    assert [line.partition(":")[0] for line in lines] == [f"continues {n:016x}" for n in (1, 0)] + ["", ""]
+    assert len(units) == 2 and len(read) == len(set(read)) == 2 * 2 * 3
+    assert all("/embed/" in url for url in units)
+    read.clear(), units.clear()
+    own, manifests = make_run(tmp_path, 9, "a:1 c:1")
+    # Of the newest pool, the run with the same fraction.
+    assert choose_continued(str(tmp_path), entries, own.run_id, own.output, manifests) == f"{2:016x}"
+    assert len(units) == 1 and len(read) == len(set(read))
