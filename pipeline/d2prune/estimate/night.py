@@ -1,7 +1,7 @@
 """The cost of a run that continues an earlier one: what is embedded again, and the graph as an increment.
 
 Pure, like `costs`. The constants are fitted to the measurements in docs/results/incremental.md: at
-200,000 rows of 512 values, an increment took 0.15 of a full build's CPU time for the rows that it keeps,
+200,000 rows of 512 values, an increment took 0.19 of a full build's CPU time for the rows that it keeps,
 and 1.75 times a full build's time for each row that it searches again. The fit is within a tenth.
 """
 
@@ -18,7 +18,7 @@ from d2prune.estimate.costs import (
 )
 from d2prune.estimate.work import Workload
 
-_KEPT_ROW_S = 0.15 * 203e-6 / 512
+_KEPT_ROW_S = 0.182 * 203e-6 / 512
 """CPU seconds per value of a row that is kept, if a row of a full build takes 203 us, as `costs` has it.
 
 The row is read, normalised and compared with the added rows of the lists that it visits.
