@@ -248,7 +248,7 @@ def _estimate_graph(work: Workload, rates: Rates, fleet: Fleet) -> StagePlan:
         wall, limit = _find_limit("graph", rates, limits)
         gpu_hours = gpu_seconds / 3600
         return StagePlan("graph", 1, gpu_hours, hours, read, 0.0, written, memory, 1, wall, limit)
-    partitions = choose_partitions(round(work.samples * row))
+    partitions = choose_partitions(round(work.samples * row), fleet.cpus)
     # Partitions that a row visits. Measured: 2.3 of 4, 5.1 of 16 and 10.0 of 64 at 1e6 rows, 5.6 of 64
     # at 1e5, 8.0 at 3e5 and 10.4 at 1.28e7; the fit is within 16 %.
     nprobe = choose_lists(work)[1]
