@@ -289,8 +289,7 @@ def _rank_tile(
     visited_MP: NDArray[np.int32],
 ) -> None:
     """Compare the queries of a tile with its members, except those that the bounds exclude."""
-    n_queries, n_members = index_Q.shape[0], positions_M.shape[0]
-    n_best = best_distances.shape[1]
+    n_queries, n_members, n_best = index_Q.shape[0], positions_M.shape[0], best_distances.shape[1]
     half_M = sq_norms_M * np.float32(0.5)
     largest_error = np.float64(query_error) + member_error
     lift_M = np.full(n_members, -np.inf, np.float32)
