@@ -32,8 +32,8 @@ def _build(run: StageRun) -> Built:
     from d2prune.graph.build import build_graph, delete_intermediate_units, plan_job
 
     planned = run.planned["graph"]
-    cores = run.executor.cpus() if is_own_machine(run.config.ray.address) else None
-    layout = Layout(threads=int(run.executor.worker_cores(1)), cores=cores)
+    own_cores = run.executor.cpus() if is_own_machine(run.config.ray.address) else None
+    layout = Layout(threads=int(run.executor.worker_cores(1)), cores=own_cores)
     if not store.is_local(planned.folder):
         # A bucket has room for all rows in transit, and waves would leave a large cluster idle.
         layout = replace(layout, in_transit=None)
