@@ -58,6 +58,23 @@ class FractionPreview:
     removed: Positions
 
 
+@dataclass(frozen=True)
+class GroupThreshold:
+    """One group of a run that shares its budget among groups.
+
+    Attributes:
+        name: of the group.
+        ranked: its samples that were ranked.
+        kept: of these, how many a selection keeps.
+        threshold: their lowest selection score; None if none is kept.
+    """
+
+    name: str
+    ranked: int
+    kept: int
+    threshold: float | None
+
+
 class SampleIndex:
     """The samples of one run; see the module's docstring."""
 
@@ -183,6 +200,29 @@ class SampleIndex:
         wanted = size_of_fraction(len(self), fraction)
         return self._at_fraction(min(wanted, self.ranking.ranked))
 
+    def group_thresholds(self, kept_N: Mask) -> list[GroupThreshold]:
+        """The threshold of each group for a selection, largest group first; empty if there are no groups."""
+        if self.run.select.params.get("groups") is None:
+            return []
+        group_N, _, ranked, names = self._group_ranks
+        group_M, fixed_M = group_N[kept_N], self.ranking.fixed_N[kept_N]
+        kept = np.bincount(group_M, minlength=len(names)).tolist()
+        lowest = np.full(len(names), np.iinfo(np.int64).max)
+        np.minimum.at(lowest, group_M, fixed_M)
+        rows = [
+            GroupThreshold(name, ranked[g], kept[g], int(lowest[g]) / SCALE if kept[g] else None)
+            for g, name in enumerate(names)
+        ]
+        return sorted(rows, key=lambda row: -row.ranked)
+
+    def threshold_of(self, position: int) -> float | None:
+        """The lowest selection score that the run keeps: of the sample's own group, if there are groups."""
+        if self.run.select.params.get("groups") is None:
+            return self.ranking.threshold
+        group_N = self._group_ranks[0]
+        fixed_M = self.ranking.fixed_N[self.ranking.kept_N & (group_N == group_N[position])]
+        return float(fixed_M.min()) / SCALE if len(fixed_M) else None
+
     def preview(self, fraction: float, limit: int) -> FractionPreview:
         """The selection at another fraction, from the stored ranking.
 
@@ -248,13 +288,13 @@ class SampleIndex:
             kept_N = np.zeros(len(self), bool)
             kept_N[self._order("selection")[:size]] = True
             return kept_N
-        group_N, rank_N, sizes = self._group_ranks
+        group_N, rank_N, sizes, _ = self._group_ranks
         share = np.asarray(quotas(sizes, size), np.int64)
         return np.asarray(self.ranking.ranked_N & (rank_N < share[group_N]))
 
     @cached_property
-    def _group_ranks(self) -> tuple[NDArray[np.int32], NDArray[np.int32], list[int]]:
-        """Group of each sample, its rank in the group from 0, and ranked samples per group.
+    def _group_ranks(self) -> tuple[NDArray[np.int32], NDArray[np.int32], list[int], list[str]]:
+        """Group of each sample, its rank in the group from 0, ranked samples per group, names of groups.
 
         Samples that are not ranked come after all that are.
         """
@@ -272,7 +312,8 @@ class SampleIndex:
         by_group = order_N[np.argsort(code_N[order_N], kind="stable")]
         ends = np.bincount(code_N, minlength=len(names))
         rank_N[by_group] = np.arange(len(self)) - np.repeat(np.cumsum(ends) - ends, ends)
-        return code_N, rank_N, np.bincount(code_N[ranked_N], minlength=len(names)).tolist()
+        counts = np.bincount(code_N[ranked_N], minlength=len(names)).tolist()
+        return code_N, rank_N, counts, np.sort(names).tolist()
 
     def _has_order(self, sort: Sort) -> bool:
         return sort == "selection" and "_selection_order" in self.__dict__
