@@ -42,8 +42,8 @@ test: install $(VENV)/.warm ## Run every test that needs no GPU
 	D2PRUNE_FUZZ_SECONDS=$(SECONDS) $(BIN)/python -m pytest
 
 .PHONY: quick
-quick: install $(VENV)/.warm ## Run the tests that need neither Ray nor a browser
-	$(BIN)/python -m pytest -m "not ray and not browser"
+quick: install $(VENV)/.warm ## Run the tests that need neither Ray nor a browser, with fewer random examples
+	D2PRUNE_EXAMPLES=10 $(BIN)/python -m pytest -m "not ray and not browser"
 
 .PHONY: fuzz
 fuzz: install ## Run the fuzz tests for SECONDS=60

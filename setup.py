@@ -1,4 +1,4 @@
-"""Give the package index the README with absolute links; everything else is in pyproject.toml."""
+"""Give the package index the README with the project's URL; everything else is in pyproject.toml."""
 
 import re
 import tomllib
@@ -18,7 +18,9 @@ def _make_absolute(link: re.Match[str]) -> str:
 # A link or an image, unless it has a scheme or leads to a heading of the page.
 _RELATIVE = re.compile(r"(!?)\[([^]]*)\]\((?!\w+:|#)([^)]+)\)")
 
+_README = (ROOT / "README.md").read_text(encoding="utf-8").replace("<this repository>", _SOURCE)
+
 setup(
-    long_description=_RELATIVE.sub(_make_absolute, (ROOT / "README.md").read_text(encoding="utf-8")),
+    long_description=_RELATIVE.sub(_make_absolute, _README),
     long_description_content_type="text/markdown",
 )

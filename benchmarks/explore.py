@@ -145,7 +145,7 @@ def list_requests(rows: int, name: str, uids: Sequence[str]) -> dict[str, list[s
     return {
         "search two words in any order": [f"api/samples?{q}" for q in lists],
         "search three words": [f"api/samples?{q}+{w}" for q, w in zip(lists, WORDS, strict=False)],
-        "search one letter": [f"api/samples?q={letter}" for letter in "eskxa"],
+        "search one character": [f"api/samples?q={character}" for character in "eskxa"],
         "search a word of another script": [
             f"api/samples?q={w}" for w in ("%C3%A9t%C3%A9", "%D0%B4%D0%BE%D0%BC")
         ],

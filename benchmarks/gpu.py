@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from d2prune.compiled.threads import available_cores
 from d2prune.knn import backend
-from d2prune.knn.block_search import TopK
+from d2prune.knn.block_search import Offers
 from d2prune.knn.faiss_search import FaissSearch, nearest_on_cpu, open_gpu
 from d2prune.knn.in_memory import knn_graph_report
 from d2prune.knn.lists import Lists, search_lists
@@ -39,6 +39,7 @@ from d2prune.knn.merge import without_self
 from d2prune.knn.probes import find_probes, tune_nprobe
 from d2prune.knn.quantiser import Quantiser, default_nlist, train, training_sample
 from d2prune.knn.recall import brute_force, measure, recall_samples
+from d2prune.knn.top_k import TopK
 
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
@@ -139,7 +140,10 @@ def search_share(lists: Lists, probes_RP: NDArray[np.int32], every: int, name: s
     chosen[::every] = True
     probes = np.where(chosen[probes_RP], probes_RP, -1).astype(np.int32)
     top = TopK.empty(len(lists.rows), K + 1)
-    seconds, _ = timed(lambda: backend.search_probes(lists, lists.rows, probes, top, available_cores()))
+    offers = Offers(lists.positions, top)
+    seconds, _ = timed(
+        lambda: backend.search_probes(lists, lists.rows, probes, top, available_cores(), offers=offers)
+    )
     return float(seconds * pairs_L.sum() / max(1.0, pairs_L[chosen].sum()))
 
 
@@ -176,14 +180,19 @@ def measure_graph(rows: Float32, target: float) -> None:
         return without_self(brute_force(rows[chosen], blocks, K + 1, threads), chosen)
 
     true = truth(sample_S)
-    homes = quantiser.nearest(rows[true.positions.ravel()], 1, threads).positions.reshape(-1, K)
-    nprobe = tune_nprobe(quantiser, rows[sample_S], homes, target, threads)
+    nprobe = tune_nprobe(quantiser, rows[sample_S], true.positions, rows.__getitem__, target, threads)
     seconds["assign"], probes_RP = timed(lambda: find_probes(quantiser, rows, nprobe, threads))
     order = np.argsort(probes_RP[:, 0], kind="stable")
     indptr = np.concatenate([[0], np.cumsum(np.bincount(probes_RP[:, 0], minlength=nlist))])
     lists, probes_RP = Lists(rows[order], order, indptr, centroids), probes_RP[order]
     top = TopK.empty(n_rows, K + 1)
-    seconds["search"], _ = timed(lambda: backend.search_probes(lists, lists.rows, probes_RP, top, threads))
+    offers = Offers(lists.positions, top)
+
+    def search() -> None:
+        backend.search_probes(lists, lists.rows, probes_RP[:, :1], top, threads)
+        backend.search_probes(lists, lists.rows, probes_RP[:, 1:], top, threads, offers=offers)
+
+    seconds["search"], _ = timed(search)
     found = np.empty((n_rows, K + 1), np.float32)
     found[order] = top.sq_distances
     recall = measure(found[checked_S][:, 1:], truth(checked_S).sq_distances)

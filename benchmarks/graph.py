@@ -36,11 +36,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d2prune.compiled.threads import available_cores
-from d2prune.knn.block_search import TopK
 from d2prune.knn.in_memory import knn_graph_report
 from d2prune.knn.probes import tune_nprobe
 from d2prune.knn.quantiser import Quantiser, default_nlist, train, training_sample
 from d2prune.knn.recall import brute_force, measure
+from d2prune.knn.top_k import TopK
 
 Float32 = NDArray[np.float32]
 K, TARGET, SAMPLE = 5, 0.95, 1_000
@@ -139,8 +139,8 @@ def ours(rows: Float32, threads: int, clock: Clock, _: int) -> tuple[Float32, st
         knn_graph_report(rows[:n_rows], K, nlist=lists, nprobe=3, threads=threads)
     nlist, tuning = default_nlist(len(rows)), Tuning(rows)
     quantiser = Quantiser(train(rows[training_sample(len(rows), nlist, 0)], nlist, 0, threads=threads))
-    true_lists = quantiser.find_lists(rows[tuning.neighbours.ravel()], 1, threads).reshape(-1, K)
-    nprobe = tune_nprobe(quantiser, rows[tuning.sample], true_lists, TARGET, threads)
+    sample = rows[tuning.sample]
+    nprobe = tune_nprobe(quantiser, sample, tuning.neighbours, rows.__getitem__, TARGET, threads)
     with clock:
         report = knn_graph_report(rows, K, nlist=nlist, nprobe=nprobe, threads=threads, recall_queries=0)
     return report.sq_distances, f"nlist {nlist}, nprobe {nprobe}"

@@ -33,15 +33,19 @@ hypothesis.settings.load_profile("d2prune")
 # Files that take longest, so that no process is left alone with one at the end.
 _FIRST = (
     "jobs/test_submit.py",
-    "embed/model/test_compile.py",
-    "docs/test_commands.py",
+    "explore/test_page.py",
     "embed/decode/test_remote.py",
-    "runs/test_pruning_foreign.py",
-    "tools/test_bundled_model.py",
     "graph/test_build.py",
+    "embed/model/test_compile.py",
+    "graph/test_increment.py",
+    "docs/test_commands.py",
+    "runs/test_pruning_foreign.py",
+    "runs/test_damage.py",
+    "index/test_build.py",
+    "tools/test_bundled_model.py",
+    "output/test_executable.py",
+    "graph/test_latest.py",
     "embed/test_worker.py",
-    "estimate/test_workload.py",
-    "integration/test_kill.py",
 )
 
 
@@ -62,6 +66,9 @@ def pytest_collection_modifyitems(items):
             raise pytest.UsageError(f"{item.nodeid}: uses ray_executor, so its name must contain `on_ray`")
         if any("chromium" in mark.kwargs.get("reason", "") for mark in item.iter_markers("skipif")):
             item.add_marker(pytest.mark.browser)
+    if most := os.environ.get(fuzzing.EXAMPLES_VARIABLE):
+        for test in {getattr(item, "function", None) for item in items}:
+            fuzzing.limit_examples(test, int(most))
     items.sort(key=_rank_by_length)
     fuzzing.tests_in_session = max(1, sum(item.get_closest_marker("fuzz") is not None for item in items))
 

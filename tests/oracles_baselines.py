@@ -54,6 +54,22 @@ def facility_location(graph, m, gamma):
     return picks
 
 
+def info_max(graph, score, alpha, m):
+    near = neighbours(graph)
+    fixed = [round(float(value) * SCALE) for value in score]
+    # Of an unordered pair, which the objective counts twice.
+    cost = [{j: round(2 * alpha * max(1 - d / 2, 0.0) * SCALE) for j, d in row.items()} for row in near]
+
+    def value(picks):
+        return sum(fixed[i] for i in picks) - sum(cost[i].get(j, 0) for i in picks for j in picks if j < i)
+
+    picks = []
+    while len(picks) < m:
+        left = (i for i in range(len(near)) if i not in picks)
+        picks.append(max(left, key=lambda i: (value([*picks, i]), -i)))
+    return picks
+
+
 def moderate(rows, labels):
     rows = np.asarray(rows, np.float64).tolist()
     away = {}

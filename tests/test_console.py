@@ -160,7 +160,10 @@ _WAYS_OUT = {
     "print": set(),
     "sys.stdout": {"console.py"},
     "sys.stderr": {"console.py", "cli/main.py", "execution/progress.py"},
-    "json.dumps": {"redaction.py", "store/artifacts.py", "store/manifest_file.py", "store/records.py"},
+    "json.dumps": {
+        "redaction.py",
+        *(f"store/{name}.py" for name in ("artifacts", "manifest_file", "recorded", "records")),
+    },
     "json.dump": set(),
     "warnings.warn": {"d2/coreset.py"},
     "sys.__stdout__": set(),

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from tests.jobs.cluster import clean_copy
 
 LIMIT_BYTES = 13_500_000
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +35,26 @@ def test_wheel_holds_the_package_and_its_data_only(wheel):
     )
     assert not [name for name in names if re.search(r"benchmark|\btests?\b|test_|train_model", name)]
     assert sum(name.endswith(".tar") for name in names) == 6
+
+
+def test_the_description_has_absolute_links_to_the_one_place_of_the_url(wheel):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    source = project["urls"]["Source"]
+    archive = zipfile.ZipFile(wheel)
+    (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+    text = archive.read(name).decode()
+    assert f"git clone {source} && cd d2prune" in text and f"Project-URL: Source, {source}" in text
+    targets = re.findall(r"\]\(([^)]+)\)", text)
+    assert len(targets) > 20 and all(re.match(r"https?://|#", target) for target in targets)
+    files = re.findall(rf"{re.escape(source)}/(?:blob|raw)/main/([^)#]+)", text)
+    assert len(files) > 15 and all((ROOT / file).exists() for file in files)
+    others = [
+        ROOT / "README.md",
+        ROOT / "mkdocs.yml",
+        *(ROOT / "docs").rglob("*.md"),
+        *(ROOT / "deploy").rglob("*.*"),
+    ]
+    assert not [path for path in others if path.suffix != ".webp" and source in path.read_text()]
 
 
 def test_wheel_works_on_its_own(wheel, tmp_path):

@@ -10,13 +10,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from d2prune.knn.block_search import NO_POSITION
 from d2prune.knn.csr import Graph
 from d2prune.knn.features import unit_rows
 from d2prune.knn.in_memory import knn_graph_report
 from d2prune.knn.merge import without_self
 from d2prune.knn.recall import brute_force
 from d2prune.knn.symmetrise import symmetrise
+from d2prune.knn.top_k import NO_POSITION
 
 # Neighbours searched for each one needed. With 40 % of the rows dropped, 3 % of the rows have fewer
 # than 5 of 15 left, and are searched again.

@@ -81,10 +81,11 @@ def _panel(rows: Sequence[Series], left: int, head: str, unit: str) -> list[str]
 
     middle = f'x="{left + _PLOT_WIDTH / 2:.0f}" text-anchor="middle"'
     body = [f'<text {middle} y="18">{html.escape(head)}</text>']
-    for tick in np.unique(np.round(np.linspace(low, high, 6))):
-        y, colour = at_y(float(tick)), "#777" if tick == 0 else "#ddd"
+    step = int(np.ceil((high - low) / 8))
+    for tick in range(-(int(-low) // step * step), int(high) + 1, step):
+        y, colour = at_y(tick), "#777" if tick == 0 else "#ddd"
         body.append(f'<path d="M{left} {y:.1f}h{_PLOT_WIDTH}" stroke="{colour}"/>')
-        body.append(f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{tick:+.0f}</text>')
+        body.append(f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{tick:+d}</text>')
     body += [
         f'<text x="{at_x(x):.1f}" y="{_PLOT_BOTTOM + 18}" text-anchor="middle">{x:,.0f}</text>' for x in xs
     ]

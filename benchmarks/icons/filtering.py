@@ -16,18 +16,18 @@ from numpy.typing import NDArray
 
 from benchmarks.icons import data, methods
 from d2prune import store
+from d2prune.baselines.by_diversity import info_max
 from d2prune.config.model import RunConfig
 from d2prune.output import subset
-from d2prune.parts.files import DECISIONS
+from d2prune.parts.files import DECISIONS, NEIGHBORS, SAMPLES
+from d2prune.parts.neighbors import read_graph
 from d2prune.parts.reader import Parts
 from d2prune.runs.driver import run
 from d2prune.scores.column import read_score
 
 
-def configure(
-    folder: Path, teacher: str, method: str, fraction: float, seed: int = 0, offset: float | None = None
-) -> RunConfig:
-    """Return the configuration of a run; an `offset` replaces that of the method."""
+def configure(folder: Path, teacher: str, method: str, fraction: float, seed: int = 0) -> RunConfig:
+    """Return the configuration of a run; its offset may be that of `with_offset`."""
     values: dict[str, Any] = {
         "input": str(folder / "pool" / "*.tar"),
         "work_dir": str(folder / f"work-{teacher}"),
@@ -38,9 +38,22 @@ def configure(
     }
     for section, options in methods.settings(method, seed).items():
         values[section] = values.get(section, {}) | options
-    if offset is not None:
-        values["score"] = values.get("score", {}) | {"offset": offset}
     return RunConfig.parse(values, method)
+
+
+def with_offset(config: RunConfig, method: str) -> RunConfig:
+    """Return a run's configuration with the offset that a method's percentile gives, if it names one.
+
+    The pool is embedded, if it was not.
+    """
+    percent = methods.offset_percent(method)
+    if percent is None:
+        return config
+    units = run(config, stop_after="embed", use_ray=False).manifests["embed"].units
+    parts = Parts(config.work_dir, {"embed": units})
+    score_N = read_score(parts, range(parts.spans.n_parts), "clip_score", "score.difficulty")
+    offset = -float(np.percentile(score_N, percent))
+    return config.model_copy(update={"score": config.score.model_copy(update={"offset": offset})})
 
 
 def run_whole(folder: Path, teacher: str, method: str, fraction: float) -> None:
@@ -56,22 +69,31 @@ def subset_file(folder: Path, teacher: str, method: str, fraction: float, seed: 
         name += f"-{seed}"
     path = folder / f"subsets-{teacher}" / f"{name}-{fraction:g}.npy"
     if not path.exists():
-        config = configure(folder, teacher, method, fraction, seed)
-        percent = methods.offset_percent(method)
-        if percent is not None:
-            offset = -_percentile(config, percent)
-            config = configure(folder, teacher, method, fraction, seed, offset)
-        result = run(config, stop_after="select", use_ray=False)
-        units = {"embed": result.manifests["embed"].units, "select": result.manifests["select"].units}
-        parts = Parts(config.work_dir, units)
-        uids = [
-            uid
-            for _, table in parts.read_all(DECISIONS, ["uid", "kept"])
-            for uid in table.filter(table["kept"])["uid"].to_pylist()
-        ]
-        rows = subset.encode(uids)
+        config = with_offset(configure(folder, teacher, method, fraction, seed), method)
+        alpha = methods.info_max_alpha(method)
+        rows = subset.encode(keep(config) if alpha is None else _keep_info_max(config, fraction, alpha))
         store.write_bytes(str(path), _to_npy(rows[subset.order(rows)]))
     return path
+
+
+def keep(config: RunConfig) -> list[str]:
+    """Return the uids that a run keeps."""
+    result = run(config, stop_after="select", use_ray=False)
+    units = {"embed": result.manifests["embed"].units, "select": result.manifests["select"].units}
+    return [
+        uid
+        for _, table in Parts(config.work_dir, units).read_all(DECISIONS, ["uid", "kept"])
+        for uid in table.filter(table["kept"])["uid"].to_pylist()
+    ]
+
+
+def _keep_info_max(config: RunConfig, fraction: float, alpha: float) -> list[str]:
+    """Return the uids that InfoMax's objective keeps, on the graph and the CLIP score of a run."""
+    parts = Parts.of(config.work_dir, run(config, stop_after="graph", use_ray=False).manifests)
+    graph, _ = read_graph(parts.folder(NEIGHBORS), parts.units("graph"))
+    score_N = read_score(parts, range(parts.spans.n_parts), "clip_score", "score.difficulty")
+    uids = parts.column(SAMPLES, "uid").to_pylist()
+    return [uids[row] for row in info_max(graph, score_N, alpha, int(fraction * len(uids)))]
 
 
 def choose(
@@ -86,15 +108,6 @@ def choose(
         return np.sort(np.random.default_rng(seed).permutation(right)[: int(fraction * n)])
     kept = subset.decode(np.load(subset_file(folder, teacher, method, fraction, seed)))
     return np.flatnonzero(np.isin(pool.uids, np.array(kept)))
-
-
-def _percentile(config: RunConfig, percent: int) -> float:
-    """Return a percentile of the pool's CLIP scores."""
-    parts = Parts(
-        config.work_dir, {"embed": run(config, stop_after="embed", use_ray=False).manifests["embed"].units}
-    )
-    score_N = read_score(parts, range(parts.spans.n_parts), "clip_score", "score.difficulty")
-    return float(np.percentile(score_N, percent))
 
 
 def _to_npy(rows: subset.UidArray) -> bytes:

@@ -3,11 +3,12 @@
 A method is named `NAME[:PARAMETER...][^PERCENT][@SCORE][+FEATURES]`:
 
     random  score  semdedup:COSINE  facility_location:K
-    forward:K:GAMMA   d2:K:GAMMA   d2:K:GAMMA_FORWARD:GAMMA_REVERSE
+    forward:K:GAMMA   d2:K:GAMMA   d2:K:GAMMA_FORWARD:GAMMA_REVERSE   info_max:K:ALPHA
 
 SCORE is `s_clip_loss` in place of the CLIP score, FEATURES `image` or `text` in place of both. With
 PERCENT, `score.offset` is minus that percentile of the pool's CLIP scores instead of minus the lowest.
-Gammas are written as in the configuration, so `d2:5:4/median` is D2 with c = 4. `all` and `right` are
+Gammas are written as in the configuration, so `d2:5:4/median` is D2 with c = 4. `info_max` is
+`d2prune.baselines.by_diversity.info_max` on the run's graph and CLIP score. `all` and `right` are
 references that no filter can be: all pairs, and a random part of those whose caption is their own.
 """
 
@@ -28,6 +29,7 @@ PAPER = "d2:1:1"
 _NAME = re.compile(
     r"(?P<head>[a-z0-9_]+(?::[^:^@+]+)*)(?:\^(?P<percent>[0-9]+))?(?:@(?P<score>[a-z_]+))?(?:\+(?P<features>image|text))?"
 )
+_ALPHA = re.compile(r"[0-9]+(\.[0-9]+)?")
 _EXPECTED = "see the docstring of benchmarks.icons.methods"
 
 
@@ -61,6 +63,12 @@ def offset_percent(method: str) -> int | None:
     return int(match["percent"]) if match and match["percent"] else None
 
 
+def info_max_alpha(method: str) -> float | None:
+    """Return the weight of redundancy of InfoMax's objective; None for any other method."""
+    name, *numbers = method.split(":")
+    return float(numbers[-1]) if name == "info_max" else None
+
+
 def _by_name(name: str, numbers: list[str], seed: int) -> dict[str, dict[str, Any]] | None:
     select: dict[str, Any]
     graph: dict[str, Any] = {"n_neighbors": 5}
@@ -77,6 +85,9 @@ def _by_name(name: str, numbers: list[str], seed: int) -> dict[str, dict[str, An
     elif name == "facility_location" and len(numbers) == 1:
         graph["n_neighbors"] = int(numbers[0])
         select = {"method": name}
+    elif name == "info_max" and len(numbers) == 2 and _ALPHA.fullmatch(numbers[1]):
+        graph["n_neighbors"] = int(numbers[0])
+        select = {"method": "score"}
     elif name == "forward" and len(numbers) == 2:
         graph["n_neighbors"] = int(numbers[0])
         select = {"method": name, "gamma_forward": numbers[1]}

@@ -24,16 +24,17 @@ DEFAULT = f"d2:5:{FORWARD_MULTIPLE:g}/median:{REVERSE_MULTIPLE:g}/median"
 WIDE = d2(5)
 """Messages reach further than by default: fewer near-copies, a lower mean score."""
 OFFSET = "d2:5:5/median:8/median^5"
-"""The lowest 5 % of the scores at 0, and a reverse pass of shorter reach."""
 SEMDEDUP = "semdedup:0.995"
+OFFSETS = (OFFSET, "d2:5:6/median:9/median^1")
+"""The lowest 5 % or 1 % of the scores at 0, with a reverse pass of shorter reach."""
 GAMMAS = (
-    d2(5), d2(8), "d2:5:7/median:8/median", DEFAULT, "d2:5:5/median^50", OFFSET,
+    d2(5), d2(8), "d2:5:7/median:8/median", DEFAULT, "d2:5:5/median^50", *OFFSETS,
 )  # fmt: skip
 """Read on the choosing split alone: the multiple of each pass, and the offset."""
 MAIN = (methods.RANDOM, "score", DEFAULT, WIDE, SEMDEDUP, methods.PAPER)
 MORE = (
     methods.RIGHT, methods.ALL, "score@s_clip_loss", "forward:5:5/median", d2(5, k=1), d2(5, k=15),
-    f"{DEFAULT}@s_clip_loss", "facility_location:5",
+    f"{DEFAULT}@s_clip_loss", "facility_location:5", "info_max:5:0.01", "info_max:5:0.02",
 )  # fmt: skip
 
 
@@ -51,7 +52,9 @@ def _jobs(
 
 
 _THREE = (methods.RANDOM, "score", DEFAULT)
-_COMPARED = ("score", DEFAULT, WIDE, SEMDEDUP, methods.RANDOM)
+_COMPARED = ("score", DEFAULT, OFFSET, WIDE, SEMDEDUP, methods.RANDOM)
+LENGTHS = (1, 4, 2, 0.5, 8)
+"""Multiples of SAMPLES that students see."""
 _PASSES = (
     ("5/median", "20/median"), ("5/median", "12/median"), ("3/median", "20/median"),
     ("1", "5/median"), ("5/median", "1"), ("5/median", "2/median"), ("2/median", "5/median"),
@@ -63,12 +66,12 @@ GROUPS: dict[str, Sequence[Job]] = {
     "main": _jobs(MAIN, 5),
     "tenth": _jobs((*_THREE, WIDE, d2(4), d2(8)), 3, fraction=0.1),
     "more": _jobs(MORE, 2),
-    "half": _jobs((*_THREE, WIDE), 2, fraction=0.5),
+    "half": _jobs((*_THREE, WIDE, OFFSET), 2, fraction=0.5),
     "gammas": [job for factor in (1, 4) for job in _jobs(("score", *GAMMAS), 2, samples=factor * SAMPLES)],
     "passes": _jobs([f"d2:5:{forward}:{reverse}" for forward, reverse in _PASSES], 2),
     "features": _jobs((f"{DEFAULT}+image", f"{DEFAULT}+text"), 2),
     "compute": [
-        job for factor in (4, 2, 0.5, 8) for job in _jobs(_COMPARED, 2, samples=round(factor * SAMPLES))
+        job for factor in LENGTHS[1:] for job in _jobs(_COMPARED, 2, samples=round(factor * SAMPLES))
     ],
     "teachers": [
         job

@@ -111,14 +111,22 @@ def read_icons(package: Path) -> list[Icon]:
     return icons
 
 
-def render(icons: Sequence[Icon], workers: int = 1) -> list[bytes]:
-    """Return each icon as a PNG of PIXELS x PIXELS on white; empty if it does not render."""
+def read_set(package: Path, prefix: str) -> list[Icon]:
+    """Return the icons of one set of the package, sorted by name."""
+    with tarfile.open(package) as tar:
+        return list(_parse_set(json.load(tar.extractfile(f"package/json/{prefix}.json"))))  # type: ignore[arg-type]
+
+
+def render(icons: Sequence[Icon], workers: int = 1, pixels: int = PIXELS) -> list[bytes]:
+    """Return each icon as a square PNG on white; empty if it does not render."""
     parts = [[icon.svg for icon in icons[i : i + _RENDERED_AT_ONCE]]
              for i in range(0, len(icons), _RENDERED_AT_ONCE)]  # fmt: skip
     if workers == 1:
-        return [png for part in parts for png in _render_part(part)]
+        return [png for part in parts for png in _render_part(part, pixels)]
     with ProcessPoolExecutor(workers) as pool:
-        return [png for part in pool.map(_render_part, parts) for png in part]
+        return [
+            png for part in pool.map(functools.partial(_render_part, pixels=pixels), parts) for png in part
+        ]
 
 
 def split(icons: Iterable[Icon], images: Iterable[bytes]) -> dict[Split, list[Pair]]:
@@ -154,14 +162,14 @@ def plant(pairs: Sequence[Pair], share: float = WRONG) -> list[Pair]:
     return planted
 
 
-def write(pairs: Sequence[Pair], folder: Path) -> dict[str, str]:
+def write(pairs: Sequence[Pair], folder: Path, pixels: int = PIXELS) -> dict[str, str]:
     """Write tars of pairs and return the SHA-256 of each by name."""
     checksums = {}
     for shard, start in enumerate(range(0, len(pairs), _PER_SHARD)):
         blocks = [
             block
             for row, pair in enumerate(pairs[start : start + _PER_SHARD])
-            for block in _sample_blocks(f"{shard:05d}{row:04d}", pair)
+            for block in _sample_blocks(f"{shard:05d}{row:04d}", pair, pixels)
         ]
         content = b"".join([*blocks, END_OF_ARCHIVE])
         name = f"{shard:05d}.tar"
@@ -231,14 +239,14 @@ def _parse_set(content: dict[str, Any]) -> Iterator[Icon]:
         yield Icon(prefix, name, f'{head} viewBox="{" ".join(map(str, box))}">{icon["body"]}</svg>')
 
 
-def _render_part(drawings: Sequence[str]) -> list[bytes]:
+def _render_part(drawings: Sequence[str], pixels: int) -> list[bytes]:
     try:
         from resvg_py import svg_to_bytes
     except ModuleNotFoundError:
         raise UserError("resvg-py is not installed: pip install resvg-py==0.5.0") from None
     # A system's fonts would make the images depend on the machine.
     draw = functools.partial(
-        svg_to_bytes, background="white", width=PIXELS, height=PIXELS, skip_system_fonts=True
+        svg_to_bytes, background="white", width=pixels, height=pixels, skip_system_fonts=True
     )
     blank = bytes(draw(svg_string=_BLANK))
     images = []
@@ -254,10 +262,10 @@ def _render_part(drawings: Sequence[str]) -> list[bytes]:
 _BLANK = f'<svg xmlns="http://www.w3.org/2000/svg" width="{PIXELS}" height="{PIXELS}"/>'
 
 
-def _sample_blocks(key: str, pair: Pair) -> Iterator[bytes]:
+def _sample_blocks(key: str, pair: Pair, pixels: int) -> Iterator[bytes]:
     record = {
         "uid": pair.uid, "key": key, "caption": pair.caption, "set": pair.prefix,
-        "width": PIXELS, "height": PIXELS, "planted_wrong": pair.is_wrong, "own_caption": pair.own,
+        "width": pixels, "height": pixels, "planted_wrong": pair.is_wrong, "own_caption": pair.own,
     }  # fmt: skip
     members = (("png", pair.png), ("txt", pair.caption.encode()), ("json", json.dumps(record).encode()))
     for extension, content in members:

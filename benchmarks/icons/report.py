@@ -22,6 +22,7 @@ _NAMES = {
     methods.ALL: "all pairs", methods.RIGHT: "right captions only",
     methods.PAPER: "D2, paper's settings (k = 1, gamma 1)",
     plan.DEFAULT: "D2, the default (8/median, 10/median)",
+    f"{plan.DEFAULT}@s_clip_loss": "D2, the default, on s-CLIPLoss",
 }  # fmt: skip
 
 
@@ -41,6 +42,8 @@ def describe(method: str) -> str:
         text = f"D2, k = {numbers[0]}, {both}"
     elif name == "forward":
         text = f"forward pass alone, k = {numbers[0]}, gamma {gammas[0]}"
+    elif name == "info_max":
+        text = f"InfoMax's objective, k = {numbers[0]}, alpha {numbers[1]}"
     elif name == "semdedup":
         text = f"SemDeDup at cosine {numbers[0]}, then CLIP score"
     else:
@@ -200,6 +203,16 @@ def _offset(table: Table) -> str:
     return "\n".join(parts)
 
 
+def _decision(table: Table) -> str:
+    parts = []
+    for samples in sorted(round(factor * plan.SAMPLES) for factor in plan.LENGTHS):
+        if table.seeds(job(plan.OFFSET, samples=samples), "choosing"):
+            rows = _rows((plan.DEFAULT, *plan.OFFSETS), samples=samples)
+            body = tabulate(table, rows, job(plan.DEFAULT, samples=samples), "choosing")
+            parts.append(f"{samples:,} samples seen:\n\n{body}")
+    return "\n".join(parts)
+
+
 def _features(table: Table) -> str:
     names = [plan.DEFAULT, *(each.method for each in plan.GROUPS["features"])]
     return tabulate(table, _rows(names), job(plan.DEFAULT))
@@ -231,6 +244,7 @@ _SECTIONS: dict[str, Callable[[Table], str]] = {
     "passes": _passes,
     "gammas": _gammas,
     "offset": _offset,
+    "decision": _decision,
     "features": _features,
     "compute": _vary("compute", "samples", "{:,} samples seen"),
     "teachers": _vary("teachers", "teacher", "teacher `{}`"),

@@ -36,6 +36,13 @@ class ArgumentError(UserError, ValueError):
     """
 
 
+class LostInputError(UserError):
+    """Something that the plan of a run names is lost; a new plan may do without it.
+
+    A run plans again once (`runs.driver`). The message is for callers that do not.
+    """
+
+
 class BusyError(D2PruneError):
     """Another live run holds a folder that this run needs: one line, exit code 3."""
 

@@ -1,8 +1,9 @@
 """Credentials out of text: the one redaction, for everything that leaves the program.
 
-It is applied where text leaves: in every error of this project (`errors`), every log record and
-every line on a terminal (`console`), every JSON record, report page and answer of the explorer.
-Requests to storage use the URLs as given.
+It is applied where text leaves for people: in every error of this project (`errors`), every log
+record and every line on a terminal (`console`), every report page and answer of the explorer.
+Requests to storage use the URLs as given, and records that are read back keep names unchanged
+(`store.encode_record`).
 
 What counts as a credential: the user part of a URL, parameters of a query that sign or identify,
 headers and settings with well-known names, and the values of secret environment variables. A
@@ -127,22 +128,24 @@ def redact_text(text: str) -> str:
 
 
 def encode_json(value: Any, **options: Any) -> bytes:
-    """JSON without credentials, for every record that is stored or sent.
+    """JSON without credentials, for answers that people read.
 
     Args:
         value: nested mappings, sequences and scalars, or a dataclass of them.
         **options: of `json.dumps`.
     """
-    text = json.dumps(value, default=_to_mapping, **options)
-    # A manifest with a million units is searched as one text; visiting its values takes ten times as long.
+    text = json.dumps(value, default=as_mapping, **options)
+    # Searched as one text: visiting the values takes ten times as long.
     if redact_text(text) != text:
         text = json.dumps(_redact_values(value), **options)
     return text.encode()
 
 
-def _to_mapping(value: Any) -> Any:
+def as_mapping(value: Any) -> Any:
+    """The `default` of `json.dumps` for dataclasses and for mappings that are no dicts."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return dataclasses.asdict(value)
+        # `dataclasses.asdict` would copy every value.
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
         return dict(value)
     raise TypeError(f"{type(value).__name__} has no form in JSON")

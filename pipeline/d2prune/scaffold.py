@@ -6,6 +6,7 @@ Invariant: a file that is written names an input that exists and passes every ch
 
 import posixpath
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,7 +28,7 @@ DEFAULT_MODEL = ("ViT-B-32", "datacomp_xl_s13b_b90k")
 
 _TARS = """
 # Any open_clip model (`d2prune models`), `hf-hub:org/name` or a folder. Downloaded once, 600 MB.
-# `model: demo` is a toy that needs no download, to try things out.
+# `model: demo`, without `pretrained`, is a toy that needs no download, to try things out.
 embed:
   model: {model}
   pretrained: {pretrained}
@@ -78,7 +79,7 @@ def write_config(folder: str, file: str) -> tuple[str, str]:
         place = store.resolve(folder)
     pool = open_pool(place)
     found = _describe(pool)
-    text = _compose(place, pool, found)
+    text = _compose(place, pool, f"{found}. Run it with: d2prune run --config {shlex.quote(file)}")
     config = RunConfig.parse(read_document(text).value, f"init {store.redact(folder)}")
     if not pool.has_images or extras.is_installed("open_clip"):
         plan_run(config)
@@ -106,10 +107,10 @@ def _describe(pool: InputPool) -> str:
     return f"{len(pool.tables):,} tables, {layout}"
 
 
-def _compose(place: str, pool: InputPool, found: str) -> str:
+def _compose(place: str, pool: InputPool, title: str) -> str:
     stem = _find_stem(place)
     lines = [
-        f"# {found}. Run it with: d2prune run --config THIS_FILE",
+        f"# {_one_comment(title)}",
         f"input: {_quote(place)}",
         "# Intermediate artifacts: keep it to resume, and to try other fractions.",
         f"work_dir: {_quote(f'{stem}-work')}",

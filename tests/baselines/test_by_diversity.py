@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from d2prune.baselines import by_diversity
+from d2prune.baselines import by_diversity, by_score
 from d2prune.errors import UserError
 from d2prune.knn.features import unit_rows
+from d2prune.knn.in_memory import knn_graph
 from d2prune.knn.quantiser import Quantiser, train
 from tests import oracles_baselines as oracles
 from tests.graphs import GAMMAS, graphs
@@ -49,6 +50,29 @@ def test_facility_location_equals_the_reference(graph, gamma):
     assert by_diversity.facility_location(graph, 1, gamma).tolist() == oracles.facility_location(
         graph, 1, gamma
     )
+
+
+@settings(deadline=None, max_examples=30)
+@given(graphs(10), st.sampled_from([0, 0.05, 0.3, 7.0]), st.integers(0, 9999), st.data())
+def test_info_max_equals_the_reference(graph, alpha, seed, data):
+    score = np.random.default_rng(seed).integers(-3, 4, graph.n_nodes) / 4
+    m = data.draw(st.integers(1, graph.n_nodes))
+    assert by_diversity.info_max(graph, score, alpha, m).tolist() == oracles.info_max(graph, score, alpha, m)
+    if alpha == 0:
+        assert by_diversity.info_max(graph, score, 0).tolist() == by_score.top_score(score).tolist()
+
+
+@pytest.mark.parametrize(
+    ("score", "alpha", "message"),
+    [
+        ([1.0, 2.0], -0.1, "alpha: found -0.1; expected 0 to 100"),
+        ([1.0, 2.0], float("nan"), "alpha: found nan; expected 0 to 100"),
+        ([1.0], 0.1, "score has 1 entries, expected one per node"),
+    ],
+)
+def test_info_max_refuses_what_it_cannot_use(score, alpha, message):
+    with pytest.raises(UserError, match=message):
+        by_diversity.info_max(knn_graph(np.eye(2, 3, dtype=np.float32), 1), score, alpha)
 
 
 @settings(deadline=None, max_examples=60)

@@ -18,6 +18,7 @@ ORDERS = {
     "k_center": lambda rows, score: by_diversity.k_center(rows),
     "herding": lambda rows, score: by_diversity.herding(rows),
     "facility_location": lambda rows, score: by_diversity.facility_location(knn_graph(rows, 2)),
+    "info_max": lambda rows, score: by_diversity.info_max(knn_graph(rows, 2), score, 0.1),
     "semdedup": lambda rows, score: by_diversity.semdedup(rows, 1, score)[0],
     "d2": lambda rows, score: (
         d2_prune(rows, score, 1.0, n_neighbors=2, groups=np.zeros(len(rows), int), offset=1).indices

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import itertools
 import json
 import re
 import tarfile
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from benchmarks.icons import __main__ as icons
 from benchmarks.icons import (
     data,
+    emoji,
     evaluation,
     figures,
     filtering,
@@ -212,6 +214,7 @@ def test_a_teacher_learns_from_its_own_sets_alone():
             "dedup": {"near": 0.9}, "graph": {"features": "image"}, "select": {"method": "score"},
         }),
         ("d2:5:1:4/median^5", {"select": {"gamma_forward": "1", "gamma_reverse": "4/median"}}),
+        ("info_max:3:0.1", {"graph": {"n_neighbors": 3}, "select": {"method": "score"}}),
         ("forward:5:4/median", {"select": {"method": "forward", "gamma_forward": "4/median"}}),
     ],
 )  # fmt: skip
@@ -223,8 +226,9 @@ def test_names_of_methods_are_settings(method, changed):
 
 @pytest.mark.parametrize(
     "method",
-    ["", "best", "d2", "d2:5:1^", "d2:5:1^5.5", "d2:5", "random:1", "score+both", "d2:5:1:1:1", "D2:5:1"],
-)
+    ["", "best", "d2", "d2:5:1^", "d2:5:1^5.5", "d2:5", "random:1", "score+both", "d2:5:1:1:1", "D2:5:1",
+     "info_max:5", "info_max:5:x"],
+)  # fmt: skip
 def test_unknown_methods_are_one_line(method):
     with pytest.raises(UserError, match="^--methods " + re.escape(method) + ": "):
         methods.settings(method)
@@ -283,22 +287,49 @@ def test_the_page_has_the_tables_and_their_figures(tmp_path):
     assert f"| {describe(plan.DEFAULT)} | 10.0 % |" in written and "old" not in written
     assert "random sampling" in (tmp_path / "icons-main.svg").read_text()
     gaps = (tmp_path / "icons-compute.svg").read_text()
-    # Two settings of D2 and SemDeDup against the score, in two panels.
-    assert f">{describe(plan.DEFAULT)}<" in gaps and gaps.count('fill="none"') == 6
+    # Three settings of D2 and SemDeDup against the score, in two panels.
+    assert f">{describe(plan.DEFAULT)}<" in gaps and gaps.count('fill="none"') == 8
     # A table that has only begun, and a page that does not exist.
     write(results[:4], tmp_path / "new.md", tmp_path)
-    assert (tmp_path / "new.md").read_text().count("<!-- /") == 11
+    assert (tmp_path / "new.md").read_text().count("<!-- /") == 12
 
 
-@pytest.mark.parametrize("values", [{}, {1.0: [0.0]}, {1.0: [-2.0, -1.0], 4.0: [3.0]}])
+@pytest.mark.parametrize("values", [{}, {1.0: [0.0]}, {1.0: [-2.0, -1.0], 4.0: [3.0]}, {1.0: [-40.0, 9.5]}])
 def test_lines_draw_a_dot_for_every_value_inside_the_panel(values):
     drawing = figures.lines([("a < b", [values, {}])], ["R@10", "zero-shot"], "samples")
     heights = [float(y) for y in re.findall(r'cy="([^"]*)"', drawing)]
     assert len(heights) == sum(map(len, values.values())) and all(30 <= y <= 250 for y in heights)
-    assert "a &lt; b" in drawing and "nan" not in drawing
+    ticks = [int(text) for text in re.findall(r'text-anchor="end">([+-]\d+)<', drawing)]
+    assert 0 in ticks and len({b - a for a, b in itertools.pairwise(ticks[: len(ticks) // 2])}) == 1
+    assert "a &lt; b" in drawing and "nan" not in drawing and "-0<" not in drawing
 
 
 def test_a_mistake_is_one_line(tmp_path, capsys):
     (tmp_path / "iconify.tgz").write_bytes(b"")
     assert icons.main(["pool", "--out", str(tmp_path)]) == 2
     assert "iconify.tgz: found SHA-256" in capsys.readouterr().err
+
+
+def test_emoji_are_filtered_by_every_method(package, tmp_path, monkeypatch):
+    (tmp_path / "iconify.tgz").write_bytes(package.read_bytes())
+    monkeypatch.setattr(sets, "SHA256", hashlib.sha256(package.read_bytes()).hexdigest())
+    monkeypatch.setattr(emoji, "COPIED", 2)
+    pairs = emoji.build(tmp_path, "tabler")
+    n = len(pairs) - 2 * emoji.COPIES
+    assert len({pair.uid for pair in pairs}) == len(pairs) and len({pair.png for pair in pairs[:n]}) == n
+    assert sum(pair.is_wrong for pair in pairs) == round(emoji.WRONG * n)
+    stored = [(png, text, truth["uid"]) for png, text, truth in pool.read(tmp_path / "tabler" / "pool")]
+    assert stored == [(pair.png, pair.caption, pair.uid) for pair in pairs]
+    assert data.resize(stored[0][0], 112).shape == (112, 112, 3)
+    configs = []
+
+    def keep(config):
+        configs.append(config)
+        return [pair.uid for pair in pairs if not pair.is_wrong]
+
+    monkeypatch.setattr(emoji.filtering, "with_offset", lambda config, method: config)
+    monkeypatch.setattr(emoji.filtering, "keep", keep)
+    rows = emoji.tabulate(tmp_path / "tabler", pairs).splitlines()[2:]
+    assert len(rows) == len(emoji.METHODS) and all("| 0.0% | 100.0% | " in row for row in rows)
+    assert {config.select.fraction for config in configs} == {emoji.FRACTION}
+    assert configs[0].select.method == "score" and configs[1].select.gamma_reverse == "10/median"

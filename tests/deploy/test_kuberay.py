@@ -194,9 +194,11 @@ def test_references_exist(rendered):
         for container in spec["containers"]:
             mounted = {mount["name"] for mount in container.get("volumeMounts", [])}
             assert mounted <= volumes.keys()
-            home = [one["value"] for one in container.get("env", []) if one["name"] == "HF_HOME"]
-            paths = {mount["mountPath"] for mount in container.get("volumeMounts", [])}
-            assert set(home) <= paths and (home or "weights" not in volumes)
+            if "weights" in volumes:
+                environment = {one["name"]: one["value"] for one in container["env"]}
+                (mount,) = (one for one in container["volumeMounts"] if one["name"] == "weights")
+                assert environment["HF_HOME"] == mount["mountPath"]
+                assert environment["NUMBA_CACHE_DIR"] == f"{mount['mountPath']}/kernels"
         for volume in volumes.values():
             if "configMap" in volume:
                 assert ("ConfigMap", volume["configMap"]["name"]) in names

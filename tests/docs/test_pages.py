@@ -3,6 +3,7 @@
 import re
 import runpy
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -94,3 +95,14 @@ def test_readme_library_example_runs():
     (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     exec(block, names)
     assert len(names["coreset"].indices) == 60
+
+
+@pytest.mark.parametrize("source", [None, "https://git.real.org/d2prune"])
+def test_the_site_links_files_of_the_repository_once_it_has_a_url(source):
+    hook = runpy.run_path(str(ROOT / "docs" / "site.py"))
+    hook["on_page_markdown"].__globals__["read_source"] = lambda: source
+    page = SimpleNamespace(file=SimpleNamespace(src_uri="howto/cluster.md"))
+    text = "[a](../operations.md#x) [b](../../deploy/README.md) [c](https://host/x) [d](#here)"
+    file = f"[b]({source}/blob/main/deploy/README.md)" if source else "b"
+    assert hook["on_page_markdown"](text, page) == text.replace("[b](../../deploy/README.md)", file)
+    assert hook["on_config"]({})["repo_url"] == source

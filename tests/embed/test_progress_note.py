@@ -6,8 +6,8 @@ from d2prune.execution import metrics
 
 def test_note_covers_the_work_since_its_start():
     metrics.add(metrics.SAMPLES_REJECTED, 5000, reason="a")
-    note = start_note()
-    assert note() == ""
+    note = start_note("loads the model")
+    assert note() == "loads the model"
     metrics.add(metrics.SAMPLES_REJECTED, 3, reason="a")
     metrics.merge({(metrics.SAMPLES_REJECTED, (("reason", "b"),)): 1004})
     assert note() == "1,007 rejected"
@@ -17,3 +17,9 @@ def test_note_covers_the_work_since_its_start():
     metrics.add(metrics.SAMPLES_READ, 2000)
     metrics.add(metrics.SAMPLES_DECODED_REMOTELY, 500)
     assert note() == "model busy 90%, waiting 10%, 25% decoded remotely, 1,007 rejected"
+
+
+def test_note_is_empty_once_samples_without_rejects_are_read():
+    note = start_note("loads the model")
+    metrics.add(metrics.SAMPLES_READ, 1)
+    assert note() == "" and start_note()() == ""

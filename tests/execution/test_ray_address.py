@@ -70,7 +70,9 @@ def test_a_dead_address_is_one_line(caplog, scheme, answer, reason):
         assert f"connecting to the Ray cluster at 127.0.0.1:{port} (ray.address " in caplog.text
 
 
-@pytest.mark.parametrize("address", ["nonsense", "host", ":1", "ray://", "host:port", "host:99999999"])
+@pytest.mark.parametrize(
+    "address", ["nonsense", "host", ":1", "ray://", "host:port", "host:99999999", "http://head:8265"]
+)
 def test_what_is_no_address_is_one_line(address):
     with pytest.raises(UserError, match=r"ray.address .*: no cluster answers there: "):
         OnRay(address)
@@ -89,6 +91,31 @@ def test_the_variable_of_the_environment_is_named(monkeypatch, settings, tmp_pat
         line.endswith(f"connecting to the Ray cluster at 127.0.0.1:{port} ({shown})") for line in lines
     )
     assert last.startswith(f"d2prune: {shown}: no Ray cluster answers at 127.0.0.1:{port} within 0.3 s")
+
+
+def test_a_dead_address_is_reported_before_any_work_and_not_by_a_finished_run(settings, tmp_path, capsys):
+    """Also if every stage would run in this process."""
+    import yaml
+
+    def run(*options):
+        (tmp_path / "run.yaml").write_text(yaml.safe_dump(settings))
+        code = main(["run", "--config", str(tmp_path / "run.yaml"), "--stop-after=embed", *options])
+        return code, capsys.readouterr().err
+
+    assert run("--set=ray.address=http://head:8265")[0] == 2 and not (tmp_path / "work").exists()
+    dead = f"--set=ray.address=127.0.0.1:{_refused_port()}"
+    code, printed = run(dead)
+    assert code == 2 and "no Ray cluster answers" in printed and "embed: done" not in printed
+    assert run("--no-ray")[0] == 0
+    code, printed = run(dead)
+    assert code == 0 and "already complete" in printed and "connecting" not in printed
+
+
+@pytest.mark.parametrize("given", [None, "auto", "local"])
+def test_what_only_ray_can_find_is_not_awaited(monkeypatch, given):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray_address, "wait_for_head", None)
+    ray_address.check_cluster(given)
 
 
 def test_an_http2_server_counts_as_an_answer(caplog):

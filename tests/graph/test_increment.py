@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from d2prune.errors import InfrastructureError, UserError
 from d2prune.graph.build import other_unit_keys
-from d2prune.graph.increment import meet
 from d2prune.graph.latest import trained_key
 from d2prune.graph.params import Layout
 from d2prune.graph.previous import match_parts
@@ -87,15 +86,9 @@ def test_any_sequence_of_changes_gives_the_graph_of_a_full_build(seed, nights, p
         )
 
 
-def test_rows_with_more_near_additions_than_slots_search_their_lists(tmp_path, monkeypatch):
-    monkeypatch.setattr(meet, "_SLOTS", 1)
+def test_rows_are_compared_by_their_projections(tmp_path, monkeypatch):
     always_project(monkeypatch)
-    searched = []
-    search = meet.search_lists
-    monkeypatch.setattr(meet, "search_lists", lambda *args: searched.append(1) or search(*args))
-    # A row has at least as many slots as nearest rows, so few of these.
     check_nights(tmp_path, np.random.default_rng(0), [(2, 0, 0), (1, 1, 1)], replace(SMALL, n_neighbors=1))
-    assert searched
 
 
 @pytest.mark.parametrize("changes", [{"nlist": 1, "nprobe": 1}, {"nlist": 9, "nprobe": 9, "n_neighbors": 30}])

@@ -74,6 +74,22 @@ def test_a_night_starts_from_the_last_and_equals_a_full_run_with_its_quantiser(g
     assert read_graph_files(check, full) == read_graph_files(grow(0, 1, 2), second)
 
 
+def test_an_increment_on_ray_equals_a_full_build_in_this_process(grow, tmp_path, ray_executor, caplog):
+    graph = build(grow(0, 1, 2)).manifests["graph"]
+    # One shard is removed, and one is added. Each of the seven steps starts its workers.
+    config = grow(1, 2, 3, ray={"workers": 1})
+    run(config, InProcess(), stop_after="embed")
+    with caplog.at_level(logging.INFO):
+        increment = run(config, ray_executor, stop_after="graph")
+    assert f"from graph {graph.fingerprint}: 1 of 3 parts are new" in caplog.text
+    shutil.copytree(f"{tmp_path}/work/embed", f"{tmp_path}/check/embed")
+    named = f"{tmp_path}/work/graph/{increment.manifests['graph'].fingerprint}"
+    check = grow(1, 2, 3, work_dir=f"{tmp_path}/check", graph__quantiser=named)
+    full = build(check)
+    assert full.manifests["graph"] == increment.manifests["graph"]
+    assert read_graph_files(check, full) == read_graph_files(config, increment)
+
+
 def test_what_auto_takes(grow, tmp_path):
     trained = build(grow(0, 1)).manifests["graph"].facts["quantiser"]
     # Another pool, other parameters, and `new` train their own.
@@ -165,19 +181,28 @@ def test_a_quantiser_is_rebuilt_with_the_graph_that_trained_it(grow, tmp_path, f
 
 
 @pytest.mark.parametrize("fault", ["lost", "short", "other bytes"])
-def test_a_graph_that_was_given_a_lost_quantiser_trains_another(grow, tmp_path, fault):
+def test_a_graph_that_was_given_a_lost_quantiser_trains_another(grow, tmp_path, caplog, fault):
     trained = build(grow(0, 1)).manifests["graph"].facts["quantiser"]
     graph = build(grow(0, 1, 2)).manifests["graph"]
-    damage_quantiser(tmp_path / "work" / "graph", trained, fault)
-    if fault == "lost":
-        with pytest.raises(UserError, match=f"^graph.quantiser: found no quantiser {trained} in .*, which"):
-            plan_run(grow(0, 2, graph__quantiser=graph.fingerprint))
-    else:
-        with pytest.raises(
-            UserError, match=f"^graph.quantiser: found no quantiser {trained} in .* Run again"
-        ):
-            build(grow(0, 2))
+    folder = tmp_path / "work" / "graph"
+    damage_quantiser(folder, trained, fault)
+    caplog.clear()
     assert "quantiser" not in build(grow(0, 2)).manifests["graph"].inputs
+    lines = [line for line in caplog.messages if "another is trained" in line]
+    assert lines == [f"graph: quantiser {trained} is damaged or lost; another is trained"]
+    # A configuration that names it leaves no choice.
+    shutil.rmtree(folder / "units" / latest.trained_key(trained), ignore_errors=True)
+    lost = f"^graph.quantiser: found no quantiser {trained} in .*, which .* --set graph.quantiser=auto$"
+    with pytest.raises(UserError, match=lost):
+        build(grow(0, 2, graph__quantiser=graph.fingerprint))
+
+
+@pytest.mark.parametrize("fault", ["short", "other bytes"])
+def test_a_named_quantiser_that_is_damaged_is_one_line(grow, tmp_path, fault):
+    graph = build(grow(0, 1)).manifests["graph"]
+    damage_quantiser(tmp_path / "work" / "graph", graph.facts["quantiser"], fault)
+    with pytest.raises(UserError, match=r"^graph.quantiser: found no quantiser .* graph.quantiser=auto$"):
+        build(grow(0, 2, graph__quantiser=graph.fingerprint))
 
 
 def test_pruning_keeps_what_the_next_night_needs(grow, tmp_path, caplog):

@@ -1,4 +1,7 @@
-"""Whatever the names of work_dir and output hold, every command finds what `run` wrote there."""
+"""Whatever the names of work_dir, output and shards hold, every command finds what `run` wrote there.
+
+Also if they look like credentials, which are masked in what is printed and kept in what is read back.
+"""
 
 import logging
 
@@ -8,16 +11,25 @@ import yaml
 from d2prune import store
 from d2prune.cli.main import main
 from d2prune.demo import s3_server
+from d2prune.redaction import redact_text
 from tests.pools import write_pool
 from tests.s3 import moto_server
 
+SECRET = "wJalrXUtnFEMI"
 # A character may matter at the beginning, in the middle or at the end of a name.
-NAMES = ("[1] ?*!#x%20+~'\";&$x.", "-d\\ü😀[!a]{b,c}*$(x)`x` ")
+NAMES = (f"[1] ?*!#x%20{SECRET}+~'\";&$x.", "-d\\ü😀[!a]{b,c}password=abcd*$(x)`x` ")
+
+
+@pytest.fixture(autouse=True)
+def secret(monkeypatch):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
 
 
 @pytest.fixture(scope="module")
 def small_pool(tmp_path_factory):
-    return write_pool(tmp_path_factory.mktemp("pool"), 1, 8)
+    pool = write_pool(tmp_path_factory.mktemp("pool") / "token: password=abcd", 1, 8)
+    (pool / "00000000.tar").rename(pool / f"{SECRET}-password=abcd.tar")
+    return pool
 
 
 def check_lifecycle(tmp_path, capsys, pool, root, name):
@@ -46,10 +58,10 @@ def check_lifecycle(tmp_path, capsys, pool, root, name):
     run(0.5, out)
     for fraction in (0.3, 0.8):
         run(fraction, f"{scheduled}/{{run_id}}")
-    assert out in call("runs", "--", work)
-    assert call("runs", "--", scheduled).count(f"{scheduled}/") == 2
+    assert redact_text(out) in call("runs", "--", work)
+    assert call("runs", "--", scheduled).count(f"{redact_text(scheduled)}/") == 2
     assert "difficulty" in call("explain", "--", work, "000000001")
-    assert "no faults" in call("verify", "--", out)
+    assert "no faults" in call("verify", "--full", "--", out)
     arguments = [f"--subset={out}/subset.npy", f"--input={pool}", f"--output={root}/{plain}/r"]
     assert "4 samples in 1 tars, 0 not found" in call("reshard", *arguments, f"--work-dir={root}/{name}/rw")
     before = {entry.split("/")[0] for entry in store.list_entries(scheduled)}

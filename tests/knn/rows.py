@@ -3,8 +3,8 @@
 import numpy as np
 
 from d2prune.knn import projections
-from d2prune.knn.block_search import NO_POSITION
 from d2prune.knn.products import best_precision
+from d2prune.knn.top_k import NO_POSITION
 
 PRECISIONS = ["float32", "bfloat16"] if best_precision() == "bfloat16" else ["float32"]
 

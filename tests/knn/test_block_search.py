@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from d2prune.knn import block_search
-from d2prune.knn.block_search import NO_POSITION, Members, TopK, search_block
+from d2prune.knn.block_search import Members, Offers, Visited, search_block
 from d2prune.knn.products import accumulation, multiply, output_error
+from d2prune.knn.top_k import NO_POSITION, TopK
 from tests.knn.rows import PRECISIONS, pairs_of, rows_with_ties
 from tests.oracles_knn import sorted_pairs
 
@@ -42,6 +43,58 @@ def test_equals_sorting_all_pairs(
                 block = Members.prepare(members[part].copy(), positions[part], centre, precision)
                 search_block(queries, rng.permutation(len(queries)), block, top)
     assert pairs_of(top) == [p[:n_neighbors] for p in sorted_pairs(queries, members, positions)]
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    kind=st.sampled_from(["lattice", "jitter", "plain"]),
+    n_rows=st.integers(2, 50),
+    n_neighbors=st.integers(1, 7),
+    precision=st.sampled_from(PRECISIONS),
+    tiles=st.sampled_from([(3, 5), (512, 1024)]),
+    n_probes=st.sampled_from([0, 1, 3]),
+    bound=st.sampled_from([0.0, 1.0, np.inf, np.nan]),
+)
+def test_members_take_the_queries_they_meet(
+    seed, kind, n_rows, n_neighbors, precision, tiles, n_probes, bound
+):
+    """Both sides hold the smallest pairs; some rows take nothing, some are not offered."""
+    rng = np.random.default_rng(seed)
+    rows = rows_with_ties(rng, n_rows, 7, kind)
+    split = int(rng.integers(1, n_rows))
+    positions = rng.permutation(1000)[:n_rows]
+    offered = np.where(rng.random(n_rows) < 0.8, positions, NO_POSITION)
+    bounds = np.where(rng.random(n_rows) < 0.2, -np.inf, bound).astype(np.float32)
+    bounds[np.isnan(bounds)] = rng.random(int(np.isnan(bounds).sum()))
+    visited = np.stack([rng.permutation(5)[:n_probes] for _ in rows]).astype(np.int32)
+    top = TopK.empty(n_rows, n_neighbors, bounds)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(block_search, "TILE_QUERIES", tiles[0])
+        patch.setattr(block_search, "TILE_MEMBERS", tiles[1])
+        members = Members.prepare(rows[split:].copy(), offered[split:], precision=precision)
+        search_block(
+            rows,
+            rng.permutation(split),
+            members,
+            top,
+            offers=Offers(offered, top[split:]),
+            visited=Visited(visited, visited[split:]) if n_probes else None,
+        )
+    found, everything = pairs_of(top), sorted_pairs(rows, rows, range(n_rows))
+    for row in range(n_rows):
+        others = range(split, n_rows) if row < split else range(split)
+        met = {
+            other
+            for other in others
+            if not n_probes or visited[other, 0] in visited[row] or visited[row, 0] in visited[other]
+        }
+        expected = sorted(
+            (distance, int(positions[other]))
+            for distance, other in everything[row]
+            if other in met and offered[other] != NO_POSITION and distance <= bounds[row]
+        )
+        assert found[row] == expected[:n_neighbors]
 
 
 def test_a_bound_is_inclusive_and_excludes_only_members_beyond_it():
@@ -87,7 +140,9 @@ def test_the_bound_excludes_nearly_all_members_that_are_not_nearest(precision):
             np.float32(output_error(precision)),
             tile.sq_norms * np.float32(0.5),
             threshold,
+            np.full(1000, -np.inf, np.float32),
+            np.float32(0),
             upper,
-        )
+        )[0]
     # The 6 nearest of 1,000 members always pass; a useless bound would let all pass.
     assert passing / 1000 < 20

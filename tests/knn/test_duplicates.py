@@ -5,8 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from d2prune.knn import duplicates
-from d2prune.knn.block_search import Members, TopK, search_block
+from d2prune.knn.block_search import Members, search_block
 from d2prune.knn.duplicates import collapse, expand
+from d2prune.knn.top_k import TopK
 from tests.knn.rows import pairs_of
 from tests.oracles_knn import sorted_pairs
 

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from d2prune.knn import faiss_search
-from d2prune.knn.block_search import TopK, search_block
+from d2prune.knn.block_search import Offers, search_block
 from d2prune.knn.faiss_search import FaissSearch, HalfRows, nearest_on_cpu, open_gpu
 from d2prune.knn.lists import Lists, Visits, search_lists, visits_of
+from d2prune.knn.top_k import NO_POSITION, TopK
 from tests.knn.rows import pairs_of, rows_with_ties
 from tests.oracles_knn import sorted_pairs
 
@@ -85,10 +86,14 @@ def test_same_bits_as_the_cpu_kernel(seed, n_rows, n_dims, n_best, copies, scale
     probes = rng.permuted(np.tile(np.arange(-1, 4, dtype=np.int32), (n_rows, 1)), axis=1)[:, :3]
     bounds = rng.choice([0.0, scale, np.inf], n_rows).astype(np.float32)
     one, other = (TopK.empty(n_rows, n_best, bounds) for _ in range(2))
-    search_lists(lists, rows, visits_of(probes, 4), one)
-    FaissSearch(nearest_on_cpu, threads=1)(lists, rows, visits_of(probes, 4), other)
-    assert one.positions.tobytes() == other.positions.tobytes()
-    assert one.sq_distances.tobytes() == other.sq_distances.tobytes()
+    offered = np.where(rng.random(n_rows) < 0.9, lists.positions, NO_POSITION)
+    tops = []
+    for search, top in ((search_lists, one), (FaissSearch(nearest_on_cpu, threads=1), other)):
+        tops.append(TopK.empty(n_rows, n_best, bounds[::-1]))
+        search(lists, rows, visits_of(probes, 4), top, None, Offers(offered, tops[-1]))
+    for first, second in ((one, other), tops):
+        assert first.positions.tobytes() == second.positions.tobytes()
+        assert first.sq_distances.tobytes() == second.sq_distances.tobytes()
 
 
 @pytest.mark.parametrize("n_dims", [1, 16, 100, 512])

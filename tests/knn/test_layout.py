@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from benchmarks.map_layout import neighbours_kept
 from d2prune.errors import UserError
 from d2prune.knn import exact_layout, graph_layout, layout
-from d2prune.knn.block_search import NO_POSITION
 from d2prune.knn.features import unit_rows
+from d2prune.knn.top_k import NO_POSITION
 
 
 def points(n, seed=0, dims=24, centres=8):
@@ -95,8 +95,9 @@ def test_attraction_and_repulsion_are_those_of_the_definition(n, seed):
     pairs = [(a, b) for a, b in rng.integers(0, n, (3 * n, 2)) if a != b] or [(0, 1)]
     at_2N = np.ascontiguousarray(placed.T, np.float32)
     from_E, to_E = np.array(pairs).T
-    pull_2N = exact_layout._pull(at_2N, *exact_layout._list_ends(n, from_E, to_E)) / (2 * len(pairs))
-    push_2N, sum_N = np.empty_like(at_2N), np.empty(n, np.float32)
+    pull_2N, push_2N, sum_N = np.empty_like(at_2N), np.empty_like(at_2N), np.empty(n, np.float32)
+    exact_layout._pull(at_2N, *exact_layout._list_ends(n, from_E, to_E), pull_2N)
+    pull_2N /= 2 * len(pairs)
     exact_layout._push_all(at_2N, push_2N, sum_N, 1)
     slope_N2 = 4 * (pull_2N - push_2N / sum_N.sum()).T
     expected = naive_slope(placed, pairs)

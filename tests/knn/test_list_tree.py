@@ -81,7 +81,7 @@ def test_two_levels_agree_with_one_nearly_always():
 
 @pytest.mark.parametrize(
     ("nlist", "nprobe", "candidates"),
-    [(300, 1, 300), (10_000, 64, 2_048), (10_000, 65, 8_192), (10**6, 64, 20_000)],
+    [(300, 1, 300), (3_000, 32, 768), (3_000, 33, 1_536), (10**6, 64, 12_000)],
 )
 def test_candidates_grow_with_lists_and_in_steps_of_probes(nlist, nprobe, candidates):
     assert count_candidates(nlist, nprobe) == candidates
@@ -89,24 +89,51 @@ def test_candidates_grow_with_lists_and_in_steps_of_probes(nlist, nprobe, candid
 
 def test_a_target_that_needs_all_lists_is_reached():
     centroids, rows = two_levels()
-    # True neighbours in random lists: only a visit to nearly all of them finds them.
-    true_lists = np.random.default_rng(0).integers(0, 900, (200, 5))
-    assert tune_nprobe(Quantiser(centroids, flat_lists=100), rows[:200], true_lists, 0.99, 1) > 850
+    # Random rows as true neighbours: only a visit to most lists finds them.
+    true = np.random.default_rng(0).integers(0, len(rows), (200, 5))
+    quantiser = Quantiser(centroids, flat_lists=100)
+    assert tune_nprobe(quantiser, rows[:200], true, rows.__getitem__, 0.99, 1) > 700
 
 
 class OfSteps:
-    """A quantiser that finds list 7 only among the candidates of the second step of probes."""
+    """A quantiser that finds the list of all neighbours, 7, only in the second step of probes."""
 
     centroids = np.zeros((900, 2), np.float32)
 
     def find_lists(self, rows, nprobe, threads):
         lists = np.delete(np.arange(900), 7)
-        return np.tile(np.insert(lists, 9 if nprobe > 64 else 700, 7)[:nprobe], (len(rows), 1))
+        of_sample = np.insert(lists, 9 if nprobe > 32 else 700, 7)[:nprobe]
+        of_others = np.concatenate([[7], lists[lists > 100]])[:nprobe]
+        return np.where(rows[:, :1] == 0, of_sample, of_others)
 
 
 def test_a_later_step_of_probes_gives_no_nprobe_of_an_earlier_one():
-    rows, true_lists = np.zeros((200, 2), np.float32), np.full((200, 5), 7)
-    assert tune_nprobe(OfSteps(), rows, true_lists, 0.9, 1) == 65
+    rows = np.zeros((200, 2), np.float32)
+    true = np.full((200, 5), 3)
+    assert tune_nprobe(OfSteps(), rows, true, lambda found: np.ones((len(found), 2)), 0.9, 1) == 33
+
+
+def test_a_visit_of_either_row_counts():
+    centroids, rows = two_levels()
+    quantiser = Quantiser(centroids)
+    visited = quantiser.find_lists(rows, 20)
+
+    def meet(i, j, count):
+        return visited[j, 0] in visited[i, :count] or visited[i, 0] in visited[j, :count]
+
+    # Neighbours of which one side alone visits the other.
+    true = np.array(
+        [
+            [j for j in range(len(rows)) if (visited[j, 0] in visited[i]) != (visited[i, 0] in visited[j])][
+                :4
+            ]
+            for i in range(30)
+        ]
+    )
+    nprobe = tune_nprobe(quantiser, rows[:30], true, rows.__getitem__, 1.0, 1)
+    assert nprobe <= 20
+    assert all(meet(i, j, nprobe) for i in range(30) for j in true[i])
+    assert not all(meet(i, j, nprobe - 1) for i in range(30) for j in true[i])
 
 
 def test_training_in_two_levels_gives_the_same_bits_on_any_number_of_threads(monkeypatch):

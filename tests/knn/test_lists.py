@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 
-from d2prune.knn.block_search import TopK
+from d2prune.knn.backend import search_probes
+from d2prune.knn.block_search import Offers
 from d2prune.knn.lists import Lists, Visits, search_lists, visits_of
-from d2prune.knn.merge import merge
+from d2prune.knn.merge import merge_into
 from d2prune.knn.quantiser import Quantiser, train
+from d2prune.knn.top_k import TopK
 from tests.knn.rows import pairs_of
 from tests.oracles_knn import sorted_pairs
 
@@ -22,42 +24,38 @@ def pool(seed, n_rows=900, n_dims=12):
 
 
 def search_in_partitions(rows, n_partitions, seed):
-    """Search as a cluster does: each row in its own partition, then with that bound in the others."""
+    """Search as a cluster does: rows at home in a partition with each other, then with those that visit."""
     n_rows = len(rows)
     centroids = train(rows, NLIST, seed=0)
     probes = Quantiser(centroids).nearest(rows, NPROBE).positions
     rng = np.random.default_rng(seed)
     owner_L = rng.permutation(np.arange(NLIST) % n_partitions)
-    partitions = []
-    for partition in range(n_partitions):
+    found = TopK.empty(n_rows, K)
+
+    def add(own, result):
+        merged = found[own]
+        merge_into(merged, result)
+        found.sq_distances[own], found.positions[own] = merged.sq_distances, merged.positions
+
+    for partition in rng.permutation(n_partitions):
         lists_of = np.flatnonzero(owner_L == partition)
-        members = [np.flatnonzero(probes[:, 0] == number) for number in lists_of]
-        members = [rng.permutation(m) for m in members]
+        members = [rng.permutation(np.flatnonzero(probes[:, 0] == number)) for number in lists_of]
         indptr = np.cumsum([0] + [len(m) for m in members])
-        order = np.concatenate(members).astype(np.int64)
-        partitions.append((lists_of, Lists(rows[order], order, indptr, centroids[lists_of])))
-    results = []
-    for lists_of, lists in partitions:
-        home = lists.positions
+        home = np.concatenate(members).astype(np.int64)
+        lists = Lists(rows[home], home, indptr, centroids[lists_of])
         local = np.full(NLIST, -1, np.int32)
         local[lists_of] = np.arange(len(lists_of))
+        visits = local[probes]
         top = TopK.empty(len(home), K)
-        search_lists(lists, lists.rows, visits_of(local[probes[home, :1]], len(lists_of)), top)
-        results.append((home, top))
-        for other_lists_of, other in partitions:
-            other_local = np.full(NLIST, -1, np.int32)
-            other_local[other_lists_of] = np.arange(len(other_lists_of))
-            visits = other_local[probes[home, 1:]]
-            visitors = np.flatnonzero((visits >= 0).any(axis=1))
-            visited = TopK.empty(len(visitors), K, top.sq_distances[visitors, -1])
-            queries = rows[home[visitors]]
-            search_lists(other, queries, visits_of(visits[visitors], len(other_lists_of)), visited)
-            results.append((home[visitors], visited))
-    found = TopK.empty(n_rows, K)
-    for index in rng.permutation(len(results)):
-        own, result = results[index]
-        merged = merge([TopK(found.sq_distances[own], found.positions[own]), result])
-        found.sq_distances[own], found.positions[own] = merged.sq_distances, merged.positions
+        threads = int(rng.integers(1, 4))
+        search_probes(lists, lists.rows, visits[home, :1], top, threads)
+        search_probes(lists, lists.rows, visits[home, 1:], top, threads, None, Offers(home, top))
+        others = np.setdiff1d(np.flatnonzero((visits >= 0).any(axis=1)), home)
+        for batch in np.array_split(others, 3):
+            visited = TopK.empty(len(batch), K)
+            search_probes(lists, rows[batch], visits[batch], visited, threads, None, Offers(batch, top))
+            add(batch, visited)
+        add(home, top)
     return found, probes
 
 
@@ -70,8 +68,9 @@ def test_the_number_of_partitions_does_not_change_the_neighbours(seed):
         assert many.positions.tobytes() == one.positions.tobytes()
         assert many.sq_distances.tobytes() == one.sq_distances.tobytes()
     for query in range(0, len(rows), 97):
-        visited = np.flatnonzero(np.isin(probes[:, 0], probes[query]))
-        assert pairs_of(one)[query] == sorted_pairs(rows[query : query + 1], rows[visited], visited)[0][:K]
+        visits = np.isin(probes[:, 0], probes[query])
+        met = np.flatnonzero(visits | (probes == probes[query, 0]).any(axis=1))
+        assert pairs_of(one)[query] == sorted_pairs(rows[query : query + 1], rows[met], met)[0][:K]
 
 
 def test_visits_invert_probes():

@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from d2prune.knn.block_search import NO_POSITION, TopK
 from d2prune.knn.merge import merge, without_self
+from d2prune.knn.top_k import NO_POSITION, TopK
 from tests.knn.rows import pairs_of
 
 

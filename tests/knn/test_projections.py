@@ -4,9 +4,10 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from d2prune.knn.block_search import Members, TopK, search_block
+from d2prune.knn.block_search import Members, search_block
 from d2prune.knn.in_memory import knn_graph_report
 from d2prune.knn.projections import ProjectedRows, Projection
+from d2prune.knn.top_k import TopK
 from tests.knn.rows import PRECISIONS, always_project, pairs_of, rows_with_ties
 from tests.oracles_knn import sorted_pairs
 

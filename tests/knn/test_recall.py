@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from d2prune.knn.recall import brute_force, choose_nprobe, measure
+from d2prune.knn.recall import NEVER, brute_force, choose_nprobe, measure
 from tests.knn.rows import pairs_of
 from tests.oracles_knn import sorted_pairs
 
@@ -37,10 +37,12 @@ def test_the_interval_covers_the_true_recall_in_about_95_of_100_samples():
 
 def test_nprobe_is_the_smallest_that_reaches_the_target():
     rng = np.random.default_rng(0)
-    probed = np.stack([rng.permutation(20) for _ in range(2000)])
-    ranks = rng.integers(0, 10, (2000, 4))
-    lists = np.take_along_axis(probed, ranks, axis=1)
-    assert choose_nprobe(lists, probed, 0.85) == 9
-    assert choose_nprobe(lists, probed, 1.0) == 10
-    assert choose_nprobe(lists, probed[:, :5], 0.85) is None
-    assert choose_nprobe(np.full((5, 2), -1), probed[:5], 0.95) == 1
+    meets = rng.integers(1, 11, (2000, 4))
+    exists = np.ones(meets.shape, bool)
+    assert choose_nprobe(meets, exists, 20, 0.85) == 9
+    assert choose_nprobe(meets, exists, 20, 1.0) == 10
+    assert choose_nprobe(meets, exists, 5, 0.85) is None
+    assert choose_nprobe(np.full((5, 2), NEVER), np.zeros((5, 2), bool), 5, 0.95) == 1
+    exists[:, 1:] = False
+    meets[:, 1:] = NEVER
+    assert choose_nprobe(meets, exists, 20, 1.0) == 10

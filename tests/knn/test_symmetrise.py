@@ -4,9 +4,11 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from d2prune.knn.block_search import NO_POSITION
 from d2prune.knn.symmetrise import rows_from_edges, symmetrise
+from d2prune.knn.top_k import NO_POSITION
 from tests.oracles_knn import edges_of
 
 
@@ -59,3 +61,19 @@ def test_no_neighbours_at_all():
     graph = symmetrise(np.full((3, 2), NO_POSITION), np.full((3, 2), np.inf, np.float32))
     graph.validate()
     assert graph.n_nodes == 3 and graph.n_edges == 0
+
+
+@given(
+    st.lists(st.integers(0, 2**40), max_size=400),
+    st.integers(0, 3),
+    st.randoms(use_true_random=False),
+)
+def test_rows_of_any_length_hold_each_target_once_in_order(targets, repetitions, random):
+    """Also rows longer than those that are sorted by insertion."""
+    edges = targets * (1 + repetitions)
+    random.shuffle(edges)
+    found = np.array(edges, np.int64)
+    distances = (found % 97).astype(np.float32)
+    row = rows_from_edges(np.full(len(found), 5), found, distances, 5, 6)
+    assert row.indices.tolist() == sorted(set(edges))
+    assert row.sq_distances.tolist() == [target % 97 for target in sorted(set(edges))]

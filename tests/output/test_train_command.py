@@ -127,3 +127,33 @@ def test_any_name_survives_both_readers(name):
     data = training.train_data(f"s3://bucket/{name}x", 2)
     found = [shlex.split(url.removeprefix("pipe:")) for url in expand_urls(data)]
     assert found == [["aws", *words] for words in expected("s3", f"s3://bucket/{name}x")]
+
+
+SHARED = [f"shard-{i:016x}.tar" for i in (7, 1, 255)]
+
+
+@pytest.mark.parametrize("n_tars", [1, 3])
+@pytest.mark.parametrize("name", ["plain", "it's {a,b}"])
+def test_shared_tars_reach_open_clip(stubs, tmp_path, name, n_tars):
+    """They are beside the folder of the script."""
+    tars, folder = SHARED[:n_tars], tmp_path / name
+    folder.mkdir()
+    (folder / "train.sh").write_text(training.script(str(folder), n_tars, 9, tars))
+    for command in (["sh", str(folder / "train.sh")], ["sh", "-c", training.script_command(str(folder))]):
+        arguments = run(command, stubs, tmp_path)
+        data = arguments[arguments.index("--train-data") + 1]
+        assert expand_urls(data) == [f"{folder}/../shards/{tar}" for tar in tars]
+    remote = training.train_data(f"s3://bucket/{name}/1f", n_tars, tars)
+    urls = [f"s3://bucket/{name}/shards/{tar}" for tar in tars]
+    assert read(expand_urls(remote), stubs, tmp_path) == [["s3", "cp", url, "-"] for url in urls]
+
+
+def test_a_list_too_long_for_one_argument_is_refused(tmp_path):
+    tars = [f"shard-{i:016x}.tar" for i in range(8000)]
+    (tmp_path / "train.sh").write_text(training.script(str(tmp_path), len(tars), 9, tars))
+    done = subprocess.run(["sh", str(tmp_path / "train.sh")], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "the list of 8000 shards, with 9 samples, is too long for one argument; expected fewer: raise "
+        "write.samples_per_shard, or read the list from manifest.json\n"
+    )

@@ -5,8 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from d2prune.parts.shard_changes import ShardChanges
+from d2prune.report.collect import collect
+from d2prune.report.increment_data import Fact, Increment, Movement
+from d2prune.report.movements import MEANINGS
+from d2prune.report.page import render
 from d2prune.report.record import ReportParams
-from d2prune.report.stage import write_report
+from d2prune.report.trend import Point
 from tests.browser import chromium, needs_chromium, serious_violations
 from tests.explore.conftest import HOSTILE
 from tests.report.synthetic import build_run, items
@@ -22,8 +27,45 @@ def report(tmp_path_factory):
         replace(item, caption=hostile[at % len(hostile)]) if at % 2 else item for at, item in enumerate(pool)
     ]
     folder = tmp_path_factory.mktemp("report")
-    url = write_report(build_run(folder, pool), ReportParams(gallery=12))
-    return f"file://{url}"
+    data = collect(build_run(folder, pool), ReportParams(gallery=12))
+    page = folder / "report.html"
+    page.write_text(render(replace(data, **continued(data, hostile))))
+    return f"file://{page}"
+
+
+def continued(data, hostile):
+    """What the page shows of a run that continues many others."""
+    movements = tuple(Movement(name, text, 123_456, 7) for name, text in MEANINGS.values())
+    settings = ("select.fraction: 0.3 -> 0.5", f"rank.difficulty: {hostile[0]} -> {hostile[-1]}")
+    increment = Increment(
+        "0123456789abcdef",
+        shards=ShardChanges(1_000, 20, 3, 12_000, 10_000_000, 200_000),
+        new=10_000_000,
+        removed=200_000,
+        common=120_000_000,
+        settings=settings,
+        facts=(
+            Fact("Samples in the pool", "120,200,000", "130,000,000"),
+            Fact("Gamma, forward pass", "8", "9"),
+        ),
+        movements=movements,
+    )
+    trend = tuple(
+        Point(
+            f"{number:016x}",
+            "1 December 2026, 01:00 UTC",
+            10**8,
+            3 * 10**7 + number,
+            0.3,
+            None,
+            0.95,
+            settings,
+        )
+        for number in range(100)
+    )
+    # A few cards of each kind: the page has all others as well.
+    moved = tuple(replace(g, cards=g.cards[:2]) for g in (data.galleries[0], data.unlike))
+    return {"increment": increment, "moved": moved, "trend": trend}
 
 
 @pytest.fixture(scope="module")

@@ -150,19 +150,19 @@ def test_an_interrupted_reshard_resumes(tmp_path, monkeypatch):
     done = []
     write_shard = worker.write_shard
 
-    def interrupt_fourth(output, index, *others):
-        if index == 3:
+    def interrupt_fourth(output, names, *others):
+        if names.tar == "00000003.tar":
             raise KeyboardInterrupt
-        done.append(index)
-        return write_shard(output, index, *others)
+        done.append(names.tar)
+        return write_shard(output, names, *others)
 
     monkeypatch.setattr(worker, "write_shard", interrupt_fourth)
     with pytest.raises(KeyboardInterrupt):
         reshard(*arguments)
-    monkeypatch.setattr(worker, "write_shard", lambda *a: done.append(a[1]) or write_shard(*a))
+    monkeypatch.setattr(worker, "write_shard", lambda *a: done.append(a[1].tar) or write_shard(*a))
     reshard(*arguments)
     # Other tars that were in flight at the interrupt may be written twice.
-    assert set(done) == set(range(9)) and len(done) < 9 + UNITS_IN_FLIGHT
+    assert set(done) == {f"{i:08d}.tar" for i in range(9)} and len(done) < 9 + UNITS_IN_FLIGHT
     reshard(str(tmp_path / "pool"), url, str(tmp_path / "undisturbed"), ReshardParams(7))
     assert tree(tmp_path / "out") == tree(tmp_path / "undisturbed")
     with pytest.raises(UserError, match="another run's data"):

@@ -14,14 +14,13 @@ from d2prune.output.manifest import read_manifest, seal
 from d2prune.runs import history, pruning, sharing
 from d2prune.runs.driver import run
 from d2prune.store import artifacts
-from tests.s3 import moto_server
 
 ENTRIES = "runs"
 
 
 @pytest.fixture(scope="module")
-def server():
-    with moto_server() as server:
+def server(tmp_path_factory):
+    with s3_server.serve(tmp_path_factory.mktemp("served")) as server:
         yield server
 
 
@@ -93,7 +92,7 @@ def test_files_that_d2prune_did_not_write_stay_and_are_named(root, run_in, capsy
     ]
     for url, data in foreign.items():
         assert store.read_bytes(url) == data
-    assert main(["runs", work]) == 0 and len(capsys.readouterr().out.splitlines()) == 2
+    assert main(["runs", work]) == 0 and len(capsys.readouterr().out.splitlines()) == 3
 
 
 def list_units(work, stage, entry):

@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from d2prune import store
-from d2prune.redaction import encode_json
 from d2prune.store import artifacts
 from d2prune.store.artifacts import FileRecord, Manifest, Receipt
 from d2prune.store.manifest_file import load_head, load_manifest, write_manifest
@@ -54,15 +53,14 @@ def test_a_manifest_is_the_same_json_whatever_it_holds(tmp_path_factory, receipt
     manifest = Manifest("embed", "f", params, {"pool": "p"}, Receipts(receipts), {"read": 3}, {"a": 1.5})
     write_manifest(url, manifest)
     whole = {**vars(manifest), "units": list(manifest.units)}
-    text = encode_json(whole, sort_keys=True)
+    text = store.encode_record(whole, sort_keys=True)
     sealed = json.loads(text) | {"checksum": store.checksum(text)}
-    assert store.read_bytes(url) == encode_json(sealed, sort_keys=True, indent=1)
+    assert store.read_bytes(url) == store.encode_record(sealed, sort_keys=True, indent=1)
     found = load_manifest(url)
-    assert json.loads(encode_json([*found.units])) == json.loads(encode_json(receipts))
+    assert json.loads(store.encode_record([*found.units])) == json.loads(store.encode_record(receipts))
     assert artifacts.read_json(url)["fingerprint"] == found.fingerprint == "f"
-    assert load_head(url)["params"] == json.loads(encode_json(params)) and b"secret" not in store.read_bytes(
-        url
-    )
+    assert load_head(url)["params"] == json.loads(store.encode_record(params))
+    assert b"secret" not in store.read_bytes(url)
 
 
 def test_every_damage_of_a_manifest_is_noticed(tmp_path):
@@ -107,3 +105,12 @@ def test_a_receipt_takes_a_few_hundred_bytes(tmp_path):
     assert len(found.units) == count and held < 400 * count
     # Buffers of a megabyte, and a block of receipts.
     assert peak < 400 * count + 3e6
+
+
+@pytest.mark.parametrize("name", ["minioadmin", "a-minioadmin-b", "password=abcd1234", "authorization: x"])
+def test_names_that_look_like_secrets_are_kept_and_credentials_of_urls_are_not(monkeypatch, name):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "minioadmin")
+    record = {name: [name, {"url": f"https://me:minioadmin@host/{name}", "path": f"/{name}/x"}]}
+    expected = {name: [name, {"url": f"https://host/{name}", "path": f"/{name}/x"}]}
+    assert json.loads(store.encode_record(record)) == expected
+    assert store.encode_record(expected) == store.encode_record(record)

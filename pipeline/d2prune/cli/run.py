@@ -64,6 +64,7 @@ def _print_summary(arguments: argparse.Namespace, config: "RunConfig", result: "
     from d2prune.report.summary import partial_rows, summary_rows
 
     if "select" in result.manifests:
+        config = config.model_copy(update={"output": result.output})
         rows = summary_rows(run_record(config, result.pool, result.manifests, result.seconds), result.report)
     else:
         rows = partial_rows(result.manifests, result.seconds, config.work_dir)
@@ -81,7 +82,8 @@ def _add_plan(commands: Any) -> None:
         "plan",
         help="estimate the time, bytes, memory and cost of a run",
         description="Estimate device hours, bytes, memory, time and cost of a run before it starts. Reads "
-        "the configuration and lists the input; only --calibrate reads samples.",
+        "the configuration and lists the input; only --calibrate reads samples. If the work_dir holds an "
+        "earlier graph, the plan is that of an increment, or states why the graph is built in full.",
     )
     add_config(parser, "configuration file of the run")
     parser.add_argument(
@@ -129,6 +131,7 @@ def _plan(arguments: argparse.Namespace) -> int:
     from d2prune.estimate.table import print_plan
     from d2prune.estimate.workload import default_rates, describe_selection, make_workload
     from d2prune.runs.calibrate import calibrate
+    from d2prune.runs.forecast import forecast_night
 
     config, assumed = _load_plan(arguments)
     fleet = Fleet(arguments.gpus, arguments.cpus, arguments.gpu_price, arguments.cpu_price)
@@ -138,7 +141,9 @@ def _plan(arguments: argparse.Namespace) -> int:
         work, rates = make_workload(config, samples, measured.pool), measured.rates
     else:
         work, rates = make_workload(config, samples), default_rates(config, arguments.embed_rate, fleet)
-    print_plan(work, rates, fleet, describe_selection(config))
+    # A number of samples describes a pool that may not exist yet.
+    night = forecast_night(config, work.samples) if samples is None else None
+    print_plan(work, rates, fleet, describe_selection(config), night)
     if assumed:
         print_line(f"{'assumed':<12}{', '.join(assumed)}; name a configuration for another plan")
     return 0

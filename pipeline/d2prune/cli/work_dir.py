@@ -115,7 +115,8 @@ def _add_runs(commands: Any) -> None:
     parser = commands.add_parser(
         "runs",
         help="list the finished runs of a work_dir, or delete old ones",
-        description="List the finished runs of a work_dir, newest first. With --prune, list what old runs "
+        description="List the finished runs of a work_dir, newest first, each with the run that it continues "
+        "and what changed since. With --prune, list what old runs "
         "leave behind: outputs in {run_id} folders and artifacts that no kept run needs. --prune --yes "
         "deletes it.",
     )
@@ -151,11 +152,12 @@ def _runs(arguments: argparse.Namespace) -> int:
 
 
 def _print_runs(work_dir: str) -> None:
-    """Print one line per run, newest first."""
-    from d2prune.runs import history
+    """Print one line per run, newest first, and one for the run that it continues."""
+    from d2prune.runs import history, lineage
 
     runs = history.read_runs(work_dir)
-    latest = history.find_latest([entry for _, entry in runs])
+    entries = [entry for _, entry in runs]
+    latest = history.find_latest(entries)
     counts = f"{'samples':>14}  {'kept':>14}  {'size':>9}"
     parameters = f"{'budget':>7}  {'k':>3}  {'gamma':<19}"
     print_line(f"{'run':<16}  {'date (UTC)':<16}  {counts}  {parameters}          output <- input")
@@ -167,6 +169,9 @@ def _print_runs(work_dir: str) -> None:
         budget, k, gamma, source = _describe_parameters(work_dir, entry.artifacts.get("select", ""))
         parameters = f"{budget:>7}  {k:>3}  {gamma:<19}"
         print_line(f"{entry.run_id}  {date}  {counts}  {parameters}  {mark:<6}  {entry.output}{source}")
+        continued = lineage.describe_continued(work_dir, entries, entry)
+        if continued:
+            print_line(f"  {continued}")
 
 
 def _describe_parameters(work_dir: str, selection: str) -> tuple[str, str, str, str]:

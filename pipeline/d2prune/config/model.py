@@ -121,7 +121,12 @@ class RunConfig(Section):
     @property
     def written(self) -> dict[str, str]:
         """The folders that a run writes to, by key."""
-        return {"work_dir": self.work_dir, "output": self.output}
+        found = {"work_dir": self.work_dir, "output": self.output}
+        if self.write.stable:
+            found["folder of shared tars"] = store.join(
+                self.output.rstrip("/").rpartition("/")[0], schemas.SHARED_FOLDER
+            )
+        return found
 
     @property
     def pair_scores(self) -> tuple[str, ...]:
@@ -155,6 +160,13 @@ class RunConfig(Section):
     def _check_output(self) -> "RunConfig":
         if self.output.rstrip("/") == self.work_dir.rstrip("/"):
             raise OptionError("output", f"found {self.output}, the work_dir; expected another folder")
+        return self
+
+    @model_validator(mode="after")
+    def _check_stable(self) -> "RunConfig":
+        if self.write.stable and not self.output.rstrip("/").endswith("/{run_id}"):
+            problem = f"found true with output {self.output}; expected an output that ends in /{{run_id}}"
+            raise OptionError("write.stable", problem)
         return self
 
     @model_validator(mode="after")

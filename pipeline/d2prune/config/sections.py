@@ -225,6 +225,12 @@ class WriteConfig(Section):
         description="keep the names of members that a data loader would execute (`.pyd`, `.pickle`, `.pth`, "
         "`.eps`, ...; also `.gz`); default: their extension gets the suffix `-unsafe`",
     )
+    stable: bool = Field(
+        default=False,
+        description="keep tars between the runs of a schedule: a sample stays in its tar, tars that did not "
+        "change are not written again, and `latest.json` lists the set. Needs an output that ends in "
+        "`{run_id}`",
+    )
 
 
 class ReportConfig(Section):

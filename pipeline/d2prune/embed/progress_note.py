@@ -13,11 +13,13 @@ _METRICS = (
 )
 
 
-def start_note() -> Callable[[], str]:
+def start_note(first: str = "") -> Callable[[], str]:
     """Return a function that describes the work since now, such as `model busy 97%, waiting 3%, 14 rejected`.
 
-    Shares are of the time that models computed or waited for samples. The note is empty until the
-    first unit is complete.
+    Shares are of the time that models computed or waited for samples.
+
+    Args:
+        first: the note until the first unit is complete.
     """
     before = [metrics.total(name) for name in _METRICS]
 
@@ -32,6 +34,6 @@ def start_note() -> Callable[[], str]:
             notes.append(f"{remote / max(remote, read):.0%} decoded remotely")
         if rejected:
             notes.append(f"{rejected:,.0f} rejected")
-        return ", ".join(notes)
+        return ", ".join(notes) or ("" if read else first)
 
     return describe

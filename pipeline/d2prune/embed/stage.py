@@ -7,7 +7,7 @@ from functools import partial
 from typing import cast
 
 from d2prune.config.model import RunConfig
-from d2prune.embed.params import plan
+from d2prune.embed.params import EmbedParams, plan
 from d2prune.embed.part import EMBEDDED, FILTERED, READ, REJECTED
 from d2prune.embed.progress_note import start_note
 from d2prune.embed.resolve import resolve_models, resolve_params
@@ -26,6 +26,13 @@ from d2prune.stage.units import Work
 from d2prune.store import artifacts
 
 log = logging.getLogger(__name__)
+
+
+def list_unit_keys(pool: InputPool, params: EmbedParams | ImportParams) -> list[str]:
+    """Keys of the units of a pool, one per shard."""
+    if isinstance(params, ImportParams):
+        return [unit.key for unit in importer.plan(cast(Sequence[TableShard], pool.shards), params)]
+    return [unit.key for unit in plan(cast(Sequence[TarShard], pool.shards), params)]
 
 
 def _build(run: StageRun) -> Built:
@@ -57,7 +64,8 @@ def _plan_embedding(run: StageRun) -> Work:
         words=run.config.filter.words,
     )
     units = plan(cast(Sequence[TarShard], run.pool.shards), planned.params)
-    return Work("embed", planned.folder, units, make_worker, resources, describe=start_note())
+    note = start_note("each worker loads the model first")
+    return Work("embed", planned.folder, units, make_worker, resources, describe=note)
 
 
 def _worker_resources(run: StageRun) -> Resources:

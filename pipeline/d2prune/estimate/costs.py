@@ -10,48 +10,7 @@ per row. All other work is linear in samples or bytes.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-
-@dataclass(frozen=True)
-class Workload:
-    """The pool and the settings that decide how much work a run is.
-
-    Attributes:
-        samples: number of samples in the pool.
-        sample_bytes: mean bytes of a sample in its tar.
-        shards: number of input tars.
-        dimension: dimension of the embeddings that the graph uses.
-        stored_values: embedding values stored per sample, image and text, over all models; None:
-            those of one model.
-        sides: embeddings per sample that distances use: 2 for image+text, otherwise 1.
-        n_neighbors: k.
-        exact: whether every row is compared with every other.
-        nlist: number of lists; None: chosen from the number of samples.
-        nprobe: lists searched per row; None: estimated from the number of samples.
-        fraction: fraction of the samples that is kept.
-        samples_per_shard: samples in each output tar.
-        compared: rows that the rescore stage multiplies each sample with; 0: the run has no such stage.
-        deduplicates: whether the run has the dedup stage.
-        tables: whether the pool is tables of embeddings. `sample_bytes` is then that of a row without
-            them, and `stored_values` counts those that the run reads.
-        copies: whether embeddings of tables are copied, because they cannot be read in place.
-    """
-
-    samples: int
-    sample_bytes: float
-    shards: int
-    dimension: int
-    stored_values: int | None = None
-    sides: int = 2
-    n_neighbors: int = 5
-    exact: bool = False
-    nlist: int | None = None
-    nprobe: int | None = None
-    fraction: float = 0.3
-    samples_per_shard: int = 10_000
-    compared: int = 0
-    deduplicates: bool = False
-    tables: bool = False
-    copies: bool = False
+from d2prune.estimate.work import Workload
 
 
 @dataclass(frozen=True)
@@ -82,7 +41,7 @@ class Rates:
     decode_s: float = 1 / 650
     import_row_s: float = 3.4e-6
     import_byte_s: float = 2e-9
-    graph_row_s: float = 5.3e-5
+    graph_row_s: float = 2.5e-5
     graph_flops: float = 1.2e11
     graph_gpu_flops: float = 2e14
     graph_shards: float = 2.5
@@ -166,15 +125,15 @@ def total_cost(plans: Sequence[StagePlan], fleet: Fleet) -> float:
 def choose_lists(work: Workload) -> tuple[int, int]:
     """The nlist and nprobe of the graph.
 
-    The default nprobe reaches recall 0.95: 15, 27 and 52 were measured at 1e5, 3e5 and 1e6 rows. Lists
-    grow beyond that, so fewer more are needed.
+    The default nprobe reaches recall 0.95: 9, 16, 30 and 53 were measured at 1e5, 3e5, 1e6 and 1.28e7
+    rows. Lists grow beyond a million rows, so fewer more are needed.
     """
     from d2prune.knn.quantiser import default_nlist
 
     rows = max(work.samples, 1)
     nlist = work.nlist or default_nlist(work.samples)
-    exponent = 0.3 if rows < 1e5 else 0.54
-    default = 15 * (min(rows, 1e6) / 1e5) ** exponent * (max(rows, 1e6) / 1e6) ** 0.35
+    exponent = 0.3 if rows < 1e5 else 0.52
+    default = 9 * (min(rows, 1e6) / 1e5) ** exponent * (max(rows, 1e6) / 1e6) ** 0.22
     nprobe = work.nprobe or round(default)
     return nlist, max(1, min(nprobe, nlist))
 
@@ -244,9 +203,10 @@ def _estimate_embed(work: Workload, rates: Rates, fleet: Fleet) -> StagePlan:
 
 
 def _estimate_import(work: Workload, rates: Rates, fleet: Fleet) -> StagePlan:
-    row = 2.0 * (work.stored_values or work.sides * work.dimension)
+    values = work.stored_values or work.sides * work.dimension
+    row = work.value_bytes * values
     read = work.samples * (row + work.sample_bytes)
-    written = work.samples * (60.0 + (row if work.copies else 0.0))
+    written = work.samples * (60.0 + (2.0 * values if work.copies else 0.0))
     seconds = work.samples * (rates.import_row_s + row * rates.import_byte_s)
     workers = _count_workers(fleet, work.shards)
     limits = {"CPU": seconds / workers, "store": (read + written) / rates.store_bytes_s / workers}
@@ -273,8 +233,8 @@ def _estimate_graph(work: Workload, rates: Rates, fleet: Fleet) -> StagePlan:
     if not work.n_neighbors:
         wall, limit = _find_limit("graph", rates, {"one worker": 0.0})
         return StagePlan("graph", work.shards, 0.0, 0.0, 0.0, 0.0, work.samples * 1.0, 4e8, 1, wall, limit)
-    row = work.dimension * work.sides * 2
-    read, written = float(work.samples * row), work.samples * 2.0 * work.n_neighbors * 12
+    row = work.row_bytes
+    read, written = work.samples * row, work.samples * 2.0 * work.n_neighbors * 12
     seconds = graph_seconds(work, rates)
     hours = seconds / 3600
     if fits_one_worker(work):
@@ -288,11 +248,11 @@ def _estimate_graph(work: Workload, rates: Rates, fleet: Fleet) -> StagePlan:
         wall, limit = _find_limit("graph", rates, limits)
         gpu_hours = gpu_seconds / 3600
         return StagePlan("graph", 1, gpu_hours, hours, read, 0.0, written, memory, 1, wall, limit)
-    partitions = choose_partitions(work.samples * row)
-    # Partitions that a row visits. Measured: 2.5 of 4, 6.1 of 16 and 13.1 of 64 at 1e6 rows, 8.0 of 64
-    # at 1e5 and 10.9 at 3e5; the fit is within 15 % of all but few partitions.
+    partitions = choose_partitions(round(work.samples * row))
+    # Partitions that a row visits. Measured: 2.3 of 4, 5.1 of 16 and 10.0 of 64 at 1e6 rows, 5.6 of 64
+    # at 1e5, 8.0 at 3e5 and 10.4 at 1.28e7; the fit is within 16 %.
     nprobe = choose_lists(work)[1]
-    visits = 1.3 * partitions**0.55 * (work.samples / 1e6) ** 0.16
+    visits = 1.2 * partitions**0.5 * (min(work.samples, 1e6) / 1e6) ** 0.16
     visits = max(1.0, min(visits, float(partitions), float(nprobe)))
     candidates = work.samples * visits * (work.n_neighbors + 1) * 12
     shuffled = work.samples * visits * row + candidates + work.samples * 2.0 * work.n_neighbors * 24

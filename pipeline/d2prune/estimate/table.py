@@ -2,9 +2,12 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from d2prune.console import format_bytes, print_line
-from d2prune.estimate.costs import Fleet, Rates, StagePlan, Workload, make_plan, total_cost
+from d2prune.estimate.costs import Fleet, Rates, StagePlan, graph_seconds, make_plan, total_cost
+from d2prune.estimate.night import Night, count_sought, increment_seconds, plan_night
+from d2prune.estimate.work import Workload
 
 _HEADER = (
     "stage",
@@ -21,14 +24,27 @@ _HEADER = (
 )
 
 
-def print_plan(work: Workload, rates: Rates, fleet: Fleet, selection: str) -> None:
-    """Estimate a run and print it on standard output; `selection` describes what it selects."""
+def print_plan(
+    work: Workload, rates: Rates, fleet: Fleet, selection: str, night: Night | str | None = None
+) -> None:
+    """Estimate a run and print it on standard output.
+
+    Args:
+        work: the run.
+        rates: of one worker.
+        fleet: the machines.
+        selection: describes what the run selects.
+        night: the earlier run that it continues, or why it continues none; None: there is none.
+    """
     plans = make_plan(work, rates, fleet)
+    if isinstance(night, Night):
+        work = replace(work, samples=night.rows)
+        plans = plan_night(work, rates, fleet, night)
     cost = total_cost(plans, fleet)
     prices = f", {fleet.gpu_price:g} per GPU hour and {fleet.cpu_price:g} per core hour" if cost else ""
     kind = "parts of tables" if work.tables else "shards"
     pool = f"{work.samples:,} samples in {work.shards:,} {kind}"
-    size = format_bytes(plans[0].read)
+    size = format_bytes(make_plan(work, rates, fleet)[0].read)
     print_line(f"{pool}, {size}; {fleet.gpus} GPUs, {fleet.cpus} cores{prices}")
     print_line(f"selection: {selection}")
     print_line(f"rates: {rates.source}")
@@ -47,6 +63,34 @@ def print_plan(work: Workload, rates: Rates, fleet: Fleet, selection: str) -> No
     sizes = f"{format_bytes(peak)} at the peak, in {stage}; {format_bytes(left)} when the run ends"
     print_line(f"{'work_dir':<12}{sizes}")
     print_line(f"{'limit':<12}{_describe_limit(plans, fleet, rates)}")
+    if night is not None:
+        _print_night(work, rates, plans, night)
+
+
+def _print_night(work: Workload, rates: Rates, plans: Sequence[StagePlan], night: Night | str) -> None:
+    """Print what the run continues, and how its graph is built."""
+    if isinstance(night, str):
+        print_line(f"{'graph':<12}{night}")
+        return
+    print_line(
+        f"{'continues':<12}graph {night.graph}: {night.new_rows:,} of {night.rows:,} rows are new (shards: "
+        f"{night.new_shards:,}, not embedded yet: {night.unembedded_shards:,}), {night.removed_rows:,} rows "
+        f"are gone (shards: {night.removed_shards:,})"
+    )
+    if night.why_full:
+        print_line(f"{'graph':<12}built in full: {night.why_full}")
+        return
+    share = increment_seconds(work, rates, night) / max(graph_seconds(work, rates), 1e-9)
+    (graph,) = (plan for plan in plans if plan.stage == "graph")
+    print_line(
+        f"{'graph':<12}an increment: {share:.0%} of the CPU time of a full build, reads "
+        f"{format_bytes(graph.read)}; {count_sought(work, night):,.0f} rows are searched again"
+    )
+    if night.recall is not None:
+        print_line(
+            f"{'recall':<12}was {night.recall:.3f}; if it falls below graph.target_recall, the graph is "
+            "built in full, with new lists"
+        )
 
 
 def _find_work_dir_peak(plans: Sequence[StagePlan], work: Workload) -> tuple[float, str, float]:
@@ -58,7 +102,7 @@ def _find_work_dir_peak(plans: Sequence[StagePlan], work: Workload) -> tuple[flo
     """
     from d2prune.graph.params import Layout
 
-    row = 2.0 * work.dimension * work.sides
+    row = work.row_bytes
     share_of_rows = row / (row + 12 * (work.n_neighbors + 1))
     peak, stage, kept = 0.0, "", 0.0
     for plan in plans:
@@ -87,6 +131,7 @@ def _describe_limit(plans: Sequence[StagePlan], fleet: Fleet, rates: Rates) -> s
         "output tars": f"its output tars keep fewer than the {fleet.cpus:,} cores busy",
         "one worker": "one worker does it; more machines do not help",
         "start": "most of it is the start of programs",
+        "shares": f"its {slowest.partitions:,} shares keep fewer than the {fleet.cpus:,} cores busy",
     }
     share = slowest.wall_s / max(sum(plan.wall_s for plan in plans), 1e-9)
     return f"{slowest.stage} takes {share:.0%} of the time ({slowest.limit}): {causes[slowest.limit]}"

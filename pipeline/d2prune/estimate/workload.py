@@ -9,7 +9,8 @@ from d2prune import store
 from d2prune.config.model import RunConfig
 from d2prune.d2.gamma import FORWARD_MULTIPLE, REVERSE_MULTIPLE, check_gamma
 from d2prune.errors import UserError
-from d2prune.estimate.costs import PUBLISHED_RATES, Fleet, Rates, Workload
+from d2prune.estimate.costs import PUBLISHED_RATES, Fleet, Rates
+from d2prune.estimate.work import Workload
 from d2prune.store import schemas
 
 SAMPLE_BYTES = 35_000
@@ -36,6 +37,7 @@ class PoolFacts:
         tables: whether the pool is tables of embeddings.
         n_sides: embeddings of a row that are read.
         copies: see `Workload`.
+        value_bytes: see `Workload`.
     """
 
     sample_bytes: float
@@ -45,6 +47,7 @@ class PoolFacts:
     tables: bool = False
     n_sides: int = 2
     copies: bool = False
+    value_bytes: float = 2.0
 
 
 def make_workload(config: RunConfig, samples: int | None, facts: PoolFacts | None = None) -> Workload:
@@ -90,6 +93,7 @@ def make_workload(config: RunConfig, samples: int | None, facts: PoolFacts | Non
         deduplicates=config.dedup.applies,
         tables=facts.tables,
         copies=facts.copies,
+        value_bytes=facts.value_bytes,
     )
 
 
@@ -133,6 +137,7 @@ def _read_tables(config: RunConfig) -> PoolFacts:
     for file in pool.tables:
         with open_source(file) as source:
             rows = source.table.rows
+            value_bytes = sum(map(source.value_bytes, columns.embeddings)) / len(columns.embeddings)
         if rows:
             break
     copies = bool(check_files([file], columns, (), dimension))
@@ -140,8 +145,9 @@ def _read_tables(config: RunConfig) -> PoolFacts:
     total = sum(one.size for table in pool.tables for one in table.files)
     samples = max(1, round(total * rows / sum(one.size for one in file.files)))
     # Of a table whose embeddings are columns, the rest.
-    row_bytes = file.table.size / rows - (0 if file.files[1:] else 2 * n_sides * dimension)
-    return PoolFacts(max(row_bytes, 20.0), (dimension,), samples, len(pool.shards), True, n_sides, copies)
+    row_bytes = file.table.size / rows - (0 if file.files[1:] else value_bytes * n_sides * dimension)
+    sizes = max(row_bytes, 20.0), (dimension,), samples, len(pool.shards)
+    return PoolFacts(*sizes, True, n_sides, copies, value_bytes)
 
 
 def _count_compared(config: RunConfig, samples: int) -> int:

@@ -19,6 +19,7 @@ from d2prune.execution.contract import Executor, Group, Helper, Helpers, Inboxes
 from d2prune.execution.guarded import Guarded
 from d2prune.execution.in_process import InProcess, InProcessHelpers
 from d2prune.execution.on_ray import OnRay
+from d2prune.execution.ray_address import check_address, check_cluster
 
 __all__ = [
     "Executor",
@@ -31,5 +32,7 @@ __all__ = [
     "Inboxes",
     "OnRay",
     "Resources",
+    "check_address",
+    "check_cluster",
     "metrics",
 ]

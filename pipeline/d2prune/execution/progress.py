@@ -47,7 +47,7 @@ def track(
         return
     done = finished
     n_samples = 0
-    with Live(stage, total, "units", finished) as live:
+    with Live(stage, total, "units", finished, describe()) as live:
         for item in items:
             done += 1
             n_samples += samples(item)
@@ -63,7 +63,7 @@ class Live:
 
     _open: ClassVar[list["Live"]] = []
 
-    def __init__(self, stage: str, total: int, unit: str, finished: int = 0) -> None:
+    def __init__(self, stage: str, total: int, unit: str, finished: int = 0, note: str = "") -> None:
         """Show nothing yet.
 
         Args:
@@ -71,9 +71,10 @@ class Live:
             total: number of units; 0: unknown, and only the time that has passed is shown.
             unit: name of the units.
             finished: units that were complete before and do not count for the rate.
+            note: further text, until `update` replaces it.
         """
         self._stage, self._total, self._unit, self._finished = stage, total, unit, finished
-        self._done, self._samples, self._note = finished, 0, ""
+        self._done, self._samples, self._note = finished, 0, note
         self._start = self._last_log = time.monotonic()
         self._time_left = TimeLeft(self._start, finished)
         self._bar: Any = None

@@ -32,6 +32,33 @@ def name_address(address: str | None) -> str:
     return f"{VARIABLE}={os.environ.get(VARIABLE)!r} in the environment"
 
 
+def check_address(address: str | None) -> tuple[str, int] | None:
+    """`find_head` without loading Ray: None for `auto` and a local Ray, too.
+
+    Raises:
+        UserError: not an address.
+    """
+    if (address or os.environ.get(VARIABLE)) in (None, "", "auto", "local"):
+        return None
+    try:
+        return find_head(address)
+    except ValueError as error:
+        raise UserError(f"{name_address(address)}: not an address of a Ray cluster: {error}") from error
+
+
+def check_cluster(address: str | None) -> None:
+    """Check that the cluster which a run names answers, without loading Ray.
+
+    Args:
+        address: as for `find_head`.
+
+    Raises:
+        UserError: none answers, or it is not an address.
+    """
+    if head := check_address(address):
+        wait_for_head(*head, name_address(address))
+
+
 def find_head(address: str | None) -> tuple[str, int] | None:
     """Host and port of the head; None where only Ray can find them.
 
@@ -48,6 +75,8 @@ def find_head(address: str | None) -> tuple[str, int] | None:
 
         given = services.canonicalize_bootstrap_address("auto") or ""
     scheme, _, place = given.rpartition("://")
+    if scheme in ("http", "https"):
+        raise ValueError("expected host:port, ray://host:port or auto; this is the address for `submit`")
     if not given or scheme not in ("", "ray"):
         return None
     parts = urlsplit(f"//{place}")

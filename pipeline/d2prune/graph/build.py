@@ -19,9 +19,10 @@ import numpy as np
 
 from d2prune.execution import Executor, Resources
 from d2prune.graph.cut_off import find_cut_off
-from d2prune.graph.increment.sequence import ALL_STEPS, INCREMENT, MOST_ADDED, choose_shares
+from d2prune.graph.increment.sequence import ALL_STEPS, INCREMENT, choose_shares
 from d2prune.graph.params import GraphParams, Layout, choose_buckets
 from d2prune.graph.previous import Previous, find_previous, unit_inputs
+from d2prune.graph.route import find_why_full, find_why_too_many, find_why_unused
 from d2prune.graph.steps.edges import check_symmetry
 from d2prune.graph.steps.job import Job
 from d2prune.graph.steps.quantise import RecallMissedError
@@ -36,9 +37,6 @@ from d2prune.store.completeness import find_complete_units
 from d2prune.store.records import Receipts
 
 log = logging.getLogger(__name__)
-
-# A given quantiser is replaced if the pool has grown or shrunk by more than this factor.
-GROWTH = 2
 
 
 def plan_job(
@@ -113,39 +111,29 @@ def build_graph(
 
 def _find_why_unused(job: Job) -> str | None:
     """Return why the given quantiser must not be used for this pool; None if it can be."""
-    assert job.given is not None
-    n_rows = _count_rows(job)
-    if not job.params.n_neighbors or not wants_lists(n_rows, job.params.target_recall, job.params.nprobe):
-        return f"a pool of {n_rows} rows is searched exactly"
-    trained = read_facts(job.folder, job.given)["rows"]
-    if not trained / GROWTH <= n_rows <= trained * GROWTH:
-        return (
-            f"found {n_rows} rows; expected {-(-trained // GROWTH)} to {trained * GROWTH}, half to twice the "
-            "number that it was trained for"
-        )
-    return None
+    folder, given = job.folder, job.given
+    assert given is not None
+    return find_why_unused(_count_rows(job), lambda: read_facts(folder, given)["rows"], job.params)
 
 
 def _find_start(job: Job, previous: str | None) -> Job:
     """Return the job with the graph that it can start from, and log how it is built."""
     assert job.given is not None
-    found: Previous | str = "there is no earlier graph with it"
-    if _choose_steps(job) == IN_MEMORY:
-        found = "the pool is small"
-    elif job.cut_off is not None:
-        found = "select.drop_score moves the cut-off with the pool"
-    elif previous is not None:
+    why_full = find_why_full(_count_rows(job), job.layout.whole_below, job.params)
+    found: Previous | str = why_full or "there is no earlier graph with it"
+    if why_full is None and previous is not None:
         work_dir = job.folder.rpartition("/")[0]
         found = find_previous(work_dir, previous, job.given, job.parts, job.params.embeddings)
     if isinstance(found, Previous):
         rows = np.diff(job.starts)[found.added].sum()
-        if rows <= len(job.spans) * MOST_ADDED:
+        too_many = find_why_too_many(rows, len(job.spans))
+        if too_many is None:
             log.info(
                 "graph: from graph %s: %d of %d parts are new, with %d of %d rows",
                 *(found.fingerprint, len(found.added), len(job.parts), rows, len(job.spans)),
             )
             return choose_shares(replace(job, previous=found))
-        found = f"{rows} of {len(job.spans)} rows are new"
+        found = too_many
     log.info("graph: built in full with quantiser %s: %s", job.given, found)
     return job
 

@@ -6,6 +6,7 @@ module loads no numerical code.
 """
 
 import dataclasses
+import json
 import logging
 import re
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from d2prune.errors import UserError
 from d2prune.inputs.pool import InputPool
 from d2prune.stage.planned import Planned
 from d2prune.store import artifacts
+from d2prune.store.manifest_file import load_head
 
 log = logging.getLogger(__name__)
 
@@ -124,7 +126,7 @@ def find_named(work_dir: str, name: str) -> tuple[str, str]:
     if not has_trained(folder, fingerprint):
         raise UserError(
             f"graph.quantiser: found no quantiser {fingerprint} in {store.redact(folder)}, which graph "
-            f"{match[2]} has; expected another graph, auto or new"
+            f"{match[2]} has; expected another graph, auto or new, as in --set graph.quantiser=auto"
         )
     return folder, fingerprint
 
@@ -139,6 +141,25 @@ def find_previous_graph(planned: Planned, embed: Planned) -> str | None:
     """Fingerprint of the latest graph with the same parameters, if it is another one."""
     latest = _read_latest(planned, embed)
     return None if latest is None or latest["graph"] == planned.fingerprint else latest["graph"]
+
+
+def log_fresh_start(planned: Planned, embed: Planned) -> None:
+    """Log that a graph was built in full since those of the work_dir with its parameters kept no lists."""
+    if _read_latest(planned, embed) is not None:
+        return
+    params = json.loads(artifacts.canonical_json(planned.params))
+    for file in store.list_files(planned.folder, f"*/{artifacts.MANIFEST}"):
+        try:
+            head = load_head(file.url)
+            facts = head["facts"]
+            kept_none = head["params"] == params and facts["nlist"] is not None and QUANTISER not in facts
+        except (ValueError, KeyError, TypeError, FileNotFoundError):
+            continue
+        if kept_none:
+            log.info(
+                "graph: built in full, since the earlier graphs here kept no lists; later runs continue it"
+            )
+            return
 
 
 def record_latest(pool: InputPool, planned: Planned, embed: Planned, facts: Mapping[str, Any]) -> None:

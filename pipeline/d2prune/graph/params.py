@@ -30,7 +30,7 @@ class GraphParams:
     drop_score: str | None
     drop_fraction: float
     embeddings: str = schemas.embeddings_file()
-    lists_version: int = 2
+    lists_version: int = 3
 
 
 @dataclass(frozen=True)

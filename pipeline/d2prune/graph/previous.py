@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from d2prune import store
 from d2prune.graph.steps.step import step_key
-from d2prune.knn.block_search import NO_POSITION
+from d2prune.knn.top_k import NO_POSITION
 from d2prune.parts import files
 from d2prune.parts.in_place import find_in_place
 from d2prune.parts.reader import Parts

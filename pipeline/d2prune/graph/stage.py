@@ -46,6 +46,8 @@ def _build(run: StageRun) -> Built:
         whole_machine = Resources(1, cores, num_gpus)
     one_core = Resources(run.one_core_each().workers, 1, num_gpus)
     job, receipts = build_graph(job, run.executor, whole_machine, one_core, previous)
+    if job.given is None and job.trained is not None and run.config.graph.quantiser == latest.AUTO:
+        latest.log_fresh_start(planned, run.planned["embed"])
     return Built(receipts, job.facts, when_committed=lambda: delete_intermediate_units(job))
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d2prune import store
-from d2prune.errors import UserError
+from d2prune.errors import LostInputError, UserError
 from d2prune.graph.latest import trained_key
 from d2prune.graph.params import GraphParams
 from d2prune.knn.in_memory import TrainedLists
@@ -78,7 +78,7 @@ def read_trained(folder: str, fingerprint: str) -> TrainedLists:
     """Read a quantiser.
 
     Raises:
-        UserError: it does not exist.
+        LostInputError: it does not exist.
         DamagedFileError: a file is damaged.
     """
     receipt = _read_receipt(folder, fingerprint)
@@ -116,7 +116,7 @@ def open_quantiser(url: str, read_centroids: Callable[[], NDArray[np.float32]]) 
 def _read_receipt(folder: str, fingerprint: str) -> Receipt:
     receipt = artifacts.read_receipt(folder, trained_key(fingerprint))
     if receipt is None:
-        raise UserError(
+        raise LostInputError(
             f"graph.quantiser: found no quantiser {fingerprint} in {store.redact(folder)}; expected that of "
             "an earlier graph. Run again with `auto`, which takes another, or trains one"
         )

@@ -8,6 +8,7 @@ list                the rows whose nearest centroid is the same; the list is the
 member              a row of a list, as opposed to the query that is compared with it
 visit, probe        a query visits the nprobe lists with the nearest centroids; its probes are their
                     numbers, home list first
+meet                two rows meet, and can become neighbours, if one visits the other's home list
 partition           some of the lists, searched together
 projection          a short vector in place of a row, no farther from other projections than the
                     rows are from each other

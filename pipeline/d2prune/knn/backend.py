@@ -4,8 +4,10 @@ Invariant: every choice gives the same result (`lists.search_lists`), so it is p
 fingerprint. A worker that asked Ray for no GPU sees none, and searches on the CPU.
 """
 
+import itertools
 import logging
 import time
+from collections.abc import Iterator
 from functools import lru_cache
 
 import numpy as np
@@ -13,9 +15,11 @@ from numpy.typing import NDArray
 
 from d2prune.compiled.threads import available_cores, parallel_ranges
 from d2prune.knn import products
-from d2prune.knn.block_search import TopK
+from d2prune.knn.block_search import Offers
 from d2prune.knn.lists import ListRows, Lists, ListSearch, Visits, search_lists, visits_of
+from d2prune.knn.merge import merge_into
 from d2prune.knn.projections import ProjectedRows, Projection
+from d2prune.knn.top_k import TopK
 
 log = logging.getLogger(__name__)
 
@@ -66,29 +70,64 @@ def search_probes(
     top: TopK,
     threads: int = 1,
     projected: ProjectedRows | None = None,
+    offers: Offers | None = None,
 ) -> None:
-    """Search the lists each query visits, home list first.
+    """Search the lists that each query visits.
 
-    The home list gives a query close neighbours, which exclude most members of the other lists.
+    A query that has close neighbours excludes most members without a look at them; so does a member.
+    So search home lists first.
 
     Args:
         lists: L lists.
         queries_QD: float32 [Q, D], contiguous.
-        probes_QP: int32 [Q, P], lists of each query, home first; -1 for none.
+        probes_QP: int32 [Q, P], lists of each query; -1 for none.
         top: nearest so far of the Q queries, updated in place.
         threads: of a search on the CPU; changes speed only.
         projected: as in `search_lists`.
+        offers: as in `search_lists`.
     """
     search, n_queries, n_lists = choose_search(queries_QD.shape[1]), len(queries_QD), len(lists.indptr) - 1
+    if search is not search_lists or threads == 1:
+        search(lists, queries_QD, visits_of(probes_QP, n_lists), top, projected, offers)
+        return
+    visits = {}
 
-    def search_range(start: int, stop: int) -> None:
-        for probes in (probes_QP[start:stop, :1], probes_QP[start:stop, 1:]):
-            search(lists, queries_QD, visits_of(probes, n_lists, start), top, projected)
+    def invert(start: int, stop: int) -> None:
+        visits[start] = visits_of(probes_QP[start:stop], n_lists, start)
 
-    if search is search_lists:
+    parallel_ranges(invert, n_queries, threads, chunk=max(1, n_queries))
+    # Threads would offer their queries to the same members. So each has its own `TopK`, for some
+    # lists at a time: all of them together are as large as that of all members.
+    for low, high in _divide_lists(lists.indptr, 1 if offers is None else threads):
+        members = slice(int(lists.indptr[low]), int(lists.indptr[high]))
+        found: list[TopK] = []
+
+        def search_range(
+            start: int,
+            stop: int,
+            low: int = low,
+            high: int = high,
+            members: slice = members,
+            found: list[TopK] = found,
+        ) -> None:
+            own = None
+            if offers is not None:
+                bounds_M = offers.top.sq_distances[members, -1]
+                own_top = TopK.empty(len(bounds_M), top.positions.shape[1], bounds_M)
+                own = Offers(offers.positions, own_top, members.start)
+                found.append(own_top)
+            search(lists, queries_QD, visits[start].within(low, high), top, projected, own)
+
         parallel_ranges(search_range, n_queries, threads, chunk=max(1, n_queries))
-    else:
-        search_range(0, n_queries)
+        if offers is not None:
+            for own_top in found:
+                merge_into(offers.top[members], own_top)
+
+
+def _divide_lists(indptr: NDArray[np.int64], count: int) -> Iterator[tuple[int, int]]:
+    """Yield up to `count` ranges of lists of about as many rows each."""
+    cuts = np.searchsorted(indptr, np.linspace(0, indptr[-1], count + 1))
+    return itertools.pairwise(np.unique([0, *cuts[1:-1], len(indptr) - 1]).tolist())
 
 
 def search_rows(
@@ -134,15 +173,16 @@ def faster_search(candidate: ListSearch, n_dims: int, n_queries: int = _QUERIES)
     for search in (search_lists, candidate):
         best = np.inf
         for _ in range(_ATTEMPTS):  # the first one compiles and uploads
-            top = TopK.empty(n_queries, _N_BEST)
+            top, member_top = (TopK.empty(count, _N_BEST) for count in (n_queries, len(members_MD)))
+            offers = Offers(np.arange(n_queries), member_top)
             start = time.perf_counter()
             try:
-                search(lists, queries_QD, visits, top)
+                search(lists, queries_QD, visits, top, None, offers)
             except (RuntimeError, TypeError) as error:  # a driver, library or GPU that does not support it
                 log.warning("graph: searching on the CPU: the GPU search failed (%s)", error)
                 return search_lists
             best = min(best, time.perf_counter() - start)
-        found.append((top.sq_distances.tobytes(), top.positions.tobytes()))
+        found.append([part.tobytes() for t in (top, member_top) for part in (t.sq_distances, t.positions)])
         seconds.append(best)
     if found[0] != found[1]:
         log.warning("graph: searching on the CPU: the GPU's products exceed their error bound")

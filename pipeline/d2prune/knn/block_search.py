@@ -1,16 +1,17 @@
 """Block search: the exact nearest members of a list for a block of queries, from fast rounded products.
 
 Reads float32 rows; keeps the K best (squared distance, canonical position) of each query in a
-`TopK`. Invariant: after any sequence of blocks, a query holds exactly the K smallest pairs
-(canonical distance, canonical position) of all members it was compared with, ties to the lower
-position. The result depends only on which members those were, never on block shapes, order,
-threads, precision or machine.
+`TopK`, and with `Offers` also the K best queries of each member. Invariant: after any sequence of
+blocks, a row holds exactly the K smallest pairs (canonical distance, canonical position) of all rows
+it was compared with, ties to the lower position. The result depends only on which rows those were,
+never on block shapes, order, threads, precision or machine.
 
 Method: one matrix product per tile of queries x members, of the rows or of their projections, then
 one pass over it. An element gets its canonical distance unless the bound of `products` proves it
 worse than the query's K-th best so far. For a query that already has close neighbours (from its
-home list, or as a bound from another partition) this excludes nearly all of a block. A query
-without close neighbours first takes the K members with the largest products.
+home list) this excludes nearly all of a block. A query
+without close neighbours first takes the K members with the largest products. Members that take
+queries have their own bounds: an element is looked at if either side may take the other.
 """
 
 from __future__ import annotations
@@ -32,47 +33,52 @@ from d2prune.knn.products import (
     round_rows,
 )
 from d2prune.knn.projections import ProjectedRows
+from d2prune.knn.top_k import NO_POSITION, STRIP, TopK, find_largest, take
 
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
 
-NO_POSITION = np.iinfo(np.int64).max
 # A tile's product (1,024 x 1,024 bfloat16 = 2 MB) about fits the second-level cache, and memory
 # does not grow with the list.
 TILE_QUERIES = 1024
 TILE_MEMBERS = 1024
-# Bounds that are tested together before any of them is looked at on its own.
-_STRIP = 64
+_QUERY_TOOK, _MEMBER_TOOK = 1, 2
+_NOTHING = np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True)
-class TopK:
-    """The K nearest so far of Q queries, best first; `search_block` updates it in place.
+class Offers:
+    """Queries as candidates of the members, so that both rows of a pair may take each other.
 
     Attributes:
-        sq_distances: float32 [Q, K], ascending.
-        positions: int64 [Q, K], canonical positions; NO_POSITION where nothing was found.
+        positions: int64 [N], canonical positions of the queries; NO_POSITION for those not offered.
+        top: nearest so far of the members, [M, K], updated in place. It may be the queries' own.
+        first: number of the member in row 0 of `top`.
     """
 
-    sq_distances: Float32
     positions: Int64
+    top: TopK
+    first: int = 0
 
-    @classmethod
-    def empty(cls, n_queries: int, n_neighbors: int, bounds_Q: Float32 | None = None) -> TopK:
-        """Return a `TopK` with nothing found.
+    def to(self, start: int, stop: int) -> Offers:
+        """Return the offers to the members [start, stop) alone."""
+        return Offers(self.positions, self.top[start - self.first : stop - self.first])
 
-        Args:
-            n_queries: Q.
-            n_neighbors: K.
-            bounds_Q: float32 [Q], largest squared distance to accept (inclusive); None: any.
 
-        Returns:
-            A `TopK` whose unfilled slots hold the bound.
-        """
-        sq_distances = np.full((n_queries, n_neighbors), np.inf, np.float32)
-        if bounds_Q is not None:
-            sq_distances[:] = bounds_Q[:, None]
-        return cls(sq_distances, np.full((n_queries, n_neighbors), NO_POSITION))
+@dataclass(frozen=True)
+class Visited:
+    """The lists that queries and members visit; pairs of which neither visits the other's are left out.
+
+    Attributes:
+        queries: int32 [N, P], home list first.
+        members: int32 [M, P].
+    """
+
+    queries: NDArray[np.int32]
+    members: NDArray[np.int32]
+
+
+_ALL = Visited(np.empty((0, 0), np.int32), np.empty((0, 0), np.int32))
 
 
 @dataclass(frozen=True)
@@ -81,7 +87,7 @@ class Members:
 
     Attributes:
         rows: float32 [M, D].
-        positions: int64 [M], canonical positions.
+        positions: int64 [M], canonical positions; NO_POSITION for rows that no query takes.
         centre: float32 [D], or as wide as a projection: subtracted before rounding.
         precision: of the rounded rows.
         tiles: (start, stop, rounded) for each tile of `rows`, or of their projections.
@@ -146,10 +152,10 @@ def search_block(
     members: Members,
     top: TopK,
     projected: ProjectedRows | None = None,
+    offers: Offers | None = None,
+    visited: Visited | None = None,
 ) -> None:
     """Compare a block of queries with all members of a list; update their nearest in place.
-
-    A query must be compared with a member only once: repetitions are not detected.
 
     Args:
         queries_ND: float32 [N, D], contiguous.
@@ -157,7 +163,12 @@ def search_block(
         members: the list.
         top: nearest so far of the N queries, updated in place.
         projected: projections of the N queries, if the members were prepared with theirs.
+        offers: the queries as candidates of the members; None: the members take nothing.
+        visited: leaves out pairs; None: none.
     """
+    n_best = top.positions.shape[1]
+    offers = offers or Offers(_NOTHING, TopK.empty(0, n_best))
+    visited = visited or _ALL
     compared = queries_ND if projected is None else projected.values
     relative = np.float32(accumulation(compared.shape[1]))
     output = np.float32(output_error(members.precision))
@@ -170,7 +181,9 @@ def search_block(
                 members.precision == "bfloat16",
                 rounded.sq_norms,
                 rounded.errors,
+                rounded.errors.max(),
                 tile.sq_norms,
+                tile.sq_norms.max(),
                 tile.errors.max(),
                 relative,
                 output,
@@ -180,6 +193,11 @@ def search_block(
                 members.positions[start:stop],
                 top.sq_distances,
                 top.positions,
+                offers.positions,
+                offers.top.sq_distances[start:stop],
+                offers.top.positions[start:stop],
+                visited.queries,
+                visited.members[start:stop],
             )
 
 
@@ -188,31 +206,19 @@ def _threshold(sq_bound: float, sq_norm: float, error: float, slack: float) -> n
     """Return the least product - |b'|^2/2 that a member within `sq_bound` of the query can have."""
     if sq_bound == np.inf:
         return np.float32(-np.inf)
+    if sq_bound < 0.0:
+        return np.float32(np.inf)
     # 1 + 2^-20 covers the rounding of the canonical distance and of this formula.
     reach = (np.sqrt(np.float64(sq_bound)) + error) ** 2 * (1.0 + 2.0**-20)
     return np.float32((sq_norm - reach) / 2.0 - slack)
 
 
 @kernel
-def insert(distances_K: Float32, positions_K: Int64, distance: np.float32, position: int) -> None:
-    """Insert a pair that is less than the last of K ascending pairs; the last one drops out.
-
-    Args:
-        distances_K: float32 [K], updated in place.
-        positions_K: int64 [K], updated in place.
-        distance: canonical squared distance.
-        position: canonical position.
-    """
-    slot = distances_K.shape[0] - 1
-    while slot > 0 and (
-        distance < distances_K[slot - 1]
-        or (distance == distances_K[slot - 1] and position < positions_K[slot - 1])
-    ):
-        distances_K[slot] = distances_K[slot - 1]
-        positions_K[slot] = positions_K[slot - 1]
-        slot -= 1
-    distances_K[slot] = distance
-    positions_K[slot] = position
+def _lift(sq_bound: float, error: float) -> np.float32:
+    """Return by how much product - |b'|^2/2 may fall short of |a'|^2/2 if the member takes the query."""
+    if sq_bound == np.inf or sq_bound < 0.0:
+        return np.float32(sq_bound)
+    return np.float32((np.sqrt(np.float64(sq_bound)) + error) ** 2 * (1.0 + 2.0**-20) / 2.0)
 
 
 @kernel
@@ -222,45 +228,40 @@ def _bound_products(
     output: np.float32,
     half_M: Float32,
     threshold: np.float32,
+    lift_M: Float32,
+    least: np.float32,
     upper_M: Float32,
-) -> int:
-    """Fill `upper_M` with upper bounds of product - |b'|^2/2; return how many reach the threshold."""
-    passing = 0
+) -> tuple[int, int]:
+    """Fill `upper_M` with upper bounds of product - |b'|^2/2.
+
+    Returns:
+        How many reach the threshold, and how many reach it or, with their lift, the least.
+    """
+    near, passing = 0, 0
     if are_bits:
         for m in range(upper_M.shape[0]):
             product = np.uint32(np.uint32(source_M[m]) << np.uint32(16)).view(np.float32)
-            upper_M[m] = product + output * abs(product) - half_M[m]
-            passing += upper_M[m] >= threshold
+            upper = product + output * abs(product) - half_M[m]
+            upper_M[m] = upper
+            near += upper >= threshold
+            passing += (upper >= threshold) | (upper + lift_M[m] >= least)
     else:
         for m in range(upper_M.shape[0]):
             product = np.float32(source_M[m])
-            upper_M[m] = product + output * abs(product) - half_M[m]
-            passing += upper_M[m] >= threshold
-    return passing
+            upper = product + output * abs(product) - half_M[m]
+            upper_M[m] = upper
+            near += upper >= threshold
+            passing += (upper >= threshold) | (upper + lift_M[m] >= least)
+    return near, passing
 
 
 @kernel
-def _find_largest(upper_M: Float32, values_K: Float32, members_K: Int64) -> None:
-    """Fill `members_K` with the members of the K largest bounds; `upper_M` has more than K entries."""
-    values_K[:] = -np.inf
-    n_best, n_members = values_K.shape[0], upper_M.shape[0]
-    for start in range(0, n_members, _STRIP):
-        stop = min(start + _STRIP, n_members)
-        larger = 0
-        for m in range(start, stop):
-            larger += upper_M[m] > values_K[0]
-        if larger == 0:
-            continue
-        for m in range(start, stop):
-            value = upper_M[m]
-            if value > values_K[0]:
-                slot = 0
-                while slot < n_best - 1 and value > values_K[slot + 1]:
-                    values_K[slot] = values_K[slot + 1]
-                    members_K[slot] = members_K[slot + 1]
-                    slot += 1
-                values_K[slot] = value
-                members_K[slot] = m
+def _meet(visited_P: NDArray[np.int32], others_P: NDArray[np.int32]) -> bool:
+    """Return whether one of two rows visits the other's home list."""
+    for p in range(others_P.shape[0]):
+        if others_P[p] == visited_P[0] or visited_P[p] == others_P[0]:
+            return True
+    return False
 
 
 @kernel
@@ -269,7 +270,9 @@ def _rank_tile(
     are_bits: bool,
     sq_norms_Q: Float32,
     errors_Q: Float32,
+    query_error: np.float32,
     sq_norms_M: Float32,
+    largest_sq_norm: np.float32,
     member_error: np.float32,
     relative: np.float32,
     output: np.float32,
@@ -279,53 +282,97 @@ def _rank_tile(
     positions_M: Int64,
     best_distances: Float32,
     best_positions: Int64,
+    offered_N: Int64,
+    member_distances: Float32,
+    member_positions: Int64,
+    visited_NP: NDArray[np.int32],
+    visited_MP: NDArray[np.int32],
 ) -> None:
-    """Compare the queries of a tile with its members, except those that the bound excludes."""
+    """Compare the queries of a tile with its members, except those that the bounds exclude."""
     n_queries, n_members = index_Q.shape[0], positions_M.shape[0]
     n_best = best_distances.shape[1]
     half_M = sq_norms_M * np.float32(0.5)
-    largest = sq_norms_M.max()
+    largest_error = np.float64(query_error) + member_error
+    lift_M = np.full(n_members, -np.inf, np.float32)
+    if member_distances.shape[0] > 0:
+        for m in range(n_members):
+            lift_M[m] = _lift(member_distances[m, n_best - 1], largest_error)
     values_K, members_K = np.empty(n_best, np.float32), np.empty(n_best, np.int64)
     upper_M = np.empty(n_members, np.float32)
     for r in range(n_queries):
         row = index_Q[r]
         query_D, distances_K, positions_K = queries_ND[row], best_distances[row], best_positions[row]
         error = np.float64(errors_Q[r]) + member_error
-        slack = relative * (np.float64(sq_norms_Q[r]) + largest)
+        slack = relative * (np.float64(sq_norms_Q[r]) + largest_sq_norm)
+        # 2^-20 covers the rounding of bound plus lift: where the lift is large, nothing is near the least.
+        least = np.float32(
+            sq_norms_Q[r] / 2.0 - slack - 2.0**-20 * (np.float64(sq_norms_Q[r]) + largest_sq_norm)
+        )
         threshold = _threshold(distances_K[n_best - 1], sq_norms_Q[r], error, slack)
-        passing = _bound_products(product_QM[r], are_bits, output, half_M, threshold, upper_M)
+        near, passing = _bound_products(
+            product_QM[r], are_bits, output, half_M, threshold, lift_M, least, upper_M
+        )
         if passing == 0:
             continue
-        if passing > n_best:
+        if near > n_best:
             # The largest bounds first: their distances tighten the threshold for all others.
-            _find_largest(upper_M, values_K, members_K)
+            find_largest(upper_M, positions_M, values_K, members_K)
             for slot in range(n_best):
                 m = members_K[slot]
+                if m < 0:
+                    continue
+                took = _compare(
+                    query_D, row, members_MD, positions_M, m, distances_K, positions_K,
+                    offered_N, member_distances, member_positions, visited_NP, visited_MP,
+                )  # fmt: skip
                 upper_M[m] = -np.inf
-                _offer(query_D, members_MD[m], positions_M[m], distances_K, positions_K)
+                if took & _MEMBER_TOOK:
+                    lift_M[m] = _lift(member_distances[m, n_best - 1], largest_error)
             threshold = _threshold(distances_K[n_best - 1], sq_norms_Q[r], error, slack)
-        for start in range(0, n_members, _STRIP):
-            stop = min(start + _STRIP, n_members)
+        for start in range(0, n_members, STRIP):
+            stop = min(start + STRIP, n_members)
             passing = 0
             for m in range(start, stop):
-                passing += upper_M[m] >= threshold
+                passing += (upper_M[m] >= threshold) | (upper_M[m] + lift_M[m] >= least)
             if passing == 0:
                 continue
             for m in range(start, stop):
-                if upper_M[m] >= threshold and _offer(
-                    query_D, members_MD[m], positions_M[m], distances_K, positions_K
-                ):
-                    threshold = _threshold(distances_K[n_best - 1], sq_norms_Q[r], error, slack)
+                if upper_M[m] >= threshold or upper_M[m] + lift_M[m] >= least:
+                    took = _compare(
+                        query_D, row, members_MD, positions_M, m, distances_K, positions_K,
+                        offered_N, member_distances, member_positions, visited_NP, visited_MP,
+                    )  # fmt: skip
+                    if took & _QUERY_TOOK:
+                        threshold = _threshold(distances_K[n_best - 1], sq_norms_Q[r], error, slack)
+                    if took & _MEMBER_TOOK:
+                        lift_M[m] = _lift(member_distances[m, n_best - 1], largest_error)
 
 
 @kernel
-def _offer(
-    query_D: Float32, member_D: Float32, position: int, distances_K: Float32, positions_K: Int64
-) -> bool:
-    """Insert a member if it is among the K nearest so far; return whether it was."""
-    last = distances_K.shape[0] - 1
-    distance = sq_distance(query_D, member_D)
-    if distance < distances_K[last] or (distance == distances_K[last] and position < positions_K[last]):
-        insert(distances_K, positions_K, distance, position)
-        return True
-    return False
+def _compare(
+    query_D: Float32,
+    row: int,
+    members_MD: Float32,
+    positions_M: Int64,
+    m: int,
+    distances_K: Float32,
+    positions_K: Int64,
+    offered_N: Int64,
+    member_distances: Float32,
+    member_positions: Int64,
+    visited_NP: NDArray[np.int32],
+    visited_MP: NDArray[np.int32],
+) -> int:
+    """Let a query and a member take each other; return which of them did."""
+    members_take = member_distances.shape[0] > 0
+    # Copies of a row are compared with its member alone: their number may be that of the parts.
+    if positions_M[m] == NO_POSITION and (not members_take or offered_N[row] == NO_POSITION):
+        return 0
+    if visited_MP.shape[0] > 0 and not _meet(visited_NP[row], visited_MP[m]):
+        return 0
+    distance, took = sq_distance(query_D, members_MD[m]), 0
+    if take(distances_K, positions_K, distance, positions_M[m]):
+        took |= _QUERY_TOOK
+    if members_take and take(member_distances[m], member_positions[m], distance, offered_N[row]):
+        took |= _MEMBER_TOOK
+    return took

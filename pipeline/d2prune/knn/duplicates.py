@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from d2prune.compiled.decorator import kernel
 from d2prune.compiled.threads import parallel_ranges
-from d2prune.knn.block_search import NO_POSITION, TopK, insert
+from d2prune.knn.top_k import NO_POSITION, TopK, take
 
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
@@ -75,9 +75,9 @@ def expand(top: TopK, groups: DuplicateGroups, positions_N: Int64) -> TopK:
     """Replace each representative among the nearest by the rows of its group.
 
     Args:
-        top: K nearest representatives of each query, at positions in `positions_N[groups.first_R]`.
-        groups: of the members searched.
-        positions_N: int64 [N], canonical position of each member row, ascending.
+        top: K nearest representatives of each query.
+        groups: of the members searched; those of a single row may be missing.
+        positions_N: int64 [N], canonical position of each row of the groups, ascending within one.
 
     Returns:
         K nearest rows of each query.
@@ -153,9 +153,9 @@ def _expand_groups(
             if representative == NO_POSITION or distance > best_distances[n_best - 1]:
                 break
             group = np.searchsorted(first_positions_R, representative)
+            if group == len(first_positions_R) or first_positions_R[group] != representative:
+                take(best_distances, best_positions, distance, representative)
+                continue
             stop = min(indptr[group + 1], indptr[group] + n_best)
             for i in range(indptr[group], stop):
-                position = row_positions_N[i]
-                worst = best_distances[n_best - 1]
-                if distance < worst or (distance == worst and position < best_positions[n_best - 1]):
-                    insert(best_distances, best_positions, distance, position)
+                take(best_distances, best_positions, distance, row_positions_N[i])

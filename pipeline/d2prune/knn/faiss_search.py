@@ -27,11 +27,12 @@ from numpy.typing import NDArray
 from d2prune.compiled.decorator import kernel
 from d2prune.compiled.threads import available_cores, parallel_ranges
 from d2prune.extras import import_optional
-from d2prune.knn.block_search import Members, TopK, insert, search_block
+from d2prune.knn.block_search import Members, Offers, search_block
 from d2prune.knn.distances import sq_distance
 from d2prune.knn.lists import ListRows, Visits, search_lists, visited_lists
 from d2prune.knn.products import accumulation
 from d2prune.knn.projections import ProjectedRows
+from d2prune.knn.top_k import TopK, take
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +72,10 @@ class HalfRows:
     sq_norms: Float32
     errors: Float32
 
+    def __getitem__(self, rows: Int64) -> HalfRows:
+        """Return some rows."""
+        return HalfRows(self.values[rows], self.sq_norms[rows], self.errors[rows])
+
     @classmethod
     def of(cls, rows_RD: Float32, threads: int) -> HalfRows:
         """Round rows of norm up to 100."""
@@ -93,7 +98,10 @@ class HalfRows:
 
 
 class FaissSearch:
-    """A `lists.ListSearch`; keeps the rounded query matrix between calls."""
+    """A `lists.ListSearch`; keeps the rounded query matrix between calls.
+
+    Queries are offered to the members by a second search of the same kind, with the sides exchanged.
+    """
 
     def __init__(self, nearest: Nearest, threads: int | None = None) -> None:
         """Choose what finds the candidates.
@@ -113,24 +121,50 @@ class FaissSearch:
         visits: Visits,
         top: TopK,
         projected: ProjectedRows | None = None,
+        offers: Offers | None = None,
     ) -> None:
         """Compare queries with the members of the lists they visit; ignores projections."""
-        count = max(CANDIDATES, 2 * top.positions.shape[1])
-        if count > _MOST:
-            search_lists(lists, queries_QD, visits, top)
+        if max(CANDIDATES, 2 * top.positions.shape[1]) > _MOST:
+            search_lists(lists, queries_QD, visits, top, None, offers)
             return
         queries = self._hold(queries_QD)
         for number, start, stop, visiting in visited_lists(lists.indptr, visits):
             rows_MD, positions_M = lists.read_rows(start, stop), lists.positions[start:stop]
             members = HalfRows.of(rows_MD, self._threads)
-            again = [
-                self._compare(queries_QD, queries, visiting[first : first + TILE_QUERIES], rows_MD, members,
-                              positions_M, count, top)
-                for first in range(0, len(visiting), TILE_QUERIES)
-            ]  # fmt: skip
-            self._search_again(
-                queries_QD, np.concatenate(again), rows_MD, positions_M, lists.centroids[number], top
+            self._search(
+                queries_QD, queries, visiting, rows_MD, members, positions_M, lists.centroids[number], top
             )
+            if offers is not None:
+                self._search(
+                    rows_MD,
+                    members,
+                    np.arange(len(rows_MD)),
+                    queries_QD[visiting],
+                    queries[visiting],
+                    offers.positions[visiting],
+                    lists.centroids[number],
+                    offers.to(start, stop).top,
+                )
+
+    def _search(
+        self,
+        queries_QD: Float32,
+        queries: HalfRows,
+        index_Q: Int64,
+        rows_MD: Float32,
+        members: HalfRows,
+        positions_M: Int64,
+        centre_D: Float32,
+        top: TopK,
+    ) -> None:
+        """Compare some queries with some members."""
+        count = max(CANDIDATES, 2 * top.positions.shape[1])
+        again = [
+            self._compare(queries_QD, queries, index_Q[first : first + TILE_QUERIES], rows_MD, members,
+                          positions_M, count, top)
+            for first in range(0, len(index_Q), TILE_QUERIES)
+        ]  # fmt: skip
+        self._search_again(queries_QD, np.concatenate(again), rows_MD, positions_M, centre_D, top)
 
     def _hold(self, queries_QD: Float32) -> HalfRows:
         if self._host is not queries_QD or self._held is None:
@@ -265,8 +299,7 @@ def _rank_candidates(
                 is_open = True
                 break
             distance = sq_distance(queries_QD[row], members_MD[m])
-            if distance < bound or (distance == bound and positions_M[m] < positions_K[n_best - 1]):
-                insert(distances_K, positions_K, distance, positions_M[m])
+            take(distances_K, positions_K, distance, positions_M[m])
         is_open_T[t] = is_open
         if not is_open:
             best_distances[row], best_positions[row] = distances_K, positions_K

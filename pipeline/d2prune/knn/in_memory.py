@@ -20,7 +20,7 @@ from d2prune.arguments import as_number, as_rows, as_whole
 from d2prune.compiled.threads import available_cores, parallel_ranges
 from d2prune.errors import ArgumentError
 from d2prune.knn.backend import block_rows, fit_projection, search_probes
-from d2prune.knn.block_search import NO_POSITION, TopK
+from d2prune.knn.block_search import Offers
 from d2prune.knn.csr import Graph
 from d2prune.knn.duplicates import DuplicateGroups, collapse, expand
 from d2prune.knn.features import unit_rows
@@ -32,6 +32,7 @@ from d2prune.knn.quantiser import Quantiser, default_nlist, train, training_samp
 from d2prune.knn.recall import RECALL_QUERIES, Recall, brute_force, measure, recall_samples
 from d2prune.knn.stable_sample import NO_RANKS, lowest, rank_rows
 from d2prune.knn.symmetrise import symmetrise
+from d2prune.knn.top_k import TopK
 
 log = logging.getLogger(__name__)
 
@@ -293,10 +294,7 @@ def _tune_nprobe(
         rows_RD[sample_S], _split_blocks(rows_RD, np.arange(n_rows)), n_neighbors + 1, threads
     )
     true_SK = without_self(truth, sample_S).positions
-    exists_SK = true_SK != NO_POSITION
-    true_lists_SK = np.full(true_SK.shape, -1, np.int64)
-    true_lists_SK[exists_SK] = quantiser.find_lists(rows_RD[true_SK[exists_SK]], 1, threads)[:, 0]
-    return tune_nprobe(quantiser, rows_RD[sample_S], true_lists_SK, target_recall, threads)
+    return tune_nprobe(quantiser, rows_RD[sample_S], true_SK, rows_RD.__getitem__, target_recall, threads)
 
 
 def search_in_memory(
@@ -308,7 +306,7 @@ def search_in_memory(
     threads: int = 1,
     projected: ProjectedRows | None = None,
 ) -> TopK:
-    """Search the lists that each row visits.
+    """Compare the rows of which one visits the other's home list.
 
     Args:
         rows_RD: float32 [R, D], contiguous.
@@ -335,7 +333,10 @@ def search_in_memory(
     projected = None if projected is None else projected[order_R]
     lists = Lists(ordered_RD, positions_R[order_R], indptr, centroids_LD, projected)
     top = TopK.empty(n_rows, n_best)
-    search_probes(lists, lists.rows, probes_RP[order_R], top, threads, projected)
+    probes_RP = probes_RP[order_R]
+    search_probes(lists, lists.rows, probes_RP[:, :1], top, threads, projected)
+    offers = Offers(lists.positions, top)
+    search_probes(lists, lists.rows, probes_RP[:, 1:], top, threads, projected, offers)
     out = TopK.empty(n_rows, n_best)
     out.sq_distances[order_R] = top.sq_distances
     out.positions[order_R] = top.positions

@@ -7,9 +7,9 @@ machine, whatever its threads.
 import numpy as np
 from numpy.typing import NDArray
 
-from d2prune.knn.block_search import NO_POSITION
 from d2prune.knn.graph_layout import K, Report, lay_out_graph, require_layout
 from d2prune.knn.in_memory import knn_graph_report
+from d2prune.knn.top_k import NO_POSITION
 
 Float32 = NDArray[np.float32]
 

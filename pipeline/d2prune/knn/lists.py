@@ -5,8 +5,7 @@ query's result is determined by the lists it visits, however lists are grouped i
 queries into batches.
 
 A partition is a `Lists` with some of the pool's lists. Rows first search their home lists, which
-gives each query a close K-th distance; the other lists follow, in this partition or, with that
-distance as the bound, in another.
+gives each query a close K-th distance; the other lists follow.
 """
 
 from __future__ import annotations
@@ -19,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d2prune.compiled.decorator import kernel
-from d2prune.knn.block_search import Members, TopK, search_block
+from d2prune.knn.block_search import Members, Offers, search_block
 from d2prune.knn.projections import ProjectedRows
+from d2prune.knn.top_k import TopK
 
 Float32 = NDArray[np.float32]
 Int32 = NDArray[np.int32]
@@ -32,7 +32,7 @@ class ListRows(Protocol):
 
     @property
     def positions(self) -> Int64:
-        """Canonical positions, int64 [M]."""
+        """Canonical positions, int64 [M]; NO_POSITION for rows that no query takes."""
 
     @property
     def indptr(self) -> Int64:
@@ -60,6 +60,7 @@ class ListSearch(Protocol):
         visits: Visits,
         top: TopK,
         projected: ProjectedRows | None = None,
+        offers: Offers | None = None,
     ) -> None:
         """Compare queries with the members of the lists they visit."""
 
@@ -70,7 +71,7 @@ class Lists:
 
     Attributes:
         rows: float32 [M, D], contiguous.
-        positions: int64 [M], canonical positions.
+        positions: int64 [M], canonical positions; NO_POSITION for rows that no query takes.
         indptr: int64 [L+1]; list l is `rows[indptr[l]:indptr[l+1]]`, possibly empty.
         centroids: float32 [L, D].
         projected: of the rows, if they are to be compared by their projections.
@@ -109,6 +110,10 @@ class Visits:
         """Return visits of the queries [start, stop) to a single list."""
         return cls(np.array([0, stop - start]), np.arange(start, stop))
 
+    def within(self, low: int, high: int) -> Visits:
+        """Return the visits to the lists [low, high) alone, of the same L lists."""
+        return Visits(self.indptr.clip(self.indptr[low], self.indptr[high]), self.queries)
+
 
 def visits_of(probes_QP: Int32, n_lists: int, first_query: int = 0) -> Visits:
     """Invert each query's lists into each list's queries.
@@ -128,7 +133,12 @@ def visits_of(probes_QP: Int32, n_lists: int, first_query: int = 0) -> Visits:
 
 
 def search_lists(
-    lists: ListRows, queries_QD: Float32, visits: Visits, top: TopK, projected: ProjectedRows | None = None
+    lists: ListRows,
+    queries_QD: Float32,
+    visits: Visits,
+    top: TopK,
+    projected: ProjectedRows | None = None,
+    offers: Offers | None = None,
 ) -> None:
     """Compare queries with the members of the lists they visit, on the calling thread.
 
@@ -138,6 +148,7 @@ def search_lists(
         visits: to the same L lists.
         top: nearest so far of the Q queries, updated in place.
         projected: of the queries; used if the lists have projections too.
+        offers: the queries as candidates of the members; None: the members take nothing.
     """
     of_lists = None if projected is None else lists.projected
     for number, start, stop, visiting in visited_lists(lists.indptr, visits):
@@ -147,7 +158,14 @@ def search_lists(
             lists.centroids[number],
             projected=None if of_lists is None else of_lists[start:stop],
         )
-        search_block(queries_QD, visiting, members, top, None if of_lists is None else projected)
+        search_block(
+            queries_QD,
+            visiting,
+            members,
+            top,
+            None if of_lists is None else projected,
+            None if offers is None else offers.to(start, stop),
+        )
 
 
 def visited_lists(indptr: Int64, visits: Visits) -> Iterator[tuple[int, int, int, Int64]]:

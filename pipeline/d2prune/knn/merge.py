@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d2prune.compiled.decorator import kernel
-from d2prune.knn.block_search import NO_POSITION, TopK, insert
+from d2prune.knn.top_k import NO_POSITION, TopK, insert
 
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
@@ -29,8 +29,13 @@ def merge(parts: Sequence[TopK]) -> TopK:
     """
     merged = TopK.empty(*parts[0].positions.shape)
     for part in parts:
-        _merge_into(merged.sq_distances, merged.positions, part.sq_distances, part.positions)
+        merge_into(merged, part)
     return merged
+
+
+def merge_into(top: TopK, part: TopK) -> None:
+    """Merge `part` [Q, K'] into `top` [Q, K] in place; bounds of `top` stay."""
+    _merge_into(top.sq_distances, top.positions, part.sq_distances, part.positions)
 
 
 def without_self(top: TopK, own_Q: Int64) -> TopK:

@@ -18,10 +18,11 @@ from d2prune.compiled.decorator import kernel
 from d2prune.compiled.threads import parallel_ranges
 from d2prune.errors import ArgumentError
 from d2prune.knn.backend import fit_projection, search_rows, searches_on_cpu
-from d2prune.knn.block_search import Members, TopK, search_block
+from d2prune.knn.block_search import Members, search_block
 from d2prune.knn.distances import pair_sq_distances
 from d2prune.knn.list_tree import ListTree, count_cells
 from d2prune.knn.projections import ProjectedRows, Projection
+from d2prune.knn.top_k import TopK
 
 Float32 = NDArray[np.float32]
 Int32 = NDArray[np.int32]

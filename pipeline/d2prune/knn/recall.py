@@ -15,13 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d2prune.knn.backend import search_rows
-from d2prune.knn.block_search import TopK
+from d2prune.knn.top_k import TopK
 
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
 
 RECALL_QUERIES = 1_000
 """Size of each of the two samples: one chooses nprobe, the other measures the recall reached."""
+NEVER = np.iinfo(np.int64).max
+"""Stands for an nprobe where two rows meet at none."""
 _Z = 1.959964  # two-sided 95 %
 
 
@@ -92,24 +94,25 @@ def measure(found_SK: Float32, true_SK: Float32) -> Recall:
     return _wilson_interval(hits_S, n_true_S)
 
 
-def choose_nprobe(true_lists_SK: Int64, probed_lists_SP: Int64, target_recall: float) -> int | None:
+def choose_nprobe(
+    meets_SK: Int64, exists_SK: NDArray[np.bool_], most: int, target_recall: float
+) -> int | None:
     """Return the smallest nprobe whose recall reaches the target with 97.5 % confidence.
 
-    Needs no search: a true neighbour is found if and only if its home list is one of the first
-    nprobe.
+    Needs no search: a true neighbour is found if and only if the two rows meet.
 
     Args:
-        true_lists_SK: int64 [S, K], home list of each true neighbour; -1 where there is none.
-        probed_lists_SP: int64 [S, P], lists of each query, nearest first.
+        meets_SK: int64 [S, K], the least nprobe at which a row and its true neighbour meet, or NEVER.
+        exists_SK: bool [S, K], whether there is such a neighbour.
+        most: largest nprobe to try.
         target_recall: in (0, 1].
 
     Returns:
-        nprobe, or None if P lists do not reach the target.
+        nprobe, or None if `most` lists do not reach the target.
     """
-    n_true_S = (true_lists_SK >= 0).sum(axis=1)
-    hits_S = np.zeros(len(true_lists_SK), np.int64)
-    for nprobe in range(1, probed_lists_SP.shape[1] + 1):
-        hits_S += (true_lists_SK == probed_lists_SP[:, nprobe - 1 : nprobe]).sum(axis=1)
+    n_true_S = exists_SK.sum(axis=1)
+    for nprobe in range(1, most + 1):
+        hits_S = (exists_SK & (meets_SK <= nprobe)).sum(axis=1)
         recall = _wilson_interval(hits_S, n_true_S)
         if recall.low >= target_recall or recall.value == 1.0:
             return nprobe

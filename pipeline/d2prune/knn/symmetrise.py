@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d2prune.compiled.decorator import kernel
-from d2prune.knn.block_search import NO_POSITION
 from d2prune.knn.csr import Graph
+from d2prune.knn.top_k import NO_POSITION
 
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
 
-# Rows up to this length are sorted in place: argsort and the copies allocate four arrays per row.
+# Rows up to this length are sorted by insertion, longer ones by a heap.
 _SHORT = 64
 
 
@@ -98,6 +98,31 @@ def _insertion_sort(indices: Int64, distances: Float32) -> None:
 
 
 @kernel
+def _heap_sort(indices: Int64, distances: Float32) -> None:
+    """Sort entries by index in place. numba compiles this in a tenth of the time of its `argsort`."""
+    unordered, size = indices.shape[0] // 2, indices.shape[0]
+    while size > 1:
+        if unordered > 0:
+            # The entries from here on form a heap, the largest first, once this one has sunk.
+            unordered -= 1
+        else:
+            size -= 1
+            indices[0], indices[size] = indices[size], indices[0]
+            distances[0], distances[size] = distances[size], distances[0]
+        slot = unordered
+        index, distance = indices[slot], distances[slot]
+        while 2 * slot + 1 < size:
+            child = 2 * slot + 1
+            if child + 1 < size and indices[child] < indices[child + 1]:
+                child += 1
+            if indices[child] <= index:
+                break
+            indices[slot], distances[slot] = indices[child], distances[child]
+            slot = child
+        indices[slot], distances[slot] = index, distance
+
+
+@kernel
 def _sort_unique(indptr: Int64, indices: Int64, distances: Float32) -> Int64:
     """Sort each row by index and move its distinct entries to the front; return their number per row."""
     n_rows = indptr.shape[0] - 1
@@ -107,9 +132,7 @@ def _sort_unique(indptr: Int64, indices: Int64, distances: Float32) -> Int64:
         if high - low <= _SHORT:
             _insertion_sort(indices[low:high], distances[low:high])
         else:
-            order = np.argsort(indices[low:high])
-            distances[low:high] = distances[low:high][order]
-            indices[low:high] = indices[low:high][order]
+            _heap_sort(indices[low:high], distances[low:high])
         write = low
         for i in range(low, high):
             if i == low or indices[i] != indices[write - 1]:

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from d2prune import store
 from d2prune.errors import BusyError, UserError
 from d2prune.output import layout
-from d2prune.redaction import encode_json
 from d2prune.store import lease
 
 
@@ -36,6 +35,19 @@ def hold(output: str, identity: str) -> Iterator[lease.Lease]:
     with lease.hold(output, label="output", keep_record=False) as held:
         claim(output, identity)
         remove_temporaries(output)
+        yield held
+
+
+@contextlib.contextmanager
+def hold_shared(output: str) -> Iterator[lease.Lease]:
+    """Hold the folder of shared tars beside an output, in which one process writes or prunes at a time.
+
+    Raises:
+        BusyError: another process holds it.
+    """
+    folder = layout.shared_folder(output)
+    with lease.hold(folder, label="folder of shared tars", keep_record=False) as held:
+        remove_temporaries(folder)
         yield held
 
 
@@ -65,7 +77,7 @@ def claim(output: str, identity: str) -> None:
 
 def encode(identity: str) -> bytes:
     """The bytes of the claim file."""
-    return encode_json({"identity": identity})
+    return store.encode_record({"identity": identity})
 
 
 def withdraw(output: str) -> None:

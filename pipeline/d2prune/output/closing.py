@@ -51,15 +51,17 @@ def close_tar_output(
     tars: Sequence[Receipt],
     others: Sequence[FileRecord],
     more_counts: Mapping[str, int] | None = None,
+    shared: bool = False,
 ) -> OutputManifest:
     """Close an output of tars.
 
     Args:
         run: the run that wrote it.
-        samples_per_shard: samples in each tar but the last.
+        samples_per_shard: samples in each tar but the last, or with `shared` at most.
         tars: receipts of the output tars, in order.
         others: other objects already written to the folder.
         more_counts: counts to record in addition.
+        shared: whether outputs share the tars.
 
     Raises:
         BooksError: the tars do not hold the selected samples.
@@ -68,13 +70,13 @@ def close_tar_output(
     written = counters.pop("written", 0)
     counters.pop("tars", None)
     artifacts.balance("write", run.selected, {"written": written})
-    counts = [receipt.counters["written"] for receipt in tars]
-    for index, count in enumerate(counts[:-1]):
+    sizes = {receipts.tar_of(receipt): receipt.counters["written"] for receipt in tars}
+    for name, count in () if shared else list(sizes.items())[:-1]:
         if count != samples_per_shard:
-            name = layout.SHARD_FORMAT.format(index)
             raise BooksError(f"write: {name}: found {count} samples; expected {samples_per_shard}")
-    sizes = {layout.SHARD_FORMAT.format(i): count for i, count in enumerate(counts)}
-    meta = describe_tars(len(tars), samples_per_shard, run.pool, written)
+    meta = describe_tars(len(tars), samples_per_shard, run.pool, written, shared)
+    names = list(sizes) if shared else []
+    script = training.script(run.output, len(tars), written, names)
     hint = training.describe_idle_workers(len(tars), training.DEFAULT_WORKERS) if tars else None
     if hint:
         log.info("output %s: %s", store.redact(run.output), hint)
@@ -90,7 +92,7 @@ def close_tar_output(
         _write_subset(run, tars, written),
         write_object(run.output, layout.SIZES, encode_record(sizes)),
         write_object(run.output, layout.META, encode_record(meta)),
-        write_object(run.output, layout.TRAIN, training.script(run.output, len(tars), written).encode()),
+        write_object(run.output, layout.TRAIN, script.encode()),
     ]
     all_counts = {"written": written, "shards": len(tars), **counters, **(more_counts or {})}
     inputs = [InputShard(store.recordable(shard.url), shard.name, shard.size) for shard in run.shards]
@@ -126,12 +128,17 @@ def close_table_output(
     return _write_manifest(run, {"written": written, "shards": 0}, inputs, objects)
 
 
-def describe_tars(shards: int, samples_per_shard: Any, pool: int, written: int) -> dict[str, Any]:
+def describe_tars(
+    shards: int, samples_per_shard: Any, pool: int, written: int, shared: bool = False
+) -> dict[str, Any]:
     """The content of `meta.json` of an output of tars."""
-    return {
-        "output_shard_count": shards,
+    formats = {
         "output_shard_format": layout.SHARD_FORMAT,
         "output_shard_stats_format": layout.STATS_FORMAT,
+    }
+    return {
+        "output_shard_count": shards,
+        **({} if shared else formats),
         "shard_size": samples_per_shard,
         **_describe_counts(pool, written),
     }

@@ -14,7 +14,6 @@ from typing import Any
 from d2prune import store
 from d2prune.errors import UserError
 from d2prune.output import layout
-from d2prune.redaction import encode_json
 from d2prune.store.artifacts import FileRecord
 
 FORMAT = 2
@@ -60,6 +59,11 @@ class OutputManifest:
         return bool(self.kept_tables)
 
     @property
+    def is_stable(self) -> bool:
+        """Whether the tars are shared with other outputs."""
+        return self.params.get(layout.STABLE_OPTION) is True
+
+    @property
     def kept_tables(self) -> list[FileRecord]:
         """Tables of kept samples, of an output without tars."""
         return [file for file in self.files if file.name.startswith(layout.KEPT_PREFIX)]
@@ -76,7 +80,7 @@ class OutputManifest:
 
 def encode_record(value: Any) -> bytes:
     """Encode a record of an output folder as JSON; equal values give equal bytes."""
-    return encode_json(value, sort_keys=True, indent=1) + b"\n"
+    return store.encode_record(value, sort_keys=True, indent=1) + b"\n"
 
 
 def write_manifest(output: str, manifest: OutputManifest) -> None:

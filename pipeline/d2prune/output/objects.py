@@ -3,6 +3,7 @@
 import pyarrow as pa
 
 from d2prune import store
+from d2prune.output import layout
 from d2prune.store import artifacts
 from d2prune.store.artifacts import FileRecord
 
@@ -12,7 +13,7 @@ def write_object(output: str, name: str, data: bytes, rows: int | None = None) -
 
     `rows` is its number of rows where it is a table.
     """
-    store.write_bytes(store.join(output, name), data, store.Sync.LATER)
+    store.write_bytes(layout.locate(output, name), data, store.Sync.LATER)
     return FileRecord(name, rows, len(data), store.checksum(data))
 
 

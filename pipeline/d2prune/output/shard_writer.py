@@ -1,6 +1,7 @@
 """Write one output tar with its stats and its table, from rows that say where its samples are stored.
 
-Reads byte ranges of input tars; writes `{:08d}.tar`, `{:08d}_stats.json` and `{:08d}.parquet`. The
+Reads byte ranges of input tars; writes `{:08d}.tar`, `{:08d}_stats.json` and `{:08d}.parquet`, or a
+tar that outputs share and its table (`layout.ShardFiles`). The
 bytes depend on the rows and the samples alone. A sample's key in the output is `{uid}-{j}`, where j
 counts earlier samples of the same uid in this tar, as DataComp's resharder names them.
 """
@@ -22,7 +23,6 @@ from d2prune.output.byte_ranges import ByteRanges
 from d2prune.output.objects import write_object, write_table
 from d2prune.output.rename_samples import Strings, rename_in_place
 from d2prune.output.tar_stream import Payload, TarStream, encode_members, make_decodable
-from d2prune.redaction import encode_json
 from d2prune.store import schemas
 from d2prune.store.artifacts import FileRecord, Receipt
 
@@ -35,16 +35,18 @@ class WrittenShard:
         objects: records of the tar, its stats and its table.
         uids: uids of the samples, in tar order.
         repairs: number of members per kind of repair (see `tar_stream.make_decodable`).
+        checksums: of the samples, of a tar that outputs share.
     """
 
     objects: tuple[FileRecord, ...]
     uids: pa.ChunkedArray
     repairs: Mapping[str, int]
+    checksums: pa.ChunkedArray | None = None
 
 
 def write_shard(
     output: str,
-    index: int,
+    names: layout.ShardFiles,
     pieces: Iterable[tuple[str, pa.Table]],
     before_block: Callable[[], None] = lambda: None,
     keep_executable: bool = False,
@@ -54,7 +56,7 @@ def write_shard(
 
     Args:
         output: URL of the output folder.
-        index: number of the tar.
+        names: of its files.
         pieces: (URL of an input tar, rows to copy from it). Rows have key, uid, offset and size,
             with ascending offsets; other columns of `schemas.WRITTEN` are optional. Samples are
             compared with the column `checksum`, if there is one.
@@ -70,21 +72,21 @@ def write_shard(
     versions = versions or {}
     wanted: list[_Piece] = []
     repairs: Counter[str] = Counter()
-    url = store.join(output, layout.SHARD_FORMAT.format(index))
+    url = layout.locate(output, names.tar)
     with store.writer(url, store.Sync.LATER) as sink, TarStream(sink.write) as stream:
         for block in byte_ranges.read_blocks(_list_ranges(pieces, wanted, versions), stream.allocate):
             before_block()
             stream.put(_encode_block(block, wanted[block.source], repairs, keep_executable), block.data)
         stream.close()
-    tar = FileRecord(layout.SHARD_FORMAT.format(index), None, stream.size, stream.checksum)
     table = _build_table(wanted)
-    stats = encode_json({"successes": table.num_rows})
-    objects = (
-        tar,
-        write_object(output, layout.STATS_FORMAT.format(index), stats),
-        write_table(output, layout.TABLE_FORMAT.format(index), table),
-    )
-    return WrittenShard(objects, table["uid"], dict(repairs))
+    objects = [FileRecord(names.tar, None, stream.size, stream.checksum)]
+    if names.stats is None:
+        # Other runs list the same files, so these hold nothing that depends on the run.
+        objects.append(write_table(output, names.table, table.select(schemas.SHARED.names)))
+        return WrittenShard(tuple(objects), table["uid"], dict(repairs), table["checksum"])
+    objects.append(write_object(output, names.stats, store.encode_record({"successes": table.num_rows})))
+    objects.append(write_table(output, names.table, table))
+    return WrittenShard(tuple(objects), table["uid"], dict(repairs))
 
 
 def commit_shard(work_dir: str, key: str, written: WrittenShard) -> Receipt:
@@ -96,7 +98,7 @@ def commit_shard(work_dir: str, key: str, written: WrittenShard) -> Receipt:
         written: the result of `write_shard`.
     """
     counters = {"tars": 1, "written": len(written.uids), **written.repairs}
-    return receipts.commit_unit(work_dir, key, written.objects, counters, written.uids)
+    return receipts.commit_unit(work_dir, key, written.objects, counters, written.uids, written.checksums)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ their bytes under an extension that ends in `-unsafe`.
 import collections
 import hashlib
 import json
+import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Self
@@ -68,6 +69,28 @@ def make_decodable(
             continue
         written.append((extension, payload))
     return written, tuple(repairs)
+
+
+_SET_ASIDE = re.compile(r"(?:(txt)-original|(json)-invalid|(.+)-unsafe)(?:-\d+)?", re.DOTALL)
+
+
+def restore_names(extensions: Sequence[str]) -> list[tuple[int, str]]:
+    """Undo the renaming of `make_decodable`.
+
+    Args:
+        extensions: of the members of a written sample, in tar order.
+
+    Returns:
+        (number of the member, extension of the source), without captions that were written repaired.
+        For a source that has such names itself the result is not its own.
+    """
+    found: list[tuple[int, str]] = []
+    for number, extension in enumerate(extensions):
+        match = _SET_ASIDE.fullmatch(extension)
+        if match and match[1] and found and found[-1][1] == "txt":
+            found.pop()
+        found.append((number, (match[1] or match[2] or match[3]) if match else extension))
+    return found
 
 
 _scan_json: Callable[[str, int], tuple[object, int]] = vars(json.JSONDecoder())["scan_once"]

@@ -12,24 +12,27 @@ none and get none.
 
 import re
 import shlex
+from collections.abc import Sequence
 
 from d2prune import store
 from d2prune.console import printable
 from d2prune.output import layout
+from d2prune.store import schemas
 
 DEFAULT_WORKERS = 4
 """Data-loader workers of each training process, open_clip's own default."""
 
 
-def train_data(output: str, shards: int) -> str:
+def train_data(output: str, shards: int, shared: Sequence[str] = ()) -> str:
     """Return open_clip's `--train-data` argument for an output folder.
 
     Args:
         output: URL of the folder.
         shards: number of tars, at least 1.
+        shared: their names, if outputs share them.
     """
-    folder = store.redact(output.rstrip("/"))
-    tars = layout.brace_range(shards)
+    folder = store.redact((layout.shared_folder(output) if shared else output).rstrip("/"))
+    tars = layout.brace_list(shared) if shared else layout.brace_range(shards)
     if folder.startswith("s3://"):
         return f"pipe:aws s3 cp {_quote_twice(folder)}/{tars} -"
     if folder.startswith(("gs://", "gcs://")):
@@ -48,7 +51,11 @@ def _escape_braces(text: str) -> str:
 
 
 def command(
-    output: str, shards: int, samples: int, workers: int | None = None, model: str = "ViT-B-32"
+    output: str,
+    shards: int,
+    samples: int,
+    workers: int | None = None,
+    model: str = "ViT-B-32",
 ) -> str:
     """Return the open_clip command that trains on the folder, quoted for a shell.
 
@@ -67,6 +74,16 @@ def command(
         f"--model={model}",
     ]
     return "python -m open_clip_train.main " + " ".join(shlex.quote(argument) for argument in arguments)
+
+
+def script_command(output: str) -> str:
+    """Return the command that runs the folder's `train.sh`, quoted for a shell; it lists shared tars."""
+    url = store.redact(store.join(output, layout.TRAIN))
+    if url.startswith("s3://"):
+        return f"aws s3 cp {shlex.quote(url)} - | sh"
+    if url.startswith(("gs://", "gcs://")):
+        return f"gcloud storage cat {shlex.quote(url)} | sh"
+    return f"sh {shlex.quote(url.removeprefix('file://'))}"
 
 
 def reshard_command(output: str) -> str:
@@ -108,7 +125,7 @@ def describe_idle_workers(shards: int, workers: int, world_size: int = 1) -> str
     )
 
 
-def script(output: str, shards: int, samples: int) -> str:
+def script(output: str, shards: int, samples: int, shared: Sequence[str] = ()) -> str:
     """Return the text of `train.sh`, which runs open_clip and passes its arguments on to it.
 
     Args:
@@ -116,9 +133,12 @@ def script(output: str, shards: int, samples: int) -> str:
             folder may be moved.
         shards: number of tars.
         samples: number of samples in them.
+        shared: their names, if outputs share them.
     """
     if shards == 0:
         return "#!/bin/sh\necho 'no sample was kept: nothing to train on' >&2\nexit 1\n"
+    if shared and len(layout.brace_list(shared)) > _MAX_LIST:
+        return _TOO_MANY.format(shards=shards, samples=samples)
     # In a comment, a newline would end it.
     datacomp = printable(datacomp_command(output))
     if store.is_local(output):
@@ -126,17 +146,47 @@ def script(output: str, shards: int, samples: int) -> str:
         path = output + store.resolve(output)
         folder = '$(CDPATH= cd -- "$(dirname -- "$0")" && pwd)'
         shown = '"$FOLDER/"' if _escape_braces(path) == path else f'"{_ESCAPED_FOLDER}/"'
-        data = f"{shown}{shlex.quote(layout.brace_range(shards))}"
+        tars = (
+            f"../{schemas.SHARED_FOLDER}/{layout.brace_list(shared)}"
+            if shared
+            else layout.brace_range(shards)
+        )
+        data = f"{shown}{shlex.quote(tars)}"
     else:
         folder = shlex.quote(store.redact(output.rstrip("/")))
-        data = shlex.quote(train_data(output, shards))
+        data = shlex.quote(train_data(output, shards, shared))
     return _SCRIPT.format(
-        shards=shards, samples=samples, folder=folder, data=data, workers=DEFAULT_WORKERS, datacomp=datacomp
+        shards=shards,
+        samples=samples,
+        folder=folder,
+        data=data,
+        workers=DEFAULT_WORKERS,
+        note=_SHARED_NOTE if shared else _DATACOMP_NOTE.format(datacomp=datacomp),
     )
 
 
 # `_escape_braces`, in the shell.
 _ESCAPED_FOLDER = r"""$(printf '%s' "$FOLDER" | sed 's/[\{}]/\\&/g')"""
+
+_MAX_LIST = 2**17 - 2**13
+"""Characters of a list of tars; Linux passes at most 128 KiB in one argument."""
+
+_TOO_MANY = """\
+#!/bin/sh
+SHARDS={shards}
+SAMPLES={samples}
+echo "the list of $SHARDS shards, with $SAMPLES samples, is too long for one argument; expected fewer: raise \
+write.samples_per_shard, or read the list from manifest.json" >&2
+exit 1
+"""
+
+_DATACOMP_NOTE = """\
+# With DataComp's own program, from its checkout:
+#     {datacomp}"""
+
+_SHARED_NOTE = f"""\
+# The tars are in ../{schemas.SHARED_FOLDER}, with those of other runs; this list has the ones of this run.
+# DataComp's own program reads whole folders: `d2prune reshard` copies the samples of subset.npy into one."""
 
 _SCRIPT = """\
 #!/bin/sh
@@ -147,8 +197,7 @@ _SCRIPT = """\
 and WORLD_SIZE (processes, one a
 # GPU) may be set in the environment.
 #
-# With DataComp's own program, from its checkout:
-#     {datacomp}
+{note}
 set -eu
 FOLDER={folder}
 DATA={data}

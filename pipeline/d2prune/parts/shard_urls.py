@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from d2prune import store
-from d2prune.redaction import encode_json
 
 FILE = "sources.json"
 
@@ -32,7 +31,7 @@ class NamedShard(Protocol):
 
 def record(work_dir: str, embed_fingerprint: str, shards: Iterable[NamedShard]) -> None:
     """Write the URLs, unless the file already holds them."""
-    text = encode_json({shard.name: store.recordable(shard.url) for shard in shards}, indent=0)
+    text = store.encode_record({shard.name: store.recordable(shard.url) for shard in shards}, indent=0)
     url = locate(work_dir, embed_fingerprint)
     try:
         if store.read_bytes(url) == text:

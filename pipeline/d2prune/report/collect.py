@@ -5,6 +5,7 @@ the few samples that are shown. Sample counts are checked once more on the way: 
 is kept or dropped.
 """
 
+import functools
 import platform
 import shlex
 from importlib import metadata
@@ -18,14 +19,17 @@ from d2prune.parts.map_file import read_layout
 from d2prune.parts.reader import Parts
 from d2prune.report import coverage, describe, formatting, metrics
 from d2prune.report.galleries import build_galleries
+from d2prune.report.increment import read_increment
+from d2prune.report.increment_data import Increment
 from d2prune.report.outcome import CUT_OFF, NOT_RANKED, REASON_MEANINGS
-from d2prune.report.page_data import FlowStep, Metric, ReasonCount, ReportData
+from d2prune.report.page_data import FlowStep, Here, Metric, ReasonCount, ReportData
 from d2prune.report.random_sample import RandomSample, read_random_sample
 from d2prune.report.record import ReportParams, RunRecord
 from d2prune.report.rejected import count_by_reason, read_examples
 from d2prune.report.suppression import SuppressedSummary
 from d2prune.report.survey import read_survey
 from d2prune.report.tally import COLUMNS, Tally, bin_edges
+from d2prune.report.trend import Point, known, read_points
 from d2prune.store import artifacts
 from d2prune.store.schemas import DUPLICATE, NEAR_DUPLICATE
 from d2prune.version import __version__
@@ -49,12 +53,14 @@ def collect(record: RunRecord, params: ReportParams) -> ReportData:
 
     n_clusters = metrics.cluster_count(len(sample), params.clusters)
     clustering = metrics.cluster(sample.points_ND, n_clusters, params.seed)
-    galleries = build_galleries(pool, record, sample, survey, tally, clustering, params)
+    increment = read_increment(pool, record, params)
+    galleries = build_galleries(pool, record, sample, survey, tally, clustering, params, increment)
     fraction = tally.kept / tally.samples if tally.samples else 0.0
     queries = coverage.draw_queries(sample, params.queries, params.seed)
     map_points, map_kept = _make_map(pool, record, sample, queries, params)
     curves = coverage.curves(sample, survey, record.score_name, queries, params.seed)
     suppressed = describe.suppressed(survey)
+    here = coverage.measure_kept(sample, survey, queries)
     written = record.written
     return ReportData(
         title=f"d2prune kept {tally.kept:,} of {tally.samples:,} samples",
@@ -83,7 +89,7 @@ def collect(record: RunRecord, params: ReportParams) -> ReportData:
             _mean_score(record, tally),
             *coverage.compare_with_random(sample, queries, params.seed),
         ),
-        here=coverage.measure_kept(sample, survey, queries),
+        here=here,
         curves=curves,
         fraction_rows=coverage.fraction_rows(curves, tally.samples, fraction),
         fraction=fraction,
@@ -97,7 +103,41 @@ def collect(record: RunRecord, params: ReportParams) -> ReportData:
         train_command=written.train_command if written else "",
         reshard_command=written.reshard_command if written else "",
         has_images=record.has_images,
+        increment=increment,
+        moved=galleries.moved,
+        trend=_extend_trend(record, tally, here, increment),
     )
+
+
+def _extend_trend(
+    record: RunRecord, tally: Tally, here: Here | None, increment: Increment | None
+) -> tuple[Point, ...]:
+    """The points of the runs that this one continues, and its own."""
+    if not record.run_id:
+        return ()
+    points: list[Point] = []
+    earlier = record.earlier
+    if earlier is not None:
+        points = read_points(earlier.report)
+        if not points and earlier.manifests:
+            counters = earlier.manifests["select"].counters
+            samples = earlier.manifests["embed"].counters.get("embedded", 0)
+            recall = earlier.manifests["graph"].facts.get("recall")
+            score = None if increment is None else increment.mean_score
+            points = [
+                Point(earlier.run_id, "", samples, counters.get("kept", 0), known(score), None, known(recall))
+            ]
+    own = Point(
+        record.run_id,
+        record.date,
+        tally.samples,
+        tally.kept,
+        known(tally.mean_score()[1]),
+        known(here.copies if here else None),
+        known(record.graph.facts.get("recall")),
+        increment.settings if increment else (),
+    )
+    return (*points, own)
 
 
 def _make_map(
@@ -269,6 +309,7 @@ def _parameters(record: RunRecord) -> tuple[tuple[str, tuple[tuple[str, str], ..
     )
 
 
+@functools.cache
 def _versions() -> tuple[tuple[str, str], ...]:
     found = [("d2prune", __version__), ("python", platform.python_version())]
     for name in _PACKAGES:

@@ -9,6 +9,8 @@ from d2prune.parts.reader import Parts
 from d2prune.report import gallery_choice, metrics
 from d2prune.report.captions import distinctive_words
 from d2prune.report.cards import Cards, annotate, pick, read_cards
+from d2prune.report.increment_data import Increment
+from d2prune.report.moved_galleries import moved_galleries
 from d2prune.report.page_data import Cluster, DuplicateGroup, Gallery, SampleCard
 from d2prune.report.random_sample import RandomSample
 from d2prune.report.record import ReportParams, RunRecord
@@ -34,12 +36,14 @@ class Galleries:
         groups: the largest groups of duplicates.
         others: kept and dropped samples of other kinds.
         clusters: lowest kept share first.
+        moved: some samples that entered or left the selection since the run before.
     """
 
     unlike: Gallery
     groups: tuple[DuplicateGroup, ...]
     others: tuple[Gallery, ...]
     clusters: tuple[Cluster, ...]
+    moved: tuple[Gallery, ...]
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,7 @@ def build_galleries(
     tally: Tally,
     clustering: tuple[NDArray[np.int64], NDArray[np.float32]],
     params: ReportParams,
+    increment: Increment | None = None,
 ) -> Galleries:
     """Choose samples, read them and describe them.
 
@@ -89,6 +94,7 @@ def build_galleries(
         tally: counts and extremes of the whole pool.
         clustering: int64 [N], the cluster of each row of the sample, and float32 [C, D] centroids.
         params: how many samples, and the seed; with `gallery` 0, galleries are empty.
+        increment: what changed since the run before.
     """
     label_N, centroids_CD = clustering
     chosen = _choose(sample, survey, tally, label_N, params)
@@ -99,7 +105,8 @@ def build_galleries(
         for label in np.unique(label_N).tolist()
     }
     # Thumbnails are made in this order until the page is full, so clusters lose theirs before galleries do.
-    positions = np.concatenate([chosen.positions(), *typical.values()])
+    moved = dict(increment.examples) if increment else {}
+    positions = np.concatenate([chosen.positions(), *moved.values(), *typical.values()])
     grouped = record.select.params.get("groups") is not None
 
     def threshold(group: str) -> float:
@@ -124,6 +131,7 @@ def build_galleries(
         groups=_make_groups(chosen, cards),
         others=others if params.gallery and tally.kept else (),
         clusters=clusters if len(clusters) > 1 else (),
+        moved=moved_galleries(record.score_name, moved, cards),
     )
 
 

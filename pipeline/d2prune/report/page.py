@@ -15,6 +15,7 @@ from markupsafe import Markup, escape
 from d2prune.redaction import redact_markup, redact_text, secrets_read_once
 from d2prune.report import formatting, plots, tradeoff
 from d2prune.report.page_data import ReportData
+from d2prune.report.trend_plot import draw_trend
 
 _FOLDER = Path(__file__).parent
 # Fractions in percent with a label in the trade-off figure.
@@ -33,6 +34,8 @@ def _load_template() -> jinja2.Template:
     )
     environment.filters["thousands"] = lambda value: f"{value:,}"
     environment.filters["percent"] = lambda value: formatting.percent(value, 0)
+    environment.filters["percent_or_dash"] = formatting.percent
+    environment.filters["number"] = formatting.number
     environment.filters["breakable"] = _breakable
     environment.globals["share_bar"] = plots.share_bar
     return environment.get_template("page.html")
@@ -68,6 +71,8 @@ def _draw_charts(data: ReportData) -> dict[str, Markup]:
             charts[f"map_{outcome}"] = plots.scatter(data.map_points, shown, outcome)
     if data.suppressed:
         charts["cosines"] = plots.cosine_histogram(data.suppressed)
+    for name, chart in draw_trend(data.trend, data.score_label).items():
+        charts[f"trend_{name}"] = chart
     if data.curves:
         charts["coverage_tradeoff"] = _draw_tradeoff(data, "coverage", "coverage gap (distance, 0 to 2)")
         if np.isfinite(data.curves[0].copies).all():

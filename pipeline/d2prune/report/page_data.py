@@ -10,8 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from d2prune.report.increment_data import Increment
 from d2prune.report.shifts import Property, Value
 from d2prune.report.suppression import SuppressedSummary
+from d2prune.report.trend import Point
 
 
 @dataclass(frozen=True)
@@ -247,6 +249,9 @@ class ReportData:
         train_command: empty if there is none.
         reshard_command: empty if there is none.
         has_images: whether the pool has images.
+        increment: what changed since the run that this one continues; None if it continues none.
+        moved: some of the samples that entered or left the selection since then.
+        trend: this run and those that it continues, oldest first; empty if the run has no output.
     """
 
     title: str
@@ -286,3 +291,6 @@ class ReportData:
     train_command: str
     reshard_command: str
     has_images: bool
+    increment: Increment | None
+    moved: tuple[Gallery, ...]
+    trend: tuple[Point, ...]

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from d2prune.knn.feature_kind import FeatureKind
 from d2prune.parts import files
+from d2prune.stage.earlier import COMPARED, EarlierRun
 from d2prune.store.artifacts import Manifest
 
 
@@ -50,6 +51,10 @@ class RunRecord:
         dedup: the dedup artifact; None if the run drops no duplicates.
         input: the input as it was configured.
         date: when the page was made; empty: not shown.
+        rank: the rank artifact, whose facts hold gamma as numbers; None: not known.
+        rescore: the rescore artifact; None if the run has none.
+        run_id: of the output; empty if the run wrote none.
+        earlier: the run that this one continues; None if it continues none.
     """
 
     work_dir: str
@@ -70,6 +75,16 @@ class RunRecord:
     dedup: Manifest | None = None
     input: Sequence[str] = ()
     date: str = ""
+    rank: Manifest | None = None
+    rescore: Manifest | None = None
+    run_id: str = ""
+    earlier: EarlierRun | None = None
+
+    @property
+    def manifests(self) -> Mapping[str, Manifest]:
+        """Stage -> its artifact, of those that decide the selection."""
+        found = {name: getattr(self, name) for name in COMPARED}
+        return {name: manifest for name, manifest in found.items() if manifest is not None}
 
 
 @dataclass(frozen=True)

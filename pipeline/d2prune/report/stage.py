@@ -15,6 +15,8 @@ from d2prune.d2.gamma import describe_gamma
 from d2prune.inputs.pool import InputPool
 from d2prune.output import training
 from d2prune.report.record import ReportParams, RunRecord, WrittenOutput
+from d2prune.report.trend import FILE, write_points
+from d2prune.stage.earlier import EarlierRun, make_run_id
 from d2prune.stage.record import Built, Stage, StageRun
 from d2prune.store import artifacts
 from d2prune.store.artifacts import Manifest
@@ -25,7 +27,11 @@ MAX_PAGE_BYTES = 5_000_000
 
 
 def run_record(
-    config: RunConfig, pool: InputPool, manifests: Mapping[str, Manifest], seconds: Mapping[str, float]
+    config: RunConfig,
+    pool: InputPool,
+    manifests: Mapping[str, Manifest],
+    seconds: Mapping[str, float],
+    earlier: EarlierRun | None = None,
 ) -> RunRecord:
     """Gather what the report and the terminal summary show of a run that reached `select`.
 
@@ -34,6 +40,7 @@ def run_record(
         pool: the input.
         manifests: stage -> artifact, at least up to `select`.
         seconds: stage -> time spent in this run.
+        earlier: the run that this one continues.
     """
     written = _written_output(config, pool, manifests) if "write" in manifests else None
     return RunRecord(
@@ -58,6 +65,10 @@ def run_record(
         dedup=manifests.get("dedup"),
         input=(config.input,) if isinstance(config.input, str) else tuple(config.input),
         date=datetime.now(UTC).strftime("%-d %B %Y, %H:%M UTC"),
+        rank=manifests["rank"],
+        rescore=manifests.get("rescore"),
+        run_id=make_run_id(manifests["write"].fingerprint) if "write" in manifests else "",
+        earlier=earlier,
     )
 
 
@@ -80,6 +91,8 @@ def _written_output(config: RunConfig, pool: InputPool, manifests: Mapping[str, 
         return WrittenOutput(config.output, 0, samples, reshard_command=command)
     shards = write.counters.get("tars", 0)
     command = training.command(config.output, shards, samples)
+    if config.write.stable:
+        command = training.script_command(config.output)
     return WrittenOutput(config.output, shards, samples, train_command=command)
 
 
@@ -97,7 +110,8 @@ def write_report(record: RunRecord, params: ReportParams) -> str:
     from d2prune.report.collect import collect
     from d2prune.report.page import render
 
-    page = render(collect(record, params)).encode("utf-8")
+    data = collect(record, params)
+    page = render(data).encode("utf-8")
     if len(page) > MAX_PAGE_BYTES:
         log.warning(
             "report: the page has %d bytes; expected at most %d. Lower report.gallery.",
@@ -105,6 +119,8 @@ def write_report(record: RunRecord, params: ReportParams) -> str:
             MAX_PAGE_BYTES,
         )
     url = page_url(record, params)
+    if data.trend:
+        write_points(url, data.trend)
     store.write_bytes(url, page)
     return url
 
@@ -126,8 +142,8 @@ def _params(config: RunConfig, pool: InputPool) -> ReportParams:
     return ReportParams(gallery=config.report.gallery, max_pixels=config.embed.max_pixels)
 
 
-def _run_record(run: StageRun) -> RunRecord:
-    return run_record(run.config, run.pool, run.manifests, run.seconds)
+def _run_record(run: StageRun, earlier: EarlierRun | None = None) -> RunRecord:
+    return run_record(run.config, run.pool, run.manifests, run.seconds, earlier)
 
 
 def _locate_page(run: StageRun) -> str:
@@ -146,7 +162,7 @@ def _find_page(stage: Stage, run: StageRun) -> Manifest | None:
 
 
 def _build(run: StageRun) -> Built:
-    write_report(_run_record(run), run.planned["report"].params)
+    write_report(_run_record(run, run.find_earlier()), run.planned["report"].params)
     return Built(())
 
 
@@ -159,4 +175,5 @@ STAGE = Stage(
     find=_find_page,
     location=_locate_page,
     has_manifest=False,
+    other_files=(FILE,),
 )

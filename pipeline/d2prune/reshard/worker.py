@@ -3,6 +3,7 @@
 import threading
 from concurrent.futures import CancelledError
 
+from d2prune.output.layout import ShardFiles
 from d2prune.output.shard_writer import commit_shard, write_shard
 from d2prune.reshard.plan import ReshardUnit
 from d2prune.store.artifacts import Receipt
@@ -31,7 +32,11 @@ class ReshardWorker:
             CancelledError: `stop` was called.
         """
         written = write_shard(
-            self._output, unit.index, unit.pieces(), self._check_stopped, self._keep_executable
+            self._output,
+            ShardFiles.numbered(unit.index),
+            unit.pieces(),
+            self._check_stopped,
+            self._keep_executable,
         )
         return commit_shard(self._work_dir, unit.key, written)
 

@@ -10,12 +10,13 @@ import logging
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from d2prune import store
 from d2prune.config.model import RunConfig
 from d2prune.console import format_bytes
-from d2prune.errors import UserError
-from d2prune.execution import Executor, Guarded, InProcess, OnRay
+from d2prune.errors import LostInputError, UserError
+from d2prune.execution import Executor, Guarded, InProcess, OnRay, check_address, check_cluster
 from d2prune.execution.progress import Live
 from d2prune.extras import import_optional, require
 from d2prune.inputs.find import SourceShard
@@ -76,6 +77,17 @@ def run(
     """
     if executor is None and use_ray:
         require("ray", "a run on Ray", otherwise="pass --no-ray")
+        check_address(config.ray.address)
+    try:
+        return _plan_and_run(config, executor, stop_after, use_ray)
+    except LostInputError:
+        # Planning again logs what takes its place, or raises what the configuration must not name.
+        return _plan_and_run(config, executor, stop_after, use_ray)
+
+
+def _plan_and_run(
+    config: RunConfig, executor: Executor | None, stop_after: str | None, use_ray: bool
+) -> RunResult:
     with Live("run: listing the input", 0, ""):
         plan = plan_run(config)
     if stop_after not in (None, *plan.artifacts):
@@ -127,6 +139,9 @@ def _run_stages(run: StageRun, plan: RunPlan, stop_after: str | None) -> RunResu
             log.info("%s: already complete, skipped", stage.name)
             run.manifests[stage.name] = found
         else:
+            if run.may_move and not run.seconds:
+                # A wrong address is reported now, not after hours, when the first stage needs the cluster.
+                check_cluster(run.config.ray.address)
             run.here = run.may_move and fits_here(stage, run)
             with Live(stage.name, 0, ""):
                 run.manifests[stage.name] = stage.make(run)
@@ -145,6 +160,7 @@ def _publish(run: StageRun, plan: RunPlan) -> None:
     """Add the complete output to the list of finished runs."""
     if not run.seconds:
         log.info("up to date: %s", store.redact(run.config.output))
-    fingerprints = {name: manifest.fingerprint for name, manifest in run.manifests.items()}
     (page,) = [stage.location(run) for stage in STAGES if stage.location]
-    history.publish(run.config.work_dir, run.config.output, plan.identity, fingerprints, page)
+    config = run.config
+    entry = history.publish(config.work_dir, config.output, plan.identity, run.manifests, page)
+    run.find_earlier = partial(history.find_earlier, config.work_dir, entry)

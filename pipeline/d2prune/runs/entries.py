@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from d2prune import store
 from d2prune.errors import UserError
+from d2prune.stage.earlier import make_run_id
 
 FOLDER = "runs"
 
@@ -36,6 +37,7 @@ class RunEntry:
         samples: number of samples in the pool.
         kept: number of samples in the output.
         size: bytes of the output.
+        continues: id of the run whose pool this one's grew from (`runs/lineage.py`); empty: none.
     """
 
     run_id: str
@@ -46,6 +48,7 @@ class RunEntry:
     samples: int
     kept: int
     size: int
+    continues: str = ""
 
     @property
     def root(self) -> str:
@@ -63,11 +66,6 @@ class RunEntry:
         match = _REPORT.fullmatch(self.report)
         assert match is not None  # `parse_entry` has checked it.
         return match.group(1)
-
-
-def make_run_id(identity: str) -> str:
-    """The id of the run whose output has the fingerprint `identity`."""
-    return identity[:16]
 
 
 def entry_url(work_dir: str, run_id: str, output: str) -> str:
@@ -93,7 +91,8 @@ def read_entry(url: str) -> RunEntry:
 
 def _parse_entry(url: str, value: object) -> RunEntry:
     names = {field.name for field in dataclasses.fields(RunEntry)}
-    if not isinstance(value, dict) or value.keys() != names:
+    # Entries from before runs continued one another lack it.
+    if not isinstance(value, dict) or (value := {"continues": ""} | value).keys() != names:
         raise ValueError(f"expected an object with the keys {', '.join(sorted(names))}")
     kinds = {"scheduled": bool, "artifacts": dict, "samples": int, "kept": int, "size": int}
     for name, item in value.items():
@@ -103,6 +102,8 @@ def _parse_entry(url: str, value: object) -> RunEntry:
     entry = RunEntry(**value)
     if not RUN_ID.fullmatch(entry.run_id):
         raise ValueError("run_id: expected 16 hexadecimal digits")
+    if entry.continues and not RUN_ID.fullmatch(entry.continues):
+        raise ValueError("continues: expected the id of a run")
     for stage, fingerprint in entry.artifacts.items():
         if not (
             _STAGE.fullmatch(stage) and isinstance(fingerprint, str) and _FINGERPRINT.fullmatch(fingerprint)

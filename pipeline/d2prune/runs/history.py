@@ -9,14 +9,20 @@ of a run is the time at which its object was written.
 
 import dataclasses
 import json
+import logging
 from collections.abc import Mapping, Sequence
 
 from d2prune import store
 from d2prune.errors import UserError
 from d2prune.output.manifest import read_manifest
-from d2prune.redaction import encode_json
 from d2prune.runs import sharing
-from d2prune.runs.entries import FOLDER, RunEntry, entry_url, make_run_id, read_entry
+from d2prune.runs.entries import FOLDER, RunEntry, entry_url, read_entry
+from d2prune.runs.lineage import choose_continued, find_entry, read_manifests
+from d2prune.stage.earlier import EarlierRun, make_run_id
+from d2prune.store import schemas
+from d2prune.store.artifacts import Manifest
+
+log = logging.getLogger(__name__)
 
 RUN_ID = "{run_id}"
 LATEST = "latest.json"
@@ -44,7 +50,7 @@ def announce(work_dir: str, output: str, identity: str) -> None:
 
 
 def publish(
-    work_dir: str, output: str, identity: str, fingerprints: Mapping[str, str], report: str
+    work_dir: str, output: str, identity: str, manifests: Mapping[str, Manifest], report: str
 ) -> RunEntry:
     """Add a finished output to the list of runs; a scheduled one becomes its root's latest run.
 
@@ -52,7 +58,7 @@ def publish(
         work_dir: URL.
         output: URL of the output folder, without placeholders.
         identity: fingerprint of everything that decides the output.
-        fingerprints: stage -> fingerprint of the artifacts the output was made from.
+        manifests: stage -> the artifacts the output was made from.
         report: URL of the report, which need not exist yet.
 
     Raises:
@@ -63,21 +69,58 @@ def publish(
         raise UserError(f"output {store.redact(output)}: its manifest is missing; expected a complete output")
     run_id = make_run_id(identity)
     url = store.recordable(output).rstrip("/")
+    location = entry_url(work_dir, run_id, url)
     entry = RunEntry(
         run_id=run_id,
         output=url,
         scheduled=url.endswith(f"/{run_id}"),
-        artifacts=dict(fingerprints),
+        artifacts={stage: artifact.fingerprint for stage, artifact in manifests.items()},
         report=store.recordable(report),
         samples=manifest.counts["pool"],
         kept=manifest.counts["written"],
         size=sum(file.size for file in manifest.files),
+        continues=_find_continued(work_dir, location, url, manifests),
     )
-    _write_if_changed(entry_url(work_dir, run_id, url), dataclasses.asdict(entry))
+    value = dataclasses.asdict(entry)
+    if not entry.continues:
+        # Older entries lack it, and keep their date.
+        del value["continues"]
+    _write_if_changed(location, value)
     if entry.scheduled:
-        latest = {name: getattr(entry, name) for name in ("run_id", "output", "samples", "kept", "report")}
-        _write_if_changed(store.join(entry.root, LATEST), latest | {"work_dir": store.recordable(work_dir)})
+        latest: dict[str, object] = {
+            name: getattr(entry, name) for name in ("run_id", "output", "samples", "kept", "report")
+        }
+        latest["work_dir"] = store.recordable(work_dir)
+        if manifest.is_stable:
+            latest["shards"] = [f"{schemas.SHARED_FOLDER}/{file.name}" for file in manifest.tars]
+        _write_if_changed(store.join(entry.root, LATEST), latest)
     return entry
+
+
+def _find_continued(work_dir: str, location: str, output: str, manifests: Mapping[str, Manifest]) -> str:
+    """The id of the run that a run continues: the one recorded if the run is published again."""
+    try:
+        if store.exists(location):
+            return read_entry(location).continues
+        entries = [entry for _, entry in read_runs(work_dir)]
+    except UserError as error:
+        log.warning("%s; the report names no run that this one continues", error)
+        return ""
+    return choose_continued(work_dir, entries, output, manifests)
+
+
+def find_earlier(work_dir: str, entry: RunEntry) -> EarlierRun | None:
+    """Find the run that a finished run continues; None if it continues none."""
+    if not entry.continues:
+        return None
+    try:
+        found = find_entry([other for _, other in read_runs(work_dir)], entry.continues, entry.root)
+    except UserError as error:
+        log.warning("%s; what changed since run %s is not shown", error, entry.continues)
+        found = None
+    if found is None:
+        return EarlierRun(entry.continues)
+    return EarlierRun(found.run_id, found.report, read_manifests(work_dir, found))
 
 
 def read_runs(work_dir: str) -> list[tuple[float, RunEntry]]:
@@ -161,7 +204,7 @@ def _check_listed(root: str, latest: Mapping[str, str]) -> None:
 
 def _write_if_changed(url: str, value: Mapping[str, object]) -> None:
     """Write JSON unless the object holds it already: the object's time is the date of the run."""
-    data = encode_json(value, sort_keys=True, indent=1) + b"\n"
+    data = store.encode_record(value, sort_keys=True, indent=1) + b"\n"
     try:
         if store.read_bytes(url) == data:
             return

@@ -78,7 +78,7 @@ def find_output_files(entry: RunEntry) -> OwnedFolder | str:
     if not found:
         return OwnedFolder(entry.output, ())
     try:
-        manifest = read_manifest(entry.output) or read_manifest(entry.output, PRUNED)
+        manifest = read_output_manifest(entry)
     except UserError as error:
         return str(error)
     owner = claim.read_owner(entry.output)
@@ -92,6 +92,15 @@ def find_output_files(entry: RunEntry) -> OwnedFolder | str:
         return f"its {layout.MANIFEST} is not that of run {entry.run_id}"
     own = {layout.MANIFEST, *_plain_names(manifest)}
     return divide(entry.output, found, own, last=(layout.CLAIM, PRUNED), record=layout.MANIFEST)
+
+
+def read_output_manifest(entry: RunEntry) -> OutputManifest | None:
+    """The manifest of a run's output, also one that is set aside.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    return read_manifest(entry.output) or read_manifest(entry.output, PRUNED)
 
 
 def _plain_names(manifest: OutputManifest) -> list[str]:

@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from d2prune.config.model import RunConfig
-from d2prune.estimate.costs import CPU_RATES, ESTIMATES, RAY_START_S, WORKER_START_S, Fleet, Rates, Workload
+from d2prune.estimate.costs import CPU_RATES, ESTIMATES, RAY_START_S, WORKER_START_S, Fleet, Rates
+from d2prune.estimate.work import Workload
 from d2prune.estimate.workload import SAMPLE_BYTES
 from d2prune.inputs.find import SourceShard
 from d2prune.inputs.tables.files import TableShard

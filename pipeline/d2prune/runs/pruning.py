@@ -9,6 +9,7 @@ leaves no incomplete artifact that looks complete, and resumes from the files th
 manifests list.
 """
 
+import contextlib
 import dataclasses
 import re
 from collections import defaultdict
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 
 from d2prune import store
 from d2prune.errors import BusyError, UserError
+from d2prune.output import claim
 from d2prune.runs import sharing
 from d2prune.runs.artifact_kinds import INDEX, ArtifactKind
 from d2prune.runs.entries import RunEntry, entry_url
@@ -30,7 +32,9 @@ from d2prune.runs.owned_files import (
     find_unit_files,
     is_plain_name,
     parse_unit_files,
+    read_output_manifest,
 )
+from d2prune.runs.shared_tars import SharedTars
 from d2prune.runs.stages import STAGES
 from d2prune.store import artifacts, lease
 
@@ -105,9 +109,10 @@ def prune(work_dir: str, keep: int) -> Pruning:
         held.check()
         remarks = list(found.remarks)
         deleted = list(folders)
+        shared = SharedTars()
         for folder in found.folders:
             if folder.url in outputs:
-                reason = _delete_output(work_dir, outputs[folder.url])
+                reason = _delete_output(work_dir, outputs[folder.url], shared)
                 if reason is None:
                     deleted.append(folder)
                 else:
@@ -124,8 +129,11 @@ def prune(work_dir: str, keep: int) -> Pruning:
     return dataclasses.replace(found, folders=tuple(deleted), remarks=tuple(remarks))
 
 
-def _delete_output(work_dir: str, entry: RunEntry) -> str | None:
+def _delete_output(work_dir: str, entry: RunEntry, shared: SharedTars) -> str | None:
     """Delete the files of a scheduled output, or return the reason why they stay.
+
+    The shared tars that no other output lists are deleted, too. While this process holds their folder no
+    run completes an output that may list them.
 
     Another work_dir may have started the same run since the plan was made. Such a run records that
     it uses the output before it looks for the output's manifest. Here the manifest is set aside
@@ -133,10 +141,20 @@ def _delete_output(work_dir: str, entry: RunEntry) -> str | None:
     then keeps the output, or the run, which then waits for the output's lease and writes it again.
     """
     try:
-        with lease.hold(entry.output, label="output", keep_record=False) as held:
+        with (
+            lease.hold(entry.output, label="output", keep_record=False) as held,
+            contextlib.ExitStack() as stack,
+        ):
             folder = find_output_files(entry)
             if isinstance(folder, str):
                 return folder
+            manifest, tars = read_output_manifest(entry), list[str]()
+            if manifest is not None and manifest.is_stable:
+                stack.enter_context(claim.hold_shared(entry.output))
+                try:
+                    tars = shared.find_unlisted(entry.output, manifest)
+                except UserError as error:
+                    return str(error)
             is_complete = _set_record_aside(folder)
             users = _find_other_users(work_dir, entry)
             if users:
@@ -144,6 +162,7 @@ def _delete_output(work_dir: str, entry: RunEntry) -> str | None:
                     _restore_record(folder)
                 return f"{users[0]} uses it, too"
             held.check()
+            store.delete(tars)
             _delete_folder(folder)
     except BusyError as error:
         return str(error)
@@ -181,7 +200,8 @@ def _find_other_users(work_dir: str, entry: RunEntry) -> list[str]:
 def _find_reports(work_dir: str, dropped: Sequence[RunEntry], kept: Sequence[RunEntry]) -> list[OwnedFolder]:
     names = {entry.report_id for entry in dropped} - {entry.report_id for entry in kept}
     urls = [store.join(work_dir, "report", name) for name in sorted(names)]
-    return [divide(url, store.list_entries(url), {"report.html"}) for url in urls]
+    own = {"report.html", *(file for stage in STAGES if stage.location for file in stage.other_files)}
+    return [divide(url, store.list_entries(url), own) for url in urls]
 
 
 def _find_artifacts(

@@ -11,7 +11,6 @@ import hashlib
 import json
 
 from d2prune import store
-from d2prune.redaction import encode_json
 
 FOLDER = ".d2prune-runs"
 
@@ -20,7 +19,7 @@ def record_use(root: str, run_id: str, work_dir: str) -> None:
     """Record that a work_dir uses the output of a run, unless that is recorded already."""
     url = _record_url(root, run_id, work_dir)
     if not store.exists(url):
-        store.write_bytes(url, encode_json({"work_dir": store.resolve(work_dir)}))
+        store.write_bytes(url, store.encode_record({"work_dir": store.resolve(work_dir)}))
 
 
 def remove_use(root: str, run_id: str, work_dir: str) -> None:

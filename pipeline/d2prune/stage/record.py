@@ -16,6 +16,7 @@ from d2prune.config.model import RunConfig
 from d2prune.execution import Executor, Guarded, InProcess, Resources
 from d2prune.inputs.pool import InputPool
 from d2prune.parts.reader import Parts
+from d2prune.stage.earlier import EarlierRun
 from d2prune.stage.planned import Planned
 from d2prune.stage.units import Work, run_units
 from d2prune.store import artifacts
@@ -60,6 +61,7 @@ class StageRun:
         seconds: stage -> seconds spent building it; stages that were already complete are left out.
         may_move: whether a stage may run in this process although Ray is configured.
         here: whether the current stage does.
+        find_earlier: returns the run that this one continues; known once the output is complete.
     """
 
     config: RunConfig
@@ -71,6 +73,7 @@ class StageRun:
     seconds: dict[str, float] = field(default_factory=dict)
     may_move: bool = False
     here: bool = False
+    find_earlier: Callable[[], EarlierRun | None] = lambda: None
 
     @property
     def executor(self) -> Executor:

@@ -34,7 +34,7 @@ from d2prune.store.reading import (
     read_bytes,
     read_range,
 )
-from d2prune.store.recorded import is_recordable, recordable
+from d2prune.store.recorded import encode_record, is_recordable, recordable
 from d2prune.store.sweeping import sweep_temporaries, sweep_uploads
 from d2prune.store.urls import join
 from d2prune.store.writing import create, delete, remove_empty_folders, supports_create, write_bytes, writer
@@ -53,6 +53,7 @@ __all__ = [
     "create",
     "delete",
     "describe",
+    "encode_record",
     "exists",
     "find_files",
     "has_listings",

@@ -25,7 +25,6 @@ import pyarrow.parquet as pq
 
 from d2prune import store
 from d2prune.errors import BooksError, DamagedFileError, InfrastructureError
-from d2prune.redaction import encode_json
 from d2prune.store.manifest_file import load_head, load_manifest, write_manifest
 from d2prune.store.parquet_format import footer_checksum, parquet_options
 from d2prune.store.records import FileRecord as FileRecord
@@ -55,7 +54,8 @@ def canonical_json(value: Any) -> bytes:
 
 def _to_dict(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return dataclasses.asdict(value)
+        # `dataclasses.asdict` would copy every value, which takes half the time of a fingerprint.
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     raise TypeError(f"{type(value).__name__} cannot be part of a fingerprint")
 
 
@@ -164,12 +164,12 @@ def _seal(record: Manifest | Receipt | Mapping[str, Any], **options: Any) -> byt
 
     The checksum is that of what is stored, which holds no credentials.
     """
-    text = encode_json(record, sort_keys=True)
-    return encode_json(json.loads(text) | {_CHECKSUM: store.checksum(text)}, **options)
+    text = store.encode_record(record, sort_keys=True)
+    return store.encode_record(json.loads(text) | {_CHECKSUM: store.checksum(text)}, **options)
 
 
 def _checksum_of(entries: Mapping[str, Any]) -> str:
-    return store.checksum(encode_json(entries, sort_keys=True))
+    return store.checksum(store.encode_record(entries, sort_keys=True))
 
 
 def read_file(folder: str, receipt: Receipt, name: str) -> bytes:

@@ -74,6 +74,9 @@ def find_kind(url: str) -> Any:
         UserError: the URL contains credentials or a NUL character, or its scheme is unknown or
             needs another package.
     """
+    if ":/" not in url and "\0" not in url:
+        # Most calls: there is no scheme, and nothing to object to.
+        return LocalFileSystem
     if match := _ONE_SLASH.match(url):
         # Else it names a local folder, and a password in it becomes the name of one.
         raise UserError(f"{redact(url)}: found {match[1]}:/; expected {match[1]}://, with two slashes")

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 from d2prune import store
 from d2prune.errors import InfrastructureError
-from d2prune.redaction import encode_json
 from d2prune.store.processes import process_namespace, start_time
 
 log = logging.getLogger(__name__)
@@ -110,7 +109,7 @@ def write_holder(folder: str, holder: Holder) -> None:
 
 def encode(holder: Holder) -> bytes:
     """The record as JSON."""
-    return encode_json(holder, sort_keys=True)
+    return store.encode_record(holder, sort_keys=True)
 
 
 def seconds_since_renewal(folder: str, holder: Holder) -> float:

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import IO, Any
 
 from d2prune import store
-from d2prune.redaction import encode_json
 from d2prune.store.records import Manifest, Receipt, Receipts, parse_receipt, to_json
 
 _CHECKSUM = "checksum"
@@ -24,9 +23,9 @@ _OPEN, _CLOSE = b' "units": [\n', b" ]\n"
 def write_manifest(url: str, manifest: Manifest) -> None:
     """Write a manifest with its checksum."""
     head = {name: value for name, value in vars(manifest).items() if name != "units"}
-    text = json.loads(encode_json(head, sort_keys=True)) | {"units": []}
+    text = json.loads(store.encode_record(head, sort_keys=True)) | {"units": []}
     digest = store.new_checksum()
-    for piece in _compact(text, _redacted(manifest.units)):
+    for piece in _compact(text, _recordable(manifest.units)):
         digest.update(piece)
     body = json.dumps(text | {_CHECKSUM: digest.hexdigest()}, sort_keys=True, indent=1).encode()
     if not len(manifest.units):
@@ -34,17 +33,17 @@ def write_manifest(url: str, manifest: Manifest) -> None:
         return
     with store.writer(url) as stream:
         stream.write(body.removesuffix(b"]\n}"))
-        for number, unit in enumerate(_redacted(manifest.units)):
+        for number, unit in enumerate(_recordable(manifest.units)):
             lines = json.dumps(unit, sort_keys=True, indent=1).replace("\n", "\n  ")
             stream.write(((",\n  " if number else "\n  ") + lines).encode())
         stream.write(b"\n ]\n}")
 
 
-def _redacted(units: Iterable[Receipt]) -> Iterator[dict[str, Any]]:
+def _recordable(units: Iterable[Receipt]) -> Iterator[dict[str, Any]]:
     """The JSON objects of units without credentials, which are looked for in many at a time."""
     remaining = iter(units)
     while some := [to_json(unit) for unit in itertools.islice(remaining, _AT_ONCE)]:
-        yield from json.loads(encode_json(some))
+        yield from json.loads(store.encode_record(some))
 
 
 def load_manifest(url: str) -> Manifest:

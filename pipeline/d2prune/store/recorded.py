@@ -1,6 +1,14 @@
-"""Locations as records keep them: what a later command opens again, without credentials."""
+"""Records that d2prune reads back: locations without credentials, all other names unchanged.
 
-from d2prune.redaction import redact, redact_text
+Manifests, receipts, leases and the lists of shards and of runs hold keys, names and paths that later
+commands open. A folder `password=abcd`, or a shard that is named like a secret of the environment,
+would be lost if the record masked it, as output for people does (`redaction`).
+"""
+
+import json
+from typing import Any
+
+from d2prune.redaction import as_mapping, redact
 from d2prune.store.patterns import split_query
 
 
@@ -15,9 +23,28 @@ def recordable(url: str) -> str:
     return redact(head) + mark + tail
 
 
-def is_recordable(text: str) -> bool:
-    """Whether a location or a name can be read from a JSON record, which holds no credentials, unchanged.
+def is_recordable(url: str) -> bool:
+    """Whether a later command can open what a record holds of a location."""
+    return recordable(url) == url
 
-    A folder `password=abcd` or one named like a secret of the environment looks like a credential.
+
+def encode_record(value: Any, **options: Any) -> bytes:
+    """JSON of a record that is read back; `recordable` is applied to locations with credentials.
+
+    Args:
+        value: nested mappings, sequences and scalars, or a dataclass of them.
+        **options: of `json.dumps`.
     """
-    return redact_text(recordable(text)) == text
+    text = json.dumps(value, default=as_mapping, **options)
+    # A manifest with a million units is searched as one text; visiting its values takes ten times as long.
+    if redact(text) != text:
+        text = json.dumps(_make_recordable(json.loads(text)), **options)
+    return text.encode()
+
+
+def _make_recordable(value: Any) -> Any:
+    if isinstance(value, str):
+        return recordable(value)
+    if isinstance(value, dict):
+        return {recordable(name): _make_recordable(inner) for name, inner in value.items()}
+    return list(map(_make_recordable, value)) if isinstance(value, list) else value

@@ -74,7 +74,7 @@ class Manifest:
 
 
 def to_json(receipt: Receipt) -> dict[str, Any]:
-    """The JSON object of a receipt; what is stored of it goes through `redaction`."""
+    """The JSON object of a receipt; what is stored of it goes through `store.encode_record`."""
     return vars(receipt) | {"files": [vars(file) for file in receipt.files]}
 
 

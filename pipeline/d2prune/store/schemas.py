@@ -200,6 +200,13 @@ location in the input, and `checksum` is that of the bytes that were embedded; a
 nothing, has none.
 """
 
+SHARED_FOLDER = "shards"
+"""Folder beside the outputs of a schedule, with the tars that they share (`write.stable`)."""
+
+SHARED = pa.schema([("uid", pa.string()), ("key", pa.string()), ("checksum", pa.binary(16))])
+"""Table of a tar that the outputs of several runs share (`write.stable`): the columns of WRITTEN that
+depend on the samples alone."""
+
 KEPT = pa.schema(
     [
         ("uid", pa.string()),

@@ -35,7 +35,7 @@ class Contents:
         record = self._records.get(name)
         if record is None or name in self._missing:
             return None
-        data = store.read_bytes(store.join(self._output, name))
+        data = store.read_bytes(layout.locate(self._output, name))
         self._compare(record, data)
         return data
 

@@ -7,6 +7,7 @@ from d2prune import store
 from d2prune.output import claim, layout
 from d2prune.output.closing import describe_tables, describe_tars
 from d2prune.output.manifest import OutputManifest
+from d2prune.output.receipts import list_sizes
 from d2prune.verify.contents import Contents
 from d2prune.verify.faults import compare_values
 
@@ -28,7 +29,7 @@ def check_objects(output: str, manifest: OutputManifest) -> tuple[list[str], fro
     """
     prefix = output.rstrip("/") + "/"
     names = {name for name in store.list_entries(output) if not name.startswith(store.TEMPORARY)}
-    sizes = {file.url.rsplit("/", 1)[-1]: file.size for file in store.list_files(output, "*")}
+    sizes = list_sizes(output, manifest.is_stable)
     faults = []
     for file in manifest.files:
         kind = layout.kind_of(file.name)
@@ -73,13 +74,16 @@ def check_claim(output: str, manifest: OutputManifest) -> list[str]:
 
 
 def check_tar_counts(contents: Contents) -> list[str]:
-    """Check that the tars of an output are numbered without gaps, and that counts agree."""
+    """Check that the tars of an output are numbered without gaps, or shared, and that counts agree."""
     faults, manifest = [], contents.manifest
     counts = manifest.counts
     tars = [file.name for file in manifest.tars]
     expected = [layout.SHARD_FORMAT.format(i) for i in range(len(tars))]
-    rows = [manifest.rows(layout.TABLE_FORMAT.format(i)) or 0 for i in range(len(expected))]
-    if tars != expected:
+    if manifest.is_stable:
+        expected = [name for name in tars if layout.is_shared(name)]
+        faults += [f"{name}: not the name of a shared tar" for name in tars if not layout.is_shared(name)]
+    rows = [manifest.rows(layout.table_of(name)) or 0 for name in expected]
+    if not manifest.is_stable and tars != expected:
         odd = sorted(set(tars) ^ set(expected))
         faults.append(
             f"numbering: expected {len(expected)} tars numbered from 0 without gaps; "
@@ -91,12 +95,16 @@ def check_tar_counts(contents: Contents) -> list[str]:
         ("tars", len(tars), counts["shards"]),
     ]
     meta = describe_tars(
-        len(rows), manifest.params.get("samples_per_shard"), counts["pool"], counts["written"]
+        len(rows),
+        manifest.params.get("samples_per_shard"),
+        counts["pool"],
+        counts["written"],
+        manifest.is_stable,
     )
     values += _compare_object(contents, layout.META, meta)
     if (sizes := contents.read_json(layout.SIZES)) is not None:
         values.append((layout.SIZES, sizes, dict(zip(expected, rows, strict=True))))
-    for index, number in enumerate(rows):
+    for index, number in enumerate(() if manifest.is_stable else rows):
         values += _compare_object(contents, layout.STATS_FORMAT.format(index), {"successes": number})
     values += _compare_script(contents, len(rows), counts["written"])
     return faults + compare_values(values)

@@ -146,8 +146,8 @@ def _choose_tars(
 ) -> list[TarCheck]:
     """Choose the tars whose content is checked."""
     records = {file.name: file for file in manifest.files if file.name not in missing}
-    names = [(index, layout.SHARD_FORMAT.format(index)) for index in range(len(manifest.tars))]
-    return _choose_some([TarCheck(index, records[name]) for index, name in names if name in records], depth)
+    tars = enumerate(file for file in manifest.tars if file.name in records and layout.kind_of(file.name))
+    return _choose_some([TarCheck(index, file) for index, file in tars], depth)
 
 
 def _choose_some(items: Sequence[T], depth: Depth) -> list[T]:

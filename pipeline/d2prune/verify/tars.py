@@ -12,11 +12,11 @@ import pyarrow.parquet as pq
 from d2prune import store
 from d2prune.errors import UserError
 from d2prune.inputs.rejects import Reject
-from d2prune.inputs.tar.checksum import hash_members
+from d2prune.inputs.tar.checksum import combine_digests, hash_members
 from d2prune.inputs.tar.reader import TarReader, TarSample, parse_sample
 from d2prune.output import layout
 from d2prune.output.byte_ranges import ByteRanges, read_samples
-from d2prune.output.tar_stream import make_decodable
+from d2prune.output.tar_stream import make_decodable, restore_names
 from d2prune.store import schemas
 from d2prune.store.artifacts import FileRecord
 from d2prune.verify.faults import label_faults
@@ -69,21 +69,25 @@ class TarChecker:
     def __call__(self, check: TarCheck) -> tuple[TarCheck, list[str]]:
         """Return the faults of the tar."""
         name = check.file.name
-        table_url = store.join(self._output, layout.TABLE_FORMAT.format(check.index))
+        table_url = layout.locate(self._output, layout.table_of(name))
+        is_shared = layout.is_shared(name)
+        schema = schemas.SHARED if is_shared else schemas.WRITTEN
         try:
             table = pq.read_table(pa.BufferReader(store.read_bytes(table_url)))
-            table = table.select(schemas.WRITTEN.names).cast(schemas.WRITTEN)
+            table = table.select(schema.names).cast(schema)
         except (pa.ArrowException, OSError, ValueError, KeyError):
             return check, [f"{name}: cannot be checked without its table"]
         rows = np.arange(table.num_rows)
         if self._samples is not None and self._samples < len(rows):
             generator = np.random.default_rng([self._seed, check.index])
             rows = np.sort(generator.choice(rows, self._samples, replace=False))
-        with store.local_copy(store.join(self._output, name)) as path:
+        with store.local_copy(layout.locate(self._output, name)) as path:
             keys = table["key"].to_pylist()
             faults, samples = _read_tar(path, check, keys, set(rows.tolist()), self._keep_executable)
             # Even a tar with a wrong checksum can be compared, if its keys are those of its table.
-            if len(samples) == len(rows):
+            if len(samples) == len(rows) and is_shared:
+                faults += _compare_with_embedded(table.take(rows), samples)
+            elif len(samples) == len(rows):
                 faults += self._compare_with_sources(table.take(rows), samples)
             if self._loader:
                 faults += check_with_open_clip(path, table.num_rows)
@@ -134,6 +138,22 @@ class TarChecker:
                 start = stop
 
 
+def _compare_with_embedded(table: pa.Table, samples: Sequence[TarSample]) -> list[str]:
+    """Compare each sample with the checksum of what was embedded.
+
+    Another run may have written a shared tar, from an input that no longer exists.
+    """
+    faults = []
+    for key, checksum, sample in zip(
+        table["key"].to_pylist(), table["checksum"].to_pylist(), samples, strict=True
+    ):
+        written = list(enumerate(sample.extensions))
+        sources = (written, restore_names(sample.extensions))
+        if checksum not in (combine_digests({name: sample.digests[i] for i, name in s}) for s in sources):
+            faults.append(f"{key}: differs from what was embedded")
+    return faults
+
+
 def _read_tar(
     path: str, check: TarCheck, keys: Sequence[str], rows: set[int], keep_executable: bool
 ) -> tuple[list[str], list[TarSample]]:
@@ -159,7 +179,7 @@ def _read_tar(
             faults.append("checksum differs from the manifest")
         stream.seek(0)
         position = 0
-        for item in TarReader(stream):
+        for item in TarReader(stream, with_digests=layout.is_shared(check.file.name)):
             if isinstance(item, Reject):
                 faults.append(f"{item.reason}: {item.detail}")
                 continue

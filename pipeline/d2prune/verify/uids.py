@@ -30,7 +30,7 @@ class _UidCheck:
 
     def run(self) -> list[str]:
         manifest, faults = self._manifest, self._faults
-        names = {layout.TABLE_FORMAT.format(i) for i in range(len(manifest.tars))}
+        names = {layout.table_of(file.name) for file in manifest.tars}
         tables = manifest.kept_tables or [file for file in manifest.files if file.name in names]
         lists = [file for file in manifest.files if file.name.startswith(layout.DECISIONS_PREFIX)]
         written = self._read_all(tables, kept_only=False)
@@ -72,7 +72,7 @@ class _UidCheck:
         if data is None:
             return None
         try:
-            table = pq.read_table(pa.BufferReader(data), columns=["uid", "kept"])
+            table = pq.read_table(pa.BufferReader(data), columns=["uid", "kept"] if kept_only else ["uid"])
             if table.num_rows != file.rows:
                 self._faults.append(f"{file.name}: found {table.num_rows} rows; expected {file.rows}")
             uids = table.filter(table["kept"])["uid"] if kept_only else table["uid"]

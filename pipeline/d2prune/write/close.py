@@ -1,7 +1,7 @@
 """Close the output folder of a run: sort the units' receipts by kind and balance the sample counts."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from d2prune.inputs.find import SourceShard
 from d2prune.output import receipts as unit_receipts
@@ -10,7 +10,15 @@ from d2prune.output.manifest import OutputManifest
 from d2prune.parts.files import DECISIONS
 from d2prune.store import artifacts
 from d2prune.store.artifacts import Manifest, Receipt
-from d2prune.write.plan import DecisionsUnit, KeptTableUnit, TarUnit, Unit, WriteParams
+from d2prune.write.plan import (
+    DecisionsUnit,
+    KeptTableUnit,
+    SharedTarUnit,
+    StableParams,
+    TarUnit,
+    Unit,
+    WriteParams,
+)
 
 
 def close_output(
@@ -22,6 +30,7 @@ def close_output(
     select: Manifest,
     units: Sequence[Unit],
     receipts: Sequence[Receipt],
+    reused: Mapping[str, int] | None = None,
 ) -> OutputManifest:
     """Balance the sample counts, then write the files that describe the whole folder and its manifest.
 
@@ -34,12 +43,13 @@ def close_output(
         select: the select artifact.
         units: as planned.
         receipts: one per unit, in the order of `units`.
+        reused: what of it the output before has, too; only of an output of shared tars.
 
     Raises:
         BooksError: written differs from selected, or the decisions do not cover the whole pool.
     """
     pairs = list(zip(units, receipts, strict=True))
-    tars = [receipt for unit, receipt in pairs if isinstance(unit, TarUnit)]
+    tars = [receipt for unit, receipt in pairs if isinstance(unit, TarUnit | SharedTarUnit)]
     tables = [receipt for unit, receipt in pairs if isinstance(unit, KeptTableUnit)]
     decisions = [receipt for unit, receipt in pairs if isinstance(unit, DecisionsUnit)]
     pool = sum(unit.rows(DECISIONS) for unit in select.units)
@@ -52,4 +62,5 @@ def close_output(
     if tables:
         uid = next(unit.uid for unit in units if isinstance(unit, KeptTableUnit))
         return close_table_output(dataclasses.replace(run, params={"uid": uid}), tables, others)
-    return close_tar_output(run, params.samples_per_shard, tars, others)
+    shared = isinstance(params, StableParams)
+    return close_tar_output(run, params.samples_per_shard, tars, others, reused, shared)

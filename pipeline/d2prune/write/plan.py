@@ -9,10 +9,15 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from d2prune import store
 from d2prune.errors import BooksError
 from d2prune.inputs.find import SourceShard
 from d2prune.inputs.tables.files import TableShard
+from d2prune.output.executable import KEEP_OPTION
+from d2prune.output.layout import ShardFiles
 from d2prune.parts.files import DECISIONS, SAMPLES
 from d2prune.store import artifacts
 from d2prune.store.artifacts import Manifest, Receipt
@@ -28,6 +33,11 @@ class WriteParams:
 
     samples_per_shard: int = 10_000
 
+    @property
+    def keeps_executable(self) -> bool:
+        """Whether members that a loader would execute keep their names."""
+        return bool(getattr(self, KEEP_OPTION, False))
+
 
 @dataclass(frozen=True)
 class KeepExecutableParams(WriteParams):
@@ -37,6 +47,14 @@ class KeepExecutableParams(WriteParams):
     """
 
     keep_executable_members: bool = True
+
+
+@dataclass(frozen=True)
+class StableParams(WriteParams):
+    """Parameters of `write.stable: true`, a separate class for the same reason."""
+
+    keep_executable_members: bool = False
+    stable: bool = True
 
 
 @dataclass(frozen=True)
@@ -81,6 +99,21 @@ class TarUnit:
 
 
 @dataclass(frozen=True)
+class SharedTarUnit:
+    """One tar that outputs share.
+
+    Attributes:
+        key: name of its receipt; depends on the samples alone, not on where they are.
+        names: of its files.
+        pieces: (part, int32 numbers of rows among the part's kept rows, ascending), in tar order.
+    """
+
+    key: str
+    names: ShardFiles
+    pieces: tuple[tuple[PoolPart, NDArray[np.int32]], ...]
+
+
+@dataclass(frozen=True)
 class KeptTableUnit:
     """The table of a part's kept samples.
 
@@ -105,13 +138,15 @@ class DecisionsUnit:
     Attributes:
         key: name of its receipt.
         part: the part.
+        with_ids: whether the receipt keeps the identities of the kept samples.
     """
 
     key: str
     part: PoolPart
+    with_ids: bool = False
 
 
-Unit = TarUnit | KeptTableUnit | DecisionsUnit
+Unit = TarUnit | SharedTarUnit | KeptTableUnit | DecisionsUnit
 
 
 def plan(shards: Sequence[SourceShard], embed: Manifest, select: Manifest, params: WriteParams) -> list[Unit]:
@@ -126,27 +161,37 @@ def plan(shards: Sequence[SourceShard], embed: Manifest, select: Manifest, param
     Raises:
         BooksError: the three sequences differ in length.
     """
-    if not len(shards) == len(embed.units) == len(select.units):
-        raise BooksError(
-            f"write: found {len(shards)} shards, {len(embed.units)} embedded parts and "
-            f"{len(select.units)} selected parts; expected equal numbers"
-        )
-    parts = [
-        PoolPart(i, shard, _drop_counters(samples), _drop_counters(decisions))
-        for i, (shard, samples, decisions) in enumerate(zip(shards, embed.units, select.units, strict=True))
-    ]
+    parts = list_parts(shards, embed, select)
     units: list[Unit] = []
     if any(isinstance(shard, TableShard) for shard in shards):
         units.extend(_plan_kept_tables(parts, embed))
     else:
         units.extend(_plan_tars(parts, [unit.counters["kept"] for unit in select.units], params))
-    units.extend(
+    return [*units, *plan_decisions(parts)]
+
+
+def list_parts(shards: Sequence[SourceShard], embed: Manifest, select: Manifest) -> list[PoolPart]:
+    """The parts of the pool; arguments and errors as of `plan`."""
+    if not len(shards) == len(embed.units) == len(select.units):
+        raise BooksError(
+            f"write: found {len(shards)} shards, {len(embed.units)} embedded parts and "
+            f"{len(select.units)} selected parts; expected equal numbers"
+        )
+    return [
+        PoolPart(i, shard, _drop_counters(samples), _drop_counters(decisions))
+        for i, (shard, samples, decisions) in enumerate(zip(shards, embed.units, select.units, strict=True))
+    ]
+
+
+def plan_decisions(parts: Sequence[PoolPart], with_ids: bool = False) -> list[DecisionsUnit]:
+    """The units that list all samples of each part."""
+    kind = "decisions-ids" if with_ids else "decisions"
+    return [
         DecisionsUnit(
-            artifacts.unit_key(f"decisions-{part.index:08d}", "decisions", _identify_content(part)), part
+            artifacts.unit_key(f"decisions-{part.index:08d}", kind, _identify_content(part)), part, with_ids
         )
         for part in parts
-    )
-    return units
+    ]
 
 
 def assign(kept: Sequence[int], samples_per_shard: int) -> list[list[tuple[int, int, int]]]:
@@ -179,7 +224,7 @@ def _plan_tars(parts: Sequence[PoolPart], kept: Sequence[int], params: WritePara
     for index, assigned in enumerate(assign(kept, params.samples_per_shard)):
         ranges = tuple(KeptRange(parts[i], start, stop) for i, start, stop in assigned)
         identity = [(*_identify_content(kept.part), kept.start, kept.stop) for kept in ranges]
-        kind = "tar-executable" if isinstance(params, KeepExecutableParams) else "tar"
+        kind = "tar-executable" if params.keeps_executable else "tar"
         yield TarUnit(artifacts.unit_key(f"{index:08d}", kind, identity), index, ranges)
 
 

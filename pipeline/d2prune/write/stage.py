@@ -1,6 +1,9 @@
 """The write stage: reads the decisions and the input tars or tables, and writes the output folder."""
 
+import contextlib
+import dataclasses
 import logging
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 from d2prune import store
@@ -14,10 +17,12 @@ from d2prune.stage.planned import Planned
 from d2prune.stage.record import Built, Stage, StageRun, find_artifact
 from d2prune.stage.units import Work, run_units
 from d2prune.store import artifacts
-from d2prune.store.artifacts import Manifest
+from d2prune.store.artifacts import Manifest, Receipt
 from d2prune.store.completeness import find_fault
+from d2prune.write import latest
 from d2prune.write.close import close_output
-from d2prune.write.plan import KeepExecutableParams, WriteParams, plan
+from d2prune.write.plan import KeepExecutableParams, StableParams, Unit, WriteParams, plan
+from d2prune.write.stable import write_stable
 from d2prune.write.worker import WriteWorker
 
 log = logging.getLogger(__name__)
@@ -25,6 +30,10 @@ log = logging.getLogger(__name__)
 
 def _make_params(config: RunConfig, pool: InputPool) -> WriteParams:
     params = WriteParams(config.write.samples_per_shard)
+    if config.write.stable:
+        if not pool.has_images:
+            raise UserError("write.stable: found true for tables of embeddings; expected tars, or false")
+        return StableParams(params.samples_per_shard, config.write.keep_executable_members)
     if config.write.keep_executable_members:
         return KeepExecutableParams(params.samples_per_shard)
     return params
@@ -48,7 +57,7 @@ def _find_artifact(stage: Stage, run: StageRun) -> Manifest | None:
         return None
     if manifest is None:
         return None
-    sizes = receipts.list_sizes(output)
+    sizes = receipts.list_sizes(output, manifest.is_stable)
     faults = [fault for file in manifest.files if (fault := find_fault([file], sizes)) is not None]
     if faults:
         log.warning(
@@ -69,25 +78,50 @@ def _write_output(run: StageRun) -> Built:
     planned, work_dir, output = run.planned["write"], run.config.work_dir, run.config.output
     select = run.manifests["select"]
     # Runs of other work_dirs may write the same output, or prune it.
-    with claim.hold(output, planned.fingerprint) as held:
+    with claim.hold(output, planned.fingerprint) as held, contextlib.ExitStack() as stack:
         # Left by an interrupted pruning of this run's earlier output.
         store.delete([store.join(output, layout.PRUNED)])
-        units = plan(run.pool.shards, run.manifests["embed"], select, planned.params)
-        work = Work(
-            "write",
-            planned.folder,
-            units,
-            worker=partial(WriteWorker, work_dir, output, isinstance(planned.params, KeepExecutableParams)),
-            resources=run.one_core_each(),
-            complete=receipts.find_complete(work_dir, output, [unit.key for unit in units]),
-        )
-        found = run_units(work, Guarded(run.executor, held.check))
+        worker = partial(WriteWorker, work_dir, output, planned.params.keeps_executable)
+        work = Work("write", planned.folder, (), worker, run.one_core_each())
+        executor = Guarded(run.executor, held.check)
+        reused: dict[str, int] = {}
+        units: Sequence[Unit]
+        found: Sequence[Receipt]
+        if isinstance(planned.params, StableParams):
+            # Until the manifest lists its tars, a pruning would delete those that no other run lists.
+            shared = stack.enter_context(claim.hold_shared(output))
+            written = write_stable(run, work, Guarded(executor, shared.check))
+            shared.check()
+            units, found, reused = written.units, written.receipts, written.reused
+        else:
+            units = plan(run.pool.shards, run.manifests["embed"], select, planned.params)
+            complete = receipts.find_complete(work_dir, output, [unit.key for unit in units])
+            found = run_units(dataclasses.replace(work, units=units, complete=complete), executor)
         run.guard()
         held.check()
         close_output(
-            output, work_dir, planned.fingerprint, planned.params, run.pool.shards, select, units, found
+            output,
+            work_dir,
+            planned.fingerprint,
+            planned.params,
+            run.pool.shards,
+            select,
+            units,
+            found,
+            reused,
         )
-    return Built(found)
+    return Built(found, reused)
+
+
+def _add_inputs(
+    config: RunConfig, pool: InputPool, planned: Planned, earlier: Mapping[str, Planned]
+) -> Planned:
+    return latest.add_previous(config, planned) if config.write.stable else planned
+
+
+def _record_latest(run: StageRun) -> None:
+    if run.config.write.stable:
+        latest.record_latest(run.config, run.planned["write"])
 
 
 def _balance_counts(run: StageRun, built: Built) -> None:
@@ -104,4 +138,6 @@ STAGE = Stage(
     find=_find_artifact,
     preflight=_check_claim,
     is_output=True,
+    add_inputs=_add_inputs,
+    when_complete=_record_latest,
 )

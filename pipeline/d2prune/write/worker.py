@@ -2,11 +2,13 @@
 
 Reads the embed artifact (byte ranges), the select artifact (decisions) and the input tars or
 tables. Writes, for each output tar i: `{i:08d}.tar`, `{i:08d}_stats.json` and `{i:08d}.parquet`;
-for each part p of the pool: `decisions-{p:08d}.parquet`. A pool of tables has no samples to copy:
+for each part p of the pool: `decisions-{p:08d}.parquet`. With `write.stable`, tars and their tables are
+`layout.ShardFiles.stable` beside the output. A pool of tables has no samples to copy:
 its output has `kept-{p:08d}.parquet` for each part p instead of tars. A unit writes its receipt
 after its objects.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
 
 import pyarrow as pa
@@ -15,13 +17,14 @@ import pyarrow.compute as pc
 from d2prune import store
 from d2prune.errors import InfrastructureError
 from d2prune.output import layout, receipts
+from d2prune.output.layout import ShardFiles
 from d2prune.output.objects import write_table
 from d2prune.output.shard_writer import commit_shard, write_shard
 from d2prune.parts.files import DECISIONS, SAMPLES
 from d2prune.store import artifacts, schemas
 from d2prune.store.artifacts import Receipt
 from d2prune.write.kept_tables import write_kept_table
-from d2prune.write.plan import DecisionsUnit, KeptTableUnit, PoolPart, TarUnit, Unit
+from d2prune.write.plan import DecisionsUnit, KeptTableUnit, PoolPart, SharedTarUnit, TarUnit, Unit
 
 _SAMPLE_COLUMNS = (
     "shard",
@@ -35,6 +38,7 @@ _SAMPLE_COLUMNS = (
     "height",
     "clip_score",
 )
+_COPIED_COLUMNS = ("key", "uid", "offset", "size", "checksum")
 _DECISION_COLUMNS = ("uid", "difficulty", "forward_score", "selection_score", "kept", "suppressed_by")
 
 
@@ -63,6 +67,8 @@ class WriteWorker:
         match unit:
             case TarUnit():
                 return self._write_tar(unit)
+            case SharedTarUnit():
+                return self._write_shared_tar(unit)
             case KeptTableUnit():
                 return self._write_kept_table(unit)
             case DecisionsUnit():
@@ -75,7 +81,28 @@ class WriteWorker:
         )
         versions = {kept.part.shard.url: kept.part.shard.version for kept in unit.ranges}
         written = write_shard(
-            self._output, unit.index, pieces, keep_executable=self._keep_executable, versions=versions
+            self._output,
+            ShardFiles.numbered(unit.index),
+            pieces,
+            keep_executable=self._keep_executable,
+            versions=versions,
+        )
+        return commit_shard(self._work_dir, unit.key, written)
+
+    def _write_shared_tar(self, unit: SharedTarUnit) -> Receipt:
+        # The samples of old tars are from many parts, in turn: each part is read once.
+        numbers: defaultdict[int, list[int]] = defaultdict(list)
+        for number, (part, _) in enumerate(unit.pieces):
+            numbers[part.index].append(number)
+        tables: dict[int, pa.Table] = {}
+        for of_part in numbers.values():
+            kept = self._read_kept_rows(unit.pieces[of_part[0]][0]).select(_COPIED_COLUMNS)
+            for number in of_part:
+                tables[number] = kept.take(pa.array(unit.pieces[number][1]))
+        pieces = ((part.shard.url, tables[number]) for number, (part, _) in enumerate(unit.pieces))
+        versions = {part.shard.url: part.shard.version for part, _ in unit.pieces}
+        written = write_shard(
+            self._output, unit.names, pieces, keep_executable=self._keep_executable, versions=versions
         )
         return commit_shard(self._work_dir, unit.key, written)
 
@@ -93,7 +120,10 @@ class WriteWorker:
         table = pa.Table.from_arrays(columns, schema=schemas.POOL_DECISIONS)
         record = write_table(self._output, layout.DECISIONS_FORMAT.format(unit.part.index), table)
         counters = {"listed": table.num_rows, "listed_kept": pc.sum(decisions["kept"]).as_py() or 0}
-        return receipts.commit_unit(self._work_dir, unit.key, [record], counters)
+        ids = []
+        if unit.with_ids:
+            ids = [samples[name].filter(decisions["kept"]) for name in ("uid", "checksum")]
+        return receipts.commit_unit(self._work_dir, unit.key, [record], counters, *ids)
 
     def _read_kept_rows(self, part: PoolPart) -> pa.Table:
         """Read the kept samples of a part, with their decisions."""

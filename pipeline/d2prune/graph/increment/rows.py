@@ -29,9 +29,9 @@ from d2prune.graph.steps.part_rows import (
 )
 from d2prune.graph.steps.state import PartState, read_ranked_rows, read_state, to_groups
 from d2prune.graph.trained import CENTROIDS, open_quantiser, read_trained
-from d2prune.knn.block_search import TopK
 from d2prune.knn.duplicates import collapse
 from d2prune.knn.probes import find_probes
+from d2prune.knn.top_k import TopK
 from d2prune.stage import exchange
 from d2prune.store import artifacts
 from d2prune.store.artifacts import Receipt
@@ -141,7 +141,7 @@ def share_parts(job: Job, share: int) -> range:
 
 @dataclass(frozen=True)
 class Seekers:
-    """Rows that are compared with all rows of the lists they visit.
+    """Rows that are compared with all rows that they meet.
 
     Attributes:
         positions: int64 [Q].

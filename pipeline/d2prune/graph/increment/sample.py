@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 
 from d2prune.graph.increment.rows import previous_of, read_ranked
 from d2prune.graph.steps.edges import DISTANCES, NEAREST
-from d2prune.graph.steps.given import draw_sample, read_rows
+from d2prune.graph.steps.given import draw_sample
 from d2prune.graph.steps.job import Job
+from d2prune.graph.steps.part_rows import read_rows
 from d2prune.graph.steps.quantise import CHECKED
 from d2prune.graph.steps.state import POSITIONS, RANKS, ROWS, CheckedSample, commit_checked, read_checked
 from d2prune.graph.trained import read_trained
-from d2prune.knn.block_search import TopK
 from d2prune.knn.merge import merge
+from d2prune.knn.top_k import TopK
 from d2prune.store.artifacts import Receipt
 
 Int64 = NDArray[np.int64]

@@ -23,9 +23,6 @@ from d2prune.store.artifacts import Receipt
 
 log = logging.getLogger(__name__)
 
-MOST_ADDED = 0.5
-"""Share of added rows above which a full build is expected to cost less."""
-
 # Rows of a share as stored: few shares, because each goes through all lists, and all added rows.
 _SHARE_BYTES = 2**30
 

@@ -16,14 +16,23 @@ from d2prune.graph.increment.meet import share_of
 from d2prune.graph.increment.rows import read_part_state, read_ranked, share_parts
 from d2prune.graph.increment.sample import read_sample
 from d2prune.graph.steps.assign import commit_lists
-from d2prune.graph.steps.edges import DISTANCES, EDGE, EDGES, FOUND, NEAREST, commit_rows, edges_of
+from d2prune.graph.steps.edges import (
+    DISTANCES,
+    EDGE,
+    EDGES,
+    FOUND,
+    NEAREST,
+    commit_rows,
+    edges_of,
+    merge_candidates_into,
+)
 from d2prune.graph.steps.job import Job
 from d2prune.graph.steps.search import CANDIDATES, candidate_type
 from d2prune.graph.steps.state import commit_state
-from d2prune.knn.block_search import TopK
 from d2prune.knn.csr import Graph
-from d2prune.knn.merge import merge, without_self
+from d2prune.knn.merge import without_self
 from d2prune.knn.symmetrise import rows_from_edges
+from d2prune.knn.top_k import TopK
 from d2prune.stage import exchange
 from d2prune.store.artifacts import Receipt
 
@@ -67,12 +76,7 @@ def _merge_candidates(job: Job, share: int, met: TopK) -> None:
     positions_Q = np.concatenate([read_ranked(job, part)[0] + job.starts[part] for part in parts])
     urls = job.urls("meet", job.slices, CANDIDATES)
     for records in exchange.read_all(urls, candidate_type(job.n_best), share):
-        row_R = np.searchsorted(positions_Q, records["query"])
-        found = TopK(
-            np.ascontiguousarray(records["sq_distances"]), np.ascontiguousarray(records["positions"])
-        )
-        merged = merge([TopK(met.sq_distances[row_R], met.positions[row_R]), found])
-        met.sq_distances[row_R], met.positions[row_R] = merged.sq_distances, merged.positions
+        merge_candidates_into(met, np.searchsorted(positions_Q, records["query"]), records)
 
 
 def join(job: Job, share: int) -> Receipt:

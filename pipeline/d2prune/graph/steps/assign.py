@@ -49,11 +49,12 @@ def find_visits(job: Job, part: int) -> Receipt:
             visited_partitions(partition_L[visited_QP[block]], job.partitions)[1], minlength=job.partitions
         )
     groups = members_of_groups(job, part)
-    home_Q = partition_L[visited_QP[:, 0]].astype(np.int64)
-    home_G = home_Q[np.searchsorted(rows.positions, groups["representative"])]
+    # A representative is found where it is at home, and where it visits.
+    row_G = np.searchsorted(rows.positions, groups["representative"])
+    group_V, to_V = visited_partitions(partition_L[visited_QP[row_G]], job.partitions)
     files = {
         VISITED: visited_QP,
-        MEMBERS_OF_GROUPS: exchange.pack(groups, home_G, job.partitions),
+        MEMBERS_OF_GROUPS: exchange.pack(groups[group_V], to_V, job.partitions),
         VISITS: visits_P,
     }
     facts = {"width": rows.raw.shape[1], "dtype": rows.raw.dtype.str, NPROBE: nprobe}

@@ -17,10 +17,10 @@ from d2prune.graph.steps.job import Job
 from d2prune.graph.steps.part_rows import local_groups
 from d2prune.graph.steps.quantise import CHECKED
 from d2prune.graph.steps.search import CANDIDATES, candidate_type
-from d2prune.knn.block_search import NO_POSITION, TopK
 from d2prune.knn.csr import Graph
-from d2prune.knn.merge import merge, without_self
+from d2prune.knn.merge import merge_into, without_self
 from d2prune.knn.symmetrise import rows_from_edges
+from d2prune.knn.top_k import NO_POSITION, TopK
 from d2prune.parts.files import NEIGHBORS
 from d2prune.parts.neighbors import to_table
 from d2prune.stage import exchange
@@ -40,14 +40,9 @@ def merge_candidates(job: Job, part: int) -> Receipt:
     groups, start = local_groups(job, part), int(job.starts[part])
     positions_Q = groups.first_Q + start
     top = TopK.empty(len(positions_Q), job.n_best)
-    number = int(np.searchsorted(job.slice_bounds, part, side="right")) - 1
-    urls = job.urls("search", job.partitions * job.slices, CANDIDATES)[number :: job.slices]
+    urls = job.urls("search", job.partitions * job.slices, CANDIDATES)
     for candidates in exchange.read_all(urls, candidate_type(job.n_best), part):
-        more = TopK.empty(len(positions_Q), job.n_best)
-        query = np.searchsorted(positions_Q, candidates["query"])
-        more.sq_distances[query] = candidates["sq_distances"]
-        more.positions[query] = candidates["positions"]
-        top = merge([top, more])
+        merge_candidates_into(top, np.searchsorted(positions_Q, candidates["query"]), candidates)
     own_N = groups.kept_N + start
     found = without_self(TopK(top.sq_distances[groups.group_N], top.positions[groups.group_N]), own_N)
 
@@ -63,6 +58,16 @@ def merge_candidates(job: Job, part: int) -> Receipt:
         NEAREST: top.positions,
     }
     return job.commit("merge", part, files)
+
+
+def merge_candidates_into(top: TopK, row_R: Int64, candidates: exchange.Records) -> None:
+    """Merge candidates, each of another row of `top`, into those rows in place."""
+    merged = top[row_R]
+    merge_into(
+        merged,
+        TopK(np.ascontiguousarray(candidates["sq_distances"]), np.ascontiguousarray(candidates["positions"])),
+    )
+    top.sq_distances[row_R], top.positions[row_R] = merged.sq_distances, merged.positions
 
 
 def edges_of(found: TopK, own_N: Int64) -> exchange.Records:

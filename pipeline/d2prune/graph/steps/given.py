@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from d2prune.errors import UserError
 from d2prune.graph.steps.job import Job
-from d2prune.graph.steps.part_rows import RANKED, features_of, local_groups, read_raw
+from d2prune.graph.steps.part_rows import RANKED, local_groups, read_rows
 from d2prune.graph.steps.quantise import CENTROIDS, CHECKED, SIZES
 from d2prune.graph.steps.state import RANKS
 from d2prune.graph.trained import read_trained
@@ -90,20 +90,3 @@ def draw_sample(
             rank_N, position_N = rank_N[chosen], position_N[chosen]
     order = np.argsort(position_N)
     return rank_N[order], position_N[order]
-
-
-def read_rows(job: Job, positions_S: Int64) -> Float32:
-    """Read the feature rows at some positions, float32 [S, D], in the given order."""
-
-    def read(piece: tuple[int, Int64, Int64]) -> tuple[Int64, Float32]:
-        part, index, rows = piece
-        return index, features_of(job, read_raw(job, part)[rows], int(job.starts[part]))
-
-    with ThreadPoolExecutor(_READERS // 2) as pool:
-        pieces = list(pool.map(read, job.spans.by_part(positions_S)))
-    if not pieces:
-        return features_of(job, read_raw(job, 0)[:0])
-    out_SD = np.empty((len(positions_S), pieces[0][1].shape[1]), np.float32)
-    for index, rows in pieces:
-        out_SD[index] = rows
-    return out_SD

@@ -8,6 +8,7 @@ of its group. N rows, Q distinct rows, M members, D dimensions.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +44,8 @@ RANKED_ROW = np.dtype([("rank", "<u8"), ("row", "<i4")])
 """A distinct row of a part among those of lowest rank; the sample of the pool is drawn from them."""
 # The sample, and the rows that nprobe was chosen on.
 _RANKED = 2 * RECALL_QUERIES
+# Parts in memory at a time, to read a few rows of each.
+_READERS = 4
 
 
 def rank_distinct(job: Job, rows_QD: Float32) -> exchange.Records:
@@ -142,23 +145,34 @@ def members_of_groups(job: Job, part: int) -> exchange.Records:
     return exchange.read_concatenated(job.urls("copies", job.buckets, MEMBERS_OF_GROUPS), GROUP_MEMBER, part)
 
 
-def groups_of(positions_M: Int64, members_G: exchange.Records) -> tuple[DuplicateGroups, Int64]:
-    """Collect the groups of some members, for `duplicates.expand`.
+def groups_of(members_G: exchange.Records) -> tuple[DuplicateGroups, Int64]:
+    """Collect the groups of several rows, for `duplicates.expand`.
 
     Args:
-        positions_M: int64 [M], canonical positions of members, each once, in any order.
-        members_G: GROUP_MEMBER records of those among them that have any.
+        members_G: GROUP_MEMBER records, each once.
 
     Returns:
         The groups, and the canonical positions [N] of their rows.
     """
-    single_A = np.setdiff1d(positions_M, members_G["representative"])
-    representatives_N = np.concatenate([single_A, members_G["representative"]])
-    positions_N = np.concatenate([single_A, members_G["position"]])
-    order_N = np.lexsort((positions_N, representatives_N))
-    representatives_N, positions_N = representatives_N[order_N], positions_N[order_N]
-    _, first_M, group_N = np.unique(representatives_N, return_index=True, return_inverse=True)
-    indptr = np.append(first_M, len(positions_N)).astype(np.int64)
-    return DuplicateGroups(
-        first_M.astype(np.int64), group_N.astype(np.int64), indptr, np.arange(len(positions_N))
-    ), positions_N
+    members_G = members_G[np.lexsort((members_G["position"], members_G["representative"]))]
+    _, first_R, group_N = np.unique(members_G["representative"], return_index=True, return_inverse=True)
+    indptr = np.append(first_R, len(members_G)).astype(np.int64)
+    row_N = np.arange(len(members_G))
+    return DuplicateGroups(first_R, group_N.astype(np.int64), indptr, row_N), members_G["position"].copy()
+
+
+def read_rows(job: Job, positions_S: Int64) -> Float32:
+    """Read the feature rows at some positions, float32 [S, D], in the given order."""
+
+    def read(piece: tuple[int, Int64, Int64]) -> tuple[Int64, Float32]:
+        part, index, rows = piece
+        return index, features_of(job, read_raw(job, part)[rows], int(job.starts[part]))
+
+    with ThreadPoolExecutor(_READERS) as pool:
+        pieces = list(pool.map(read, job.spans.by_part(positions_S)))
+    if not pieces:
+        return features_of(job, read_raw(job, 0)[:0])
+    out_SD = np.empty((len(positions_S), pieces[0][1].shape[1]), np.float32)
+    for index, rows in pieces:
+        out_SD[index] = rows
+    return out_SD

@@ -8,15 +8,15 @@ nprobe that reaches the target on one sample. `measured_recall` measures the oth
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from d2prune.errors import UserError
 from d2prune.graph.steps.job import Job
-from d2prune.graph.steps.part_rows import features_of, groups_of, members_of_groups, read_part
+from d2prune.graph.steps.part_rows import features_of, groups_of, members_of_groups, read_part, read_rows
 from d2prune.graph.trained import commit_trained, open_quantiser, read_facts
-from d2prune.knn.block_search import NO_POSITION, TopK
 from d2prune.knn.duplicates import expand
 from d2prune.knn.in_memory import TrainedLists
 from d2prune.knn.list_partitions import group_lists
@@ -25,6 +25,7 @@ from d2prune.knn.probes import tune_nprobe
 from d2prune.knn.quantiser import Quantiser, default_nlist, train, training_sample
 from d2prune.knn.recall import RECALL_QUERIES, Recall, brute_force, measure, recall_samples
 from d2prune.knn.stable_sample import NO_RANKS, rank_rows
+from d2prune.knn.top_k import TopK
 from d2prune.store.artifacts import Receipt
 
 Float32 = NDArray[np.float32]
@@ -97,8 +98,8 @@ def train_quantiser(job: Job, _: int) -> Receipt:
 def find_truth(job: Job, part: int) -> Receipt:
     """Find the nearest rows of a part to each sampled row.
 
-    For the tuning sample these are members, stored with their home lists; for the checked sample,
-    all rows of the groups that the members represent.
+    For the tuning sample these are members; for the checked sample, all rows of the groups that the
+    members represent.
     """
     positions_M, raw_MD = read_part(job, part).members()
     threads = job.layout.threads
@@ -117,13 +118,8 @@ def find_truth(job: Job, part: int) -> Receipt:
     n_checked = len(samples[0])
     files = {}
     if TUNING in names:
-        tuning = TopK(top.sq_distances[n_checked:], top.positions[n_checked:])
-        found = np.unique(tuning.positions[tuning.positions != NO_POSITION])
-        rows_FD = features_of(job, raw_MD[np.searchsorted(positions_M, found)])
-        lists_F = quantiser_of(job).find_lists(rows_FD, 1, threads)[:, 0]
-        files = _top_files(TUNING, tuning) | {"found.npy": found, "lists.npy": lists_F}
-    checked = TopK(top.sq_distances[:n_checked], top.positions[:n_checked])
-    checked = expand(checked, *groups_of(positions_M, members_of_groups(job, part)))
+        files = _top_files(TUNING, top[n_checked:])
+    checked = expand(top[:n_checked], *groups_of(members_of_groups(job, part)))
     return job.commit("truth", part, files | _top_files(CHECKED, checked))
 
 
@@ -195,18 +191,9 @@ def _tunes(job: Job) -> bool:
 def _tune_nprobe(job: Job, lists: Quantiser) -> int:
     positions_S = job.array("quantiser", 0, f"{TUNING}-positions.npy")
     true_SK = without_self(merge_truth(job, TUNING), positions_S).positions
-    true_lists_SK = np.full(true_SK.shape, -1, np.int64)
-    starts = job.starts
-    for part in range(len(job.parts)):
-        in_part = (true_SK >= starts[part]) & (true_SK < starts[part + 1])
-        if in_part.any():
-            found = np.searchsorted(job.array("truth", part, "found.npy"), true_SK[in_part])
-            true_lists_SK[in_part] = job.array("truth", part, "lists.npy")[found]
-    target = job.params.target_recall
+    rows_SD, target = job.array("quantiser", 0, f"{TUNING}.npy"), job.params.target_recall
     assert target is not None
-    return tune_nprobe(
-        lists, job.array("quantiser", 0, f"{TUNING}.npy"), true_lists_SK, target, job.layout.threads
-    )
+    return tune_nprobe(lists, rows_SD, true_SK, partial(read_rows, job), target, job.layout.threads)
 
 
 def _top_files(sample: str, top: TopK) -> dict[str, NDArray[np.generic]]:

@@ -50,7 +50,7 @@ def send_rows(job: Job, index: int) -> Receipt:
         local_QP = numbering.local_L[visited_QP[block]]
         records["probes"] = np.where(in_wave_QP[query_V] == to_V[:, None], local_QP[query_V], -1)
         is_home_V = in_wave_QP[query_V, 0] == to_V
-        records["is_member"] = is_home_V & rows.is_member[block][query_V]
+        records["is_member"] = rows.is_member[block][query_V]
         records["raw"] = rows.raw[block][query_V]
         sent.append((records, to_V + np.where(is_home_V, 0, stop - first)))
     if not sent:
@@ -116,15 +116,14 @@ class Visitors:
         return exchange.read_all(self._urls, self.dtype, self._home)
 
     def read_batches(self, parts: Sequence[int], batch_rows: int) -> Iterator[exchange.Records]:
-        """Yield the rows of the parts [first, stop), between one and two times `batch_rows` at a time."""
+        """Yield the rows that the parts [first, stop) have elsewhere, 1 to 2 times `batch_rows` at a time."""
         first, stop = parts
         waiting: list[exchange.Records] = []
-        for destination in (self._home, self._other):
-            for records in exchange.read_all(self._urls[first:stop], self.dtype, destination):
-                for start in range(0, len(records), batch_rows):
-                    waiting.append(records[start : start + batch_rows])
-                    if sum(map(len, waiting)) >= batch_rows:
-                        yield np.concatenate(waiting)
-                        waiting = []
+        for records in exchange.read_all(self._urls[first:stop], self.dtype, self._other):
+            for start in range(0, len(records), batch_rows):
+                waiting.append(records[start : start + batch_rows])
+                if sum(map(len, waiting)) >= batch_rows:
+                    yield np.concatenate(waiting)
+                    waiting = []
         if waiting:
             yield np.concatenate(waiting)

@@ -20,7 +20,7 @@ from d2prune.graph.steps.edges import DISTANCES, NEAREST
 from d2prune.graph.steps.job import Job
 from d2prune.graph.steps.part_rows import LOCAL_GROUPS, RANKED, LocalGroups, local_groups
 from d2prune.graph.steps.quantise import CHECKED, merge_truth
-from d2prune.knn.block_search import NO_POSITION, TopK
+from d2prune.knn.top_k import NO_POSITION, TopK
 from d2prune.stage import exchange
 from d2prune.store import artifacts
 from d2prune.store.artifacts import Receipt

@@ -21,7 +21,6 @@ from functools import cached_property
 from d2prune import store
 from d2prune.errors import UserError
 from d2prune.inputs.lookup import check_unique, suffix
-from d2prune.redaction import secrets_read_once
 from d2prune.store import FileInfo, artifacts, patterns
 
 SUPPORTED_INPUTS = (
@@ -64,8 +63,8 @@ class TableFile:
 
     @cached_property
     def is_recordable(self) -> bool:
-        """Whether records hold its name and URLs whole, so that a later command finds the arrays."""
-        return all(map(store.is_recordable, [self.name, *(file.url for file in self.files)]))
+        """Whether records hold its URLs whole, so that a later command finds the arrays."""
+        return all(store.is_recordable(file.url) for file in self.files)
 
 
 @dataclass(frozen=True)
@@ -118,8 +117,7 @@ class TableShard:
 
 def pool_identity(shards: Sequence[TableShard]) -> str:
     """Return a fingerprint of the pool, as `shards.pool_identity` does for tars."""
-    with secrets_read_once():
-        return artifacts.fingerprint("tables", [shard.identity for shard in shards])
+    return artifacts.fingerprint("tables", [shard.identity for shard in shards])
 
 
 def split_tables(files: Sequence[TableFile], share_bytes: int) -> list[TableShard]:

@@ -15,7 +15,7 @@ from d2prune.inputs.rejects import clean_line
 from d2prune.inputs.tables.files import TableFile
 from d2prune.inputs.tables.matrices import Matrix, NpzArrays, open_npy, open_npz
 from d2prune.inputs.tables.parquet import ParquetTable, open_table
-from d2prune.inputs.tables.values import VECTOR, can_be_read, is_null
+from d2prune.inputs.tables.values import VECTOR, can_be_read, is_null, value_bytes
 
 Location = Literal["npz", "npy", "column"]
 
@@ -74,6 +74,14 @@ class TableSource:
                 return f"{store.redact(self._file.arrays[name].url)}: {clean_line(name)}"
         return f"{self.table.shown}: column {clean_line(name)}"
 
+    def value_bytes(self, name: str) -> int:
+        """Return the bytes of one value of embeddings; raises what `locate` and `open_matrix` do."""
+        where = self.locate(name)
+        if where == "column":
+            return value_bytes(self.table.schema.field(name).type)
+        with self.open_matrix(name, where) as matrix:
+            return np.dtype(matrix.dtype).itemsize
+
     def why_copied(self, name: str, matrix: Matrix | None) -> str | None:
         """Return why embeddings cannot be read in place, in words; None if they can.
 
@@ -89,7 +97,7 @@ class TableSource:
         if matrix.dtype not in IN_PLACE:
             return f"{where} is {np.dtype(matrix.dtype)}"
         if not self._file.is_recordable:
-            return f"the URL of {where} holds or resembles a query or a credential, which is not stored"
+            return f"the URL of {where} holds a query or a credential, which is not stored"
         return None
 
     @contextlib.contextmanager

@@ -93,6 +93,12 @@ def fixed_width(kind: pa.DataType) -> int | None:
     return int(kind.list_size) if types.is_fixed_size_list(kind) else None
 
 
+def value_bytes(kind: pa.DataType) -> int:
+    """Return the bytes of each value in a column of lists; 2 if all lists are null."""
+    kind = _plain_type(kind)
+    return 2 if types.is_null(kind) else int(kind.value_type.bit_width) // 8
+
+
 def _plain_type(kind: pa.DataType) -> pa.DataType:
     while isinstance(kind, pa.BaseExtensionType) or types.is_dictionary(kind):
         kind = kind.value_type if types.is_dictionary(kind) else kind.storage_type

@@ -1,0 +1,88 @@
+"""Which run of a work_dir a run continues, and what changed since.
+
+Decided when the run is published and recorded in its entry (`runs/entries.py`), so that it stays the
+same whatever runs come later. Reads manifests and the entries of finished runs.
+"""
+
+from collections.abc import Mapping
+
+from d2prune import store
+from d2prune.parts.shard_changes import compare_shards
+from d2prune.runs.entries import RunEntry
+from d2prune.stage.earlier import COMPARED, changed_settings
+from d2prune.store import artifacts
+from d2prune.store.artifacts import Manifest
+
+
+def choose_continued(
+    work_dir: str, entries: list[RunEntry], output: str, manifests: Mapping[str, Manifest]
+) -> str:
+    """The id of the run that a new run continues; empty if there is none.
+
+    It is the newest run of another pool in the same output root that has a shard of the same name, or
+    else the newest one of the work_dir that has the same shard. Of the runs of that pool, one with the
+    same settings is preferred to a trial with others.
+
+    Args:
+        work_dir: URL.
+        entries: the finished runs, newest first.
+        output: URL of the new run's output.
+        manifests: stage -> artifact of the new run.
+    """
+    root = output.rstrip("/").rpartition("/")[0]
+    own = manifests["embed"]
+    others = [entry for entry in entries if entry.artifacts.get("embed") not in (None, own.fingerprint)]
+    in_root = [entry for entry in others if entry.root == root]
+    for candidates, by_name in ((in_root, True), (others, False)):
+        shares: dict[str, bool] = {}
+        for entry in candidates:
+            pool = entry.artifacts["embed"]
+            if pool not in shares:
+                embed = artifacts.read_manifest(store.join(work_dir, "embed"), pool)
+                shares[pool] = embed is not None and _shares_any(embed, own, by_name)
+            if shares[pool]:
+                alike = [each for each in candidates if each.artifacts["embed"] == pool]
+                return next((e for e in alike if not _find_changes(work_dir, e, manifests)), entry).run_id
+    return ""
+
+
+def _shares_any(before: Manifest, now: Manifest, by_name: bool) -> bool:
+    found = compare_shards(before.units, now.units)
+    return found.unchanged > 0 or (by_name and found.replaced > 0)
+
+
+def _find_changes(work_dir: str, entry: RunEntry, manifests: Mapping[str, Manifest]) -> tuple[str, ...]:
+    before = read_manifests(work_dir, entry)
+    return changed_settings(before, manifests) if before else ("artifacts are gone",)
+
+
+def read_manifests(work_dir: str, entry: RunEntry) -> dict[str, Manifest]:
+    """Stage -> artifact of a finished run, up to `select`; empty if one of them is gone."""
+    found = {}
+    for stage, fingerprint in entry.artifacts.items():
+        if stage in COMPARED:
+            manifest = artifacts.read_manifest(store.join(work_dir, stage), fingerprint)
+            if manifest is None:
+                return {}
+            found[stage] = manifest
+    return found
+
+
+def find_entry(entries: list[RunEntry], run_id: str, root: str) -> RunEntry | None:
+    """The run with an id, of an output root if several outputs have it."""
+    found = [entry for entry in entries if entry.run_id == run_id]
+    return next((entry for entry in found if entry.root == root), found[0] if found else None)
+
+
+def describe_continued(work_dir: str, entries: list[RunEntry], entry: RunEntry) -> str:
+    """Which run a run continues and what changed, in one line; empty if it continues none."""
+    if not entry.continues:
+        return ""
+    earlier = find_entry(entries, entry.continues, entry.root)
+    before = {} if earlier is None else read_manifests(work_dir, earlier)
+    now = read_manifests(work_dir, entry)
+    if not before or not now:
+        return f"continues {entry.continues}, {'whose artifacts are gone' if earlier else 'which was pruned'}"
+    shards = compare_shards(before["embed"].units, now["embed"].units)
+    samples = f"+{shards.new_rows:,} and -{shards.removed_rows:,} samples"
+    return "; ".join([f"continues {entry.continues}: {shards}, {samples}", *changed_settings(before, now)])
