@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 # Without a full order, the first rows up to this number are found by partial sorting.
 _HEAD = 1_000
 _BLOCK = 1 << 20
+_SCORES = ("selection", "score", "forward", "suppression")
 
 Positions = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -276,10 +277,16 @@ class SampleIndex:
             yield self._match(query.words)
 
     def _find(self, query: Query, member_N: Mask | None = None) -> NDArray[np.int32]:
+        mask_N = self.filter(query, member_N)
+        if mask_N is not None and query.sort in _SCORES and not self._has_order(query.sort):
+            row_M = np.flatnonzero(mask_N).astype(np.int32)
+            if len(row_M) * 2 < len(self):
+                # Sorting all of them, for later lists, takes longer than this one may.
+                found_M = row_M[np.argsort(self._keys(query.sort)[row_M], kind="stable")]
+                return found_M if query.descending else found_M[::-1]
         order_N = self._order(query.sort)
         if not query.descending:
             order_N = order_N[::-1]
-        mask_N = self.filter(query, member_N)
         return order_N if mask_N is None else order_N[mask_N[order_N]]
 
     def _keep(self, size: int) -> Mask:
