@@ -1,5 +1,7 @@
 """Which run a run continues."""
 
+from dataclasses import replace
+
 import pytest
 
 from d2prune.cli.main import main
@@ -57,7 +59,21 @@ def test_a_run_continues(tmp_path, case):
         shards, settings = (run, {}) if isinstance(run, str) else run
         entries.insert(0, make_run(tmp_path, number, shards, **settings)[0])
     own, manifests = make_run(tmp_path, 99, "a:1 b:1 c:1")
-    found = choose_continued(str(tmp_path), entries, own.output, manifests)
+    found = choose_continued(str(tmp_path), entries, own.run_id, own.output, manifests)
+    assert found == ("" if expected is None else f"{expected:016x}")
+
+
+@pytest.mark.parametrize(
+    ("chain", "expected"), [([99], None), ([99, 0], None), ([50, 0], 1), ([None, 99], 0), ([1, 0], 1)]
+)
+def test_a_run_that_was_pruned_continues_none_of_those_that_grew_from_it(tmp_path, chain, expected):
+    # Runs, oldest first, and what each continues: 99 is the new one, 50 was pruned.
+    entries = []
+    for number, continues in enumerate(chain):
+        entry, _ = make_run(tmp_path, number, f"a:1 {'cd'[number]}:1")
+        entries.insert(0, replace(entry, continues="" if continues is None else f"{continues:016x}"))
+    own, manifests = make_run(tmp_path, 99, "a:1 b:1")
+    found = choose_continued(str(tmp_path), entries, own.run_id, own.output, manifests)
     assert found == ("" if expected is None else f"{expected:016x}")
 
 
@@ -69,8 +85,10 @@ def test_runs_lists_which_run_continues_which(tmp_path, capsys):
     assert main(["runs", f"{tmp_path}/work"]) == 0
     _, newest, continued, oldest = capsys.readouterr().out.splitlines()
     assert newest.startswith(second.run_id) and oldest.startswith(first.run_id)
-    changed = "1 shard new, 1 removed, +20 and -30 samples; select.fraction: 0.3 -> 0.5"
+    changed = "1 shard new, 1 removed, +20 and -30 rows of these shards; select.fraction: 0.3 -> 0.5"
     assert continued == f"  continues {first.run_id}: {changed}"
     pruning.prune(f"{tmp_path}/work", 1)
     assert main(["runs", f"{tmp_path}/work"]) == 0
     assert f"  continues {first.run_id}, which was pruned" in capsys.readouterr().out.splitlines()
+    again, _ = nights.run(shards)
+    assert again.run_id == first.run_id and again.earlier is None

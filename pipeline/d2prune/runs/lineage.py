@@ -15,23 +15,30 @@ from d2prune.store.artifacts import Manifest
 
 
 def choose_continued(
-    work_dir: str, entries: list[RunEntry], output: str, manifests: Mapping[str, Manifest]
+    work_dir: str, entries: list[RunEntry], run_id: str, output: str, manifests: Mapping[str, Manifest]
 ) -> str:
     """The id of the run that a new run continues; empty if there is none.
 
     It is the newest run of another pool in the same output root that has a shard of the same name, or
     else the newest one of the work_dir that has the same shard. Of the runs of that pool, one with the
-    same settings is preferred to a trial with others.
+    same settings is preferred to a trial with others. A run that itself grew from the new one, which
+    was pruned and runs again, is none that it continues.
 
     Args:
         work_dir: URL.
         entries: the finished runs, newest first.
+        run_id: of the new run.
         output: URL of the new run's output.
         manifests: stage -> artifact of the new run.
     """
     root = output.rstrip("/").rpartition("/")[0]
     own = manifests["embed"]
-    others = [entry for entry in entries if entry.artifacts.get("embed") not in (None, own.fingerprint)]
+    others = [
+        entry
+        for entry in entries
+        if entry.artifacts.get("embed") not in (None, own.fingerprint)
+        and run_id not in _list_chain(entries, entry)
+    ]
     in_root = [entry for entry in others if entry.root == root]
     for candidates, by_name in ((in_root, True), (others, False)):
         shares: dict[str, bool] = {}
@@ -44,6 +51,16 @@ def choose_continued(
                 alike = [each for each in candidates if each.artifacts["embed"] == pool]
                 return next((e for e in alike if not _find_changes(work_dir, e, manifests)), entry).run_id
     return ""
+
+
+def _list_chain(entries: list[RunEntry], entry: RunEntry) -> list[str]:
+    """The ids of the runs that a run continues, the next one first, up to one that was pruned."""
+    chain: list[str] = []
+    found: RunEntry | None = entry
+    while found is not None and found.continues and found.continues not in chain:
+        chain.append(found.continues)
+        found = find_entry(entries, found.continues, found.root)
+    return chain
 
 
 def _shares_any(before: Manifest, now: Manifest, by_name: bool) -> bool:
@@ -84,5 +101,5 @@ def describe_continued(work_dir: str, entries: list[RunEntry], entry: RunEntry) 
     if not before or not now:
         return f"continues {entry.continues}, {'whose artifacts are gone' if earlier else 'which was pruned'}"
     shards = compare_shards(before["embed"].units, now["embed"].units)
-    samples = f"+{shards.new_rows:,} and -{shards.removed_rows:,} samples"
-    return "; ".join([f"continues {entry.continues}: {shards}, {samples}", *changed_settings(before, now)])
+    rows = f"+{shards.new_rows:,} and -{shards.removed_rows:,} rows of these shards"
+    return "; ".join([f"continues {entry.continues}: {shards}, {rows}", *changed_settings(before, now)])

@@ -26,6 +26,11 @@ class EarlierRun:
     report: str = ""
     manifests: Mapping[str, Manifest] = field(default_factory=dict)
 
+    @property
+    def score_name(self) -> str:
+        """The score that its difficulty was computed from; empty if that is not known."""
+        return str(self.manifests["rank"].params.get("difficulty", "")) if self.manifests else ""
+
 
 def make_run_id(identity: str) -> str:
     """The id of the run whose output has the fingerprint `identity`."""
