@@ -15,7 +15,7 @@ from d2prune.report.formatting import DASH
 from d2prune.report.increment import read_increment
 from d2prune.report.record import ReportParams
 from d2prune.report.stage import write_report
-from d2prune.runs import pruning
+from d2prune.runs import history, pruning
 from d2prune.verify.folder import verify
 from tests.table_nights import Nights, copy_of
 from tests.tables import make_rows
@@ -242,3 +242,9 @@ def test_a_pruned_run_leaves_its_point_on_the_curve(tmp_path):
     # Without what the page before handed on, the runs are those whose artifacts are there.
     shutil.rmtree(Path(third.earlier.report).parent)
     assert "Over 2 runs" in Path(write_report(third, PARAMS)).read_text()
+    # Once the run before is pruned, a page that is made again has its own points.
+    pruning.prune(third.work_dir, 1)
+    (entry,) = (entry for _, entry in history.read_runs(third.work_dir))
+    again = replace(third, earlier=history.find_earlier(third.work_dir, entry))
+    assert not again.earlier.manifests
+    assert "Over 2 runs" in Path(write_report(again, PARAMS)).read_text()

@@ -121,7 +121,8 @@ def find_earlier(work_dir: str, entry: RunEntry) -> EarlierRun | None:
         log.warning("%s; what changed since run %s is not shown", error, entry.continues)
         found = None
     if found is None:
-        return EarlierRun(entry.continues)
+        # What the pruned run handed on is also with this run's own page, if it was made before.
+        return EarlierRun(entry.continues, entry.report)
     return EarlierRun(found.run_id, found.report, read_manifests(work_dir, found))
 
 

@@ -18,7 +18,7 @@ class EarlierRun:
 
     Attributes:
         run_id: as `d2prune runs` prints it.
-        report: URL of its page; empty if it is no longer listed.
+        report: URL of the page whose folder holds the points up to it; empty: not known.
         manifests: stage -> its artifact, up to `select`; empty if one of them is gone.
     """
 
