@@ -39,7 +39,7 @@ export function showSlider(shown, parameters) {
   at("preview-rows").replaceChildren();
 }
 
-// With groups each has a threshold of its own.
+// Each group has its own threshold.
 function showThreshold(lowest, groups) {
   at("preview-threshold-name").textContent = groups.total ? "Lowest threshold" : "Threshold";
   at("preview-threshold").textContent = number(lowest);
