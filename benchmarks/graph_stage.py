@@ -209,11 +209,11 @@ def main() -> None:
         ):
             cells = " | ".join(f"{values[step]:.{0 if measure == 'MiB' else 1}f}" for step in STEPS)
             print(f"| {n_rows:,} | {partitions} | {measure} | {idle} | {cells} | {reached} |", flush=True)
-        largest = {name: max(counters[name] for counters in searched) for name in ("members", "queries")}
+        largest = {name: max(counters[name] for counters in searched) for name in ("at_home", "queries")}
         visits = sum(counters["queries"] for counters in searched) / n_rows
         embedded = n_rows * options.dims * 2
         print(
-            f"<!-- largest search unit: {largest['members']:,} members, {largest['queries']:,} queries; "
+            f"<!-- largest search unit: {largest['at_home']:,} at home, {largest['queries']:,} queries; "
             f"partitions visited per row: {visits:.2f}; {job.waves} waves; files of the graph: at most "
             f"{executor.held_bytes / 2**20:,.0f} MiB, {executor.held_bytes / embedded:.2f} times the "
             f"{embedded / 2**20:,.0f} MiB of the embeddings; "

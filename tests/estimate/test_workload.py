@@ -46,7 +46,7 @@ BARE = {
     "--samples 12.8e9 --gpus 64": (
         "12,800,000,000 samples in 1,280,000 shards, 448 TB; 64 GPUs",
         r"wall time +[\d,]+\.\d days",
-        "limit       graph takes 100% of the time (CPU): 16 cores compute all the time; more of them",
+        "limit       graph takes 99% of the time (CPU): 16 cores compute all the time; more of them",
         "assumed     tars that ViT-L-14 embeds, 30 % kept;",
     ),
     "--samples 12.8e6 --cpus 2": (

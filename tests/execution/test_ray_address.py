@@ -10,7 +10,7 @@ import pytest
 
 from d2prune.cli.main import main
 from d2prune.errors import UserError
-from d2prune.execution import OnRay, ray_address
+from d2prune.execution import OnRay, is_own_machine, ray_address
 
 
 @contextlib.contextmanager
@@ -135,3 +135,20 @@ def test_an_http2_server_counts_as_an_answer(caplog):
 )
 def test_the_head_of_an_address(address, head):
     assert ray_address.find_head(address) == head
+
+
+@pytest.mark.parametrize(
+    ("address", "variable", "is_own"),
+    [
+        (None, None, True),
+        ("local", "x:1", True),
+        (None, "", True),
+        ("auto", None, False),
+        (None, "x:1", False),
+    ],
+)
+def test_a_run_works_on_its_own_machine_unless_a_cluster_is_named(monkeypatch, address, variable, is_own):
+    monkeypatch.delenv(ray_address.VARIABLE, raising=False)
+    if variable is not None:
+        monkeypatch.setenv(ray_address.VARIABLE, variable)
+    assert is_own_machine(address) is is_own

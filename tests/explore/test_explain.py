@@ -8,14 +8,45 @@ import pytest
 from d2prune import store
 from d2prune.cli.main import main
 from d2prune.d2.budget import ranking
+from d2prune.d2.fixed_point import SCALE
 from d2prune.execution import InProcess
-from d2prune.explore.explain import explain, read_ranking
+from d2prune.explore.explain import explain, read_ranking, read_threshold
+from d2prune.explore.sample_index import SampleIndex
 from d2prune.explore.terminal import shorten
 from d2prune.parts.files import DECISIONS
 from d2prune.runs.driver import run
 from d2prune.runs.finished import open_run
 from tests.explore.conftest import HOSTILE, SAME
 from tests.pools import tree
+
+
+def test_with_groups_a_sample_has_the_threshold_of_its_group(finished):
+    """In the explanation, in the index and in its table, for the run's own selection and for none."""
+    params = {**finished.select.params, "groups": "shard"}
+    grouped = replace(finished, select=replace(finished.select, params=params))
+    index, labels = SampleIndex(grouped), grouped.parts.column(DECISIONS, "shard").to_pylist()
+    fixed, kept = index.ranking.fixed_N.tolist(), index.ranking.kept_N.copy()
+    kept[[at for at, label in enumerate(labels) if label == labels[0]]] = False
+    for kept_N in (index.ranking.kept_N, kept):
+        lowest = {
+            label: min(
+                (f for f, own, k in zip(fixed, labels, kept_N, strict=True) if k and own == label),
+                default=None,
+            )
+            for label in set(labels)
+        }
+        expected = {label: None if found is None else found / SCALE for label, found in lowest.items()}
+        table = index.group_thresholds(kept_N)
+        assert {row.name: row.threshold for row in table} == expected
+        assert sum(row.kept for row in table) == kept_N.sum()
+        assert sum(row.ranked for row in table) == index.ranking.ranked
+        ranking_of = replace(index.ranking, kept_N=kept_N)
+        for position in range(0, len(labels), 10):
+            assert read_threshold(grouped, position, ranking_of) == expected[labels[position]]
+    for position in range(0, len(labels), 10):
+        found = explain(grouped, position, index.ranking)
+        assert found.threshold == index.threshold_of(position)
+    assert SampleIndex(finished).group_thresholds(index.ranking.kept_N) == []
 
 
 def test_every_score_equals_the_sum_of_its_messages(finished):

@@ -301,12 +301,14 @@ def test_a_hostile_address_is_shown_as_text_or_refused(page, url, hash):
     page.errors.clear()
 
 
-VIEWS = ("#/", "#/sample/3", "#/compare", "#/rejected")
+VIEWS = ("#/", "#/sample/3", "#/compare", "#/rejected", "#/map", "#/?mode=meaning")
 SHOWN = {
     "#/": READY,
     "#/sample/3": "/ of /.test(document.getElementById('place').textContent)",
     "#/compare": "document.getElementById('gap-b') && document.getElementById('gap-b').textContent !== '…'",
     "#/rejected": "document.querySelectorAll('#rejected-rows tr').length",
+    "#/map": "document.querySelectorAll('#legend button').length",
+    "#/?mode=meaning": "!document.getElementById('mode-hint').hidden",
 }
 
 
@@ -318,6 +320,10 @@ def test_page_fits_its_width_and_does_not_shift(page, url, width, dark):
         page.open(f"{url}{hash}", width, 800, dark)
         page.until(SHOWN[hash])
         assert page.run("document.documentElement.scrollWidth <= innerWidth"), hash
+        # No table is cut where a phone's user would have to scroll sideways.
+        assert page.run(
+            "[...document.querySelectorAll('.scroll')].every(e => e.scrollWidth <= e.clientWidth)"
+        ), hash
         page.until("[...document.images].every(image => image.complete || image.loading === 'lazy')")
         assert page.run(SHIFT) < 0.1, hash
 
@@ -326,7 +332,6 @@ def test_axe_finds_no_serious_violation(page, url):
     long = list(HOSTILE).index("long") + 120
     more = {
         "#/?sort=cluster": READY,
-        "#/?mode=meaning": "!document.getElementById('mode-hint').hidden",
         "#/?b=@0.5&among=only-b&fraction=0.5": "document.querySelector('#preview-rows .card')",
         f"#/sample/{long}": "document.querySelector('#sample h2')",
     }

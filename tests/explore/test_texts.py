@@ -170,5 +170,10 @@ def test_a_page_without_sorting_equals_the_sorted_list(finished, monkeypatch, da
     start, limit = data.draw(st.integers(0, n + 3)), data.draw(st.integers(0, 20))
     total, positions = index.page(query, start, limit, member_N)
     everything = index.find(query, member_N)
+    if query.sort in ("selection", "score", "forward", "suppression"):
+        rows = range(n) if member_N is None else np.flatnonzero(member_N)
+        key = index._keys(query.sort)
+        naive = sorted(rows, key=lambda row: (key[row], row), reverse=not query.descending)
+        assert everything.tolist() == naive
     assert total == len(everything)
     assert positions.tolist() == everything[start : start + limit].tolist()

@@ -13,7 +13,7 @@ from d2prune.execution import InProcess, Resources
 from d2prune.graph.build import delete_intermediate_units, other_unit_keys, plan_job
 from d2prune.graph.increment.sequence import ALL_STEPS
 from d2prune.graph.latest import trained_key
-from d2prune.graph.params import Layout
+from d2prune.graph.params import Layout, choose_partitions
 from d2prune.graph.steps.sequence import STEPS
 from d2prune.knn.features import features
 from d2prune.knn.projections import ProjectedRows
@@ -333,3 +333,22 @@ def test_unit_keys_depend_on_the_layout_only_in_the_steps_that_name_it(tmp_path)
         other = replace(job, **{name: (0, 2) if name == "wave_bounds" else getattr(job, name) + 1})
         changed = {step.name for step in STEPS if other.key(step.name) != job.key(step.name)}
         assert changed == {step.name for step in STEPS if name in step.layout}
+
+
+@pytest.mark.parametrize(
+    ("gib", "cores", "partitions"),
+    [
+        (0.1, None, 1),
+        (4, None, 16),
+        (100, None, 64),
+        (1000, None, 500),
+        (0.1, 2, 1),
+        (4, 2, 8),
+        (4, 16, 16),
+        (18.5, 1, 19),
+        (18.5, 16, 64),
+        (1000, 2, 500),
+    ],
+)
+def test_a_single_machine_has_fewer_and_larger_partitions(gib, cores, partitions):
+    assert choose_partitions(round(gib * 2**30), cores) == partitions

@@ -56,6 +56,7 @@ def continued(data, hostile):
             "1 December 2026, 01:00 UTC",
             10**8,
             3 * 10**7 + number,
+            "clip_score",
             0.3,
             None,
             0.95,

@@ -11,10 +11,11 @@ import pytest
 
 from d2prune.errors import DamagedFileError
 from d2prune.parts.reader import Parts
+from d2prune.report.formatting import DASH
 from d2prune.report.increment import read_increment
 from d2prune.report.record import ReportParams
 from d2prune.report.stage import write_report
-from d2prune.runs import pruning
+from d2prune.runs import history, pruning
 from d2prune.verify.folder import verify
 from tests.table_nights import Nights, copy_of
 from tests.tables import make_rows
@@ -163,6 +164,20 @@ def test_a_near_copy_displaces_a_sample_and_frees_it_when_it_leaves(tmp_path):
     assert "Kept, since a suppressor left the pool" in page
 
 
+def test_a_shard_with_the_same_uids_and_other_scores_has_replaced_samples(tmp_path):
+    nights = Nights(tmp_path)
+    shards = {name: make_rows(40, seed) for seed, name in enumerate("ab")}
+    nights.run(shards, select={"method": "score"})
+    a, more = shards["a"], make_rows(1, 9)
+    # One more row, so that the file has another size.
+    scores = np.concatenate([1 - a.score, more.score])
+    arrays = {name: np.concatenate([getattr(a, name), getattr(more, name)]) for name in ("image", "text")}
+    other = replace(a, uid=[*a.uid, *more.uid], caption=[*a.caption, "more"], score=scores, **arrays)
+    second, _ = nights.run(shards | {"a": other}, select={"method": "score"})
+    rows = by_name(find(second))
+    assert sum(rows["Replaced sample"]) > 0 and "Own score" not in rows
+
+
 def test_without_neighbours_only_the_threshold_moves_old_samples(tmp_path):
     nights = Nights(tmp_path)
     shards = {name: make_rows(40, seed) for seed, name in enumerate("ab")}
@@ -176,9 +191,14 @@ def test_other_settings_are_named_instead_of_causes(tmp_path):
     nights = Nights(tmp_path)
     shards = {name: make_rows(40, seed) for seed, name in enumerate("ab")}
     nights.run(shards)
-    second, result = nights.run(shards | {"c": make_rows(40, 5)}, select={"fraction": 0.6})
+    settings = {"select": {"fraction": 0.6}, "score": {"difficulty": "2 * clip_score"}}
+    second, result = nights.run(shards | {"c": make_rows(40, 5)}, **settings)
     found = find(second)
-    assert found.settings == ("select.fraction: 0.3 -> 0.6",)
+    lines = ("rank.difficulty: clip_score -> 2 * clip_score", "select.fraction: 0.3 -> 0.6")
+    assert found.settings == lines
+    # The mean of another score is none to compare with.
+    (mean,) = [fact for fact in found.facts if fact.name == "Mean 2 * clip_score of the kept"]
+    assert mean.before == DASH != mean.now
     assert by_name(found).keys() <= {"New sample", "Removed sample", "Other settings"}
     assert not len(found.examples["displaced"]) and not len(found.examples["freed"])
     assert "<strong>Other settings.</strong>" in Path(result.report).read_text()
@@ -222,3 +242,9 @@ def test_a_pruned_run_leaves_its_point_on_the_curve(tmp_path):
     # Without what the page before handed on, the runs are those whose artifacts are there.
     shutil.rmtree(Path(third.earlier.report).parent)
     assert "Over 2 runs" in Path(write_report(third, PARAMS)).read_text()
+    # Once the run before is pruned, a page that is made again has its own points.
+    pruning.prune(third.work_dir, 1)
+    (entry,) = (entry for _, entry in history.read_runs(third.work_dir))
+    again = replace(third, earlier=history.find_earlier(third.work_dir, entry))
+    assert not again.earlier.manifests
+    assert "Over 2 runs" in Path(write_report(again, PARAMS)).read_text()

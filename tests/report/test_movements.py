@@ -8,12 +8,14 @@ from d2prune.d2.fixed_point import SCALE
 from d2prune.report import movements
 from d2prune.report.movements import Moved, explain
 from d2prune.report.neighbour_changes import have_other_neighbours
+from d2prune.report.replaced import are_replaced, content_columns
 from d2prune.store.schemas import DECISIONS
 
 # Scores of both runs at a threshold of 1, suppression, reasons, and whether the suppressor came or went.
 PLAIN = {
     "before": 2.0, "now": 0.5, "lost_before": 0.0, "lost_now": 0.0, "why_before": "kept",
     "why_now": "below-budget", "difficulty": 1.0, "gone": False, "new": False, "neighbours": False,
+    "replaced": False,
 }  # fmt: skip
 ENTERED = PLAIN | {"before": 0.5, "now": 2.0, "why_before": "below-budget", "why_now": "kept"}
 CUT, COPY = {"why_now": "cut-off"}, {"why_now": "near-duplicate"}
@@ -33,6 +35,9 @@ CASES = {
     "left with gamma": (PLAIN, "gamma"),
     "a rounded score": (PLAIN | {"difficulty": 1.0 + 2e-7}, "gamma"),
     "another score of its own": (PLAIN | {"difficulty": 0.9, "before": 0.5}, "own-score"),
+    "another sample with its uid": (PLAIN | {"difficulty": 0.9, "replaced": True}, "replaced"),
+    "another sample, cut off": (PLAIN | CUT | {"difficulty": 0.9, "replaced": True}, "replaced"),
+    "another sample with the same score": (PLAIN | {"replaced": True, "neighbours": True}, "neighbours"),
     "cut off": (PLAIN | CUT, "excluded"),
     "duplicate of a new sample": (PLAIN | COPY | {"new": True}, "displaced"),
     "duplicate of an old sample": (PLAIN | COPY, "excluded"),
@@ -68,6 +73,7 @@ def find_reasons(rows, method="d2", gamma_moved=True, offsets=(0.0, 0.0)):
         offsets,
         np.array([row["gone"] for row in rows], bool),
         np.array([row["new"] for row in rows], bool),
+        np.array([row["replaced"] for row in rows], bool),
     )
     others = np.array([row["neighbours"] for row in rows], bool)
     return explain(moved, method, gamma_moved, lambda which: others[which]).tolist()
@@ -122,3 +128,25 @@ def test_neighbours_that_came_and_went():
     assert found == [False, True, False, True, True, True]
     nothing = neighbors().slice(0, 0)
     assert have_other_neighbours(nothing, nothing, gone_N, new_N).tolist() == []
+
+
+def test_samples_that_were_replaced():
+    def samples(*rows):
+        columns = {"caption": pa.string(), "checksum": pa.binary(), "clip_score": pa.float32()}
+        return pa.Table.from_pylist(
+            [dict(zip(columns, row, strict=True)) for row in rows], pa.schema(columns)
+        )
+
+    # The same bytes and others; a table's score, unknown, not a number; only its file can tell, twice.
+    before = samples(
+        ("a", b"1", 0.5), ("a", b"1", 0.5), ("a", None, 0.5), ("a", None, 0.5), ("a", None, None),
+        ("a", None, np.nan), ("a", None, None), ("a", None, None),
+    )  # fmt: skip
+    now = samples(
+        ("a", b"1", 0.5), ("a", b"2", 0.5), ("a", None, 0.5), ("a", None, 0.6), ("b", None, None),
+        ("a", None, np.nan), ("a", None, None), ("a", None, None),
+    )  # fmt: skip
+    other_file = np.array([True] * 7 + [False])
+    expected = [False, True, False, True, True, False, True, False]
+    assert are_replaced(before, now, other_file).tolist() == expected
+    assert content_columns(["uid", "clip_score", "a"], ["uid", "b", "clip_score"]) == ["clip_score"]

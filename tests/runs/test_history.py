@@ -49,7 +49,7 @@ def test_runs_are_listed_newest_first(grow, place, capsys):
     for location in ("work", "out", "out/{run_id}"):
         assert main(["runs", f"{place}/{location}"]) == 0
         head, newest, continued, oldest = capsys.readouterr().out.splitlines()
-        assert continued.endswith(": 1 shard new, +40 and -0 samples")
+        assert continued.endswith(": 1 shard new, +40 and -0 rows of these shards")
         assert head.split()[0] == "run" and "latest" in newest and "latest" not in oldest
         assert newest.split()[3:5] == ["80", "24"] and oldest.split()[3:5] == ["40", "12"]
     assert main(["runs", str(place)]) == 2

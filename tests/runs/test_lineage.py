@@ -1,12 +1,14 @@
 """Which run a run continues."""
 
+from dataclasses import replace
+
 import pytest
 
 from d2prune.cli.main import main
 from d2prune.parts import files
 from d2prune.runs import pruning
 from d2prune.runs.entries import RunEntry
-from d2prune.runs.lineage import choose_continued
+from d2prune.runs.lineage import choose_continued, describe_continued
 from d2prune.store import artifacts
 from d2prune.store.artifacts import FileRecord, Manifest, Receipt
 from tests.table_nights import Nights
@@ -57,7 +59,21 @@ def test_a_run_continues(tmp_path, case):
         shards, settings = (run, {}) if isinstance(run, str) else run
         entries.insert(0, make_run(tmp_path, number, shards, **settings)[0])
     own, manifests = make_run(tmp_path, 99, "a:1 b:1 c:1")
-    found = choose_continued(str(tmp_path), entries, own.output, manifests)
+    found = choose_continued(str(tmp_path), entries, own.run_id, own.output, manifests)
+    assert found == ("" if expected is None else f"{expected:016x}")
+
+
+@pytest.mark.parametrize(
+    ("chain", "expected"), [([99], None), ([99, 0], None), ([50, 0], 1), ([None, 99], 0), ([1, 0], 1)]
+)
+def test_a_run_that_was_pruned_continues_none_of_those_that_grew_from_it(tmp_path, chain, expected):
+    # Runs, oldest first, and what each continues: 99 is the new one, 50 was pruned.
+    entries = []
+    for number, continues in enumerate(chain):
+        entry, _ = make_run(tmp_path, number, f"a:1 {'cd'[number]}:1")
+        entries.insert(0, replace(entry, continues="" if continues is None else f"{continues:016x}"))
+    own, manifests = make_run(tmp_path, 99, "a:1 b:1")
+    found = choose_continued(str(tmp_path), entries, own.run_id, own.output, manifests)
     assert found == ("" if expected is None else f"{expected:016x}")
 
 
@@ -69,8 +85,31 @@ def test_runs_lists_which_run_continues_which(tmp_path, capsys):
     assert main(["runs", f"{tmp_path}/work"]) == 0
     _, newest, continued, oldest = capsys.readouterr().out.splitlines()
     assert newest.startswith(second.run_id) and oldest.startswith(first.run_id)
-    changed = "1 shard new, 1 removed, +20 and -30 samples; select.fraction: 0.3 -> 0.5"
+    changed = "1 shard new, 1 removed, +20 and -30 rows of these shards; select.fraction: 0.3 -> 0.5"
     assert continued == f"  continues {first.run_id}: {changed}"
     pruning.prune(f"{tmp_path}/work", 1)
     assert main(["runs", f"{tmp_path}/work"]) == 0
     assert f"  continues {first.run_id}, which was pruned" in capsys.readouterr().out.splitlines()
+    again, _ = nights.run(shards)
+    assert again.run_id == first.run_id and again.earlier is None
+
+
+def test_each_pool_is_read_once_and_of_other_artifacts_the_parameters(tmp_path, monkeypatch):
+    entries = []
+    for number in range(4):
+        shards, fraction = ("a:1", "a:1 b:1")[number // 2], (0.3, 0.5)[number % 2]
+        entry, manifests = make_run(tmp_path, number, shards, fraction=fraction)
+        entries.insert(0, replace(entry, continues="" if number < 2 else f"{number - 2:016x}"))
+    read, units = [], []
+    load_head, load_manifest = artifacts.load_head, artifacts.load_manifest
+    monkeypatch.setattr(artifacts, "load_head", lambda url: read.append(url) or load_head(url))
+    monkeypatch.setattr(artifacts, "load_manifest", lambda url: units.append(url) or load_manifest(url))
+    lines = list(describe_continued(str(tmp_path), entries))
+    assert [line.partition(":")[0] for line in lines] == [f"continues {n:016x}" for n in (1, 0)] + ["", ""]
+    assert len(units) == 2 and len(read) == len(set(read)) == 2 * 2 * 3
+    assert all("/embed/" in url for url in units)
+    read.clear(), units.clear()
+    own, manifests = make_run(tmp_path, 9, "a:1 c:1")
+    # Of the newest pool, the run with the same fraction.
+    assert choose_continued(str(tmp_path), entries, own.run_id, own.output, manifests) == f"{2:016x}"
+    assert len(units) == 1 and len(read) == len(set(read))

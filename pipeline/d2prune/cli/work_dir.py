@@ -161,7 +161,8 @@ def _print_runs(work_dir: str) -> None:
     counts = f"{'samples':>14}  {'kept':>14}  {'size':>9}"
     parameters = f"{'budget':>7}  {'k':>3}  {'gamma':<19}"
     print_line(f"{'run':<16}  {'date (UTC)':<16}  {counts}  {parameters}          output <- input")
-    for finished, entry in runs:
+    lines = lineage.describe_continued(work_dir, entries)
+    for (finished, entry), continued in zip(runs, lines, strict=True):
         date = time.strftime("%Y-%m-%d %H:%M", time.gmtime(finished))
         size = f"{entry.size / 1e9:.2f} GB"
         mark = "latest" if entry in latest else ""
@@ -169,7 +170,6 @@ def _print_runs(work_dir: str) -> None:
         budget, k, gamma, source = _describe_parameters(work_dir, entry.artifacts.get("select", ""))
         parameters = f"{budget:>7}  {k:>3}  {gamma:<19}"
         print_line(f"{entry.run_id}  {date}  {counts}  {parameters}  {mark:<6}  {entry.output}{source}")
-        continued = lineage.describe_continued(work_dir, entries, entry)
         if continued:
             print_line(f"  {continued}")
 
@@ -178,9 +178,10 @@ def _describe_parameters(work_dir: str, selection: str) -> tuple[str, str, str, 
     """Budget, k, gammas and input of a run; dashes if its artifacts are gone."""
     from d2prune.runs import description
     from d2prune.runs.finished import open_selection
+    from d2prune.store import artifacts
 
     try:
-        run = open_selection(work_dir, selection)
+        run = open_selection(work_dir, selection, artifacts.read_head)
     except UserError:
         return "-", "-", "-", ""
     k = str(run.graph.params.get("n_neighbors") or "-")

@@ -41,7 +41,7 @@ class Rates:
     decode_s: float = 1 / 650
     import_row_s: float = 3.4e-6
     import_byte_s: float = 2e-9
-    graph_row_s: float = 5.3e-5
+    graph_row_s: float = 2.5e-5
     graph_flops: float = 1.2e11
     graph_gpu_flops: float = 2e14
     graph_shards: float = 2.5
@@ -125,15 +125,15 @@ def total_cost(plans: Sequence[StagePlan], fleet: Fleet) -> float:
 def choose_lists(work: Workload) -> tuple[int, int]:
     """The nlist and nprobe of the graph.
 
-    The default nprobe reaches recall 0.95: 15, 27 and 52 were measured at 1e5, 3e5 and 1e6 rows. Lists
-    grow beyond that, so fewer more are needed.
+    The default nprobe reaches recall 0.95: 9, 16, 30 and 53 were measured at 1e5, 3e5, 1e6 and 1.28e7
+    rows. Lists grow beyond a million rows, so fewer more are needed.
     """
     from d2prune.knn.quantiser import default_nlist
 
     rows = max(work.samples, 1)
     nlist = work.nlist or default_nlist(work.samples)
-    exponent = 0.3 if rows < 1e5 else 0.54
-    default = 15 * (min(rows, 1e6) / 1e5) ** exponent * (max(rows, 1e6) / 1e6) ** 0.35
+    exponent = 0.3 if rows < 1e5 else 0.52
+    default = 9 * (min(rows, 1e6) / 1e5) ** exponent * (max(rows, 1e6) / 1e6) ** 0.22
     nprobe = work.nprobe or round(default)
     return nlist, max(1, min(nprobe, nlist))
 
@@ -248,11 +248,11 @@ def _estimate_graph(work: Workload, rates: Rates, fleet: Fleet) -> StagePlan:
         wall, limit = _find_limit("graph", rates, limits)
         gpu_hours = gpu_seconds / 3600
         return StagePlan("graph", 1, gpu_hours, hours, read, 0.0, written, memory, 1, wall, limit)
-    partitions = choose_partitions(round(work.samples * row))
-    # Partitions that a row visits. Measured: 2.5 of 4, 6.1 of 16 and 13.1 of 64 at 1e6 rows, 8.0 of 64
-    # at 1e5 and 10.9 at 3e5; the fit is within 15 % of all but few partitions.
+    partitions = choose_partitions(round(work.samples * row), fleet.cpus)
+    # Partitions that a row visits. Measured: 2.3 of 4, 5.1 of 16 and 10.0 of 64 at 1e6 rows, 5.6 of 64
+    # at 1e5, 8.0 at 3e5 and 10.4 at 1.28e7; the fit is within 16 %.
     nprobe = choose_lists(work)[1]
-    visits = 1.3 * partitions**0.55 * (work.samples / 1e6) ** 0.16
+    visits = 1.2 * partitions**0.5 * (min(work.samples, 1e6) / 1e6) ** 0.16
     visits = max(1.0, min(visits, float(partitions), float(nprobe)))
     candidates = work.samples * visits * (work.n_neighbors + 1) * 12
     shuffled = work.samples * visits * row + candidates + work.samples * 2.0 * work.n_neighbors * 24

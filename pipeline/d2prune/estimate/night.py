@@ -1,8 +1,8 @@
 """The cost of a run that continues an earlier one: what is embedded again, and the graph as an increment.
 
 Pure, like `costs`. The constants are fitted to the measurements in docs/results/incremental.md: at
-200,000 rows of 512 values, an increment took 0.15 of a full build's CPU time for the rows that it keeps,
-and 1.75 times a full build's time for each row that it searches again. The fit is within a tenth.
+200,000 rows of 512 values, an increment took 19 us of CPU time for each row that it keeps, and 1.85 times
+a full build's time for each row that it searches again. The fit is within a tenth.
 """
 
 from dataclasses import dataclass, replace
@@ -18,12 +18,12 @@ from d2prune.estimate.costs import (
 )
 from d2prune.estimate.work import Workload
 
-_KEPT_ROW_S = 0.15 * 203e-6 / 512
-"""CPU seconds per value of a row that is kept, if a row of a full build takes 203 us, as `costs` has it.
+_KEPT_ROW_S = 19e-6 / 512
+"""CPU seconds per value of a row that is kept.
 
 The row is read, normalised and compared with the added rows of the lists that it visits.
 """
-_SOUGHT_ROWS = 1.75
+_SOUGHT_ROWS = 1.85
 """CPU time of a row that is searched again, relative to a row of a full build."""
 _SHARE_BYTES = 2.0**30
 

@@ -19,7 +19,7 @@ from d2prune.execution.contract import Executor, Group, Helper, Helpers, Inboxes
 from d2prune.execution.guarded import Guarded
 from d2prune.execution.in_process import InProcess, InProcessHelpers
 from d2prune.execution.on_ray import OnRay
-from d2prune.execution.ray_address import check_address, check_cluster
+from d2prune.execution.ray_address import check_address, check_cluster, is_own_machine
 
 __all__ = [
     "Executor",
@@ -34,5 +34,6 @@ __all__ = [
     "Resources",
     "check_address",
     "check_cluster",
+    "is_own_machine",
     "metrics",
 ]

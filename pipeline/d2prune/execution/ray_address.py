@@ -32,6 +32,11 @@ def name_address(address: str | None) -> str:
     return f"{VARIABLE}={os.environ.get(VARIABLE)!r} in the environment"
 
 
+def is_own_machine(address: str | None) -> bool:
+    """Whether a run works on this machine alone, and not on a cluster, which may grow."""
+    return (address or os.environ.get(VARIABLE)) in (None, "", "local")
+
+
 def check_address(address: str | None) -> tuple[str, int] | None:
     """`find_head` without loading Ray: None for `auto` and a local Ray, too.
 

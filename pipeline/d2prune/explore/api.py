@@ -33,6 +33,7 @@ from d2prune.store import schemas
 _MAX_CAPTION_LENGTH = 2_000
 _IMAGE_SIDES = {"small": 240, "large": 800, "full": 2_400}
 _PREVIEW_ROWS = 12
+_MAX_GROUPS = 100
 _MAX_POSITION_DIGITS = 18
 
 
@@ -118,6 +119,7 @@ class Explorer:
             "score": run.score_name,
             "mean_score": index.mean_score(ranking.kept_N),
             "threshold": ranking.threshold,
+            "thresholds": _list_thresholds(index, ranking.kept_N),
             # From this forward score on, only suppression drops a sample.
             "suppressed_from": ranking.threshold
             if run.method == "d2" and run.select.params.get("groups") is None
@@ -211,6 +213,7 @@ class Explorer:
             "size": preview.size,
             "limited": preview.limited,
             "threshold": to_json(preview.threshold),
+            "thresholds": _list_thresholds(index, index.kept_at(fraction)),
             "mean_score": preview.mean_score,
             "added": {"total": preview.n_added, "rows": _rows(index, preview.added)},
             "removed": {"total": preview.n_removed, "rows": _rows(index, preview.removed)},
@@ -259,7 +262,8 @@ class Explorer:
         """
         opened = self._open(parameters)
         position, same_uid = self._locate(opened, name, parameters.get("at", ""))
-        explanation = explain(opened.run, position, opened.index.ranking)
+        threshold = opened.index.threshold_of(position)
+        explanation = explain(opened.run, position, opened.index.ranking, threshold)
         suppressed_by = explanation.suppressed_by
         return {
             **to_json(dataclasses.asdict(explanation)),
@@ -381,6 +385,12 @@ class Explorer:
         if not text.isdecimal() or len(text) > _MAX_POSITION_DIGITS or int(text) >= n:
             raise UserError(f"sample: found {text[:30]}; expected a position from 0 to {n - 1}")
         return int(text)
+
+
+def _list_thresholds(index: SampleIndex, kept_N: Mask) -> dict[str, Any]:
+    """The thresholds of the largest groups; no groups if the run has none."""
+    found = index.group_thresholds(kept_N)
+    return {"total": len(found), "rows": [dataclasses.asdict(group) for group in found[:_MAX_GROUPS]]}
 
 
 def _rows(index: SampleIndex, positions: NDArray[np.int64]) -> list[dict[str, Any]]:

@@ -76,7 +76,8 @@ class Explanation:
         ranked: number of samples that were ranked.
         kept_from: the smallest fraction of the pool that keeps it; None if it was not ranked or the
             budget is shared among groups.
-        threshold: the lowest selection score that was kept; None if nothing was kept.
+        threshold: the lowest selection score that was kept, in its group if there are groups; None if
+            nothing was kept.
         outcome: whether it was kept, and if not, why.
         method: `d2`, or another `select.method`; others send no messages.
         keeper: canonical position of the sample kept in place of a duplicate; None for others.
@@ -160,8 +161,27 @@ def read_ranking(run: FinishedRun) -> Ranking:
     return Ranking.of_table(pa.concat_tables(run.parts.peek_all(DECISIONS, columns)))
 
 
-def explain(run: FinishedRun, position: int, ranking: Ranking) -> Explanation:
-    """Explain the decision about the sample at a canonical position."""
+def read_threshold(run: FinishedRun, position: int, ranking: Ranking) -> float | None:
+    """The lowest selection score that was kept: in the sample's own group, if there are groups."""
+    groups = run.select.params.get("groups")
+    if groups is None:
+        return ranking.threshold
+    label_N = run.parts.column(DECISIONS if groups == "shard" else SAMPLES, groups).combine_chunks()
+    same_N = np.asarray(pc.fill_null(pc.equal(label_N, label_N[position]), not label_N[position].is_valid))
+    fixed_M = ranking.fixed_N[same_N & ranking.kept_N]
+    return float(fixed_M.min()) / SCALE if len(fixed_M) else None
+
+
+def explain(run: FinishedRun, position: int, ranking: Ranking, threshold: float | None = None) -> Explanation:
+    """Explain the decision about the sample at a canonical position.
+
+    Args:
+        run: the run.
+        position: canonical.
+        ranking: of the whole pool.
+        threshold: of the sample, if it is known; default: `read_threshold`.
+    """
+    threshold = read_threshold(run, position, ranking) if threshold is None else threshold
     near, sq_distances = run.neighbours(position)
     positions = np.concatenate([[position], near]).astype(np.int64)
     rows = run.parts.take(positions, DECISIONS, _DECISION_COLUMNS).to_pylist()
@@ -203,9 +223,9 @@ def explain(run: FinishedRun, position: int, ranking: Ranking) -> Explanation:
         rank=rank,
         ranked=ranking.ranked,
         kept_from=rank / len(run) if rank is not None and not has_groups else None,
-        threshold=ranking.threshold,
+        threshold=threshold,
         outcome=describe_outcome(
-            sample["reason"], forward, ranking.threshold, run.method, sample["suppressed_by"], cosine
+            sample["reason"], forward, threshold, run.method, sample["suppressed_by"], cosine
         ),
         keeper=keeper,
         duplicates=_list_duplicates(run, position),

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 # Without a full order, the first rows up to this number are found by partial sorting.
 _HEAD = 1_000
 _BLOCK = 1 << 20
+_SCORES = ("selection", "score", "forward", "suppression")
 
 Positions = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -56,6 +57,23 @@ class FractionPreview:
     n_removed: int
     added: Positions
     removed: Positions
+
+
+@dataclass(frozen=True)
+class GroupThreshold:
+    """One group of a run that shares its budget among groups.
+
+    Attributes:
+        name: of the group.
+        ranked: its samples that were ranked.
+        kept: of these, how many a selection keeps.
+        threshold: their lowest selection score; None if none is kept.
+    """
+
+    name: str
+    ranked: int
+    kept: int
+    threshold: float | None
 
 
 class SampleIndex:
@@ -183,6 +201,29 @@ class SampleIndex:
         wanted = size_of_fraction(len(self), fraction)
         return self._at_fraction(min(wanted, self.ranking.ranked))
 
+    def group_thresholds(self, kept_N: Mask) -> list[GroupThreshold]:
+        """The threshold of each group for a selection, largest group first; empty if there are no groups."""
+        if self.run.select.params.get("groups") is None:
+            return []
+        group_N, _, ranked, names = self._group_ranks
+        group_M, fixed_M = group_N[kept_N], self.ranking.fixed_N[kept_N]
+        kept = np.bincount(group_M, minlength=len(names)).tolist()
+        lowest = np.full(len(names), np.iinfo(np.int64).max)
+        np.minimum.at(lowest, group_M, fixed_M)
+        rows = [
+            GroupThreshold(name, ranked[g], kept[g], int(lowest[g]) / SCALE if kept[g] else None)
+            for g, name in enumerate(names)
+        ]
+        return sorted(rows, key=lambda row: -row.ranked)
+
+    def threshold_of(self, position: int) -> float | None:
+        """The lowest selection score that the run keeps: of the sample's own group, if there are groups."""
+        if self.run.select.params.get("groups") is None:
+            return self.ranking.threshold
+        group_N = self._group_ranks[0]
+        fixed_M = self.ranking.fixed_N[self.ranking.kept_N & (group_N == group_N[position])]
+        return float(fixed_M.min()) / SCALE if len(fixed_M) else None
+
     def preview(self, fraction: float, limit: int) -> FractionPreview:
         """The selection at another fraction, from the stored ranking.
 
@@ -236,10 +277,16 @@ class SampleIndex:
             yield self._match(query.words)
 
     def _find(self, query: Query, member_N: Mask | None = None) -> NDArray[np.int32]:
+        mask_N = self.filter(query, member_N)
+        if mask_N is not None and query.sort in _SCORES and not self._has_order(query.sort):
+            row_M = np.flatnonzero(mask_N).astype(np.int32)
+            if len(row_M) * 2 < len(self):
+                # Sorting all of them, for later lists, takes longer than this one may.
+                found_M = row_M[np.argsort(self._keys(query.sort)[row_M], kind="stable")]
+                return found_M if query.descending else found_M[::-1]
         order_N = self._order(query.sort)
         if not query.descending:
             order_N = order_N[::-1]
-        mask_N = self.filter(query, member_N)
         return order_N if mask_N is None else order_N[mask_N[order_N]]
 
     def _keep(self, size: int) -> Mask:
@@ -248,13 +295,13 @@ class SampleIndex:
             kept_N = np.zeros(len(self), bool)
             kept_N[self._order("selection")[:size]] = True
             return kept_N
-        group_N, rank_N, sizes = self._group_ranks
+        group_N, rank_N, sizes, _ = self._group_ranks
         share = np.asarray(quotas(sizes, size), np.int64)
         return np.asarray(self.ranking.ranked_N & (rank_N < share[group_N]))
 
     @cached_property
-    def _group_ranks(self) -> tuple[NDArray[np.int32], NDArray[np.int32], list[int]]:
-        """Group of each sample, its rank in the group from 0, and ranked samples per group.
+    def _group_ranks(self) -> tuple[NDArray[np.int32], NDArray[np.int32], list[int], list[str]]:
+        """Group of each sample, its rank in the group from 0, ranked samples per group, names of groups.
 
         Samples that are not ranked come after all that are.
         """
@@ -272,7 +319,8 @@ class SampleIndex:
         by_group = order_N[np.argsort(code_N[order_N], kind="stable")]
         ends = np.bincount(code_N, minlength=len(names))
         rank_N[by_group] = np.arange(len(self)) - np.repeat(np.cumsum(ends) - ends, ends)
-        return code_N, rank_N, np.bincount(code_N[ranked_N], minlength=len(names)).tolist()
+        counts = np.bincount(code_N[ranked_N], minlength=len(names)).tolist()
+        return code_N, rank_N, counts, np.sort(names).tolist()
 
     def _has_order(self, sort: Sort) -> bool:
         return sort == "selection" and "_selection_order" in self.__dict__

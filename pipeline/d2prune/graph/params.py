@@ -8,8 +8,10 @@ from d2prune.store import schemas
 # A unit of step `copies` sorts one bucket at 24 bytes a row: about 1 GB at this size.
 _BUCKET_ROWS = 2**23
 # Aim for partitions of 256 MiB, up to 64 of them: enough for a few dozen workers, and smaller ones
-# would only copy more rows. Beyond 64, as few as keep each below 2 GiB of rows.
-_SMALL_PARTITION, _MANY_PARTITIONS, _LARGE_PARTITION = 2**28, 64, 2**31
+# would only copy more rows. Beyond 64, as few as keep each below 2 GiB of rows. A single machine needs no
+# more than 4 for each core; up to 64 of them, they are of at most 1 GiB.
+_SMALL_PARTITION, _MANY_PARTITIONS, _MEDIUM_PARTITION, _LARGE_PARTITION = 2**28, 64, 2**30, 2**31
+_PER_CORE, _FEW_PARTITIONS = 4, 8
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class Layout:
             searched by several units.
         in_transit: rows sent to partitions at a time, as a share of the pool; None: all.
         threads: of each worker.
+        cores: of the machine that does all of the work; None: a cluster, which may grow.
     """
 
     whole_below: int = 100_000
@@ -55,6 +58,7 @@ class Layout:
     visitors: int = 2**22
     in_transit: float | None = 0.5
     threads: int = 1
+    cores: int | None = None
 
 
 def choose_buckets(n_rows: int) -> int:
@@ -62,6 +66,17 @@ def choose_buckets(n_rows: int) -> int:
     return max(1, -(-n_rows // _BUCKET_ROWS))
 
 
-def choose_partitions(n_bytes: int) -> int:
-    """Return the number of partitions for members of `n_bytes` bytes in total."""
-    return max(1, min(_MANY_PARTITIONS, -(-n_bytes // _SMALL_PARTITION)), -(-n_bytes // _LARGE_PARTITION))
+def choose_partitions(n_bytes: int, cores: int | None = None) -> int:
+    """Return the number of partitions.
+
+    Args:
+        n_bytes: of all members.
+        cores: as in `Layout`. A row visits fewer of few partitions, so fewer rows are sent.
+    """
+    small, medium, large = (
+        -(-n_bytes // size) for size in (_SMALL_PARTITION, _MEDIUM_PARTITION, _LARGE_PARTITION)
+    )
+    most = _MANY_PARTITIONS
+    if cores is not None:
+        most = min(most, max(_FEW_PARTITIONS, _PER_CORE * cores, medium))
+    return max(1, min(most, small), large)

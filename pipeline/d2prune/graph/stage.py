@@ -9,7 +9,7 @@ from typing import Any
 
 from d2prune import store
 from d2prune.config.model import RunConfig
-from d2prune.execution import Resources
+from d2prune.execution import Resources, is_own_machine
 from d2prune.graph import latest
 from d2prune.graph.params import GraphParams, Layout
 from d2prune.inputs.pool import InputPool
@@ -32,7 +32,8 @@ def _build(run: StageRun) -> Built:
     from d2prune.graph.build import build_graph, delete_intermediate_units, plan_job
 
     planned = run.planned["graph"]
-    layout = Layout(threads=int(run.executor.worker_cores(1)))
+    own_cores = run.executor.cpus() if is_own_machine(run.config.ray.address) else None
+    layout = Layout(threads=int(run.executor.worker_cores(1)), cores=own_cores)
     if not store.is_local(planned.folder):
         # A bucket has room for all rows in transit, and waves would leave a large cluster idle.
         layout = replace(layout, in_transit=None)

@@ -173,15 +173,16 @@ def faster_search(candidate: ListSearch, n_dims: int, n_queries: int = _QUERIES)
     for search in (search_lists, candidate):
         best = np.inf
         for _ in range(_ATTEMPTS):  # the first one compiles and uploads
-            top = TopK.empty(n_queries, _N_BEST)
+            top, member_top = (TopK.empty(count, _N_BEST) for count in (n_queries, len(members_MD)))
+            offers = Offers(np.arange(n_queries), member_top)
             start = time.perf_counter()
             try:
-                search(lists, queries_QD, visits, top)
+                search(lists, queries_QD, visits, top, None, offers)
             except (RuntimeError, TypeError) as error:  # a driver, library or GPU that does not support it
                 log.warning("graph: searching on the CPU: the GPU search failed (%s)", error)
                 return search_lists
             best = min(best, time.perf_counter() - start)
-        found.append((top.sq_distances.tobytes(), top.positions.tobytes()))
+        found.append([part.tobytes() for t in (top, member_top) for part in (t.sq_distances, t.positions)])
         seconds.append(best)
     if found[0] != found[1]:
         log.warning("graph: searching on the CPU: the GPU's products exceed their error bound")

@@ -9,7 +9,7 @@ never on block shapes, order, threads, precision or machine.
 Method: one matrix product per tile of queries x members, of the rows or of their projections, then
 one pass over it. An element gets its canonical distance unless the bound of `products` proves it
 worse than the query's K-th best so far. For a query that already has close neighbours (from its
-home list, or as a bound from another partition) this excludes nearly all of a block. A query
+home list) this excludes nearly all of a block. A query
 without close neighbours first takes the K members with the largest products. Members that take
 queries have their own bounds: an element is looked at if either side may take the other.
 """
@@ -33,7 +33,7 @@ from d2prune.knn.products import (
     round_rows,
 )
 from d2prune.knn.projections import ProjectedRows
-from d2prune.knn.top_k import TopK, take
+from d2prune.knn.top_k import NO_POSITION, STRIP, TopK, find_largest, take
 
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
@@ -42,8 +42,6 @@ Int64 = NDArray[np.int64]
 # does not grow with the list.
 TILE_QUERIES = 1024
 TILE_MEMBERS = 1024
-# Bounds that are tested together before any of them is looked at on its own.
-_STRIP = 64
 _QUERY_TOOK, _MEMBER_TOOK = 1, 2
 _NOTHING = np.zeros(0, np.int64)
 
@@ -258,30 +256,6 @@ def _bound_products(
 
 
 @kernel
-def _find_largest(upper_M: Float32, values_K: Float32, members_K: Int64) -> None:
-    """Fill `members_K` with the members of the K largest bounds; `upper_M` has more than K entries."""
-    values_K[:] = -np.inf
-    n_best, n_members = values_K.shape[0], upper_M.shape[0]
-    for start in range(0, n_members, _STRIP):
-        stop = min(start + _STRIP, n_members)
-        larger = 0
-        for m in range(start, stop):
-            larger += upper_M[m] > values_K[0]
-        if larger == 0:
-            continue
-        for m in range(start, stop):
-            value = upper_M[m]
-            if value > values_K[0]:
-                slot = 0
-                while slot < n_best - 1 and value > values_K[slot + 1]:
-                    values_K[slot] = values_K[slot + 1]
-                    members_K[slot] = members_K[slot + 1]
-                    slot += 1
-                values_K[slot] = value
-                members_K[slot] = m
-
-
-@kernel
 def _meet(visited_P: NDArray[np.int32], others_P: NDArray[np.int32]) -> bool:
     """Return whether one of two rows visits the other's home list."""
     for p in range(others_P.shape[0]):
@@ -315,8 +289,7 @@ def _rank_tile(
     visited_MP: NDArray[np.int32],
 ) -> None:
     """Compare the queries of a tile with its members, except those that the bounds exclude."""
-    n_queries, n_members = index_Q.shape[0], positions_M.shape[0]
-    n_best = best_distances.shape[1]
+    n_queries, n_members, n_best = index_Q.shape[0], positions_M.shape[0], best_distances.shape[1]
     half_M = sq_norms_M * np.float32(0.5)
     largest_error = np.float64(query_error) + member_error
     lift_M = np.full(n_members, -np.inf, np.float32)
@@ -342,9 +315,11 @@ def _rank_tile(
             continue
         if near > n_best:
             # The largest bounds first: their distances tighten the threshold for all others.
-            _find_largest(upper_M, values_K, members_K)
+            find_largest(upper_M, positions_M, values_K, members_K)
             for slot in range(n_best):
                 m = members_K[slot]
+                if m < 0:
+                    continue
                 took = _compare(
                     query_D, row, members_MD, positions_M, m, distances_K, positions_K,
                     offered_N, member_distances, member_positions, visited_NP, visited_MP,
@@ -353,8 +328,8 @@ def _rank_tile(
                 if took & _MEMBER_TOOK:
                     lift_M[m] = _lift(member_distances[m, n_best - 1], largest_error)
             threshold = _threshold(distances_K[n_best - 1], sq_norms_Q[r], error, slack)
-        for start in range(0, n_members, _STRIP):
-            stop = min(start + _STRIP, n_members)
+        for start in range(0, n_members, STRIP):
+            stop = min(start + STRIP, n_members)
             passing = 0
             for m in range(start, stop):
                 passing += (upper_M[m] >= threshold) | (upper_M[m] + lift_M[m] >= least)
@@ -388,13 +363,15 @@ def _compare(
     visited_MP: NDArray[np.int32],
 ) -> int:
     """Let a query and a member take each other; return which of them did."""
+    members_take = member_distances.shape[0] > 0
+    # Copies of a row are compared with its member alone: their number may be that of the parts.
+    if positions_M[m] == NO_POSITION and (not members_take or offered_N[row] == NO_POSITION):
+        return 0
     if visited_MP.shape[0] > 0 and not _meet(visited_NP[row], visited_MP[m]):
         return 0
     distance, took = sq_distance(query_D, members_MD[m]), 0
     if take(distances_K, positions_K, distance, positions_M[m]):
         took |= _QUERY_TOOK
-    if member_distances.shape[0] > 0 and take(
-        member_distances[m], member_positions[m], distance, offered_N[row]
-    ):
+    if members_take and take(member_distances[m], member_positions[m], distance, offered_N[row]):
         took |= _MEMBER_TOOK
     return took

@@ -5,8 +5,7 @@ query's result is determined by the lists it visits, however lists are grouped i
 queries into batches.
 
 A partition is a `Lists` with some of the pool's lists. Rows first search their home lists, which
-gives each query a close K-th distance; the other lists follow, in this partition or, with that
-distance as the bound, in another.
+gives each query a close K-th distance; the other lists follow.
 """
 
 from __future__ import annotations

@@ -17,6 +17,8 @@ Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
 
 NO_POSITION = np.iinfo(np.int64).max
+# Bounds that are tested together before any of them is looked at by itself.
+STRIP = 64
 
 
 @dataclass(frozen=True)
@@ -87,3 +89,34 @@ def take(distances_K: Float32, positions_K: Int64, distance: np.float32, positio
             return False
     insert(distances_K, positions_K, distance, position)
     return True
+
+
+@kernel
+def find_largest(upper_M: Float32, positions_M: Int64, values_K: Float32, members_K: Int64) -> None:
+    """Find the members of the largest bounds, except those that no query takes.
+
+    Args:
+        upper_M: float32 [M].
+        positions_M: int64 [M]; NO_POSITION for members to leave out.
+        values_K: float32 [K], filled with the bounds.
+        members_K: int64 [K], filled with the members; -1 where fewer are left.
+    """
+    values_K[:], members_K[:] = -np.inf, -1
+    n_best, n_members = values_K.shape[0], upper_M.shape[0]
+    for start in range(0, n_members, STRIP):
+        stop = min(start + STRIP, n_members)
+        larger = 0
+        for m in range(start, stop):
+            larger += upper_M[m] > values_K[0]
+        if larger == 0:
+            continue
+        for m in range(start, stop):
+            value = upper_M[m]
+            if value > values_K[0] and positions_M[m] != NO_POSITION:
+                slot = 0
+                while slot < n_best - 1 and value > values_K[slot + 1]:
+                    values_K[slot] = values_K[slot + 1]
+                    members_K[slot] = members_K[slot + 1]
+                    slot += 1
+                values_K[slot] = value
+                members_K[slot] = m

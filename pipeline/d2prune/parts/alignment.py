@@ -1,8 +1,8 @@
 """The samples that two pools have in common: those of equal parts by row, all others by uid.
 
 Parts with the same key hold the same rows. Only the rows of the other parts are matched by uid, a
-bucket of uids at a time, so memory holds a bucket and two bits of knowledge a sample: a pool of
-renamed shards takes more passes, not more memory. If a uid repeats, its first sample in one pool is
+bucket of uids at a time, so memory holds a bucket and a mask of one byte a sample for each pool: a
+pool of renamed shards takes more passes, not more memory. If a uid repeats, its first sample in one pool is
 the first in the other, and so on. N samples of a pool, M of them matched.
 """
 

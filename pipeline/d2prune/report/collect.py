@@ -29,7 +29,7 @@ from d2prune.report.rejected import count_by_reason, read_examples
 from d2prune.report.suppression import SuppressedSummary
 from d2prune.report.survey import read_survey
 from d2prune.report.tally import COLUMNS, Tally, bin_edges
-from d2prune.report.trend import Point, known, read_points
+from d2prune.report.trend import Point, extend, known, read_points
 from d2prune.store import artifacts
 from d2prune.store.schemas import DUPLICATE, NEAR_DUPLICATE
 from d2prune.version import __version__
@@ -124,20 +124,20 @@ def _extend_trend(
             samples = earlier.manifests["embed"].counters.get("embedded", 0)
             recall = earlier.manifests["graph"].facts.get("recall")
             score = None if increment is None else increment.mean_score
-            points = [
-                Point(earlier.run_id, "", samples, counters.get("kept", 0), known(score), None, known(recall))
-            ]
+            name, kept = earlier.score_name, counters.get("kept", 0)
+            points = [Point(earlier.run_id, "", samples, kept, name, known(score), None, known(recall))]
     own = Point(
         record.run_id,
         record.date,
         tally.samples,
         tally.kept,
+        record.score_name,
         known(tally.mean_score()[1]),
         known(here.copies if here else None),
         known(record.graph.facts.get("recall")),
         increment.settings if increment else (),
     )
-    return (*points, own)
+    return extend(points, own)
 
 
 def _make_map(

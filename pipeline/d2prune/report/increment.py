@@ -1,8 +1,8 @@
 """What an increment changed: shards and samples that came and went, and who entered or left the selection.
 
 Streams the decisions of this run and of the run that it continues, part by part; samples that both
-pools have are matched as `parts.alignment` does. Memory: two bits of knowledge a sample, and a bounded
-number of candidates for the galleries. M samples that moved.
+pools have are matched as `parts.alignment` does. Memory: a mask of one byte a sample for each pool, and a
+bounded number of candidates for the galleries. M samples that moved.
 """
 
 from collections import Counter
@@ -18,12 +18,13 @@ from d2prune.errors import DamagedFileError
 from d2prune.parts import files
 from d2prune.parts.alignment import Aligned, Alignment
 from d2prune.parts.reader import Parts
-from d2prune.parts.shard_changes import compare_shards
+from d2prune.parts.shard_changes import compare_shards, identity_of
 from d2prune.report import formatting, movements
 from d2prune.report.increment_data import Fact, Increment, Movement
 from d2prune.report.movements import Moved
 from d2prune.report.neighbour_changes import NEIGHBOR_COLUMNS, have_other_neighbours
 from d2prune.report.record import ReportParams, RunRecord
+from d2prune.report.replaced import are_replaced, content_columns
 from d2prune.report.survey import group_name
 from d2prune.report.tally import Extremes, float_column, integer_column
 from d2prune.stage.earlier import EarlierRun, changed_settings
@@ -138,6 +139,7 @@ class _Comparison:
                 self._offsets,
                 _look_up(gone_N, movements.positions_of_suppressors(before)),
                 _look_up(new_N, movements.positions_of_suppressors(now)),
+                self._find_replaced(pair.before_M[rows], positions_M),
             )
 
             def compare_neighbours(which_M: Mask) -> Mask:
@@ -169,6 +171,25 @@ class _Comparison:
         labels = self._now.take(positions_M, files.SAMPLES, [self._groups])[self._groups].to_pylist()
         return np.array([thresholds.get(group_name(label), highest) for label in labels], np.int64)
 
+    def _find_replaced(self, before_M: Int64, now_M: Int64) -> Mask:
+        """Whether each sample's uid is that of another sample now, bool [M]; equal parts are not read."""
+        before, now = (
+            [units[part] for part in parts.spans.part_of(positions_M).tolist()]
+            for parts, positions_M in ((self._before, before_M), (self._now, now_M))
+            for units in [parts.units("embed")]
+        )
+        replaced_M = np.array([one.key != other.key for one, other in zip(before, now, strict=True)], bool)
+        rows = np.flatnonzero(replaced_M)
+        if len(rows):
+            columns = content_columns(self._before.names(files.SAMPLES), self._now.names(files.SAMPLES))
+            other_file = [identity_of(before[row]) != identity_of(now[row]) for row in rows.tolist()]
+            replaced_M[rows] = are_replaced(
+                self._before.take(before_M[rows], files.SAMPLES, columns),
+                self._now.take(now_M[rows], files.SAMPLES, columns),
+                np.array(other_file, bool),
+            )
+        return replaced_M
+
     def _have_other_neighbours(self, before_M: Int64, now_M: Int64, gone_N: Mask, new_N: Mask) -> Mask:
         """Whether each sample gained or lost neighbours, bool [M]."""
         if not self._record.graph.units or not self._record.graph.facts.get("n_neighbors", 1):
@@ -186,12 +207,12 @@ class _Comparison:
         return gammas[0] != gammas[1] or self._offsets[0] != self._offsets[1]
 
     def _list_facts(self, before: _Selection, now: _Selection) -> tuple[Fact, ...]:
+        name = self._record.score_name
+        mean_before = before.mean_score if self._earlier.score_name == name else None
         facts = [
             Fact("Samples in the pool", f"{len(self._before):,}", f"{len(self._now):,}"),
             Fact("Kept", f"{before.kept:,}", f"{now.kept:,}"),
-            Fact(
-                f"Mean {self._record.score_name} of the kept", *_tell_apart(before.mean_score, now.mean_score)
-            ),
+            Fact(f"Mean {name} of the kept", *_tell_apart(mean_before, now.mean_score)),
         ]
         if before.thresholds.keys() == now.thresholds.keys() == {""}:
             scores = (each.thresholds[""] / SCALE for each in (before, now))

@@ -1,9 +1,10 @@
 """Why a sample entered or left the selection since the run before: one reason each, from both decisions.
 
-Direct causes come first: a new neighbour whose message alone keeps a sample below the threshold, or
-the loss of the neighbour whose message alone kept it below. Then what explains it without any change
-of its score: the threshold moved. What is left has another score, because it gained or lost
-neighbours, gamma moved, or its neighbours' scores changed. Pure functions of arrays; M samples.
+Direct causes come first: another sample with its uid, a new neighbour whose message alone keeps it
+below the threshold, or the loss of the neighbour whose message alone kept it below. Then what
+explains it without any change of its score: the threshold moved. What is left has another score,
+because it gained or lost neighbours, gamma moved, or its neighbours' scores changed. Pure functions
+of arrays; M samples.
 """
 
 from collections.abc import Callable
@@ -23,12 +24,14 @@ COLUMNS = ("kept", "reason", "difficulty", "selection_score", "selection_fixed",
 
 NEW, REMOVED = "new", "removed"
 SETTINGS, DISPLACED, FREED, EXCLUDED, OWN_SCORE = "settings", "displaced", "freed", "excluded", "own-score"
+REPLACED = "replaced"
 THRESHOLD, METHOD, NEIGHBOURS, GAMMA, INDIRECT = "threshold", "method", "neighbours", "gamma", "indirect"
 
 MEANINGS = {
     NEW: ("New sample", "it was not in the earlier pool"),
     REMOVED: ("Removed sample", "it is no longer in the pool"),
     SETTINGS: ("Other settings", "the runs have different settings, so no sample is named as the cause"),
+    REPLACED: ("Replaced sample", "its shard now holds another sample with its uid, and another score"),
     DISPLACED: (
         "New near neighbour",
         "a new sample suppresses it most, or is its duplicate; without that message it would be kept",
@@ -70,6 +73,7 @@ class Moved:
         offsets: what was added to every score, then and now.
         suppressor_gone: bool [M], whether the earlier suppressor or keeper left the pool.
         suppressor_new: bool [M], whether the present one is new.
+        replaced: bool [M], whether another sample has its uid now.
     """
 
     kept_now: Mask
@@ -79,6 +83,7 @@ class Moved:
     offsets: tuple[float, float]
     suppressor_gone: Mask
     suppressor_new: Mask
+    replaced: Mask
 
 
 def explain(
@@ -101,6 +106,8 @@ def explain(
     def settle(which: Mask, reason: str) -> None:
         reasons[which & (reasons == "")] = reason
 
+    has_other_score = _has_other_score(moved)
+    settle(moved.replaced & has_other_score, REPLACED)
     changed = before_ranked != now_ranked
     settle(changed & left & _is_duplicate(moved.now) & moved.suppressor_new, DISPLACED)
     settle(changed & ~left & _is_duplicate(moved.before) & moved.suppressor_gone, FREED)
@@ -108,7 +115,7 @@ def explain(
     if method == "d2":
         without_N = _raise(now_N, moved.now)
         settle(left & moved.suppressor_new & (without_N >= moved.threshold), DISPLACED)
-    settle(_has_other_score(moved), OWN_SCORE)
+    settle(has_other_score, OWN_SCORE)
     if method != "d2":
         settle(reasons == "", THRESHOLD if method == "score" else METHOD)
         return reasons

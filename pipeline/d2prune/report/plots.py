@@ -33,12 +33,21 @@ def nice_ticks(low: float, high: float, wanted: int = 5) -> list[float]:
     return [float(index * step) for index in range(first, int(np.floor(high / step + 1e-9)) + 1)]
 
 
-def short(value: float) -> str:
+def short(value: float, digits: int = 3) -> str:
     """A number as an axis shows it: 1200 is 1.2k, 0.05 stays 0.05."""
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
-            return f"{value / size:.3g}{unit}"
-    return f"{value:.3g}".replace("-", "\u2212")
+            return f"{value / size:.{digits}g}{unit}"
+    return f"{value:.{digits}g}".replace("-", "\u2212")
+
+
+def tick_labels(values: Sequence[float]) -> list[str]:
+    """Different numbers as an axis shows them, with as many digits as tell them apart, at least 3."""
+    for digits in range(3, 17):
+        labels = [short(value, digits) for value in values]
+        if len(set(labels)) == len(labels):
+            break
+    return labels
 
 
 @dataclass(frozen=True)
@@ -62,10 +71,11 @@ class Axes:
         """Grid, ticks and labels; the y label is above its axis, so that it is not rotated."""
         parts = []
         bottom = self.height - _BOTTOM
-        for value in nice_ticks(*self.y):
+        ticks = nice_ticks(*self.y)
+        for value, name in zip(ticks, tick_labels(ticks), strict=True):
             y = self.at_y(value)
             parts.append(f'<line class="grid" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-            parts.append(f'<text x="{_LEFT - 7}" y="{y + 4:.1f}" text-anchor="end">{short(value)}</text>')
+            parts.append(f'<text x="{_LEFT - 7}" y="{y + 4:.1f}" text-anchor="end">{name}</text>')
         for value in nice_ticks(*self.x):
             x = self.at_x(value)
             parts.append(f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{bottom}" y2="{bottom + 4}"/>')

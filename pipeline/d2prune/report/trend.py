@@ -27,7 +27,8 @@ class Point:
         date: when its page was made.
         samples: in the pool.
         kept: of these.
-        mean_score: of the kept samples.
+        score: name of the score that the filter started from.
+        mean_score: mean of it over the kept samples.
         copies: share of the kept samples that have a kept near-copy.
         recall: of the graph.
         settings: what differs from the run before.
@@ -37,10 +38,15 @@ class Point:
     date: str
     samples: int
     kept: int
+    score: str
     mean_score: float | None
     copies: float | None
     recall: float | None
     settings: tuple[str, ...] = ()
+
+    def mean(self, score: str) -> float | None:
+        """The mean of a score over the kept samples; None if it is not known."""
+        return self.mean_score if self.score == score else None
 
 
 def read_points(report: str) -> list[Point]:
@@ -65,6 +71,14 @@ def write_points(report: str, points: Sequence[Point]) -> None:
     """Write the points up to the run of a page, oldest first."""
     values = [asdict(point) for point in points[-_MOST_POINTS:]]
     artifacts.write_json(store.join(report.rpartition("/")[0], FILE), {"points": values})
+
+
+def extend(points: Sequence[Point], own: Point) -> tuple[Point, ...]:
+    """The points of a run: those of the run before, and its own, last and once.
+
+    A run that was pruned and runs again may be among those before it.
+    """
+    return (*(point for point in points if point.run_id != own.run_id), own)
 
 
 def known(value: float | None) -> float | None:

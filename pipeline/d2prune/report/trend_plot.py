@@ -3,6 +3,7 @@
 Every point is also in the table below the charts.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
@@ -13,6 +14,8 @@ from d2prune.report.trend import Point
 _HEIGHT = 210
 # Beyond this number, dots would touch each other.
 _MOST_DOTS = 60
+_MOST = {"copies": 100.0, "recall": 1.0}
+"""The highest value of a measure, where it has one."""
 
 
 def draw_trend(points: Sequence[Point], score_name: str) -> Mapping[str, Markup]:
@@ -25,7 +28,7 @@ def draw_trend(points: Sequence[Point], score_name: str) -> Mapping[str, Markup]
             "samples: pool (dashed) and kept",
             [[point.kept for point in points], [point.samples for point in points]],
         ),
-        ("score", f"mean {score_name} of the kept", [[point.mean_score for point in points]]),
+        ("score", f"mean {score_name} of the kept", [[point.mean(score_name) for point in points]]),
         (
             "copies",
             "kept samples with a kept near-copy, in %",
@@ -34,18 +37,21 @@ def draw_trend(points: Sequence[Point], score_name: str) -> Mapping[str, Markup]
         ("recall", "graph recall", [[point.recall for point in points]]),
     )
     return {
-        name: _draw(label, lines)
+        name: _draw(label, lines, _MOST.get(name, math.inf))
         for name, label, lines in measures
         if any(value is not None for line in lines for value in line)
     }
 
 
-def _draw(label: str, lines: list[list[float | None]]) -> Markup:
+def _draw(label: str, lines: list[list[float | None]], most: float) -> Markup:
     known = [value for line in lines for value in line if value is not None]
     low, high = min(known), max(known)
-    pad = max((high - low) * 0.12, abs(high) * 1e-3, 1e-6)
+    # A flat curve of zeros gets a scale of ones.
+    pad = max((high - low) * 0.12, abs(high) * 5e-3) or 1.0
     count = len(lines[0])
-    axes = plots.Axes((1, count), (max(low - pad, 0.0) if low >= 0 else low - pad, high + pad), _HEIGHT)
+    axes = plots.Axes(
+        (1, count), (max(low - pad, 0.0) if low >= 0 else low - pad, min(high + pad, most)), _HEIGHT
+    )
     body = axes.frame("run, the latest on the right", label, _whole)
     for number, line in reversed(list(enumerate(lines))):
         path, is_open = "", False

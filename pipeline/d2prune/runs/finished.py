@@ -5,7 +5,7 @@ Reads the embed, graph, dedup, rank and select artifacts of one selection; write
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, cast
@@ -165,25 +165,34 @@ def open_run(work_dir: str, run: str | None = None) -> FinishedRun:
     return open_selection(work_dir, choose_selection(list_selections(work_dir), run).fingerprint)
 
 
-def open_selection(work_dir: str, fingerprint: str) -> FinishedRun:
+def open_selection(
+    work_dir: str,
+    fingerprint: str,
+    read: Callable[[str, str], Manifest | None] = artifacts.read_manifest,
+) -> FinishedRun:
     """Open the selection with a fingerprint.
+
+    Args:
+        work_dir: URL.
+        fingerprint: of the `select` artifact.
+        read: `artifacts.read_head` instead reads parameters and facts alone; the run has no samples then.
 
     Raises:
         UserError: an artifact it was made from is gone.
     """
-    select = _manifest(work_dir, "select", fingerprint)
-    rank = _manifest(work_dir, "rank", select.inputs["rank"])
-    graph = _manifest(work_dir, "graph", rank.inputs["graph"])
-    embed = _manifest(work_dir, "embed", graph.inputs["embed"])
-    dedup = _manifest(work_dir, "dedup", rank.inputs["dedup"]) if "dedup" in rank.inputs else None
+
+    def open_stage(stage: str, identity: str) -> Manifest:
+        manifest = read(store.join(work_dir, stage), identity)
+        if manifest is None:
+            raise UserError(
+                f"{store.redact(work_dir)}: found no {stage} artifact {identity}; expected it, since this "
+                "selection was made from it"
+            )
+        return manifest
+
+    select = open_stage("select", fingerprint)
+    rank = open_stage("rank", select.inputs["rank"])
+    graph = open_stage("graph", rank.inputs["graph"])
+    embed = open_stage("embed", graph.inputs["embed"])
+    dedup = open_stage("dedup", rank.inputs["dedup"]) if "dedup" in rank.inputs else None
     return FinishedRun(work_dir, embed, graph, rank, select, dedup)
-
-
-def _manifest(work_dir: str, stage: str, fingerprint: str) -> Manifest:
-    manifest = artifacts.read_manifest(store.join(work_dir, stage), fingerprint)
-    if manifest is None:
-        raise UserError(
-            f"{store.redact(work_dir)}: found no {stage} artifact {fingerprint}; expected it, since this "
-            "selection was made from it"
-        )
-    return manifest

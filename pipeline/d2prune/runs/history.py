@@ -79,7 +79,7 @@ def publish(
         samples=manifest.counts["pool"],
         kept=manifest.counts["written"],
         size=sum(file.size for file in manifest.files),
-        continues=_find_continued(work_dir, location, url, manifests),
+        continues=_find_continued(work_dir, location, run_id, url, manifests),
     )
     value = dataclasses.asdict(entry)
     if not entry.continues:
@@ -97,7 +97,9 @@ def publish(
     return entry
 
 
-def _find_continued(work_dir: str, location: str, output: str, manifests: Mapping[str, Manifest]) -> str:
+def _find_continued(
+    work_dir: str, location: str, run_id: str, output: str, manifests: Mapping[str, Manifest]
+) -> str:
     """The id of the run that a run continues: the one recorded if the run is published again."""
     try:
         if store.exists(location):
@@ -106,7 +108,7 @@ def _find_continued(work_dir: str, location: str, output: str, manifests: Mappin
     except UserError as error:
         log.warning("%s; the report names no run that this one continues", error)
         return ""
-    return choose_continued(work_dir, entries, output, manifests)
+    return choose_continued(work_dir, entries, run_id, output, manifests)
 
 
 def find_earlier(work_dir: str, entry: RunEntry) -> EarlierRun | None:
@@ -119,7 +121,8 @@ def find_earlier(work_dir: str, entry: RunEntry) -> EarlierRun | None:
         log.warning("%s; what changed since run %s is not shown", error, entry.continues)
         found = None
     if found is None:
-        return EarlierRun(entry.continues)
+        # What the pruned run handed on is also with this run's own page, if it was made before.
+        return EarlierRun(entry.continues, entry.report)
     return EarlierRun(found.run_id, found.report, read_manifests(work_dir, found))
 
 

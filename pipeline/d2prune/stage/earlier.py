@@ -18,13 +18,18 @@ class EarlierRun:
 
     Attributes:
         run_id: as `d2prune runs` prints it.
-        report: URL of its page; empty if it is no longer listed.
+        report: URL of the page whose folder holds the points up to it; empty: not known.
         manifests: stage -> its artifact, up to `select`; empty if one of them is gone.
     """
 
     run_id: str
     report: str = ""
     manifests: Mapping[str, Manifest] = field(default_factory=dict)
+
+    @property
+    def score_name(self) -> str:
+        """The score that its difficulty was computed from; empty if that is not known."""
+        return str(self.manifests["rank"].params.get("difficulty", "")) if self.manifests else ""
 
 
 def make_run_id(identity: str) -> str:

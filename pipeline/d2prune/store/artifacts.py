@@ -17,7 +17,7 @@ import json
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -267,9 +267,28 @@ def read_manifest(folder: str, identity: str) -> Manifest | None:
     Raises:
         InfrastructureError: the file is the manifest of another artifact.
     """
+    return _read_checked(folder, identity, load_manifest)
+
+
+def read_head(folder: str, identity: str) -> Manifest | None:
+    """That artifact without its units, which takes no time however many it has; no checksum is compared.
+
+    Raises:
+        InfrastructureError: the file is the manifest of another artifact.
+    """
+    return _read_checked(folder, identity, _load_without_units)
+
+
+def _load_without_units(url: str) -> Manifest:
+    head = load_head(url)
+    head.pop(_CHECKSUM, None)
+    return Manifest(**head | {"units": ()})
+
+
+def _read_checked(folder: str, identity: str, load: Callable[[str], Manifest]) -> Manifest | None:
     url = manifest_url(folder, identity)
     try:
-        manifest = load_manifest(url)
+        manifest = load(url)
     except FileNotFoundError:
         return None
     except _DAMAGE as error:

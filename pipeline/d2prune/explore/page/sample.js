@@ -171,8 +171,8 @@ function neighbourTable(explanation, run, list) {
       status(n), " ",
       n.position === explanation.suppressed_by ? mark("strongest suppressor") : null,
       explanation.suppressed.includes(n.position) ? mark("suppressed by this sample") : null);
-    const cells = COLUMNS.map(([, field, digits]) =>
-      make("td", { class: "n", text: number(n[field], digits) }));
+    const cells = COLUMNS.map(([text, field, digits]) =>
+      make("td", { class: "n", "data-label": text, text: number(n[field], digits) }));
     const shown = run.has_images ? make("td", {}, image(run, n.position, "small", n.caption)) : null;
     body.append(make("tr", {}, shown, name, ...cells));
   }

@@ -33,10 +33,23 @@ export function showSlider(shown, parameters) {
   at("fraction-value").textContent = percent(run.fraction, 1);
   at("preview-size").textContent = count(run.kept);
   at("preview-score").textContent = number(run.mean_score);
-  at("preview-threshold").textContent = number(run.threshold);
+  showThreshold(run.threshold, run.thresholds);
   at("preview-added").textContent = at("preview-removed").textContent = "0";
   showHint("Move the slider to see which samples another fraction would add or remove.");
   at("preview-rows").replaceChildren();
+}
+
+// Each group has its own threshold.
+function showThreshold(lowest, groups) {
+  at("preview-threshold-name").textContent = groups.total ? "Lowest threshold" : "Threshold";
+  at("preview-threshold").textContent = number(lowest);
+  const shown = groups.rows.length < groups.total ? `${count(groups.rows.length)} of ` : "";
+  at("thresholds").hidden = !groups.total;
+  at("thresholds").querySelector("summary").textContent = `Thresholds of ${shown}${count(groups.total)} groups`;
+  at("thresholds").querySelector("tbody").replaceChildren(...groups.rows.map((group) => make("tr", {},
+    make("th", { scope: "row" }, make("bdi", { text: group.name || "(none)" })),
+    make("td", { class: "n", text: `${count(group.kept)} of ${count(group.ranked)}` }),
+    make("td", { class: "n", text: number(group.threshold) }))));
 }
 
 function showHint(text) {
@@ -62,7 +75,7 @@ async function showPreview() {
     if (!isNewest()) return;
     at("preview-size").textContent = count(preview.size);
     at("preview-score").textContent = number(preview.mean_score);
-    at("preview-threshold").textContent = number(preview.threshold);
+    showThreshold(preview.threshold, preview.thresholds);
     at("preview-added").textContent = count(preview.added.total);
     at("preview-removed").textContent = count(preview.removed.total);
     const hint = preview.added.total || preview.removed.total

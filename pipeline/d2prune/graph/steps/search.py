@@ -64,7 +64,7 @@ def search_partition(job: Job, index: int) -> Receipt:
             [(records, job.spans.part_of(records["query"])) for records in found], len(job.parts)
         )
     }
-    return job.commit("search", index, files, {"members": len(home.own), "queries": n_queries})
+    return job.commit("search", index, files, {"at_home": len(home.own), "queries": n_queries})
 
 
 class _RowsAtHome:
@@ -122,7 +122,7 @@ class _RowsAtHome:
 def _search_home(job: Job, home: _RowsAtHome, first: int, stop: int) -> TopK:
     """Compare the rows at home with each other; return what those at the positions [first, stop) found.
 
-    The others keep no more than a bound: units of their own slices find the same.
+    The others keep no more than a bound: units of their own slices find the same among the rows at home.
     """
     top, n_rows, threads = TopK.empty(len(home.own), job.n_best), len(home.own), job.layout.threads
     is_other_M = (home.own < first) | (home.own >= stop)

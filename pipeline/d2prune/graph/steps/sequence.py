@@ -97,7 +97,8 @@ def count_members(job: Job, receipts: Sequence[Receipt]) -> Job:
     for receipt in receipts:
         for part, count in receipt.facts["copies"]:
             rows[part] -= count
-    partitions = job.layout.partitions or choose_partitions(int(rows.sum()) * job.row_bytes)
+    n_bytes = int(rows.sum()) * job.row_bytes
+    partitions = job.layout.partitions or choose_partitions(n_bytes, job.layout.cores)
     return replace(job, members=tuple(np.cumsum([0, *rows]).tolist()), partitions=partitions)
 
 
