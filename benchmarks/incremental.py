@@ -29,6 +29,7 @@ from d2prune.graph.trained import copy_trained
 from d2prune.parts.reader import Parts
 from d2prune.store import artifacts, columns
 from d2prune.store.artifacts import Manifest, Receipt
+from d2prune.store.local_disk import TEMPORARY
 
 PART_ROWS = 10_000
 ONE = Resources()
@@ -100,7 +101,9 @@ def digest(work_dir: Path, manifest: Manifest) -> str:
     found = hashlib.sha256()
     for key in sorted(keys):
         for path in sorted((work_dir / "graph" / "units" / key).glob("*")):
-            found.update(path.name.encode() + path.read_bytes())
+            # A process that was killed leaves these; `d2prune run` sweeps them.
+            if not path.name.startswith(TEMPORARY):
+                found.update(path.name.encode() + path.read_bytes())
     return found.hexdigest()
 
 

@@ -117,7 +117,8 @@ def main() -> None:
             (other / "embed").symlink_to(chain / "embed")
             copy_trained(str(chain / "graph"), str(other / "graph"), given)
             manifest, full = read(chain, found), read(other, run_child(lambda: build(other)))  # noqa: B023
-            assert manifest == full and digest(chain, manifest) == digest(other, full), f"night {night}"
+            assert manifest == full, f"night {night}: another manifest"
+            assert digest(chain, manifest) == digest(other, full), f"night {night}: other bytes"
             kills += killed
             latest = manifest
             unused = manifest.facts.get("unused_quantiser", "")
